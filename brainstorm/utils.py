@@ -1,0 +1,209 @@
+"""Exceptions and small helpers that the whole package shares."""
+
+from __future__ import annotations
+
+import keyword
+import math
+import time
+from collections.abc import Generator, Iterable, Mapping
+from typing import Any
+
+__all__ = [
+    "BrainstormError",
+    "FileFormatError",
+    "HandlerError",
+    "InitializationError",
+    "IteratorValidationError",
+    "LayerValidationError",
+    "MissingInputError",
+    "NetworkValidationError",
+    "StructureValidationError",
+    "ValidationError",
+    "flatten_all_but_last",
+    "flatten_features",
+    "flatten_keys",
+    "flatten_time",
+    "flatten_time_and_features",
+    "get_by_path",
+    "get_inheritors",
+    "is_valid_layer_name",
+    "listing",
+    "missing_extra",
+    "progress_bar",
+]
+
+
+class BrainstormError(Exception):
+    """Base class of all exceptions that brainstorm raises by itself."""
+
+
+class ValidationError(BrainstormError, ValueError):
+    """Something that the user specified does not fit."""
+
+
+class NetworkValidationError(ValidationError):
+    """The layers do not form a network, or a pattern does not fit it."""
+
+
+class LayerValidationError(ValidationError):
+    """A layer's arguments, or the shapes that reach it, do not fit."""
+
+
+class IteratorValidationError(ValidationError):
+    """A data iterator's arguments, or its data, do not fit."""
+
+
+class StructureValidationError(ValidationError):
+    """A shape template is malformed."""
+
+
+class InitializationError(BrainstormError):
+    """An initializer can not produce values of the requested shape."""
+
+
+class FileFormatError(BrainstormError, OSError):
+    """A file is damaged, or is not of the expected kind."""
+
+
+class HandlerError(BrainstormError):
+    """A handler's operation got arguments that it can not work with."""
+
+
+class MissingInputError(BrainstormError, KeyError):
+    """Data for some input of the network is missing, or too much was given."""
+
+    __str__ = Exception.__str__
+
+
+def listing(names: Iterable[object]) -> str:
+    """The names as text for an error message: ``'a', 'b'`` or ``(none)``."""
+    return ", ".join(repr(n) for n in names) or "(none)"
+
+
+def missing_extra(what: str, package: str, extra: str) -> ImportError:
+    """The error to raise when an optional dependency is not installed."""
+    return ImportError(
+        f"{what} needs {package}, which is not installed. Install it with:"
+        f" pip install brainstorm[{extra}]"
+    )
+
+
+# -- names and paths ---------------------------------------------------------
+
+
+def is_valid_layer_name(name: object) -> bool:
+    """Whether `name` can be a layer's name.
+
+    Layer names are Python identifiers, but not keywords, and not ``default``
+    or ``fallback``, which mean something in the dicts given to
+    ``Network.initialize``.
+    """
+    return (
+        isinstance(name, str)
+        and name.isidentifier()
+        and not keyword.iskeyword(name)
+        and name not in ("default", "fallback")
+    )
+
+
+def get_by_path(tree: Mapping[str, Any], path: str) -> Any:
+    """Look up a dotted path in nested mappings.
+
+    >>> get_by_path({'validation': {'Accuracy': [0.5]}}, 'validation.Accuracy')
+    [0.5]
+
+    Raises:
+        KeyError: Names the part that is missing and the choices there.
+    """
+    node: Any = tree
+    for part in path.split("."):
+        if not isinstance(node, Mapping) or part not in node:
+            choices = listing(node) if isinstance(node, Mapping) else "(none)"
+            raise KeyError(f"no {part!r} in path {path!r}; choices are: {choices}")
+        node = node[part]
+    return node
+
+
+def flatten_keys(tree: Mapping[str, Any]) -> list[str]:
+    """The dotted paths of all leaves of nested mappings, in their order.
+
+    >>> flatten_keys({'a': 1, 'b': {'c': 2, 'd': 3}})
+    ['a', 'b.c', 'b.d']
+    """
+    paths: list[str] = []
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            paths += [f"{key}.{rest}" for rest in flatten_keys(value)]
+        else:
+            paths.append(str(key))
+    return paths
+
+
+def get_inheritors(cls: type) -> set[type]:
+    """All direct and indirect subclasses of `cls`."""
+    found: set[type] = set()
+    pending = [cls]
+    while pending:
+        for child in pending.pop().__subclasses__():
+            if child not in found:
+                found.add(child)
+                pending.append(child)
+    return found
+
+
+# -- reshaping ---------------------------------------------------------------
+
+
+def flatten_time(array: Any) -> Any:
+    """View ``(T, B, ...)`` as ``(T * B, ...)``."""
+    return array.reshape((array.shape[0] * array.shape[1],) + tuple(array.shape[2:]))
+
+
+def flatten_time_and_features(array: Any) -> Any:
+    """View ``(T, B, ...)`` as the matrix ``(T * B, F)``."""
+    shape = array.shape
+    return array.reshape((shape[0] * shape[1], math.prod(shape[2:])))
+
+
+def flatten_features(array: Any) -> Any:
+    """View ``(T, B, ...)`` as ``(T, B, F)``."""
+    return array.reshape(tuple(array.shape[:2]) + (math.prod(array.shape[2:]),))
+
+
+def flatten_all_but_last(array: Any) -> Any:
+    """View ``(..., C)`` as the matrix ``(N, C)``."""
+    return array.reshape((math.prod(array.shape[:-1]), array.shape[-1]))
+
+
+# -- reporting ---------------------------------------------------------------
+
+
+def progress_bar(
+    maximum: float,
+    prefix: str = "[",
+    bar: str = "====1====2====3====4====5====6====7====8====9====0",
+    suffix: str = "] Took: {0}\n",
+) -> Generator[str, float, None]:
+    """A progress bar as a coroutine: send it how far you are, print its answer.
+
+    >>> bar = progress_bar(2, bar='1234', suffix=']')
+    >>> print(next(bar), bar.send(1), bar.send(2))
+    [ 12 34]
+
+    Args:
+        maximum: The value at which the bar is full.
+        prefix: Text before the bar.
+        bar: Text that appears bit by bit.
+        suffix: Text after the full bar; ``{0}`` becomes the elapsed time.
+    """
+    started = time.monotonic()
+    shown = 0
+    out = prefix
+    while shown < len(bar):
+        reached = yield out
+        fraction = min(max(reached / maximum, 0.0), 1.0) if maximum > 0 else 1.0
+        upto = max(shown, int(fraction * len(bar)))
+        out = bar[shown:upto]
+        shown = upto
+    minutes, seconds = divmod(time.monotonic() - started, 60)
+    yield out + suffix.format(f"{int(minutes)}:{seconds:05.2f}")
