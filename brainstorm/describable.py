@@ -1,0 +1,320 @@
+"""Turning objects into JSON-serializable descriptions, and back.
+
+A description holds the *static* information needed to make an object again,
+and nothing of its *dynamic* state: an object made from a description is like
+a newly constructed one.
+
+=========================================  ====================================
+object                                     its description
+=========================================  ====================================
+``None``, bool, int, float, str            itself
+NumPy scalar (bool, integer, float)        the Python number
+list, tuple                                list of the descriptions of its items
+NumPy array (bool, integer, float)         nested lists of numbers
+dict with str keys                         dict of the descriptions of its values
+:class:`Describable`                       dict with ``'@type': 'ClassName'``
+=========================================  ====================================
+
+So tuples and arrays come back as lists: a class that wants them converts its
+arguments. Making objects from a description runs no code by name: ``@type``
+is looked up only among the subclasses of :class:`Describable`.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from typing import Any
+
+import numpy as np
+
+from brainstorm.utils import BrainstormError, ValidationError, listing
+
+__all__ = ["Describable", "create_from_description", "get_description"]
+
+_NOTHING = inspect.Parameter.empty
+
+# What constructors raise when an argument is not of the type that they expect.
+_MISFIT = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+
+
+class Describable:
+    """Base class of all objects that can be described and made again.
+
+    By default the description of an object holds its ``@type`` and all its
+    members, save those whose name begins with an underscore, those in
+    ``__undescribed__``, and those equal to their value in
+    ``__default_values__``. Both of these merge along the class hierarchy.
+
+    An object is made from its description in the same way as by hand:
+
+    1. Members that are arguments of ``__init__`` are passed to it, so that
+       they are checked. Those that the description omits take their value
+       from ``__default_values__``, else the argument's own default.
+    2. Other members are set afterwards. Only such are allowed as the new
+       object would itself describe, so all members have to be there at the end
+       of ``__init__`` or be named in ``__default_values__``.
+    3. If ``__undescribed__`` is a dict, its values are set.
+
+    So a subclass keeps each required argument of its ``__init__`` in a member
+    of the same name, or overrides ``__describe__`` and
+    ``__new_from_description__``.
+
+    Each subclass is registered under its name; the latest of a name counts.
+    """
+
+    __undescribed__: set[str] | dict[str, Any] = {}
+    """Names of members to leave out of the description. As a dict it also
+    gives the values that they get when an object is made from a description."""
+
+    __default_values__: dict[str, Any] = {}
+    """Values of members. A member with that value is left out of the
+    description."""
+
+    _registry: dict[str, type[Describable]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        Describable._registry[cls.__name__] = cls
+
+    def __describe__(self) -> dict[str, Any]:
+        """Describe this object.
+
+        Returns:
+            A JSON-serializable dict with the name of the class as ``@type``
+            and the descriptions of the members.
+
+        Raises:
+            ValidationError: A member can not be described.
+        """
+        cls = type(self)
+        _check_arguments_are_kept(self)
+        defaults = _default_values(cls)
+        description: dict[str, Any] = {"@type": cls.__name__}
+        for name in _described_members(self):
+            value = _describe(getattr(self, name), f"{cls.__name__}.{name}")
+            if name not in defaults or value != _describe(defaults[name], name):
+                description[name] = value
+        return description
+
+    @classmethod
+    def __new_from_description__(cls, description: dict[str, Any]) -> Describable:
+        """Make an object of this class, as the class docstring explains.
+
+        Raises:
+            ValidationError: Members are missing, unexpected or do not fit.
+        """
+        members = {
+            name: _create(value, f"{cls.__name__}.{name}")
+            for name, value in description.items()
+            if name != "@type"
+        }
+        for name, value in _default_values(cls).items():
+            members.setdefault(name, copy.deepcopy(value))
+        arguments = _init_arguments(cls)
+        missing = [
+            n for n, d in arguments.items() if d is _NOTHING and n not in members
+        ]
+        if missing:
+            raise ValidationError(
+                f"the description of a {cls.__name__} lacks {listing(missing)};"
+                f" it has: {listing(members)}"
+            )
+        instance = _construct(cls, {n: members[n] for n in arguments if n in members})
+        others = {n: v for n, v in members.items() if n not in arguments}
+        _set_members(instance, others, choices=arguments)
+        return instance
+
+    def __init_from_description__(self, description: dict[str, Any]) -> None:
+        """Do more once this object has been made from a description.
+
+        Nothing by default; for subclasses to override.
+        """
+
+
+def get_description(this: Any) -> Any:
+    """Describe an object.
+
+    >>> get_description({'size': (3, 4)})
+    {'size': [3, 4]}
+
+    Args:
+        this: A :class:`Describable` or one of the basic types listed above.
+
+    Returns:
+        A JSON-serializable description, independent of the object.
+
+    Raises:
+        ValidationError: It, or something in it, can not be described.
+    """
+    try:
+        return _describe(this, type(this).__name__)
+    except RecursionError:
+        raise ValidationError(
+            f"can not describe a {type(this).__name__} that is nested this deeply"
+        ) from None
+
+
+def create_from_description(description: Any) -> Any:
+    """Make a new object from its description.
+
+    Raises:
+        ValidationError: Its ``@type`` is unknown, members are missing,
+            unexpected or do not fit, or it is no description at all.
+    """
+    try:
+        return _create(description, "description")
+    except RecursionError:
+        raise ValidationError("the description is nested too deeply") from None
+
+
+# -- describing --------------------------------------------------------------
+
+
+def _describe(value: Any, where: str) -> Any:
+    if isinstance(value, Describable):
+        return value.__describe__()
+    if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "biuf":
+        return value.tolist()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (list, tuple)):
+        return [_describe(v, f"{where}[{i}]") for i, v in enumerate(value)]
+    if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, str):
+                raise ValidationError(
+                    f"can not describe {where}: keys have to be strings, not {key!r}"
+                )
+        return {k: _describe(v, f"{where}[{k!r}]") for k, v in value.items()}
+    raise ValidationError(
+        f"can not describe {where}: expected a Describable, None, bool, int, float,"
+        f" str, list, tuple, dict or array of numbers, got {type(value).__name__}"
+    )
+
+
+def _described_members(instance: Describable) -> list[str]:
+    undescribed = _undescribed(type(instance))
+    return [
+        name
+        for name in vars(instance)
+        if not name.startswith("_") and name not in undescribed
+    ]
+
+
+def _check_arguments_are_kept(instance: Describable) -> None:
+    cls = type(instance)
+    builds_itself = (
+        cls.__new_from_description__.__func__
+        is not Describable.__new_from_description__.__func__
+    )
+    if builds_itself:
+        return
+    kept = set(_described_members(instance)) | set(_default_values(cls))
+    lost = [
+        name
+        for name, default in _init_arguments(cls).items()
+        if default is _NOTHING and name not in kept
+    ]
+    if lost:
+        raise ValidationError(
+            f"can not describe a {cls.__name__}: its arguments {listing(lost)} are not"
+            " kept in members of the same name. Keep them, or override __describe__"
+            " and __new_from_description__"
+        )
+
+
+# -- creating ----------------------------------------------------------------
+
+
+def _create(description: Any, where: str) -> Any:
+    if isinstance(description, dict):
+        if "@type" in description:
+            return _create_object(description, where)
+        return {k: _create(v, f"{where}[{k!r}]") for k, v in description.items()}
+    if isinstance(description, (list, tuple)):
+        return [_create(v, f"{where}[{i}]") for i, v in enumerate(description)]
+    if description is None or isinstance(description, (bool, int, float, str)):
+        return description
+    raise ValidationError(
+        f"{where}: expected None, bool, int, float, str, list or dict,"
+        f" got {type(description).__name__}"
+    )
+
+
+def _create_object(description: dict[str, Any], where: str) -> Describable:
+    name = description["@type"]
+    cls = Describable._registry.get(name) if isinstance(name, str) else None
+    if cls is None:
+        raise ValidationError(
+            f"{where} has the unknown @type {name!r};"
+            f" choices are: {listing(sorted(Describable._registry))}"
+        )
+    instance = cls.__new_from_description__(description)
+    instance.__init_from_description__(description)
+    return instance
+
+
+def _construct(cls: type[Describable], arguments: dict[str, Any]) -> Describable:
+    try:
+        return cls(**arguments)
+    except BrainstormError:
+        raise
+    except _MISFIT as error:
+        raise ValidationError(
+            f"can not make a {cls.__name__} from its description: {error}"
+        ) from error
+
+
+def _set_members(instance: Describable, members: dict, choices: dict) -> None:
+    cls = type(instance)
+    allowed = {*_described_members(instance), *_default_values(cls)}
+    unexpected = [name for name in members if name not in allowed]
+    if unexpected:
+        names = sorted({*choices, *allowed})
+        raise ValidationError(
+            f"the description of a {cls.__name__} has the unexpected members"
+            f" {listing(unexpected)}; choices are: {listing(names)}"
+        )
+    for name, value in members.items():
+        setattr(instance, name, value)
+    for name, value in _undescribed(cls).items():
+        if value is not _NOTHING:
+            setattr(instance, name, copy.deepcopy(value))
+
+
+# -- what classes declare ----------------------------------------------------
+
+
+def _init_arguments(cls: type[Describable]) -> dict[str, Any]:
+    """Names and defaults of the arguments of ``__init__`` that may be described."""
+    undescribed = _undescribed(cls)
+    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {
+        name: parameter.default
+        for name, parameter in inspect.signature(cls).parameters.items()
+        if parameter.kind in by_name
+        and not name.startswith("_")
+        and name not in undescribed
+    }
+
+
+def _undescribed(cls: type) -> dict[str, Any]:
+    """Undescribed members and the values to give them, `_NOTHING` where none."""
+    merged: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        own = vars(base).get("__undescribed__", {})
+        merged.update(own if isinstance(own, dict) else dict.fromkeys(own, _NOTHING))
+    return merged
+
+
+def _default_values(cls: type) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        merged.update(vars(base).get("__default_values__", {}))
+    hidden = _undescribed(cls)
+    return {
+        name: value
+        for name, value in merged.items()
+        if not name.startswith("_") and name not in hidden
+    }

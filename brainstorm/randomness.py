@@ -1,0 +1,101 @@
+"""Random states that remember their seed, and the one that all others come from."""
+
+from __future__ import annotations
+
+import operator
+import secrets
+from typing import Any
+
+import numpy as np
+
+from brainstorm.utils import ValidationError
+
+__all__ = ["RandomState", "global_rnd"]
+
+
+class RandomState(np.random.RandomState):
+    """A :class:`numpy.random.RandomState` that knows its seed.
+
+    NumPy has frozen the streams of this generator: the same seed gives the
+    same numbers with every version. Instances can be copied and pickled, and
+    a copy continues where the original stood.
+
+    Single draws are safe to make from several threads, but who gets which
+    number is then a matter of chance. Give each thread its own state with
+    :meth:`create_random_state`.
+
+    Args:
+        seed: An integer in [0, 2**32). None takes one from the operating system.
+
+    Raises:
+        ValidationError: The seed is not such an integer.
+    """
+
+    SEED_LIMIT = 10**9
+    """Generated seeds are below this."""
+
+    def __init__(self, seed: int | None = None):
+        self._seed = _checked_seed(seed)
+        self._generation = 0
+        super().__init__(self._seed)
+
+    @property
+    def generation(self) -> int:
+        """How often this state was seeded anew since it was made.
+
+        Whoever derived a random state from this one can tell from a changed
+        number that it is time to derive it again.
+        """
+        return self._generation
+
+    def get_seed(self) -> int:
+        """The seed that this state was last set to."""
+        return self._seed
+
+    def set_seed(self, seed: int | None) -> None:
+        """Start again from the given seed; None takes one from the system."""
+        self._seed = _checked_seed(seed)
+        self.reset()
+
+    def seed(self, seed: int | None = None) -> None:
+        """The same as :meth:`set_seed`, under NumPy's name."""
+        self.set_seed(seed)
+
+    def reset(self) -> None:
+        """Start again from the current seed."""
+        super().seed(self._seed)
+        self._generation += 1
+
+    def generate_seed(self) -> int:
+        """Draw a seed for another random state."""
+        return int(self.randint(0, self.SEED_LIMIT))
+
+    def create_random_state(self, seed: int | None = None) -> RandomState:
+        """A new random state, seeded from this one unless a seed is given."""
+        return RandomState(self.generate_seed() if seed is None else seed)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RandomState, (self._seed,), (self._generation, self.get_state())
+
+    def __setstate__(self, state: tuple[int, Any]) -> None:
+        self._generation, numpy_state = state
+        self.set_state(numpy_state)
+
+
+def _checked_seed(seed: int | None) -> int:
+    if seed is None:
+        return secrets.randbelow(RandomState.SEED_LIMIT)
+    try:
+        number = operator.index(seed)
+    except TypeError:
+        number = -1
+    if not 0 <= number < 2**32:
+        raise ValidationError(f"a seed is an integer in [0, 2**32), not {seed!r}")
+    return number
+
+
+global_rnd = RandomState()
+"""The random state from which all others in brainstorm are seeded.
+
+After ``global_rnd.set_seed(s)`` everything random that follows is determined.
+"""
