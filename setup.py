@@ -1,0 +1,105 @@
+"""Installation of brainstorm and of its optional parts."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sysconfig
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).resolve().parent
+
+
+def read_version() -> str:
+    """The version from the package's text: importing it would need NumPy."""
+    text = (HERE / "brainstorm" / "__init__.py").read_text(encoding="utf-8")
+    return re.search(r'^__version__ = "([^"]+)"', text, re.MULTILINE).group(1)
+
+
+def pycuda_can_be_built() -> bool:
+    """Whether what PyCUDA needs for its build is on this machine.
+
+    PyCUDA has only a source release. Its build takes the toolkit around the first
+    nvcc on PATH; headers and libraries may also lie where the compiler looks.
+    """
+    nvcc = shutil.which("nvcc")
+    if nvcc is None or shutil.which("g++") is None:
+        return False
+    toolkit = Path(nvcc).parent.parent
+    header_dirs = [
+        toolkit / "include",
+        sysconfig.get_path("include"),
+        *_search_path("CPATH"),
+        "/usr/local/include",
+        "/usr/include",
+    ]
+    library_dirs = [
+        *(toolkit / d for d in ("lib", "lib64", "lib/stubs", "lib64/stubs")),
+        *_search_path("LIBRARY_PATH"),
+        f"/usr/lib/{sysconfig.get_config_var('MULTIARCH')}",
+        *("/usr/local/lib", "/usr/lib64", "/usr/lib"),
+    ]
+    return all(
+        any(Path(folder, name).exists() for folder in folders)
+        for names, folders in (
+            (("cuda.h", "curand.h", "Python.h"), header_dirs),
+            (("libcuda.so", "libcurand.so"), library_dirs),
+        )
+        for name in names
+    )
+
+
+def _search_path(variable: str) -> list[str]:
+    return [d for d in os.environ.get(variable, "").split(os.pathsep) if d]
+
+
+def optional_requirements() -> dict[str, list[str]]:
+    """The requirements of each extra.
+
+    `all` holds what extends the library, as far as it installs on this machine.
+    """
+    linux_on_x86 = 'platform_system == "Linux" and platform_machine == "x86_64"'
+    extras = {
+        "onednn": [f"onednn-cpu-gomp>=2023.2; {linux_on_x86}"],
+        "pycuda": ["pycuda>=2024.1", "scikit-cuda>=0.5.3"],
+        "draw_net": ["pygraphviz>=2.0"],
+        "live_viz": ["bokeh>=3.1"],
+        "examples": ["scikit-learn>=1.3", "matplotlib>=3.8"],
+        "tests": ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.90", "setuptools"],
+        "docs": ["sphinx>=7"],
+    }
+    names = ["onednn", "draw_net", "live_viz", "examples"]
+    if pycuda_can_be_built():
+        names.append("pycuda")
+    extras["all"] = [requirement for name in names for requirement in extras[name]]
+    return extras
+
+
+if __name__ == "__main__":
+    setup(
+        name="brainstorm",
+        version=read_version(),
+        description="Fast, flexible and fun neural networks",
+        long_description=(HERE / "README.rst").read_text(encoding="utf-8"),
+        long_description_content_type="text/x-rst",
+        author="The brainstorm developers",
+        license="MIT",
+        keywords=["neural networks", "deep learning", "LSTM", "machine learning"],
+        classifiers=[
+            "Development Status :: 4 - Beta",
+            "Intended Audience :: Developers",
+            "Intended Audience :: Science/Research",
+            "Programming Language :: Python :: 3",
+            *(f"Programming Language :: Python :: 3.{n}" for n in range(10, 15)),
+            "Topic :: Scientific/Engineering :: Artificial Intelligence",
+            "Typing :: Typed",
+        ],
+        python_requires=">=3.10",
+        packages=find_packages(include=["brainstorm", "brainstorm.*"]),
+        package_data={"brainstorm": ["py.typed"]},
+        install_requires=["numpy>=1.26", "h5py>=3.10", "tqdm>=4.60"],
+        extras_require=optional_requirements(),
+    )
