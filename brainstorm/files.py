@@ -32,7 +32,8 @@ def atomic_path(filename: str | os.PathLike) -> Iterator[Path]:
     target = Path(os.path.realpath(filename))
     if not target.parent.is_dir():
         raise FileNotFoundError(
-            f"can not write {str(filename)!r}: there is no folder {str(target.parent)!r}"
+            f"can not write {str(filename)!r}:"
+            f" there is no folder {str(target.parent)!r}"
         )
     if target.is_dir():
         raise IsADirectoryError(f"can not write {str(filename)!r}: it is a folder")
@@ -79,7 +80,7 @@ def open_hdf5(filename: str | os.PathLike, kind: str) -> Iterator[h5py.File]:
             found = f.attrs.get("format")
             if isinstance(found, bytes):
                 found = found.decode("utf-8", "replace")
-            if found != kind:
+            if not isinstance(found, str) or found != kind:
                 raise FileFormatError(
                     f"{str(filename)!r} is not a {kind!r}: its format attribute"
                     f" is {found!r}"

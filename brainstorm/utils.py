@@ -6,7 +6,10 @@ import keyword
 import math
 import time
 from collections.abc import Generator, Iterable, Mapping
+from numbers import Real
 from typing import Any
+
+import numpy as np
 
 __all__ = [
     "BrainstormError",
@@ -19,6 +22,8 @@ __all__ = [
     "NetworkValidationError",
     "StructureValidationError",
     "ValidationError",
+    "checked_array",
+    "checked_number",
     "flatten_all_but_last",
     "flatten_features",
     "flatten_keys",
@@ -86,6 +91,40 @@ def missing_extra(what: str, package: str, extra: str) -> ImportError:
         f"{what} needs {package}, which is not installed. Install it with:"
         f" pip install brainstorm[{extra}]"
     )
+
+
+# -- checking arguments ------------------------------------------------------
+
+
+def checked_number(value: Any, what: str, minimum: float = -math.inf) -> float:
+    """The value as a float.
+
+    Raises:
+        ValidationError: It is not a finite number of at least `minimum`;
+            the message begins with `what`.
+    """
+    if isinstance(value, Real) and math.isfinite(value) and value >= minimum:
+        return float(value)
+    bound = "" if minimum == -math.inf else f" >= {minimum}"
+    raise ValidationError(f"{what} has to be a finite number{bound}, not {value!r}")
+
+
+def checked_array(values: Any, what: str) -> np.ndarray:
+    """A float64 copy of an array, a nested list or a number.
+
+    Raises:
+        ValidationError: It does not consist of real numbers, or its rows differ
+            in length; the message begins with `what`.
+    """
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError) as error:
+        raise ValidationError(f"{what} does not form an array: {error}") from error
+    if array.dtype.kind not in "biuf":
+        raise ValidationError(
+            f"{what} has to consist of real numbers, not of {array.dtype}"
+        )
+    return np.array(array, dtype=np.float64)
 
 
 # -- names and paths ---------------------------------------------------------
@@ -156,7 +195,7 @@ def get_inheritors(cls: type) -> set[type]:
 
 def flatten_time(array: Any) -> Any:
     """View ``(T, B, ...)`` as ``(T * B, ...)``."""
-    return array.reshape((array.shape[0] * array.shape[1],) + tuple(array.shape[2:]))
+    return array.reshape((array.shape[0] * array.shape[1], *array.shape[2:]))
 
 
 def flatten_time_and_features(array: Any) -> Any:
@@ -167,7 +206,7 @@ def flatten_time_and_features(array: Any) -> Any:
 
 def flatten_features(array: Any) -> Any:
     """View ``(T, B, ...)`` as ``(T, B, F)``."""
-    return array.reshape(tuple(array.shape[:2]) + (math.prod(array.shape[2:]),))
+    return array.reshape((*array.shape[:2], math.prod(array.shape[2:])))
 
 
 def flatten_all_but_last(array: Any) -> Any:
