@@ -1,0 +1,304 @@
+"""Scorers: how well a network does, in numbers that a person cares about.
+
+Unlike losses, scores are not part of the network and are not trained for. A scorer
+compares an output of the network with the targets of a batch; the sums over all
+batches make the score of a data set.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, MutableMapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from brainstorm.describable import Describable
+from brainstorm.utils import ValidationError, flatten_all_but_last, listing
+
+if TYPE_CHECKING:
+    from brainstorm.structure.network import Network
+
+__all__ = [
+    "Accuracy",
+    "Hamming",
+    "MeanSquaredError",
+    "Scorer",
+    "aggregate_losses_and_scores",
+    "gather_losses_and_scores",
+]
+
+_DEFAULT_TARGETS = "targets"
+
+
+class Scorer(Describable):
+    """Base class for scorers.
+
+    A subclass implements :meth:`__call__`, and overrides :meth:`aggregate` if its
+    score is no weighted mean.
+
+    Args:
+        out_name: Path of the output to score, such as
+            ``'Output.outputs.predictions'``. By default the one that the scoring
+            function was given, else the network's ``output_name``.
+        targets_name: Name of the data item with the targets.
+        mask_name: Name of the data item with the weight of each row, if any.
+        name: Name of the score in the logs. Default: the name of the class.
+    """
+
+    __default_values__ = {
+        "out_name": "",
+        "targets_name": _DEFAULT_TARGETS,
+        "mask_name": "",
+        "name": None,
+    }
+
+    def __init__(
+        self,
+        out_name: str = "",
+        targets_name: str = _DEFAULT_TARGETS,
+        mask_name: str = "",
+        name: str | None = None,
+    ) -> None:
+        self.out_name = out_name
+        self.targets_name = targets_name
+        self.mask_name = mask_name
+        self.name = name
+
+    @property
+    def __name__(self) -> str:
+        """Name of the score in the logs."""
+        return self.name or type(self).__name__
+
+    def __call__(
+        self,
+        true_labels: np.ndarray,
+        predicted: np.ndarray,
+        mask: np.ndarray | None = None,
+    ) -> float:
+        """Sum the scores of all rows of a batch.
+
+        Args:
+            true_labels: Targets of shape (N, C) or (N, 1).
+            predicted: Output of the network of shape (N, C).
+            mask: Weight of each row of shape (N, 1), None for ones.
+
+        Returns:
+            The sum over the rows, each multiplied by its weight.
+        """
+        raise NotImplementedError
+
+    @staticmethod
+    def aggregate(errors: Iterable[tuple[float, float]]) -> float:
+        """The score of a data set from those of its batches.
+
+        Args:
+            errors: For each batch the sum of the scores and the sum of the weights
+                (the number of rows if there is no mask).
+
+        Returns:
+            Sum of scores / sum of weights; NaN if the weights sum to zero.
+        """
+        errors = list(errors)
+        weight = sum(w for _, w in errors)
+        return sum(score for score, _ in errors) / weight if weight else math.nan
+
+    def _check_same_shape(self, true_labels: np.ndarray, predicted: np.ndarray) -> None:
+        if true_labels.shape != predicted.shape:
+            raise ValidationError(
+                f"{self.__name__}: expected targets with the shape of the predictions,"
+                f" {predicted.shape}, got {true_labels.shape}"
+            )
+
+
+class Accuracy(Scorer):
+    """Share of the rows in which the highest prediction is that of the true class.
+
+    Labels are class indices of shape (N, 1), or one-hot vectors of shape (N, C).
+    """
+
+    def __call__(
+        self,
+        true_labels: np.ndarray,
+        predicted: np.ndarray,
+        mask: np.ndarray | None = None,
+    ) -> float:
+        """Count the rows that are classified correctly, weighted by the mask."""
+        if predicted.shape[1] < 2:
+            raise ValidationError(
+                f"{self.__name__}: expected predictions with a column for each class,"
+                f" at least 2, got shape {predicted.shape}; Hamming scores single ones"
+            )
+        if true_labels.shape[1] == 1:
+            classes = true_labels[:, 0]
+        else:
+            self._check_same_shape(true_labels, predicted)
+            classes = true_labels.argmax(axis=1)
+        return _weighted_sum(predicted.argmax(axis=1) == classes, mask)
+
+
+class Hamming(Scorer):
+    """Share of labels that are predicted correctly, for several labels per row.
+
+    A label is predicted as true if its prediction reaches the threshold. The score
+    of a row is the number of its correct labels divided by the number of its labels.
+
+    Args:
+        threshold: Least prediction that counts as true.
+        out_name: See :class:`Scorer`.
+        targets_name: See :class:`Scorer`.
+        mask_name: See :class:`Scorer`.
+        name: See :class:`Scorer`.
+    """
+
+    __default_values__ = {"threshold": 0.5}
+
+    def __init__(
+        self,
+        threshold: float = 0.5,
+        out_name: str = "",
+        targets_name: str = _DEFAULT_TARGETS,
+        mask_name: str = "",
+        name: str | None = None,
+    ) -> None:
+        super().__init__(out_name, targets_name, mask_name, name)
+        self.threshold = threshold
+
+    def __call__(
+        self,
+        true_labels: np.ndarray,
+        predicted: np.ndarray,
+        mask: np.ndarray | None = None,
+    ) -> float:
+        """Sum the shares of correct labels over the rows, weighted by the mask."""
+        self._check_same_shape(true_labels, predicted)
+        correct = (predicted >= self.threshold) == true_labels.astype(bool)
+        return _weighted_sum(correct.mean(axis=1), mask)
+
+
+class MeanSquaredError(Scorer):
+    """Half the squared error, summed over the features of a row."""
+
+    def __call__(
+        self,
+        true_labels: np.ndarray,
+        predicted: np.ndarray,
+        mask: np.ndarray | None = None,
+    ) -> float:
+        """Sum half the squared errors over the rows, weighted by the mask."""
+        self._check_same_shape(true_labels, predicted)
+        error = np.subtract(predicted, true_labels, dtype=np.float64)
+        return _weighted_sum(0.5 * np.einsum("nc,nc->n", error, error), mask)
+
+
+def gather_losses_and_scores(
+    net: Network,
+    scorers: Sequence[Scorer],
+    scores: MutableMapping[str, list[tuple[float, float]]],
+    out_name: str = "",
+    targets_name: str = _DEFAULT_TARGETS,
+    mask_name: str | None = "",
+) -> None:
+    """Note the losses and scores of the batch that a network has just processed.
+
+    Args:
+        net: The network, after a forward pass.
+        scorers: The scorers. Where their own names of output, targets and mask are
+            not the defaults, these count rather than the arguments.
+        scores: For each name of a loss, ``(loss, batch size)`` is appended, for that
+            of each scorer ``(sum of scores, sum of weights)``.
+        out_name: Path of the output to score. Default: the network's
+            ``output_name``.
+        targets_name: Name of the data item with the targets.
+        mask_name: Name of the data item with the weights, if any: of shape
+            (T, B, 1), or one for each row of the output.
+
+    Raises:
+        ValidationError: It is not known which output to score, or shapes do not fit.
+        KeyError: There is no such output or data item.
+    """
+    for name, loss in net.get_loss_values().items():
+        scores.setdefault(name, []).append((float(loss), net.batch_size))
+    for scorer in scorers:
+        path = scorer.out_name or out_name or net.output_name
+        if not path:
+            raise ValidationError(
+                f"{scorer.__name__}: it is not known which output to score; pass"
+                " out_name (such as 'Output.outputs.predictions') or set the"
+                " network's output_name"
+            )
+        targets = scorer.targets_name
+        if targets == _DEFAULT_TARGETS:
+            targets = targets_name
+        mask = scorer.mask_name or mask_name
+        predicted, labels, weights = _flatten(
+            scorer.__name__,
+            net.get(path),
+            net.get_input(targets),
+            net.get_input(mask) if mask else None,
+        )
+        score = float(scorer(labels, predicted, weights))
+        weight = len(predicted) if weights is None else float(weights.sum())
+        scores.setdefault(scorer.__name__, []).append((score, weight))
+
+
+def aggregate_losses_and_scores(
+    scores: MutableMapping[str, list[tuple[float, float]]],
+    net: Network,
+    scorers: Sequence[Scorer],
+) -> dict[str, float]:
+    """Losses and scores of a data set from those of its batches.
+
+    Args:
+        scores: What `gather_losses_and_scores` has noted.
+        net: The network.
+        scorers: The scorers.
+
+    Returns:
+        The mean of each loss, weighted by batch size, and the score of each scorer,
+        by name. NaN where there is nothing to average.
+
+    Raises:
+        ValidationError: Two scorers have the same name, or one that of a loss.
+    """
+    results = {}
+    for name in net.get_loss_values():
+        weighted = [(loss * size, size) for loss, size in scores.get(name, ())]
+        results[name] = Scorer.aggregate(weighted)
+    for scorer in scorers:
+        if scorer.__name__ in results:
+            raise ValidationError(
+                f"there is more than one score or loss {scorer.__name__!r}; give the"
+                f" scorer another name=, taken are: {listing(results)}"
+            )
+        results[scorer.__name__] = scorer.aggregate(scores.get(scorer.__name__, ()))
+    return results
+
+
+def _flatten(
+    scorer: str, predicted: np.ndarray, labels: np.ndarray, mask: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """View all as matrices with a row for each prediction."""
+    T, B = labels.shape[:2]
+    if predicted.shape[:2] == (T + 1, B):  # the last row is a carried state
+        predicted = predicted[:T]
+    shapes = f"predictions {predicted.shape}, targets {labels.shape}"
+    predicted, labels = flatten_all_but_last(predicted), flatten_all_but_last(labels)
+    rows = len(predicted)
+    if len(labels) != rows:
+        raise ValidationError(f"{scorer}: numbers of rows differ: {shapes}")
+    if mask is None:
+        return predicted, labels, None
+    if mask.shape[:2] != (T, B) or mask.shape[-1] != 1 or rows % mask.size:
+        raise ValidationError(
+            f"{scorer}: expected a mask of shape {(T, B, 1)} or with one value for each"
+            f" row, got {mask.shape} for {shapes}"
+        )
+    return predicted, labels, np.repeat(mask.reshape(-1, 1), rows // mask.size, axis=0)
+
+
+def _weighted_sum(values: np.ndarray, mask: np.ndarray | None) -> float:
+    """Sum of one value for each row, times its weight."""
+    if mask is None:
+        return float(values.sum(dtype=np.float64))
+    return float(np.sum(values * mask[:, 0], dtype=np.float64))
