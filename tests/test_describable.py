@@ -1,0 +1,269 @@
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from brainstorm.describable import (
+    Describable,
+    create_from_description,
+    get_description,
+)
+from brainstorm.utils import ValidationError
+
+
+class Point(Describable):
+    def __init__(self, x, y=0):
+        self.x = x
+        self.y = y
+
+
+class Counter(Describable):
+    __undescribed__ = {"count": 0}
+    __default_values__ = {"step": 1, "weights": [1.0, 2.0]}
+
+    def __init__(self, step=5, weights=None):
+        self.step = step
+        self.weights = weights
+        self.count = 99
+
+
+class NamedCounter(Counter):
+    __undescribed__ = {"cache"}
+    __default_values__ = {"name": "counter"}
+
+    def __init__(self, name="x", step=5, weights=None):
+        super().__init__(step, weights)
+        self.name = name
+        self.cache = object()
+
+
+class Bounded(Describable):
+    def __init__(self, limit):
+        if limit < 0:
+            raise ValidationError("limit has to be positive")
+        self.limit = float(limit)
+        self.used = 0.0
+
+
+def through_json(obj):
+    return create_from_description(json.loads(json.dumps(get_description(obj))))
+
+
+# -- basic types -------------------------------------------------------------
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: (
+        st.lists(inner)
+        | st.dictionaries(st.text().filter(lambda k: k != "@type"), inner)
+    ),
+    max_leaves=8,
+)
+
+
+@given(plain)
+@settings(max_examples=50, deadline=None, derandomize=True)
+def test_plain_values_are_their_own_descriptions(value):
+    assert get_description(value) == value
+    assert through_json(value) == value
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (np.float32(0.5), 0.5),
+        (np.float64(0.25), 0.25),
+        (np.int64(3), 3),
+        (np.bool_(True), True),
+        (np.str_("rel"), "rel"),
+        (np.array([[1, 2], [3, 4]]), [[1, 2], [3, 4]]),
+        (np.array([True, False]), [True, False]),
+        (np.array(2.5), 2.5),
+        ((1, (2, 3)), [1, [2, 3]]),
+    ],
+)
+def test_numpy_values_and_tuples_become_plain(value, expected):
+    described = get_description(value)
+    assert described == expected
+    assert isinstance(described, type(expected))
+    assert json.loads(json.dumps(described)) == expected
+
+
+def test_infinity_passes_through_json():
+    assert through_json(-math.inf) == -math.inf
+
+
+def test_description_is_independent_of_the_object():
+    values = {"a": [1, 2]}
+    described = get_description(values)
+    values["a"].append(3)
+    assert described == {"a": [1, 2]}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"bytes", {1, 2}, 1j, object(), print, np.array([1j]), np.array(["a"]), Point],
+)
+def test_other_types_are_refused_by_name(value):
+    with pytest.raises(
+        ValidationError, match=rf"Point\.x\[1\].*{type(value).__name__}"
+    ):
+        get_description(Point([0, value]))
+
+
+def test_keys_have_to_be_strings():
+    with pytest.raises(ValidationError, match=r"Point\.x.*not 3"):
+        get_description(Point({3: 1}))
+
+
+def test_endless_nesting_is_refused_both_ways():
+    endless = []
+    endless.append(endless)
+    with pytest.raises(ValidationError, match="deeply"):
+        get_description(endless)
+    with pytest.raises(ValidationError, match="deeply"):
+        create_from_description(endless)
+
+
+# -- objects -----------------------------------------------------------------
+
+
+def test_members_are_described_under_the_class_name():
+    assert get_description(Point(1, "b")) == {"@type": "Point", "x": 1, "y": "b"}
+
+
+def test_private_members_are_not_described():
+    point = Point(1)
+    point._cache = object()
+    point.__name__ = "p"
+    assert get_description(point) == {"@type": "Point", "x": 1, "y": 0}
+
+
+def test_objects_nest():
+    made = through_json(Point({"inner": [Point(1, 2)]}))
+    inner = made.x["inner"][0]
+    assert type(inner) is Point
+    assert (inner.x, inner.y) == (1, 2)
+
+
+def test_default_values_are_left_out_and_restored():
+    assert get_description(Counter(1, (1, 2))) == {"@type": "Counter"}
+    made = through_json(Counter(1, np.array([1.0, 2.0])))
+    assert made.step == 1
+    assert made.weights == [1.0, 2.0]
+    made.weights.append(3.0)
+    assert through_json(Counter(1, (1, 2))).weights == [1.0, 2.0]
+    assert get_description(Counter(2, [])) == {
+        "@type": "Counter",
+        "step": 2,
+        "weights": [],
+    }
+
+
+def test_undescribed_dict_gives_initial_values():
+    counter = Counter()
+    assert "count" not in get_description(counter)
+    assert through_json(counter).count == 0
+
+
+def test_declarations_merge_along_the_class_hierarchy():
+    counter = NamedCounter(name="counter", step=1, weights=[1, 2])
+    assert get_description(counter) == {"@type": "NamedCounter"}
+    made = through_json(counter)
+    assert (made.name, made.step, made.count) == ("counter", 1, 0)
+
+
+def test_subclass_declarations_override():
+    class Sub(Counter):
+        __undescribed__ = {"count": 7}
+        __default_values__ = {"step": 3}
+
+    assert get_description(Sub(3, [1, 2])) == {"@type": "Sub"}
+    made = through_json(Sub(3, [1, 2]))
+    assert (made.step, made.count) == (3, 7)
+
+
+def test_members_that_are_no_arguments_are_set():
+    bounded = Bounded(3)
+    bounded.used = 1.5
+    assert through_json(bounded).used == 1.5
+
+
+def test_overridden_methods_are_used():
+    class Celsius(Describable):
+        def __init__(self, degrees):
+            self.kelvin = degrees + 273
+
+        def __describe__(self):
+            return {"@type": "Celsius", "degrees": self.kelvin - 273}
+
+    class Custom(Describable):
+        @classmethod
+        def __new_from_description__(cls, description):
+            made = cls()
+            made.text = description["text"]
+            return made
+
+        def __init_from_description__(self, description):
+            self.seen = description
+
+    assert through_json(Celsius(20)).kelvin == 293
+    description = {"@type": "Custom", "text": "a"}
+    made = create_from_description(description)
+    assert (made.text, made.seen) == ("a", description)
+
+
+def test_latest_definition_of_a_name_counts():
+    class Point(Describable):
+        def __init__(self, z):
+            self.z = z
+
+    try:
+        made = create_from_description({"@type": "Point", "z": 1})
+        assert type(made) is Point
+    finally:
+        Describable._registry["Point"] = globals()["Point"]
+
+
+def test_arguments_that_are_not_kept_are_reported_when_describing():
+    class Forgetful(Describable):
+        def __init__(self, size, scale=1):
+            self.area = size * size
+
+    with pytest.raises(ValidationError, match=r"Forgetful.*'size'"):
+        get_description(Forgetful(2))
+
+
+# -- descriptions that do not fit --------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("description", "message"),
+    [
+        ({"@type": "Nonesuch"}, r"'Nonesuch'.*'Point'"),
+        ({"@type": None}, r"unknown @type None"),
+        ({"@type": ["Point"]}, r"unknown @type"),
+        ({"@type": "Describable"}, r"unknown @type 'Describable'"),
+        ({"@type": "os.system"}, r"unknown @type"),
+        ({"@type": "Point", "y": 1}, r"Point lacks 'x'; it has: 'y'"),
+        ({"@type": "Point", "x": 1, "z": 2}, r"unexpected.*'z'.*'x', 'y'"),
+        ({"@type": "Point", "x": 1, "@y": 2}, r"unexpected.*'@y'"),
+        ({"@type": "Point", "x": 1, "__class__": 2}, r"unexpected.*'__class__'"),
+        ({"@type": "Point", "x": 1, "__describe__": 2}, r"unexpected"),
+        ({"@type": "Point", "x": 1, "_cache": 2}, r"unexpected.*'_cache'"),
+        ({"@type": "Counter", "count": 2}, r"unexpected.*'count'"),
+        ({"@type": "NamedCounter", "cache": 2}, r"unexpected.*'cache'"),
+        ({"@type": "Bounded", "limit": -1}, r"^limit has to be positive$"),
+        ({"@type": "Bounded", "limit": "a"}, r"can not make a Bounded"),
+        ({"@type": "Bounded", "limit": {}}, r"can not make a Bounded"),
+        ({"@type": "Point", "x": [{"@type": "No"}]}, r"Point\.x\[0\].*'No'"),
+        (b"bytes", r"got bytes"),
+        ({"a": {1, 2}}, r"got set"),
+    ],
+)
+def test_bad_descriptions_are_refused(description, message):
+    with pytest.raises(ValidationError, match=message):
+        create_from_description(description)

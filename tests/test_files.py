@@ -1,0 +1,191 @@
+import os
+import stat
+import subprocess
+import sys
+
+import h5py
+import numpy as np
+import pytest
+
+from brainstorm.files import atomic_hdf5, atomic_path, open_hdf5
+from brainstorm.utils import FileFormatError
+
+KIND = "Test file v1.0"
+
+
+def write_valid(path, kind=KIND):
+    with atomic_hdf5(path) as f:
+        f.attrs["format"] = np.bytes_(kind)
+        f["data"] = np.arange(5)
+
+
+# -- writing -----------------------------------------------------------------
+
+
+def test_file_appears_when_the_block_ends(tmp_path):
+    target = tmp_path / "a.txt"
+    with atomic_path(target) as temporary:
+        assert temporary.parent == tmp_path
+        temporary.write_text("new")
+        assert not target.exists()
+    assert target.read_text() == "new"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
+def test_failure_keeps_the_old_file_and_leaves_no_litter(tmp_path, error):
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+
+    def fail():
+        with atomic_path(target) as temporary:
+            temporary.write_text("half")
+            raise error("stop")
+
+    with pytest.raises(error):
+        fail()
+    assert target.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_failure_inside_hdf5_keeps_the_old_file(tmp_path):
+    target = tmp_path / "a.hdf5"
+    write_valid(target)
+
+    def fail():
+        with atomic_hdf5(target) as f:
+            f["data"] = np.zeros(1000)
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        fail()
+    with open_hdf5(target, KIND) as f:
+        np.testing.assert_array_equal(f["data"], np.arange(5))
+    assert os.listdir(tmp_path) == ["a.hdf5"]
+
+
+def test_killed_while_writing_keeps_the_old_file(tmp_path):
+    target = tmp_path / "a.hdf5"
+    write_valid(target)
+    code = (
+        "import os, signal, sys\n"
+        "from brainstorm.files import atomic_hdf5\n"
+        "with atomic_hdf5(sys.argv[1]) as f:\n"
+        "    f['data'] = list(range(10000))\n"
+        "    f.flush()\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(target)], check=False)
+    assert done.returncode < 0
+    with open_hdf5(target, KIND) as f:
+        assert f["data"].shape == (5,)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX file modes")
+def test_mode_is_kept_or_follows_the_umask(tmp_path):
+    target = tmp_path / "a.txt"
+    old = os.umask(0o027)
+    try:
+        with atomic_path(target) as temporary:
+            temporary.write_text("new")
+        assert stat.S_IMODE(target.stat().st_mode) == 0o640
+        target.chmod(0o604)
+        with atomic_path(target) as temporary:
+            temporary.write_text("newer")
+        assert stat.S_IMODE(target.stat().st_mode) == 0o604
+        assert os.umask(0o027) == 0o027
+    finally:
+        os.umask(old)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="symbolic links")
+def test_links_are_followed(tmp_path):
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    link = tmp_path / "link"
+    link.symlink_to(target)
+    with atomic_path(link) as temporary:
+        temporary.write_text("new")
+    assert link.is_symlink()
+    assert target.read_text() == "new"
+
+
+def test_missing_folder_and_folder_as_file_are_named(tmp_path):
+    with (
+        pytest.raises(FileNotFoundError, match=r"no folder .*nowhere"),
+        atomic_path(tmp_path / "nowhere" / "a.txt"),
+    ):
+        pass
+    with pytest.raises(IsADirectoryError, match="is a folder"), atomic_path(tmp_path):
+        pass
+
+
+# -- reading -----------------------------------------------------------------
+
+
+def test_valid_files_open_for_reading_only(tmp_path):
+    target = tmp_path / "a.hdf5"
+    write_valid(target)
+    with open_hdf5(target, KIND) as f:
+        np.testing.assert_array_equal(f["data"], np.arange(5))
+        assert f.mode == "r"
+
+
+def test_format_may_be_text(tmp_path):
+    target = tmp_path / "a.hdf5"
+    with h5py.File(target, "w") as f:
+        f.attrs["format"] = KIND
+    with open_hdf5(target, KIND):
+        pass
+
+
+def test_missing_file_is_named(tmp_path):
+    with (
+        pytest.raises(FileNotFoundError, match=r"no file .*nothing\.hdf5"),
+        open_hdf5(tmp_path / "nothing.hdf5", KIND),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        None,
+        np.bytes_("Logs file v1.0"),
+        3,
+        np.array([]),
+        [1, 2],
+        b"\xff",
+        h5py.Empty("f"),
+    ],
+)
+def test_other_formats_are_refused(tmp_path, found):
+    target = tmp_path / "a.hdf5"
+    with h5py.File(target, "w") as f:
+        if found is not None:
+            f.attrs["format"] = found
+    with pytest.raises(FileFormatError, match=r"a\.hdf5"), open_hdf5(target, KIND):
+        pass
+
+
+@pytest.mark.parametrize("keep", [0, 1, 100, 1000])
+def test_truncated_files_are_refused(tmp_path, keep):
+    target = tmp_path / "a.hdf5"
+    write_valid(target)
+    target.write_bytes(target.read_bytes()[:keep])
+    with (
+        pytest.raises(FileFormatError, match=r"can not read .*a\.hdf5"),
+        open_hdf5(target, KIND),
+    ):
+        pass
+
+
+def test_what_is_missing_inside_becomes_a_format_error(tmp_path):
+    target = tmp_path / "a.hdf5"
+    write_valid(target)
+    with (
+        pytest.raises(FileFormatError, match=r"can not read .*a\.hdf5") as caught,
+        open_hdf5(target, KIND) as f,
+    ):
+        f["parameters"]
+    assert isinstance(caught.value.__cause__, KeyError)

@@ -1,0 +1,170 @@
+import math
+
+import numpy as np
+import pytest
+
+from brainstorm import utils
+from brainstorm.utils import (
+    BrainstormError,
+    ValidationError,
+    checked_array,
+    checked_number,
+    flatten_all_but_last,
+    flatten_features,
+    flatten_keys,
+    flatten_time,
+    flatten_time_and_features,
+    get_by_path,
+    get_inheritors,
+    is_valid_layer_name,
+    listing,
+    missing_extra,
+    progress_bar,
+)
+
+
+def test_exceptions_are_of_one_family():
+    assert issubclass(ValidationError, ValueError)
+    for name in ("Network", "Layer", "Iterator", "Structure"):
+        assert issubclass(getattr(utils, f"{name}ValidationError"), ValidationError)
+    assert issubclass(utils.FileFormatError, OSError)
+    assert issubclass(utils.MissingInputError, KeyError)
+    for name in utils.__all__:
+        if name.endswith("Error"):
+            assert issubclass(getattr(utils, name), BrainstormError)
+
+
+def test_missing_input_error_shows_its_message_unquoted():
+    assert str(utils.MissingInputError("no 'targets'")) == "no 'targets'"
+
+
+def test_listing():
+    assert listing(["a", 3]) == "'a', 3"
+    assert listing([]) == "(none)"
+
+
+def test_missing_extra_gives_the_command():
+    error = missing_extra("draw_network", "pygraphviz", "draw_net")
+    assert isinstance(error, ImportError)
+    assert "pip install brainstorm[draw_net]" in str(error)
+    assert "draw_network needs pygraphviz" in str(error)
+
+
+# -- checking arguments ------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [3, 3.0, np.float32(3), np.int64(3)])
+def test_checked_number_gives_floats(value):
+    number = checked_number(value, "x", minimum=3)
+    assert number == 3.0
+    assert type(number) is float
+
+
+@pytest.mark.parametrize("value", [-1, math.nan, math.inf, "1", None, [1], 1j])
+def test_checked_number_refuses(value):
+    with pytest.raises(ValidationError, match=r"^the width has to be a finite.*>= 0"):
+        checked_number(value, "the width", minimum=0)
+
+
+def test_checked_array_gives_float64_copies():
+    source = np.arange(3.0)
+    array = checked_array(source, "x")
+    array[0] = 7
+    assert source[0] == 0
+    assert checked_array([[1], [True]], "x").dtype == np.float64
+    assert checked_array(2, "x").shape == ()
+
+
+@pytest.mark.parametrize("values", ["a", None, [[1], [1, 2]], [1j], [object()], {}])
+def test_checked_array_refuses(values):
+    with pytest.raises(ValidationError, match=r"^the mask "):
+        checked_array(values, "the mask")
+
+
+# -- names and paths ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["a", "Lstm_1", "_x", "größe", "match"])
+def test_valid_layer_names(name):
+    assert is_valid_layer_name(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "1a", "a b", "a.b", "a-b", "default", "fallback", "class", None, 3]
+)
+def test_invalid_layer_names(name):
+    assert not is_valid_layer_name(name)
+
+
+def test_get_by_path():
+    tree = {"a": {"b": {"c": 1}}, "d": 2}
+    assert get_by_path(tree, "a.b.c") == 1
+    assert get_by_path(tree, "a.b") == {"c": 1}
+    with pytest.raises(KeyError, match=r"no 'x' in path 'a\.x'.*'b'"):
+        get_by_path(tree, "a.x")
+    with pytest.raises(KeyError, match=r"no 'e'.*\(none\)"):
+        get_by_path(tree, "d.e")
+
+
+def test_flatten_keys_gives_paths_that_get_by_path_finds():
+    tree = {"a": {"b": {"c": 1}, "e": [3]}, "d": 2}
+    paths = flatten_keys(tree)
+    assert paths == ["a.b.c", "a.e", "d"]
+    assert [get_by_path(tree, p) for p in paths] == [1, [3], 2]
+
+
+def test_get_inheritors_finds_grandchildren_once():
+    class A: ...
+
+    class B(A): ...
+
+    class C(A): ...
+
+    class D(B, C): ...
+
+    assert get_inheritors(A) == {B, C, D}
+    assert get_inheritors(D) == set()
+
+
+# -- reshaping ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("function", "shape", "expected"),
+    [
+        (flatten_time, (2, 3, 4, 5), (6, 4, 5)),
+        (flatten_time, (2, 3), (6,)),
+        (flatten_time_and_features, (2, 3, 4, 5), (6, 20)),
+        (flatten_time_and_features, (2, 3), (6, 1)),
+        (flatten_features, (2, 3, 4, 5), (2, 3, 20)),
+        (flatten_all_but_last, (2, 3, 4, 5), (24, 5)),
+        (flatten_all_but_last, (5,), (1, 5)),
+        (flatten_all_but_last, (0, 5), (0, 5)),
+    ],
+)
+def test_flattening_gives_views(function, shape, expected):
+    array = np.arange(math.prod(shape)).reshape(shape)
+    flat = function(array)
+    assert flat.shape == expected
+    np.testing.assert_array_equal(flat.ravel(), array.ravel())
+    assert flat.size == 0 or np.shares_memory(flat, array)
+
+
+# -- reporting ---------------------------------------------------------------
+
+
+def test_progress_bar_prints_each_part_once():
+    bar = progress_bar(10, prefix="[", bar="0123456789", suffix="] {0}\n")
+    out = [next(bar)]
+    out += [bar.send(v) for v in (1, 2.5, 2, 9)]
+    assert out == ["[", "0", "1", "", "2345678"]
+    last = bar.send(12)
+    assert last.startswith("9] 0:0")
+    with pytest.raises(StopIteration):
+        bar.send(13)
+
+
+def test_progress_bar_of_nothing_is_full_at_once():
+    bar = progress_bar(0, prefix="", bar="ab", suffix="!")
+    next(bar)
+    assert bar.send(0) == "ab!"
