@@ -1,0 +1,236 @@
+"""The base classes of all hooks."""
+
+from __future__ import annotations
+
+import copy
+import numbers
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from brainstorm.describable import Describable
+from brainstorm.training.utils import report
+from brainstorm.utils import ValidationError, flatten_keys, get_by_path, listing
+
+if TYPE_CHECKING:
+    from brainstorm.structure.network import Network
+    from brainstorm.training.steppers import TrainingStepper
+
+__all__ = ["Hook", "LogWatcher"]
+
+
+class Hook(Describable):
+    """Base class of all hooks. A subclass overrides :meth:`__call__`.
+
+    A trainer calls its hooks in the order in which they were added:
+
+    - all of them once before the first update, when both counts are 0,
+    - those with the timescale ``'update'`` after every `interval`-th update,
+    - those with the timescale ``'epoch'`` at the end of every `interval`-th epoch,
+      also of an epoch that an update hook has cut short.
+
+    Args:
+        name: Name of this hook, the key of its logs. Default is that of its class.
+        timescale: ``'epoch'`` or ``'update'``.
+        interval: The hook is called every `interval` epochs or updates.
+        verbose: Whether to print its logs and messages; None leaves it to the trainer.
+
+    Raises:
+        ValidationError: An argument does not fit.
+    """
+
+    __undescribed__: Any = {"run_verbosity"}
+    __default_values__ = {
+        "name": None,
+        "timescale": "epoch",
+        "interval": 1,
+        "verbose": None,
+    }
+
+    initial_state: dict[str, Any] = {}
+    """The members that change during a training, with the values that they have
+    before it. They are numbers, strings, None or NumPy arrays; list them in
+    ``__undescribed__`` too."""
+
+    repeatable = False
+    """Whether calling the hook once more changes nothing, unless a log has grown.
+    Such hooks log nothing. They are asked first when a training is resumed; as update
+    hooks they are called at the end of epochs too, to see the logs of epoch hooks."""
+
+    def __init__(
+        self,
+        name: str | None = None,
+        timescale: str = "epoch",
+        interval: int = 1,
+        verbose: bool | None = None,
+    ):
+        kind = type(self).__name__
+        # Dots and slashes separate names in paths of logs and in HDF5 files.
+        if name is not None and (
+            not isinstance(name, str) or not name or set(name) & set("./")
+        ):
+            raise ValidationError(
+                f"{kind}: name has to be a string without '.' and '/', not {name!r}"
+            )
+        if timescale not in ("epoch", "update"):
+            raise ValidationError(
+                f"{kind}: timescale has to be 'epoch' or 'update', not {timescale!r}"
+            )
+        if not isinstance(interval, numbers.Integral) or interval < 1:
+            raise ValidationError(
+                f"{kind}: interval has to be an integer of at least 1, not {interval!r}"
+            )
+        self.name = name
+        self.timescale = timescale
+        self.interval = interval
+        self.verbose = verbose
+        self.run_verbosity = bool(verbose)
+        self.reset()
+
+    @property
+    def __name__(self) -> str:
+        return self.name or type(self).__name__
+
+    def start(
+        self,
+        net: Network,
+        stepper: TrainingStepper,
+        verbose: bool,
+        named_data_iters: Mapping[str, Any],
+    ) -> None:
+        """Get ready; called when a training starts or is resumed.
+
+        Args:
+            net: The network that is to be trained.
+            stepper: The stepper that is to train it.
+            verbose: The verbosity of the trainer.
+            named_data_iters: All data iterators by name, that of the training data
+                as ``'training_data_iter'``.
+        """
+        self.run_verbosity = verbose if self.verbose is None else self.verbose
+
+    def __call__(
+        self,
+        epoch_nr: int,
+        update_nr: int,
+        net: Network,
+        stepper: TrainingStepper,
+        logs: dict[str, Any],
+    ) -> Any:
+        """Do what the hook is for.
+
+        Args:
+            epoch_nr: Number of the current epoch, 0 before the training.
+            update_nr: Number of updates so far.
+            net: The network that is trained.
+            stepper: The stepper that trains it.
+            logs: The logs of the trainer.
+
+        Returns:
+            What to add to the logs: a value, or a dict of values or further dicts.
+            None adds nothing.
+
+        Raises:
+            StopIteration: To end the training, once the other hooks that are due have
+                been called.
+        """
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """Clean up; called when the training ends, also by an exception."""
+
+    def reset(self) -> None:
+        """Forget all earlier training; called when one starts afresh."""
+        for name, value in self.initial_state.items():
+            setattr(self, name, copy.deepcopy(value))
+
+    def get_state(self) -> dict[str, Any]:
+        """What changes during a training, for :meth:`set_state`."""
+        return {n: copy.deepcopy(getattr(self, n)) for n in self.initial_state}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`get_state` returned.
+
+        Raises:
+            ValidationError: The names are not those of this hook's state.
+        """
+        if sorted(state) != sorted(self.initial_state):
+            raise ValidationError(
+                f"{self.__name__}: the state consists of {listing(self.initial_state)},"
+                f" not of {listing(state)}"
+            )
+        for name, value in state.items():
+            setattr(self, name, copy.deepcopy(value))
+
+    def watched_logs(self) -> tuple[str, ...]:
+        """Dotted paths of the logs that the hook reads."""
+        return ()
+
+    def message(self, text: str) -> None:
+        """Print something, if the hook is verbose."""
+        if self.run_verbosity:
+            report(f"{self.__name__} >> {text}")
+
+
+class LogWatcher(Hook):
+    """Base class of hooks that watch one log get better.
+
+    Args:
+        log_name: Dotted path of the log, such as ``'validation.Accuracy'``.
+        criterion: ``'min'`` if small values are good, ``'max'`` if large ones are.
+        name: Name of this hook.
+        timescale: ``'epoch'`` or ``'update'``.
+        interval: The hook is called every `interval` epochs or updates.
+        verbose: Whether to print messages; None leaves it to the trainer.
+
+    Raises:
+        ValidationError: An argument does not fit.
+    """
+
+    repeatable = True
+
+    def __init__(
+        self,
+        log_name: str,
+        criterion: str,
+        name: str | None = None,
+        timescale: str = "epoch",
+        interval: int = 1,
+        verbose: bool | None = None,
+    ):
+        super().__init__(name, timescale, interval, verbose)
+        if not isinstance(log_name, str) or not log_name:
+            raise ValidationError(
+                f"{self.__name__}: log_name has to be a string, not {log_name!r}"
+            )
+        if criterion not in ("min", "max"):
+            raise ValidationError(
+                f"{self.__name__}: criterion has to be 'min' or 'max',"
+                f" not {criterion!r}"
+            )
+        self.log_name = log_name
+        self.criterion = criterion
+
+    def watched_logs(self) -> tuple[str, ...]:
+        """Dotted paths of the logs that the hook reads."""
+        return (self.log_name,)
+
+    def improves(self, value: float, best: float | None) -> bool:
+        """Whether a value is better than the best one so far, if any; NaN never is."""
+        if best is None:
+            return value == value
+        return value > best if self.criterion == "max" else value < best
+
+
+def get_log(logs: Mapping[str, Any], path: str) -> list:
+    """The entries of a log; none if its hook has not logged anything yet.
+
+    Raises:
+        KeyError: The hook has logged, but nothing of this name. Lists the choices.
+    """
+    if path.split(".")[0] not in logs:
+        return []
+    entries = get_by_path(logs, path)
+    if isinstance(entries, Mapping):
+        choices = [f"{path}.{rest}" for rest in flatten_keys(entries)]
+        raise KeyError(f"{path!r} is a group of logs; choices are: {listing(choices)}")
+    return entries

@@ -1,0 +1,345 @@
+"""Hooks that log what goes on in the network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from brainstorm.hooks.base_hook import Hook
+from brainstorm.training.utils import (
+    check_iterator,
+    check_number,
+    check_scorers,
+    compute_scores,
+)
+from brainstorm.utils import ValidationError, listing
+
+if TYPE_CHECKING:
+    from brainstorm.data_iterators import DataIterator
+    from brainstorm.scorers import Scorer
+    from brainstorm.structure.network import Network
+    from brainstorm.training.schedules import Schedule
+
+__all__ = [
+    "ModifyStepperAttribute",
+    "MonitorLayerDeltas",
+    "MonitorLayerGradients",
+    "MonitorLayerInOuts",
+    "MonitorLayerParameters",
+    "MonitorLoss",
+    "MonitorScores",
+]
+
+
+class MonitorLoss(Hook):
+    """Log the losses of the network on a data set.
+
+    The network runs as in use, not as in training: without dropout, for example.
+
+    Args:
+        iter_name: Name of the data iterator, as given to ``trainer.train``.
+        name: Name of this hook. Default is ``'MonitorLoss'``.
+        timescale: ``'epoch'`` or ``'update'``.
+        interval: The hook is called every `interval` epochs or updates.
+        verbose: Whether to print the logs; None leaves it to the trainer.
+
+    Raises:
+        ValidationError: An argument does not fit.
+    """
+
+    scorers: Sequence[Scorer] = ()
+
+    def __init__(
+        self,
+        iter_name: str,
+        name: str | None = None,
+        timescale: str = "epoch",
+        interval: int = 1,
+        verbose: bool | None = None,
+    ):
+        super().__init__(name, timescale, interval, verbose)
+        self.iter_name = iter_name
+        self._iterator: DataIterator | None = None
+
+    def start(self, net, stepper, verbose, named_data_iters):
+        """Look the iterator up.
+
+        Raises:
+            KeyError: There is none of this name. Lists the choices.
+            IteratorValidationError: It does not fit the network.
+            ValidationError: The scorers do not fit.
+        """
+        super().start(net, stepper, verbose, named_data_iters)
+        if self.iter_name not in named_data_iters:
+            raise KeyError(
+                f"{self.__name__}: trainer.train got no data iterator named"
+                f" {self.iter_name!r}; choices are: {listing(named_data_iters)}"
+            )
+        self._iterator = named_data_iters[self.iter_name]
+        check_iterator(net, self._iterator, self.iter_name)
+        check_scorers(net, self.scorers, self.__name__)
+
+    def __call__(self, epoch_nr, update_nr, net, stepper, logs):
+        """The losses and scores by name, means over the data set."""
+        return compute_scores(net, self._iterator, self.scorers)
+
+
+class MonitorScores(MonitorLoss):
+    """Log the losses of the network and several scores on a data set.
+
+    The network runs as in use, not as in training: without dropout, for example.
+
+    Args:
+        iter_name: Name of the data iterator, as given to ``trainer.train``.
+        scorers: The scorers to evaluate.
+        name: Name of this hook. Default is ``'MonitorScores'``.
+        timescale: ``'epoch'`` or ``'update'``.
+        interval: The hook is called every `interval` epochs or updates.
+        verbose: Whether to print the logs; None leaves it to the trainer.
+
+    Raises:
+        ValidationError: An argument does not fit.
+    """
+
+    def __init__(
+        self,
+        iter_name: str,
+        scorers: Sequence[Scorer],
+        name: str | None = None,
+        timescale: str = "epoch",
+        interval: int = 1,
+        verbose: bool | None = None,
+    ):
+        super().__init__(iter_name, name, timescale, interval, verbose)
+        self.scorers = scorers
+
+
+class _MonitorLayer(Hook):
+    """Base class of hooks that log statistics of the buffers of a layer."""
+
+    what = ""
+
+    def __init__(
+        self,
+        layer_name: str,
+        name: str | None = None,
+        timescale: str = "epoch",
+        interval: int = 1,
+        verbose: bool | None = None,
+    ):
+        name = name or f"Monitor{self.what}_{layer_name}"
+        super().__init__(name, timescale, interval, verbose)
+        self.layer_name = layer_name
+
+    def start(self, net, stepper, verbose, named_data_iters):
+        """Check that the layer exists.
+
+        Raises:
+            KeyError: There is no layer of this name. Lists the choices.
+        """
+        super().start(net, stepper, verbose, named_data_iters)
+        if self.layer_name not in net.layers:
+            raise KeyError(
+                f"{self.__name__}: the network has no layer {self.layer_name!r};"
+                f" choices are: {listing(net.layers)}"
+            )
+
+    def _log_view(self, net: Network, view: str) -> dict[str, dict[str, float]]:
+        """Statistics of all buffers in one of the layer's views, by name."""
+        return {name: _statistics(a) for name, a in self._arrays(net, view).items()}
+
+    def _arrays(self, net: Network, view: str) -> dict[str, np.ndarray]:
+        names = net.buffer[self.layer_name][view].keys()
+        return {name: net.get(f"{self.layer_name}.{view}.{name}") for name in names}
+
+
+class MonitorLayerParameters(_MonitorLayer):
+    """Log statistics of all parameters of a layer.
+
+    For each parameter these are ``min``, ``avg`` and ``max`` of its values, and, where
+    it has at least two dimensions, ``min_L2_norm``, ``avg_L2_norm`` and
+    ``max_L2_norm`` over its rows, the incoming weights of each unit.
+
+    Args:
+        layer_name: Name of the layer.
+        name: Name of this hook. Default is ``'MonitorParameters_<layer_name>'``.
+        timescale: ``'epoch'`` or ``'update'``.
+        interval: The hook is called every `interval` epochs or updates.
+        verbose: Whether to print the logs; None leaves it to the trainer.
+
+    Raises:
+        ValidationError: An argument does not fit.
+    """
+
+    what = "Parameters"
+
+    def __call__(self, epoch_nr, update_nr, net, stepper, logs):
+        """The statistics by name, for each parameter by name."""
+        log = {}
+        for name, values in self._arrays(net, "parameters").items():
+            log[name] = _statistics(values)
+            if values.ndim > 1 and values.size:
+                rows = values.reshape(len(values), -1).astype(np.float64)
+                norms = _statistics(np.linalg.norm(rows, axis=1))
+                log[name].update({f"{k}_L2_norm": v for k, v in norms.items()})
+        return log
+
+
+class MonitorLayerGradients(_MonitorLayer):
+    """Log ``min``, ``avg`` and ``max`` of all gradients of a layer.
+
+    They are those of the last training batch; before the first there are none.
+
+    Args:
+        layer_name: Name of the layer.
+        name: Name of this hook. Default is ``'MonitorGradients_<layer_name>'``.
+        timescale: ``'epoch'`` or ``'update'``.
+        interval: The hook is called every `interval` epochs or updates.
+        verbose: Whether to print the logs; None leaves it to the trainer.
+
+    Raises:
+        ValidationError: An argument does not fit.
+    """
+
+    what = "Gradients"
+
+    def __call__(self, epoch_nr, update_nr, net, stepper, logs):
+        """The statistics by name, for each parameter by name."""
+        return self._log_view(net, "gradients") if update_nr > 0 else None
+
+
+class MonitorLayerDeltas(_MonitorLayer):
+    """Log ``min``, ``avg`` and ``max`` of all deltas of a layer.
+
+    They are grouped into ``output_deltas``, ``input_deltas`` and ``internals``; the
+    last are those that only the backward pass uses. They are valid right after a
+    backward pass, so add this hook before any that runs the network on other data.
+    Before the first update there are none.
+
+    Args:
+        layer_name: Name of the layer.
+        name: Name of this hook. Default is ``'MonitorDeltas_<layer_name>'``.
+        timescale: ``'epoch'`` or ``'update'``.
+        interval: The hook is called every `interval` epochs or updates.
+        verbose: Whether to print the logs; None leaves it to the trainer.
+
+    Raises:
+        ValidationError: An argument does not fit.
+    """
+
+    what = "Deltas"
+
+    def __call__(self, epoch_nr, update_nr, net, stepper, logs):
+        """The statistics by name, for each buffer by view and name."""
+        if update_nr == 0:
+            return None
+        structures = net.layers[self.layer_name].internal_shapes
+        internals = self._log_view(net, "internals")
+        return {
+            "output_deltas": self._log_view(net, "output_deltas"),
+            "input_deltas": self._log_view(net, "input_deltas"),
+            "internals": {
+                n: v for n, v in internals.items() if structures[n].is_backward_only
+            },
+        }
+
+
+class MonitorLayerInOuts(_MonitorLayer):
+    """Log ``min``, ``avg`` and ``max`` of all inputs and outputs of a layer.
+
+    They are grouped into ``inputs`` and ``outputs``, and are those of the batch that
+    the network has seen last; before the first update there are none.
+
+    Args:
+        layer_name: Name of the layer.
+        name: Name of this hook. Default is ``'MonitorInOuts_<layer_name>'``.
+        timescale: ``'epoch'`` or ``'update'``.
+        interval: The hook is called every `interval` epochs or updates.
+        verbose: Whether to print the logs; None leaves it to the trainer.
+
+    Raises:
+        ValidationError: An argument does not fit.
+    """
+
+    what = "InOuts"
+
+    def __call__(self, epoch_nr, update_nr, net, stepper, logs):
+        """The statistics by name, for each buffer by view and name."""
+        if update_nr == 0:
+            return None
+        return {view: self._log_view(net, view) for view in ("inputs", "outputs")}
+
+
+def _statistics(values: np.ndarray) -> dict[str, float]:
+    if values.size == 0:
+        return {}
+    with np.errstate(all="ignore"):
+        return {
+            "min": float(values.min()),
+            "avg": float(values.mean(dtype=np.float64)),
+            "max": float(values.max()),
+        }
+
+
+class ModifyStepperAttribute(Hook):
+    """Change an attribute of the stepper, such as the learning rate, by a schedule.
+
+    The new value is logged. With the timescale ``'update'`` it is printed only if
+    `verbose` is True.
+
+    Args:
+        schedule: Computes the value; see :mod:`brainstorm.training.schedules`.
+        attr_name: Name of the attribute.
+        timescale: ``'epoch'`` or ``'update'``.
+        interval: The hook is called every `interval` epochs or updates.
+        name: Name of this hook. Default is ``'ModifyStepperAttribute'``.
+        verbose: Whether to print the logs; None leaves it to the trainer.
+
+    Raises:
+        ValidationError: An argument does not fit.
+    """
+
+    __default_values__ = {"attr_name": "learning_rate"}
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        attr_name: str = "learning_rate",
+        timescale: str = "epoch",
+        interval: int = 1,
+        name: str | None = None,
+        verbose: bool | None = None,
+    ):
+        if verbose is None and timescale == "update":
+            verbose = False
+        super().__init__(name, timescale, interval, verbose)
+        if not callable(schedule):
+            raise ValidationError(
+                f"{self.__name__}: schedule has to be a Schedule, not {schedule!r}"
+            )
+        self.schedule = schedule
+        self.attr_name = attr_name
+
+    def start(self, net, stepper, verbose, named_data_iters: Mapping[str, Any]):
+        """Check that the stepper has the attribute.
+
+        Raises:
+            ValidationError: It has not. Lists the choices.
+        """
+        super().start(net, stepper, verbose, named_data_iters)
+        choices = [n for n in vars(stepper) if not n.startswith("_")]
+        if self.attr_name not in choices:
+            raise ValidationError(
+                f"{self.__name__}: {type(stepper).__name__} has no attribute"
+                f" {self.attr_name!r}; choices are: {listing(choices)}"
+            )
+
+    def __call__(self, epoch_nr, update_nr, net, stepper, logs):
+        """Set the attribute, and return its new value."""
+        value = self.schedule(
+            epoch_nr, update_nr, self.timescale, self.interval, net, stepper, logs
+        )
+        setattr(stepper, self.attr_name, check_number(self, self.attr_name, value))
+        return value

@@ -1,0 +1,308 @@
+"""Hooks that save the network or the logs."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from brainstorm.describable import create_from_description, get_description
+from brainstorm.files import atomic_hdf5, open_hdf5
+from brainstorm.hooks.base_hook import Hook, LogWatcher, get_log
+from brainstorm.structure.network import Network
+from brainstorm.utils import FileFormatError, ValidationError
+
+__all__ = [
+    "InfoUpdater",
+    "SaveBestNetwork",
+    "SaveLogs",
+    "SaveNetwork",
+    "load_logs",
+    "save_logs",
+]
+
+LOGS_FORMAT = "Logs file v1.0"
+
+
+class _Saver(Hook):
+    """Base class of hooks that write a file now and then.
+
+    Args:
+        filename: Name of the file. Its folder has to exist.
+        name: Name of this hook.
+        timescale: ``'epoch'`` or ``'update'``.
+        interval: The hook is called every `interval` epochs or updates.
+    """
+
+    def __init__(
+        self,
+        filename: str | os.PathLike,
+        name: str | None = None,
+        timescale: str = "epoch",
+        interval: int = 1,
+    ):
+        super().__init__(name, timescale, interval)
+        self.filename = os.fspath(filename)
+
+    def start(self, net, stepper, verbose, named_data_iters):
+        """Check that the file can be written.
+
+        Raises:
+            FileNotFoundError: The folder does not exist.
+            IsADirectoryError: The file is a folder.
+        """
+        super().start(net, stepper, verbose, named_data_iters)
+        _check_target(self, self.filename)
+
+
+class SaveNetwork(_Saver):
+    """Save the network regularly, always to the same file.
+
+    The file is replaced in one go, so that it is complete at any time. It is not
+    written before the first update.
+
+    Args:
+        filename: Name of the HDF5 file. Its folder has to exist.
+        name: Name of this hook. Default is ``'SaveNetwork'``.
+        timescale: ``'epoch'`` or ``'update'``.
+        interval: The hook is called every `interval` epochs or updates.
+
+    Raises:
+        ValidationError: An argument does not fit.
+    """
+
+    def __call__(self, epoch_nr, update_nr, net, stepper, logs):
+        """Save the network."""
+        if update_nr > 0:
+            net.save_as_hdf5(self.filename)
+
+    def load_network(self) -> Network:
+        """Load the network that was saved last."""
+        return Network.from_hdf5(self.filename)
+
+
+class SaveLogs(_Saver):
+    """Save the logs of the trainer regularly, always to the same file.
+
+    The file is replaced in one go, so that it is complete at any time. It is not
+    written before the first update. :func:`load_logs` reads it.
+
+    Args:
+        filename: Name of the HDF5 file. Its folder has to exist.
+        name: Name of this hook. Default is ``'SaveLogs'``.
+        timescale: ``'epoch'`` or ``'update'``.
+        interval: The hook is called every `interval` epochs or updates.
+
+    Raises:
+        ValidationError: An argument does not fit.
+    """
+
+    def __call__(self, epoch_nr, update_nr, net, stepper, logs):
+        """Save the logs."""
+        if update_nr > 0:
+            save_logs(self.filename, logs)
+
+
+class SaveBestNetwork(LogWatcher):
+    """Save the network whenever a log entry is better than ever before.
+
+    The file is replaced in one go, so that the best network is never lost. NaN is
+    never better. The values logged before the first update count too.
+
+    The `timescale` and `interval` should be the same as those of the hook that logs
+    the quantity of interest; that hook has to be added before this one.
+
+    Args:
+        log_name: Dotted path of the log, ``<hook name>.<log name>``, such as
+            ``'validation.Accuracy'``.
+        filename: Name of the HDF5 file; its folder has to exist. With None the
+            best network is kept in memory.
+        criterion: ``'min'`` if small values are good, ``'max'`` if large ones are.
+        name: Name of this hook. Default is ``'SaveBestNetwork'``.
+        timescale: ``'epoch'`` or ``'update'``.
+        interval: The hook is called every `interval` epochs or updates.
+        verbose: Whether to print messages; None leaves it to the trainer.
+
+    Raises:
+        ValidationError: An argument does not fit.
+    """
+
+    __undescribed__ = initial_state = {"best_so_far": None, "parameters": None}
+    __default_values__ = {"filename": None, "criterion": "max"}
+
+    def __init__(
+        self,
+        log_name: str,
+        filename: str | os.PathLike | None = None,
+        criterion: str = "max",
+        name: str | None = None,
+        timescale: str = "epoch",
+        interval: int = 1,
+        verbose: bool | None = None,
+    ):
+        super().__init__(log_name, criterion, name, timescale, interval, verbose)
+        self.filename = None if filename is None else os.fspath(filename)
+        self._net: Network | None = None
+
+    def start(self, net, stepper, verbose, named_data_iters):
+        """Check that the file can be written.
+
+        Raises:
+            FileNotFoundError: The folder does not exist.
+            IsADirectoryError: The file is a folder.
+        """
+        super().start(net, stepper, verbose, named_data_iters)
+        self._net = net
+        if self.filename is not None:
+            _check_target(self, self.filename)
+
+    def __call__(self, epoch_nr, update_nr, net, stepper, logs):
+        """Save the network if the newest entry is the best."""
+        entries = get_log(logs, self.log_name)
+        if not entries or not self.improves(entries[-1], self.best_so_far):
+            return
+        if self.filename is None:
+            self.parameters = net.get("parameters")
+        else:
+            net.save_as_hdf5(self.filename)
+        self.best_so_far = entries[-1]
+        place = "in memory" if self.filename is None else f"to {self.filename}"
+        self.message(f"{self.log_name} improved; saved the network {place}.")
+
+    def load_best_network(self) -> Network:
+        """A new network, equal to the best one.
+
+        Raises:
+            ValidationError: None has been kept in memory so far.
+            FileNotFoundError: There is no such file so far.
+        """
+        if self.filename is not None:
+            return Network.from_hdf5(self.filename)
+        if self._net is None or self.parameters is None:
+            raise ValidationError(f"{self.__name__} has not saved a network so far")
+        net = create_from_description(get_description(self._net))
+        net.handler.set_from_numpy(net.buffer.parameters, self.parameters)
+        return net
+
+
+class InfoUpdater(Hook):
+    """Save the counts and the logs to the custom info of a Sacred run.
+
+    ``run.info`` gets the entries ``epoch_nr``, ``update_nr`` and ``logs``.
+
+    Args:
+        run: The run that Sacred passes to a function which has ``_run`` among its
+            arguments, or anything else with a dict ``info``.
+        name: Name of this hook. Default is ``'InfoUpdater'``.
+        timescale: ``'epoch'`` or ``'update'``.
+        interval: The hook is called every `interval` epochs or updates.
+
+    Raises:
+        ValidationError: An argument does not fit.
+    """
+
+    __undescribed__ = {"run"}
+
+    def __init__(
+        self,
+        run: Any,
+        name: str | None = None,
+        timescale: str = "epoch",
+        interval: int = 1,
+    ):
+        super().__init__(name, timescale, interval)
+        if not hasattr(run, "info"):
+            raise ValidationError(
+                f"{self.__name__}: run has to be a Run of Sacred, not {run!r}"
+            )
+        self.run = run
+
+    def __call__(self, epoch_nr, update_nr, net, stepper, logs):
+        """Update the info."""
+        # Sacred reads the info in a thread of its own: give it a finished copy.
+        info = {"epoch_nr": epoch_nr, "update_nr": update_nr}
+        self.run.info.update(info, logs=copy.deepcopy(logs))
+
+
+def _check_target(hook: Hook, filename: str) -> None:
+    target = Path(filename)
+    if not target.parent.is_dir():
+        raise FileNotFoundError(
+            f"{hook.__name__} can not write {filename!r}: there is no folder"
+            f" {str(target.parent)!r}"
+        )
+    if target.is_dir():
+        raise IsADirectoryError(
+            f"{hook.__name__} can not write {filename!r}: it is a folder"
+        )
+
+
+# -- logs files --------------------------------------------------------------
+
+
+def save_logs(filename: str | os.PathLike, logs: Mapping[str, Any]) -> None:
+    """Write the logs of a trainer to an HDF5 file.
+
+    The attribute ``format`` says ``Logs file v1.0``. Each dict is a group, and each
+    list an array.
+
+    Raises:
+        ValidationError: An entry can not be written. Names it.
+        FileNotFoundError: The folder does not exist.
+    """
+    with atomic_hdf5(filename) as f:
+        f.attrs["format"] = np.bytes_(LOGS_FORMAT)
+        _write_logs(f, logs)
+
+
+def load_logs(filename: str | os.PathLike) -> dict[str, Any]:
+    """Read a file that :class:`SaveLogs` has written.
+
+    Returns:
+        The logs as nested dicts of lists.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        FileFormatError: It is damaged, or of another kind.
+    """
+    with open_hdf5(filename, LOGS_FORMAT) as f:
+        return _read_logs(f)
+
+
+def _write_logs(group: h5py.Group, logs: Mapping[str, Any]) -> None:
+    for name, value in logs.items():
+        # A slash would make a group; a network's scorers may be named freely.
+        key = str(name).replace("%", "%25").replace("/", "%2F")
+        if isinstance(value, Mapping):
+            _write_logs(group.create_group(key), value)
+            continue
+        try:
+            array = np.asarray(value)
+            if array.dtype.kind == "U":
+                array = array.astype(h5py.string_dtype())
+            group.create_dataset(key, data=array)
+        except (TypeError, ValueError) as error:
+            raise ValidationError(
+                f"can not save the log {group.name.strip('/')}/{name}: {error}"
+            ) from error
+
+
+def _read_logs(group: h5py.Group) -> dict[str, Any]:
+    logs: dict[str, Any] = {}
+    for key in group:
+        link = group.get(key, getlink=True)
+        node = group[key] if isinstance(link, h5py.HardLink) else None
+        name = key.replace("%2F", "/").replace("%25", "%")
+        if isinstance(node, h5py.Group):
+            logs[name] = _read_logs(node)
+        elif isinstance(node, h5py.Dataset):
+            is_text = h5py.check_string_dtype(node.dtype) is not None
+            logs[name] = np.asarray(node.asstr()[()] if is_text else node[()]).tolist()
+        else:
+            raise FileFormatError(f"{group.file.filename!r}: {name!r} is no log")
+    return logs

@@ -1,0 +1,310 @@
+"""Hooks that end the training."""
+
+from __future__ import annotations
+
+import numbers
+import signal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from brainstorm.hooks.base_hook import Hook, LogWatcher, get_log
+from brainstorm.training.utils import check_number
+from brainstorm.utils import ValidationError
+
+if TYPE_CHECKING:
+    from brainstorm.structure.network import Network
+
+__all__ = [
+    "EarlyStopper",
+    "StopAfterEpoch",
+    "StopAfterThresholdReached",
+    "StopOnNan",
+    "StopOnSigQuit",
+]
+
+
+class EarlyStopper(LogWatcher):
+    """Stop the training if a log entry does not improve for some time.
+
+    Entries that equal the best one, or are NaN, are no improvement. The values
+    logged before the first update count as an entry.
+
+    The `timescale` and `interval` should be the same as those of the hook that logs
+    the quantity of interest.
+
+    Args:
+        log_name: Dotted path of the log, ``<hook name>.<log name>``, such as
+            ``'validation.Accuracy'``.
+        patience: Number of entries without improvement at which to stop, at least 1.
+        criterion: ``'min'`` if small values are good, ``'max'`` if large ones are.
+        name: Name of this hook. Default is ``'EarlyStopper'``.
+        timescale: ``'epoch'`` or ``'update'``.
+        interval: The hook is called every `interval` epochs or updates.
+        verbose: Whether to print messages; None leaves it to the trainer.
+
+    Raises:
+        ValidationError: An argument does not fit.
+    """
+
+    __undescribed__ = initial_state = {"best_so_far": None, "waited": 0, "seen": 0}
+    __default_values__ = {"patience": 1, "criterion": "min"}
+
+    def __init__(
+        self,
+        log_name: str,
+        patience: int = 1,
+        criterion: str = "min",
+        name: str | None = None,
+        timescale: str = "epoch",
+        interval: int = 1,
+        verbose: bool | None = None,
+    ):
+        super().__init__(log_name, criterion, name, timescale, interval, verbose)
+        self.patience = check_number(self, "patience", patience, low=1)
+
+    def __call__(self, epoch_nr, update_nr, net, stepper, logs):
+        """Stop if the new entries have used up the patience."""
+        entries = get_log(logs, self.log_name)
+        for value in entries[self.seen :]:
+            if self.improves(value, self.best_so_far):
+                self.best_so_far = value
+                self.waited = 0
+            else:
+                self.waited += 1
+        self.seen = len(entries)
+        if self.waited >= self.patience:
+            raise StopIteration(
+                f"{self.log_name} did not improve for {self.waited} entries;"
+                f" the best was {self.best_so_far}."
+            )
+
+
+class StopAfterEpoch(Hook):
+    """Stop the training after a number of epochs.
+
+    Args:
+        max_epochs: The number of epochs to train.
+        name: Name of this hook. Default is ``'StopAfterEpoch'``.
+        timescale: ``'epoch'`` or ``'update'``.
+        interval: The hook is called every `interval` epochs or updates.
+        verbose: Whether to print messages; None leaves it to the trainer.
+
+    Raises:
+        ValidationError: An argument does not fit.
+    """
+
+    repeatable = True
+
+    def __init__(
+        self,
+        max_epochs: int,
+        name: str | None = None,
+        timescale: str = "epoch",
+        interval: int = 1,
+        verbose: bool | None = None,
+    ):
+        super().__init__(name, timescale, interval, verbose)
+        if not isinstance(max_epochs, numbers.Integral) or max_epochs < 0:
+            raise ValidationError(
+                f"{self.__name__}: max_epochs has to be an integer of at least 0,"
+                f" not {max_epochs!r}"
+            )
+        self.max_epochs = max_epochs
+
+    def __call__(self, epoch_nr, update_nr, net, stepper, logs):
+        """Stop if enough epochs are over."""
+        # An update hook can not tell the last update of an epoch from the others.
+        finished = epoch_nr if self.timescale == "epoch" else epoch_nr - 1
+        if max(finished, 0) >= self.max_epochs:
+            raise StopIteration(f"Trained for {self.max_epochs} epochs.")
+
+
+class StopAfterThresholdReached(LogWatcher):
+    """Stop the training if the newest entry of a log has reached a threshold.
+
+    Args:
+        log_name: Dotted path of the log, ``<hook name>.<log name>``, such as
+            ``'validation.Accuracy'``.
+        threshold: The value to reach.
+        criterion: ``'min'`` to stop at values of at most `threshold`, ``'max'`` to
+            stop at values of at least `threshold`.
+        name: Name of this hook. Default is ``'StopAfterThresholdReached'``.
+        timescale: ``'epoch'`` or ``'update'``.
+        interval: The hook is called every `interval` epochs or updates.
+        verbose: Whether to print messages; None leaves it to the trainer.
+
+    Raises:
+        ValidationError: An argument does not fit.
+    """
+
+    __default_values__ = {"criterion": "min"}
+
+    def __init__(
+        self,
+        log_name: str,
+        threshold: float,
+        criterion: str = "min",
+        name: str | None = None,
+        timescale: str = "epoch",
+        interval: int = 1,
+        verbose: bool | None = None,
+    ):
+        super().__init__(log_name, criterion, name, timescale, interval, verbose)
+        self.threshold = check_number(self, "threshold", threshold)
+
+    def __call__(self, epoch_nr, update_nr, net, stepper, logs):
+        """Stop if the threshold has been reached."""
+        entries = get_log(logs, self.log_name)
+        if entries and (
+            entries[-1] == self.threshold or self.improves(entries[-1], self.threshold)
+        ):
+            raise StopIteration(
+                f"{self.log_name} is {entries[-1]} and has reached {self.threshold}."
+            )
+
+
+class StopOnNan(Hook):
+    """Stop the training if something is infinite or NaN.
+
+    Args:
+        logs_to_check: Dotted paths of logs whose newest entry to check.
+        check_parameters: Whether to check the parameters of the network.
+        check_training_loss: Whether to check the training loss: that of the last
+            batch after updates, the mean over the epoch after epochs.
+        name: Name of this hook. Default is ``'StopOnNan'``.
+        timescale: ``'epoch'`` or ``'update'``.
+        interval: The hook is called every `interval` epochs or updates.
+        verbose: Whether to print messages; None leaves it to the trainer.
+
+    Raises:
+        ValidationError: An argument does not fit.
+    """
+
+    repeatable = True
+    __default_values__ = {
+        "logs_to_check": [],
+        "check_parameters": True,
+        "check_training_loss": True,
+    }
+
+    def __init__(
+        self,
+        logs_to_check: Sequence[str] = (),
+        check_parameters: bool = True,
+        check_training_loss: bool = True,
+        name: str | None = None,
+        timescale: str = "epoch",
+        interval: int = 1,
+        verbose: bool | None = None,
+    ):
+        super().__init__(name, timescale, interval, verbose)
+        if isinstance(logs_to_check, str):
+            raise ValidationError(
+                f"{self.__name__}: logs_to_check has to be a list of names, not the"
+                f" string {logs_to_check!r}"
+            )
+        self.logs_to_check = tuple(logs_to_check)
+        self.check_parameters = check_parameters
+        self.check_training_loss = check_training_loss
+
+    def watched_logs(self) -> tuple[str, ...]:
+        """Dotted paths of the logs that the hook reads."""
+        return self.logs_to_check
+
+    def __call__(self, epoch_nr, update_nr, net, stepper, logs):
+        """Stop if something is not finite, and say what."""
+        found: list[str] = []
+        if self.check_parameters:
+            found += _broken_parameters(net)
+        if self.check_training_loss and update_nr > 0:
+            found += self._broken_losses(net, logs)
+        for path in self.logs_to_check:
+            if not _is_finite(get_log(logs, path)[-1:]):
+                found.append(f"the log {path}")
+        if found:
+            raise StopIteration(f"Infinite or NaN: {', '.join(found)}.")
+
+    def _broken_losses(self, net: Network, logs: dict[str, Any]) -> list[str]:
+        if self.timescale == "update":
+            losses = net.get_loss_values()
+        else:
+            losses = {n: v[-1] for n, v in logs.get("rolling_training", {}).items()}
+        broken = not _is_finite(losses.get("total_loss", 0.0))
+        return ["the training loss"] if broken else []
+
+
+def _broken_parameters(net: Network) -> list[str]:
+    """The parameters that are not all finite, as 'parameter W of layer Out'."""
+    if net.handler.is_fully_finite(net.buffer.parameters):
+        return []
+    return [
+        f"parameter {name} of layer {layer_name}"
+        for layer_name, layer in net.layers.items()
+        for name in layer.parameter_shapes
+        if not _is_finite(net.get(f"{layer_name}.parameters.{name}"))
+    ]
+
+
+def _is_finite(values: Any) -> bool:
+    return bool(np.all(np.isfinite(values)))
+
+
+class StopOnSigQuit(Hook):
+    r"""Stop the training at the next call after a SIGQUIT (Ctrl + \\).
+
+    So one can leave the training loop and go on with the rest of the program. On
+    Windows it is SIGBREAK (Ctrl + Break). Python handles signals in the main thread
+    only, so the training has to run there.
+
+    Args:
+        name: Name of this hook. Default is ``'StopOnSigQuit'``.
+        timescale: ``'epoch'`` or ``'update'``.
+        interval: The hook is called every `interval` epochs or updates.
+        verbose: Whether to print messages; None leaves it to the trainer.
+
+    Raises:
+        ValidationError: An argument does not fit.
+    """
+
+    repeatable = True
+    __undescribed__ = {"quit"}
+
+    def __init__(
+        self,
+        name: str | None = None,
+        timescale: str = "epoch",
+        interval: int = 1,
+        verbose: bool | None = None,
+    ):
+        super().__init__(name, timescale, interval, verbose)
+        self.quit = False
+        self._previous: Any = None
+        self._signal = getattr(signal, "SIGQUIT", None) or signal.SIGBREAK
+
+    def start(self, net, stepper, verbose, named_data_iters):
+        """Start to listen for the signal."""
+        super().start(net, stepper, verbose, named_data_iters)
+        self.quit = False
+        try:
+            self._previous = signal.signal(self._signal, self._receive)
+        except ValueError as error:
+            raise ValidationError(
+                f"{self.__name__} works only in the main thread: {error}"
+            ) from error
+
+    def __call__(self, epoch_nr, update_nr, net, stepper, logs):
+        """Stop if there was a signal."""
+        if self.quit:
+            raise StopIteration("Received the signal to quit.")
+
+    def stop(self):
+        """Put the previous handler of the signal back."""
+        # None stands for one that was not installed from Python.
+        previous = signal.SIG_DFL if self._previous is None else self._previous
+        signal.signal(self._signal, previous)
+
+    def _receive(self, signum: int, frame: Any) -> None:
+        self.message("Received the signal to quit; stopping soon.")
+        self.quit = True

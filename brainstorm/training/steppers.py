@@ -1,0 +1,233 @@
+"""Steppers: one parameter update of a network, by some method of optimization."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from brainstorm.describable import Describable
+from brainstorm.training.utils import check_number
+from brainstorm.utils import ValidationError, listing
+
+if TYPE_CHECKING:
+    from brainstorm.handlers import Handler
+    from brainstorm.structure.network import Network
+
+__all__ = [
+    "ForwardStepper",
+    "MomentumStepper",
+    "NesterovStepper",
+    "SgdStepper",
+    "TrainingStepper",
+]
+
+
+class TrainingStepper(Describable):
+    """Base class of all steppers.
+
+    A subclass overrides :meth:`run`, and names in `slots` the state that it keeps
+    for each parameter. Each slot is a member that holds a flat array of the
+    network's handler, as long as ``net.buffer.parameters`` and zero at first.
+    """
+
+    slots: tuple[str, ...] = ()
+    """Names of the members that hold an array of the size of the parameters."""
+
+    __undescribed__ = {"net"}
+
+    def __init__(self) -> None:
+        self.net: Network | None = None
+        self._handler: Handler | None = None
+        self._restored: dict[str, np.ndarray] = {}
+
+    def start(self, net: Network) -> None:
+        """Get ready to train a network.
+
+        Called again with the same network, also after a change of its handler,
+        the state is kept; with another network it starts from zero, unless it
+        has just been set by :meth:`set_state`.
+
+        Raises:
+            ValidationError: A state that was set does not fit the network.
+        """
+        state = self._restored
+        if not state and net is self.net:
+            if net.handler is self._handler and self._fits(net):
+                return
+            state = self.get_state() if self._fits(net) else {}
+        for name in self.slots:
+            setattr(self, name, self._make_slot(net, name, state))
+        self._restored = {}
+        self.net = net
+        self._handler = net.handler
+
+    def run(self) -> None:
+        """Do one update with the data that has been provided to the network."""
+        raise NotImplementedError
+
+    def get_state(self) -> dict[str, np.ndarray]:
+        """NumPy copies of all slots; empty before the first :meth:`start`."""
+        if self._restored or self.net is None:
+            return dict(self._restored)
+        return {n: self._handler.get_numpy_copy(getattr(self, n)) for n in self.slots}
+
+    def set_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """Continue from a state that :meth:`get_state` returned.
+
+        It takes effect with the next :meth:`start`.
+
+        Raises:
+            ValidationError: The names of the arrays are not those of the slots.
+        """
+        if state and sorted(state) != sorted(self.slots):
+            raise ValidationError(
+                f"the state of a {type(self).__name__} consists of"
+                f" {listing(self.slots)}, not of {listing(state)}"
+            )
+        self._restored = {name: np.array(array) for name, array in state.items()}
+
+    def _make_slot(self, net: Network, name: str, state: dict[str, np.ndarray]) -> Any:
+        shape = tuple(net.buffer.parameters.shape)
+        if name not in state:
+            return net.handler.zeros(shape)
+        if state[name].shape != shape:
+            raise ValidationError(
+                f"{type(self).__name__}: expected a {name} of shape {shape}, as the"
+                f" parameters, got {state[name].shape}"
+            )
+        return net.handler.create_from_numpy(state[name])
+
+    def _fits(self, net: Network) -> bool:
+        shape = tuple(net.buffer.parameters.shape)
+        return all(tuple(getattr(self, name).shape) == shape for name in self.slots)
+
+    def _compute_gradients(self) -> Network:
+        net = self.net
+        if net is None:
+            raise ValidationError(
+                f"{type(self).__name__}: call start(net) before run()"
+            )
+        net.forward_pass(training_pass=True)
+        net.backward_pass()
+        return net
+
+
+class ForwardStepper(TrainingStepper):
+    """Do only forward passes, so that the network stays as it is.
+
+    For observing a network during an "epoch" with the hooks of a trainer.
+
+    Args:
+        use_training_pass: Whether to run the passes as in training, with dropout
+            for example.
+    """
+
+    __default_values__ = {"use_training_pass": False}
+
+    def __init__(self, use_training_pass: bool = False):
+        super().__init__()
+        self.use_training_pass = use_training_pass
+
+    def run(self) -> None:
+        """Do one forward pass."""
+        self._started_net().forward_pass(training_pass=self.use_training_pass)
+
+
+class SgdStepper(TrainingStepper):
+    """Stochastic gradient descent: ``p -= learning_rate * g``.
+
+    Args:
+        learning_rate: Step size, not negative.
+    """
+
+    __default_values__ = {"learning_rate": 0.1}
+
+    def __init__(self, learning_rate: float = 0.1):
+        super().__init__()
+        self.learning_rate = check_number(self, "learning_rate", learning_rate, low=0)
+
+    def run(self) -> None:
+        """Do one update with the data that has been provided to the network."""
+        net = self._compute_gradients()
+        buffer = net.buffer
+        net.handler.sgd_update(buffer.parameters, buffer.gradients, self.learning_rate)
+
+
+class MomentumStepper(TrainingStepper):
+    """Stochastic gradient descent with momentum (Polyak 1964).
+
+    The velocity decays and is pushed along the gradient, the parameters move with
+    it: ``v = momentum * v - rate * g``, then ``p += v``. Here ``rate`` is
+    ``learning_rate * (1 - momentum)`` when scaled, so that the length of the steps
+    does not depend on the momentum, and `learning_rate` otherwise.
+
+    Args:
+        learning_rate: Step size, not negative.
+        momentum: Share of the velocity that is kept, in [0, 1).
+        scale_learning_rate: Whether to multiply the learning rate by
+            ``1 - momentum``.
+    """
+
+    slots = ("velocity",)
+    __undescribed__ = {"velocity"}
+    __default_values__ = {
+        "learning_rate": 0.1,
+        "momentum": 0.0,
+        "scale_learning_rate": True,
+    }
+
+    def __init__(
+        self,
+        learning_rate: float = 0.1,
+        momentum: float = 0.0,
+        scale_learning_rate: bool = True,
+    ):
+        super().__init__()
+        self.learning_rate = check_number(self, "learning_rate", learning_rate, low=0)
+        self.momentum = check_number(self, "momentum", momentum, low=0, below=1)
+        self.scale_learning_rate = scale_learning_rate
+        self.velocity: Any = None
+
+    def run(self) -> None:
+        """Do one update with the data that has been provided to the network."""
+        net = self._compute_gradients()
+        buffer = net.buffer
+        net.handler.momentum_update(
+            buffer.parameters,
+            buffer.gradients,
+            self.velocity,
+            self._rate(),
+            self.momentum,
+        )
+
+    def _rate(self) -> float:
+        if self.scale_learning_rate:
+            return self.learning_rate * (1 - self.momentum)
+        return self.learning_rate
+
+
+class NesterovStepper(MomentumStepper):
+    """Stochastic gradient descent with Nesterov's momentum (Sutskever et al. 2013).
+
+    Like :class:`MomentumStepper`, but the gradient is taken where the velocity
+    leads: ``v = momentum * v``, ``p += v``, the gradient g there, then
+    ``v -= rate * g`` and ``p -= rate * g``.
+
+    Args:
+        learning_rate: Step size, not negative.
+        momentum: Share of the velocity that is kept, in [0, 1).
+        scale_learning_rate: Whether to multiply the learning rate by
+            ``1 - momentum``.
+    """
+
+    def run(self) -> None:
+        """Do one update with the data that has been provided to the network."""
+        net = self._started_net()
+        handler, buffer = net.handler, net.buffer
+        handler.nesterov_ahead(buffer.parameters, self.velocity, self.momentum)
+        self._compute_gradients()
+        handler.nesterov_correct(
+            buffer.parameters, buffer.gradients, self.velocity, self._rate()
+        )

@@ -1,0 +1,277 @@
+"""The trainer: it feeds a network with data, has it updated and calls the hooks."""
+
+from __future__ import annotations
+
+import contextlib
+import numbers
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from brainstorm.scorers import aggregate_losses_and_scores, gather_losses_and_scores
+from brainstorm.training.steppers import TrainingStepper
+from brainstorm.training.utils import (
+    check_iterator,
+    check_scorers,
+    compute_scores,
+    report,
+)
+from brainstorm.utils import IteratorValidationError, ValidationError, listing
+
+if TYPE_CHECKING:
+    from brainstorm.data_iterators import DataIterator
+    from brainstorm.hooks.base_hook import Hook
+    from brainstorm.scorers import Scorer
+    from brainstorm.structure.network import Network
+
+__all__ = ["Trainer"]
+
+ROLLING = "rolling_training"
+
+
+class Trainer:
+    """Organizes the training of a network.
+
+    It provides the network with data, lets a stepper update the parameters, calls
+    the hooks and collects their logs.
+
+    Args:
+        stepper: Does the parameter updates.
+        verbose: Whether to print what happens. Each hook can override it.
+
+    Raises:
+        ValidationError: `stepper` is no TrainingStepper.
+    """
+
+    stepper: TrainingStepper
+    """Does the parameter updates."""
+    verbose: bool
+    """Whether to print what happens."""
+    hooks: dict[str, Hook]
+    """The hooks by name, in the order in which they are called."""
+    train_scorers: Sequence[Scorer]
+    """Scorers to evaluate on the training batches as they go by. Assign to it."""
+    current_epoch_nr: int
+    """Number of the epoch that runs or ran last, 0 before the training."""
+    current_update_nr: int
+    """Number of updates so far."""
+    logs: dict[str, Any]
+    """What the hooks returned, by their names: nested dicts of lists. The losses
+    and scores over the batches of each epoch are in ``'rolling_training'``."""
+    results: dict[str, dict[str, float]]
+    """What :meth:`evaluate` computed, by the names of the data iterators."""
+
+    def __init__(self, stepper: TrainingStepper, verbose: bool = True):
+        if not isinstance(stepper, TrainingStepper):
+            raise ValidationError(
+                "Trainer: stepper has to be a TrainingStepper, such as"
+                f" SgdStepper(), not {stepper!r}"
+            )
+        self.stepper = stepper
+        self.verbose = verbose
+        self.hooks = {}
+        self.train_scorers = ()
+        self.current_epoch_nr = 0
+        self.current_update_nr = 0
+        self.logs = {}
+        self.results = {}
+
+    def add_hook(self, hook: Hook) -> None:
+        """Add a hook, to be called after those that have been added before.
+
+        Args:
+            hook: The hook.
+
+        Raises:
+            ValidationError: It is no hook, or its name is taken.
+        """
+        if not callable(hook) or not hasattr(hook, "timescale"):
+            raise ValidationError(f"add_hook: expected a Hook, got {hook!r}")
+        name = hook.__name__
+        if name in self.hooks or name == ROLLING:
+            raise ValidationError(
+                f"add_hook: the name {name!r} is taken; give the hook another one by"
+                f" its argument name. Names in use: {listing([*self.hooks, ROLLING])}"
+            )
+        self.hooks[name] = hook
+
+    def train(
+        self, net: Network, training_data_iter: DataIterator, **named_data_iters: Any
+    ) -> None:
+        """Train a network until a hook stops it.
+
+        All hooks are called once before the first update; see also
+        :class:`brainstorm.hooks.base_hook.Hook`. Calling it again continues: counts
+        and logs go on, and hooks that would stop the training at once do so.
+
+        Args:
+            net: The network.
+            training_data_iter: Provides the training batches, again each epoch.
+            **named_data_iters: Further data iterators, for hooks to use by name.
+                They find the training data as ``'training_data_iter'``.
+
+        Raises:
+            IteratorValidationError: The names of the training data are not those of
+                the network's inputs, or there are no batches.
+            ValidationError: The `train_scorers` do not fit.
+            KeyError: A hook needs a data iterator or a log that does not exist.
+        """
+        check_iterator(net, training_data_iter, "training_data_iter")
+        self._check_watched_logs(net)
+        named_data_iters["training_data_iter"] = training_data_iter
+        self.stepper.start(net)
+        with contextlib.ExitStack() as started:
+            for hook in self.hooks.values():
+                hook.start(net, self.stepper, self.verbose, named_data_iters)
+                started.callback(hook.stop)
+            running = self._call_hooks_before_training(net)
+            while running:
+                running = self._train_epoch(net, training_data_iter)
+
+    def evaluate(
+        self, net: Network, **named_data_iters: DataIterator
+    ) -> dict[str, dict[str, float]]:
+        """Compute the losses and the `train_scorers` on data sets.
+
+        Args:
+            net: The network.
+            **named_data_iters: The data iterators.
+
+        Returns:
+            The losses and scores by name for each data iterator, by its name. They
+            are kept in `results` too.
+
+        Raises:
+            IteratorValidationError: The names of the data are not those of the
+                network's inputs.
+        """
+        for name, iterator in named_data_iters.items():
+            check_iterator(net, iterator, name)
+        for name, iterator in named_data_iters.items():
+            self.results[name] = compute_scores(net, iterator, self.train_scorers)
+            if self.verbose:
+                _print_log(name, self.results[name])
+        return {name: self.results[name] for name in named_data_iters}
+
+    # -- the training loop ---------------------------------------------------
+
+    def _train_epoch(self, net: Network, training_data_iter: DataIterator) -> bool:
+        """Train for one epoch, and return whether to go on."""
+        self.current_epoch_nr += 1
+        self._print_header(f"Epoch {self.current_epoch_nr}")
+        update_hooks = [h for h in self.hooks.values() if h.timescale == "update"]
+        scores: dict[str, list] = {}
+        stopped = False
+        for batch in training_data_iter(net.handler):
+            net.provide_external_data(batch)
+            self.stepper.run()
+            gather_losses_and_scores(net, self.train_scorers, scores)
+            net.apply_weight_modifiers()
+            self.current_update_nr += 1
+            due = [h for h in update_hooks if self.current_update_nr % h.interval == 0]
+            if due and self._call_hooks(net, due):
+                stopped = True
+                break
+        if not scores:
+            raise IteratorValidationError("training_data_iter provides no batches")
+        rolling = aggregate_losses_and_scores(scores, net, self.train_scorers)
+        self._add_log(ROLLING, rolling, self.verbose)
+        return not self._call_hooks(net, self._hooks_after_epoch()) and not stopped
+
+    def _hooks_after_epoch(self) -> list[Hook]:
+        """The hooks to call at the end of an epoch.
+
+        Update hooks that watch logs are among them: the logs of epoch hooks reach
+        them while the network is still the one that these describe.
+        """
+        return [
+            hook
+            for hook in self.hooks.values()
+            if (hook.repeatable and hook.timescale == "update")
+            or (
+                hook.timescale == "epoch" and self.current_epoch_nr % hook.interval == 0
+            )
+        ]
+
+    def _call_hooks_before_training(self, net: Network) -> bool:
+        """Call all hooks once at 0; on resuming only those that may stop it."""
+        hooks = list(self.hooks.values())
+        if self.current_epoch_nr or self.current_update_nr:
+            hooks = [hook for hook in hooks if hook.repeatable]
+        else:
+            self._print_header("Before Training")
+            for hook in hooks:
+                hook.reset()
+        return not self._call_hooks(net, hooks)
+
+    def _call_hooks(self, net: Network, hooks: Iterable[Hook]) -> bool:
+        """Call hooks, add their logs, and return whether one wants to stop."""
+        stopped = False
+        for hook in hooks:
+            verbose = self.verbose if hook.verbose is None else hook.verbose
+            try:
+                log = hook(
+                    epoch_nr=self.current_epoch_nr,
+                    update_nr=self.current_update_nr,
+                    net=net,
+                    stepper=self.stepper,
+                    logs=self.logs,
+                )
+            except StopIteration as reason:
+                stopped = True
+                if verbose:
+                    report(f"{hook.__name__} >> Stopping the training. {reason}")
+            else:
+                if log is not None:
+                    self._add_log(hook.__name__, log, verbose)
+        return stopped
+
+    def _check_watched_logs(self, net: Network) -> None:
+        """Check as far as it can be known that the logs that hooks read will exist."""
+        names = check_scorers(net, self.train_scorers, "train_scorers")
+        rolling = [f"{ROLLING}.{name}" for name in names]
+        known = [*dict.fromkeys([*self.hooks, *self.logs, ROLLING])]
+        for hook in self.hooks.values():
+            for path in hook.watched_logs():
+                root, _, rest = path.partition(".")
+                if root not in known or (root == ROLLING and rest not in names):
+                    choices = rolling if root == ROLLING else known
+                    raise KeyError(
+                        f"{hook.__name__} needs the log {path!r}, but nothing logs"
+                        f" under that name; choices are: {listing(choices)}"
+                    )
+
+    # -- logs ----------------------------------------------------------------
+
+    def _add_log(self, name: str, value: Any, verbose: bool) -> None:
+        _append(self.logs, name, value)
+        if verbose:
+            _print_log(name, value)
+
+    def _print_header(self, title: str) -> None:
+        if self.verbose:
+            report(f"\n{'- ' * 8}{title}{' -' * 8}")
+
+
+def _append(logs: dict[str, Any], name: str, value: Any) -> None:
+    if isinstance(value, Mapping):
+        node = logs.setdefault(name, {})
+        for key, item in value.items():
+            _append(node, key, item)
+    else:
+        logs.setdefault(name, []).append(value)
+
+
+def _print_log(name: str, value: Any) -> None:
+    report("\n".join(_log_lines(name, value)))
+
+
+def _log_lines(name: str, value: Any, indent: int = 0) -> list[str]:
+    """A value under its name, nested ones in lines of their own below it."""
+    label = " " * indent + str(name)
+    if isinstance(value, Mapping):
+        lines = [label]
+        for key, item in value.items():
+            lines += _log_lines(key, item, indent + 2)
+        return lines
+    shown = f"{value:.6g}" if isinstance(value, numbers.Real) else str(value)
+    return [f"{label:<32}: {shown}"]
