@@ -1,0 +1,53 @@
+"""Brainstorm: fast, flexible and fun neural networks."""
+
+__version__ = "0.6.0"
+
+from brainstorm import (
+    data_iterators,
+    describable,
+    handlers,
+    hooks,
+    initializers,
+    layers,
+    randomness,
+    scorers,
+    structure,
+    tools,
+    training,
+    utils,
+    value_modifiers,
+)
+from brainstorm.data_iterators import *  # noqa: F403
+from brainstorm.describable import create_from_description, get_description
+from brainstorm.initializers import *  # noqa: F403
+from brainstorm.randomness import global_rnd
+from brainstorm.structure.architecture import generate_architecture
+from brainstorm.structure.network import Network
+from brainstorm.training.trainer import Trainer
+from brainstorm.value_modifiers import *  # noqa: F403
+
+__all__ = [
+    "Network",
+    "Trainer",
+    "__version__",
+    "create_from_description",
+    "data_iterators",
+    "describable",
+    "generate_architecture",
+    "get_description",
+    "global_rnd",
+    "handlers",
+    "hooks",
+    "initializers",
+    "layers",
+    "randomness",
+    "scorers",
+    "structure",
+    "tools",
+    "training",
+    "utils",
+    "value_modifiers",
+    *data_iterators.__all__,
+    *initializers.__all__,
+    *value_modifiers.__all__,
+]

@@ -1,0 +1,12 @@
+"""Everything in one flat namespace: ``from brainstorm.all import *``."""
+
+from brainstorm import *  # noqa: F403
+from brainstorm.describable import *  # noqa: F403
+from brainstorm.handlers import *  # noqa: F403
+from brainstorm.hooks import *  # noqa: F403
+from brainstorm.layers import *  # noqa: F403
+from brainstorm.randomness import *  # noqa: F403
+from brainstorm.scorers import *  # noqa: F403
+from brainstorm.tools import *  # noqa: F403
+from brainstorm.training import *  # noqa: F403
+from brainstorm.utils import *  # noqa: F403

@@ -1,0 +1,237 @@
+"""The base class of all layers."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from brainstorm.structure.buffer_structure import BufferStructure, StructureTemplate
+from brainstorm.structure.buffer_views import BufferView
+from brainstorm.utils import LayerValidationError, listing
+
+if TYPE_CHECKING:
+    from brainstorm.handlers.base_handler import Handler
+
+__all__ = ["Layer", "get_layer_class_from_typename", "once_per_resize"]
+
+ACTIVATIONS = ("linear", "rel", "tanh", "sigmoid", "el")
+Structures = dict[str, BufferStructure]
+Result = TypeVar("Result")
+
+
+def once_per_resize(method: Callable[..., Result]) -> Callable[..., Result]:
+    """Remember what ``method(layer, buffers)`` returns for as long as `buffers` live.
+
+    Layers use it for reshaped views of their buffers: the views stay valid
+    until the network is resized, and then `buffers` are new ones.
+    """
+    key = f"_{method.__name__}"
+
+    @functools.wraps(method)
+    def lookup(self: Any, buffers: BufferView) -> Result:
+        found = buffers.__dict__.get(key)
+        if found is None:
+            found = buffers.__dict__[key] = method(self, buffers)
+        return found
+
+    return lookup
+
+
+class Layer:
+    """Base class of all layers.
+
+    A layer owns no memory. It says in `setup` which buffers it needs, and its
+    passes work on the views that they are given, through the operations of
+    ``self.handler``. A subclass named ``FooLayerImpl`` is known as ``Foo``.
+
+    Passes *add* to input deltas and to gradients. A layer that sets
+    `honours_fresh` promises to overwrite instead where ``self.fresh`` says so
+    (the names of inputs, and ``'gradients'``): that memory then holds garbage.
+    It saves clearing and adding, where a network finds that it is possible.
+
+    Args:
+        name: Name of the layer.
+        in_shapes: Structure of each input.
+        incoming: Connections into this layer.
+        outgoing: Connections out of this layer.
+        **kwargs: Arguments of the layer, see `expected_kwargs`.
+
+    Attributes:
+        in_shapes, out_shapes, parameter_shapes, internal_shapes (dict): Structure
+            of every buffer by its name.
+        handler (Handler): Provides the operations.
+
+    Raises:
+        LayerValidationError: Names of inputs or arguments are wrong, or a shape
+            does not fit.
+    """
+
+    expected_inputs: Mapping[str, StructureTemplate] = {
+        "default": StructureTemplate("T", "B", "...")
+    }
+    expected_kwargs: Sequence[str] | frozenset[str] = frozenset()
+    computes_no_input_deltas_for: Sequence[str] = ()
+    computes_no_gradients_for: Sequence[str] = ()
+    takes_no_output_deltas_from: Sequence[str] = ()
+    honours_fresh = False
+
+    def __init__(
+        self,
+        name: str,
+        in_shapes: Mapping[str, BufferStructure],
+        incoming: Any = (),
+        outgoing: Any = (),
+        **kwargs: Any,
+    ):
+        self.name = name
+        self.in_shapes = dict(in_shapes)
+        self.incoming = incoming
+        self.outgoing = outgoing
+        self.kwargs = kwargs
+        self.handler: Handler = None  # type: ignore[assignment]
+        self.fresh: frozenset[str] = frozenset()
+        self._check_kwargs()
+        self._check_in_shapes()
+        self.in_shapes = {n: self.in_shapes[n] for n in self.expected_inputs}
+        self.out_shapes, self.parameter_shapes, self.internal_shapes = self.setup(
+            kwargs, self.in_shapes
+        )
+
+    @property
+    def input_names(self) -> list[str]:
+        """Names of the inputs."""
+        return list(self.in_shapes)
+
+    @property
+    def output_names(self) -> list[str]:
+        """Names of the outputs."""
+        return list(self.out_shapes)
+
+    def set_handler(self, new_handler: Handler) -> None:
+        """Use the operations of another handler from now on."""
+        self.handler = new_handler
+
+    # -- what a layer implements ---------------------------------------------
+
+    def setup(
+        self, kwargs: dict[str, Any], in_shapes: Structures
+    ) -> tuple[Structures, Structures, Structures]:
+        """Check the arguments and say which buffers are needed.
+
+        Args:
+            kwargs: The arguments given to the layer.
+            in_shapes: Structure of each input.
+
+        Returns:
+            Structures of the outputs, the parameters and the internals, each as
+            an ordered dict by name.
+        """
+        raise NotImplementedError
+
+    def forward_pass(self, buffers: BufferView, training_pass: bool = True) -> None:
+        """Compute the outputs from the inputs."""
+        raise NotImplementedError
+
+    def backward_pass(self, buffers: BufferView) -> None:
+        """Add to the input deltas and the gradients, from the output deltas."""
+        raise NotImplementedError
+
+    # -- checks --------------------------------------------------------------
+
+    def error(self, text: str) -> LayerValidationError:
+        """An exception that names this layer."""
+        kind = type(self).__name__.removesuffix("LayerImpl")
+        return LayerValidationError(f"{kind} layer {self.name!r}: {text}")
+
+    def argument(
+        self, name: str, default: Any, accept: Callable[[Any], bool], expected: str
+    ) -> Any:
+        """The value of an argument, checked.
+
+        Args:
+            name: Name of the argument.
+            default: Its value where it is not given.
+            accept: Tells whether a value is good.
+            expected: What to tell the user who gave a bad one.
+        """
+        value = self.kwargs.get(name, default)
+        try:
+            good = accept(value)
+        except (TypeError, ValueError):
+            good = False
+        if not good:
+            raise self.error(f"expected {expected} as {name!r}, got {value!r}")
+        return value
+
+    def same_shape(self, *input_names: str) -> BufferStructure:
+        """The structure that these inputs share, checked."""
+        first, *others = (self.in_shapes[name] for name in input_names)
+        for name, structure in zip(input_names[1:], others, strict=True):
+            if structure.shape != first.shape:
+                raise self.error(
+                    f"expected the same shape at input {name!r} as at"
+                    f" {input_names[0]!r}, {first.shape}, got {structure.shape}"
+                )
+        return self.like(first)
+
+    @staticmethod
+    def like(structure: BufferStructure) -> BufferStructure:
+        """A structure of the same shape, without context."""
+        return BufferStructure(*structure.shape)
+
+    def activation_argument(self, default: str) -> str:
+        """The value of the argument ``activation``, checked."""
+        return self.argument(
+            "activation",
+            default,
+            lambda name: name in ACTIVATIONS,
+            f"one of {listing(ACTIVATIONS)}",
+        )
+
+    def _check_kwargs(self) -> None:
+        unexpected = sorted(set(self.kwargs) - set(self.expected_kwargs))
+        if unexpected:
+            raise self.error(
+                f"unexpected argument {listing(unexpected)}; choices are:"
+                f" {listing(sorted(self.expected_kwargs))}"
+            )
+
+    def _check_in_shapes(self) -> None:
+        expected = self.expected_inputs
+        if set(self.in_shapes) != set(expected):
+            raise self.error(
+                f"expected the inputs {listing(expected)} to be connected, got"
+                f" {listing(sorted(self.in_shapes))}"
+            )
+        for name, template in expected.items():
+            if not template.matches(self.in_shapes[name]):
+                raise self.error(
+                    f"expected the shape {template} at input {name!r}, got"
+                    f" {self.in_shapes[name].shape}"
+                )
+
+
+def get_layer_class_from_typename(type_name: str) -> type[Layer]:
+    """Find the class ``FooLayerImpl`` among the subclasses of `Layer`.
+
+    Raises:
+        LayerValidationError: There is none; lists the choices.
+    """
+    known = {
+        cls.__name__.removesuffix("LayerImpl"): cls
+        for cls in _subclasses(Layer)
+        if cls.__name__.endswith("LayerImpl")
+    }
+    if type_name not in known:
+        raise LayerValidationError(
+            f"unknown layer type {type_name!r}; choices are: {listing(sorted(known))}"
+        )
+    return known[type_name]
+
+
+def _subclasses(cls: type) -> Iterator[type]:
+    """All subclasses, later definitions after earlier ones."""
+    for child in cls.__subclasses__():
+        yield child
+        yield from _subclasses(child)

@@ -1,0 +1,68 @@
+"""Dropout."""
+
+from __future__ import annotations
+
+from brainstorm.layers.base_layer import Layer
+from brainstorm.structure.construction import ConstructionWrapper
+
+__all__ = ["Dropout", "DropoutLayerImpl"]
+
+
+def Dropout(drop_prob: float = 0.5, name: str | None = None) -> ConstructionWrapper:
+    """A layer that drops a part of its inputs at random, during training.
+
+    Args:
+        drop_prob: Probability of being dropped, from 0 to below 1.
+        name: Name of the layer.
+    """
+    return ConstructionWrapper.create(DropoutLayerImpl, name=name, drop_prob=drop_prob)
+
+
+class DropoutLayerImpl(Layer):
+    """Computes ``y = x * mask`` in training passes, else ``y = x``.
+
+    A mask's element is 0 with probability `drop_prob`, else 1 / (1 - drop_prob),
+    so that the expected value of y is x.
+
+    ========= ======== ============ ======================================
+    buffer    name     shape        content
+    ========= ======== ============ ======================================
+    inputs    default  (T, B, ...)  x
+    outputs   default  as x         y
+    internals mask     as x         the mask; all 1 outside of training
+    ========= ======== ============ ======================================
+
+    Reference:
+        Srivastava et al., "Dropout: A Simple Way to Prevent Neural Networks from
+        Overfitting", JMLR 15 (2014).
+
+    Raises:
+        LayerValidationError: `drop_prob` is not a probability below 1.
+    """
+
+    expected_kwargs = frozenset({"drop_prob"})
+    honours_fresh = True
+
+    def setup(self, kwargs, in_shapes):
+        self.drop_prob = self.argument(
+            "drop_prob", 0.5, lambda p: 0.0 <= p < 1.0, "a probability in [0, 1)"
+        )
+        shape = self.like(in_shapes["default"])
+        return {"default": shape}, {}, {"mask": shape}
+
+    def forward_pass(self, buffers, training_pass=True):
+        x, y = buffers.inputs.default, buffers.outputs.default
+        mask = buffers.internals.mask
+        if training_pass:
+            self.handler.dropout_forward(x, mask, y, self.drop_prob)
+        else:
+            self.handler.copy_to(x, y)
+            self.handler.fill(mask, 1.0)
+
+    def backward_pass(self, buffers):
+        self.handler.dropout_backward(
+            buffers.internals.mask,
+            buffers.output_deltas.default,
+            buffers.input_deltas.default,
+            fresh_dx="default" in self.fresh,
+        )

@@ -1,0 +1,58 @@
+"""An activation function on its own."""
+
+from __future__ import annotations
+
+from brainstorm.layers.base_layer import Layer
+from brainstorm.structure.construction import ConstructionWrapper
+
+__all__ = ["Elementwise", "ElementwiseLayerImpl"]
+
+
+def Elementwise(
+    activation: str = "rel", name: str | None = None
+) -> ConstructionWrapper:
+    """A layer that applies an activation function to every element.
+
+    Args:
+        activation: Activation function.
+        name: Name of the layer.
+    """
+    return ConstructionWrapper.create(
+        ElementwiseLayerImpl, name=name, activation=activation
+    )
+
+
+class ElementwiseLayerImpl(Layer):
+    """Computes ``y = act(x)``.
+
+    ======== ======== ============ ========
+    buffer   name     shape        content
+    ======== ======== ============ ========
+    inputs   default  (T, B, ...)  x
+    outputs  default  as x         y
+    ======== ======== ============ ========
+
+    Raises:
+        LayerValidationError: `activation` is unknown.
+    """
+
+    expected_kwargs = frozenset({"activation"})
+    honours_fresh = True
+
+    def setup(self, kwargs, in_shapes):
+        self.activation = self.activation_argument("rel")
+        return {"default": self.like(in_shapes["default"])}, {}, {}
+
+    def forward_pass(self, buffers, training_pass=True):
+        x, y = buffers.inputs.default, buffers.outputs.default
+        self.handler.act_func[self.activation](x, y)
+
+    def backward_pass(self, buffers):
+        self.handler.act_backward(
+            buffers.inputs.default,
+            buffers.outputs.default,
+            buffers.output_deltas.default,
+            buffers.input_deltas.default,
+            self.activation,
+            fresh_dx="default" in self.fresh,
+        )

@@ -1,0 +1,67 @@
+"""Where data enters the network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from brainstorm.layers.base_layer import Layer
+from brainstorm.structure.buffer_structure import BufferStructure
+from brainstorm.structure.construction import ConstructionWrapper
+from brainstorm.utils import StructureValidationError
+
+__all__ = ["Input", "InputLayerImpl"]
+
+
+def Input(out_shapes: Mapping[str, Sequence[str | int]]) -> ConstructionWrapper:
+    """Where data enters the network; every network has exactly one.
+
+    >>> Input({'default': ('T', 'B', 784), 'targets': ('T', 'B', 1)}).name
+    'Input'
+
+    Args:
+        out_shapes: Shape template of each named output, for example
+            ``('T', 'B', 784)``.
+    """
+    return ConstructionWrapper.create(InputLayerImpl, out_shapes=out_shapes)
+
+
+class InputLayerImpl(Layer):
+    """Provides external data as outputs.
+
+    ============ =================== ======================================
+    buffer       shape               content
+    ============ =================== ======================================
+    outputs      as in `out_shapes`  what `Network.provide_external_data` got
+    ============ =================== ======================================
+
+    Raises:
+        LayerValidationError: `out_shapes` is not a dict of shape templates.
+    """
+
+    expected_inputs = {}
+    expected_kwargs = frozenset({"out_shapes"})
+    honours_fresh = True
+
+    def setup(self, kwargs, in_shapes):
+        shapes = self.argument(
+            "out_shapes",
+            None,
+            lambda shapes: isinstance(shapes, Mapping) and len(shapes) > 0,
+            "a dict of shapes by name",
+        )
+        outputs = {}
+        for name, shape in shapes.items():
+            if not isinstance(name, str) or not name.isidentifier():
+                raise self.error(f"expected identifiers as names, got {name!r}")
+            try:
+                outputs[name] = BufferStructure(*shape)
+            except (StructureValidationError, TypeError, ValueError) as error:
+                raise self.error(f"shape of {name!r}: {error}") from error
+        self.takes_no_output_deltas_from = tuple(outputs)
+        return outputs, {}, {}
+
+    def forward_pass(self, buffers, training_pass=True):
+        pass
+
+    def backward_pass(self, buffers):
+        pass

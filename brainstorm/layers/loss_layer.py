@@ -1,0 +1,77 @@
+"""Marks a value as one to be minimized."""
+
+from __future__ import annotations
+
+import math
+
+from brainstorm.layers.base_layer import Layer, once_per_resize
+from brainstorm.structure.buffer_structure import BufferStructure, StructureTemplate
+from brainstorm.structure.construction import ConstructionWrapper
+
+__all__ = ["Loss", "LossLayerImpl"]
+
+
+def Loss(importance: float = 1.0, name: str | None = None) -> ConstructionWrapper:
+    """A layer that marks its input as something to minimize.
+
+    Args:
+        importance: Weight of this loss among several.
+        name: Name of the layer.
+    """
+    return ConstructionWrapper.create(LossLayerImpl, name=name, importance=importance)
+
+
+class LossLayerImpl(Layer):
+    """Computes ``loss = importance * sum(x) / batch size``.
+
+    The batch size is the number of sequences: the sum runs over time too. Backward
+    passes begin here, so deltas that reach ``loss`` are ignored. Constant inputs
+    count as a batch of one.
+
+    ======== ======== =========== =====================================
+    buffer   name     shape       content
+    ======== ======== =========== =====================================
+    inputs   default  any         x
+    outputs  loss     (1,)        the loss
+    ======== ======== =========== =====================================
+
+    Raises:
+        LayerValidationError: `importance` is not a number.
+    """
+
+    expected_inputs = {"default": StructureTemplate("...")}
+    expected_kwargs = frozenset({"importance"})
+    takes_no_output_deltas_from = ("loss",)
+    honours_fresh = True
+
+    def setup(self, kwargs, in_shapes):
+        self.importance = self.argument(
+            "importance", 1.0, lambda i: abs(i) < float("inf"), "a finite number"
+        )
+        # Where the batch size stands in the shape of x: (B, ...) or (T, B, ...).
+        self.batch_axis = in_shapes["default"].buffer_type - 1
+        return {"loss": BufferStructure(1)}, {}, {}
+
+    def scale(self, x):
+        """What a unit of x adds to the loss."""
+        return self.importance / (
+            x.shape[self.batch_axis] if self.batch_axis >= 0 else 1
+        )
+
+    @once_per_resize
+    def vector(self, buffers):
+        """All of x side by side."""
+        x = buffers.inputs.default
+        return x.reshape((math.prod(x.shape),))
+
+    def forward_pass(self, buffers, training_pass=True):
+        x, loss = buffers.inputs.default, buffers.outputs.loss
+        self.handler.sum_t(self.vector(buffers), None, loss)
+        self.handler.mult_st(self.scale(x), loss, loss)
+
+    def backward_pass(self, buffers):
+        dx = buffers.input_deltas.default
+        if "default" in self.fresh:
+            self.handler.fill(dx, self.scale(dx))
+        else:
+            self.handler.add_st(self.scale(dx), dx, dx)

@@ -1,0 +1,67 @@
+"""Sigmoid with cross-entropy, for classification with several labels."""
+
+from __future__ import annotations
+
+from brainstorm.layers.base_layer import Layer
+from brainstorm.structure.buffer_structure import BufferStructure, StructureTemplate
+from brainstorm.structure.construction import ConstructionWrapper
+
+__all__ = ["SigmoidCE", "SigmoidCELayerImpl"]
+
+
+def SigmoidCE(name: str | None = None) -> ConstructionWrapper:
+    """A layer for several binary labels: sigmoid, and cross-entropy with targets.
+
+    Wire its output ``loss`` to a `Loss` layer to have it minimized.
+    """
+    return ConstructionWrapper.create(SigmoidCELayerImpl, name=name)
+
+
+class SigmoidCELayerImpl(Layer):
+    """Computes ``p = sigmoid(x)`` and ``loss = -t log(p) - (1 - t) log(1 - p)``.
+
+    =========== =========== =============== ==============================
+    buffer      name        shape           content
+    =========== =========== =============== ==============================
+    inputs      default     (T, B, ...)     x
+    inputs      targets     as x            t, between 0 and 1
+    outputs     predictions as x            p
+    outputs     loss        as x            a loss for each element
+    internals   dcee        as x            p - t, backward
+    =========== =========== =============== ==============================
+
+    No deltas flow to ``targets``; those that reach ``predictions`` are ignored.
+    The logarithms' arguments are clipped to [1e-6, 1].
+
+    Raises:
+        LayerValidationError: The shapes of the inputs differ.
+    """
+
+    expected_inputs = {
+        "default": StructureTemplate("T", "B", "..."),
+        "targets": StructureTemplate("T", "B", "..."),
+    }
+    computes_no_input_deltas_for = ("targets",)
+    takes_no_output_deltas_from = ("predictions",)
+    honours_fresh = True
+
+    def setup(self, kwargs, in_shapes):
+        shape = self.same_shape("default", "targets")
+        outputs = {"predictions": shape, "loss": shape}
+        dcee = BufferStructure(*shape.shape, is_backward_only=True)
+        return outputs, {}, {"dcee": dcee}
+
+    def forward_pass(self, buffers, training_pass=True):
+        x, targets = buffers.inputs
+        predictions, loss = buffers.outputs
+        self.handler.sigmoid_ce_forward(x, targets, predictions, loss)
+
+    def backward_pass(self, buffers):
+        self.handler.sigmoid_ce_backward(
+            buffers.inputs.targets,
+            buffers.outputs.predictions,
+            buffers.output_deltas.loss,
+            buffers.internals.dcee,
+            buffers.input_deltas.default,
+            fresh_dx="default" in self.fresh,
+        )

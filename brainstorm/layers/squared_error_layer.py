@@ -1,0 +1,67 @@
+"""Squared error, for regression."""
+
+from __future__ import annotations
+
+from brainstorm.layers.base_layer import Layer
+from brainstorm.structure.buffer_structure import StructureTemplate
+from brainstorm.structure.construction import ConstructionWrapper
+
+__all__ = ["SquaredError", "SquaredErrorLayerImpl"]
+
+
+def SquaredError(name: str | None = None) -> ConstructionWrapper:
+    """A layer for regression: half the squared difference from the targets.
+
+    Wire its output ``loss`` to a `Loss` layer to have it minimized.
+    """
+    return ConstructionWrapper.create(SquaredErrorLayerImpl, name=name)
+
+
+class SquaredErrorLayerImpl(Layer):
+    """Computes ``predictions = x`` and ``loss = (x - t)^2 / 2``.
+
+    =========== =========== =============== ==============================
+    buffer      name        shape           content
+    =========== =========== =============== ==============================
+    inputs      default     (T, B, ...)     x
+    inputs      targets     as x            t
+    outputs     predictions as x            x
+    outputs     loss        as x            a loss for each element
+    internals   diff        as x            x - t
+    =========== =========== =============== ==============================
+
+    No deltas flow to ``targets``; those that reach ``predictions`` are ignored.
+
+    Raises:
+        LayerValidationError: The shapes of the inputs differ.
+    """
+
+    expected_inputs = {
+        "default": StructureTemplate("T", "B", "..."),
+        "targets": StructureTemplate("T", "B", "..."),
+    }
+    computes_no_input_deltas_for = ("targets",)
+    takes_no_output_deltas_from = ("predictions",)
+    honours_fresh = True
+
+    def setup(self, kwargs, in_shapes):
+        shape = self.same_shape("default", "targets")
+        return {"predictions": shape, "loss": shape}, {}, {"diff": shape}
+
+    def forward_pass(self, buffers, training_pass=True):
+        h = self.handler
+        x, targets = buffers.inputs.default, buffers.inputs.targets
+        predictions, loss = buffers.outputs.predictions, buffers.outputs.loss
+        diff = buffers.internals.diff
+        h.copy_to(x, predictions)
+        h.subtract_tt(x, targets, diff)
+        h.mult_tt(diff, diff, loss)
+        h.mult_st(0.5, loss, loss)
+
+    def backward_pass(self, buffers):
+        diff, dx = buffers.internals.diff, buffers.input_deltas.default
+        dloss = buffers.output_deltas.loss
+        if "default" in self.fresh:
+            self.handler.mult_tt(diff, dloss, dx)
+        else:
+            self.handler.mult_add_tt(diff, dloss, dx)

@@ -1,0 +1,288 @@
+"""The architecture dict: from wired layers, to layer objects, and its validation.
+
+An architecture maps the name of each layer to its properties: ``'@type'``,
+``'@outgoing_connections'`` and the layer's arguments. It is plain data that goes
+into JSON. ``'@outgoing_connections'`` maps names of outputs to lists of inputs,
+each written ``'layer.input'``, or ``'layer'`` for its ``default`` input.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from brainstorm.layers.base_layer import Layer, get_layer_class_from_typename
+from brainstorm.structure.buffer_structure import BufferStructure
+from brainstorm.structure.construction import ConstructionWrapper, LayerDetails
+from brainstorm.utils import NetworkValidationError, is_valid_layer_name, listing
+
+__all__ = [
+    "Connection",
+    "canonical_layer_order",
+    "collect_all_connections",
+    "generate_architecture",
+    "instantiate_layers_from_architecture",
+    "validate_architecture",
+]
+
+Architecture = dict[str, dict[str, Any]]
+
+
+class Connection(NamedTuple):
+    """A wire from the output of one layer to the input of another."""
+
+    start_layer: str
+    output_name: str
+    end_layer: str
+    input_name: str
+
+
+# -- from wiring -------------------------------------------------------------
+
+
+def generate_architecture(some_layer: ConstructionWrapper) -> Architecture:
+    """The architecture of all layers that are connected to `some_layer`."""
+    names = some_layer.layer.scope.names()
+    order = sorted(names, key=lambda layer: layer.created)
+    return {
+        names[layer]: {
+            "@type": layer.layer_type,
+            "@outgoing_connections": _outgoing(layer, names),
+            **layer.layer_kwargs,
+        }
+        for layer in order
+    }
+
+
+def _outgoing(
+    layer: LayerDetails, names: Mapping[LayerDetails, str]
+) -> dict[str, list[str]]:
+    outgoing: dict[str, list[str]] = {}
+    for output_name, end, input_name in layer.outgoing:
+        suffix = "" if input_name == "default" else f".{input_name}"
+        outgoing.setdefault(output_name, []).append(names[end] + suffix)
+    return outgoing
+
+
+# -- connections and order ---------------------------------------------------
+
+
+def collect_all_connections(architecture: Mapping[str, Any]) -> list[Connection]:
+    """All connections of an architecture, in the order in which they stand there."""
+    connections = []
+    for name, properties in architecture.items():
+        outgoing = properties.get("@outgoing_connections", {})
+        if not isinstance(outgoing, Mapping):
+            outgoing = {"default": outgoing}
+        for output_name, ends in outgoing.items():
+            for end in ends:
+                end_layer, _, input_name = end.partition(".")
+                connections.append(
+                    Connection(name, output_name, end_layer, input_name or "default")
+                )
+    return connections
+
+
+def canonical_layer_order(
+    names: Iterable[str], connections: Iterable[Connection]
+) -> list[str]:
+    """Sort layers topologically, in the one order that files depend on.
+
+    From the sinks on, all layers whose successors are all taken are taken
+    together, in descending order of their names. The result is the reverse.
+
+    Raises:
+        NetworkValidationError: There is a cycle; names its layers.
+    """
+    successors: dict[str, set[str]] = {name: set() for name in names}
+    for c in connections:
+        successors[c.start_layer].add(c.end_layer)
+    taken: list[str] = []
+    while len(taken) < len(successors):
+        done = set(taken)
+        ready = [n for n, s in successors.items() if n not in done and s <= done]
+        if not ready:
+            cycle = _find_cycle({n: s for n, s in successors.items() if n not in done})
+            raise NetworkValidationError(
+                f"the connections form a cycle: {' >> '.join(cycle)}"
+            )
+        taken += sorted(ready, reverse=True)
+    return taken[::-1]
+
+
+def _find_cycle(successors: Mapping[str, set[str]]) -> list[str]:
+    """A cycle in a graph in which every node has a successor."""
+    path = [min(successors)]
+    while True:
+        following = min(n for n in successors[path[-1]] if n in successors)
+        if following in path:
+            return [*path[path.index(following) :], following]
+        path.append(following)
+
+
+# -- validation --------------------------------------------------------------
+
+
+def validate_architecture(architecture: Mapping[str, Any]) -> None:
+    """Check that an architecture describes a network.
+
+    Raises:
+        NetworkValidationError: It does not; names the layer.
+    """
+    if not isinstance(architecture, Mapping):
+        raise NetworkValidationError(
+            f"expected a dict as architecture, got {type(architecture).__name__}"
+        )
+    for name, properties in architecture.items():
+        _validate_properties(name, properties)
+    connections = collect_all_connections(architecture)
+    for c in connections:
+        if c.end_layer not in architecture:
+            raise NetworkValidationError(
+                f"layer {c.start_layer!r} is connected to {c.end_layer!r}, which does"
+                f" not exist; the layers are: {listing(architecture)}"
+            )
+    for c in connections:
+        if connections.count(c) > 1:
+            raise NetworkValidationError(
+                f"output {c.output_name!r} of {c.start_layer!r} is connected more than"
+                f" once to input {c.input_name!r} of {c.end_layer!r}"
+            )
+    _validate_input_layer(architecture, connections)
+    canonical_layer_order(architecture, connections)
+    _validate_connected(architecture, connections)
+
+
+def _validate_properties(name: Any, properties: Any) -> None:
+    if not is_valid_layer_name(name):
+        raise NetworkValidationError(
+            f"{name!r} can not be the name of a layer: expected a Python identifier"
+            " other than 'default' and 'fallback'"
+        )
+    if not isinstance(properties, Mapping):
+        raise NetworkValidationError(
+            f"layer {name!r}: expected a dict of properties, got {properties!r}"
+        )
+    if not isinstance(properties.get("@type"), str):
+        raise NetworkValidationError(
+            f"layer {name!r}: expected the name of a layer type as '@type', got"
+            f" {properties.get('@type')!r}"
+        )
+    get_layer_class_from_typename(properties["@type"])
+    outgoing = properties.get("@outgoing_connections", {})
+    lists = outgoing.values() if isinstance(outgoing, Mapping) else [outgoing]
+    for ends in lists:
+        if not isinstance(ends, (list, tuple, set)) or not all(
+            isinstance(end, str) and end.count(".") <= 1 for end in ends
+        ):
+            raise NetworkValidationError(
+                f"layer {name!r}: expected '@outgoing_connections' to be a dict of"
+                " lists (or one list) of texts like 'layer' or 'layer.input', got"
+                f" {outgoing!r}"
+            )
+
+
+def _validate_input_layer(
+    architecture: Mapping[str, Any], connections: Iterable[Connection]
+) -> None:
+    inputs = [n for n, p in architecture.items() if p["@type"] == "Input"]
+    if inputs != ["Input"]:
+        raise NetworkValidationError(
+            "expected exactly one layer of type 'Input', named 'Input', got:"
+            f" {listing(inputs)}"
+        )
+    for c in connections:
+        if c.end_layer == "Input":
+            raise NetworkValidationError(
+                f"the Input layer can not have incoming connections, but"
+                f" {c.start_layer!r} is connected to it"
+            )
+
+
+def _validate_connected(
+    architecture: Mapping[str, Any], connections: Iterable[Connection]
+) -> None:
+    neighbours: dict[str, set[str]] = {name: set() for name in architecture}
+    for c in connections:
+        neighbours[c.start_layer].add(c.end_layer)
+        neighbours[c.end_layer].add(c.start_layer)
+    reached, pending = {"Input"}, ["Input"]
+    while pending:
+        new = neighbours[pending.pop()] - reached
+        reached |= new
+        pending += new
+    if len(reached) < len(architecture):
+        lost = sorted(set(architecture) - reached)
+        raise NetworkValidationError(f"not connected to the Input: {listing(lost)}")
+
+
+# -- to layer objects --------------------------------------------------------
+
+
+def instantiate_layers_from_architecture(
+    architecture: Mapping[str, Any],
+) -> OrderedDict[str, Layer]:
+    """Create the layers of an architecture.
+
+    Returns:
+        Layers by name, in canonical order.
+
+    Raises:
+        NetworkValidationError: The architecture is not valid.
+        LayerValidationError: A layer refuses its arguments or shapes.
+    """
+    validate_architecture(architecture)
+    connections = collect_all_connections(architecture)
+    layers: OrderedDict[str, Layer] = OrderedDict()
+    for name in canonical_layer_order(architecture, connections):
+        properties = architecture[name]
+        incoming = [c for c in connections if c.end_layer == name]
+        outgoing = [c for c in connections if c.start_layer == name]
+        layer_class = get_layer_class_from_typename(properties["@type"])
+        layer = layer_class(
+            name,
+            _input_structures(layers, incoming),
+            incoming,
+            outgoing,
+            **{k: v for k, v in properties.items() if not k.startswith("@")},
+        )
+        for c in outgoing:
+            if c.output_name not in layer.out_shapes:
+                raise NetworkValidationError(
+                    f"layer {name!r} has no output {c.output_name!r} to connect to"
+                    f" {c.end_layer!r}; choices are: {listing(layer.out_shapes)}"
+                )
+        layers[name] = layer
+    return layers
+
+
+def _input_structures(
+    layers: Mapping[str, Layer], incoming: Iterable[Connection]
+) -> dict[str, BufferStructure]:
+    sources: dict[str, list[Connection]] = {}
+    for c in incoming:
+        sources.setdefault(c.input_name, []).append(c)
+    return {name: _combine(layers, cs) for name, cs in sources.items()}
+
+
+def _combine(
+    layers: Mapping[str, Layer], connections: list[Connection]
+) -> BufferStructure:
+    """The structure of an input: several outputs are joined along the features."""
+    structures = [layers[c.start_layer].out_shapes[c.output_name] for c in connections]
+    first = structures[0]
+    if len({s.buffer_type for s in structures}) > 1:
+        shapes = {
+            f"{c.start_layer}.{c.output_name}": s.shape
+            for c, s in zip(connections, structures, strict=True)
+        }
+        raise NetworkValidationError(
+            f"can not join outputs of different buffer types at input"
+            f" {connections[0].input_name!r} of {connections[0].end_layer!r}: {shapes}"
+        )
+    if len(structures) == 1:
+        feature_shape = first.feature_shape
+    else:
+        feature_shape = (sum(s.feature_size for s in structures),)
+    return BufferStructure(*first.shape[: first.buffer_type], *feature_shape)

@@ -1,0 +1,158 @@
+"""Shapes of buffers that scale with the batch, and templates to match them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from brainstorm.utils import StructureValidationError
+
+__all__ = ["BufferStructure", "StructureTemplate"]
+
+
+class BufferStructure:
+    """The shape of a buffer whose time and batch size are not known yet.
+
+    ``BufferStructure('T', 'B', 28, 28)`` has one 28 x 28 image for every time
+    step of every sequence.
+
+    Args:
+        *shape: ``'T', 'B'`` or ``'B'`` or neither, then the feature sizes.
+        context_size: Extra steps after the last one, for time buffers only.
+            They are reached by negative indices and carry state from one
+            forward pass to the next.
+        is_backward_only: Whether only backward passes need this buffer.
+
+    Attributes:
+        shape (tuple): The whole shape, e.g. ``('T', 'B', 28, 28)``.
+        buffer_type (int): 0 constant, 1 batch-sized, 2 time-sized.
+
+    Raises:
+        StructureValidationError: The shape is malformed.
+    """
+
+    __slots__ = ("buffer_type", "context_size", "is_backward_only", "shape")
+
+    def __init__(
+        self,
+        *shape: str | int,
+        context_size: int = 0,
+        is_backward_only: bool = False,
+    ):
+        self.buffer_type = _buffer_type(shape)
+        for size in shape[self.buffer_type :]:
+            if not _is_size(size):
+                raise StructureValidationError(
+                    f"expected positive integers as feature sizes of {shape},"
+                    f" got {size!r}"
+                )
+        if context_size and self.buffer_type != 2:
+            raise StructureValidationError(
+                f"only time-sized buffers can have a context, not {shape}"
+            )
+        self.shape = _plain(shape)
+        self.context_size = context_size
+        self.is_backward_only = is_backward_only
+
+    @property
+    def feature_shape(self) -> tuple[int, ...]:
+        """The shape without T and B."""
+        return self.shape[self.buffer_type :]
+
+    @property
+    def feature_size(self) -> int:
+        """Number of features."""
+        return math.prod(self.feature_shape)
+
+    def get_shape(self, time_size: int, batch_size: int) -> tuple[int, ...]:
+        """The shape for given sizes, without the context's steps."""
+        return leading_shape(self.buffer_type, time_size, batch_size) + (
+            self.feature_shape
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, BufferStructure) and all(
+            getattr(self, name) == getattr(other, name) for name in self.__slots__
+        )
+
+    def __hash__(self) -> int:
+        return hash(self.shape)
+
+    def __repr__(self) -> str:
+        extra = f", context_size={self.context_size}" if self.context_size else ""
+        extra += ", is_backward_only=True" if self.is_backward_only else ""
+        return f"BufferStructure({', '.join(map(repr, self.shape))}{extra})"
+
+
+class StructureTemplate:
+    """A pattern for the structures that a layer accepts as an input.
+
+    >>> StructureTemplate('T', 'B', 'F').matches(BufferStructure('T', 'B', 7))
+    True
+    >>> StructureTemplate('B', '...').matches(BufferStructure('T', 'B', 7))
+    False
+
+    Args:
+        *shape: ``'T'`` and ``'B'`` stand for themselves, ``'F'`` for any one
+            feature size, ``'...'`` (at the end) for any number of them.
+            ``'...'`` alone matches every structure.
+    """
+
+    def __init__(self, *shape: str | int):
+        if shape.count("...") > 1 or "..." in shape[:-1]:
+            raise StructureValidationError(f"'...' has to come last in {shape}")
+        self.buffer_type = _buffer_type(shape)
+        for size in shape[self.buffer_type :]:
+            if size not in ("F", "...") and not _is_size(size):
+                raise StructureValidationError(
+                    "expected 'F', '...' or positive integers as feature sizes of"
+                    f" {shape}, got {size!r}"
+                )
+        self.shape = shape
+
+    def matches(self, structure: BufferStructure) -> bool:
+        """Whether `structure` fits this template."""
+        if self.shape == ("...",):
+            return True
+        if structure.buffer_type != self.buffer_type:
+            return False
+        wanted = self.shape[self.buffer_type :]
+        given = structure.feature_shape
+        if wanted and wanted[-1] == "...":
+            wanted = wanted[:-1]
+            given = given[: len(wanted)]
+        return len(wanted) == len(given) and all(
+            w in ("F", g) for w, g in zip(wanted, given, strict=True)
+        )
+
+    def __repr__(self) -> str:
+        return f"({', '.join(map(str, self.shape))})"
+
+
+def leading_shape(buffer_type: int, time_size: int, batch_size: int) -> tuple[int, ...]:
+    """What comes before the features in a buffer of the given type."""
+    return ((), (batch_size,), (time_size, batch_size))[buffer_type]
+
+
+def _buffer_type(shape: Iterable[Any]) -> int:
+    shape = tuple(shape)
+    names = [s for s in shape if isinstance(s, str) and s in ("T", "B")]
+    buffer_type = len(names)
+    if list(shape[:buffer_type]) != names or names not in ([], ["B"], ["T", "B"]):
+        raise StructureValidationError(
+            "a shape starts with 'T', 'B' (time-sized), with 'B' (batch-sized) or with"
+            f" neither (constant); got {shape}"
+        )
+    if len(shape) == buffer_type:
+        raise StructureValidationError(f"the shape {shape} has no feature sizes")
+    return buffer_type
+
+
+def _is_size(size: Any) -> bool:
+    return not isinstance(size, (str, bool)) and int(size) == size and size > 0
+
+
+def _plain(shape: tuple) -> tuple:
+    """Make NumPy integers plain ones, so that the shape goes into JSON."""
+    return tuple(s if isinstance(s, str) else int(s) for s in shape)

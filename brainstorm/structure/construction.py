@@ -1,0 +1,168 @@
+"""Wiring of layers with ``>>`` and ``-``, before there is a network."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+from brainstorm.utils import (
+    LayerValidationError,
+    NetworkValidationError,
+    is_valid_layer_name,
+)
+
+__all__ = ["ConstructionWrapper", "LayerDetails"]
+
+_creation_counter = itertools.count()
+
+
+class LayerDetails:
+    """What is known about a layer while the architecture is being wired.
+
+    Attributes:
+        layer_type (str): Name of the layer's type, e.g. ``'FullyConnected'``.
+        layer_kwargs (dict): Arguments for the layer's implementation.
+        outgoing (list): Tuples (output name, LayerDetails, input name).
+        scope (Scope): All layers connected to this one.
+    """
+
+    def __init__(self, layer_type: str, base_name: str, layer_kwargs: dict[str, Any]):
+        self.layer_type = layer_type
+        self.base_name = base_name
+        self.layer_kwargs = layer_kwargs
+        self.created = next(_creation_counter)
+        self.outgoing: list[tuple[str, LayerDetails, str]] = []
+        self.scope = Scope(self)
+
+    @property
+    def name(self) -> str:
+        """The layer's name among the layers that it is connected to."""
+        return self.scope.names()[self]
+
+    def connect(self, output_name: str, other: LayerDetails, input_name: str) -> None:
+        """Wire an output of this layer to an input of another."""
+        connection = (output_name, other, input_name)
+        if connection in self.outgoing:
+            raise NetworkValidationError(
+                f"{self.name!r} is connected already: output {output_name!r} to input"
+                f" {input_name!r} of {other.name!r}"
+            )
+        self.outgoing.append(connection)
+        self.scope.merge(other.scope)
+
+
+class Scope:
+    """A set of connected layers, which have to have different names."""
+
+    def __init__(self, layer: LayerDetails):
+        self.layers = [layer]
+
+    def merge(self, other: Scope) -> None:
+        """Make one scope of two."""
+        if other is self:
+            return
+        small, large = sorted((self, other), key=lambda scope: len(scope.layers))
+        for layer in small.layers:
+            layer.scope = large
+        large.layers += small.layers
+
+    def names(self) -> dict[LayerDetails, str]:
+        """Unique names: layers that share a base name are numbered from 1."""
+        groups: dict[str, list[LayerDetails]] = {}
+        for layer in sorted(self.layers, key=lambda layer: layer.created):
+            groups.setdefault(layer.base_name, []).append(layer)
+        names = {group[0]: base for base, group in groups.items() if len(group) == 1}
+        taken = set(names.values())
+        for base, group in groups.items():
+            if len(group) > 1:
+                free = (
+                    name
+                    for name in (f"{base}_{i}" for i in itertools.count(1))
+                    if name not in taken
+                )
+                names.update(zip(group, free, strict=False))
+                taken.update(names[layer] for layer in group)
+        return names
+
+
+class ConstructionWrapper:
+    """A layer with one of its inputs and one of its outputs selected.
+
+    ``a >> b`` connects a's output to b's input and gives b. ``b - 'out'`` and
+    ``'in' - b`` select an output and an input other than ``'default'``; both
+    make a new wrapper of the same layer.
+    """
+
+    def __init__(
+        self,
+        layer: LayerDetails,
+        input_name: str = "default",
+        output_name: str = "default",
+    ):
+        self.layer = layer
+        self.input_name = input_name
+        self.output_name = output_name
+
+    @classmethod
+    def create(
+        cls, layer_type: type | str, name: str | None = None, **layer_kwargs: Any
+    ) -> ConstructionWrapper:
+        """Start wiring a new layer.
+
+        Args:
+            layer_type: The layer's class, whose name has to end in
+                ``LayerImpl``, or that name without the ending.
+            name: Name of the layer. Defaults to the name of its type.
+            **layer_kwargs: Arguments for the layer's implementation.
+
+        Raises:
+            LayerValidationError: The class or the name are not acceptable.
+        """
+        if isinstance(layer_type, type):
+            layer_type = layer_type_name(layer_type)
+        base_name = layer_type if name is None else name
+        if not is_valid_layer_name(base_name):
+            raise LayerValidationError(
+                f"{base_name!r} can not be the name of a layer: expected a Python"
+                " identifier other than 'default' and 'fallback'"
+            )
+        return cls(LayerDetails(layer_type, base_name, layer_kwargs))
+
+    @property
+    def name(self) -> str:
+        """The layer's name among the layers that it is connected to."""
+        return self.layer.name
+
+    def __rshift__(self, other: ConstructionWrapper) -> ConstructionWrapper:
+        if not isinstance(other, ConstructionWrapper):
+            return NotImplemented
+        self.layer.connect(self.output_name, other.layer, other.input_name)
+        return other
+
+    def __sub__(self, output_name: str) -> ConstructionWrapper:
+        if not isinstance(output_name, str):
+            return NotImplemented
+        return ConstructionWrapper(self.layer, self.input_name, output_name)
+
+    def __rsub__(self, input_name: str) -> ConstructionWrapper:
+        if not isinstance(input_name, str):
+            return NotImplemented
+        return ConstructionWrapper(self.layer, input_name, self.output_name)
+
+    def __repr__(self) -> str:
+        return f"<Layer: {self.input_name!r} - {self.name} - {self.output_name!r}>"
+
+
+def layer_type_name(layer_class: type) -> str:
+    """The type name of a layer class: ``Foo`` for ``FooLayerImpl``.
+
+    Raises:
+        LayerValidationError: The class name does not end in ``LayerImpl``.
+    """
+    type_name = layer_class.__name__.removesuffix("LayerImpl")
+    if type_name in ("", layer_class.__name__):
+        raise LayerValidationError(
+            "the name of a layer's class has to end in 'LayerImpl', but"
+            f" {layer_class.__name__!r} does not"
+        )
+    return type_name

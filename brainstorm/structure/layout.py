@@ -1,0 +1,285 @@
+"""Planning the memory of a network, so that wiring costs no copies.
+
+Sources (outputs) and sinks (inputs) that are connected share one *hub*: one
+contiguous allocation, in which every source and every sink is a slice along the
+flattened features. All parameters share a hub, and so do all gradients; each
+internal buffer has its own. The *layout* is a tree of nested dicts that says
+where in which hub each named buffer lies.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from brainstorm.layers.base_layer import Layer
+from brainstorm.structure.buffer_structure import BufferStructure, leading_shape
+from brainstorm.utils import NetworkValidationError
+
+__all__ = ["BUFFER_CATEGORIES", "Hub", "create_layout"]
+
+BUFFER_CATEGORIES = (
+    "inputs",
+    "outputs",
+    "parameters",
+    "internals",
+    "input_deltas",
+    "output_deltas",
+    "gradients",
+)
+
+
+@dataclass
+class Hub:
+    """One contiguous allocation.
+
+    Attributes:
+        sources: Paths of the buffers that fill it, side by side in this order.
+        sinks: Sets of sources that have to be contiguous, by path of the sink.
+        slices: Start and stop of every source and sink along the features.
+        buffer_type: 0 constant, 1 batch, 2 time.
+        context_size: Extra time steps after the last one.
+        is_backward_only: Whether only backward passes need it.
+        size: Number of features.
+    """
+
+    sources: list[str]
+    sinks: dict[str, list[str]]
+    buffer_type: int
+    context_size: int
+    is_backward_only: bool
+    slices: dict[str, tuple[int, int]] = field(default_factory=dict)
+    size: int = 0
+
+    @classmethod
+    def create(
+        cls,
+        structures: Mapping[str, BufferStructure],
+        sinks: Mapping[str, list[str]],
+        keep_order: bool = False,
+    ) -> Hub:
+        """Find an order of the sources in which every sink is contiguous."""
+        first = next(iter(structures.values()))
+        sources = list(structures)
+        if not keep_order:
+            sources = _order_sources(sources, list(sinks.values()))
+        hub = cls(
+            sources,
+            dict(sinks),
+            first.buffer_type,
+            max(s.context_size for s in structures.values()),
+            all(s.is_backward_only for s in structures.values()),
+        )
+        for source in sources:
+            stop = hub.size + structures[source].feature_size
+            hub.slices[source] = (hub.size, stop)
+            hub.size = stop
+        for sink, members in sinks.items():
+            slices = [hub.slices[m] for m in members]
+            hub.slices[sink] = (min(s[0] for s in slices), max(s[1] for s in slices))
+        return hub
+
+    def get_shape(self, time_size: int, batch_size: int) -> tuple[int, ...]:
+        """Shape of the allocation, with the context's steps."""
+        return (
+            *leading_shape(self.buffer_type, time_size + self.context_size, batch_size),
+            self.size,
+        )
+
+
+def create_layout(layers: Mapping[str, Layer]) -> tuple[list[Hub], dict[str, Any]]:
+    """Plan the memory for the given layers.
+
+    Args:
+        layers: Layers by name, in canonical order.
+
+    Returns:
+        The hubs, that of the parameters first and that of the gradients second,
+        and the layout.
+
+    Raises:
+        NetworkValidationError: Inputs share outputs in a way that no order can
+            make contiguous.
+    """
+    structures = _collect_structures(layers)
+    hubs = []
+    for category in ("parameters", "gradients"):
+        members = {p: s for p, s in structures.items() if _category(p) == category}
+        hub = Hub([], {}, 0, 0, category == "gradients")
+        hubs.append(Hub.create(members, {}, keep_order=True) if members else hub)
+    for outputs, inputs in (("outputs", "inputs"), ("output_deltas", "input_deltas")):
+        hubs += _connection_hubs(layers, structures, outputs, inputs)
+    hubs += [
+        Hub.create({path: structure}, {})
+        for path, structure in structures.items()
+        if _category(path) == "internals"
+    ]
+    return hubs, _create_tree(layers, structures, hubs)
+
+
+# -- collecting --------------------------------------------------------------
+
+
+def _category(path: str) -> str:
+    return path.split(".")[1]
+
+
+def _collect_structures(layers: Mapping[str, Layer]) -> dict[str, BufferStructure]:
+    """Structure of every buffer by its path."""
+    structures = {}
+    for name, layer in layers.items():
+        by_category = {
+            "inputs": layer.in_shapes,
+            "outputs": layer.out_shapes,
+            "parameters": layer.parameter_shapes,
+            "internals": layer.internal_shapes,
+            "input_deltas": _backward(layer.in_shapes),
+            "output_deltas": _backward(layer.out_shapes),
+            "gradients": _backward(layer.parameter_shapes),
+        }
+        for category, buffers in by_category.items():
+            for buffer_name, structure in buffers.items():
+                structures[f"{name}.{category}.{buffer_name}"] = structure
+    return structures
+
+
+def _backward(structures: Mapping[str, BufferStructure]) -> dict[str, BufferStructure]:
+    return {
+        name: BufferStructure(
+            *s.shape, context_size=s.context_size, is_backward_only=True
+        )
+        for name, s in structures.items()
+    }
+
+
+def _connection_hubs(
+    layers: Mapping[str, Layer],
+    structures: Mapping[str, BufferStructure],
+    outputs: str,
+    inputs: str,
+) -> list[Hub]:
+    """A hub for every group of outputs and inputs that are wired together."""
+    sources = [p for p in structures if _category(p) == outputs]
+    sinks: dict[str, list[str]] = {}
+    for layer in layers.values():
+        for c in layer.incoming:
+            sink = f"{c.end_layer}.{inputs}.{c.input_name}"
+            sinks.setdefault(sink, []).append(
+                f"{c.start_layer}.{outputs}.{c.output_name}"
+            )
+    group_of = {source: {source} for source in sources}
+    for members in sinks.values():
+        merged = set().union(*(group_of[m] for m in members))
+        for member in merged:
+            group_of[member] = merged
+    hubs, seen = [], set()
+    for source in sources:
+        if source not in seen:
+            group = group_of[source]
+            seen |= group
+            hubs.append(
+                Hub.create(
+                    {s: structures[s] for s in sources if s in group},
+                    {sink: m for sink, m in sinks.items() if m[0] in group},
+                )
+            )
+    return hubs
+
+
+def _order_sources(sources: Sequence[str], sinks: Iterable[list[str]]) -> list[str]:
+    """Order the sources so that the members of every sink stand together.
+
+    Sources are placed one after the other. Once some but not all members of a
+    sink are placed, the next source has to belong to that sink too; this leaves
+    few choices, and a search with backtracking ends soon.
+    """
+    groups = {frozenset(members) for members in sinks if len(members) > 1}
+    order: list[str] = []
+    dead_ends: set[frozenset[str]] = set()
+
+    def place(left: list[str]) -> bool:
+        if not left:
+            return True
+        unplaced = frozenset(left)
+        if unplaced in dead_ends:
+            return False
+        begun = [g for g in groups if g & unplaced and not g <= unplaced]
+        for source in left:
+            if all(source in g for g in begun):
+                order.append(source)
+                if place([s for s in left if s != source]):
+                    return True
+                order.pop()
+        dead_ends.add(unplaced)
+        return False
+
+    if not place(list(sources)):
+        conflicts = "; ".join(" + ".join(sorted(g)) for g in sorted(groups, key=sorted))
+        raise NetworkValidationError(
+            "there is no order of outputs in which all of these, which go together into"
+            f" one input, lie side by side: {conflicts}"
+        )
+    return order
+
+
+# -- the tree ----------------------------------------------------------------
+
+
+def _create_tree(
+    layers: Mapping[str, Layer],
+    structures: Mapping[str, BufferStructure],
+    hubs: Sequence[Hub],
+) -> dict[str, Any]:
+    place = {path: (i, hub) for i, hub in enumerate(hubs) for path in hub.slices}
+    nodes: dict[tuple[str, ...], dict[str, Any]] = {}
+    for path, structure in structures.items():
+        *parent, buffer_name = path.split(".")
+        node = _array_node(path, structure, *place[path])
+        nodes.setdefault(tuple(parent), {})[buffer_name] = node
+    root: dict[str, Any] = {"@type": "BufferView", "@index": 0}
+    for i, category in enumerate(("parameters", "gradients")):
+        root[category] = {
+            "@type": "array",
+            "@index": i,
+            "@hub": i,
+            "@slice": (0, hubs[i].size),
+            "@shape": (hubs[i].size,),
+        }
+    for layer_index, name in enumerate(layers, start=2):
+        layer_node = {"@type": "BufferView", "@index": layer_index}
+        for i, category in enumerate(BUFFER_CATEGORIES):
+            layer_node[category] = _view_node(i, nodes.get((name, category), {}))
+        root[name] = layer_node
+    return root
+
+
+def _array_node(
+    path: str, structure: BufferStructure, hub_index: int, hub: Hub
+) -> dict[str, Any]:
+    node = {
+        "@type": "array",
+        "@hub": hub_index,
+        "@slice": hub.slices[path],
+        "@shape": structure.shape,
+    }
+    if structure.context_size:
+        node["@context_size"] = structure.context_size
+    return node
+
+
+def _view_node(index: int, children: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    for i, child in enumerate(children.values()):
+        child["@index"] = i
+    node: dict[str, Any] = {"@type": "BufferView", "@index": index, **children}
+    arrays = list(children.values())
+    if arrays and all(
+        a["@hub"] == b["@hub"]
+        and a["@slice"][1] == b["@slice"][0]
+        and a.get("@context_size", 0) == b.get("@context_size", 0)
+        for a, b in itertools.pairwise(arrays)
+    ):
+        node["@hub"] = arrays[0]["@hub"]
+        node["@slice"] = (arrays[0]["@slice"][0], arrays[-1]["@slice"][1])
+    return node

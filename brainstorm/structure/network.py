@@ -1,0 +1,495 @@
+"""The network: layers, their memory, and everything a user does with them."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from brainstorm.describable import (
+    Describable,
+    create_from_description,
+    get_description,
+)
+from brainstorm.handlers import default_handler
+from brainstorm.handlers.base_handler import Handler
+from brainstorm.initializers import evaluate_initializer
+from brainstorm.layers.base_layer import Layer
+from brainstorm.layers.loss_layer import LossLayerImpl
+from brainstorm.randomness import global_rnd
+from brainstorm.structure.architecture import (
+    generate_architecture,
+    instantiate_layers_from_architecture,
+)
+from brainstorm.structure.buffer_views import BufferView
+from brainstorm.structure.buffers import BufferManager
+from brainstorm.structure.clearing import plan_clearing
+from brainstorm.structure.construction import ConstructionWrapper
+from brainstorm.structure.network_files import load_network, save_network
+from brainstorm.structure.view_references import merge_references, resolve_references
+from brainstorm.utils import MissingInputError, NetworkValidationError, listing
+from brainstorm.value_modifiers import GradientModifier
+
+__all__ = ["Network"]
+
+Modifiers = dict[str, dict[str, list[Any]]]
+
+
+class Network(Describable):
+    """A directed acyclic graph of layers, with the memory to run it.
+
+    Made by `from_layer`, `from_architecture` or `from_hdf5`.
+
+    Attributes:
+        layers (dict[str, Layer]): Layers by name, in canonical order.
+        architecture (dict): What the network was made from.
+        handler (Handler): Does the arithmetic.
+        output_name (str | None): Path of the output that scorers look at when
+            they are not told otherwise.
+        initializers (dict): Description of the last call of `initialize`.
+        weight_modifiers, gradient_modifiers (dict): Lists of modifiers by layer
+            and parameter.
+    """
+
+    def __init__(
+        self,
+        layers: Mapping[str, Layer],
+        buffer_manager: BufferManager,
+        architecture: Mapping[str, Any],
+        seed: int | None = None,
+        handler: Handler = default_handler,
+    ):
+        self.layers = layers
+        self.architecture = architecture
+        self.rnd = global_rnd.create_random_state(seed)
+        self.handler = handler
+        self.output_name: str | None = None
+        self.initializers: dict[str, Any] = {}
+        self.weight_modifiers: Modifiers = {}
+        self.gradient_modifiers: Modifiers = {}
+        self._buffer_manager = buffer_manager
+        self._loss_layers = [
+            name for name, la in layers.items() if isinstance(la, LossLayerImpl)
+        ]
+        self._clearing = plan_clearing(layers, buffer_manager.hubs)
+        for name, layer in layers.items():
+            layer.fresh = self._clearing.fresh[name]
+        self._input_shapes: dict[str, tuple[int, ...]] = {}
+        self._run_order: list[tuple[Layer, BufferView]] = []
+        self._to_clear: list[Any] | None = None
+        self.set_handler(handler)
+
+    # -- creating ------------------------------------------------------------
+
+    @classmethod
+    def from_layer(cls, some_layer: ConstructionWrapper) -> Network:
+        """Create a network from wired layers.
+
+        Args:
+            some_layer: Any of the layers wired with ``>>``.
+
+        Raises:
+            NetworkValidationError: The layers do not form a network.
+            LayerValidationError: A layer refuses its arguments or shapes.
+        """
+        if not isinstance(some_layer, ConstructionWrapper):
+            raise NetworkValidationError(
+                f"expected a layer wired with '>>', got {type(some_layer).__name__}"
+            )
+        return cls.from_architecture(generate_architecture(some_layer))
+
+    @classmethod
+    def from_architecture(cls, architecture: Mapping[str, Any]) -> Network:
+        """Create a network from an architecture.
+
+        Args:
+            architecture: JSON-serializable description of all layers.
+
+        Raises:
+            NetworkValidationError: It does not describe a network.
+            LayerValidationError: A layer refuses its arguments or shapes.
+        """
+        layers = instantiate_layers_from_architecture(architecture)
+        buffer_manager = BufferManager.from_layers(layers, default_handler)
+        return cls(layers, buffer_manager, architecture)
+
+    @classmethod
+    def from_hdf5(cls, filename: str | os.PathLike) -> Network:
+        """Load a network from an HDF5 file.
+
+        See Also:
+            `save_as_hdf5`
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            FileFormatError: It is damaged, or not a network's file.
+        """
+        return load_network(cls, filename)
+
+    def save_as_hdf5(self, filename: str | os.PathLike, comment: str = "") -> None:
+        """Save the description and the parameters to an HDF5 file.
+
+        The file appears under its name only when it is complete.
+
+        Args:
+            filename: Name of the file; its folder has to exist.
+            comment: Saved inside the file.
+        """
+        save_network(self, filename, comment)
+
+    def __describe__(self) -> dict[str, Any]:
+        return {
+            "@type": "Network",
+            "architecture": get_description(self.architecture),
+            "handler": get_description(self.handler),
+            "initializers": self.initializers,
+            "gradient_modifiers": get_description(self.gradient_modifiers),
+            "weight_modifiers": get_description(self.weight_modifiers),
+            "output_name": self.output_name,
+        }
+
+    @classmethod
+    def __new_from_description__(cls, description: Mapping[str, Any]) -> Network:
+        net = cls.from_architecture(description["architecture"])
+        net.output_name = description.get("output_name")
+        net.initializers = description.get("initializers", {})
+        for kind in ("gradient_modifiers", "weight_modifiers"):
+            modifiers = create_from_description(description.get(kind, {}))
+            if modifiers:
+                setattr(net, kind, net._resolve_modifiers(modifiers))
+        if "handler" in description:
+            net.set_handler(create_from_description(description["handler"]))
+        return net
+
+    # -- looking inside ------------------------------------------------------
+
+    @property
+    def buffer(self) -> BufferView:
+        """All buffers, in the handler's memory; `get` gives copies."""
+        return self._buffer_manager.views
+
+    @property
+    def time_size(self) -> int:
+        """Number of time steps of the current data."""
+        return self._buffer_manager.time_size
+
+    @property
+    def batch_size(self) -> int:
+        """Number of sequences in the current data."""
+        return self._buffer_manager.batch_size
+
+    def get(self, buffer_path: str) -> np.ndarray:
+        """Get a NumPy copy of a buffer.
+
+        Args:
+            buffer_path: A dotted path, for example ``'parameters'`` or
+                ``'Output.outputs.predictions'`` or ``'Lstm.internals.Fb'``.
+
+        Raises:
+            KeyError: There is no such buffer; lists the choices.
+        """
+        buffer = self.buffer[buffer_path]
+        if isinstance(buffer, BufferView):
+            raise KeyError(
+                f"{buffer_path!r} is not one buffer but a view of several:"
+                f" {listing(buffer.keys())}"
+            )
+        return self.handler.get_numpy_copy(buffer)
+
+    def get_input(self, input_name: str) -> np.ndarray:
+        """Get a NumPy copy of one of the named inputs.
+
+        Raises:
+            KeyError: There is no such input; lists the choices.
+        """
+        return self.handler.get_numpy_copy(self.buffer.Input.outputs[input_name])
+
+    get_inputs = get_input
+
+    def get_loss_values(self) -> dict[str, float]:
+        """The losses that the last forward pass computed.
+
+        Returns:
+            ``{'total_loss': sum}``, and each loss by the name of its layer where
+            there are several.
+        """
+        views = self._buffer_manager.views
+        losses = {
+            name: self._as_float(views.__dict__[name].outputs.loss)
+            for name in self._loss_layers
+        }
+        total = sum(losses.values())
+        if len(losses) < 2:
+            return {"total_loss": total}
+        return {**losses, "total_loss": total}
+
+    def _as_float(self, buffer: Any) -> float:
+        return self.handler.get_numpy_copy(buffer).item()
+
+    # -- setting up ----------------------------------------------------------
+
+    def set_handler(self, new_handler: Handler) -> None:
+        """Let another handler do the arithmetic from now on.
+
+        The parameters move along; the content of other buffers is lost.
+        """
+        if not isinstance(new_handler, Handler):
+            raise NetworkValidationError(
+                f"expected a Handler, got {type(new_handler).__name__}"
+            )
+        if new_handler is not self._buffer_manager.handler:
+            self._buffer_manager.set_handler(new_handler)
+        self.handler = new_handler
+        for layer in self.layers.values():
+            layer.set_handler(new_handler)
+        self._resized()
+
+    def initialize(
+        self,
+        default_or_init_dict: Any = None,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Initialize the parameters.
+
+        ``net.initialize(Gaussian())`` uses one initializer for everything.
+        A dict, or keyword arguments, or both (keywords win) choose by name::
+
+            net.initialize({'Conv*': {'W': Gaussian(0.01), 'bias': 0},
+                            'default': Gaussian(0.1)},
+                           fallback=Uniform(0.1))
+
+        Keys are names of layers, or patterns with ``*``. Values are initializers
+        or dicts by names of parameters, where ``*`` works too. ``'default'``, at
+        both levels, counts where nothing else matches. ``'fallback'`` is used
+        where an initializer can not work with a parameter's shape. Scalars,
+        lists and arrays of the right shape count as initializers.
+
+        Args:
+            default_or_init_dict: An initializer or a dict.
+            seed: Makes the initialization reproducible on its own.
+            **kwargs: Entries of the dict.
+
+        Raises:
+            NetworkValidationError: A pattern matches nothing, or a parameter is
+                matched by none or by several.
+            InitializationError: An initializer failed and there is no fallback.
+        """
+        references = merge_references(default_or_init_dict, kwargs)
+        chosen = resolve_references(self._parameter_names(), references)
+        lost = [
+            f"{layer}.{name}"
+            for layer, parameters in chosen.items()
+            for name, c in parameters.items()
+            if c.value is None
+        ]
+        if lost:
+            raise NetworkValidationError(f"nothing initializes {listing(lost)}")
+        rnd = self.rnd.create_random_state(seed)
+        values = {}
+        for layer in sorted(chosen):
+            for name in sorted(chosen[layer]):
+                value, fallback = chosen[layer][name]
+                path = f"{layer}.parameters.{name}"
+                values[path] = evaluate_initializer(
+                    value, tuple(self.buffer[path].shape), fallback, rnd.generate_seed()
+                )
+        for path, value in values.items():
+            self.handler.set_from_numpy(self.buffer[path], value)
+        self.initializers = _describe_initializers(references)
+
+    def set_weight_modifiers(
+        self, default_or_mod_dict: Any = None, **kwargs: Any
+    ) -> None:
+        """Install modifiers of the parameters.
+
+        The trainer applies them after each update; `apply_weight_modifiers` does
+        so too. Parameters are chosen as in `initialize`, but there is no
+        fallback. A place can have one `ValueModifier` or a list, which runs in
+        order; each place gets a copy of its own::
+
+            net.set_weight_modifiers({'FC*': {'W': ConstrainL2Norm(1.0)}})
+        """
+        references = merge_references(default_or_mod_dict, kwargs)
+        self.weight_modifiers = self._resolve_modifiers(references)
+
+    def set_gradient_modifiers(
+        self, default_or_mod_dict: Any = None, **kwargs: Any
+    ) -> None:
+        """Install modifiers of the gradients.
+
+        They run after each backward pass. See `set_weight_modifiers`; here
+        `GradientModifier` objects, which see the parameters too, are also good.
+        """
+        references = merge_references(default_or_mod_dict, kwargs)
+        self.gradient_modifiers = self._resolve_modifiers(references)
+
+    def _parameter_names(self) -> dict[str, list[str]]:
+        return {name: list(la.parameter_shapes) for name, la in self.layers.items()}
+
+    def _resolve_modifiers(self, references: Mapping[str, Any]) -> Modifiers:
+        if "fallback" in references:
+            raise NetworkValidationError("modifiers can not have a 'fallback'")
+        resolved: Modifiers = {}
+        chosen = resolve_references(self._parameter_names(), references)
+        for layer, parameters in chosen.items():
+            for name, (value, _) in parameters.items():
+                modifiers = value if isinstance(value, (list, tuple)) else [value]
+                for modifier in modifiers:
+                    if modifier is not None and not callable(modifier):
+                        raise NetworkValidationError(
+                            f"expected a modifier for {layer}.{name}, got {modifier!r}"
+                        )
+                if value is not None:
+                    resolved.setdefault(layer, {})[name] = [
+                        copy.deepcopy(m) for m in modifiers
+                    ]
+        return resolved
+
+    # -- running -------------------------------------------------------------
+
+    def provide_external_data(
+        self, data: Mapping[str, Any], all_inputs: bool = True
+    ) -> None:
+        """Copy data to the outputs of the Input layer, resizing to fit it.
+
+        Args:
+            data: Arrays ``(T, B, ...)`` by the names of the inputs.
+            all_inputs: Whether to insist on data for every input.
+
+        Raises:
+            MissingInputError: Data for an input is missing (a KeyError).
+            NetworkValidationError: A name is unknown, or a shape does not fit.
+        """
+        shapes = {name: tuple(np.shape(array)) for name, array in data.items()}
+        if shapes != self._input_shapes:
+            time_size, batch_size = self._check_data(shapes, all_inputs)
+            self._buffer_manager.resize(time_size, batch_size)
+            self._resized()
+            self._input_shapes = shapes
+        elif all_inputs and len(shapes) < len(self.layers["Input"].out_shapes):
+            self._check_data(shapes, all_inputs)
+        targets = self._buffer_manager.views.Input.outputs.__dict__
+        for name, array in data.items():
+            self._provide(name, targets[name], array)
+
+    def _provide(self, name: str, target: Any, array: Any) -> None:
+        if isinstance(array, self.handler.array_type) and not isinstance(
+            array, np.ndarray
+        ):
+            self.handler.copy_to(array, target)
+        else:
+            self.handler.set_from_numpy(target, array)
+
+    def _check_data(
+        self, shapes: Mapping[str, tuple[int, ...]], all_inputs: bool
+    ) -> tuple[int, int]:
+        """Check shapes against the inputs' structures; find T and B."""
+        structures = self.layers["Input"].out_shapes
+        unknown = [name for name in shapes if name not in structures]
+        if unknown:
+            raise NetworkValidationError(
+                f"the network has no input {listing(unknown)}; choices are:"
+                f" {listing(structures)}"
+            )
+        missing = [name for name in structures if name not in shapes]
+        if all_inputs and missing:
+            raise MissingInputError(
+                f"no data for the input {listing(missing)}; got {listing(shapes)}"
+            )
+        sizes: dict[str, int] = {}
+        for name, shape in shapes.items():
+            expected = structures[name].shape
+            fits = len(shape) == len(expected)
+            for wanted, size in zip(expected, shape, strict=False):
+                fits &= size == (
+                    sizes.setdefault(wanted, size) if wanted in ("T", "B") else wanted
+                )
+            if not fits or 0 in shape:
+                known = "".join(f", {k} = {v}" for k, v in sizes.items())
+                raise NetworkValidationError(
+                    f"expected data of the shape {expected} for the input"
+                    f" {name!r}{known}; got {shape}"
+                )
+        return sizes.get("T", self.time_size), sizes.get("B", self.batch_size)
+
+    def _resized(self) -> None:
+        """Take note of new views."""
+        views = self._buffer_manager.views
+        self._input_shapes = {}
+        self._to_clear = None
+        self._run_order = [
+            (layer, views.__dict__[name]) for name, layer in self.layers.items()
+        ]
+
+    def forward_pass(
+        self, training_pass: bool = False, context: dict[str, Any] | None = None
+    ) -> None:
+        """Run all layers on the data given by `provide_external_data`.
+
+        Args:
+            training_pass: Whether this belongs to training; some layers, such as
+                Dropout, then behave differently.
+            context: State to continue from, as returned by `get_context`: it is
+                taken as that of the step before the first. Zeros otherwise.
+        """
+        if context is None:
+            self._buffer_manager.clear_context()
+        else:
+            self._buffer_manager.apply_context(context)
+        for layer, buffers in self._run_order:
+            layer.forward_pass(buffers, training_pass)
+
+    def backward_pass(self) -> None:
+        """Compute all deltas and gradients, after a forward pass.
+
+        Gradient modifiers are applied at the end.
+        """
+        if self._to_clear is None:
+            self._buffer_manager.ensure_backward()
+            self._to_clear = self._clearing.buffers(
+                self._buffer_manager.hubs, self._buffer_manager.hub_buffers
+            )
+        for buffer in self._to_clear:
+            self.handler.fill(buffer, 0.0)
+        for layer, buffers in reversed(self._run_order):
+            layer.backward_pass(buffers)
+        if self.gradient_modifiers:
+            self.apply_gradient_modifiers()
+
+    def get_context(self) -> dict[str, np.ndarray]:
+        """The state after the last step, to be given to `forward_pass`."""
+        return self._buffer_manager.get_context()
+
+    def apply_gradient_modifiers(self) -> None:
+        """Run the gradient modifiers; `backward_pass` does so by itself."""
+        for layer, name, modifier in _each(self.gradient_modifiers):
+            view = self.buffer[layer]
+            if isinstance(modifier, GradientModifier):
+                modifier(self.handler, view.parameters[name], view.gradients[name])
+            else:
+                modifier(self.handler, view.gradients[name])
+
+    def apply_weight_modifiers(self) -> None:
+        """Run the weight modifiers; the trainer does so after each update."""
+        for layer, name, modifier in _each(self.weight_modifiers):
+            modifier(self.handler, self.buffer[layer].parameters[name])
+
+
+def _describe_initializers(references: Any) -> Any:
+    """Describe initializers; functions can not be described, only named."""
+    if isinstance(references, Mapping):
+        return {k: _describe_initializers(v) for k, v in references.items()}
+    if callable(references) and not isinstance(references, Describable):
+        return f"<{getattr(references, '__name__', type(references).__name__)}>"
+    return get_description(references)
+
+
+def _each(modifiers: Modifiers) -> Iterable[tuple[str, str, Any]]:
+    for layer, parameters in modifiers.items():
+        for name, installed in parameters.items():
+            for modifier in installed:
+                yield layer, name, modifier

@@ -1,0 +1,130 @@
+"""Choosing something for every parameter by patterns of names.
+
+This is how ``Network.initialize`` and ``set_*_modifiers`` read their dicts:
+``{'Conv*': {'W': A, 'bias': B}, 'default': C, 'fallback': D}``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from brainstorm.utils import NetworkValidationError, listing
+
+__all__ = ["Resolved", "merge_references", "resolve_references"]
+
+SPECIAL = ("default", "fallback")
+
+
+class Resolved(NamedTuple):
+    """What was chosen for one parameter; None where there was nothing."""
+
+    value: Any
+    fallback: Any
+
+
+def merge_references(
+    default_or_dict: Any, keyword_arguments: Mapping[str, Any]
+) -> dict[str, Any]:
+    """One dict from the ways to write it; keyword arguments take precedence."""
+    if default_or_dict is None:
+        merged = {}
+    elif isinstance(default_or_dict, Mapping):
+        merged = dict(default_or_dict)
+    else:
+        merged = {"default": default_or_dict}
+    return {**merged, **keyword_arguments}
+
+
+def resolve_references(
+    parameters: Mapping[str, Sequence[str]], references: Mapping[str, Any]
+) -> dict[str, dict[str, Resolved]]:
+    """Choose a value and a fallback for every parameter.
+
+    Args:
+        parameters: Names of the parameters of each layer.
+        references: Maps patterns of layer names to values, or to dicts that map
+            patterns of parameter names to values. ``*`` matches any text.
+            ``'default'`` counts where no other pattern matches, ``'fallback'``
+            is collected separately; inner ones come before outer ones.
+
+    Returns:
+        By layer and parameter.
+
+    Raises:
+        NetworkValidationError: A pattern matches nothing, or several values fit
+            one parameter.
+    """
+    matched: set[str] = set()
+    resolved = {
+        layer: {
+            name: _resolve(layer, name, references, matched) for name in layer_names
+        }
+        for layer, layer_names in parameters.items()
+    }
+    unused = [p for p in _patterns(references) if p not in matched]
+    if unused:
+        choices = [f"{layer}.{name}" for layer, ns in parameters.items() for name in ns]
+        raise NetworkValidationError(
+            f"the pattern {listing(unused)} matches no parameter; there are:"
+            f" {listing(choices)}"
+        )
+    return resolved
+
+
+def _patterns(references: Mapping[str, Any]) -> list[str]:
+    """Full patterns of all values but the defaults and fallbacks."""
+    found = []
+    for pattern, value in references.items():
+        if pattern in SPECIAL:
+            continue
+        inner = [p for p in value if p not in SPECIAL] if _is_dict(value) else []
+        found += [f"{pattern}.{p}" for p in inner] or [pattern]
+    return found
+
+
+def _resolve(
+    layer: str, name: str, references: Mapping[str, Any], matched: set[str]
+) -> Resolved:
+    """Choose for one parameter, and note which patterns matched."""
+    values: dict[str, Any] = {}
+    defaults: dict[str, Any] = {}
+    fallbacks: dict[str, Any] = {}
+    for pattern, value in references.items():
+        if pattern in SPECIAL or not _matches(pattern, layer):
+            continue
+        if not _is_dict(value):
+            matched.add(pattern)
+            values[pattern] = value
+            continue
+        if not any(p not in SPECIAL for p in value):
+            matched.add(pattern)
+        for inner, inner_value in value.items():
+            path = f"{pattern}.{inner}"
+            if inner == "default":
+                defaults[path] = inner_value
+            elif inner == "fallback":
+                fallbacks[path] = inner_value
+            elif _matches(inner, name):
+                matched.add(path)
+                values[path] = inner_value
+    if not values:
+        values = defaults
+    for found in (values, fallbacks):
+        if len(found) > 1:
+            raise NetworkValidationError(
+                f"several patterns match {layer}.{name}: {listing(found)}"
+            )
+    value = next(iter(values.values()), references.get("default"))
+    fallback = next(iter(fallbacks.values()), references.get("fallback"))
+    return Resolved(value, fallback)
+
+
+def _is_dict(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _matches(pattern: str, name: str) -> bool:
+    parts = (re.escape(part) for part in pattern.split("*"))
+    return re.fullmatch(".*".join(parts), name) is not None
