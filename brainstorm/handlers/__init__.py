@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from brainstorm.handlers.base_handler import Handler
+from brainstorm.handlers.debug_handler import DebugHandler
 from brainstorm.handlers.numpy_handler import NumpyHandler
 
-__all__ = ["Handler", "NumpyHandler", "default_handler"]
+__all__ = ["DebugHandler", "Handler", "NumpyHandler", "default_handler"]
 
 default_handler = NumpyHandler(np.float32)
 """The handler of networks that were given no other."""

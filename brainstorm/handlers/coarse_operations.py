@@ -1,6 +1,6 @@
 """Coarse operations, composed from the primitive ones of any handler.
 
-Conventions, besides those in :mod:`brainstorm.handlers.base_handler`:
+Conventions, besides those in :mod:`brainstorm.handlers.primitive_operations`:
 
 - Time and batch are folded: M = T * B rows.
 - Destinations are added to. With ``fresh_*=True`` they are overwritten instead:
@@ -476,6 +476,6 @@ def check_targets(targets: np.ndarray, classes: int) -> None:
     bad = (targets < 0) | (targets >= classes) | (targets != np.floor(targets))
     if bad.any():
         raise HandlerError(
-            f"targets have to be integers from 0 to {classes - 1} (the number of"
-            f" classes is {classes}), got {float(targets[bad][0])!r}"
+            f"class indices have to be integers from 0 to {classes - 1},"
+            f" got {float(targets[bad][0])!r}"
         )

@@ -159,8 +159,10 @@ class NumpyHandler(Handler):
         except KeyError:
             return workspace.grow(key, dtype)
 
-    def shares_memory(self, a, b):
-        return np.shares_memory(a, b)
+    def overlap(self, a, b):
+        if not np.shares_memory(a, b):
+            return "none"
+        return "same" if _places(a) == _places(b) else "part"
 
     def create_from_numpy(self, arr):
         return np.array(_numbers(arr), dtype=self.dtype, order="C")
@@ -487,6 +489,12 @@ def _row_pieces(*arrays: np.ndarray) -> Any:
     rows = len(first)
     step = max(1, _CHUNK * rows // first.size)
     return (tuple(a[i : i + step] for a in arrays) for i in range(0, rows, step))
+
+
+def _places(a: np.ndarray) -> tuple[Any, ...]:
+    """Where the elements of an array lie."""
+    steps = [step for size, step in zip(a.shape, a.strides, strict=True) if size > 1]
+    return a.__array_interface__["data"][0], a.shape, steps
 
 
 def _float_type(dtype: Any) -> type:
