@@ -103,12 +103,14 @@ class TrainingStepper(Describable):
         shape = tuple(net.buffer.parameters.shape)
         return all(tuple(getattr(self, name).shape) == shape for name in self.slots)
 
+    def _started_net(self) -> Network:
+        if self.net is None:
+            kind = type(self).__name__
+            raise ValidationError(f"{kind}: call start(net) before run()")
+        return self.net
+
     def _compute_gradients(self) -> Network:
-        net = self.net
-        if net is None:
-            raise ValidationError(
-                f"{type(self).__name__}: call start(net) before run()"
-            )
+        net = self._started_net()
         net.forward_pass(training_pass=True)
         net.backward_pass()
         return net
