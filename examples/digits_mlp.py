@@ -1,0 +1,113 @@
+"""Learn to read handwritten digits.
+
+The data are the 1797 digits of 8 x 8 pixels that come with scikit-learn, so nothing
+is downloaded. A multilayer perceptron is trained on most of them; the network that
+does best on validation data is saved, loaded again and scored on test data.
+"""
+
+import argparse
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+from sklearn.datasets import load_digits
+
+import brainstorm as bs
+
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("--epochs", type=int, default=40, help="default: 40")
+parser.add_argument("--seed", type=int, default=42, help="of all that is random")
+parser.add_argument("--gpu", action="store_true", help="train on an Nvidia GPU")
+parser.add_argument(
+    "--output-dir", type=Path, default=Path(), help="folder for network and picture"
+)
+args = parser.parse_args()
+args.output_dir.mkdir(parents=True, exist_ok=True)
+
+# One seed for the split, the weights, dropout and the order of the batches.
+bs.global_rnd.set_seed(args.seed)
+
+# ------------------------------------ the data ---------------------------------------
+
+# All data have the shape (time, batch, features...). Images are not sequences, so
+# there is a single time step. Targets are class numbers, one to each image.
+images, digits = load_digits(return_X_y=True)
+images = images.reshape(1, -1, 64) / 16.0  # pixels are 0 to 16
+digits = digits.reshape(1, -1, 1)
+
+images, digits = bs.tools.shuffle_data(images, digits, seed=args.seed)
+(x_train, x_valid, x_test), (t_train, t_valid, t_test) = bs.tools.split(
+    images, digits, ratios=(70, 10, 20)
+)
+
+train_getter = bs.Minibatches(20, default=x_train, targets=t_train)
+valid_getter = bs.Minibatches(100, default=x_valid, targets=t_valid, shuffle=False)
+test_getter = bs.Minibatches(100, default=x_test, targets=t_test, shuffle=False)
+
+# ----------------------------------- the network -------------------------------------
+
+# This makes an Input layer and a fully connected one with an output for each digit,
+# from which a SoftmaxCE layer, named 'Output', computes predictions and loss.
+inp, out = bs.tools.get_in_out_layers("classification", 64, 10)
+
+hidden = bs.layers.FullyConnected(200, activation="rel", name="Hidden")
+inp >> bs.layers.Dropout(0.1) >> hidden >> bs.layers.Dropout(0.5) >> out
+
+network = bs.Network.from_layer(out)
+if args.gpu:
+    network.set_handler(bs.handlers.PyCudaHandler())
+network.initialize({"*": {"W": bs.initializers.DenseSqrtFanIn(), "bias": 0}})
+
+# ----------------------------------- the training ------------------------------------
+
+LEARNING_RATE = 0.5  # falls to a twentieth during the training
+
+scorers = [bs.scorers.Accuracy(out_name="Output.outputs.predictions")]
+best_file = args.output_dir / "digits_mlp.hdf5"
+
+trainer = bs.Trainer(bs.training.MomentumStepper(LEARNING_RATE, momentum=0.9))
+trainer.train_scorers = scorers
+
+# Hooks run in the order in which they are added, most of them after each epoch: here
+# the network is first validated, and then saved if it was never better.
+trainer.add_hook(bs.hooks.ProgressBar())
+trainer.add_hook(bs.hooks.MonitorScores("valid_getter", scorers, name="validation"))
+trainer.add_hook(
+    bs.hooks.SaveBestNetwork(
+        "validation.total_loss", filename=str(best_file), criterion="min", name="best"
+    )
+)
+slower = bs.training.Linear(LEARNING_RATE, LEARNING_RATE / 20, num_changes=args.epochs)
+trainer.add_hook(bs.hooks.ModifyStepperAttribute(slower, name="learning rate"))
+trainer.add_hook(bs.hooks.StopAfterEpoch(args.epochs))
+
+trainer.train(network, train_getter, valid_getter=valid_getter)
+
+# ------------------------------------ a picture --------------------------------------
+
+train_log = trainer.logs["rolling_training"]  # from the first epoch on
+valid_log = trainer.logs["validation"]  # one entry more: before training
+
+epochs = range(1, args.epochs + 1)
+figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+for ax, name in zip(axes, ["total_loss", "Accuracy"], strict=True):
+    ax.plot(epochs, train_log[name], label="training, with dropout")
+    ax.plot([0, *epochs], valid_log[name], label="validation")
+    ax.set(title=name, xlabel="epoch")
+    ax.grid(alpha=0.3)
+    ax.legend()
+picture = args.output_dir / "digits_mlp.png"
+figure.savefig(picture, dpi=120)
+
+# ------------------------------------ the result -------------------------------------
+
+# The test data are used this once, by a new network made from the file alone.
+best_network = bs.Network.from_hdf5(str(best_file))
+result = bs.tools.evaluate(best_network, test_getter, scorers)
+
+print(f"training curves: {picture}")
+print(f"best network: {best_file}")
+print(f"test accuracy: {result['Accuracy']:.3f}")
