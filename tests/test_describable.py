@@ -52,6 +52,13 @@ def through_json(obj):
     return create_from_description(json.loads(json.dumps(get_description(obj))))
 
 
+class Logged(Describable):
+    __undescribed__ = {"log"}
+
+    def __init__(self, log=None):
+        self.log = log
+
+
 # -- basic types -------------------------------------------------------------
 
 plain = st.recursive(
@@ -256,6 +263,7 @@ def test_arguments_that_are_not_kept_are_reported_when_describing():
         ({"@type": "Point", "x": 1, "_cache": 2}, r"unexpected.*'_cache'"),
         ({"@type": "Counter", "count": 2}, r"unexpected.*'count'"),
         ({"@type": "NamedCounter", "cache": 2}, r"unexpected.*'cache'"),
+        ({"@type": "Logged", "log": 2}, r"unexpected.*'log'"),
         ({"@type": "Bounded", "limit": -1}, r"^limit has to be positive$"),
         ({"@type": "Bounded", "limit": "a"}, r"can not make a Bounded"),
         ({"@type": "Bounded", "limit": {}}, r"can not make a Bounded"),

@@ -223,7 +223,7 @@ def test_copies_do_not_take_the_handler_along(modifier, duplicate):
     start = values((2, 3))
     expected = run(modifier, handler, start)
     twin = duplicate(modifier)
-    assert all(v is not handler for v in vars(twin).values())
+    assert not any(isinstance(v, NumpyHandler) for v in vars(twin).values())
     np.testing.assert_array_equal(run(twin, handler, start), expected)
 
 
