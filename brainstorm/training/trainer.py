@@ -229,7 +229,8 @@ class Trainer:
         """Check as far as it can be known that the logs that hooks read will exist."""
         names = check_scorers(net, self.train_scorers, "train_scorers")
         rolling = [f"{ROLLING}.{name}" for name in names]
-        known = [*dict.fromkeys([*self.hooks, *self.logs, ROLLING])]
+        logging = [n for n, hook in self.hooks.items() if not hook.repeatable]
+        known = [*dict.fromkeys([*logging, *self.logs, ROLLING])]
         for hook in self.hooks.values():
             for path in hook.watched_logs():
                 root, _, rest = path.partition(".")
