@@ -70,8 +70,8 @@ class BufferView(list):
         )
 
     def __getitem__(self, item: Any) -> Any:
-        self._ensure_complete()
         if not isinstance(item, str):
+            self._ensure_complete()
             return list.__getitem__(self, item)
         node: Any = self
         for name in item.split("."):
@@ -85,7 +85,8 @@ class BufferView(list):
         return node
 
     def __contains__(self, item: object) -> bool:
-        self._ensure_complete()
+        if item not in self._buffer_names:
+            self._ensure_complete()
         return item in self._buffer_names
 
     def __iter__(self) -> Iterator[Any]:

@@ -1,0 +1,104 @@
+import pytest
+
+from brainstorm.layers.base_layer import Layer
+from brainstorm.structure.construction import ConstructionWrapper
+from brainstorm.utils import LayerValidationError, NetworkValidationError
+
+
+def layer(name=None, layer_type="Foo"):
+    return ConstructionWrapper.create(layer_type, name=name)
+
+
+def test_connecting_gives_the_right_hand_side():
+    a, b = layer(), layer()
+    assert (a >> b) is b
+
+
+def test_selecting_makes_a_new_wrapper_of_the_same_layer():
+    a = layer()
+    b = "in" - a - "out"
+    assert b is not a
+    assert b.layer is a.layer
+    assert (b.input_name, b.output_name) == ("in", "out")
+    assert (a.input_name, a.output_name) == ("default", "default")
+
+
+def test_selection_works_inside_a_chain():
+    a, b, c = layer("a"), layer("b"), layer("c")
+    a - "x" >> "y" - b - "z" >> c
+    assert a.layer.outgoing == [("x", b.layer, "y")]
+    assert b.layer.outgoing == [("z", c.layer, "default")]
+
+
+def test_a_lone_layer_keeps_the_plain_name():
+    assert layer().name == "Foo"
+    assert layer("bar").name == "bar"
+
+
+def test_connected_layers_are_numbered_in_order_of_creation():
+    a, b, c = layer(), layer(), layer()
+    c >> a >> b
+    assert [x.name for x in (a, b, c)] == ["Foo_1", "Foo_2", "Foo_3"]
+
+
+def test_unconnected_layers_do_not_count():
+    a, b = layer(), layer()
+    assert (a.name, b.name) == ("Foo", "Foo")
+
+
+def test_taken_names_are_skipped():
+    a, b, c = layer(), layer("Foo_2"), layer()
+    a >> b >> c
+    assert [x.name for x in (a, b, c)] == ["Foo_1", "Foo_2", "Foo_3"]
+
+
+def test_equal_names_given_by_hand_are_numbered_too():
+    a, b = layer("x"), layer("x")
+    a >> b
+    assert (a.name, b.name) == ("x_1", "x_2")
+
+
+def test_connecting_two_graphs_merges_their_names():
+    a, b, c, d = (layer() for _ in range(4))
+    a >> b
+    c >> d
+    assert (c.name, d.name) == ("Foo_1", "Foo_2")
+    d >> a
+    assert [x.name for x in (a, b, c, d)] == ["Foo_1", "Foo_2", "Foo_3", "Foo_4"]
+
+
+@pytest.mark.parametrize("name", ["default", "fallback", "1a", "a-b", "", "a.b", "for"])
+def test_bad_names_are_refused(name):
+    with pytest.raises(LayerValidationError, match="name of a layer"):
+        layer(name)
+
+
+def test_types_are_named_after_their_class():
+    class BarLayerImpl(Layer):
+        pass
+
+    assert ConstructionWrapper.create(BarLayerImpl).layer.layer_type == "Bar"
+
+
+def test_classes_without_the_ending_are_refused():
+    class Bar(Layer):
+        pass
+
+    with pytest.raises(LayerValidationError, match="'LayerImpl', but 'Bar'"):
+        ConstructionWrapper.create(Bar)
+
+
+def test_the_same_connection_twice_is_refused():
+    a, b = layer("a"), layer("b")
+    a >> b
+    with pytest.raises(NetworkValidationError, match="'a' is connected already"):
+        a >> b
+
+
+def test_only_layers_and_names_can_be_wired():
+    with pytest.raises(TypeError):
+        layer() >> "x"
+    with pytest.raises(TypeError):
+        layer() - 3
+    with pytest.raises(TypeError):
+        3 - layer()

@@ -1,0 +1,162 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from brainstorm import layers
+from brainstorm.handlers import NumpyHandler
+from brainstorm.structure.architecture import (
+    generate_architecture,
+    instantiate_layers_from_architecture,
+)
+from brainstorm.structure.buffers import (
+    create_buffer_views_from_layout,
+    get_total_size_slices_and_shapes,
+)
+from brainstorm.structure.layout import _order_sources, create_layout
+from brainstorm.structure.network import Network
+from brainstorm.utils import NetworkValidationError
+
+
+def make_layers(some_layer):
+    return instantiate_layers_from_architecture(generate_architecture(some_layer))
+
+
+def make_views(some_layer, time_size=3, batch_size=2):
+    """Views laid out by hand, as people do who test single layers."""
+    hubs, layout = create_layout(make_layers(some_layer))
+    total, slices, shapes = get_total_size_slices_and_shapes(
+        hubs, time_size, batch_size
+    )
+    memory = np.arange(total, dtype=np.float32)
+    buffers = [
+        memory[s].reshape(shape) for s, shape in zip(slices, shapes, strict=True)
+    ]
+    return memory, create_buffer_views_from_layout(layout, buffers, hubs)
+
+
+def two_consumers():
+    inp = layers.Input({"default": ("T", "B", 4)})
+    a = layers.FullyConnected(3, name="a")
+    inp >> a
+    a >> layers.FullyConnected(2, name="b")
+    a >> layers.FullyConnected(2, name="c")
+    return inp
+
+
+def test_connected_buffers_are_the_same_memory():
+    memory, views = make_views(two_consumers())
+    for path in ("b.inputs.default", "c.inputs.default"):
+        assert np.array_equal(views[path], views["a.outputs.default"])
+        assert np.shares_memory(views[path], views["a.outputs.default"])
+    assert views["a.outputs.default"].base is memory
+    assert not np.shares_memory(views["b.outputs.default"], views["c.outputs.default"])
+
+
+def test_views_come_in_the_promised_order():
+    _, views = make_views(two_consumers())
+    assert views.keys() == ("parameters", "gradients", "Input", "a", "b", "c")
+    assert views.a.keys() == (
+        "inputs",
+        "outputs",
+        "parameters",
+        "internals",
+        "input_deltas",
+        "output_deltas",
+        "gradients",
+    )
+
+
+def test_parameters_lie_in_canonical_order_in_one_flat_array():
+    _, views = make_views(two_consumers())
+    pieces = [p.ravel() for name in "abc" for p in views[name].parameters]
+    assert np.array_equal(np.concatenate(pieces), views.parameters)
+    assert views.parameters.shape == (15 + 8 + 8,)
+    W, bias = views.a.parameters
+    assert (W.shape, bias.shape) == ((3, 4), (3,))
+    assert np.shares_memory(views.a.parameters._full_buffer, W)
+    assert views.a.parameters._full_buffer.shape == (15,)
+
+
+def joined():
+    inp = layers.Input({"default": ("T", "B", 4)})
+    a = layers.FullyConnected(3, name="a")
+    b = layers.FullyConnected((2, 2), name="b")
+    both = layers.NoOp(name="both")
+    inp >> a >> both
+    inp >> b >> both
+    return inp
+
+
+def test_several_outputs_join_along_the_features():
+    _, views = make_views(joined())
+    whole = views["both.inputs.default"]
+    assert whole.shape == (3, 2, 7)
+    a, b = views["a.outputs.default"], views["b.outputs.default"]
+    assert np.array_equal(whole, np.concatenate([a, b.reshape(3, 2, 4)], axis=2))
+    assert np.shares_memory(whole, a)
+    assert np.shares_memory(whole, b)
+
+
+def test_joined_networks_run_and_learn():
+    net = Network.from_layer(joined())
+    net.set_handler(NumpyHandler(np.float64))
+    net.initialize(lambda shape: np.ones(shape))
+    net.provide_external_data({"default": np.arange(24.0).reshape(3, 2, 4)})
+    net.forward_pass()
+    sums = np.arange(24.0).reshape(3, 2, 4).sum(axis=2, keepdims=True) + 1
+    assert np.array_equal(net.get("both.outputs.default"), np.repeat(sums, 7, axis=2))
+
+
+def brute_force(sources, sinks):
+    """Whether any order puts the members of each sink side by side."""
+    for order in itertools.permutations(sources):
+        places = [sorted(order.index(m) for m in sink) for sink in sinks]
+        if all(p[-1] - p[0] == len(p) - 1 for p in places):
+            return True
+    return False
+
+
+def test_orders_are_found_where_there_are_any():
+    rnd = np.random.RandomState(0)
+    found = 0
+    for _ in range(300):
+        sources = list("abcdef")
+        sinks = [
+            list(rnd.choice(sources, rnd.randint(2, 5), replace=False))
+            for _ in range(rnd.randint(1, 5))
+        ]
+        possible = brute_force(sources, sinks)
+        found += possible
+        if possible:
+            order = _order_sources(sources, sinks)
+            assert brute_force([*order], sinks)
+            for sink in sinks:
+                places = sorted(order.index(m) for m in sink)
+                assert places[-1] - places[0] == len(places) - 1
+        else:
+            with pytest.raises(NetworkValidationError, match="no order of outputs"):
+                _order_sources(sources, sinks)
+    assert 50 < found < 250
+
+
+def test_impossible_wiring_names_the_conflict():
+    inp = layers.Input({"default": ("T", "B", 4)})
+    a, b, c, d = (layers.FullyConnected(2, name=n) for n in "abcd")
+    for layer in (a, b, c, d):
+        inp >> layer
+    for i, pair in enumerate([(a, b), (a, c), (a, d)]):
+        end = layers.NoOp(name=f"end{i}")
+        for layer in pair:
+            layer >> end
+    with pytest.raises(NetworkValidationError, match=r"a.outputs.default \+ b.outputs"):
+        create_layout(make_layers(inp))
+
+
+def test_backward_only_hubs_are_marked():
+    hubs, _ = create_layout(make_layers(two_consumers()))
+    for hub in hubs:
+        kinds = {source.split(".")[1] for source in hub.sources}
+        names = {source.split(".")[2] for source in hub.sources}
+        backward = bool(kinds & {"gradients", "output_deltas"}) or names == {"dH"}
+        assert hub.is_backward_only == backward
