@@ -287,9 +287,8 @@ def _write_logs(group: h5py.Group, logs: Mapping[str, Any]) -> None:
                 array = array.astype(h5py.string_dtype())
             group.create_dataset(key, data=array)
         except (TypeError, ValueError) as error:
-            raise ValidationError(
-                f"can not save the log {group.name.strip('/')}/{name}: {error}"
-            ) from error
+            path = f"{group.name}/{name}".strip("/")
+            raise ValidationError(f"can not save the log {path}: {error}") from error
 
 
 def _read_logs(group: h5py.Group) -> dict[str, Any]:

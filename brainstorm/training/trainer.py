@@ -143,7 +143,9 @@ class Trainer:
         Raises:
             IteratorValidationError: The names of the data are not those of the
                 network's inputs.
+            ValidationError: The `train_scorers` do not fit.
         """
+        check_scorers(net, self.train_scorers, "train_scorers")
         for name, iterator in named_data_iters.items():
             check_iterator(net, iterator, name)
         for name, iterator in named_data_iters.items():

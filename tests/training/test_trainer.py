@@ -367,8 +367,9 @@ def test_hooks_that_wait_for_the_first_log(net, batches):
 def test_train_scorers_are_checked(net, batches):
     trainer = make_trainer(StopAfterEpoch(1))
     trainer.train_scorers = [MeanSquaredError(), MeanSquaredError()]
-    with pytest.raises(ValidationError, match="train_scorers: there is more than one"):
-        trainer.train(net, batches)
+    for use in (trainer.train, lambda net, data: trainer.evaluate(net, data=data)):
+        with pytest.raises(ValidationError, match="train_scorers: there is more than"):
+            use(net, batches)
 
 
 class Faulty(Undivided):

@@ -1,0 +1,34 @@
+import numpy as np
+import pytest
+
+from brainstorm import layers
+from brainstorm.data_iterators import Minibatches
+from brainstorm.handlers import NumpyHandler
+from brainstorm.structure.network import Network
+
+
+@pytest.fixture
+def net():
+    """A linear regression 3 -> 2: loss = sum 0.5 (x W' + b - t)^2 / batch size."""
+    inp = layers.Input({"default": ("T", "B", 3), "targets": ("T", "B", 2)})
+    error = layers.SquaredError(name="Output")
+    inp >> layers.FullyConnected(2, activation="linear", name="Fc") >> error
+    inp - "targets" >> "targets" - error
+    error - "loss" >> layers.Loss()
+    net = Network.from_layer(inp)
+    net.set_handler(NumpyHandler(np.float64))
+    rnd = np.random.RandomState(1)
+    net.initialize({"Fc": {"W": rnd.randn(2, 3), "bias": rnd.randn(2)}})
+    return net
+
+
+@pytest.fixture
+def data():
+    rnd = np.random.RandomState(2)
+    return {"default": rnd.randn(1, 10, 3), "targets": rnd.randn(1, 10, 2)}
+
+
+@pytest.fixture
+def batches(data):
+    """Three batches of 4, 4 and 2."""
+    return Minibatches(4, shuffle=False, **data)
