@@ -4,26 +4,42 @@ Each is a function here, for wiring, and a class ``...LayerImpl`` that does the
 work.
 """
 
+from brainstorm.layers.batch_normalization_layer import BatchNorm
+from brainstorm.layers.binomial_cross_entropy_layer import BinomialCrossEntropy
+from brainstorm.layers.deltas_scaling_layer import DeltasScaling
 from brainstorm.layers.dropout_layer import Dropout
 from brainstorm.layers.elementwise_layer import Elementwise
 from brainstorm.layers.fully_connected_layer import FullyConnected
+from brainstorm.layers.highway_layer import Highway
 from brainstorm.layers.input_layer import Input
+from brainstorm.layers.l1_decay_layer import L1Decay
+from brainstorm.layers.l2_decay_layer import L2Decay
 from brainstorm.layers.loss_layer import Loss
 from brainstorm.layers.mask_layer import Mask
+from brainstorm.layers.merge_layer import Merge
 from brainstorm.layers.noop_layer import NoOp
 from brainstorm.layers.sigmoid_ce_layer import SigmoidCE
 from brainstorm.layers.softmax_ce_layer import SoftmaxCE
+from brainstorm.layers.squared_difference_layer import SquaredDifference
 from brainstorm.layers.squared_error_layer import SquaredError
 
 __all__ = [
+    "BatchNorm",
+    "BinomialCrossEntropy",
+    "DeltasScaling",
     "Dropout",
     "Elementwise",
     "FullyConnected",
+    "Highway",
     "Input",
+    "L1Decay",
+    "L2Decay",
     "Loss",
     "Mask",
+    "Merge",
     "NoOp",
     "SigmoidCE",
     "SoftmaxCE",
+    "SquaredDifference",
     "SquaredError",
 ]

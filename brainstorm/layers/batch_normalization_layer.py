@@ -1,0 +1,190 @@
+"""Batch normalization."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from brainstorm.layers.base_layer import Layer, once_per_resize
+from brainstorm.structure.buffer_structure import BufferStructure
+from brainstorm.structure.construction import ConstructionWrapper
+from brainstorm.utils import flatten_all_but_last
+
+__all__ = ["BatchNorm", "BatchNormLayerImpl"]
+
+
+def BatchNorm(
+    decay: float = 0.9, epsilon: float = 1e-5, name: str | None = None
+) -> ConstructionWrapper:
+    """A layer that gives each feature mean `beta` and standard deviation `gamma`.
+
+    Initialize gamma and sigma with 1, beta and mu with 0.
+
+    Args:
+        decay: How much of the running values to keep at each training pass.
+        epsilon: Added to the variance, to keep it off zero.
+        name: Name of the layer.
+    """
+    return ConstructionWrapper.create(
+        BatchNormLayerImpl, name=name, decay=decay, epsilon=epsilon
+    )
+
+
+class BatchNormLayerImpl(Layer):
+    """Computes ``y = gamma * (x - mean) / sqrt(variance + epsilon) + beta``.
+
+    Mean and variance are those of each of the C features in the last dimension,
+    over all others (T and B too). Training passes take them from the batch, and
+    update the running values; other passes take the running values.
+
+    =========== ======== =============== =========================================
+    buffer      name     shape           content
+    =========== ======== =============== =========================================
+    inputs      default  (T, B, ..., C)  x
+    outputs     default  as x            y
+    parameters  gamma    (C,)            factor of the outputs
+    parameters  beta     (C,)            added to the outputs
+    parameters  mu       (C,)            running *negative* mean
+    parameters  sigma    (C,)            running sqrt(variance + epsilon)
+    internals   sigma_b  (C,)            sqrt(variance + epsilon) of this batch
+    internals   centered as x            x - mean
+    internals   x_hat    as x            (x - mean) / sigma_b
+    =========== ======== =============== =========================================
+
+    The variance is the sum of squares divided by their number. Running values
+    change as ``mu = decay * mu - (1 - decay) * mean`` and ``sigma = decay * sigma
+    + (1 - decay) * sigma_b``, and get no gradients.
+
+    A backward pass follows the last forward pass: after one that was not for
+    training, the running values are constants. The internals are those of the last
+    training pass, or of such a backward pass.
+
+    Reference:
+        Ioffe and Szegedy, "Batch Normalization: Accelerating Deep Network Training
+        by Reducing Internal Covariate Shift", ICML (2015).
+
+    Raises:
+        LayerValidationError: `decay` is not in [0, 1], or `epsilon` not positive.
+    """
+
+    expected_kwargs = frozenset({"decay", "epsilon"})
+    computes_no_gradients_for = ("mu", "sigma")
+    honours_fresh = True
+
+    def setup(self, kwargs, in_shapes):
+        self.decay = self.argument(
+            "decay", 0.9, lambda d: 0.0 <= d <= 1.0, "a number in [0, 1]"
+        )
+        self.epsilon = self.argument(
+            "epsilon", 1e-5, lambda e: 0.0 < e < float("inf"), "a positive number"
+        )
+        self.after_training = True
+        shape = self.like(in_shapes["default"])
+        features = BufferStructure(shape.shape[-1])
+        parameters = dict.fromkeys(("gamma", "beta", "mu", "sigma"), features)
+        internals = {"sigma_b": features, "centered": shape, "x_hat": shape}
+        return {"default": shape}, parameters, internals
+
+    @once_per_resize
+    def matrices(self, buffers):
+        """x, y, centered and x_hat with a row for each occurrence of a feature."""
+        x, y = buffers.inputs.default, buffers.outputs.default
+        _, centered, x_hat = buffers.internals
+        return (
+            _Rows(self.handler, x),
+            _Rows(self.handler, y),
+            flatten_all_but_last(centered),
+            flatten_all_but_last(x_hat),
+        )
+
+    @once_per_resize
+    def delta_matrices(self, buffers):
+        """The deltas of y and of x, likewise."""
+        dx, dy = buffers.input_deltas.default, buffers.output_deltas.default
+        return _Rows(self.handler, dy), _Rows(self.handler, dx)
+
+    def forward_pass(self, buffers, training_pass=True):
+        x, y, centered, x_hat = self.matrices(buffers)
+        parameters = buffers.parameters
+        x.load()
+        if training_pass:
+            self.handler.batch_norm_forward(
+                x.matrix,
+                *parameters,
+                buffers.internals.sigma_b,
+                centered,
+                x_hat,
+                y.matrix,
+                self.decay,
+                self.epsilon,
+            )
+        else:
+            self.handler.batch_norm_inference(x.matrix, *parameters, y.matrix)
+        y.store()
+        self.after_training = training_pass
+
+    def backward_pass(self, buffers):
+        _, _, centered, x_hat = self.matrices(buffers)
+        dy, dx = self.delta_matrices(buffers)
+        fresh_dx = "default" in self.fresh
+        dy.load()
+        if not fresh_dx:
+            dx.load()
+        if not self.after_training:
+            self.normalize_with_running_values(buffers)
+        self.handler.batch_norm_backward(
+            buffers.parameters.gamma,
+            buffers.internals.sigma_b,
+            centered,
+            x_hat,
+            dy.matrix,
+            dx.matrix if self.after_training else None,
+            buffers.gradients.gamma,
+            buffers.gradients.beta,
+            fresh_dx=fresh_dx,
+            fresh_gradients="gradients" in self.fresh,
+        )
+        if not self.after_training:
+            self.scale_deltas(buffers.parameters, dy.matrix, dx.matrix, fresh_dx)
+        dx.store()
+
+    def normalize_with_running_values(self, buffers):
+        """Fill the internals, which evaluation passes leave alone to be fast."""
+        h = self.handler
+        x, _, centered, x_hat = self.matrices(buffers)
+        _, _, mu, sigma = (p.reshape((1, p.shape[0])) for p in buffers.parameters)
+        h.copy_to(buffers.parameters.sigma, buffers.internals.sigma_b)
+        h.add_mv(x.matrix, mu, centered)
+        h.divide_mv(centered, sigma, x_hat)
+
+    def scale_deltas(self, parameters, dy, dx, fresh_dx):
+        """``dx (+)= dy gamma / sigma``: the backward pass with constant mu, sigma."""
+        h = self.handler
+        gamma, _, _, sigma = (p.reshape((1, p.shape[0])) for p in parameters)
+        factor = h.scratch(gamma.shape, 2)
+        h.divide_tt(gamma, sigma, factor)
+        (h.mult_mv if fresh_dx else h.mult_add_mv)(dy, factor, dx)
+
+
+class _Rows:
+    """An array (..., C) as a matrix (M, C).
+
+    Where an output with several feature dimensions is joined with others, their
+    features lie in between and no view is such a matrix. Then it is a copy, and
+    `load` and `store` move the values.
+    """
+
+    def __init__(self, handler: Any, array: Any):
+        self.handler = handler
+        self.array = array
+        self.matrix = flatten_all_but_last(array)
+        self.is_copy = handler.overlap(self.matrix, array) == "none"
+
+    def load(self) -> None:
+        """Let the matrix have the values of the array."""
+        if self.is_copy:
+            self.handler.copy_to(self.array, self.matrix.reshape(self.array.shape))
+
+    def store(self) -> None:
+        """Let the array have the values of the matrix."""
+        if self.is_copy:
+            self.handler.copy_to(self.matrix.reshape(self.array.shape), self.array)

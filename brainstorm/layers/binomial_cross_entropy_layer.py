@@ -1,0 +1,112 @@
+"""Cross-entropy of independent probabilities."""
+
+from __future__ import annotations
+
+from brainstorm.layers.base_layer import Layer, once_per_resize
+from brainstorm.structure.buffer_structure import BufferStructure, StructureTemplate
+from brainstorm.structure.construction import ConstructionWrapper
+from brainstorm.utils import flatten_time_and_features
+
+__all__ = ["BinomialCrossEntropy", "BinomialCrossEntropyLayerImpl"]
+
+
+def BinomialCrossEntropy(name: str | None = None) -> ConstructionWrapper:
+    """A layer for the cross-entropy of probabilities with targets.
+
+    Its input has to lie between 0 and 1. Where it comes from a sigmoid, prefer
+    `SigmoidCE`, which computes both at once and stays exact near 0 and 1.
+    """
+    return ConstructionWrapper.create(BinomialCrossEntropyLayerImpl, name=name)
+
+
+class BinomialCrossEntropyLayerImpl(Layer):
+    """Computes ``y = sum(-t log(p) - (1 - t) log(1 - p))`` over the features.
+
+    ========= ======== ==================== ===================================
+    buffer    name     shape                content
+    ========= ======== ==================== ===================================
+    inputs    default  (T, B, ...)          p, between 0 and 1
+    inputs    targets  as p                 t, between 0 and 1
+    outputs   default  (T, B, 1)            y
+    internals cee      as p                 the cross-entropy of each element
+    internals ceed     as p, backward       its derivative by p
+    ========= ======== ==================== ===================================
+
+    No deltas flow to ``targets``. The logarithms' arguments are clipped to
+    [1e-6, 1], and so are the denominators of the derivative
+    ``(1 - t) / (1 - p) - t / p``.
+
+    Raises:
+        LayerValidationError: The shapes of the inputs differ.
+    """
+
+    expected_inputs = {
+        "default": StructureTemplate("T", "B", "..."),
+        "targets": StructureTemplate("T", "B", "..."),
+    }
+    computes_no_input_deltas_for = ("targets",)
+    honours_fresh = True
+
+    def setup(self, kwargs, in_shapes):
+        shape = self.same_shape("default", "targets")
+        internals = {
+            "cee": shape,
+            "ceed": BufferStructure(*shape.shape, is_backward_only=True),
+        }
+        return {"default": BufferStructure("T", "B", 1)}, {}, internals
+
+    @once_per_resize
+    def matrices(self, buffers):
+        """The arrays cee and y with one row for every step of every sequence."""
+        arrays = buffers.internals.cee, buffers.outputs.default
+        return tuple(map(flatten_time_and_features, arrays))
+
+    @once_per_resize
+    def delta_matrices(self, buffers):
+        """The array ceed and the deltas of y and of p, likewise."""
+        arrays = (
+            buffers.internals.ceed,
+            buffers.output_deltas.default,
+            buffers.input_deltas.default,
+        )
+        return tuple(map(flatten_time_and_features, arrays))
+
+    def forward_pass(self, buffers, training_pass=True):
+        h = self.handler
+        p, t = buffers.inputs
+        cee = buffers.internals.cee
+        other = self.clipped_complement(p)
+        h.clip_t(p, 1e-6, 1.0, cee)
+        h.log_t(cee, cee)
+        h.log_t(other, other)
+        # t log(p) + (1 - t) log(1 - p) = t (log(p) - log(1 - p)) + log(1 - p)
+        h.subtract_tt(cee, other, cee)
+        h.mult_tt(t, cee, cee)
+        h.add_tt(cee, other, cee)
+        h.mult_st(-1.0, cee, cee)
+        cee, y = self.matrices(buffers)
+        h.sum_t(cee, 1, y)
+
+    def backward_pass(self, buffers):
+        h = self.handler
+        p, t = buffers.inputs
+        ceed = buffers.internals.ceed
+        h.clip_t(p, 1e-6, 1.0, ceed)
+        h.divide_tt(t, ceed, ceed)
+        other = self.clipped_complement(p)
+        quotient = h.scratch(p.shape, 3)
+        h.mult_st(-1.0, t, quotient)
+        h.add_st(1.0, quotient, quotient)
+        h.divide_tt(quotient, other, quotient)
+        h.subtract_tt(quotient, ceed, ceed)
+        ceed, dy, dp = self.delta_matrices(buffers)
+        (h.mult_mv if "default" in self.fresh else h.mult_add_mv)(ceed, dy, dp)
+
+    def clipped_complement(self, p):
+        """1 - p within [1e-6, 1], in a temporary array."""
+        h = self.handler
+        complement = h.scratch(p.shape, 2)
+        h.mult_st(-1.0, p, complement)
+        h.add_st(1.0, complement, complement)
+        h.clip_t(complement, 1e-6, 1.0, complement)
+        return complement

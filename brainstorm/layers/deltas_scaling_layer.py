@@ -1,0 +1,58 @@
+"""Scaling of the deltas on their way back."""
+
+from __future__ import annotations
+
+from brainstorm.layers.base_layer import Layer
+from brainstorm.structure.construction import ConstructionWrapper
+
+__all__ = ["DeltasScaling", "DeltasScalingLayerImpl"]
+
+
+def DeltasScaling(factor: float, name: str | None = None) -> ConstructionWrapper:
+    """A layer that passes its input on, but multiplies the deltas by a factor.
+
+    With a negative factor the layers below learn the opposite of those above.
+
+    Args:
+        factor: Factor of the deltas.
+        name: Name of the layer.
+    """
+    return ConstructionWrapper.create(DeltasScalingLayerImpl, name=name, factor=factor)
+
+
+class DeltasScalingLayerImpl(Layer):
+    """Computes ``y = x``; its deltas are ``dx = factor * dy``.
+
+    ======== ======== ============ ========
+    buffer   name     shape        content
+    ======== ======== ============ ========
+    inputs   default  (T, B, ...)  x
+    outputs  default  as x         y
+    ======== ======== ============ ========
+
+    Reference:
+        Ganin and Lempitsky, "Unsupervised Domain Adaptation by Backpropagation",
+        ICML (2015), use it with a negative factor.
+
+    Raises:
+        LayerValidationError: `factor` is not a number.
+    """
+
+    expected_kwargs = frozenset({"factor"})
+    honours_fresh = True
+
+    def setup(self, kwargs, in_shapes):
+        self.factor = self.argument(
+            "factor", None, lambda f: abs(f) < float("inf"), "a finite number"
+        )
+        return {"default": self.like(in_shapes["default"])}, {}, {}
+
+    def forward_pass(self, buffers, training_pass=True):
+        self.handler.copy_to(buffers.inputs.default, buffers.outputs.default)
+
+    def backward_pass(self, buffers):
+        dx, dy = buffers.input_deltas.default, buffers.output_deltas.default
+        if "default" in self.fresh:
+            self.handler.mult_st(self.factor, dy, dx)
+        else:
+            self.handler.mult_add_st(self.factor, dy, dx)

@@ -1,0 +1,74 @@
+"""Highway: a gate that mixes a transformation with what went into it."""
+
+from __future__ import annotations
+
+from brainstorm.layers.base_layer import Layer
+from brainstorm.structure.buffer_structure import StructureTemplate
+from brainstorm.structure.construction import ConstructionWrapper
+
+__all__ = ["Highway", "HighwayLayerImpl"]
+
+
+def Highway(name: str | None = None) -> ConstructionWrapper:
+    """A layer that carries x on where its gate T is closed, and H where it is open.
+
+    H and T usually are layers on top of x, T with the activation ``'sigmoid'``.
+    """
+    return ConstructionWrapper.create(HighwayLayerImpl, name=name)
+
+
+class HighwayLayerImpl(Layer):
+    """Computes ``y = T * H + (1 - T) * x``, elementwise.
+
+    ======== ======== ============ =================================
+    buffer   name     shape        content
+    ======== ======== ============ =================================
+    inputs   H        (T, B, ...)  the transformation of x
+    inputs   T        as H         the gate, usually from 0 to 1
+    inputs   x        as H         x
+    outputs  default  as H         y
+    ======== ======== ============ =================================
+
+    Reference:
+        Srivastava, Greff and Schmidhuber, "Training Very Deep Networks",
+        NIPS (2015).
+
+    Raises:
+        LayerValidationError: The shapes of the inputs differ.
+    """
+
+    expected_inputs = {
+        "H": StructureTemplate("T", "B", "..."),
+        "T": StructureTemplate("T", "B", "..."),
+        "x": StructureTemplate("T", "B", "..."),
+    }
+    honours_fresh = True
+
+    def setup(self, kwargs, in_shapes):
+        return {"default": self.same_shape("H", "T", "x")}, {}, {}
+
+    def forward_pass(self, buffers, training_pass=True):
+        h = self.handler
+        H, T, x = buffers.inputs
+        y = buffers.outputs.default
+        h.subtract_tt(H, x, y)
+        h.mult_tt(T, y, y)
+        h.add_tt(x, y, y)
+
+    def backward_pass(self, buffers):
+        h = self.handler
+        H, T, x = buffers.inputs
+        dH, dT, dx = buffers.input_deltas
+        dy = buffers.output_deltas.default
+        factor = h.scratch(dy.shape, 2)
+        self.multiply("H")(dy, T, dH)
+        h.subtract_tt(H, x, factor)
+        self.multiply("T")(dy, factor, dT)
+        h.mult_st(-1.0, T, factor)
+        h.add_st(1.0, factor, factor)
+        self.multiply("x")(dy, factor, dx)
+
+    def multiply(self, input_name):
+        """The operation that puts a product into the deltas of an input."""
+        fresh = input_name in self.fresh
+        return self.handler.mult_tt if fresh else self.handler.mult_add_tt

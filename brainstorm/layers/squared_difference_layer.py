@@ -1,0 +1,62 @@
+"""Squared difference of two inputs."""
+
+from __future__ import annotations
+
+from brainstorm.layers.base_layer import Layer
+from brainstorm.structure.buffer_structure import StructureTemplate
+from brainstorm.structure.construction import ConstructionWrapper
+
+__all__ = ["SquaredDifference", "SquaredDifferenceLayerImpl"]
+
+
+def SquaredDifference(name: str | None = None) -> ConstructionWrapper:
+    """A layer for the squared difference of two inputs, both of which get deltas.
+
+    For targets, which need none, see `SquaredError`.
+    """
+    return ConstructionWrapper.create(SquaredDifferenceLayerImpl, name=name)
+
+
+class SquaredDifferenceLayerImpl(Layer):
+    """Computes ``y = (a - b)^2``, elementwise.
+
+    ========= ======== ============ ========
+    buffer    name     shape        content
+    ========= ======== ============ ========
+    inputs    inputs_1 (T, B, ...)  a
+    inputs    inputs_2 as a         b
+    outputs   default  as a         y
+    internals diff     as a         a - b
+    ========= ======== ============ ========
+
+    Raises:
+        LayerValidationError: The shapes of the inputs differ.
+    """
+
+    expected_inputs = {
+        "inputs_1": StructureTemplate("T", "B", "..."),
+        "inputs_2": StructureTemplate("T", "B", "..."),
+    }
+    honours_fresh = True
+
+    def setup(self, kwargs, in_shapes):
+        shape = self.same_shape("inputs_1", "inputs_2")
+        return {"default": shape}, {}, {"diff": shape}
+
+    def forward_pass(self, buffers, training_pass=True):
+        a, b = buffers.inputs
+        diff = buffers.internals.diff
+        self.handler.subtract_tt(a, b, diff)
+        self.handler.mult_tt(diff, diff, buffers.outputs.default)
+
+    def backward_pass(self, buffers):
+        h = self.handler
+        da, db = buffers.input_deltas
+        dy = buffers.output_deltas.default
+        product = h.scratch(dy.shape, 2)
+        h.mult_tt(buffers.internals.diff, dy, product)
+        for input_name, factor, dx in (("inputs_1", 2.0, da), ("inputs_2", -2.0, db)):
+            if input_name in self.fresh:
+                h.mult_st(factor, product, dx)
+            else:
+                h.mult_add_st(factor, product, dx)
