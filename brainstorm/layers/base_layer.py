@@ -48,7 +48,8 @@ class Layer:
     Passes *add* to input deltas and to gradients. A layer that sets
     `honours_fresh` promises to overwrite instead where ``self.fresh`` says so
     (the names of inputs, and ``'gradients'``): that memory then holds garbage.
-    It saves clearing and adding, where a network finds that it is possible.
+    It saves clearing and adding, where a network finds that it is possible. Deltas
+    of the inputs in ``self.unwanted`` are not needed; a layer may leave them out.
 
     Args:
         name: Name of the layer.
@@ -91,6 +92,7 @@ class Layer:
         self.kwargs = kwargs
         self.handler: Handler = None  # type: ignore[assignment]
         self.fresh: frozenset[str] = frozenset()
+        self.unwanted: frozenset[str] = frozenset()
         self._check_kwargs()
         self._check_in_shapes()
         self.in_shapes = {n: self.in_shapes[n] for n in self.expected_inputs}

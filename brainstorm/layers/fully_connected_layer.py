@@ -113,7 +113,7 @@ class FullyConnectedLayerImpl(Layer):
             y,
             dy,
             dH,
-            dx,
+            None if "default" in self.unwanted else dx,
             dW,
             dbias,
             self.activation,

@@ -1,20 +1,23 @@
-"""What has to be zero before a backward pass, and what is overwritten anyway.
+"""How to get backward passes with the least work.
 
 Layers add to their input deltas and gradients, so these have to start at zero.
 But where the first layer that writes to some memory covers all of it, it can
 overwrite instead: clearing and adding are saved. For layers that honour this
-(`Layer.honours_fresh`) the plan below finds those places.
+(`Layer.honours_fresh`) `plan_clearing` finds those places.
+
+No gradient depends on deltas that only reach the Input layer. `find_unneeded`
+finds these, so that training can do without them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.layout import Hub
 
-__all__ = ["ClearingPlan", "plan_clearing"]
+__all__ = ["ClearingPlan", "Unneeded", "find_unneeded", "plan_clearing"]
 
 
 class ClearingPlan(NamedTuple):
@@ -30,10 +33,19 @@ class ClearingPlan(NamedTuple):
     hubs: list[int]
     contexts: list[int]
 
-    def buffers(self, all_hubs: Sequence[Hub], hub_buffers: Sequence[Any]) -> list[Any]:
-        """The memory to clear."""
-        contexts = [hub_buffers[i][-all_hubs[i].context_size :] for i in self.contexts]
-        return [hub_buffers[i] for i in self.hubs] + contexts
+    def buffers(
+        self,
+        all_hubs: Sequence[Hub],
+        hub_buffers: Sequence[Any],
+        excluded: Collection[int],
+    ) -> list[Any]:
+        """The memory to clear, without that of excluded hubs."""
+        contexts = [
+            hub_buffers[i][-all_hubs[i].context_size :]
+            for i in self.contexts
+            if i not in excluded
+        ]
+        return [hub_buffers[i] for i in self.hubs if i not in excluded] + contexts
 
 
 def plan_clearing(layers: Mapping[str, Layer], hubs: Sequence[Hub]) -> ClearingPlan:
@@ -95,3 +107,39 @@ def _takes_deltas(source: str, layers: Mapping[str, Layer]) -> bool:
     name, _, output_name = source.split(".")
     layer = layers[name]
     return output_name not in layer.takes_no_output_deltas_from
+
+
+class Unneeded(NamedTuple):
+    """What the gradients do not depend on.
+
+    Attributes:
+        layers: Names of layers whose whole backward pass is not needed.
+        inputs: For each layer the inputs whose deltas are not needed.
+        hubs: Indices of the hubs that hold only such deltas.
+    """
+
+    layers: frozenset[str]
+    inputs: dict[str, frozenset[str]]
+    hubs: frozenset[int]
+
+
+def find_unneeded(layers: Mapping[str, Layer], hubs: Sequence[Hub]) -> Unneeded:
+    """Find the deltas that only lead to layers without parameters."""
+    needed: set[str] = set()
+    inputs: dict[str, frozenset[str]] = {}
+    for name, layer in layers.items():
+        wanted = {c.input_name for c in layer.incoming if c.start_layer in needed}
+        inputs[name] = frozenset(layer.in_shapes) - wanted
+        if wanted or set(layer.parameter_shapes) - set(layer.computes_no_gradients_for):
+            needed.add(name)
+    return Unneeded(
+        frozenset(layers) - needed,
+        inputs,
+        frozenset(
+            i
+            for i, hub in enumerate(hubs)
+            if hub.sources
+            and hub.sources[0].split(".")[1] == "output_deltas"
+            and not any(source.split(".")[0] in needed for source in hub.sources)
+        ),
+    )

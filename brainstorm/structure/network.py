@@ -26,7 +26,7 @@ from brainstorm.structure.architecture import (
 )
 from brainstorm.structure.buffer_views import BufferView
 from brainstorm.structure.buffers import BufferManager
-from brainstorm.structure.clearing import plan_clearing
+from brainstorm.structure.clearing import find_unneeded, plan_clearing
 from brainstorm.structure.construction import ConstructionWrapper
 from brainstorm.structure.network_files import load_network, save_network
 from brainstorm.structure.view_references import merge_references, resolve_references
@@ -75,10 +75,14 @@ class Network(Describable):
             name for name, la in layers.items() if isinstance(la, LossLayerImpl)
         ]
         self._clearing = plan_clearing(layers, buffer_manager.hubs)
+        self._unneeded = find_unneeded(layers, buffer_manager.hubs)
+        self._wants_all_deltas = False
+        self._lacks_deltas = False
         for name, layer in layers.items():
             layer.fresh = self._clearing.fresh[name]
         self._input_shapes: dict[str, tuple[int, ...]] = {}
         self._run_order: list[tuple[Layer, BufferView]] = []
+        self._backward_order: list[tuple[Layer, BufferView]] = []
         self._to_clear: list[Any] | None = None
         self.set_handler(handler)
 
@@ -191,6 +195,8 @@ class Network(Describable):
         Raises:
             KeyError: There is no such buffer; lists the choices.
         """
+        if "_deltas." in buffer_path:
+            self._ask_for_deltas(buffer_path)
         buffer = self.buffer[buffer_path]
         if isinstance(buffer, BufferView):
             raise KeyError(
@@ -424,6 +430,7 @@ class Network(Describable):
         self._run_order = [
             (layer, views.__dict__[name]) for name, layer in self.layers.items()
         ]
+        self._set_backward_order()
 
     def forward_pass(
         self, training_pass: bool = False, context: dict[str, Any] | None = None
@@ -443,22 +450,72 @@ class Network(Describable):
         for layer, buffers in self._run_order:
             layer.forward_pass(buffers, training_pass)
 
-    def backward_pass(self) -> None:
+    def backward_pass(self, all_deltas: bool = True) -> None:
         """Compute all deltas and gradients, after a forward pass.
 
         Gradient modifiers are applied at the end.
+
+        Args:
+            all_deltas: With False, deltas on which no gradient depends, such as
+                those that reach the Input layer, may be left out. They are NaN
+                then. Steppers do this, as long as nobody has asked `get` for
+                deltas.
         """
+        self._set_lacking(not (all_deltas or self._wants_all_deltas))
         if self._to_clear is None:
-            self._buffer_manager.ensure_backward()
-            self._to_clear = self._clearing.buffers(
-                self._buffer_manager.hubs, self._buffer_manager.hub_buffers
-            )
+            self._to_clear = self._find_what_to_clear()
         for buffer in self._to_clear:
             self.handler.fill(buffer, 0.0)
-        for layer, buffers in reversed(self._run_order):
+        for layer, buffers in self._backward_order:
             layer.backward_pass(buffers)
         if self.gradient_modifiers:
             self.apply_gradient_modifiers()
+
+    def _set_lacking(self, lacks_deltas: bool) -> None:
+        """Begin or end leaving out deltas that are not needed."""
+        if lacks_deltas == self._lacks_deltas:
+            return
+        self._lacks_deltas = lacks_deltas
+        self._to_clear = None
+        for name, layer in self.layers.items():
+            layer.unwanted = (
+                self._unneeded.inputs[name] if lacks_deltas else frozenset()
+            )
+        self._set_backward_order()
+
+    def _set_backward_order(self) -> None:
+        skipped = self._unneeded.layers if self._lacks_deltas else ()
+        self._backward_order = [
+            (layer, buffers)
+            for layer, buffers in reversed(self._run_order)
+            if layer.name not in skipped
+        ]
+
+    def _find_what_to_clear(self) -> list[Any]:
+        manager = self._buffer_manager
+        manager.ensure_backward()
+        unneeded = self._unneeded.hubs if self._lacks_deltas else ()
+        for i in unneeded:
+            self.handler.fill(manager.hub_buffers[i], float("nan"))
+        return self._clearing.buffers(manager.hubs, manager.hub_buffers, unneeded)
+
+    def _ask_for_deltas(self, buffer_path: str) -> None:
+        """Have all deltas computed from now on.
+
+        Raises:
+            KeyError: The last backward pass has left these out.
+        """
+        self._wants_all_deltas = True
+        name, category, *rest = buffer_path.split(".")
+        if self._lacks_deltas and (
+            (category == "input_deltas" and rest[0] in self._unneeded.inputs[name])
+            or (category == "output_deltas" and name in self._unneeded.layers)
+        ):
+            raise KeyError(
+                f"{buffer_path!r} was not computed, because no gradient depends on it"
+                " and nobody had asked for deltas by then. From now on training"
+                " computes it; so does backward_pass()"
+            )
 
     def get_context(self) -> dict[str, np.ndarray]:
         """The state after the last step, to be given to `forward_pass`."""

@@ -48,7 +48,7 @@ def save_network(net: Network, filename: str | os.PathLike, comment: str = "") -
         f.attrs["format"] = np.bytes_(FORMAT)
         if comment:
             f.attrs["comment"] = np.bytes_(comment.encode())
-        f["description"] = np.frombuffer(description, dtype="uint8")
+        f["description"] = np.bytes_(description)
         f.create_dataset("parameters", data=parameters, compression="gzip")
 
 
@@ -66,34 +66,35 @@ def load_network(cls: type[Network], filename: str | os.PathLike) -> Network:
             raise FileFormatError(
                 f"{str(filename)!r} does not describe a network: {error}"
             ) from error
-        parameters = _read(f, "parameters", net.buffer.parameters.shape[0])
+        parameters = _read_parameters(f, net.buffer.parameters.shape[0])
     net.handler.set_from_numpy(net.buffer.parameters, parameters)
     return net
 
 
 def _read_description(f: h5py.File) -> bytes:
-    """The JSON text, stored as bytes or, by hand, as a string."""
+    """Read the JSON text, having looked at its size."""
     dataset = _dataset(f, "description")
-    if dataset.shape == ():
-        text = dataset[()]
-        return text if isinstance(text, bytes) else str(text).encode()
-    return _read(f, "description", None).astype("uint8").tobytes()
+    if dataset.size != 1 or h5py.check_string_dtype(dataset.dtype) is None:
+        raise FileFormatError(
+            f"expected one text as 'description', got {dataset.dtype} of the shape"
+            f" {dataset.shape}"
+        )
+    if dataset.dtype.itemsize > LARGEST_DESCRIPTION:
+        raise FileFormatError(f"'description' has {dataset.dtype.itemsize} bytes")
+    return dataset[()].item() if dataset.shape else bytes(dataset[()])
 
 
-def _read(f: h5py.File, name: str, size: int | None) -> np.ndarray:
-    """Read a one-dimensional dataset, having looked at its size."""
-    dataset = _dataset(f, name)
+def _read_parameters(f: h5py.File, size: int) -> np.ndarray:
+    dataset = _dataset(f, "parameters")
     if dataset.ndim != 1 or dataset.dtype.kind not in "fiu":
         raise FileFormatError(
-            f"expected a vector of numbers as {name!r}, got {dataset.dtype} of the"
+            f"expected a vector of numbers as 'parameters', got {dataset.dtype} of the"
             f" shape {dataset.shape}"
         )
-    if size is not None and dataset.shape != (size,):
+    if dataset.shape != (size,):
         raise FileFormatError(
-            f"expected {size} values as {name!r}, got {dataset.shape[0]}"
+            f"expected {size} values as 'parameters', got {dataset.shape[0]}"
         )
-    if size is None and dataset.shape[0] > LARGEST_DESCRIPTION:
-        raise FileFormatError(f"{name!r} is too long: {dataset.shape[0]} bytes")
     return dataset[:]
 
 
@@ -112,4 +113,9 @@ def _create_network(cls: type[Network], description: Any) -> Network:
             f"expected the keys {listing(sorted(KEYS))}, got"
             f" {listing(sorted(description))}"
         )
+    for key in KEYS - {"@type", "output_name"}:
+        if not isinstance(description.get(key, {}), Mapping):
+            raise FileFormatError(f"expected a dict as {key!r}")
+    if not isinstance(description.get("output_name"), str | None):
+        raise FileFormatError("expected a text or null as 'output_name'")
     return create_from_description(dict(description))
