@@ -70,8 +70,8 @@ class Handler(PrimitiveOperations, CoarseOperations, Describable):
 
     def __init__(self, seed: int | None = None):
         self.seed = seed
-        self._rnd: RandomState | None = None
-        self._rnd_origin = 0
+        self._rnd = None if seed is None else RandomState(seed)
+        self._rnd_origin: int | None = None
         names = ("rel", "tanh", "sigmoid", "el")
         self.act_func = _Activations(linear=self._linear)
         self.act_func_deriv = _Activations(linear=self._linear_deriv)
@@ -104,19 +104,10 @@ class Handler(PrimitiveOperations, CoarseOperations, Describable):
     @property
     def rnd(self) -> RandomState:
         """The random state from which all random operations derive."""
-        if self._rnd is None or (
-            self.seed is None and self._rnd_origin != global_rnd.generation
-        ):
-            self._reseed()
-        return self._rnd
-
-    def _reseed(self) -> None:
-        """Make `rnd`, and whatever derives from it, anew."""
-        if self.seed is None:
+        if self.seed is None and self._rnd_origin != global_rnd.generation:
             self._rnd = global_rnd.create_random_state()
             self._rnd_origin = global_rnd.generation
-        else:
-            self._rnd = RandomState(self.seed)
+        return self._rnd
 
     def get_random_state(self) -> dict[str, Any]:
         """The state of all random operations, as a JSON-serializable dict."""
@@ -134,7 +125,7 @@ class Handler(PrimitiveOperations, CoarseOperations, Describable):
         before = self.get_random_state()
         try:
             self._apply_random_state(state)
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
+        except (LookupError, TypeError, ValueError, OverflowError) as error:
             self._apply_random_state(before)
             raise HandlerError(
                 f"not a random state of a {type(self).__name__}: {error!r}"

@@ -159,15 +159,13 @@ class _Check:
         ):
             self._type(name, self.arguments[name])
             self._shape(name, shape, sizes)
-        for name, value in self.arguments.items():
-            if isinstance(value, float) and math.isnan(value):
-                self._fail(expected(name, "a number", "nan"))
         if op.check is not None:
             problem = op.check(self.handler, self.arguments)
             if problem:
                 self._fail(problem)
         self._aliasing(op, list(reads), list(outputs))
         if op.finite:
+            self._numbers()
             self._finite([*reads, *(n for n in outputs if self._is_read(op, n))])
 
     def after(self, op: Operation) -> None:
@@ -219,6 +217,11 @@ class _Check:
                         f"argument {output!r} must not overlap {other!r}"
                         + (" in part" if other in op.alias else "")
                     )
+
+    def _numbers(self) -> None:
+        for name, value in self.arguments.items():
+            if isinstance(value, (float, np.floating)) and math.isnan(value):
+                self._fail(expected(name, "a number", "nan"))
 
     def _finite(self, names: Any, what: str = "finite numbers") -> None:
         for name in names:

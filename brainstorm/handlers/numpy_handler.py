@@ -48,8 +48,9 @@ class _Workspace(threading.local):
 class NumpyHandler(Handler):
     """Computes on the CPU with NumPy, in any floating point type.
 
-    Temporaries live in memory that each thread keeps and reuses, so operations
-    allocate nothing once they have run with arrays of some size.
+    Temporaries live in memory that each thread keeps and reuses, so operations on
+    contiguous arrays allocate nothing once they have run with arrays of that size.
+    For strided ones NumPy itself buffers up to 8192 elements of each operand.
 
     Random masks and normal values come from a fast generator (SFC64) that is
     seeded from `rnd` when `rnd` is made, and again when `rnd` is set to a seed.
@@ -69,8 +70,8 @@ class NumpyHandler(Handler):
         self.dtype = _float_type(dtype)
         self.EMPTY = np.zeros(0, self.dtype)
         # As arrays, constants cost half as much as Python's numbers.
-        self._zero, self._half, self._one, self._tiny = (
-            np.array(value, self.dtype) for value in (0.0, 0.5, 1.0, 1e-6)
+        self._zero, self._half, self._one, self._minus_one, self._tiny = (
+            np.array(value, self.dtype) for value in (0.0, 0.5, 1.0, -1.0, 1e-6)
         )
         self._ones = np.ones(1, self.dtype)
         self._range = np.arange(1)
@@ -111,6 +112,8 @@ class NumpyHandler(Handler):
     def _apply_random_state(self, state: dict[str, Any]) -> None:
         generator = dict(state["generator"])
         words = np.array(generator["state"]["state"], np.uint64)
+        if words.shape != (4,):
+            raise ValueError(f"expected 4 words, got {words.shape}")
         self._draws().bit_generator.state = {**generator, "state": {"state": words}}
         super()._apply_random_state(state)
 
@@ -257,32 +260,46 @@ class NumpyHandler(Handler):
     # -- elementwise, matrix and vector --------------------------------------
 
     def add_mv(self, m, v, out):
-        np.add(m, v, out)
+        self._with_vector(np.add, m, v, out)
 
     def divide_mv(self, m, v, out):
-        np.divide(m, v, out)
+        self._with_vector(np.divide, m, v, out)
 
     def mult_mv(self, m, v, out):
-        np.multiply(m, v, out)
+        self._with_vector(np.multiply, m, v, out)
 
     def mult_add_mv(self, m, v, out):
-        # A single row goes with each piece of the matrix; anything else is cut.
-        for m, out, *rest in _row_pieces(m, out, *([v] if len(v) == len(m) else [])):
+        for m, v, out in _vector_pieces(m, v, out):
             product = self.scratch(m.shape)
-            np.multiply(m, rest[0] if rest else v, product)
+            self._with_vector(np.multiply, m, v, product)
             np.add(out, product, out)
 
     def subtract_mv(self, m, v, out):
-        np.subtract(m, v, out)
+        self._with_vector(np.subtract, m, v, out)
+
+    def _with_vector(self, ufunc: np.ufunc, m, v, out) -> None:
+        """Call a function with a vector that is repeated to the size of a matrix.
+
+        Where operands have different strides NumPy allocates buffers, which takes
+        longer than repeating a row; so the vector is repeated beforehand.
+        """
+        if v.shape == m.shape:
+            ufunc(m, v, out)
+            return
+        for m, v, out in _vector_pieces(m, v, out):
+            wide = self.scratch(m.shape, 1)
+            np.copyto(wide, v)
+            ufunc(m, wide, out)
 
     # -- products, sums and rearrangements -----------------------------------
 
     def dot_mm(self, a, b, out, transa=False, transb=False):
-        _dot(a.T if transa else a, b.T if transb else b, out)
+        # Unlike np.dot, this copies no strided views.
+        np.matmul(a.T if transa else a, b.T if transb else b, out)
 
     def dot_add_mm(self, a, b, out, transa=False, transb=False):
         product = self.scratch(out.shape)
-        np.dot(a.T if transa else a, b.T if transb else b, product)
+        np.matmul(a.T if transa else a, b.T if transb else b, product)
         np.add(out, product, out)
 
     def sum_t(self, a, axis, out):
@@ -296,7 +313,7 @@ class NumpyHandler(Handler):
         if len(ones) < len(m):
             ones = self._ones = np.ones(len(m), self.dtype)
         sums = out if fresh else self.scratch(out.shape)
-        _dot(ones[: len(m)], m, sums)
+        np.matmul(ones[: len(m)], m, sums)
         if not fresh:
             np.add(out, sums, out)
 
@@ -306,10 +323,10 @@ class NumpyHandler(Handler):
         for m, out in _row_pieces(m, out):
             rows = self.scratch((len(m), 1))
             np.maximum.reduce(m, 1, None, rows, True)
-            np.subtract(m, rows, out)
+            self._with_vector(np.subtract, m, rows, out)
             np.exp(out, out)
             np.add.reduce(out, 1, None, rows, True)
-            np.divide(out, rows, out)
+            self._with_vector(np.divide, out, rows, out)
 
     def binarize_v(self, v, out):
         columns = self._temporary(v.shape, "int", np.intp)
@@ -354,8 +371,11 @@ class NumpyHandler(Handler):
 
     def split_add_tt(self, x, out_a, out_b):
         cut = out_a.shape[-1]
-        np.add(out_a, x[..., :cut], out_a)
-        np.add(out_b, x[..., cut:], out_b)
+        for part, out in ((x[..., :cut], out_a), (x[..., cut:], out_b)):
+            for part, out in _row_pieces(part, out):
+                added = self.scratch(part.shape)
+                np.copyto(added, part)
+                np.add(out, added, out)
 
     def is_fully_finite(self, a):
         for (part,) in _pieces(a):
@@ -431,7 +451,8 @@ class NumpyHandler(Handler):
         np.maximum(loss, self._tiny, out=loss)
         np.minimum(loss, self._one, out=loss)
         np.log(loss, loss)
-        np.negative(loss, loss)
+        # NumPy 2.4's np.negative is wrong for some strides.
+        np.multiply(loss, self._minus_one, loss)
 
     def _class_indices(self, targets: np.ndarray, classes: int) -> np.ndarray:
         """The targets as integers, checked as `check_targets` does."""
@@ -465,13 +486,6 @@ class NumpyHandler(Handler):
             super().constrain_rows(rows, limit, row_norms)
 
 
-def _dot(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
-    try:
-        np.dot(a, b, out)
-    except ValueError:  # a strided output; np.dot has the smaller overhead
-        np.matmul(a, b, out)
-
-
 def _pieces(*arrays: np.ndarray) -> Any:
     """Cut arrays of one shape alike into pieces of at most about `_CHUNK` elements."""
     if arrays[0].size <= _CHUNK:
@@ -495,6 +509,15 @@ def _places(a: np.ndarray) -> tuple[Any, ...]:
     """Where the elements of an array lie."""
     steps = [step for size, step in zip(a.shape, a.strides, strict=True) if size > 1]
     return a.__array_interface__["data"][0], a.shape, steps
+
+
+def _vector_pieces(m: np.ndarray, v: np.ndarray, out: np.ndarray) -> Any:
+    """Cut matrices along their first axis, and the vector too unless it is a row."""
+    if m.size <= _CHUNK:
+        return ((m, v, out),)
+    if len(v) == len(m):
+        return _row_pieces(m, v, out)
+    return ((m, v, out) for m, out in _row_pieces(m, out))
 
 
 def _float_type(dtype: Any) -> type:

@@ -1,0 +1,90 @@
+"""What the conformance tests share: the handlers, and arrays to call them with."""
+
+import numpy as np
+from hypothesis import settings
+from hypothesis import strategies as st
+
+from brainstorm.handlers import DebugHandler, NumpyHandler
+from brainstorm.handlers.coarse_operations import CoarseOperations
+from brainstorm.handlers.primitive_operations import PrimitiveOperations
+
+quick = settings(max_examples=15, deadline=None, derandomize=True)
+
+
+class ComposedHandler(NumpyHandler):
+    """Has the primitives of NumpyHandler, and all else as the base classes do it."""
+
+    scratch = PrimitiveOperations.scratch
+
+
+for _name, _function in vars(CoarseOperations).items():
+    if callable(_function) and not _name.startswith("__"):
+        setattr(ComposedHandler, _name, _function)
+
+# A new handler is tested by adding it here.
+HANDLERS = {
+    "numpy64": lambda: NumpyHandler(np.float64),
+    "numpy32": lambda: NumpyHandler(np.float32),
+    "composed": lambda: ComposedHandler(np.float64),
+    "debug": lambda: DebugHandler(NumpyHandler(np.float64)),
+}
+
+sizes = st.integers(0, 6)
+seeds = st.integers(0, 2**20)
+shapes = st.lists(sizes, max_size=4).map(tuple)
+matrices = st.tuples(sizes, sizes)
+
+
+class Arrays:
+    """Makes a handler's arrays and remembers nothing.
+
+    Args:
+        handler: The handler.
+        seed: Seed of the values.
+        strided: Whether arrays are cut out of larger ones.
+    """
+
+    def __init__(self, handler, seed=0, strided=False):
+        self.handler = handler
+        self.rnd = np.random.RandomState(seed)
+        self.strided = strided
+
+    def put(self, values):
+        """A handler array with the given values."""
+        values = np.asarray(values)
+        if not self.strided or values.ndim == 0:
+            return self.handler.create_from_numpy(values)
+        shape = (*values.shape[:-1], values.shape[-1] + 3)
+        view = self.handler.zeros(shape)[..., 1:-2]
+        self.handler.set_from_numpy(view, values)
+        return view
+
+    def garbage(self, shape):
+        """A handler array full of NaN."""
+        array = self.put(np.zeros(shape))
+        self.handler.fill(array, float("nan"))
+        return array
+
+    def randn(self, *shape, scale=1.0):
+        """Values that the handler can hold, as float64."""
+        values = scale * np.asarray(self.rnd.randn(*shape))
+        return values.astype(self.handler.dtype).astype(np.float64)
+
+    def flat(self):
+        """The same, but never strided."""
+        return Arrays(self.handler, self.rnd.randint(2**20))
+
+    def destination(self, values, fresh):
+        """A handler array to add to, or one to overwrite, and what it counts as."""
+        if fresh:
+            return self.garbage(values.shape), np.zeros(values.shape)
+        return self.put(values), values
+
+
+def check(handler, array, expected, scale=1.0):
+    """Compare a handler's array with float64 values."""
+    got = handler.get_numpy_copy(array)
+    assert got.dtype == handler.dtype
+    single = np.dtype(handler.dtype).itemsize < 8
+    rtol, atol = (2e-5, 2e-6) if single else (1e-11, 1e-13)
+    np.testing.assert_allclose(got, expected, rtol=rtol, atol=atol * scale)
