@@ -10,6 +10,7 @@ import numpy as np
 from brainstorm.describable import Describable
 from brainstorm.handlers.coarse_operations import CoarseOperations
 from brainstorm.handlers.primitive_operations import PrimitiveOperations
+from brainstorm.handlers.recurrent_operations import RecurrentOperations
 from brainstorm.randomness import RandomState, global_rnd
 from brainstorm.utils import HandlerError, listing
 
@@ -25,7 +26,7 @@ class _Activations(dict):
         )
 
 
-class Handler(PrimitiveOperations, CoarseOperations, Describable):
+class Handler(PrimitiveOperations, CoarseOperations, RecurrentOperations, Describable):
     """Abstract base class for all handlers.
 
     A handler allocates arrays and computes with them. A new one implements the

@@ -17,6 +17,8 @@ FRESH_FLAGS = {
     "dx": "fresh_dx",
     "dW": "fresh_gradients",
     "dbias": "fresh_gradients",
+    "dR": "fresh_gradients",
+    "dpeepholes": "fresh_gradients",
     "dgamma": "fresh_gradients",
     "dbeta": "fresh_gradients",
     "in_deltas": "fresh_in_deltas",
@@ -179,6 +181,22 @@ def _check_images(window: str, image: str) -> Callable:
     return check
 
 
+def _check_sequences(handler: PrimitiveOperations, args: dict[str, Any]) -> str | None:
+    steps, rows = args["x"].shape[0], args["y"].shape[0]
+    if rows != steps + 1 or steps < 1:
+        return expected("y", f"{max(steps, 1) + 1} steps for {steps} of x", f"{rows}")
+    if "Ca" in args and args["W"].shape[0] != 4 * args["y"].shape[2]:
+        wanted = f"{4 * args['y'].shape[2]} rows, four for each unit"
+        return expected("W", wanted, str(args["W"].shape[0]))
+    if (args["timing"] is None) != (args["step"] is None):
+        return "expected arguments 'timing' and 'step' together, got one of them"
+    return None
+
+
+_CELLS = ("Za", "Zb", "Ia", "Ib", "Fa", "Fb", "Oa", "Ob", "Ca", "Cb")
+_CELL_ARRAYS = " ".join(f"{name}:U,B,N" for name in _CELLS)
+_DELTA_ARRAYS = " ".join(f"d{name}:U,B,N" for name in _CELLS)
+
 # -- the operations ----------------------------------------------------------
 
 OPERATIONS: dict[str, Operation] = {
@@ -253,6 +271,32 @@ OPERATIONS: dict[str, Operation] = {
         check=_check_affine,
     ),
     "act_backward": operation("y:*S dy:*S", add="dx:*S", alias="dy"),
+    "recurrent_forward": operation(
+        "x:T,B,I W:N,I R:N,N bias:N timing:N",
+        "Ha:U,B,N y:U,B,N step:U,B,1",
+        optional="timing step",
+        check=_check_sequences,
+    ),
+    "recurrent_backward": operation(
+        "x:T,B,I W:N,I R:N,N Ha:U,B,N y:U,B,N timing:N step:U,B,1",
+        "dHa:U,B,N dHb:U,B,N",
+        add="dy:U,B,N dx:T,B,I dW:N,I dR:N,N dbias:N",
+        optional="timing step dx",
+        check=_check_sequences,
+    ),
+    "lstm_forward": operation(
+        "x:T,B,I W:G,I R:G,N peepholes:3,N bias:G timing:N",
+        f"{_CELL_ARRAYS} y:U,B,N step:U,B,1",
+        optional="timing step peepholes",
+        check=_check_sequences,
+    ),
+    "lstm_backward": operation(
+        f"x:T,B,I W:G,I R:G,N peepholes:3,N timing:N step:U,B,1 {_CELL_ARRAYS} y:U,B,N",
+        _DELTA_ARRAYS,
+        add="dy:U,B,N dx:T,B,I dW:G,I dR:G,N dpeepholes:3,N dbias:G",
+        optional="timing step peepholes dpeepholes dx",
+        check=_check_sequences,
+    ),
     "softmax_ce_forward": operation("x:M,C targets:M,1", "predictions:M,C loss:M,1"),
     "softmax_ce_backward": operation(
         "targets:M,1 predictions:M,C dloss:M,1",

@@ -6,6 +6,8 @@ work.
 
 from brainstorm.layers.batch_normalization_layer import BatchNorm
 from brainstorm.layers.binomial_cross_entropy_layer import BinomialCrossEntropy
+from brainstorm.layers.clockwork_layer import Clockwork
+from brainstorm.layers.clockwork_lstm_layer import ClockworkLstm
 from brainstorm.layers.deltas_scaling_layer import DeltasScaling
 from brainstorm.layers.dropout_layer import Dropout
 from brainstorm.layers.elementwise_layer import Elementwise
@@ -15,9 +17,11 @@ from brainstorm.layers.input_layer import Input
 from brainstorm.layers.l1_decay_layer import L1Decay
 from brainstorm.layers.l2_decay_layer import L2Decay
 from brainstorm.layers.loss_layer import Loss
+from brainstorm.layers.lstm_layer import Lstm
 from brainstorm.layers.mask_layer import Mask
 from brainstorm.layers.merge_layer import Merge
 from brainstorm.layers.noop_layer import NoOp
+from brainstorm.layers.recurrent_layer import Recurrent
 from brainstorm.layers.sigmoid_ce_layer import SigmoidCE
 from brainstorm.layers.softmax_ce_layer import SoftmaxCE
 from brainstorm.layers.squared_difference_layer import SquaredDifference
@@ -26,6 +30,8 @@ from brainstorm.layers.squared_error_layer import SquaredError
 __all__ = [
     "BatchNorm",
     "BinomialCrossEntropy",
+    "Clockwork",
+    "ClockworkLstm",
     "DeltasScaling",
     "Dropout",
     "Elementwise",
@@ -35,9 +41,11 @@ __all__ = [
     "L1Decay",
     "L2Decay",
     "Loss",
+    "Lstm",
     "Mask",
     "Merge",
     "NoOp",
+    "Recurrent",
     "SigmoidCE",
     "SoftmaxCE",
     "SquaredDifference",

@@ -27,7 +27,7 @@ NUMPY_BUFFERS_LITTLE = np.lib.NumpyVersion(np.__version__) >= "2.3.0"
 # -- memory --------------------------------------------------------------------
 
 SIZES = {"M": 4000, "N": 40, "I": 30, "C": 37, "*S": (3, 70001), "*L": (3000, 7)}
-SIZES |= {"A": 9, "B": 11, "A+B": 20}
+SIZES |= {"A": 9, "B": 11, "A+B": 20, "T": 5, "U": 6, "G": 160}
 PRODUCT = {"P": 4000, "Q": 30, "R": 30, "S": 40}
 OTHER_SIZES = {
     "dot_mm": PRODUCT,
@@ -57,6 +57,7 @@ SCALARS = {
     "epsilon": 1e-5,
     "activation": "tanh",
 }
+VALUES = {"targets": 0.0, "v": 0.0, "timing": 2.0}
 MOVES_DATA = {"get_numpy_copy", "set_from_numpy"}
 ELSEWHERE = ("2d_", "recurrent", "lstm", "clockwork")  # have tests of their own
 SINGLE = [

@@ -1,0 +1,75 @@
+"""A recurrent layer whose units run at different speeds."""
+
+from __future__ import annotations
+
+from brainstorm.layers.base_layer import Layer
+from brainstorm.layers.recurrent_layer import RecurrentLayerImpl
+from brainstorm.structure.buffer_structure import BufferStructure
+from brainstorm.structure.construction import ConstructionWrapper
+
+__all__ = ["Clockwork", "ClockworkLayerImpl"]
+
+
+def Clockwork(
+    size: int, activation: str = "tanh", name: str | None = None
+) -> ConstructionWrapper:
+    """A recurrent layer in which each unit is updated every so many steps.
+
+    Initialize its parameter ``timing`` with these numbers of steps, for example
+    ``net.initialize(Gaussian(), Clockwork={'timing': [1, 1, 2, 2, 4, 4]})``.
+
+    Args:
+        size: Number of units.
+        activation: Activation function.
+        name: Name of the layer.
+    """
+    return ConstructionWrapper.create(
+        ClockworkLayerImpl, name=name, size=size, activation=activation
+    )
+
+
+class Clock(Layer):
+    """Adds a clock to a recurrent layer."""
+
+    expected_kwargs = frozenset({"size", "activation"})
+    computes_no_gradients_for = ("timing",)
+
+    def setup(self, kwargs, in_shapes):
+        outputs, parameters, internals = super().setup(kwargs, in_shapes)
+        n = outputs["default"].feature_size
+        parameters["timing"] = BufferStructure(n)
+        internals["step"] = BufferStructure("T", "B", 1, context_size=1)
+        return outputs, parameters, internals
+
+    def clock(self, buffers):
+        """The timings, and where to count the steps."""
+        return {
+            "timing": buffers.parameters.timing,
+            "step": buffers.internals.step,
+        }
+
+
+class ClockworkLayerImpl(Clock, RecurrentLayerImpl):
+    """As `Recurrent`, but units take turns.
+
+    Koutník et al., *A clockwork RNN*, 2014; here all units see each other. In
+    step s, counted from 0 at the start of the sequence, units where ``s mod
+    timing`` is not zero keep Ha and y of the step before.
+
+    Besides the buffers of `Recurrent` there are:
+
+    =========== ======== ==================== ====================================
+    buffer      name     shape                content
+    =========== ======== ==================== ====================================
+    parameters  timing   (n,)                 steps from update to update, >= 1
+    internals   step     (T + 1, B, 1)        number of steps seen
+    =========== ======== ==================== ====================================
+
+    ``timing`` gets no gradient. ``step`` belongs to the state that is carried on,
+    so a sequence may be cut anywhere: its row t counts the steps up to and with t,
+    row -1 those before this pass. In float32 it is exact up to 2**24.
+
+    Raises:
+        LayerValidationError: `size` or `activation` are not as in `Clockwork`.
+        HandlerError: When run with a timing below 1.
+    """

@@ -1,0 +1,51 @@
+"""Long short-term memory whose cells run at different speeds."""
+
+from __future__ import annotations
+
+from brainstorm.layers.clockwork_layer import Clock
+from brainstorm.layers.lstm_layer import LstmLayerImpl
+from brainstorm.structure.construction import ConstructionWrapper
+
+__all__ = ["ClockworkLstm", "ClockworkLstmLayerImpl"]
+
+
+def ClockworkLstm(
+    size: int, activation: str = "tanh", name: str | None = None
+) -> ConstructionWrapper:
+    """A layer of memory cells that are each updated every so many steps.
+
+    Initialize its parameter ``timing`` with these numbers of steps, for example
+    ``net.initialize(Gaussian(), ClockworkLstm={'timing': [1, 1, 2, 2, 4, 4]})``.
+
+    Args:
+        size: Number of cells.
+        activation: Activation function of the block input and of the cell.
+        name: Name of the layer.
+    """
+    return ConstructionWrapper.create(
+        ClockworkLstmLayerImpl, name=name, size=size, activation=activation
+    )
+
+
+class ClockworkLstmLayerImpl(Clock, LstmLayerImpl):
+    """As `Lstm`, but cells take turns.
+
+    In step s, counted from 0 at the start of the sequence, cells where ``s mod
+    timing`` is not zero keep Ca and y of the step before; their gates are computed
+    and have no effect.
+
+    Besides the buffers of `Lstm` there are:
+
+    =========== ======== ==================== ====================================
+    buffer      name     shape                content
+    =========== ======== ==================== ====================================
+    parameters  timing   (n,)                 steps from update to update, >= 1
+    internals   step     (T + 1, B, 1)        number of steps seen
+    =========== ======== ==================== ====================================
+
+    See `Clockwork` for both.
+
+    Raises:
+        LayerValidationError: `size` or `activation` are not as in `ClockworkLstm`.
+        HandlerError: When run with a timing below 1.
+    """

@@ -1,0 +1,110 @@
+"""Fully connected to itself, one step later."""
+
+from __future__ import annotations
+
+from brainstorm.layers.base_layer import Layer, once_per_resize
+from brainstorm.structure.buffer_structure import BufferStructure, StructureTemplate
+from brainstorm.structure.construction import ConstructionWrapper
+from brainstorm.utils import flatten_features
+
+__all__ = ["Recurrent", "RecurrentLayerImpl"]
+
+
+def Recurrent(
+    size: int, activation: str = "tanh", name: str | None = None
+) -> ConstructionWrapper:
+    """A layer whose units see its inputs, and the outputs of the step before.
+
+    Args:
+        size: Number of units.
+        activation: Activation function.
+        name: Name of the layer.
+    """
+    return ConstructionWrapper.create(
+        RecurrentLayerImpl, name=name, size=size, activation=activation
+    )
+
+
+class RecurrentLayerImpl(Layer):
+    """Computes ``y[t] = act(Ha[t])`` with ``Ha[t] = W x[t] + R y[t-1] + bias``.
+
+    With n units and inputs of the flattened size i:
+
+    =========== ======== ===================== =================================
+    buffer      name     shape                 content
+    =========== ======== ===================== =================================
+    inputs      default  (T, B, ...)           x
+    outputs     default  (T + 1, B, n)         y
+    parameters  W        (n, i)                weights of the inputs
+    parameters  R        (n, n)                weights of the outputs before
+    parameters  bias     (n,)                  bias
+    internals   Ha       (T + 1, B, n)         pre-activations
+    internals   dHa      (T + 1, B, n)         their deltas, backward
+    internals   dHb      (T + 1, B, n)         all deltas of y, backward
+    =========== ======== ===================== =================================
+
+    Row -1 of y is the state before the first step. After a backward pass, row -1
+    of dHb and of the output deltas holds its deltas.
+
+    Raises:
+        LayerValidationError: `size` or `activation` are not as above.
+    """
+
+    expected_inputs = {"default": StructureTemplate("T", "B", "...")}
+    expected_kwargs = frozenset({"size", "activation"})
+    honours_fresh = True
+
+    def setup(self, kwargs, in_shapes):
+        self.activation = self.activation_argument("tanh")
+        n = self.argument(
+            "size", None, lambda size: size > 0 == size % 1, "a positive integer"
+        )
+        i = in_shapes["default"].feature_size
+        outputs = {"default": BufferStructure("T", "B", n, context_size=1)}
+        parameters = {
+            "W": BufferStructure(n, i),
+            "R": BufferStructure(n, n),
+            "bias": BufferStructure(n),
+        }
+        internals = {
+            name: BufferStructure(
+                "T", "B", n, context_size=1, is_backward_only=name[0] == "d"
+            )
+            for name in ("Ha", "dHa", "dHb")
+        }
+        return outputs, parameters, internals
+
+    def clock(self, buffers):
+        """Further arguments of the operations; see `Clockwork`."""
+        return {}
+
+    @once_per_resize
+    def arrays(self, buffers):
+        """What the forward pass works on."""
+        W, R, bias, *_ = buffers.parameters
+        x = flatten_features(buffers.inputs.default)
+        return x, W, R, bias, buffers.internals.Ha, buffers.outputs.default
+
+    @once_per_resize
+    def backward_arrays(self, buffers):
+        """What the backward pass works on."""
+        x, W, R, _, Ha, y = self.arrays(buffers)
+        dy = buffers.output_deltas.default
+        dx = flatten_features(buffers.input_deltas.default)
+        dHa, dHb = buffers.internals.dHa, buffers.internals.dHb
+        dW, dR, dbias, *_ = buffers.gradients
+        return x, W, R, Ha, y, dy, dHa, dHb, dx, dW, dR, dbias
+
+    def forward_pass(self, buffers, training_pass=True):
+        self.handler.recurrent_forward(
+            *self.arrays(buffers), self.activation, **self.clock(buffers)
+        )
+
+    def backward_pass(self, buffers):
+        self.handler.recurrent_backward(
+            *self.backward_arrays(buffers),
+            self.activation,
+            fresh_dx="default" in self.fresh,
+            fresh_gradients="gradients" in self.fresh,
+            **self.clock(buffers),
+        )
