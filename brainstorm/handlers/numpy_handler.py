@@ -14,6 +14,7 @@ import numpy as np
 
 from brainstorm.handlers.base_handler import Handler
 from brainstorm.handlers.coarse_operations import check_targets
+from brainstorm.handlers.numpy_conv import NumpyConvolutions
 from brainstorm.utils import HandlerError, ValidationError, listing
 
 __all__ = ["NumpyHandler"]
@@ -45,7 +46,7 @@ class _Workspace(threading.local):
         return view
 
 
-class NumpyHandler(Handler):
+class NumpyHandler(NumpyConvolutions, Handler):
     """Computes on the CPU with NumPy, in any floating point type.
 
     Temporaries live in memory that each thread keeps and reuses, so operations on
