@@ -8,6 +8,7 @@ from brainstorm.layers.batch_normalization_layer import BatchNorm
 from brainstorm.layers.binomial_cross_entropy_layer import BinomialCrossEntropy
 from brainstorm.layers.clockwork_layer import Clockwork
 from brainstorm.layers.clockwork_lstm_layer import ClockworkLstm
+from brainstorm.layers.convolution_layer_2d import Convolution2D
 from brainstorm.layers.deltas_scaling_layer import DeltasScaling
 from brainstorm.layers.dropout_layer import Dropout
 from brainstorm.layers.elementwise_layer import Elementwise
@@ -21,6 +22,7 @@ from brainstorm.layers.lstm_layer import Lstm
 from brainstorm.layers.mask_layer import Mask
 from brainstorm.layers.merge_layer import Merge
 from brainstorm.layers.noop_layer import NoOp
+from brainstorm.layers.pooling_layer_2d import Pooling2D
 from brainstorm.layers.recurrent_layer import Recurrent
 from brainstorm.layers.sigmoid_ce_layer import SigmoidCE
 from brainstorm.layers.softmax_ce_layer import SoftmaxCE
@@ -32,6 +34,7 @@ __all__ = [
     "BinomialCrossEntropy",
     "Clockwork",
     "ClockworkLstm",
+    "Convolution2D",
     "DeltasScaling",
     "Dropout",
     "Elementwise",
@@ -45,6 +48,7 @@ __all__ = [
     "Mask",
     "Merge",
     "NoOp",
+    "Pooling2D",
     "Recurrent",
     "SigmoidCE",
     "SoftmaxCE",

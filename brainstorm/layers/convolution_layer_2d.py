@@ -1,0 +1,112 @@
+"""Convolution of images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from brainstorm.layers.window_layer import WindowLayer, is_whole
+from brainstorm.structure.buffer_structure import BufferStructure
+from brainstorm.structure.construction import ConstructionWrapper
+
+__all__ = ["Convolution2D", "Convolution2DLayerImpl"]
+
+
+def Convolution2D(
+    num_filters: int,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] = (1, 1),
+    padding: int = 0,
+    activation: str = "rel",
+    name: str | None = None,
+) -> ConstructionWrapper:
+    """A layer that convolves images with learned kernels.
+
+    Args:
+        num_filters: Number of kernels, which is the number of output channels.
+        kernel_size: Height and width of the kernels. One number stands for both.
+        stride: Step sizes along height and width, likewise.
+        padding: Number of zeros added on each side of height and width.
+        activation: Activation function.
+        name: Name of the layer.
+    """
+    return ConstructionWrapper.create(
+        Convolution2DLayerImpl,
+        name=name,
+        num_filters=num_filters,
+        kernel_size=kernel_size,
+        stride=stride,
+        padding=padding,
+        activation=activation,
+    )
+
+
+class Convolution2DLayerImpl(WindowLayer):
+    """Computes ``y = act(x * W + bias)`` for every image, all steps alike.
+
+    With images of height H and width W in C channels, and F filters of kh by kw
+    pixels: ``y[i, j, f] = act(bias[f] + sum of x[i s + k - p, j s' + l - p, c]
+    W[f, k, l, c])`` over k, l and c, where (s, s') is the stride, p the padding and x
+    is zero outside of the image. The kernels are not flipped (so this is a
+    correlation). LeCun et al., *Gradient-based learning applied to document
+    recognition*, 1998.
+
+    =========== ======== ======================= ================================
+    buffer      name     shape                   content
+    =========== ======== ======================= ================================
+    inputs      default  (T, B, H, W, C)         x
+    outputs     default  (T, B, H', W', F)       y
+    parameters  W        (F, kh, kw, C)          kernels
+    parameters  bias     (F,)                    bias
+    =========== ======== ======================= ================================
+
+    H' = floor((H + 2 p - kh) / s) + 1, and W' likewise.
+
+    Raises:
+        LayerValidationError: An argument is not as above, or the kernels are larger
+            than the padded images.
+    """
+
+    expected_kwargs = frozenset(
+        {"num_filters", "kernel_size", "stride", "padding", "activation"}
+    )
+
+    def setup(self, kwargs, in_shapes):
+        self.activation = self.activation_argument("rel")
+        filters = self.argument(
+            "num_filters", None, lambda n: is_whole(n, 1), "a positive whole number"
+        )
+        height, width = self.read_window()
+        channels = in_shapes["default"].feature_shape[2]
+
+        outputs = {"default": BufferStructure("T", "B", height, width, filters)}
+        parameters = {
+            "W": BufferStructure(filters, *self.kernel_size, channels),
+            "bias": BufferStructure(filters),
+        }
+        return outputs, parameters, {}
+
+    def forward_pass(self, buffers, training_pass=True):
+        x, y = self.images(buffers)
+        W, bias = buffers.parameters
+        self.handler.conv2d_forward_batch(
+            x, W, bias, y, self.padding, self.stride, self.activation
+        )
+
+    def backward_pass(self, buffers):
+        x, y = self.images(buffers)
+        dx, dy = self.delta_images(buffers)
+        dW, dbias = buffers.gradients
+        self.handler.conv2d_backward_batch(
+            x,
+            buffers.parameters.W,
+            self.padding,
+            self.stride,
+            None if "default" in self.unwanted else dx,
+            dy,
+            dW,
+            dbias,
+            self.activation,
+            y,
+            fresh_in_deltas="default" in self.fresh,
+            fresh_gradients="gradients" in self.fresh,
+        )
