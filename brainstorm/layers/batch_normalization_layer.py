@@ -125,6 +125,7 @@ class BatchNormLayerImpl(Layer):
     def backward_pass(self, buffers):
         _, _, centered, x_hat = self.matrices(buffers)
         dy, dx = self.delta_matrices(buffers)
+        wants_dx = "default" not in self.unwanted
         fresh_dx = "default" in self.fresh
         dy.load()
         if not fresh_dx:
@@ -137,15 +138,16 @@ class BatchNormLayerImpl(Layer):
             centered,
             x_hat,
             dy.matrix,
-            dx.matrix if self.after_training else None,
+            dx.matrix if wants_dx and self.after_training else None,
             buffers.gradients.gamma,
             buffers.gradients.beta,
             fresh_dx=fresh_dx,
             fresh_gradients="gradients" in self.fresh,
         )
-        if not self.after_training:
+        if wants_dx and not self.after_training:
             self.scale_deltas(buffers.parameters, dy.matrix, dx.matrix, fresh_dx)
-        dx.store()
+        if wants_dx:
+            dx.store()
 
     def normalize_with_running_values(self, buffers):
         """Fill the internals, which evaluation passes leave alone to be fast."""

@@ -61,14 +61,18 @@ class HighwayLayerImpl(Layer):
         dH, dT, dx = buffers.input_deltas
         dy = buffers.output_deltas.default
         factor = h.scratch(dy.shape, 2)
-        self.multiply("H")(dy, T, dH)
+        self.add_product(dy, T, "H", dH)
         h.subtract_tt(H, x, factor)
-        self.multiply("T")(dy, factor, dT)
+        self.add_product(dy, factor, "T", dT)
         h.mult_st(-1.0, T, factor)
         h.add_st(1.0, factor, factor)
-        self.multiply("x")(dy, factor, dx)
+        self.add_product(dy, factor, "x", dx)
 
-    def multiply(self, input_name):
-        """The operation that puts a product into the deltas of an input."""
-        fresh = input_name in self.fresh
-        return self.handler.mult_tt if fresh else self.handler.mult_add_tt
+    def add_product(self, dy, factor, input_name, deltas):
+        """Add ``dy * factor`` to the deltas of an input."""
+        if input_name in self.unwanted:
+            return
+        if input_name in self.fresh:
+            self.handler.mult_tt(dy, factor, deltas)
+        else:
+            self.handler.mult_add_tt(dy, factor, deltas)

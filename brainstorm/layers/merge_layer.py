@@ -64,6 +64,8 @@ class MergeLayerImpl(Layer):
 
     def backward_pass(self, buffers):
         for input_name, dx, part in self.parts(buffers):
+            if input_name in self.unwanted:
+                continue
             if input_name in self.fresh:
                 self.handler.copy_to(part, dx)
             else:

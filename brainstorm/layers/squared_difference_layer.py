@@ -56,6 +56,8 @@ class SquaredDifferenceLayerImpl(Layer):
         product = h.scratch(dy.shape, 2)
         h.mult_tt(buffers.internals.diff, dy, product)
         for input_name, factor, dx in (("inputs_1", 2.0, da), ("inputs_2", -2.0, db)):
+            if input_name in self.unwanted:
+                continue
             if input_name in self.fresh:
                 h.mult_st(factor, product, dx)
             else:
