@@ -175,6 +175,7 @@ class MonitorLayerParameters(_MonitorLayer):
 
     what = "Parameters"
 
+    @np.errstate(all="ignore")
     def __call__(self, epoch_nr, update_nr, net, stepper, logs):
         """The statistics by name, for each parameter by name."""
         log = {}
@@ -272,15 +273,15 @@ class MonitorLayerInOuts(_MonitorLayer):
         return {view: self._log_view(net, view) for view in ("inputs", "outputs")}
 
 
+@np.errstate(all="ignore")
 def _statistics(values: np.ndarray) -> dict[str, float]:
     if values.size == 0:
         return {}
-    with np.errstate(all="ignore"):
-        return {
-            "min": float(values.min()),
-            "avg": float(values.mean(dtype=np.float64)),
-            "max": float(values.max()),
-        }
+    return {
+        "min": float(values.min()),
+        "avg": float(values.mean(dtype=np.float64)),
+        "max": float(values.max()),
+    }
 
 
 class ModifyStepperAttribute(Hook):

@@ -185,13 +185,12 @@ class Trainer:
         Update hooks that watch logs are among them: the logs of epoch hooks reach
         them while the network is still the one that these describe.
         """
+        nr = self.current_epoch_nr
         return [
             hook
             for hook in self.hooks.values()
-            if (hook.repeatable and hook.timescale == "update")
-            or (
-                hook.timescale == "epoch" and self.current_epoch_nr % hook.interval == 0
-            )
+            if (hook.timescale == "update" and hook.repeatable)
+            or (hook.timescale == "epoch" and nr % hook.interval == 0)
         ]
 
     def _call_hooks_before_training(self, net: Network) -> bool:

@@ -189,10 +189,16 @@ def test_monitors_work_on_all_layers(net, batches, layer_name):
 
 
 def test_monitor_layers_without_finite_values(net, batches):
-    net.buffer.Fc.parameters.W[:] = [[np.inf, -np.inf, 1], [1, 2, np.nan]]
-    with np.errstate(all="ignore"):
-        logs = train(net, batches, MonitorLayerParameters("Fc"), epochs=0)
-    assert np.isnan(logs["MonitorParameters_Fc"]["W"]["avg"][0])
+    W = net.buffer.Fc.parameters.W
+    for values in ([np.inf, -np.inf, 1], [1, 2, np.nan], [1e300, 1e308, 1e308]):
+        W[:] = [values, [1, 2, 3]]
+        hook = MonitorLayerParameters("Fc")
+        log = train(net, batches, hook, epochs=0)[hook.__name__]
+        assert not np.isfinite(log["W"]["max_L2_norm"][0])
+    assert log["W"]["max"] == [1e308]
+    net.buffer.Fc.gradients.W[:] = [[np.inf, -np.inf, 1], [1, 2, 3]]
+    hook = MonitorLayerGradients("Fc")
+    assert np.isnan(hook(1, 1, net, None, {})["W"]["avg"])
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,14 @@ def test_an_epoch_that_is_cut_short(net, batches, terminal, pretend):
     assert terminal.getvalue().endswith("\n")
 
 
+def test_an_iterator_that_is_wrong_about_its_length(net, batches, terminal, pretend):
+    pretend()
+    batches.length = 5
+    train(net, batches, ProgressBar(), StopAfterEpoch(2))
+    assert (1, 3, 5) in states(terminal.getvalue())
+    assert states(terminal.getvalue())[-1] == (2, 3, 5)
+
+
 def test_every_update_is_shown_if_it_takes_long(
     net, batches, terminal, pretend, monkeypatch
 ):
