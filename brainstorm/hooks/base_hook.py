@@ -56,6 +56,10 @@ class Hook(Describable):
     Such hooks log nothing. They are asked first when a training is resumed; as update
     hooks they are called at the end of epochs too, to see the logs of epoch hooks."""
 
+    reads_deltas = True
+    """Whether the hook may read deltas. Training leaves out those on which no gradient
+    depends, unless one of the hooks may read them."""
+
     def __init__(
         self,
         name: str | None = None,
@@ -185,6 +189,8 @@ class LogWatcher(Hook):
     Raises:
         ValidationError: An argument does not fit.
     """
+
+    reads_deltas = False
 
     repeatable = True
 

@@ -49,6 +49,8 @@ class MonitorLoss(Hook):
         ValidationError: An argument does not fit.
     """
 
+    reads_deltas = False
+
     scorers: Sequence[Scorer] = ()
 
     def __init__(
@@ -118,6 +120,8 @@ class MonitorScores(MonitorLoss):
 
 class _MonitorLayer(Hook):
     """Base class of hooks that log statistics of the buffers of a layer."""
+
+    reads_deltas = False
 
     what = ""
 
@@ -230,6 +234,8 @@ class MonitorLayerDeltas(_MonitorLayer):
         ValidationError: An argument does not fit.
     """
 
+    reads_deltas = True
+
     what = "Deltas"
 
     def __call__(self, epoch_nr, update_nr, net, stepper, logs):
@@ -301,6 +307,8 @@ class ModifyStepperAttribute(Hook):
     Raises:
         ValidationError: An argument does not fit.
     """
+
+    reads_deltas = False
 
     __default_values__ = {"attr_name": "learning_rate"}
 

@@ -19,6 +19,8 @@ class ProgressBar(Hook):
     terminal, or where the trainer is not verbose.
     """
 
+    reads_deltas = False
+
     __default_values__ = {"timescale": "update"}
 
     REDRAW_SECONDS = 0.1

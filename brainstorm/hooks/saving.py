@@ -39,6 +39,8 @@ class _Saver(Hook):
         interval: The hook is called every `interval` epochs or updates.
     """
 
+    reads_deltas = False
+
     def __init__(
         self,
         filename: str | os.PathLike,
@@ -205,6 +207,8 @@ class InfoUpdater(Hook):
     Raises:
         ValidationError: An argument does not fit.
     """
+
+    reads_deltas = False
 
     __undescribed__ = {"run"}
 

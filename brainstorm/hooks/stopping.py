@@ -95,6 +95,8 @@ class StopAfterEpoch(Hook):
         ValidationError: An argument does not fit.
     """
 
+    reads_deltas = False
+
     repeatable = True
 
     def __init__(
@@ -182,6 +184,8 @@ class StopOnNan(Hook):
         ValidationError: An argument does not fit.
     """
 
+    reads_deltas = False
+
     repeatable = True
     __default_values__ = {
         "logs_to_check": [],
@@ -267,6 +271,8 @@ class StopOnSigQuit(Hook):
     Raises:
         ValidationError: An argument does not fit.
     """
+
+    reads_deltas = False
 
     repeatable = True
     __undescribed__ = {"quit"}

@@ -196,7 +196,7 @@ class Network(Describable):
             KeyError: There is no such buffer; lists the choices.
         """
         if "_deltas." in buffer_path:
-            self._ask_for_deltas(buffer_path)
+            self._check_deltas(buffer_path)
         buffer = self.buffer[buffer_path]
         if isinstance(buffer, BufferView):
             raise KeyError(
@@ -499,13 +499,13 @@ class Network(Describable):
             self.handler.fill(manager.hub_buffers[i], float("nan"))
         return self._clearing.buffers(manager.hubs, manager.hub_buffers, unneeded)
 
-    def _ask_for_deltas(self, buffer_path: str) -> None:
-        """Have all deltas computed from now on.
-
-        Raises:
-            KeyError: The last backward pass has left these out.
-        """
+    def ask_for_deltas(self) -> None:
+        """Have all deltas computed in training too, from now on."""
         self._wants_all_deltas = True
+
+    def _check_deltas(self, buffer_path: str) -> None:
+        """Refuse to give deltas that the last backward pass has left out."""
+        self.ask_for_deltas()
         name, category, *rest = buffer_path.split(".")
         if self._lacks_deltas and (
             (category == "input_deltas" and rest[0] in self._unneeded.inputs[name])

@@ -112,7 +112,7 @@ class TrainingStepper(Describable):
     def _compute_gradients(self) -> Network:
         net = self._started_net()
         net.forward_pass(training_pass=True)
-        net.backward_pass()
+        net.backward_pass(all_deltas=False)
         return net
 
 

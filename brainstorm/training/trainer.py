@@ -118,6 +118,8 @@ class Trainer:
         check_iterator(net, training_data_iter, "training_data_iter")
         self._check_watched_logs(net)
         named_data_iters["training_data_iter"] = training_data_iter
+        if any(hook.reads_deltas for hook in self.hooks.values()):
+            net.ask_for_deltas()
         self.stepper.start(net)
         with contextlib.ExitStack() as started:
             for hook in self.hooks.values():

@@ -479,3 +479,28 @@ def test_results_are_printed(net, batches, capsys):
         "test",
         f"  total_loss                    : {loss:.6g}",
     ]
+
+
+class Reader(Hook):
+    """A user's hook that reads deltas, but not yet in the round before training."""
+
+    def __init__(self):
+        super().__init__(timescale="update")
+        self.seen = []
+
+    def __call__(self, epoch_nr, update_nr, net, stepper, logs):
+        if update_nr:
+            self.seen.append(net.get("Fc.input_deltas.default"))
+
+
+def test_hooks_may_read_deltas_that_training_does_not_need(net, batches):
+    reader = Reader()
+    make_trainer(reader, StopAfterEpoch(1)).train(net, batches)
+    assert len(reader.seen) == 3
+    assert all(np.all(np.isfinite(d)) and np.any(d) for d in reader.seen)
+
+
+def test_training_without_such_hooks_leaves_them_out(net, batches):
+    make_trainer(StopAfterEpoch(1)).train(net, batches)
+    with pytest.raises(KeyError, match="nobody had asked"):
+        net.get("Fc.input_deltas.default")
