@@ -1,0 +1,159 @@
+"""The language in which `create_net_from_spec` is told the layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from brainstorm.utils import ValidationError
+
+__all__ = ["parse_spec"]
+
+ACTIVATIONS = {"l": "linear", "r": "rel", "s": "sigmoid", "t": "tanh"}
+POOLING_TYPES = {"m": "max", "a": "avg"}
+DIGITS = "0123456789"
+
+Arguments = dict[str, Any]
+
+
+def parse_spec(spec: str) -> list[tuple[str, Arguments]]:
+    """Parse a line such as ``'D.2 F1200 Cs32:3p1'``.
+
+    >>> parse_spec('D.2 Fs1200')
+    [('Dropout', {'drop_prob': 0.2}), ('FullyConnected', {'activation': 'sigmoid',
+    'size': 1200})]
+
+    Returns:
+        For each layer the name of its type and its arguments.
+
+    Raises:
+        ValidationError: It is no such line. Shows where.
+    """
+    if not isinstance(spec, str):
+        raise ValidationError(f"spec: expected a text, got {spec!r}")
+    reader = _Reader(spec)
+    layers = []
+    while not reader.at_end():
+        letter = reader.take("".join(PARSERS))
+        if not letter:
+            raise reader.error(f"the letter of a layer ({', '.join(PARSERS)})")
+        reader.layer, parse = PARSERS[letter]
+        layers.append((reader.layer, parse(reader)))
+        reader.layer = ""
+    return layers
+
+
+class _Reader:
+    """Goes through a text from left to right, past all whitespace."""
+
+    def __init__(self, text: str):
+        self.text = text
+        self.places = [i for i, c in enumerate(text) if not c.isspace()]
+        self.chars = "".join(text[i] for i in self.places)
+        self.pos = 0
+        self.layer = ""
+
+    def at_end(self) -> bool:
+        return self.pos == len(self.chars)
+
+    def take(self, choices: str) -> str:
+        """The next character, if it is one of these, else an empty text."""
+        char = self.chars[self.pos : self.pos + 1]
+        if not char or char not in choices:
+            return ""
+        self.pos += 1
+        return char
+
+    def take_all(self, choices: str) -> str:
+        """All characters up to the first that is not one of these."""
+        start = self.pos
+        while self.take(choices):
+            pass
+        return self.chars[start : self.pos]
+
+    def integer(self, what: str, minimum: int = 1) -> int:
+        start = self.pos
+        digits = self.take_all(DIGITS)
+        if not digits or int(digits) < minimum:
+            self.pos = start
+            raise self.error(f"{what}, an integer >= {minimum},")
+        return int(digits)
+
+    def choice(self, names: dict[str, str], argument: str) -> Arguments:
+        """An optional letter that stands for an argument."""
+        letter = self.take("".join(names))
+        return {argument: names[letter]} if letter else {}
+
+    def error(self, expected: str) -> ValidationError:
+        """An error that points at the current place."""
+        place = self.places[self.pos] if not self.at_end() else len(self.text)
+        of_layer = f" of {self.layer}" if self.layer else ""
+        shown = "".join(" " if c.isspace() else c for c in self.text)
+        return ValidationError(
+            f"spec: expected {expected}{of_layer} at position {place}:\n"
+            f"    {shown}\n    {' ' * place}^"
+        )
+
+
+def _parse_sized(reader: _Reader) -> Arguments:
+    activation = reader.choice(ACTIVATIONS, "activation")
+    return {**activation, "size": reader.integer("the size")}
+
+
+def _parse_nothing(reader: _Reader) -> Arguments:
+    return {}
+
+
+def _parse_dropout(reader: _Reader) -> Arguments:
+    start = reader.pos
+    number = reader.take_all(DIGITS + ".")
+    if not number:
+        return {}
+    try:
+        probability = float(number)
+    except ValueError:
+        probability = 1.0
+    if probability >= 1:
+        reader.pos = start
+        raise reader.error("the probability, a number in [0, 1),")
+    return {"drop_prob": probability}
+
+
+def _parse_convolution(reader: _Reader) -> Arguments:
+    activation = reader.choice(ACTIVATIONS, "activation")
+    num_filters = reader.integer("the number of filters")
+    if not reader.take(":/"):
+        raise reader.error("':' and the size of the kernel")
+    return {**activation, "num_filters": num_filters, **_parse_window(reader)}
+
+
+def _parse_pooling(reader: _Reader) -> Arguments:
+    pooling_type = reader.choice(POOLING_TYPES, "type")
+    return {**pooling_type, **_parse_window(reader)}
+
+
+def _parse_window(reader: _Reader) -> Arguments:
+    """The size of a kernel, then padding and stride in any order."""
+    size = reader.integer("the size of the kernel")
+    arguments: Arguments = {"kernel_size": (size, size)}
+    while letter := reader.take("ps"):
+        argument = "padding" if letter == "p" else "stride"
+        if argument in arguments:
+            reader.pos -= 1
+            raise reader.error(f"just one {argument}")
+        if letter == "p":
+            arguments["padding"] = reader.integer("the padding", minimum=0)
+        else:
+            stride = reader.integer("the stride")
+            arguments["stride"] = (stride, stride)
+    return arguments
+
+
+PARSERS = {
+    "F": ("FullyConnected", _parse_sized),
+    "R": ("Recurrent", _parse_sized),
+    "L": ("Lstm", _parse_sized),
+    "B": ("BatchNorm", _parse_nothing),
+    "D": ("Dropout", _parse_dropout),
+    "C": ("Convolution2D", _parse_convolution),
+    "P": ("Pooling2D", _parse_pooling),
+}
