@@ -106,8 +106,8 @@ figure.savefig(picture, dpi=120)
 
 # The test data are used this once, by a new network made from the file alone.
 best_network = bs.Network.from_hdf5(str(best_file))
-result = bs.tools.evaluate(best_network, test_getter, scorers)
+results = trainer.evaluate(best_network, test=test_getter)
 
 print(f"training curves: {picture}")
 print(f"best network: {best_file}")
-print(f"test accuracy: {result['Accuracy']:.3f}")
+print(f"test accuracy: {results['test']['Accuracy']:.3f}")
