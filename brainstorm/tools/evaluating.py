@@ -117,12 +117,14 @@ def extract_and_save(
     return. It is written batch by batch, and appears when it is complete. Its
     attribute ``format`` says ``Buffers file v1.0``.
 
-    >>> getter = Minibatches(100, shuffle=False, default=x_test)  # doctest: +SKIP
-    >>> extract_and_save(network,                                 # doctest: +SKIP
-    ...                  getter,
-    ...                  ['Output.outputs.predictions',
-    ...                   'Hid1.internals.H'],
-    ...                  'network_features.hdf5')
+    For example::
+
+        getter = Minibatches(100, shuffle=False, default=x_test)
+        extract_and_save(network,
+                         getter,
+                         ['Output.outputs.predictions',
+                          'Hid1.internals.H'],
+                         'network_features.hdf5')
 
     Args:
         network: The network.
