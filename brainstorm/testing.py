@@ -263,13 +263,12 @@ class _Battery:
 
     def find_situations(self) -> None:
         """Find out whether the layer is random, and has several modes or contexts."""
-        forward = self.reference.forward
-        once, again, evaluation = (
-            forward(self.data, self.parameters, training)
-            for training in (True, True, False)
-        )
-        self.modes = (True,) if _worst(once, evaluation) is None else (True, False)
-        self.is_random = _worst(once, again) is not None
+        forward, handler = self.reference.forward, self.reference.handler
+        random_state = handler.get_random_state()
+        training = forward(self.data, self.parameters, True)
+        evaluation = forward(self.data, self.parameters, False)
+        self.modes = (True, False) if _worst(training, evaluation) else (True,)
+        self.is_random = handler.get_random_state() != random_state
         if self.is_random:
             for bench in (self.reference, self.subject):
                 bench.random_state = bench.handler.get_random_state()
@@ -446,9 +445,16 @@ class _Battery:
         return Data((2 * time_size, batch_size), inputs)
 
     def check_resize(self) -> None:
-        before = self.both_passes(self.subject)
-        self.subject.forward(self.one_after_the_other(), self.parameters)
-        self.compare(before, self.both_passes(self.subject))
+        training, longer = not self.is_random, self.one_after_the_other()
+        new = self.bench(self.subject.handler, self.architecture)
+        before = self.both_passes(self.subject, training)
+        self.compare(
+            new.forward(longer, self.parameters, training),
+            self.subject.forward(longer, self.parameters, training),
+            note=", after a shorter pass",
+        )
+        after = self.both_passes(self.subject, training)
+        self.compare(before, after, note=", after a longer pass")
 
     def check_joined(self) -> None:
         outputs = self.layer.out_shapes

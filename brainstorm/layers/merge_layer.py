@@ -63,10 +63,13 @@ class MergeLayerImpl(Layer):
         return ("inputs_1", da, dy[..., :m]), ("inputs_2", db, dy[..., m:])
 
     def backward_pass(self, buffers):
+        h = self.handler
         for input_name, dx, part in self.parts(buffers):
             if input_name in self.unwanted:
                 continue
             if input_name in self.fresh:
-                self.handler.copy_to(part, dx)
+                h.copy_to(part, dx)
             else:
-                self.handler.add_tt(part, dx, dx)
+                compact = h.scratch(dx.shape, 2)  # adding strided arrays is slow
+                h.copy_to(part, compact)
+                h.add_tt(compact, dx, dx)

@@ -1,0 +1,178 @@
+"""The layers of the package as the battery checks them.
+
+A new layer is tested by adding a line to `CASES`. Values are random but for those
+given here, which keep derivatives defined: see `check_layer`.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from brainstorm import layers
+from brainstorm.layers.base_layer import ACTIVATIONS
+
+IMAGE = ("T", "B", 4, 3, 2)
+
+
+def positive(shape):
+    return np.random.RandomState(1).uniform(0.05, 1.0, shape)
+
+
+def by_rows(shape):
+    """Rows of one sign each: sums of products with positive values stay off zero."""
+    signs = np.where(np.arange(shape[0]) % 2, 1.0, -1.0)
+    return positive(shape) * signs.reshape((-1,) + (1,) * (len(shape) - 1))
+
+
+def distinct(shape):
+    """Values that are far apart, so that a step never changes which is largest."""
+    size = int(np.prod(shape))
+    return np.random.RandomState(1).permutation(size).reshape(shape) / size - 0.5
+
+
+def classes(n):
+    """Class indices from 0 to n - 1."""
+    return lambda shape: np.random.RandomState(1).randint(0, n, shape)
+
+
+def probability(shape):
+    return np.random.RandomState(1).uniform(0.1, 0.9, shape)
+
+
+class Case(NamedTuple):
+    layer: Any
+    in_shapes: dict | None = None
+    inputs: dict | None = None
+    parameters: dict | None = None
+    delta_factor: float = 1.0
+
+    @property
+    def arguments(self):
+        arguments = self._asdict()
+        del arguments["layer"]
+        return arguments
+
+
+def with_activations(make, off_zero=(), parameters=None, **arguments):
+    """A case for each activation.
+
+    With 'rel', inputs are positive and the parameters `off_zero` have rows of one
+    sign each. So the sums that reach it keep a distance from its kink.
+    """
+    cases = {}
+    for activation in ACTIVATIONS:
+        values = dict(parameters or {})
+        inputs = None
+        if activation == "rel":
+            inputs = {"default": positive}
+            values.update(dict.fromkeys(off_zero, by_rows))
+        cases[activation] = Case(
+            make(activation), inputs=inputs, parameters=values, **arguments
+        )
+    return cases
+
+
+def named(prefix, cases):
+    return {f"{prefix} {name}": case for name, case in cases.items()}
+
+
+def image(**inputs):
+    """Shapes of inputs: an image as 'default', others as given."""
+    return {"default": IMAGE, **{n: ("T", "B", *s) for n, s in inputs.items()}}
+
+
+BLOCK = ("Wz", "Rz", "bz")  # what reaches the LSTM's activation function
+TIMING = {"timing": [1, 2, 3]}
+RUNNING = {"sigma": positive}
+
+CASES = {
+    **named(
+        "FullyConnected",
+        with_activations(
+            lambda activation: layers.FullyConnected(4, activation), ("W", "bias")
+        ),
+    ),
+    "FullyConnected shapes": Case(layers.FullyConnected((2, 2), "tanh"), image()),
+    "FullyConnected kept shape": Case(layers.FullyConnected(None, "tanh"), image()),
+    **named("Elementwise", with_activations(layers.Elementwise)),
+    **named(
+        "Convolution2D",
+        with_activations(
+            lambda activation: layers.Convolution2D(
+                2, (3, 2), (2, 1), 1, activation=activation
+            ),
+            ("W", "bias"),
+            in_shapes=image(),
+        ),
+    ),
+    "Pooling2D max": Case(
+        layers.Pooling2D((3, 2), "max", (2, 1), 1), image(), {"default": distinct}
+    ),
+    "Pooling2D avg": Case(layers.Pooling2D((3, 2), "avg", (2, 1), 1), image()),
+    **named(
+        "Recurrent",
+        with_activations(
+            lambda activation: layers.Recurrent(3, activation), ("W", "R", "bias")
+        ),
+    ),
+    **named(
+        "Clockwork",
+        with_activations(
+            lambda activation: layers.Clockwork(3, activation),
+            ("W", "R", "bias"),
+            TIMING,
+        ),
+    ),
+    **named(
+        "Lstm",
+        with_activations(
+            lambda activation: layers.Lstm(2, activation),
+            BLOCK,
+            in_shapes={"default": ("T", "B", 2)},
+        ),
+    ),
+    "Lstm without peepholes": Case(
+        layers.Lstm(2, peepholes=False), {"default": ("T", "B", 2, 1)}
+    ),
+    **named(
+        "ClockworkLstm",
+        with_activations(
+            lambda activation: layers.ClockworkLstm(2, activation),
+            BLOCK,
+            {"timing": [1, 2]},
+            in_shapes={"default": ("T", "B", 2)},
+        ),
+    ),
+    "BatchNorm": Case(layers.BatchNorm(), parameters=RUNNING),
+    "BatchNorm images": Case(layers.BatchNorm(0.5, 0.1), image(), None, RUNNING),
+    "Dropout": Case(layers.Dropout(0.3)),
+    "NoOp": Case(layers.NoOp()),
+    "DeltasScaling": Case(layers.DeltasScaling(-0.7), image(), delta_factor=-0.7),
+    "Highway": Case(layers.Highway()),
+    "Merge": Case(
+        layers.Merge(), {"inputs_1": ("T", "B", 2, 3), "inputs_2": ("T", "B", 2, 1)}
+    ),
+    "Mask steps": Case(layers.Mask(), image(mask=(1,))),
+    "Mask positions": Case(layers.Mask(), image(mask=(4, 3, 1))),
+    "Mask elements": Case(layers.Mask(), image(mask=(4, 3, 2))),
+    "Loss over time": Case(layers.Loss(2.0), {"default": ("T", "B", 3)}),
+    "Loss over batch": Case(layers.Loss(2.0), {"default": ("B", 3, 2)}),
+    "Loss constant": Case(layers.Loss(2.0), {"default": (3, 2)}),
+    "SoftmaxCE": Case(
+        layers.SoftmaxCE(),
+        {"default": ("T", "B", 3), "targets": ("T", "B", 1)},
+        {"targets": classes(3)},
+    ),
+    "SoftmaxCE images": Case(
+        layers.SoftmaxCE(), image(targets=(4, 3, 1)), {"targets": classes(2)}
+    ),
+    "SigmoidCE": Case(layers.SigmoidCE(), inputs={"targets": probability}),
+    "SquaredError": Case(layers.SquaredError()),
+    "SquaredDifference": Case(layers.SquaredDifference()),
+    "BinomialCrossEntropy": Case(
+        layers.BinomialCrossEntropy(),
+        inputs={"default": probability, "targets": probability},
+    ),
+    "L1Decay": Case(layers.L1Decay()),
+    "L2Decay": Case(layers.L2Decay(), image()),
+}

@@ -1,0 +1,95 @@
+"""Every layer of the package keeps the promises that `check_layer` checks."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from cases import CASES
+from handler_cases import HANDLERS
+
+from brainstorm import layers
+from brainstorm._layer_bench import Bench, Data, Specification
+from brainstorm.handlers import NumpyHandler
+from brainstorm.layers.base_layer import ACTIVATIONS
+from brainstorm.testing import LayerCheckError, check_layer
+
+# Known failures: reshaping a part of a joined buffer makes a copy.
+BROKEN = {
+    "Loss over time": "joined",
+    "Mask positions": "joined",
+    "Mask elements": "joined",
+    "SoftmaxCE images": "joined",
+}
+
+
+def check(name, **arguments):
+    case = CASES[name]
+    if name not in BROKEN or arguments.get("batch_size") == 1 == arguments["time_size"]:
+        check_layer(case.layer, **case.arguments, **arguments)
+    else:
+        with pytest.raises(LayerCheckError) as error:
+            check_layer(case.layer, **case.arguments, **arguments)
+        assert error.value.check == BROKEN[name]
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("batch_size", [1, 2, 5])
+@pytest.mark.parametrize("time_size", [1, 2, 5])
+def test_sizes(name, time_size, batch_size):
+    check(name, time_size=time_size, batch_size=batch_size)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("handler", [h for h in HANDLERS if h != "numpy64"])
+def test_handlers(name, handler):
+    check(name, time_size=2, batch_size=3, handler=HANDLERS[handler](), seed=1)
+
+
+def test_no_layer_is_forgotten():
+    tested = {case.layer.layer.layer_type for case in CASES.values()}
+    assert tested == set(layers.__all__) - {"Input"}  # see test_basic_layers.py
+
+
+def test_no_activation_is_forgotten():
+    tested = {}
+    for case in CASES.values():
+        details = case.layer.layer
+        if "activation" in details.layer_kwargs:
+            activations = tested.setdefault(details.layer_type, set())
+            activations.add(details.layer_kwargs["activation"])
+    assert len(tested) >= 3
+    for layer_type, activations in tested.items():
+        assert activations == set(ACTIVATIONS), layer_type
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_passes_allocate_nothing_after_the_first(name):
+    case = CASES[name]
+    specification = Specification.of(case.layer, None)
+    in_shapes = case.in_shapes or specification.default_shapes()
+    architecture = specification.architecture(in_shapes)
+    bench = Bench(specification.name, architecture, NumpyHandler(np.float64))
+    sizes = (2, 4000)  # far more than the bound for any array of this length
+
+    def values(structures, chosen):
+        for n, structure in structures.items():
+            value = (chosen or {}).get(n, 0.5)
+            shape = structure.get_shape(*sizes)
+            yield n, value(shape) if callable(value) else np.full(shape, value)
+
+    data = Data(sizes, dict(values(bench.layer.in_shapes, case.inputs)))
+    parameters = dict(values(bench.layer.parameter_shapes, case.parameters))
+    deltas = dict(values(bench.layer.out_shapes, None))
+    bench.forward(data, parameters)
+    bench.backward(deltas)
+    tracemalloc.start()
+    try:
+        for training_pass in (True, False, True):
+            before = tracemalloc.get_traced_memory()[0]
+            tracemalloc.reset_peak()
+            bench.layer.forward_pass(bench.view, training_pass)
+            bench.layer.backward_pass(bench.view)
+            peak = tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+    assert peak < 8192  # Python objects, such as views

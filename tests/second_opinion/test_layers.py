@@ -1,0 +1,189 @@
+"""Layers and a small training run beside PyTorch's, in float64."""
+
+import numpy as np
+import pytest
+
+from brainstorm import layers
+from brainstorm.handlers import NumpyHandler
+from brainstorm.structure.network import Network
+from brainstorm.training import MomentumStepper
+
+torch = pytest.importorskip("torch")
+
+CLOSE = {"rtol": 1e-10, "atol": 1e-12}
+
+
+def normal(*shape, seed=0):
+    return np.random.RandomState(seed).randn(*shape)
+
+
+def tensor(values, requires_grad=False):
+    return torch.tensor(values, dtype=torch.float64, requires_grad=requires_grad)
+
+
+def weighted(layer, inputs, weights, output="default"):
+    """A network whose loss is the sum of the weighted outputs of a layer."""
+    batch_size = weights.shape[1]
+    data = {**inputs, "weights": weights * batch_size}  # Loss divides by it
+    inp = layers.Input({n: ("T", "B", *v.shape[2:]) for n, v in data.items()})
+    for name in inputs:
+        inp - name >> name - layer
+    mask = layers.Mask()
+    layer - output >> mask >> layers.Loss()
+    inp - "weights" >> "mask" - mask
+    net = Network.from_layer(inp)
+    net.set_handler(NumpyHandler(np.float64))
+    net.provide_external_data(data)
+    return net
+
+
+# -- batch normalization ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("shape", [(2, 5, 3), (2, 4, 3, 2, 3)])
+def test_batch_norm(shape, training):
+    x, weights = 2.0 * normal(*shape) + 1.0, normal(*shape, seed=1)
+    gamma, beta = normal(3, seed=2), normal(3, seed=3)
+    mean, variance = normal(3, seed=4), np.array([0.5, 1.0, 2.0])
+
+    module = torch.nn.BatchNorm1d(3, eps=1e-3, momentum=0.2, dtype=torch.float64)
+    module.train(training)
+    module.load_state_dict(
+        {
+            "weight": tensor(gamma),
+            "bias": tensor(beta),
+            "running_mean": tensor(mean),
+            "running_var": tensor(variance),
+            "num_batches_tracked": torch.tensor(0),
+        }
+    )
+    x_torch = tensor(x.reshape(-1, 3), requires_grad=True)
+    y_torch = module(x_torch)
+    (y_torch * tensor(weights.reshape(-1, 3))).sum().backward()
+
+    net = weighted(layers.BatchNorm(decay=0.8, epsilon=1e-3), {"default": x}, weights)
+    sigma = np.sqrt(variance + 1e-3)
+    start = {"gamma": gamma, "beta": beta, "mu": -mean, "sigma": sigma}
+    net.initialize({"BatchNorm": start})
+    net.forward_pass(training_pass=training)
+    net.backward_pass()
+
+    def same(path, expected):
+        expected = expected.detach().numpy().reshape(net.get(path).shape)
+        np.testing.assert_allclose(net.get(path), expected, **CLOSE)
+
+    same("BatchNorm.outputs.default", y_torch)
+    same("BatchNorm.input_deltas.default", x_torch.grad)
+    same("BatchNorm.gradients.gamma", module.weight.grad)
+    same("BatchNorm.gradients.beta", module.bias.grad)
+    same("BatchNorm.parameters.mu", -module.running_mean)
+
+
+# -- losses ------------------------------------------------------------------------
+
+
+def compare_loss(layer, output, x, targets, loss_torch, weights):
+    """`loss_torch` maps a tensor like x to losses of the shape of `weights`."""
+    net = weighted(layer, {"default": x, "targets": targets}, weights, output)
+    net.forward_pass(training_pass=True)
+    net.backward_pass()
+    x_torch = tensor(x, requires_grad=True)
+    loss = loss_torch(x_torch)
+    (loss.reshape(weights.shape) * tensor(weights)).sum().backward()
+    name = layer.name
+    got = net.get(f"{name}.outputs.{output}")
+    np.testing.assert_allclose(
+        got, loss.detach().numpy().reshape(weights.shape), **CLOSE
+    )
+    got = net.get(f"{name}.input_deltas.default")
+    np.testing.assert_allclose(got, x_torch.grad.numpy(), **CLOSE)
+
+
+def test_softmax_ce():
+    targets = np.random.RandomState(1).randint(0, 4, (3, 5, 1))
+
+    def loss(x):
+        labels = torch.tensor(targets.ravel(), dtype=torch.int64)
+        entropy = torch.nn.functional.cross_entropy
+        return entropy(x.reshape(-1, 4), labels, reduction="none")
+
+    layer = layers.SoftmaxCE()
+    compare_loss(layer, "loss", normal(3, 5, 4), targets, loss, normal(3, 5, 1, seed=2))
+
+
+def test_sigmoid_ce():
+    targets = np.random.RandomState(1).uniform(0, 1, (3, 5, 4))
+
+    def loss(x):
+        entropy = torch.nn.functional.binary_cross_entropy_with_logits
+        return entropy(x, tensor(targets), reduction="none")
+
+    layer = layers.SigmoidCE()
+    compare_loss(layer, "loss", normal(3, 5, 4), targets, loss, normal(3, 5, 4, seed=2))
+
+
+def test_binomial_cross_entropy():
+    p, targets = np.random.RandomState(1).uniform(0.05, 0.95, (2, 3, 5, 4))
+
+    def loss(x):
+        entropy = torch.nn.functional.binary_cross_entropy
+        return entropy(x, tensor(targets), reduction="none").sum(-1)
+
+    layer = layers.BinomialCrossEntropy()
+    compare_loss(layer, "default", p, targets, loss, normal(3, 5, 1, seed=2))
+
+
+# -- training ------------------------------------------------------------------------
+
+SHAPES = {"Hid.W": (5, 4), "Hid.bias": (5,), "Proj.W": (3, 5), "Proj.bias": (3,)}
+
+
+def momentum_in_torch(start, x, targets, steps):
+    parameters = {n: tensor(v, requires_grad=True) for n, v in start.items()}
+    labels = torch.tensor(targets.ravel(), dtype=torch.int64)
+    optimizer = torch.optim.SGD(parameters.values(), lr=0.2, momentum=0.9)
+    losses = []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        h = torch.tanh(
+            tensor(x).reshape(-1, 4) @ parameters["Hid.W"].T + parameters["Hid.bias"]
+        )
+        y = h @ parameters["Proj.W"].T + parameters["Proj.bias"]
+        loss = torch.nn.functional.cross_entropy(y, labels, reduction="sum") / 6
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses, {n: p.detach().numpy() for n, p in parameters.items()}
+
+
+def test_five_momentum_updates_of_a_small_network():
+    x = normal(2, 6, 4)
+    targets = np.random.RandomState(1).randint(0, 3, (2, 6, 1))
+    start = {n: normal(*s, seed=i) for i, (n, s) in enumerate(SHAPES.items())}
+
+    inp = layers.Input({"default": ("T", "B", 4), "targets": ("T", "B", 1)})
+    out = layers.SoftmaxCE(name="Out")
+    hidden = inp >> layers.FullyConnected(5, "tanh", name="Hid")
+    hidden >> layers.FullyConnected(3, "linear", name="Proj") >> out
+    inp - "targets" >> "targets" - out
+    out - "loss" >> layers.Loss()
+    net = Network.from_layer(inp)
+    net.set_handler(NumpyHandler(np.float64))
+    for path, value in start.items():
+        layer, name = path.split(".")
+        net.buffer[layer].parameters[name][...] = value
+    stepper = MomentumStepper(0.2, momentum=0.9, scale_learning_rate=False)
+    stepper.start(net)
+    losses = []
+    for _ in range(5):
+        net.provide_external_data({"default": x, "targets": targets})
+        stepper.run()
+        losses.append(net.get_loss_values()["total_loss"])
+
+    expected_losses, expected = momentum_in_torch(start, x, targets, 5)
+    np.testing.assert_allclose(losses, expected_losses, **CLOSE)
+    assert losses[-1] < losses[0]
+    for path, value in expected.items():
+        got = net.get(path.replace(".", ".parameters."))
+        np.testing.assert_allclose(got, value, **CLOSE)
