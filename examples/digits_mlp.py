@@ -53,7 +53,7 @@ test_getter = bs.Minibatches(100, default=x_test, targets=t_test, shuffle=False)
 # from which a SoftmaxCE layer, named 'Output', computes predictions and loss.
 inp, out = bs.tools.get_in_out_layers("classification", 64, 10)
 
-hidden = bs.layers.FullyConnected(200, activation="rel", name="Hidden")
+hidden = bs.layers.FullyConnected(500, activation="rel", name="Hidden")
 inp >> bs.layers.Dropout(0.1) >> hidden >> bs.layers.Dropout(0.5) >> out
 
 network = bs.Network.from_layer(out)

@@ -34,7 +34,7 @@ def run_digits_mlp(folder, *arguments):
     ]
     assert image.imread(folder / "digits_mlp.png").std() > 0
     net = bs.Network.from_hdf5(str(folder / "digits_mlp.hdf5"))
-    assert net.layers["Hidden"].out_shapes["default"].feature_size == 200
+    assert net.layers["Hidden"].out_shapes["default"].feature_size == 500
     last_line = output.rstrip().splitlines()[-1]
     return float(re.fullmatch(r"test accuracy: ([01]\.\d{3})", last_line).group(1))
 
