@@ -22,6 +22,10 @@ BROKEN = {
 }
 
 
+# NumPy itself buffers 8192 elements for each of up to three strided operands.
+MOST = 4096 + 3 * 8192 * 8
+
+
 def check(name, **arguments):
     case = CASES[name]
     if name not in BROKEN or arguments.get("batch_size") == 1 == arguments["time_size"]:
@@ -69,7 +73,7 @@ def test_passes_allocate_nothing_after_the_first(name):
     in_shapes = case.in_shapes or specification.default_shapes()
     architecture = specification.architecture(in_shapes)
     bench = Bench(specification.name, architecture, NumpyHandler(np.float64))
-    sizes = (2, 4000)  # far more than the bound for any array of this length
+    sizes = (1, 40000)  # already one feature of this makes more than MOST
 
     def values(structures, chosen):
         for n, structure in structures.items():
@@ -82,14 +86,11 @@ def test_passes_allocate_nothing_after_the_first(name):
     deltas = dict(values(bench.layer.out_shapes, None))
     bench.forward(data, parameters)
     bench.backward(deltas)
-    tracemalloc.start()
-    try:
-        for training_pass in (True, False, True):
-            before = tracemalloc.get_traced_memory()[0]
-            tracemalloc.reset_peak()
-            bench.layer.forward_pass(bench.view, training_pass)
-            bench.layer.backward_pass(bench.view)
-            peak = tracemalloc.get_traced_memory()[1] - before
-    finally:
+    peaks = []
+    for training_pass in (True, False, True, False):
+        tracemalloc.start()
+        bench.layer.forward_pass(bench.view, training_pass)
+        bench.layer.backward_pass(bench.view)
+        peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peak < 8192  # Python objects, such as views
+    assert max(peaks[2:]) < MOST
