@@ -18,7 +18,7 @@ from sklearn.datasets import load_digits
 import brainstorm as bs
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--epochs", type=int, default=40, help="default: 40")
+parser.add_argument("--epochs", type=int, default=60, help="default: 60")
 parser.add_argument("--seed", type=int, default=42, help="of all that is random")
 parser.add_argument("--gpu", action="store_true", help="train on an Nvidia GPU")
 parser.add_argument(
