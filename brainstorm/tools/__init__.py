@@ -3,13 +3,21 @@
 from brainstorm.tools.building import create_net_from_spec, get_in_out_layers
 from brainstorm.tools.data import shuffle_data, split
 from brainstorm.tools.evaluating import evaluate, extract, extract_and_save
+from brainstorm.tools.inspecting import (
+    draw_network,
+    get_network_info,
+    print_network_info,
+)
 
 __all__ = [
     "create_net_from_spec",
+    "draw_network",
     "evaluate",
     "extract",
     "extract_and_save",
     "get_in_out_layers",
+    "get_network_info",
+    "print_network_info",
     "shuffle_data",
     "split",
 ]

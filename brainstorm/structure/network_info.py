@@ -1,0 +1,225 @@
+"""Tables that tell what a network consists of and how much memory it takes."""
+
+from __future__ import annotations
+
+import html
+import itertools
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from brainstorm.layers.base_layer import Layer
+from brainstorm.structure.buffer_structure import BufferStructure
+from brainstorm.structure.construction import layer_type_name
+from brainstorm.structure.layout import Hub, create_layout
+from brainstorm.utils import ValidationError
+
+if TYPE_CHECKING:
+    from brainstorm.structure.network import Network
+
+__all__ = ["describe_shapes", "get_network_info", "network_info_html"]
+
+# Of each kind of buffers those that only backward passes need come apart.
+KINDS = {
+    ("parameters", False): "parameters",
+    ("outputs", False): "outputs",
+    ("internals", False): "internals",
+    ("gradients", True): "gradients",
+    ("output_deltas", True): "deltas",
+    ("internals", True): "internals, backward",
+}
+BUFFER_TYPES = ("constant", "per sequence", "per time step")
+
+
+class Table(NamedTuple):
+    """A table of texts, which can have several lines.
+
+    Attributes:
+        rows: The rows; the first one has the titles, the last one the sums.
+        nr_texts: Number of leading columns that are no numbers.
+    """
+
+    rows: list[tuple[str, ...]]
+    nr_texts: int
+
+
+def get_network_info(
+    network: Network, time_size: int | None = None, batch_size: int | None = None
+) -> str:
+    """Describe a network in two tables.
+
+    The first has a row for each layer, with its type, the shapes of its inputs,
+    outputs and parameters, the number of its parameters and its memory. The second
+    has the memory by kinds of buffers. Memory is that of a training; a network of
+    which no backward pass is asked has no gradients, deltas and so on.
+
+    Args:
+        network: The network.
+        time_size: Number of time steps. Default: that of the network's data.
+        batch_size: Number of sequences. Default: that of the network's data.
+
+    Returns:
+        The tables as text.
+
+    Raises:
+        ValidationError: A size is not positive.
+    """
+    return "\n\n".join(
+        part if isinstance(part, str) else _as_text(part)
+        for part in _describe(network, time_size, batch_size)
+    )
+
+
+def network_info_html(
+    network: Network, time_size: int | None = None, batch_size: int | None = None
+) -> str:
+    """Describe a network as HTML, see `get_network_info`."""
+    return "\n".join(
+        f"<p>{html.escape(part)}</p>" if isinstance(part, str) else _as_html(part)
+        for part in _describe(network, time_size, batch_size)
+    )
+
+
+def _describe(
+    network: Network, time_size: int | None, batch_size: int | None
+) -> list[str | Table]:
+    T = network.time_size if time_size is None else time_size
+    B = network.batch_size if batch_size is None else batch_size
+    if min(T, B) < 1:
+        raise ValidationError(
+            f"time_size and batch_size have to be at least 1, got {T} and {B}"
+        )
+    dtype = np.dtype(network.handler.dtype)
+    memory = _memory(create_layout(network.layers)[0], T, B, dtype.itemsize)
+    return [
+        _layers_table(network.layers, memory),
+        "Shapes are those of one time step of one sequence, if nothing else is said.\n"
+        f"Memory is that of a training with {T} time step{'s' * (T > 1)} of {B}"
+        f" sequence{'s' * (B > 1)} in {dtype}:",
+        _memory_table(memory),
+    ]
+
+
+# -- counting ----------------------------------------------------------------
+
+# Bytes by layer, kind of buffers and buffer type.
+Memory = Counter[tuple[str, str, int]]
+
+
+def _memory(hubs: Sequence[Hub], T: int, B: int, itemsize: int) -> Memory:
+    memory: Memory = Counter()
+    for hub in hubs:
+        length = math.prod(hub.get_shape(T, B)[:-1])
+        for source in hub.sources:
+            layer, category, _ = source.split(".")
+            kind = KINDS[category, hub.is_backward_only]
+            start, stop = hub.slices[source]
+            nr_bytes = (stop - start) * length * itemsize
+            memory[layer, kind, hub.buffer_type] += nr_bytes
+    return memory
+
+
+def _layers_table(layers: Mapping[str, Layer], memory: Memory) -> Table:
+    title = ("Layer", "Type", "Inputs", "Outputs", "Parameters", "Number", "Memory")
+    rows = [title]
+    total = 0
+    for name, layer in layers.items():
+        number = sum(s.feature_size for s in layer.parameter_shapes.values())
+        total += number
+        rows.append(
+            (
+                name,
+                layer_type_name(type(layer)),
+                describe_shapes(layer.in_shapes),
+                describe_shapes(layer.out_shapes),
+                describe_shapes(layer.parameter_shapes, "constant"),
+                f"{number:,}",
+                _size(sum(n for key, n in memory.items() if key[0] == name)),
+            )
+        )
+    rows.append(("All", "", "", "", "", f"{total:,}", _size(sum(memory.values()))))
+    return Table(rows, 5)
+
+
+def _memory_table(memory: Memory) -> Table:
+    rows = [("Buffers", *BUFFER_TYPES, "all")]
+    for kind in (*KINDS.values(), "All"):
+        sizes = [
+            sum(
+                n
+                for key, n in memory.items()
+                if key[2] == i and kind in (key[1], "All")
+            )
+            for i in range(3)
+        ]
+        rows.append((kind, *map(_size, sizes), _size(sum(sizes))))
+    return Table(rows, 1)
+
+
+def describe_shapes(
+    structures: Mapping[str, BufferStructure], usual: str = "time step"
+) -> str:
+    """The shapes of some buffers, a line for each, with names other than the default.
+
+    Args:
+        structures: The structures of the buffers by name.
+        usual: What a shape belongs to that nothing is said about: ``'time step'``,
+            ``'sequence'`` or ``'constant'``.
+    """
+    lines = []
+    for name, structure in structures.items():
+        words = [] if name == "default" else [name]
+        words.append(" x ".join(map(str, structure.feature_shape)))
+        kind = ("constant", "sequence", "time step")[structure.buffer_type]
+        if kind != usual:
+            words.append("in all" if kind == "constant" else "per sequence")
+        lines.append(" ".join(words))
+    return "\n".join(lines)
+
+
+def _size(nr_bytes: float) -> str:
+    if nr_bytes == 0:
+        return ""
+    units = ["TB", "GB", "MB", "kB", "B"]
+    while nr_bytes >= 999.5 and len(units) > 1:
+        nr_bytes /= 1000
+        units.pop()
+    return f"{nr_bytes:.3g} {units[-1]}"
+
+
+# -- showing -----------------------------------------------------------------
+
+
+def _as_text(table: Table) -> str:
+    cells = [[cell.split("\n") for cell in row] for row in table.rows]
+    widths = [
+        max(map(len, itertools.chain(*column))) for column in zip(*cells, strict=True)
+    ]
+    rule = "  ".join("-" * width for width in widths)
+    lines = []
+    for i, row in enumerate(cells):
+        if i in (1, len(cells) - 1):
+            lines.append(rule)
+        for parts in itertools.zip_longest(*row, fillvalue=""):
+            padded = [
+                part.ljust(width) if column < table.nr_texts else part.rjust(width)
+                for column, (part, width) in enumerate(zip(parts, widths, strict=True))
+            ]
+            lines.append("  ".join(padded).rstrip())
+    return "\n".join(lines)
+
+
+def _as_html(table: Table) -> str:
+    rows = []
+    for i, row in enumerate(table.rows):
+        tag = "th" if i in (0, len(table.rows) - 1) else "td"
+        cells = []
+        for column, cell in enumerate(row):
+            side = "left" if column < table.nr_texts else "right"
+            text = html.escape(cell).replace("\n", "<br>")
+            cells.append(f'<{tag} style="text-align: {side}">{text}</{tag}>')
+        rows.append(f"<tr>{''.join(cells)}</tr>")
+    return "\n".join(["<table>", *rows, "</table>"])

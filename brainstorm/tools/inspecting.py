@@ -1,0 +1,106 @@
+"""Tools that show what a network consists of."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from brainstorm.files import atomic_path
+from brainstorm.layers.input_layer import InputLayerImpl
+from brainstorm.layers.loss_layer import LossLayerImpl
+from brainstorm.structure.construction import layer_type_name
+from brainstorm.structure.network_info import describe_shapes, get_network_info
+from brainstorm.utils import ValidationError, listing, missing_extra
+
+if TYPE_CHECKING:
+    from brainstorm.layers.base_layer import Layer
+    from brainstorm.structure.architecture import Connection
+    from brainstorm.structure.network import Network
+
+__all__ = ["draw_network", "get_network_info", "print_network_info"]
+
+FORMATS = ("png", "svg", "pdf")
+
+
+def print_network_info(
+    network: Network, time_size: int | None = None, batch_size: int | None = None
+) -> None:
+    """Print detailed information about a network.
+
+    For each layer: the shapes of its inputs, outputs and parameters, the number of
+    its parameters and its memory. See `get_network_info`, which returns the text.
+
+    Args:
+        network: The network.
+        time_size: Number of time steps. Default: that of the network's data.
+        batch_size: Number of sequences. Default: that of the network's data.
+
+    Raises:
+        ValidationError: A size is not positive.
+    """
+    print(get_network_info(network, time_size, batch_size))
+
+
+def draw_network(
+    network: Network, file_name: str | os.PathLike = "network.png"
+) -> None:
+    """Write a diagram of a network to a file.
+
+    Each layer is a box with its name, its type and the sizes of its outputs. Arrows
+    are the connections; what they connect is named where it is not the default.
+
+    Needs `pygraphviz <https://pygraphviz.github.io>`_.
+
+    Args:
+        network: The network.
+        file_name: Name of the file; its folder has to exist. The ending ``.png``,
+            ``.svg`` or ``.pdf`` decides on the format.
+
+    Raises:
+        ImportError: pygraphviz is not installed.
+        ValidationError: The file name has another ending.
+        FileNotFoundError: The folder does not exist.
+    """
+    try:
+        import pygraphviz
+    except ImportError as error:
+        raise missing_extra("draw_network", "pygraphviz", "draw_net") from error
+    file_format = Path(file_name).suffix[1:].lower()
+    if file_format not in FORMATS:
+        endings = listing(f".{name}" for name in FORMATS)
+        raise ValidationError(
+            f"file_name: {os.fspath(file_name)!r} has to end in one of {endings}"
+        )
+    graph = pygraphviz.AGraph(directed=True, strict=False)
+    graph.node_attr.update(shape="box", style="rounded,filled", fontname="Helvetica")
+    graph.edge_attr.update(fontname="Helvetica", fontsize="10")
+    for name, layer in network.layers.items():
+        graph.add_node(name, label=_node_label(layer), fillcolor=_color(layer))
+    for layer in network.layers.values():
+        for c in layer.outgoing:
+            graph.add_edge(c.start_layer, c.end_layer, label=_edge_label(c))
+    with atomic_path(file_name) as temporary:
+        temporary.write_bytes(graph.draw(format=file_format, prog="dot"))
+
+
+def _node_label(layer: Layer) -> str:
+    """The layer's name, its type if that is not the same, and its output shapes."""
+    names = dict.fromkeys([layer.name, layer_type_name(type(layer))])
+    return "\n".join([*names, describe_shapes(layer.out_shapes)])
+
+
+def _edge_label(c: Connection) -> str:
+    """What is not the default; the space keeps it off the arrow."""
+    if c.input_name in ("default", c.output_name):
+        return "" if c.output_name == "default" else f" {c.output_name}"
+    if c.output_name == "default":
+        return f" to {c.input_name}"
+    return f" {c.output_name} to {c.input_name}"
+
+
+def _color(layer: Layer) -> str:
+    """What learns, what enters and what is minimized stand out."""
+    if isinstance(layer, InputLayerImpl | LossLayerImpl):
+        return "#fde9c9"
+    return "#cfe2f3" if layer.parameter_shapes else "#f3f3f3"
