@@ -20,10 +20,10 @@ import numpy as np
 
 from brainstorm.utils import HandlerError, flatten_time
 
-__all__ = ["RecurrentOperations"]
+__all__ = ["LstmCells", "RecurrentOperations"]
 
 
-class _Cells(NamedTuple):
+class LstmCells(NamedTuple):
     """The buffers of an LSTM, or their deltas; of all steps or of one.
 
     Z is the block input, I, F and O are the gates and C is the cell; the second
@@ -45,6 +45,14 @@ class _Cells(NamedTuple):
     def gates(self) -> tuple[Any, Any, Any, Any]:
         """What the four stacked weight matrices lead to."""
         return self.Za, self.Ia, self.Fa, self.Oa
+
+    def without_carried(self) -> LstmCells:
+        """The buffers without the carried state."""
+        return LstmCells(*[array[:-1] for array in self])
+
+    def at(self, t: int) -> LstmCells:
+        """The buffers in one step."""
+        return LstmCells(*[array[t] for array in self])
 
 
 class RecurrentOperations:
@@ -132,24 +140,25 @@ class RecurrentOperations:
             fresh_gradients: Overwrite `dW`, `dR` and `dbias`.
         """
         kept = self._kept_units(timing, step)
-        act_deriv = self.act_func_deriv[activation]
+        slopes = dHa[:-1]
+        self.fill(slopes, 1.0)
+        self.act_func_deriv[activation](Ha[:-1], y[:-1], slopes, slopes)
+        if kept is not None:
+            self.fill_if(slopes, 0.0, kept)
+        self.fill(dHa[-1], 0.0)
+        self.fill(dy[-1], 0.0)
         self.copy_to(dy[-2], dHb[-2])
         for t in reversed(range(x.shape[0])):
             dh, dout, dout_before = dHa[t], dHb[t], dHb[t - 1]
-            act_deriv(Ha[t], y[t], dout, dh)
-            if kept is not None:
-                self.fill_if(dh, 0.0, kept[t])
+            self.mult_tt(dh, dout, dh)
             self.dot_mm(dh, R, dout_before)
+            self.add_tt(dout_before, dy[t - 1], dout_before)
             if kept is not None:
                 self.add_into_if(dout, dout_before, kept[t])
-            if t > 0:
-                self.add_tt(dout_before, dy[t - 1], dout_before)
         self.copy_to(dHb[-1], dy[-1])
-        self.fill(dHa[-1], 0.0)
-        self._gate_gradients(x, y, dHa, dW, dR, dbias, fresh_gradients)
-        if dx is not None:
-            dot = self.dot_mm if fresh_dx else self.dot_add_mm
-            dot(flatten_time(dHa[:-1]), W, flatten_time(dx))
+        self._gate_gradients(
+            x, y, dHa[:-1], dx, W, dW, dR, dbias, fresh_dx, fresh_gradients
+        )
 
     def lstm_forward(  # noqa: D417
         self,
@@ -204,33 +213,33 @@ class RecurrentOperations:
         Raises:
             HandlerError: A timing is below 1.
         """
-        cells = _Cells(Za, Zb, Ia, Ib, Fa, Fb, Oa, Ob, Ca, Cb)
-        rows = flatten_time(x)
-        for gate, w, b in zip(cells.gates, _quarters(W), _quarters(bias), strict=True):
-            self.affine(rows, w, b, None, flatten_time(gate[:-1]), "linear")
+        cells = LstmCells(Za, Zb, Ia, Ib, Fa, Fb, Oa, Ob, Ca, Cb)
         kept = self._advance_clock(timing, step)
-        peepholes = _rows(peepholes)
-        products = self.scratch((y.shape[1], R.shape[0]), 3)
-        parts = _quarters(products, axis=1)
-        for t in range(x.shape[0]):
-            now, kept_now = _at(cells, t), None if kept is None else kept[t]
+        peepholes = self._repeated(peepholes, y.shape[1])
+        steps, batch = x.shape[:2]
+        stacked = self.scratch((steps, batch, W.shape[0]), 3)
+        self.affine(flatten_time(x), W, bias, None, flatten_time(stacked), "linear")
+        products = self.scratch((batch, W.shape[0]), 4)
+        from_x, from_y = _quarters(stacked), _quarters(products)
+        for t in range(steps):
+            now, kept_now = cells.at(t), None if kept is None else kept[t]
             self.dot_mm(y[t - 1], R, products, transb=True)
-            for part, gate in zip(parts, now.gates, strict=True):
-                self.add_tt(gate, part, gate)
-            self._lstm_step(now, Ca[t - 1], peepholes, activation, kept_now)
+            for gate, a, b in zip(now.gates, from_x, from_y, strict=True):
+                self.add_tt(a[t], b, gate)
+            self._lstm_step(now, cells.Ca[t - 1], peepholes, activation, kept_now)
             self.mult_tt(now.Ob, now.Cb, y[t])
             if kept is not None:
                 self.copy_to_if(y[t - 1], y[t], kept_now)
 
     def _lstm_step(
-        self, now: _Cells, before: Any, peepholes: Any, activation: str, kept: Any
+        self, now: LstmCells, before: Any, peepholes: Any, activation: str, kept: Any
     ) -> None:
         """All of one step between the products and the output."""
         act = self.act_func[activation]
         act(now.Za, now.Zb)
         if peepholes:
-            self.mult_add_mv(before, peepholes[0], now.Ia)
-            self.mult_add_mv(before, peepholes[1], now.Fa)
+            self.mult_add_tt(before, peepholes[0], now.Ia)
+            self.mult_add_tt(before, peepholes[1], now.Fa)
         self.sigmoid(now.Ia, now.Ib)
         self.sigmoid(now.Fa, now.Fb)
         self.mult_tt(now.Ib, now.Zb, now.Ca)
@@ -238,7 +247,7 @@ class RecurrentOperations:
         if kept is not None:
             self.copy_to_if(before, now.Ca, kept)
         if peepholes:
-            self.mult_add_mv(now.Ca, peepholes[2], now.Oa)
+            self.mult_add_tt(now.Ca, peepholes[2], now.Oa)
         self.sigmoid(now.Oa, now.Ob)
         act(now.Ca, now.Cb)
 
@@ -307,124 +316,160 @@ class RecurrentOperations:
             fresh_dx: Overwrite `dx`.
             fresh_gradients: Overwrite the gradients.
         """
-        cells = _Cells(Za, Zb, Ia, Ib, Fa, Fb, Oa, Ob, Ca, Cb)
-        deltas = _Cells(dZa, dZb, dIa, dIb, dFa, dFb, dOa, dOb, dCa, dCb)
+        cells = LstmCells(Za, Zb, Ia, Ib, Fa, Fb, Oa, Ob, Ca, Cb)
+        deltas = LstmCells(dZa, dZb, dIa, dIb, dFa, dFb, dOa, dOb, dCa, dCb)
         kept = self._kept_units(timing, step)
-        self._lstm_deltas(R, _rows(peepholes), cells, deltas, dy, activation, kept)
-        parameters = zip(deltas.gates, *map(_quarters, (W, dW, dR, dbias)), strict=True)
-        for gate, w, dw, dr, db in parameters:
-            self._gate_gradients(x, y, gate, dw, dr, db, fresh_gradients)
-            if dx is not None:
-                dot = self.dot_mm if fresh_dx else self.dot_add_mm
-                dot(flatten_time(gate[:-1]), w, flatten_time(dx))
-                fresh_dx = False
+        dgates = self._lstm_deltas(R, peepholes, cells, dy, deltas, activation, kept)
+        self._gate_gradients(
+            x, y, dgates, dx, W, dW, dR, dbias, fresh_dx, fresh_gradients
+        )
         if peepholes is not None:
-            for k, (gate, delay) in enumerate(((dIa, 1), (dFa, 1), (dOa, 0))):
-                self._peephole_gradient(gate, Ca, delay, dpeepholes[k], fresh_gradients)
+            self._peephole_gradients(cells, deltas, dpeepholes, fresh_gradients)
 
     def _lstm_deltas(
         self,
         R: Any,
         peepholes: Any,
-        cells: _Cells,
-        deltas: _Cells,
+        cells: LstmCells,
         dy: Any,
+        deltas: LstmCells,
         activation: str,
         kept: Any,
-    ) -> None:
-        """Fill all deltas of the cells, and row -1 of `dy`."""
-        batch, units = dy.shape[1:]
-        stacked = self.scratch((batch, 4 * units), 3)
-        parts = _quarters(stacked, axis=1)
-        pair = self.scratch((2, batch, units), 4)
-        dout, dout_before = pair[0], pair[1]
-        for carried in _at(deltas, -1):
+    ) -> Any:
+        """Fill all `deltas`, and row -1 of `dy`.
+
+        Returns:
+            The deltas of the gates once more, as an array (T, B, G).
+        """
+        now, d = cells.without_carried(), deltas.without_carried()
+        before = self._delayed(cells.Ca)
+        forget = self.scratch(tuple(before.shape), 4)
+        self._lstm_slopes(peepholes, now, before, d, forget, activation, kept)
+        steps, batch, units = before.shape
+        stacked = self.scratch((steps, batch, 4 * units), 3)
+        dgates = list(zip(d.gates, _quarters(stacked), strict=True))
+        for carried in (*deltas.at(-1), dy[-1]):
             self.fill(carried, 0.0)
-        self.fill(deltas.Ca[-2], 0.0)
-        self.copy_to(dy[-2], dout)
-        for t in reversed(range(dy.shape[0] - 1)):
-            d, kept_now = _at(deltas, t), None if kept is None else kept[t]
-            self._lstm_step_deltas(
-                _at(cells, t), cells.Ca[t - 1], dout, d, deltas.Ca[t - 1], peepholes,
-                activation, kept_now,
-            )  # fmt: skip
-            for part, gate in zip(parts, d.gates, strict=True):
-                self.copy_to(gate, part)
-            self.dot_mm(stacked, R, dout_before)
+        # Until the end, dCb holds the deltas of y.
+        self.copy_to(dy[-2], deltas.Cb[-2])
+        self.mult_tt(deltas.Ca[-2], dy[-2], deltas.Ca[-2])
+        for t in reversed(range(steps)):
+            dout, dcell = d.Cb[t], d.Ca[t]
+            dout_before, dcell_before = deltas.Cb[t - 1], deltas.Ca[t - 1]
+            for k, (slope, dgate) in enumerate(dgates):
+                self.mult_tt(slope[t], dout if k == 3 else dcell, dgate[t])
+            self.dot_mm(stacked[t], R, dout_before)
+            self.add_tt(dout_before, dy[t - 1], dout_before)
             if kept is not None:
-                self.add_into_if(dout, dout_before, kept_now)
-            if t > 0:
-                self.add_tt(dout_before, dy[t - 1], dout_before)
-            dout, dout_before = dout_before, dout
-        self.copy_to(dout, dy[-1])
+                self.add_into_if(dout, dout_before, kept[t])
+            self.mult_tt(dcell_before, dout_before, dcell_before)
+            self.mult_add_tt(dcell, forget[t], dcell_before)
+        self.copy_to(deltas.Cb[-1], dy[-1])
+        self.fill(deltas.Cb[-1], 0.0)
+        for slope, dgate in dgates:
+            self.copy_to(dgate, slope)
+        self._lstm_other_deltas(now, before, d, kept)
+        return stacked
 
-    def _lstm_step_deltas(
+    def _lstm_slopes(
         self,
-        now: _Cells,
-        before: Any,
-        dout: Any,
-        d: _Cells,
-        d_before: Any,
         peepholes: Any,
+        now: LstmCells,
+        before: Any,
+        slopes: LstmCells,
+        forget: Any,
         activation: str,
         kept: Any,
     ) -> None:
-        """The deltas of one step, from those of its output, and of the cell before.
+        """Derivatives within one step, for all steps at once.
 
-        ``d.Ca`` holds what arrives from the next step; all others are unset.
+        Into `slopes` go those of the cell with respect to Za, Ia and Fa, and those
+        of y with respect to Oa and Ca; into `forget` those of the cell with respect
+        to the cell before.
         """
         act_deriv = self.act_func_deriv[activation]
-        self.mult_tt(dout, now.Cb, d.Ob)
-        self.mult_tt(dout, now.Ob, d.Cb)
+        act_deriv(now.Za, now.Zb, now.Ib, slopes.Za)
+        self.sigmoid_deriv(now.Ia, now.Ib, now.Zb, slopes.Ia)
+        self.sigmoid_deriv(now.Fa, now.Fb, before, slopes.Fa)
+        self.sigmoid_deriv(now.Oa, now.Ob, now.Cb, slopes.Oa)
+        act_deriv(now.Ca, now.Cb, now.Ob, slopes.Ca)
+        self.copy_to(now.Fb, forget)
         if kept is not None:
-            self.fill_if(d.Ob, 0.0, kept)
-            self.fill_if(d.Cb, 0.0, kept)
-        self.sigmoid_deriv(now.Oa, now.Ob, d.Ob, d.Oa)
-        self.act_backward(now.Ca, now.Cb, d.Cb, d.Ca, activation)
-        if peepholes:
-            self.mult_add_mv(d.Oa, peepholes[2], d.Ca)
+            for slope in (*slopes.gates, slopes.Ca):
+                self.fill_if(slope, 0.0, kept)
+            self.fill_if(forget, 1.0, kept)
+        if peepholes is not None:
+            seen_by = ((slopes.Ia, forget), (slopes.Fa, forget), (slopes.Oa, slopes.Ca))
+            for k, (gate, out) in enumerate(seen_by):
+                peephole = peepholes[k].reshape((1, peepholes.shape[1]))
+                self.mult_add_mv(flatten_time(gate), peephole, flatten_time(out))
+
+    def _lstm_other_deltas(
+        self, now: LstmCells, before: Any, d: LstmCells, kept: Any
+    ) -> None:
+        """The deltas that the loop over the steps does not need."""
         self.mult_tt(d.Ca, now.Ib, d.Zb)
         self.mult_tt(d.Ca, now.Zb, d.Ib)
         self.mult_tt(d.Ca, before, d.Fb)
-        self.mult_tt(d.Ca, now.Fb, d_before)
+        self.mult_tt(d.Cb, now.Cb, d.Ob)
+        self.mult_tt(d.Cb, now.Ob, d.Cb)
         if kept is not None:
-            for delta in (d.Zb, d.Ib, d.Fb):
+            for delta in (d.Zb, d.Ib, d.Fb, d.Ob, d.Cb):
                 self.fill_if(delta, 0.0, kept)
-            self.copy_to_if(d.Ca, d_before, kept)
-        act_deriv(now.Za, now.Zb, d.Zb, d.Za)
-        self.sigmoid_deriv(now.Ia, now.Ib, d.Ib, d.Ia)
-        self.sigmoid_deriv(now.Fa, now.Fb, d.Fb, d.Fa)
-        if peepholes:
-            self.mult_add_mv(d.Ia, peepholes[0], d_before)
-            self.mult_add_mv(d.Fa, peepholes[1], d_before)
+
+    def _repeated(self, peepholes: Any, batch: int) -> list[Any] | None:
+        """For each peephole an array (B, N), to multiply the cells with."""
+        if peepholes is None:
+            return None
+        count, units = peepholes.shape
+        repeated = self.scratch((count, batch, units), 7)
+        for k in range(count):
+            self.broadcast_t(peepholes[k].reshape((1, units)), 0, repeated[k])
+        return [repeated[k] for k in range(count)]
 
     # -- gradients over all steps --------------------------------------------
 
     def _gate_gradients(
-        self, x: Any, y: Any, dh: Any, dW: Any, dR: Any, dbias: Any, fresh: bool
+        self,
+        x: Any,
+        y: Any,
+        dh: Any,
+        dx: Any,
+        W: Any,
+        dW: Any,
+        dR: Any,
+        dbias: Any,
+        fresh_dx: bool,
+        fresh_gradients: bool,
     ) -> None:
-        """Gradients of what ``h[t] = W x[t] + R y[t-1] + bias`` depends on."""
-        dh = dh[:-1]
+        """Deltas of all that ``h[t] = W x[t] + R y[t-1] + bias`` depends on."""
         rows = flatten_time(dh)
-        dot = self.dot_mm if fresh else self.dot_add_mm
+        dot = self.dot_mm if fresh_gradients else self.dot_add_mm
         dot(rows, flatten_time(x), dW, transa=True)
-        self._sum_rows(rows, dbias, fresh)
-        dot(dh[0], y[-1], dR, transa=True)
-        if len(dh) > 1:
-            self.dot_add_mm(
-                flatten_time(dh[1:]), flatten_time(y[: len(dh) - 1]), dR, transa=True
-            )
+        dot(rows, flatten_time(self._delayed(y)), dR, transa=True)
+        self._sum_rows(rows, dbias, fresh_gradients)
+        if dx is not None:
+            dot = self.dot_mm if fresh_dx else self.dot_add_mm
+            dot(rows, W, flatten_time(dx))
 
-    def _peephole_gradient(
-        self, dgate: Any, cell: Any, delay: int, gradient: Any, fresh: bool
+    def _peephole_gradients(
+        self, cells: LstmCells, deltas: LstmCells, dpeepholes: Any, fresh: bool
     ) -> None:
-        """Gradient of a peephole through which a gate sees ``cell[t - delay]``."""
-        products = self.scratch((dgate.shape[0] - 1, *dgate.shape[1:]), 4)
-        if delay:
-            self.mult_tt(dgate[0], cell[-1], products[0])
-        if products.shape[0] > delay:
-            self.mult_tt(dgate[delay:-1], cell[: -1 - delay], products[delay:])
-        self._sum_rows(flatten_time(products), gradient, fresh)
+        before, now = self._delayed(cells.Ca), cells.Ca[:-1]
+        products = self.scratch(tuple(before.shape), 4)
+        pairs = ((deltas.Ia, before), (deltas.Fa, before), (deltas.Oa, now))
+        for k, (gate, cell) in enumerate(pairs):
+            self.mult_tt(gate[:-1], cell, products)
+            self._sum_rows(flatten_time(products), dpeepholes[k], fresh)
+
+    def _delayed(self, array: Any) -> Any:
+        """A copy (T, B, N) that holds in row t what `array` (U, B, N) has in t-1."""
+        steps = array.shape[0] - 1
+        delayed = self.scratch((steps, *array.shape[1:]), 8)
+        self.copy_to(array[-1], delayed[0])
+        if steps > 1:
+            self.copy_to(array[: steps - 1], delayed[1:])
+        return delayed
 
     # -- clockwork -----------------------------------------------------------
 
@@ -454,21 +499,7 @@ class RecurrentOperations:
         return kept
 
 
-def _at(cells: _Cells, t: int) -> _Cells:
-    """The cells in one step."""
-    return _Cells(*[array[t] for array in cells])
-
-
-def _rows(matrix: Any) -> list[Any] | None:
-    """Views of all rows of a matrix as matrices (1, N)."""
-    if matrix is None:
-        return None
-    rows, columns = matrix.shape
-    return [matrix[k].reshape((1, columns)) for k in range(rows)]
-
-
-def _quarters(array: Any, axis: int = 0) -> list[Any]:
-    """Four parts of equal size, for the block input and the three gates."""
-    size = array.shape[axis] // 4
-    parts = [slice(k * size, (k + 1) * size) for k in range(4)]
-    return [array[:, part] if axis else array[part] for part in parts]
+def _quarters(array: Any) -> list[Any]:
+    """Views of the last axis' parts for the block input and for the three gates."""
+    size = array.shape[-1] // 4
+    return [array[..., k * size : (k + 1) * size] for k in range(4)]
