@@ -139,15 +139,12 @@ class LstmLayerImpl(Layer):
 
     @once_per_resize
     def backward_arrays(self, buffers):
-        """What the backward pass works on."""
+        """What the backward pass works on: before the input deltas, they, after."""
         x, W, R, p, _, *cells_and_y = self.arrays(buffers)
-        return (
-            *(x, W, R, p, *cells_and_y),
-            buffers.output_deltas.default,
-            *(getattr(buffers.internals, name) for name in DELTAS),
-            flatten_features(buffers.input_deltas.default),
-            *self.stacked(buffers.gradients),
-        )
+        deltas = [getattr(buffers.internals, name) for name in DELTAS]
+        arrays = (x, W, R, p, *cells_and_y, buffers.output_deltas.default, *deltas)
+        dx = flatten_features(buffers.input_deltas.default)
+        return arrays, dx, self.stacked(buffers.gradients)
 
     def forward_pass(self, buffers, training_pass=True):
         self.handler.lstm_forward(
@@ -155,8 +152,11 @@ class LstmLayerImpl(Layer):
         )
 
     def backward_pass(self, buffers):
+        arrays, dx, gradients = self.backward_arrays(buffers)
         self.handler.lstm_backward(
-            *self.backward_arrays(buffers),
+            *arrays,
+            None if "default" in self.unwanted else dx,
+            *gradients,
             self.activation,
             fresh_dx="default" in self.fresh,
             fresh_gradients="gradients" in self.fresh,

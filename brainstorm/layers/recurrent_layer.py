@@ -87,13 +87,13 @@ class RecurrentLayerImpl(Layer):
 
     @once_per_resize
     def backward_arrays(self, buffers):
-        """What the backward pass works on."""
+        """What the backward pass works on: before the input deltas, they, after."""
         x, W, R, _, Ha, y = self.arrays(buffers)
         dy = buffers.output_deltas.default
-        dx = flatten_features(buffers.input_deltas.default)
         dHa, dHb = buffers.internals.dHa, buffers.internals.dHb
+        dx = flatten_features(buffers.input_deltas.default)
         dW, dR, dbias, *_ = buffers.gradients
-        return x, W, R, Ha, y, dy, dHa, dHb, dx, dW, dR, dbias
+        return (x, W, R, Ha, y, dy, dHa, dHb), dx, (dW, dR, dbias)
 
     def forward_pass(self, buffers, training_pass=True):
         self.handler.recurrent_forward(
@@ -101,8 +101,11 @@ class RecurrentLayerImpl(Layer):
         )
 
     def backward_pass(self, buffers):
+        arrays, dx, gradients = self.backward_arrays(buffers)
         self.handler.recurrent_backward(
-            *self.backward_arrays(buffers),
+            *arrays,
+            None if "default" in self.unwanted else dx,
+            *gradients,
             self.activation,
             fresh_dx="default" in self.fresh,
             fresh_gradients="gradients" in self.fresh,
