@@ -1,0 +1,377 @@
+"""Convolution and pooling of every handler, against loops over windows in float64."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from handler_cases import Arrays, check, quick, seeds
+from hypothesis import given
+from hypothesis import strategies as st
+
+from brainstorm.handlers import NumpyHandler, numpy_conv
+
+inf, nan = float("inf"), float("nan")
+
+ACTIVATIONS = {
+    "linear": (lambda h: h, lambda h: np.ones_like(h)),
+    "rel": (lambda h: np.maximum(h, 0), lambda h: 1.0 * (h > 0)),
+    "tanh": (np.tanh, lambda h: 1 / np.cosh(h) ** 2),
+    "sigmoid": (
+        lambda h: 1 / (1 + np.exp(-h)),
+        lambda h: 1 / (2 + np.exp(h) + np.exp(-h)),
+    ),
+    "el": (
+        lambda h: np.where(h < 0, np.exp(np.minimum(h, 0)) - 1, h),
+        lambda h: np.where(h < 0, np.exp(h), 1),
+    ),
+}
+
+
+# -- formulas --------------------------------------------------------------------
+
+
+def windows(x, window, stride, padding):
+    """Each output's place, and the slices of the padded images that it sees."""
+    height, width = (x.shape[1 + i] + 2 * padding - window[i] for i in (0, 1))
+    for i, top in enumerate(range(0, height + 1, stride[0])):
+        for j, left in enumerate(range(0, width + 1, stride[1])):
+            rows, columns = slice(top, top + window[0]), slice(left, left + window[1])
+            yield (slice(None), i, j), (slice(None), rows, columns)
+
+
+def output_size(x, window, stride, padding):
+    return tuple(
+        (x.shape[1 + i] + 2 * padding - window[i]) // stride[i] + 1 for i in (0, 1)
+    )
+
+
+def pad(x, padding, value=0.0):
+    p = (padding, padding)
+    return np.pad(x, ((0, 0), p, p, (0, 0)), constant_values=value)
+
+
+def unpad(x, padding):
+    return x[:, padding : x.shape[1] - padding, padding : x.shape[2] - padding]
+
+
+def convolve(x, W, bias, stride, padding):
+    window = W.shape[1:3]
+    size = output_size(x, window, stride, padding)
+    h = np.zeros((len(x), *size, len(W)))
+    padded = pad(x, padding)
+    for place, seen in windows(x, window, stride, padding):
+        h[place] = np.einsum("nklc,fklc->nf", padded[seen], W) + bias
+    return h
+
+
+def convolution_gradients(x, W, dh, stride, padding):
+    padded, dW = pad(x, padding), np.zeros(W.shape)
+    dx = np.zeros(padded.shape)
+    for place, seen in windows(x, W.shape[1:3], stride, padding):
+        dW += np.einsum("nklc,nf->fklc", padded[seen], dh[place])
+        dx[seen] += np.einsum("nf,fklc->nklc", dh[place], W)
+    return unpad(dx, padding), dW, dh.sum((0, 1, 2))
+
+
+def maxpool(x, window, stride, padding):
+    """The largest values, and their index in the window."""
+    shape = (len(x), *output_size(x, window, stride, padding), x.shape[3])
+    y, argmax = np.zeros(shape), np.zeros(shape)
+    padded = pad(x, padding, nan)
+    for (n, i, j, c), _ in np.ndenumerate(y):
+        real = {}
+        for k, (a, b) in enumerate(np.ndindex(*window)):
+            value = padded[n, i * stride[0] + a, j * stride[1] + b, c]
+            if not np.isnan(value):
+                real[k] = value
+        y[n, i, j, c] = max(real.values())
+        argmax[n, i, j, c] = min(k for k in real if real[k] == y[n, i, j, c])
+    return y, argmax
+
+
+def maxpool_gradients(x, argmax, dy, window, stride, padding):
+    dx = np.zeros(pad(x, padding).shape)
+    for (n, i, j, c), k in np.ndenumerate(argmax):
+        a, b = divmod(int(k), window[1])
+        dx[n, i * stride[0] + a, j * stride[1] + b, c] += dy[n, i, j, c]
+    return unpad(dx, padding)
+
+
+def avgpool(x, window, stride, padding):
+    shape = (len(x), *output_size(x, window, stride, padding), x.shape[3])
+    y, padded = np.zeros(shape), pad(x, padding, nan)
+    for place, seen in windows(x, window, stride, padding):
+        real = ~np.isnan(padded[seen])
+        y[place] = np.where(real, padded[seen], 0).sum((1, 2)) / real.sum((1, 2))
+    return y
+
+
+def avgpool_gradients(x, dy, window, stride, padding):
+    padded = pad(x, padding, nan)
+    dx = np.zeros(padded.shape)
+    for place, seen in windows(x, window, stride, padding):
+        real = ~np.isnan(padded[seen])
+        share = dy[place] / real.sum((1, 2))
+        dx[seen] += real * share[:, np.newaxis, np.newaxis]
+    return unpad(dx, padding)
+
+
+# -- drawing cases ---------------------------------------------------------------
+
+pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
+strides = st.tuples(st.integers(1, 4), st.integers(1, 4))
+
+
+@st.composite
+def convolutions(draw):
+    """The shape of the images, window, stride and padding."""
+    window, padding = draw(pairs), draw(st.integers(0, 4))
+    size = [max(1, k - 2 * padding) + draw(st.integers(0, 5)) for k in window]
+    shape = (draw(st.integers(0, 3)), *size, draw(st.integers(0, 3)))
+    return shape, window, draw(strides), padding
+
+
+@st.composite
+def poolings(draw):
+    window = draw(pairs)
+    padding = draw(st.integers(0, min(window) - 1))
+    size = [max(1, k - 2 * padding) + draw(st.integers(0, 5)) for k in window]
+    shape = (draw(st.integers(0, 3)), *size, draw(st.integers(0, 3)))
+    return shape, window, draw(strides), padding
+
+
+# -- convolution -----------------------------------------------------------------
+
+
+def run_convolution(handler, case, filters, seed, activation, strided, fresh, inner):
+    """Both passes; `inner` tells whether input deltas are wanted."""
+    shape, window, stride, padding = case
+    arrays = Arrays(handler, seed, strided)
+    act, slope = ACTIVATIONS[activation]
+    x, W = arrays.randn(*shape), arrays.randn(filters, *window, shape[3], scale=0.5)
+    bias = arrays.randn(filters)
+    images, weights = arrays.put(x), arrays.put(W)
+
+    h = convolve(x, W, bias, stride, padding)
+    y = arrays.garbage(h.shape)
+    bias = arrays.flat().put(bias)
+    assert (
+        handler.conv2d_forward_batch(
+            images, weights, bias, y, padding, stride, activation
+        )
+        is None
+    )
+    check(handler, y, act(h), scale=10)
+
+    dy = arrays.randn(*h.shape)
+    dx, dW, dbias = convolution_gradients(x, W, dy * slope(h), stride, padding)
+    deltas = arrays.put(dy)
+    in_deltas, dx_before = arrays.destination(arrays.randn(*shape), fresh)
+    gradients = [
+        arrays.destination(arrays.randn(*W.shape), fresh),
+        arrays.flat().destination(arrays.randn(filters), fresh),
+    ]
+    handler.conv2d_backward_batch(
+        images,
+        weights,
+        padding,
+        stride,
+        in_deltas if inner else None,
+        deltas,
+        gradients[0][0],
+        gradients[1][0],
+        activation,
+        None if activation == "linear" else y,
+        fresh_in_deltas=fresh,
+        fresh_gradients=fresh,
+    )
+    if inner:
+        check(handler, in_deltas, dx_before + dx, scale=30)
+    for (array, before), gradient in zip(gradients, (dW, dbias), strict=True):
+        check(handler, array, before + gradient, scale=100)
+    check(handler, deltas, dy)
+    check(handler, images, x)
+    check(handler, weights, W)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@given(
+    case=convolutions(),
+    filters=st.integers(1, 3),
+    seed=seeds,
+    strided=st.booleans(),
+    fresh=st.booleans(),
+    inner=st.booleans(),
+)
+@quick
+def test_convolution(handler, case, filters, seed, activation, strided, fresh, inner):
+    run_convolution(handler, case, filters, seed, activation, strided, fresh, inner)
+
+
+# In blocks of the given size: several images, one image, rows, less than a row.
+@pytest.mark.parametrize("size", [10**6, 3000, 700, 200, 1])
+@pytest.mark.parametrize(
+    "case",
+    [
+        ((3, 9, 8, 2), (3, 2), (1, 1), 1),
+        ((3, 9, 8, 2), (3, 2), (2, 3), 1),
+        ((2, 8, 8, 3), (4, 4), (4, 4), 0),
+        ((2, 9, 9, 2), (2, 3), (5, 4), 3),
+        ((3, 6, 5, 2), (6, 5), (1, 1), 0),
+        ((3, 6, 5, 2), (1, 1), (1, 1), 0),
+    ],
+)
+@pytest.mark.parametrize("strided", [False, True])
+def test_convolution_in_blocks(monkeypatch, size, case, strided):
+    monkeypatch.setattr(numpy_conv, "_MATRIX_SIZE", size)
+    for fresh in (False, True):
+        run_convolution(
+            NumpyHandler(np.float64), case, 4, 0, "tanh", strided, fresh, True
+        )
+
+
+def test_kernels_are_not_flipped(handler):
+    x = np.arange(6.0).reshape(1, 2, 3, 1)
+    y = handler.zeros((1, 1, 2, 1))
+    W = np.array([[1.0, 10.0], [100.0, 1000.0]]).reshape(1, 2, 2, 1)
+    put = handler.create_from_numpy
+    handler.conv2d_forward_batch(put(x), put(W), put(np.ones(1)), y, 0, (1, 1))
+    expected = [0 + 10 + 300 + 4000 + 1, 1 + 20 + 400 + 5000 + 1]
+    check(handler, y, np.reshape(expected, (1, 1, 2, 1)))
+
+
+def test_activation_is_known(handler):
+    image = handler.zeros((1, 1, 1, 1))
+    with pytest.raises(KeyError, match="'tanh'"):
+        handler.conv2d_forward_batch(
+            image,
+            image,
+            handler.zeros((1,)),
+            handler.zeros((1, 1, 1, 1)),
+            0,
+            (1, 1),
+            "x",
+        )
+
+
+# -- pooling ---------------------------------------------------------------------
+
+
+def run_pooling(handler, kind, case, seed, strided, fresh, levels=3):
+    """Both passes; images have `levels` different values, so there are ties."""
+    shape, window, stride, padding = case
+    arrays = Arrays(handler, seed, strided)
+    x = arrays.rnd.randint(-levels, levels, shape) / 4.0
+    images = arrays.put(x)
+    size = (len(x), *output_size(x, window, stride, padding), shape[3])
+    y, dy = arrays.garbage(size), arrays.randn(*size)
+    deltas = arrays.put(dy)
+    in_deltas, before = arrays.destination(arrays.randn(*shape), fresh)
+    common = (window, y, padding, stride)
+    if kind == "max":
+        expected, index = maxpool(x, window, stride, padding)
+        argmax = arrays.garbage(size)
+        assert handler.maxpool2d_forward_batch(images, *common, argmax) is None
+        check(handler, argmax, index)
+        dx = maxpool_gradients(x, index, dy, window, stride, padding)
+        handler.maxpool2d_backward_batch(
+            images, *common, argmax, in_deltas, deltas, fresh
+        )
+        check(handler, argmax, index)
+    else:
+        expected = avgpool(x, window, stride, padding)
+        assert handler.avgpool2d_forward_batch(images, *common) is None
+        dx = avgpool_gradients(x, dy, window, stride, padding)
+        handler.avgpool2d_backward_batch(images, *common, in_deltas, deltas, fresh)
+    check(handler, y, expected)
+    check(handler, in_deltas, before + dx, scale=30)
+    check(handler, deltas, dy)
+    check(handler, images, x)
+
+
+@pytest.mark.parametrize("kind", ["max", "avg"])
+@given(case=poolings(), seed=seeds, strided=st.booleans(), fresh=st.booleans())
+@quick
+def test_pooling(handler, kind, case, seed, strided, fresh):
+    run_pooling(handler, kind, case, seed, strided, fresh)
+
+
+@pytest.mark.parametrize("kind", ["max", "avg"])
+@pytest.mark.parametrize("size", [150, 1])
+@pytest.mark.parametrize("strided", [False, True])
+def test_pooling_in_batches(monkeypatch, kind, size, strided):
+    monkeypatch.setattr(numpy_conv, "_IMAGES_SIZE", size)
+    case = ((5, 5, 6, 2), (3, 2), (2, 1), 1)
+    run_pooling(NumpyHandler(np.float64), kind, case, 0, strided, True)
+
+
+@pytest.mark.parametrize("window", [(15, 17), (16, 16), (17, 20)])  # 255, 256, 340
+def test_maxpool_of_large_windows(handler, window):
+    case = ((2, window[0] + 1, window[1] + 1, 1), window, (1, 1), 0)
+    run_pooling(handler, "max", case, 0, False, True, levels=200)
+
+
+def pool_one(handler, values):
+    """Pool one image with windows of 2 x 2 and padding 1."""
+    x = handler.create_from_numpy(np.reshape(values, (1, 2, 2, 1)))
+    y, argmax = handler.zeros((1, 3, 3, 1)), handler.zeros((1, 3, 3, 1))
+    handler.maxpool2d_forward_batch(x, (2, 2), y, 1, (1, 1), argmax)
+    return y.reshape(3, 3), argmax.reshape(3, 3)
+
+
+def test_padding_never_wins():
+    for lowest in (-inf, np.finfo(np.float64).min):
+        y, argmax = pool_one(NumpyHandler(np.float64), [lowest] * 4)
+        np.testing.assert_array_equal(y, np.full((3, 3), lowest))
+        # The first place in the window that is not padding.
+        np.testing.assert_array_equal(argmax, [[3, 2, 2], [1, 0, 0], [1, 0, 0]])
+
+
+def test_maxpool_passes_nan_on():
+    y, argmax = pool_one(NumpyHandler(np.float64), [1.0, nan, inf, 3.0])
+    np.testing.assert_array_equal(y, [[1, nan, nan], [inf, nan, nan], [inf, inf, 3]])
+    np.testing.assert_array_equal(argmax[0], [3, 2, 2])
+
+
+def test_infinite_and_huge_values():
+    y, argmax = pool_one(NumpyHandler(np.float64), [1e300, -inf, inf, -1e300])
+    expected = [[1e300, 1e300, -inf], [inf, inf, -1e300], [inf, inf, -1e300]]
+    np.testing.assert_array_equal(y, expected)
+    np.testing.assert_array_equal(argmax, [[3, 2, 2], [3, 2, 2], [1, 0, 0]])
+
+
+# -- memory ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stride", [(1, 1), (2, 2)])
+def test_nothing_is_allocated_after_the_first_call(stride):
+    handler = NumpyHandler(np.float32)
+    x, dx = handler.ones((6, 32, 32, 8)), handler.zeros((6, 32, 32, 8))
+    y, argmax, dy = (
+        handler.ones((6, 32 // stride[0], 32 // stride[1], 8)) for _ in range(3)
+    )
+    W, dW = handler.ones((8, 3, 3, 8)), handler.ones((8, 3, 3, 8))
+    bias, dbias = handler.ones((8,)), handler.ones((8,))
+
+    def passes(fresh):
+        handler.conv2d_forward_batch(x, W, bias, y, 1, stride, "rel")
+        handler.conv2d_backward_batch(
+            x, W, 1, stride, dx, dy, dW, dbias, "rel", y, fresh, fresh
+        )
+        handler.maxpool2d_forward_batch(x, (3, 3), y, 1, stride, argmax)
+        handler.maxpool2d_backward_batch(x, (3, 3), y, 1, stride, argmax, dx, dy, fresh)
+        handler.avgpool2d_forward_batch(x, (3, 3), y, 1, stride)
+        handler.avgpool2d_backward_batch(x, (3, 3), y, 1, stride, dx, dy, fresh)
+
+    for fresh in (True, False):
+        passes(fresh)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+        for fresh in (True, False):
+            passes(fresh)
+        peak = tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+    assert peak < 12000  # views and small objects of Python's
