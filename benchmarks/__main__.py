@@ -6,7 +6,7 @@ import argparse
 import importlib
 import os
 
-WORKS = ["small"]
+WORKS = ["small", "cifar10_cnn", "lstm", "hutter"]
 
 
 def main() -> None:
