@@ -192,26 +192,44 @@ def get_inheritors(cls: type) -> set[type]:
 
 # -- reshaping ---------------------------------------------------------------
 
+# These give views: what is written there is written to the array. They raise a
+# HandlerError where the array's strides do not allow that.
+
 
 def flatten_time(array: Any) -> Any:
     """View ``(T, B, ...)`` as ``(T * B, ...)``."""
-    return array.reshape((array.shape[0] * array.shape[1], *array.shape[2:]))
+    return _view(array, (array.shape[0] * array.shape[1], *array.shape[2:]))
 
 
 def flatten_time_and_features(array: Any) -> Any:
     """View ``(T, B, ...)`` as the matrix ``(T * B, F)``."""
     shape = array.shape
-    return array.reshape((shape[0] * shape[1], math.prod(shape[2:])))
+    return _view(array, (shape[0] * shape[1], math.prod(shape[2:])))
 
 
 def flatten_features(array: Any) -> Any:
     """View ``(T, B, ...)`` as ``(T, B, F)``."""
-    return array.reshape((*array.shape[:2], math.prod(array.shape[2:])))
+    return _view(array, (*array.shape[:2], math.prod(array.shape[2:])))
 
 
 def flatten_all_but_last(array: Any) -> Any:
     """View ``(..., C)`` as the matrix ``(N, C)``."""
-    return array.reshape((math.prod(array.shape[:-1]), array.shape[-1]))
+    return _view(array, (math.prod(array.shape[:-1]), array.shape[-1]))
+
+
+def _view(array: Any, shape: tuple[int, ...]) -> Any:
+    """Reshape without copying: layers would write into the copy."""
+    view = array.reshape(shape)
+    if (
+        isinstance(array, np.ndarray)
+        and array.size
+        and not np.may_share_memory(view, array)
+    ):
+        raise HandlerError(
+            f"no view of this array of the shape {array.shape} and the strides"
+            f" {array.strides} has the shape {shape}"
+        )
+    return view
 
 
 # -- reporting ---------------------------------------------------------------

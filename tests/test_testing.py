@@ -11,7 +11,6 @@ from brainstorm.utils import (
     BrainstormError,
     LayerValidationError,
     ValidationError,
-    flatten_all_but_last,
 )
 
 # -- a custom layer that is right, and what can be wrong with it -----------------
@@ -156,7 +155,7 @@ class CopiesByReshapingLayerImpl(Layer):
     @once_per_resize
     def matrices(self, buffers):
         arrays = buffers.inputs.default, buffers.outputs.default
-        return tuple(map(flatten_all_but_last, arrays))
+        return [array.reshape((-1, array.shape[-1])) for array in arrays]
 
     def forward_pass(self, buffers, training_pass=True):
         self.handler.copy_to(*self.matrices(buffers))

@@ -6,6 +6,7 @@ import pytest
 from brainstorm import utils
 from brainstorm.utils import (
     BrainstormError,
+    HandlerError,
     ValidationError,
     checked_array,
     checked_number,
@@ -168,3 +169,11 @@ def test_progress_bar_of_nothing_is_full_at_once():
     bar = progress_bar(0, prefix="", bar="ab", suffix="!")
     next(bar)
     assert bar.send(0) == "ab!"
+
+
+def test_flattening_refuses_to_copy():
+    joined = np.zeros((2, 3, 20))
+    image = joined[:, :, 4:16].reshape(2, 3, 2, 2, 3)
+    assert np.shares_memory(flatten_time_and_features(image), joined)
+    with pytest.raises(HandlerError, match=r"shape \(2, 3, 2, 2, 3\).*shape \(24, 3\)"):
+        flatten_all_but_last(image)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from brainstorm.layers.base_layer import Layer, once_per_resize
+from brainstorm.layers.rows import Rows
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper
 from brainstorm.utils import flatten_all_but_last
@@ -85,51 +84,50 @@ class BatchNormLayerImpl(Layer):
         return {"default": shape}, parameters, internals
 
     @once_per_resize
-    def matrices(self, buffers):
-        """x, y, centered and x_hat with a row for each occurrence of a feature."""
-        x, y = buffers.inputs.default, buffers.outputs.default
-        _, centered, x_hat = buffers.internals
-        return (
-            _Rows(self.handler, x),
-            _Rows(self.handler, y),
-            flatten_all_but_last(centered),
-            flatten_all_but_last(x_hat),
-        )
+    def rows(self, buffers):
+        """X and y with a row for each occurrence of a feature."""
+        return Rows(self.handler, buffers.inputs, buffers.outputs)
 
     @once_per_resize
-    def delta_matrices(self, buffers):
+    def delta_rows(self, buffers):
         """The deltas of y and of x, likewise."""
-        dx, dy = buffers.input_deltas.default, buffers.output_deltas.default
-        return _Rows(self.handler, dy), _Rows(self.handler, dx)
+        return Rows(self.handler, buffers.output_deltas, buffers.input_deltas)
+
+    @once_per_resize
+    def internal_matrices(self, buffers):
+        """Centered and x_hat, likewise."""
+        _, centered, x_hat = buffers.internals
+        return flatten_all_but_last(centered), flatten_all_but_last(x_hat)
 
     def forward_pass(self, buffers, training_pass=True):
-        x, y, centered, x_hat = self.matrices(buffers)
+        rows = self.rows(buffers)
+        x, y = rows.matrices
+        centered, x_hat = self.internal_matrices(buffers)
         parameters = buffers.parameters
-        x.load()
+        rows.load()
         if training_pass:
             self.handler.batch_norm_forward(
-                x.matrix,
+                x,
                 *parameters,
                 buffers.internals.sigma_b,
                 centered,
                 x_hat,
-                y.matrix,
+                y,
                 self.decay,
                 self.epsilon,
             )
         else:
-            self.handler.batch_norm_inference(x.matrix, *parameters, y.matrix)
-        y.store()
+            self.handler.batch_norm_inference(x, *parameters, y)
+        rows.store()
         self.after_training = training_pass
 
     def backward_pass(self, buffers):
-        _, _, centered, x_hat = self.matrices(buffers)
-        dy, dx = self.delta_matrices(buffers)
+        centered, x_hat = self.internal_matrices(buffers)
+        rows = self.delta_rows(buffers)
+        dy, dx = rows.matrices
         wants_dx = "default" not in self.unwanted
         fresh_dx = "default" in self.fresh
-        dy.load()
-        if not fresh_dx:
-            dx.load()
+        rows.load()
         if not self.after_training:
             self.normalize_with_running_values(buffers)
         self.handler.batch_norm_backward(
@@ -137,25 +135,25 @@ class BatchNormLayerImpl(Layer):
             buffers.internals.sigma_b,
             centered,
             x_hat,
-            dy.matrix,
-            dx.matrix if wants_dx and self.after_training else None,
+            dy,
+            dx if wants_dx and self.after_training else None,
             buffers.gradients.gamma,
             buffers.gradients.beta,
             fresh_dx=fresh_dx,
             fresh_gradients="gradients" in self.fresh,
         )
         if wants_dx and not self.after_training:
-            self.scale_deltas(buffers.parameters, dy.matrix, dx.matrix, fresh_dx)
-        if wants_dx:
-            dx.store()
+            self.scale_deltas(buffers.parameters, dy, dx, fresh_dx)
+        rows.store()
 
     def normalize_with_running_values(self, buffers):
         """Fill the internals, which evaluation passes leave alone to be fast."""
         h = self.handler
-        x, _, centered, x_hat = self.matrices(buffers)
+        x, _ = self.rows(buffers).matrices
+        centered, x_hat = self.internal_matrices(buffers)
         _, _, mu, sigma = (p.reshape((1, p.shape[0])) for p in buffers.parameters)
         h.copy_to(buffers.parameters.sigma, buffers.internals.sigma_b)
-        h.add_mv(x.matrix, mu, centered)
+        h.add_mv(x, mu, centered)
         h.divide_mv(centered, sigma, x_hat)
 
     def scale_deltas(self, parameters, dy, dx, fresh_dx):
@@ -165,28 +163,3 @@ class BatchNormLayerImpl(Layer):
         factor = h.scratch(gamma.shape, 2)
         h.divide_tt(gamma, sigma, factor)
         (h.mult_mv if fresh_dx else h.mult_add_mv)(dy, factor, dx)
-
-
-class _Rows:
-    """An array (..., C) as a matrix (M, C).
-
-    Where an output with several feature dimensions is joined with others, their
-    features lie in between and no view is such a matrix. Then it is a copy, and
-    `load` and `store` move the values.
-    """
-
-    def __init__(self, handler: Any, array: Any):
-        self.handler = handler
-        self.array = array
-        self.matrix = flatten_all_but_last(array)
-        self.is_copy = handler.overlap(self.matrix, array) == "none"
-
-    def load(self) -> None:
-        """Let the matrix have the values of the array."""
-        if self.is_copy:
-            self.handler.copy_to(self.array, self.matrix.reshape(self.array.shape))
-
-    def store(self) -> None:
-        """Let the array have the values of the matrix."""
-        if self.is_copy:
-            self.handler.copy_to(self.matrix.reshape(self.array.shape), self.array)

@@ -48,25 +48,24 @@ class LossLayerImpl(Layer):
         self.importance = self.argument(
             "importance", 1.0, lambda i: abs(i) < float("inf"), "a finite number"
         )
-        # Where the batch size stands in the shape of x: (B, ...) or (T, B, ...).
-        self.batch_axis = in_shapes["default"].buffer_type - 1
+        # How many dimensions come before the features; the last of them is B.
+        self.leading = in_shapes["default"].buffer_type
         return {"loss": BufferStructure(1)}, {}, {}
 
     def scale(self, x):
         """What a unit of x adds to the loss."""
-        return self.importance / (
-            x.shape[self.batch_axis] if self.batch_axis >= 0 else 1
-        )
+        return self.importance / (x.shape[self.leading - 1] if self.leading else 1)
 
     @once_per_resize
-    def vector(self, buffers):
-        """All of x side by side."""
+    def matrix(self, buffers):
+        """All of x, with the features in columns."""
         x = buffers.inputs.default
-        return x.reshape((math.prod(x.shape),))
+        leading, features = x.shape[: self.leading], x.shape[self.leading :]
+        return x.reshape((math.prod(leading), math.prod(features)))
 
     def forward_pass(self, buffers, training_pass=True):
         x, loss = buffers.inputs.default, buffers.outputs.loss
-        self.handler.sum_t(self.vector(buffers), None, loss)
+        self.handler.sum_t(self.matrix(buffers), None, loss)
         self.handler.mult_st(self.scale(x), loss, loss)
 
     def backward_pass(self, buffers):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from brainstorm.layers.base_layer import Layer, once_per_resize
+from brainstorm.layers.rows import Rows
 from brainstorm.structure.buffer_structure import StructureTemplate
 from brainstorm.structure.construction import ConstructionWrapper
-from brainstorm.utils import flatten_all_but_last, flatten_time_and_features
+from brainstorm.utils import flatten_time_and_features
 
 __all__ = ["Mask", "MaskLayerImpl"]
 
@@ -45,10 +46,10 @@ class MaskLayerImpl(Layer):
     def setup(self, kwargs, in_shapes):
         shape = in_shapes["default"].feature_shape
         mask = in_shapes["mask"].feature_shape
-        if mask == (1,):
-            self.flatten = flatten_time_and_features  # one value per step
-        elif mask in (shape, (*shape[:-1], 1)):
-            self.flatten = flatten_all_but_last
+        if mask in ((1,), shape):
+            self.flatten = flatten_time_and_features
+        elif mask == (*shape[:-1], 1):
+            self.flatten = lambda array: array
         else:
             raise self.error(
                 f"expected the features (1,), {(*shape[:-1], 1)} or {shape} at input"
@@ -57,24 +58,30 @@ class MaskLayerImpl(Layer):
         return {"default": self.like(in_shapes["default"])}, {}, {}
 
     @once_per_resize
-    def matrices(self, buffers):
-        """x, mask and y, with as many rows as the mask has."""
-        return tuple(map(self.flatten, (*buffers.inputs, buffers.outputs.default)))
+    def rows(self, buffers):
+        """x, mask and y, with as many rows as the mask has, or all of its shape."""
+        flat = [self.flatten(a) for a in (*buffers.inputs, *buffers.outputs)]
+        return Rows(self.handler, flat[:2], flat[2:])
 
     @once_per_resize
-    def delta_matrices(self, buffers):
+    def delta_rows(self, buffers):
         """The deltas of y and of x, likewise."""
-        deltas = (buffers.output_deltas.default, buffers.input_deltas.default)
-        return tuple(map(self.flatten, deltas))
+        dy, dx = buffers.output_deltas.default, buffers.input_deltas.default
+        return Rows(self.handler, [self.flatten(dy)], [self.flatten(dx)])
 
     def forward_pass(self, buffers, training_pass=True):
-        x, mask, y = self.matrices(buffers)
-        self.handler.mult_mv(x, mask, y)
+        rows = self.rows(buffers)
+        rows.load()
+        self.handler.mult_mv(*rows.matrices)
+        rows.store()
 
     def backward_pass(self, buffers):
-        _, mask, _ = self.matrices(buffers)
-        dy, dx = self.delta_matrices(buffers)
+        _, mask, _ = self.rows(buffers).matrices
+        rows = self.delta_rows(buffers)
+        dy, dx = rows.matrices
+        rows.load()
         if "default" in self.fresh:
             self.handler.mult_mv(dy, mask, dx)
         else:
             self.handler.mult_add_mv(dy, mask, dx)
+        rows.store()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from brainstorm.layers.base_layer import Layer, once_per_resize
+from brainstorm.layers.rows import Rows
 from brainstorm.structure.buffer_structure import BufferStructure, StructureTemplate
 from brainstorm.structure.construction import ConstructionWrapper
-from brainstorm.utils import flatten_all_but_last
 
 __all__ = ["SoftmaxCE", "SoftmaxCELayerImpl"]
 
@@ -64,36 +64,30 @@ class SoftmaxCELayerImpl(Layer):
         return outputs, {}, {"t_bin": BufferStructure(*shape, is_backward_only=True)}
 
     @once_per_resize
-    def matrices(self, buffers):
+    def rows(self, buffers):
         """x, targets, predictions and loss with one row for each target."""
-        return tuple(
-            flatten_all_but_last(array)
-            for array in (
-                buffers.inputs.default,
-                buffers.inputs.targets,
-                buffers.outputs.predictions,
-                buffers.outputs.loss,
-            )
-        )
+        return Rows(self.handler, buffers.inputs, buffers.outputs)
 
     @once_per_resize
-    def delta_matrices(self, buffers):
+    def delta_rows(self, buffers):
         """The deltas of the loss and of x, and the one-hot targets, likewise."""
-        return tuple(
-            flatten_all_but_last(array)
-            for array in (
-                buffers.output_deltas.loss,
-                buffers.internals.t_bin,
-                buffers.input_deltas.default,
-            )
-        )
+        dloss, dx = buffers.output_deltas.loss, buffers.input_deltas.default
+        return Rows(self.handler, [dloss], [dx, buffers.internals.t_bin])
 
     def forward_pass(self, buffers, training_pass=True):
-        self.handler.softmax_ce_forward(*self.matrices(buffers))
+        rows = self.rows(buffers)
+        rows.load()
+        self.handler.softmax_ce_forward(*rows.matrices)
+        rows.store()
 
     def backward_pass(self, buffers):
-        _, targets, predictions, _ = self.matrices(buffers)
-        dloss, t_bin, dx = self.delta_matrices(buffers)
+        if "default" in self.unwanted:
+            return
+        _, targets, predictions, _ = self.rows(buffers).matrices
+        rows = self.delta_rows(buffers)
+        dloss, dx, t_bin = rows.matrices
+        rows.load()
         self.handler.softmax_ce_backward(
             targets, predictions, dloss, t_bin, dx, fresh_dx="default" in self.fresh
         )
+        rows.store()
