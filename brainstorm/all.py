@@ -10,3 +10,6 @@ from brainstorm.scorers import *  # noqa: F403
 from brainstorm.tools import *  # noqa: F403
 from brainstorm.training import *  # noqa: F403
 from brainstorm.utils import *  # noqa: F403
+
+# L1Decay and L2Decay are layers too; as in `brainstorm` itself the modifiers win.
+from brainstorm.value_modifiers import *  # noqa: F403
