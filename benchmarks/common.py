@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import statistics
 import time
@@ -26,7 +27,8 @@ def describe_machine(threads: int) -> str:
     return (
         f"brainstorm {bs.__version__}, PyTorch {torch.__version__}, NumPy"
         f" {np.__version__}, Python {platform.python_version()},"
-        f" {platform.machine()}, {threads} threads"
+        f" {platform.machine()}, {threads} threads on {os.cpu_count()} cores,"
+        f" load {os.getloadavg()[0]:.1f} (0: nothing else runs)"
     )
 
 
