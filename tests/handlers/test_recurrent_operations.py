@@ -1,0 +1,369 @@
+"""Recurrent operations of every handler, against formulas in float64.
+
+The formulas go through a sequence unit by unit of time; their derivatives are taken
+by complex steps, f'(x) = Im f(x + ih) / h, which are exact to rounding.
+"""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from handler_cases import Arrays, check, seeds
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from brainstorm.handlers import DebugHandler, NumpyHandler
+from brainstorm.utils import HandlerError
+
+few = settings(max_examples=12, deadline=None, derandomize=True)
+
+CELLS = ("Za", "Zb", "Ia", "Ib", "Fa", "Fb", "Oa", "Ob", "Ca", "Cb")
+STEP = 1e-30
+
+
+# -- formulas --------------------------------------------------------------------
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+ACTIVATIONS = {
+    "linear": lambda x: x,
+    "rel": lambda x: np.where(x.real > 0, x, 0),
+    "tanh": np.tanh,
+    "sigmoid": sigmoid,
+    "el": lambda x: np.where(x.real >= 0, x, np.exp(x) - 1),
+}
+
+
+def is_kept(v, t):
+    """Which units a clockwork does not update in step t: (B, N) or one False."""
+    if "timing" not in v:
+        return np.array(False)
+    return (v["step"] + t) % v["timing"] != 0
+
+
+def recurrent(v, act):
+    """Ha and y of all steps. ``v['+y']`` is added to y, and so on."""
+    y_before, h_before, ha, y = v["y'"], v["Ha'"], [], []
+    for t in range(len(v["x"])):
+        kept = is_kept(v, t)
+        h = v["x"][t] @ v["W"].T + y_before @ v["R"].T + v["bias"] + v["+Ha"][t]
+        ha.append(np.where(kept, h_before, h))
+        y.append(np.where(kept, y_before, act(h)) + v["+y"][t])
+        h_before, y_before = ha[-1], y[-1]
+    return {"Ha": np.array(ha), "y": np.array(y)}
+
+
+def lstm(v, act):
+    """All cells and y of all steps. ``v['+Za']`` is added to Za, and so on."""
+    W, R = (v[name].reshape(4, -1, v[name].shape[1]) for name in ("W", "R"))
+    b, (pi, pf, po) = v["bias"].reshape(4, -1), v.get("peepholes", np.zeros((3, 1)))
+    y, c = v["y'"], v["Ca'"]
+    all_steps = {name: [] for name in (*CELLS, "y")}
+    for t in range(len(v["x"])):
+        kept = is_kept(v, t)
+
+        def gate(k, v=v, t=t, y=y):
+            return v["x"][t] @ W[k].T + y @ R[k].T + b[k]
+
+        za = gate(0) + v["+Za"][t]
+        zb = act(za) + v["+Zb"][t]
+        ia = gate(1) + pi * c + v["+Ia"][t]
+        ib = sigmoid(ia) + v["+Ib"][t]
+        fa = gate(2) + pf * c + v["+Fa"][t]
+        fb = sigmoid(fa) + v["+Fb"][t]
+        c = np.where(kept, c, ib * zb + fb * c) + v["+Ca"][t]
+        oa = gate(3) + po * c + v["+Oa"][t]
+        ob = sigmoid(oa) + v["+Ob"][t]
+        cb = act(c) + v["+Cb"][t]
+        y = np.where(kept, y, ob * cb)
+        for name, value in zip(
+            (*CELLS, "y"), (za, zb, ia, ib, fa, fb, oa, ob, c, cb, y), strict=True
+        ):
+            all_steps[name].append(value)
+    return {name: np.array(values) for name, values in all_steps.items()}
+
+
+def derivatives(formula, v, act, dy):
+    """Of ``sum(dy * y)`` by each value in `v`."""
+    found = {}
+    for name, values in v.items():
+        if name in ("timing", "step"):
+            continue
+        found[name] = np.zeros(values.shape)
+        for index in np.ndindex(values.shape):
+            shifted = values.astype(complex)
+            shifted[index] += 1j * STEP
+            y = formula({**v, name: shifted}, act)["y"]
+            found[name][index] = (dy * y).sum().imag / STEP
+    return found
+
+
+# -- running the operations ------------------------------------------------------
+
+
+@st.composite
+def settings_of_a_pass(draw):
+    sizes = {name: draw(st.integers(1, 3)) for name in "TBIN"}
+    sizes["T"] = draw(st.integers(1, 4))
+    return {
+        **sizes,
+        "seed": draw(seeds),
+        "strided": draw(st.booleans()),
+        "fresh": draw(st.booleans()),
+        "clockwork": draw(st.booleans()),
+    }
+
+
+class Pass:
+    """Values for one pass through an operation, and the handler's arrays of them."""
+
+    def __init__(self, handler, s, gates, internals):
+        self.handler, self.fresh = handler, s["fresh"]
+        self.sizes = T, B, N = s["T"], s["B"], s["N"]
+        self.arrays = arrays = Arrays(handler, s["seed"], s["strided"])
+        self.plain = arrays.flat()
+        randn, I = arrays.randn, s["I"]  # noqa: E741
+        self.values = {
+            "x": randn(T, B, I),
+            "W": randn(gates * N, I),
+            "R": randn(gates * N, N),
+            "bias": randn(gates * N),
+            "y'": randn(B, N),
+            **{f"+{name}": np.zeros((T, B, N)) for name in internals},
+        }
+        if gates == 4:
+            self.values["peepholes"] = randn(3, N)
+        if s["clockwork"]:
+            rnd = arrays.rnd
+            self.values["timing"] = rnd.randint(1, 4, N).astype(float)
+            self.values["step"] = rnd.randint(0, 5, (B, 1)).astype(float)
+        self.dy = randn(T, B, N)
+
+    def all_steps(self, values, carried):
+        """An array for T steps and the carried state."""
+        return self.arrays.put(np.concatenate([values, carried[np.newaxis]]))
+
+    def unset(self, carried=None):
+        """An array for all steps that holds nothing of use but the carried state."""
+        shape = self.sizes
+        carried = np.full(shape[1:], 7.5) if carried is None else carried
+        return self.all_steps(np.full(shape, 7.5), carried)
+
+    def clock(self):
+        if "timing" not in self.values:
+            return {}
+        step = np.full((self.sizes[0] + 1, self.sizes[1], 1), 7.5)
+        step[-1] = self.values["step"]
+        return {
+            "timing": self.plain.put(self.values["timing"]),
+            "step": self.plain.put(step),
+        }
+
+    def check_steps(self, clock):
+        if clock:
+            T = self.sizes[0]
+            steps = self.values["step"] + np.arange(1, T + 2).reshape(-1, 1, 1)
+            steps[-1] = self.values["step"]
+            check(self.handler, clock["step"], steps)
+
+    def check(self, array, expected, scale=1.0):
+        """The first T rows of an array."""
+        check(self.handler, array[: len(expected)], expected, scale=scale)
+
+
+def destinations(run, names):
+    """Where to put gradients, and what is in there."""
+    shapes = {name: run.values[name].shape for name in names}
+    return {
+        name: run.plain.destination(run.plain.randn(*shape), run.fresh)
+        for name, shape in shapes.items()
+    }
+
+
+def compare_gradients(run, given, expected):
+    for name, (array, start) in given.items():
+        scale = np.abs(expected[name]).max() + np.abs(start).max() + 1
+        check(run.handler, array, start + expected[name], scale=100 * scale)
+
+
+# -- recurrent -------------------------------------------------------------------
+
+
+@few
+@given(s=settings_of_a_pass())
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_recurrent(handler, activation, s):
+    run, act = Pass(handler, s, 1, ("Ha", "y")), ACTIVATIONS[activation]
+    v = run.values
+    v["Ha'"] = run.arrays.randn(*v["y'"].shape)
+    expected = recurrent(v, act)
+    x, W, R, bias = (run.plain.put(v[name]) for name in ("x", "W", "R", "bias"))
+    x = run.arrays.put(v["x"])
+    Ha, y, clock = run.unset(v["Ha'"]), run.unset(v["y'"]), run.clock()
+    handler.recurrent_forward(x, W, R, bias, Ha, y, activation, **clock)
+    for array, name in ((Ha, "Ha"), (y, "y")):
+        run.check(array, expected[name], scale=100)
+        check(handler, array[-1], v[f"{name}'"])
+    run.check_steps(clock)
+
+    dy = run.all_steps(run.dy, run.dy[0])
+    dHa, dHb = run.unset(), run.unset()
+    given = destinations(run, ("x", "W", "R", "bias"))
+    handler.recurrent_backward(
+        *(x, W, R, Ha, y, dy, dHa, dHb),
+        *(array for array, _ in given.values()),
+        activation,
+        **clock,
+        fresh_dx=run.fresh,
+        fresh_gradients=run.fresh,
+    )
+    slopes = derivatives(recurrent, v, act, run.dy)
+    compare_gradients(run, given, slopes)
+    run.check(dHa, slopes["+Ha"], scale=1000)
+    run.check(dHb, slopes["+y"], scale=1000)
+    run.check(dy, run.dy)
+    check(handler, dy[-1], slopes["y'"], scale=1000)
+    check(handler, dHb[-1], slopes["y'"], scale=1000)
+    check(handler, dHa[-1], 0.0 * slopes["y'"])
+
+
+# -- LSTM ------------------------------------------------------------------------
+
+
+@few
+@given(s=settings_of_a_pass(), peepholes=st.booleans())
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_lstm(handler, activation, s, peepholes):
+    run, act = Pass(handler, s, 4, CELLS), ACTIVATIONS[activation]
+    v = run.values
+    v["Ca'"] = run.arrays.randn(*v["y'"].shape)
+    if not peepholes:
+        del v["peepholes"]
+    expected = lstm(v, act)
+    parameters = ("W", "R", "peepholes", "bias")
+    W, R, p, bias = (run.plain.put(v[n]) if n in v else None for n in parameters)
+    x = run.arrays.put(v["x"])
+    cells = {name: run.unset() for name in CELLS}
+    cells["Ca"], y, clock = run.unset(v["Ca'"]), run.unset(v["y'"]), run.clock()
+    handler.lstm_forward(x, W, R, p, bias, *cells.values(), y, activation, **clock)
+    for name, array in {**cells, "y": y}.items():
+        run.check(array, expected[name], scale=1000)
+    check(handler, y[-1], v["y'"])
+    check(handler, cells["Ca"][-1], v["Ca'"])
+    run.check_steps(clock)
+
+    dy = run.all_steps(run.dy, run.dy[0])
+    deltas = {name: run.unset() for name in CELLS}
+    given = destinations(run, [n for n in ("x", *parameters) if n in v])
+    gradients = [given[n][0] if n in given else None for n in ("x", *parameters)]
+    handler.lstm_backward(
+        *(x, W, R, p, *cells.values(), y, dy, *deltas.values(), *gradients),
+        activation,
+        **clock,
+        fresh_dx=run.fresh,
+        fresh_gradients=run.fresh,
+    )
+    slopes = derivatives(lstm, v, act, run.dy)
+    compare_gradients(run, given, slopes)
+    for name, array in deltas.items():
+        run.check(array, slopes[f"+{name}"], scale=1000)
+        carried = slopes["Ca'"] if name == "Ca" else 0.0 * slopes["Ca'"]
+        check(handler, array[-1], carried, scale=1000)
+    run.check(dy, run.dy)
+    check(handler, dy[-1], slopes["y'"], scale=1000)
+
+
+# -- what else they promise ------------------------------------------------------
+
+
+def simple_pass(handler, gates, clockwork=False, **sizes):
+    sizes = {"T": 3, "B": 2, "I": 2, "N": 2, **sizes}
+    s = {**sizes, "seed": 0, "strided": False, "fresh": True, "clockwork": clockwork}
+    run = Pass(handler, s, gates, ())
+    parameters = ("x", "W", "R", "peepholes", "bias")
+    arrays = {n: run.plain.put(run.values[n]) for n in parameters if n in run.values}
+    return run, arrays
+
+
+def arguments_of(operation, handler, **sizes):
+    """Good arguments for the forward operations."""
+    gates = {"recurrent_forward": 1, "lstm_forward": 4}[operation]
+    run, arrays = simple_pass(handler, gates, clockwork=True, **sizes)
+    internals = ("Ha",) if gates == 1 else CELLS
+    arrays |= {name: run.unset() for name in (*internals, "y")}
+    return {**arrays, "activation": "tanh", **run.clock()}
+
+
+@pytest.mark.parametrize("operation", ["recurrent_forward", "lstm_forward"])
+@pytest.mark.parametrize("timing", [0.5, 0.0, -2.0])
+def test_timings_below_one_are_refused(handler, operation, timing):
+    arguments = arguments_of(operation, handler)
+    handler.set_from_numpy(arguments["timing"], np.array([1.0, timing]))
+    with pytest.raises(HandlerError, match=f"at least 1, got {timing}"):
+        getattr(handler, operation)(**arguments)
+
+
+@pytest.mark.parametrize("operation", ["recurrent_forward", "lstm_forward"])
+def test_timing_that_is_not_a_number_is_refused(operation):
+    handler = NumpyHandler(np.float64)
+    arguments = arguments_of(operation, handler)
+    arguments["timing"][0] = np.nan
+    with pytest.raises(HandlerError, match="at least 1, got nan"):
+        getattr(handler, operation)(**arguments)
+
+
+@pytest.mark.parametrize("operation", ["recurrent_forward", "lstm_forward"])
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("y", (3, 2, 2)),
+        ("W", (3, 2)),
+        ("R", (2, 3)),
+        ("step", (4, 2, 2)),
+        ("timing", (3,)),
+    ],
+)
+def test_debug_handler_notices_wrong_shapes(operation, name, shape):
+    handler = DebugHandler(NumpyHandler(np.float64))
+    arguments = arguments_of(operation, handler)
+    arguments[name] = handler.ones(shape)
+    with pytest.raises(HandlerError, match=f"{operation}: argument"):
+        getattr(handler, operation)(**arguments)
+
+
+@pytest.mark.parametrize("operation", ["recurrent_forward", "lstm_forward"])
+def test_debug_handler_wants_timing_and_step_together(operation):
+    handler = DebugHandler(NumpyHandler(np.float64))
+    arguments = arguments_of(operation, handler)
+    arguments["step"] = None
+    with pytest.raises(HandlerError, match=f"{operation}: .*'timing' and 'step'"):
+        getattr(handler, operation)(**arguments)
+
+
+def test_sigmoids_saturate_without_overflow():
+    handler = NumpyHandler(np.float32)
+    arguments = arguments_of("lstm_forward", handler)
+    arguments["bias"][...] = [1e30, -1e30] * 4
+    handler.lstm_forward(**arguments)
+    assert np.isin(arguments["Ib"][:-1], (0.0, 1.0)).all()
+    assert handler.is_fully_finite(arguments["y"])
+
+
+@pytest.mark.parametrize("operation", ["recurrent_forward", "lstm_forward"])
+def test_large_timings_are_not_copied(operation):
+    """The check of the timings too allocates nothing."""
+    handler = NumpyHandler(np.float64)
+    arguments = arguments_of(operation, handler, N=1000)
+    arguments["timing"][...] = 2.0
+    run = getattr(handler, operation)
+    run(**arguments)
+    tracemalloc.start()
+    try:
+        run(**arguments)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 4096 + 3 * 8192 * 8  # NumPy's own buffers for strided operands
