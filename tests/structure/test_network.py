@@ -227,7 +227,9 @@ def test_a_step_allocates_nothing(hidden):
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak - before < 4096
+    # Before 2.4, NumPy buffers 8192 elements when it reduces rows of a matrix.
+    old = np.lib.NumpyVersion(np.__version__) < "2.4.0"
+    assert peak - before < 4096 + (8192 * 4 if old else 0)
 
 
 # -- data ----------------------------------------------------------------------
