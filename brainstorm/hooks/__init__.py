@@ -25,8 +25,10 @@ from brainstorm.hooks.stopping import (
     StopOnNan,
     StopOnSigQuit,
 )
+from brainstorm.hooks.visualizing import BokehVisualizer
 
 __all__ = [
+    "BokehVisualizer",
     "EarlyStopper",
     "Hook",
     "InfoUpdater",
