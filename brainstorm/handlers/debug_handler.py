@@ -14,6 +14,7 @@ from brainstorm.handlers.base_handler import Handler
 from brainstorm.handlers.operation_specs import (
     FRESH_FLAGS,
     OPERATIONS,
+    Check,
     Operation,
     expected,
 )
@@ -120,7 +121,7 @@ def _checked(name: str, function: Callable) -> Callable:
         bound = signature.bind(self, *args, **kwargs)
         bound.apply_defaults()
         arguments = dict(list(bound.arguments.items())[1:])
-        check = _Check(self.handler, name, arguments)
+        check = ArgumentCheck(self.handler, name, arguments)
         if spec is None:
             check.types()
         else:
@@ -134,7 +135,7 @@ def _checked(name: str, function: Callable) -> Callable:
     return method
 
 
-class _Check:
+class ArgumentCheck:
     """The checks of one call of an operation."""
 
     def __init__(self, handler: Handler, name: str, arguments: dict[str, Any]):
@@ -150,28 +151,36 @@ class _Check:
 
     def before(self, op: Operation) -> None:
         """Check all that is known before the operation runs."""
+        self.shapes(op)
+        if op.check_values is not None:
+            self._ask(op.check_values)
         outputs = self._present(op, {**op.write, **op.add})
         reads = self._present(op, op.read)
-        sizes: dict[str, Any] = {}
-        # A sum is checked when both of its parts are known.
-        for name, shape in sorted(
-            {**reads, **outputs}.items(), key=lambda item: "+" in item[1]
-        ):
-            self._type(name, self.arguments[name])
-            self._shape(name, shape, sizes)
-        if op.check is not None:
-            problem = op.check(self.handler, self.arguments)
-            if problem:
-                self._fail(problem)
         self._aliasing(op, list(reads), list(outputs))
         if op.finite:
             self._numbers()
             self._finite([*reads, *(n for n in outputs if self._is_read(op, n))])
 
+    def shapes(self, op: Operation) -> None:
+        """Check what can be told without looking into the arrays."""
+        shapes = self._present(op, {**op.read, **op.write, **op.add})
+        sizes: dict[str, Any] = {}
+        # A sum is checked when both of its parts are known.
+        for name, shape in sorted(shapes.items(), key=lambda item: "+" in item[1]):
+            self._type(name, self.arguments[name])
+            self._shape(name, shape, sizes)
+        if op.check is not None:
+            self._ask(op.check)
+
     def after(self, op: Operation) -> None:
         """Check what the operation wrote."""
         if op.finite:
             self._finite(self._present(op, {**op.write, **op.add}), "finite results")
+
+    def _ask(self, check: Check) -> None:
+        problem = check(self.handler, self.arguments)
+        if problem:
+            self._fail(problem)
 
     def _present(self, op: Operation, shapes: dict[str, str]) -> dict[str, str]:
         return {

@@ -27,6 +27,9 @@ FRESH_FLAGS = {
 }
 
 
+Check = Callable[[PrimitiveOperations, dict[str, Any]], "str | None"]
+
+
 @dataclass(frozen=True)
 class Operation:
     """What an operation expects of its arguments; see :func:`operation`."""
@@ -37,7 +40,8 @@ class Operation:
     alias: frozenset[str]
     optional: frozenset[str]
     finite: bool
-    check: Callable[[PrimitiveOperations, dict[str, Any]], str | None] | None
+    check: Check | None
+    check_values: Check | None
 
 
 def operation(
@@ -47,7 +51,8 @@ def operation(
     alias: str = "",
     optional: str = "",
     finite: bool = True,
-    check: Callable[[PrimitiveOperations, dict[str, Any]], str | None] | None = None,
+    check: Check | None = None,
+    check_values: Check | None = None,
 ) -> Operation:
     """Declare what an operation expects of the arrays given to it.
 
@@ -66,6 +71,7 @@ def operation(
         finite: Whether NaN and infinity are refused.
         check: Called with the handler and a dict of all arguments; returns what
             is wrong with them, or None.
+        check_values: The same for checks that look into the arrays.
     """
     reads = _shapes(read)
     return Operation(
@@ -76,6 +82,7 @@ def operation(
         frozenset(optional.split()),
         finite,
         check,
+        check_values,
     )
 
 
@@ -219,9 +226,11 @@ OPERATIONS: dict[str, Operation] = {
     "dot_add_mm": operation("a:P,Q b:R,S", add="out:M,N", check=_check_product),
     "sum_t": operation("a:*S", "out:*R", check=_check_sum),
     "softmax_m": operation("m:M,N", "out:M,N", alias="*"),
-    "binarize_v": operation("v:M,1", "out:M,N", check=_check_indices("v", "out")),
+    "binarize_v": operation(
+        "v:M,1", "out:M,N", check_values=_check_indices("v", "out")
+    ),
     "index_m_by_v": operation(
-        "m:M,N v:M,1", "out:M,1", alias="v", check=_check_indices("v", "m")
+        "m:M,N v:M,1", "out:M,1", alias="v", check_values=_check_indices("v", "m")
     ),
     "broadcast_t": operation("a:*S", "out:*R", check=_check_broadcast),
     "merge_tt": operation("a:*L,A b:*L,B", "out:*L,A+B"),
@@ -303,7 +312,7 @@ OPERATIONS: dict[str, Operation] = {
         "t_bin:M,C",
         add="dx:M,C",
         optional="dx",
-        check=_check_indices("targets", "predictions"),
+        check_values=_check_indices("targets", "predictions"),
     ),
     "sigmoid_ce_forward": operation("x:*S targets:*S", "predictions:*S loss:*S"),
     "sigmoid_ce_backward": operation(
