@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -168,6 +169,27 @@ def create_from_description(description: Any) -> Any:
         raise ValidationError("the description is nested too deeply") from None
 
 
+def check_types(description: Any, accept: Callable[[type], bool]) -> None:
+    """Check which classes a description names, before any object is made.
+
+    Args:
+        description: A description that may come from anywhere.
+        accept: Tells whether objects of a class may be in there.
+
+    Raises:
+        ValidationError: It names a class that is unknown or not accepted.
+    """
+    pending = [description]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, dict):
+            pending += node.values()
+            if "@type" in node and not accept(_class_of(node, "the description")):
+                raise ValidationError(f"a {node['@type']} is out of place here")
+        elif isinstance(node, (list, tuple)):
+            pending += node
+
+
 # -- describing --------------------------------------------------------------
 
 
@@ -243,6 +265,12 @@ def _create(description: Any, where: str) -> Any:
 
 
 def _create_object(description: dict[str, Any], where: str) -> Describable:
+    instance = _class_of(description, where).__new_from_description__(description)
+    instance.__init_from_description__(description)
+    return instance
+
+
+def _class_of(description: dict[str, Any], where: str) -> type[Describable]:
     name = description["@type"]
     cls = Describable._registry.get(name) if isinstance(name, str) else None
     if cls is None:
@@ -250,9 +278,7 @@ def _create_object(description: dict[str, Any], where: str) -> Describable:
             f"{where} has the unknown @type {name!r};"
             f" choices are: {listing(sorted(Describable._registry))}"
         )
-    instance = cls.__new_from_description__(description)
-    instance.__init_from_description__(description)
-    return instance
+    return cls
 
 
 def _construct(cls: type[Describable], arguments: dict[str, Any]) -> Describable:

@@ -1,19 +1,63 @@
-"""Writing files so that a crash at any moment leaves the old or the new one whole."""
+"""Files: written so that a crash leaves the old or the new one whole, read with care.
+
+Reading trusts nothing in an HDF5 file: what is read lies in the file itself, behind
+plain links, and takes no more memory than the file can hold data for.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import io
+import itertools
+import math
 import os
+import secrets
 import stat
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import h5py
+import numpy as np
 
-from brainstorm.utils import FileFormatError
+from brainstorm.utils import (
+    BrainstormError,
+    FileFormatError,
+    MissingFileError,
+    NotAFileError,
+    listing,
+)
 
-__all__ = ["atomic_hdf5", "atomic_path", "open_hdf5"]
+__all__ = [
+    "atomic_hdf5",
+    "atomic_path",
+    "open_hdf5",
+    "read_array",
+    "read_group",
+    "read_text",
+    "read_tree",
+]
+
+# Deflate can not compress to less than about 1/1032.
+LARGEST_EXPANSION = 1100
+SAFE_FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE}
+# What damaged files make h5py, JSON and constructors of described objects raise.
+DAMAGE = (
+    ArithmeticError,
+    AttributeError,
+    BrainstormError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+# Texts are what people could have typed, and logs, but no data.
+LARGEST_TEXT = 256 * 2**20
+
+
+# -- writing -----------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -23,28 +67,26 @@ def atomic_path(filename: str | os.PathLike) -> Iterator[Path]:
     Yields the path of an empty temporary file in the same folder. When the
     block ends, that file is flushed to the disk and renamed to `filename`,
     whose mode it takes over. When the block raises, it is removed and
-    `filename` stays as it was.
+    `filename` stays as it was. A killed process leaves a file whose name begins
+    with a dot and ends with ``.tmp``.
 
     Raises:
         FileNotFoundError: The folder does not exist.
         IsADirectoryError: `filename` is a folder.
+        PermissionError: `filename` is write-protected.
+        FileFormatError: `filename` is a device, a pipe or the like.
     """
     target = Path(os.path.realpath(filename))
-    if not target.parent.is_dir():
-        raise FileNotFoundError(
-            f"can not write {str(filename)!r}:"
-            f" there is no folder {str(target.parent)!r}"
-        )
-    if target.is_dir():
-        raise IsADirectoryError(f"can not write {str(filename)!r}: it is a folder")
-    handle, name = tempfile.mkstemp(
-        prefix=f".{target.name}.", suffix=".tmp", dir=target.parent
-    )
-    os.close(handle)
-    temporary = Path(name)
+    mode = _mode_to_keep(target, str(filename))
+    name = f".{target.name[:50]}.{secrets.token_hex(4)}.tmp"
+    temporary = target.with_name(name)
+    # A file that replaces a private one is private from the start.
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
+    os.close(os.open(temporary, flags, 0o666 if mode is None else 0o600))
     try:
         yield temporary
-        os.chmod(temporary, _mode_for(target))
+        if mode is not None:
+            os.chmod(temporary, mode)
         _sync(temporary)
         os.replace(temporary, target)
     except BaseException:
@@ -56,9 +98,69 @@ def atomic_path(filename: str | os.PathLike) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_hdf5(filename: str | os.PathLike) -> Iterator[h5py.File]:
-    """Write an HDF5 file that replaces `filename` once it is complete."""
-    with atomic_path(filename) as temporary, h5py.File(temporary, "w") as f:
-        yield f
+    """Write an HDF5 file that replaces `filename` once it is complete.
+
+    Raises:
+        OSError: As `atomic_path`, or because the disk is full.
+    """
+    with atomic_path(filename) as temporary, _Shield(temporary, "r+") as raw:
+        try:
+            with h5py.File(raw, "w") as f:
+                yield f
+        finally:
+            if raw.error is not None:
+                raise raw.error
+
+
+class _Shield(io.FileIO):
+    """Keeps errors while writing to itself: a full disk makes libhdf5 crash later."""
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        left = memoryview(data).cast("B")
+        size = len(left)
+        try:
+            while left and self.error is None:
+                left = left[super().write(left) :]
+        except OSError as error:
+            self.error = error
+        return size
+
+    def truncate(self, size: int | None = None) -> int | None:
+        try:
+            return size if self.error is not None else super().truncate(size)
+        except OSError as error:
+            self.error = error
+            return size
+
+
+def _mode_to_keep(target: Path, filename: str) -> int | None:
+    """The mode of the file to replace, None if there is none yet."""
+    if not target.parent.is_dir():
+        raise MissingFileError(
+            f"can not write {filename!r}: there is no folder {str(target.parent)!r}"
+        )
+    if target.is_dir():
+        raise NotAFileError(f"can not write {filename!r}: it is a folder")
+    if not target.exists():
+        return None
+    if not target.is_file():
+        raise FileFormatError(f"can not write {filename!r}: it is no regular file")
+    if not os.access(target, os.W_OK):
+        raise PermissionError(f"can not write {filename!r}: it is write-protected")
+    return stat.S_IMODE(target.stat().st_mode)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+# -- reading -----------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -71,39 +173,149 @@ def open_hdf5(filename: str | os.PathLike, kind: str) -> Iterator[h5py.File]:
 
     Raises:
         FileNotFoundError: There is no such file.
-        FileFormatError: It is damaged, or of another kind.
+        FileFormatError: It is damaged, or of another kind. Errors within the block
+            are taken for damage too.
     """
     if not os.path.isfile(filename):
-        raise FileNotFoundError(f"there is no file {str(filename)!r}")
+        raise MissingFileError(f"there is no file {str(filename)!r}")
     try:
         with h5py.File(filename, "r") as f:
-            found = f.attrs.get("format")
-            if isinstance(found, bytes):
-                found = found.decode("utf-8", "replace")
-            if not isinstance(found, str) or found != kind:
+            found = _read_format(f)
+            if found != kind:
                 raise FileFormatError(
-                    f"{str(filename)!r} is not a {kind!r}: its format attribute"
-                    f" is {found!r}"
+                    f"it is not a {kind!r}: its format attribute is {found!r}"
                 )
             yield f
-    except FileFormatError:
-        raise
-    except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
+    except DAMAGE as error:
         raise FileFormatError(f"can not read {str(filename)!r}: {error}") from error
 
 
-def _mode_for(target: Path) -> int:
-    """The mode of the file that is replaced, or what the umask leaves of 0666."""
-    if target.exists():
-        return stat.S_IMODE(target.stat().st_mode)
-    umask = os.umask(0)
-    os.umask(umask)
-    return 0o666 & ~umask
+def _read_format(f: h5py.File) -> str | None:
+    if "format" not in f.attrs:
+        return None
+    attribute = f.attrs.get_id("format")
+    if h5py.check_string_dtype(attribute.dtype) is None or attribute.shape != ():
+        return f"{attribute.dtype} of the shape {attribute.shape}"
+    found = f.attrs["format"] if attribute.dtype.itemsize < 1000 else "a long text"
+    return found.decode("utf-8", "replace") if isinstance(found, bytes) else found
 
 
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def read_group(parent: h5py.Group, name: str) -> h5py.Group:
+    """A group in a group.
+
+    Raises:
+        FileFormatError: There is none of this name, or it is not reached by a plain
+            link.
+    """
+    return _member(parent, name, h5py.Group, "group")
+
+
+def read_array(
+    parent: h5py.Group, name: str, shape: tuple[int, ...] | None = None
+) -> np.ndarray:
+    """Read a dataset of numbers.
+
+    Args:
+        parent: The group that it is in.
+        name: Its name.
+        shape: The shape that it has to have, if that is known.
+
+    Raises:
+        FileFormatError: There is none of this name, it does not hold numbers, it has
+            another shape, or it claims to hold more than the file does.
+    """
+    dataset = _member(parent, name, h5py.Dataset, "dataset")
+    if dataset.shape is None or dataset.dtype.kind not in "biuf":
+        raise FileFormatError(
+            f"expected numbers as {name!r}, got {dataset.dtype} of the shape"
+            f" {dataset.shape}"
+        )
+    if shape is not None and dataset.shape != shape:
+        raise FileFormatError(
+            f"expected {name!r} to have the shape {shape}, got {dataset.shape}"
+        )
+    _check_storage(dataset)
+    return np.asarray(dataset[()])
+
+
+def read_text(parent: h5py.Group, name: str) -> str:
+    """Read a dataset that holds one text.
+
+    Raises:
+        FileFormatError: There is none of this name, or it is no text, or too long a
+            one.
+    """
+    dataset = _member(parent, name, h5py.Dataset, "dataset")
+    is_text = h5py.check_string_dtype(dataset.dtype) is not None
+    if not is_text or dataset.shape not in [(), (1,)]:
+        raise FileFormatError(
+            f"expected one text as {name!r}, got {dataset.dtype} of the shape"
+            f" {dataset.shape}"
+        )
+    _check_storage(dataset)
+    if dataset.nbytes > LARGEST_TEXT:
+        raise FileFormatError(f"{name!r} has {dataset.nbytes} bytes")
+    return np.atleast_1d(dataset[()]).item().decode("utf-8")
+
+
+def read_tree(group: h5py.Group) -> dict[str, Any]:
+    """Read all groups and datasets in a group.
+
+    Returns:
+        Nested dicts of arrays of numbers, booleans or texts.
+
+    Raises:
+        FileFormatError: Something else is in there, or something is there twice.
+    """
+    return _read_tree(group, {group.id})
+
+
+def _read_tree(group: h5py.Group, seen: set[Any]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for name in group:
+        node = _member(group, name, (h5py.Group, h5py.Dataset), "group or dataset")
+        # Links in a circle, or many to one dataset, would blow up.
+        if node.id in seen:
+            raise FileFormatError(f"{name!r} is in the file under another name too")
+        seen.add(node.id)
+        if isinstance(node, h5py.Group):
+            tree[name] = _read_tree(node, seen)
+        elif node.dtype.kind == "S":
+            _check_storage(node)
+            tree[name] = np.char.decode(np.asarray(node[()]), "utf-8")
+        else:
+            tree[name] = read_array(group, name)
+    return tree
+
+
+def _member(parent: h5py.Group, name: str, kind: Any, what: str) -> Any:
+    """A member that a plain link leads to; other links lead to other files."""
+    link = parent.get(name, getlink=True) if name in parent else None
+    if link is not None and not isinstance(link, h5py.HardLink):
+        raise FileFormatError(f"{name!r} is a link, and links are not followed")
+    node = parent[name] if link is not None else None
+    if not isinstance(node, kind):
+        some = listing(itertools.islice(parent, 20))
+        raise FileFormatError(f"there is no {what} {name!r}; there are: {some}")
+    return node
+
+
+def _check_storage(dataset: h5py.Dataset) -> None:
+    """Check that the file holds the data, before memory is taken for them."""
+    name, plan = dataset.name, dataset.id.get_create_plist()
+    if dataset.is_virtual or plan.get_external_count():
+        raise FileFormatError(f"the data of {name!r} are in another file")
+    filters = [plan.get_filter(i)[0] for i in range(plan.get_nfilters())]
+    if not SAFE_FILTERS.issuperset(filters) or len(set(filters)) < len(filters):
+        raise FileFormatError(f"{name!r} is packed in a way that is not supported")
+    stored = dataset.id.get_storage_size()
+    available = min(stored, os.path.getsize(dataset.file.filename))
+    if h5py.h5z.FILTER_DEFLATE in filters:
+        available *= LARGEST_EXPANSION
+    needed = math.prod(dataset.shape) * dataset.dtype.itemsize
+    chunk = math.prod(dataset.chunks or ()) * dataset.dtype.itemsize
+    if needed > available or chunk > max(needed, 2**20):
+        raise FileFormatError(
+            f"{name!r} claims to hold {dataset.dtype} of the shape {dataset.shape},"
+            f" which does not fit the {stored} bytes that are stored"
+        )

@@ -12,10 +12,10 @@ import h5py
 import numpy as np
 
 from brainstorm.describable import create_from_description, get_description
-from brainstorm.files import atomic_hdf5, open_hdf5
+from brainstorm.files import atomic_hdf5, open_hdf5, read_tree
 from brainstorm.hooks.base_hook import Hook, LogWatcher, get_log
 from brainstorm.structure.network import Network
-from brainstorm.utils import FileFormatError, ValidationError
+from brainstorm.utils import MissingFileError, NotAFileError, ValidationError
 
 __all__ = [
     "InfoUpdater",
@@ -236,12 +236,12 @@ class InfoUpdater(Hook):
 def _check_target(hook: Hook, filename: str) -> None:
     target = Path(filename)
     if not target.parent.is_dir():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{hook.__name__} can not write {filename!r}: there is no folder"
             f" {str(target.parent)!r}"
         )
     if target.is_dir():
-        raise IsADirectoryError(
+        raise NotAFileError(
             f"{hook.__name__} can not write {filename!r}: it is a folder"
         )
 
@@ -275,7 +275,7 @@ def load_logs(filename: str | os.PathLike) -> dict[str, Any]:
         FileFormatError: It is damaged, or of another kind.
     """
     with open_hdf5(filename, LOGS_FORMAT) as f:
-        return _read_logs(f)
+        return _as_logs(read_tree(f))
 
 
 def _write_logs(group: h5py.Group, logs: Mapping[str, Any]) -> None:
@@ -288,24 +288,17 @@ def _write_logs(group: h5py.Group, logs: Mapping[str, Any]) -> None:
         try:
             array = np.asarray(value)
             if array.dtype.kind == "U":
-                array = array.astype(h5py.string_dtype())
+                array = np.char.encode(array, "utf-8")
             group.create_dataset(key, data=array)
         except (TypeError, ValueError) as error:
             path = f"{group.name}/{name}".strip("/")
             raise ValidationError(f"can not save the log {path}: {error}") from error
 
 
-def _read_logs(group: h5py.Group) -> dict[str, Any]:
-    logs: dict[str, Any] = {}
-    for key in group:
-        link = group.get(key, getlink=True)
-        node = group[key] if isinstance(link, h5py.HardLink) else None
-        name = key.replace("%2F", "/").replace("%25", "%")
-        if isinstance(node, h5py.Group):
-            logs[name] = _read_logs(node)
-        elif isinstance(node, h5py.Dataset):
-            is_text = h5py.check_string_dtype(node.dtype) is not None
-            logs[name] = np.asarray(node.asstr()[()] if is_text else node[()]).tolist()
-        else:
-            raise FileFormatError(f"{group.file.filename!r}: {name!r} is no log")
-    return logs
+def _as_logs(tree: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name.replace("%2F", "/").replace("%25", "%"): (
+            _as_logs(node) if isinstance(node, Mapping) else node.tolist()
+        )
+        for name, node in tree.items()
+    }

@@ -8,6 +8,7 @@ Attributes ``info``, ``format`` and optionally ``comment``; dataset
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -16,14 +17,28 @@ import h5py
 import numpy as np
 
 from brainstorm import __version__
-from brainstorm.describable import create_from_description, get_description
-from brainstorm.files import atomic_hdf5, open_hdf5
-from brainstorm.utils import BrainstormError, FileFormatError, listing
+from brainstorm.describable import (
+    check_types,
+    create_from_description,
+    get_description,
+)
+from brainstorm.files import atomic_hdf5, open_hdf5, read_array, read_text
+from brainstorm.handlers.base_handler import Handler
+from brainstorm.structure.architecture import instantiate_layers_from_architecture
+from brainstorm.structure.layout import create_layout
+from brainstorm.utils import FileFormatError, listing
+from brainstorm.value_modifiers import GradientModifier, ValueModifier
 
 if TYPE_CHECKING:
     from brainstorm.structure.network import Network
 
-__all__ = ["load_network", "save_network"]
+__all__ = [
+    "load_network",
+    "read_network",
+    "save_network",
+    "write_info",
+    "write_network",
+]
 
 KEYS = {
     "@type",
@@ -35,21 +50,18 @@ KEYS = {
     "output_name",
 }
 FORMAT = "Network file v1.0"
-# A description is text that people could have typed, not data.
-LARGEST_DESCRIPTION = 256 * 2**20
+# Values in the inputs, outputs and internals of one step of one sequence: 1 GiB of
+# float32. Descriptions of larger networks are taken for damaged ones.
+LARGEST_STEP = 2**28
 
 
 def save_network(net: Network, filename: str | os.PathLike, comment: str = "") -> None:
     """Write a network to an HDF5 file, which is replaced in one go."""
-    description = json.dumps(get_description(net)).encode()
-    parameters = net.get("parameters")
     with atomic_hdf5(filename) as f:
-        f.attrs["info"] = np.bytes_(f"Created with brainstorm {__version__}")
-        f.attrs["format"] = np.bytes_(FORMAT)
+        write_info(f, FORMAT)
         if comment:
             f.attrs["comment"] = np.bytes_(comment.encode())
-        f["description"] = np.bytes_(description)
-        f.create_dataset("parameters", data=parameters, compression="gzip")
+        write_network(f, net)
 
 
 def load_network(cls: type[Network], filename: str | os.PathLike) -> Network:
@@ -60,62 +72,65 @@ def load_network(cls: type[Network], filename: str | os.PathLike) -> Network:
         FileFormatError: It is damaged, or not a network's file.
     """
     with open_hdf5(filename, FORMAT) as f:
-        try:
-            net = _create_network(cls, json.loads(_read_description(f)))
-        except (BrainstormError, ValueError, TypeError, LookupError) as error:
-            raise FileFormatError(
-                f"{str(filename)!r} does not describe a network: {error}"
-            ) from error
-        parameters = _read_parameters(f, net.buffer.parameters.shape[0])
+        return read_network(cls, f)
+
+
+def write_info(f: h5py.File, kind: str) -> None:
+    """Write what a file is, and who wrote it."""
+    f.attrs["info"] = np.bytes_(f"Created with brainstorm {__version__}")
+    f.attrs["format"] = np.bytes_(kind)
+
+
+def write_network(group: h5py.Group, net: Network) -> None:
+    """Write the description and the parameters of a network."""
+    group["description"] = np.bytes_(json.dumps(get_description(net)).encode())
+    group.create_dataset("parameters", data=net.get("parameters"), compression="gzip")
+
+
+def read_network(cls: type[Network], group: h5py.Group) -> Network:
+    """Read what `write_network` has written.
+
+    Errors, of whatever kind, mean that it is damaged; see `open_hdf5`.
+    """
+    description = _checked(json.loads(read_text(group, "description")))
+    size = _number_of_parameters(description["architecture"])
+    # A network is made once it is known that its parameters are there.
+    parameters = read_array(group, "parameters", (size,))
+    net = create_from_description(description)
     net.handler.set_from_numpy(net.buffer.parameters, parameters)
     return net
 
 
-def _read_description(f: h5py.File) -> bytes:
-    """Read the JSON text, having looked at its size."""
-    dataset = _dataset(f, "description")
-    if dataset.size != 1 or h5py.check_string_dtype(dataset.dtype) is None:
-        raise FileFormatError(
-            f"expected one text as 'description', got {dataset.dtype} of the shape"
-            f" {dataset.shape}"
-        )
-    if dataset.dtype.itemsize > LARGEST_DESCRIPTION:
-        raise FileFormatError(f"'description' has {dataset.dtype.itemsize} bytes")
-    return dataset[()].item() if dataset.shape else bytes(dataset[()])
-
-
-def _read_parameters(f: h5py.File, size: int) -> np.ndarray:
-    dataset = _dataset(f, "parameters")
-    if dataset.ndim != 1 or dataset.dtype.kind not in "fiu":
-        raise FileFormatError(
-            f"expected a vector of numbers as 'parameters', got {dataset.dtype} of the"
-            f" shape {dataset.shape}"
-        )
-    if dataset.shape != (size,):
-        raise FileFormatError(
-            f"expected {size} values as 'parameters', got {dataset.shape[0]}"
-        )
-    return dataset[:]
-
-
-def _dataset(f: h5py.File, name: str) -> h5py.Dataset:
-    if name not in f or not isinstance(f[name], h5py.Dataset):
-        raise FileFormatError(f"there is no dataset {name!r}; there are: {listing(f)}")
-    return f[name]
-
-
-def _create_network(cls: type[Network], description: Any) -> Network:
+def _checked(description: Any) -> dict[str, Any]:
+    """A description, once all but the architecture is known to be good."""
     if not isinstance(description, Mapping) or description.get("@type") != "Network":
         raise FileFormatError("expected a dict with '@type': 'Network'")
-    unknown = sorted(set(description) - KEYS)
-    if unknown or "architecture" not in description:
+    if set(description) != KEYS:
         raise FileFormatError(
             f"expected the keys {listing(sorted(KEYS))}, got"
             f" {listing(sorted(description))}"
         )
     for key in KEYS - {"@type", "output_name"}:
-        if not isinstance(description.get(key, {}), Mapping):
+        if not isinstance(description[key], Mapping):
             raise FileFormatError(f"expected a dict as {key!r}")
-    if not isinstance(description.get("output_name"), str | None):
+    if not isinstance(description["output_name"], str | None):
         raise FileFormatError("expected a text or null as 'output_name'")
-    return create_from_description(dict(description))
+    check_types(description["handler"], lambda cls: issubclass(cls, Handler))
+    modifiers = [description[key] for key in ("weight_modifiers", "gradient_modifiers")]
+    kinds = (ValueModifier, GradientModifier)
+    check_types(modifiers, lambda cls: issubclass(cls, kinds))
+    return dict(description)
+
+
+def _number_of_parameters(architecture: Mapping[str, Any]) -> int:
+    """The number of parameters, found without memory for anything being taken."""
+    hubs, _ = create_layout(instantiate_layers_from_architecture(architecture))
+    parameters, *others = (hub for hub in hubs if not hub.is_backward_only)
+    step = sum(math.prod(hub.get_shape(1, 1)) for hub in others)
+    if step > LARGEST_STEP:
+        raise FileFormatError(
+            f"one step of one sequence would take {step} values, but networks in files"
+            f" take at most {LARGEST_STEP}; larger ones can be made from their"
+            " architecture"
+        )
+    return parameters.size

@@ -247,5 +247,5 @@ def test_links_in_logs_files_are_not_followed(tmp_path):
         save_logs(path, {"b": [2]})
         with h5py.File(path, "a") as f:
             f["link"] = link
-        with pytest.raises(FileFormatError, match="'link' is no log"):
+        with pytest.raises(FileFormatError, match="'link' is a link"):
             load_logs(path)
