@@ -18,9 +18,12 @@ __all__ = [
     "InitializationError",
     "IteratorValidationError",
     "LayerValidationError",
+    "MissingFileError",
     "MissingInputError",
     "NetworkValidationError",
+    "NotAFileError",
     "StructureValidationError",
+    "UnknownNameError",
     "ValidationError",
     "checked_array",
     "checked_number",
@@ -74,10 +77,22 @@ class HandlerError(BrainstormError):
     """A handler's operation got arguments that it can not work with."""
 
 
-class MissingInputError(BrainstormError, KeyError):
-    """Data for some input of the network is missing, or too much was given."""
+class UnknownNameError(BrainstormError, KeyError):
+    """There is nothing of that name."""
 
-    __str__ = Exception.__str__
+    __str__ = Exception.__str__  # KeyError would show the message in quotes
+
+
+class MissingInputError(UnknownNameError):
+    """Data for some input of the network is missing."""
+
+
+class MissingFileError(BrainstormError, FileNotFoundError):
+    """There is no such file, or no such folder to write it to."""
+
+
+class NotAFileError(BrainstormError, OSError):
+    """Where a file should be is something else."""
 
 
 def listing(names: Iterable[object]) -> str:
@@ -152,13 +167,15 @@ def get_by_path(tree: Mapping[str, Any], path: str) -> Any:
     [0.5]
 
     Raises:
-        KeyError: Names the part that is missing and the choices there.
+        UnknownNameError: Names the part that is missing and the choices there.
     """
     node: Any = tree
     for part in path.split("."):
         if not isinstance(node, Mapping) or part not in node:
             choices = listing(node) if isinstance(node, Mapping) else "(none)"
-            raise KeyError(f"no {part!r} in path {path!r}; choices are: {choices}")
+            raise UnknownNameError(
+                f"no {part!r} in path {path!r}; choices are: {choices}"
+            )
         node = node[part]
     return node
 

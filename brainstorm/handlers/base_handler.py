@@ -12,7 +12,7 @@ from brainstorm.handlers.coarse_operations import CoarseOperations
 from brainstorm.handlers.primitive_operations import PrimitiveOperations
 from brainstorm.handlers.recurrent_operations import RecurrentOperations
 from brainstorm.randomness import RandomState, global_rnd
-from brainstorm.utils import HandlerError, listing
+from brainstorm.utils import HandlerError, UnknownNameError, listing
 
 __all__ = ["Handler"]
 
@@ -21,7 +21,7 @@ class _Activations(dict):
     """Operations by the name of the activation function."""
 
     def __missing__(self, name: object) -> Callable:
-        raise KeyError(
+        raise UnknownNameError(
             f"unknown activation function {name!r}; choices are: {listing(self)}"
         )
 

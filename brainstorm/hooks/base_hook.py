@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from brainstorm.describable import Describable
 from brainstorm.training.utils import report
-from brainstorm.utils import ValidationError, flatten_keys, get_by_path, listing
+from brainstorm.utils import (
+    UnknownNameError,
+    ValidationError,
+    flatten_keys,
+    get_by_path,
+    listing,
+)
 
 if TYPE_CHECKING:
     from brainstorm.structure.network import Network
@@ -238,5 +244,7 @@ def get_log(logs: Mapping[str, Any], path: str) -> list:
     entries = get_by_path(logs, path)
     if isinstance(entries, Mapping):
         choices = [f"{path}.{rest}" for rest in flatten_keys(entries)]
-        raise KeyError(f"{path!r} is a group of logs; choices are: {listing(choices)}")
+        raise UnknownNameError(
+            f"{path!r} is a group of logs; choices are: {listing(choices)}"
+        )
     return entries

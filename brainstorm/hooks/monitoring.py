@@ -14,7 +14,7 @@ from brainstorm.training.utils import (
     check_scorers,
     compute_scores,
 )
-from brainstorm.utils import ValidationError, listing
+from brainstorm.utils import UnknownNameError, ValidationError, listing
 
 if TYPE_CHECKING:
     from brainstorm.data_iterators import DataIterator
@@ -75,7 +75,7 @@ class MonitorLoss(Hook):
         """
         super().start(net, stepper, verbose, named_data_iters)
         if self.iter_name not in named_data_iters:
-            raise KeyError(
+            raise UnknownNameError(
                 f"{self.__name__}: trainer.train got no data iterator named"
                 f" {self.iter_name!r}; choices are: {listing(named_data_iters)}"
             )
@@ -145,7 +145,7 @@ class _MonitorLayer(Hook):
         """
         super().start(net, stepper, verbose, named_data_iters)
         if self.layer_name not in net.layers:
-            raise KeyError(
+            raise UnknownNameError(
                 f"{self.__name__}: the network has no layer {self.layer_name!r};"
                 f" choices are: {listing(net.layers)}"
             )

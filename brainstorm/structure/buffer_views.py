@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from brainstorm.utils import listing
+from brainstorm.utils import UnknownNameError, listing
 
 __all__ = ["BufferView"]
 
@@ -77,7 +77,7 @@ class BufferView(list):
         for name in item.split("."):
             if not isinstance(node, BufferView) or name not in node:
                 choices = BufferView.keys(node) if isinstance(node, BufferView) else ()
-                raise KeyError(
+                raise UnknownNameError(
                     f"no buffer {name!r} in path {item!r}; choices are:"
                     f" {listing(choices)}"
                 )

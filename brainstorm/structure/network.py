@@ -30,7 +30,12 @@ from brainstorm.structure.clearing import find_unneeded, plan_clearing
 from brainstorm.structure.construction import ConstructionWrapper
 from brainstorm.structure.network_files import load_network, save_network
 from brainstorm.structure.view_references import merge_references, resolve_references
-from brainstorm.utils import MissingInputError, NetworkValidationError, listing
+from brainstorm.utils import (
+    MissingInputError,
+    NetworkValidationError,
+    UnknownNameError,
+    listing,
+)
 from brainstorm.value_modifiers import GradientModifier
 
 __all__ = ["Network"]
@@ -199,7 +204,7 @@ class Network(Describable):
             self._check_deltas(buffer_path)
         buffer = self.buffer[buffer_path]
         if isinstance(buffer, BufferView):
-            raise KeyError(
+            raise UnknownNameError(
                 f"{buffer_path!r} is not one buffer but a view of several:"
                 f" {listing(buffer.keys())}"
             )
@@ -511,7 +516,7 @@ class Network(Describable):
             (category == "input_deltas" and rest[0] in self._unneeded.inputs[name])
             or (category == "output_deltas" and name in self._unneeded.layers)
         ):
-            raise KeyError(
+            raise UnknownNameError(
                 f"{buffer_path!r} was not computed, because no gradient depends on it"
                 " and nobody had asked for deltas by then. From now on training"
                 " computes it; so does backward_pass()"

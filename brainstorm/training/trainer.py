@@ -15,7 +15,12 @@ from brainstorm.training.utils import (
     compute_scores,
     report,
 )
-from brainstorm.utils import IteratorValidationError, ValidationError, listing
+from brainstorm.utils import (
+    IteratorValidationError,
+    UnknownNameError,
+    ValidationError,
+    listing,
+)
 
 if TYPE_CHECKING:
     from brainstorm.data_iterators import DataIterator
@@ -239,7 +244,7 @@ class Trainer:
                 root, _, rest = path.partition(".")
                 if root not in known or (root == ROLLING and rest not in names):
                     choices = rolling if root == ROLLING else known
-                    raise KeyError(
+                    raise UnknownNameError(
                         f"{hook.__name__} needs the log {path!r}, but nothing logs"
                         f" under that name; choices are: {listing(choices)}"
                     )
