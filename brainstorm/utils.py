@@ -91,8 +91,8 @@ class MissingFileError(BrainstormError, FileNotFoundError):
     """There is no such file, or no such folder to write it to."""
 
 
-class NotAFileError(BrainstormError, OSError):
-    """Where a file should be is something else."""
+class NotAFileError(BrainstormError, IsADirectoryError):
+    """Where a file should be is a folder."""
 
 
 def listing(names: Iterable[object]) -> str:
