@@ -1,12 +1,15 @@
 """What the conformance tests share: the handlers, and arrays to call them with."""
 
 import numpy as np
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 
 from brainstorm.handlers import DebugHandler, NumpyHandler
 from brainstorm.handlers.coarse_operations import CoarseOperations
+from brainstorm.handlers.onednn import OneDnnHandler
 from brainstorm.handlers.primitive_operations import PrimitiveOperations
+from brainstorm.handlers.update_operations import UpdateOperations
 
 quick = settings(max_examples=15, deadline=None, derandomize=True)
 
@@ -17,15 +20,26 @@ class ComposedHandler(NumpyHandler):
     scratch = PrimitiveOperations.scratch
 
 
-for _name, _function in vars(CoarseOperations).items():
+for _name, _function in {**vars(CoarseOperations), **vars(UpdateOperations)}.items():
     if callable(_function) and not _name.startswith("__"):
         setattr(ComposedHandler, _name, _function)
+
+
+
+def onednn_handler(**kwargs):
+    """An OneDnnHandler; skips the test where oneDNN is missing."""
+    try:
+        return OneDnnHandler(**kwargs)
+    except ImportError as error:
+        pytest.skip(str(error))
+
 
 # A new handler is tested by adding it here.
 HANDLERS = {
     "numpy64": lambda: NumpyHandler(np.float64),
     "numpy32": lambda: NumpyHandler(np.float32),
     "composed": lambda: ComposedHandler(np.float64),
+    "onednn": onednn_handler,
     "debug": lambda: DebugHandler(NumpyHandler(np.float64)),
 }
 

@@ -1,0 +1,521 @@
+"""oneDNN's C interface, bound by ctypes: enums, errors and ownership.
+
+Intel's oneAPI Deep Neural Network Library, version 3,
+https://uxlfoundation.github.io/oneDNN. Its objects are wrapped here so that each is
+released with the Python object that owns it, and so that a status that is not
+success becomes an exception.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import site
+import sys
+from collections.abc import Sequence
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from brainstorm.utils import HandlerError, missing_extra
+
+__all__ = [
+    "Algorithm",
+    "Arg",
+    "Layout",
+    "Library",
+    "Memory",
+    "MemoryDesc",
+    "Primitive",
+    "Prop",
+    "Query",
+    "UnimplementedError",
+    "load_library",
+]
+
+FLOAT32 = 3
+BYTES = 6
+ANY_FORMAT = 1
+CPU = 1
+IN_ORDER = 1
+USER_SCRATCHPAD = 1
+UNIMPLEMENTED = 3
+MAX_DIMS = 12
+
+STATUSES = (
+    "success",
+    "out of memory",
+    "invalid arguments",
+    "unimplemented",
+    "last implementation reached",
+    "runtime error",
+    "not required",
+    "invalid graph",
+    "invalid graph operation",
+    "invalid shape",
+    "invalid data type",
+)
+
+# By what the library reports. It is not used on CPUs with none of these.
+INSTRUCTION_SETS = {
+    0x7: "AVX2",
+    0xF: "AVX2 with VNNI",
+    0x1F: "AVX2 with VNNI 2",
+    0x27: "AVX-512",
+    0x67: "AVX-512 with VNNI",
+    0xE7: "AVX-512 with bfloat16",
+    0x1EF: "AVX-512 with float16",
+    0xFEF: "AVX-512 with AMX",
+    0x1FEF: "AVX-512 with AMX and float16",
+}
+
+MATH_MODES = {"f32": 0, "bf16": 1}
+
+
+class Prop(IntEnum):
+    """What a pass is for (``dnnl_prop_kind_t``)."""
+
+    FORWARD_TRAINING = 64
+    BACKWARD = 128
+
+
+class Algorithm(IntEnum):
+    """Kinds of operations (``dnnl_alg_kind_t``)."""
+
+    CONVOLUTION_DIRECT = 0x1
+    RELU = 0x20
+    TANH = 0x21
+    ELU = 0x22
+    LOGISTIC = 0x29
+    HARDSWISH = 0x34
+    RELU_FROM_OUTPUT = 0x100
+    TANH_FROM_OUTPUT = 0x101
+    ELU_FROM_OUTPUT = 0x102
+    LOGISTIC_FROM_OUTPUT = 0x104
+    POOLING_MAX = 0x1FF
+    POOLING_AVG = 0x3FF  # without the padding
+    ADD = 0x1FFF0
+    MULTIPLY = 0x1FFF1
+    SUBTRACT = 0x1FFF5
+    SOFTMAX = 0x30000
+
+
+class Arg(IntEnum):
+    """What memory is passed for (``DNNL_ARG_*``)."""
+
+    SRC = 1
+    SRC_1 = 2
+    SRC_ITER = 2
+    SRC_ITER_C = 3
+    DST = 17
+    DST_ITER_C = 19
+    WEIGHTS = 33
+    WEIGHTS_ITER = 34
+    WEIGHTS_PEEPHOLE = 35
+    BIAS = 41
+    MEAN = 49
+    VARIANCE = 50
+    SCALE = 51
+    SHIFT = 52
+    WORKSPACE = 64
+    SCRATCHPAD = 80
+    DIFF_SRC = 129
+    DIFF_SRC_ITER = 130
+    DIFF_SRC_ITER_C = 131
+    DIFF_DST = 145
+    DIFF_WEIGHTS = 161
+    DIFF_WEIGHTS_ITER = 162
+    DIFF_WEIGHTS_PEEPHOLE = 163
+    DIFF_BIAS = 169
+    DIFF_SCALE = 255
+    DIFF_SHIFT = 256
+    SRC_SCALE = 0x1000 | 1
+    SRC_1_SCALE = 0x1000 | 2
+
+
+class Query(IntEnum):
+    """What to ask a primitive for (``dnnl_query_t``)."""
+
+    IMPLEMENTATION = 8
+    WEIGHTS = 131
+    DIFF_WEIGHTS = 132
+    WORKSPACE = 135
+    SCRATCHPAD = 136
+    ARGUMENT = 255
+
+
+class UnimplementedError(HandlerError):
+    """The library has no implementation, or none that is fast."""
+
+
+class Layout(NamedTuple):
+    """Where the elements of an array lie, or that the library may choose.
+
+    Attributes:
+        shape: Sizes of the dimensions, in the library's order.
+        strides: Distances in elements, or None to let the library choose.
+        dtype: The library's number of the data type.
+    """
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...] | None = None
+    dtype: int = FLOAT32
+
+
+class _Version(ctypes.Structure):
+    _fields_ = [
+        ("major", ctypes.c_int),
+        ("minor", ctypes.c_int),
+        ("patch", ctypes.c_int),
+        ("hash", ctypes.c_char_p),
+        ("cpu_runtime", ctypes.c_uint),
+        ("gpu_runtime", ctypes.c_uint),
+    ]
+
+
+class ExecutionArgument(ctypes.Structure):
+    """Memory for one argument of a primitive (``dnnl_exec_arg_t``)."""
+
+    _fields_ = [("arg", ctypes.c_int), ("memory", ctypes.c_void_p)]
+
+
+class _Owned:
+    """An object of the library, released together with this one."""
+
+    release = ""
+
+    def __init__(self, library: Library, handle: ctypes.c_void_p):
+        self.handle = handle
+        self.library = library
+        self._release = getattr(library.functions, self.release)
+
+    def __del__(self) -> None:
+        self._release(self.handle)
+
+
+class MemoryDesc(_Owned):
+    """Shape, data type and format of memory."""
+
+    release = "dnnl_memory_desc_destroy"
+
+    @property
+    def size(self) -> int:
+        """Number of bytes."""
+        return self.library.functions.dnnl_memory_desc_get_size(self.handle)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, MemoryDesc) and bool(
+            self.library.functions.dnnl_memory_desc_equal(self.handle, other.handle)
+        )
+
+    __hash__ = object.__hash__
+
+    def part(self, start: Sequence[int], shape: Sequence[int]) -> MemoryDesc:
+        """The description of a block inside of this memory."""
+        return self.library.create(
+            MemoryDesc,
+            "dnnl_memory_desc_create_submemory",
+            self,
+            tuple(shape),
+            tuple(start),
+        )
+
+
+class Memory(_Owned):
+    """Memory that a primitive works on; the bytes are owned by somebody else."""
+
+    release = "dnnl_memory_destroy"
+    desc: MemoryDesc
+
+    def move(self, address: int) -> None:
+        """Use other bytes."""
+        self.library.call(
+            "dnnl_memory_set_data_handle", self.handle, ctypes.c_void_p(address)
+        )
+
+
+class _Engine(_Owned):
+    release = "dnnl_engine_destroy"
+
+
+class _Stream(_Owned):
+    release = "dnnl_stream_destroy"
+
+
+class _Attributes(_Owned):
+    release = "dnnl_primitive_attr_destroy"
+
+
+class _PostOps(_Owned):
+    release = "dnnl_post_ops_destroy"
+
+
+class _PrimitiveDesc(_Owned):
+    release = "dnnl_primitive_desc_destroy"
+
+
+class Primitive(_Owned):
+    """An operation, ready to be executed on any memory of the right format."""
+
+    release = "dnnl_primitive_destroy"
+    desc: _PrimitiveDesc
+
+    @functools.cached_property
+    def implementation(self) -> str:
+        """Name of the implementation that the library chose."""
+        name = ctypes.c_char_p()
+        self.library.call(
+            "dnnl_primitive_desc_query",
+            self.desc.handle,
+            ctypes.c_int(Query.IMPLEMENTATION),
+            ctypes.c_int(0),
+            ctypes.byref(name),
+        )
+        return (name.value or b"").decode()
+
+    def query(self, what: Query, index: int = 0) -> MemoryDesc:
+        """The format that the primitive wants for some of its memory."""
+        borrowed = self.library.functions.dnnl_primitive_desc_query_md(
+            self.desc.handle, what, index
+        )
+        return self.library.create(
+            MemoryDesc, "dnnl_memory_desc_clone", ctypes.c_void_p(borrowed)
+        )
+
+    @functools.cached_property
+    def scratchpad(self) -> MemoryDesc:
+        """The temporary memory that the primitive needs."""
+        return self.query(Query.SCRATCHPAD)
+
+
+class Library:
+    """The library, its CPU engine and a stream.
+
+    Args:
+        path: File name of the shared library.
+
+    Attributes:
+        functions: Its C functions.
+        version: Like '3.2.0'.
+        instruction_set: The best one that the library uses on this CPU.
+
+    Raises:
+        OSError: There is no such library, or it can not be loaded.
+        HandlerError: It is no oneDNN 3, or this CPU has no AVX2.
+    """
+
+    def __init__(self, path: str):
+        self.functions = functions = ctypes.CDLL(path)
+        self._check_version(path)
+        pointer, size = ctypes.c_void_p, ctypes.c_size_t
+        query = functions.dnnl_primitive_desc_query_md
+        query.restype, query.argtypes = pointer, [pointer, ctypes.c_int, ctypes.c_int]
+        functions.dnnl_memory_desc_get_size.restype = size
+        self.execute = functions.dnnl_primitive_execute
+        self.execute.argtypes = [pointer, pointer, ctypes.c_int, pointer]
+        self.engine = self.create(_Engine, "dnnl_engine_create", CPU, size(0))
+        self.stream = self.create(_Stream, "dnnl_stream_create", self.engine, IN_ORDER)
+        self.primitive = functools.lru_cache(512)(self._primitive)
+        self.desc = functools.lru_cache(2048)(self._desc)
+
+    def _check_version(self, path: str) -> None:
+        try:
+            self.functions.dnnl_version.restype = ctypes.POINTER(_Version)
+            version = self.functions.dnnl_version().contents
+        except AttributeError as error:
+            raise HandlerError(f"{path} is not oneDNN: {error}") from None
+        self.version = f"{version.major}.{version.minor}.{version.patch}"
+        if version.major != 3:
+            raise HandlerError(f"expected oneDNN 3, {path} is {self.version}")
+        isa = self.functions.dnnl_get_effective_cpu_isa()
+        known = [code for code in INSTRUCTION_SETS if isa & code == code]
+        if not known:
+            raise HandlerError("oneDNN is used only on CPUs with AVX2")
+        self.instruction_set = INSTRUCTION_SETS[max(known)]
+
+    # -- calling -------------------------------------------------------------
+
+    def call(self, name: str, *args: Any) -> None:
+        """Call a function that returns a status.
+
+        Raises:
+            UnimplementedError: The library says so.
+            HandlerError: It failed.
+        """
+        status = getattr(self.functions, name)(*args)
+        if status:
+            kind = UnimplementedError if status == UNIMPLEMENTED else HandlerError
+            raise kind(f"{name}: {status_name(status)}")
+
+    def _create(self, function: str, *args: Any) -> ctypes.c_void_p:
+        handle = ctypes.c_void_p()
+        self.call(function, ctypes.byref(handle), *args)
+        return handle
+
+    def create(self, cls: type[_Owned], function: str, *args: Any) -> Any:
+        """Make an object of the library and own it."""
+        return cls(self, self._create(function, *[_convert(a) for a in args]))
+
+    # -- number of threads ---------------------------------------------------
+
+    def get_threads(self) -> int:
+        """The number of OpenMP threads that this thread would use."""
+        try:
+            return self.functions.omp_get_max_threads()
+        except AttributeError:  # built without OpenMP
+            return 1
+
+    def set_threads(self, number: int) -> None:
+        """Set the number of OpenMP threads, for this thread."""
+        with contextlib.suppress(AttributeError):
+            self.functions.omp_set_num_threads(number)
+
+    # -- making objects ------------------------------------------------------
+
+    def _desc(self, layout: Layout) -> MemoryDesc:
+        """The description of memory. (`desc` keeps what it returned.)"""
+        shape, strides, dtype = layout
+        if strides is None:
+            function, form = "dnnl_memory_desc_create_with_tag", ANY_FORMAT
+        else:
+            function, form = "dnnl_memory_desc_create_with_strides", strides
+        return self.create(MemoryDesc, function, len(shape), shape, dtype, form)
+
+    def memory(self, desc: MemoryDesc, address: int) -> Memory:
+        """Memory in the given format, at an address that stays valid."""
+        memory = self.create(
+            Memory, "dnnl_memory_create", desc, self.engine, ctypes.c_void_p(address)
+        )
+        memory.desc = desc
+        return memory
+
+    def _primitive(
+        self,
+        kind: str,
+        args: tuple[Any, ...],
+        post_ops: tuple[tuple[Any, ...], ...] = (),
+        scaled: tuple[Arg, ...] = (),
+        math_mode: str = "f32",
+        threads: int = 1,
+    ) -> Primitive:
+        """Make a primitive. (`primitive` keeps what it returned.)
+
+        Args:
+            kind: As in ``dnnl_<kind>_primitive_desc_create``.
+            args: The arguments that this function expects between the engine and
+                the attributes; a `Layout` or a `MemoryDesc` for memory, a tuple for
+                sizes, a `Primitive` for a hint, None where there is nothing.
+            post_ops: Operations on the result, one after the other: ``('sum',)`` adds
+                what the destination held, ``('eltwise', algorithm, alpha, beta)``.
+            scaled: Inputs that come with a factor.
+            math_mode: How to multiply, see `MATH_MODES`.
+            threads: Number of threads that it is going to use.
+
+        Raises:
+            UnimplementedError: There is none.
+        """
+        attributes = self._attributes(post_ops, scaled, math_mode)
+        values = [self.desc(a) if isinstance(a, Layout) else a for a in args]
+        function = f"dnnl_{kind}_primitive_desc_create"
+        engine = () if kind == "reorder" else (self.engine,)
+        before = self.get_threads()
+        self.set_threads(threads)
+        try:
+            desc = self.create(_PrimitiveDesc, function, *engine, *values, attributes)
+            primitive = self.create(Primitive, "dnnl_primitive_create", desc)
+        finally:
+            self.set_threads(before)
+        primitive.desc = desc
+        return primitive
+
+    def reorder(
+        self,
+        source: MemoryDesc,
+        target: MemoryDesc,
+        add: bool = False,
+        threads: int = 1,
+    ) -> Primitive:
+        """A primitive that copies from one format into another one, or adds."""
+        args = (source, self.engine, target, self.engine)
+        post_ops = (("sum",),) if add else ()
+        return self.primitive("reorder", args, post_ops, threads=threads)
+
+    def _attributes(
+        self, post_ops: Sequence[tuple[Any, ...]], scaled: Sequence[Arg], math_mode: str
+    ) -> _Attributes:
+        attributes = self.create(_Attributes, "dnnl_primitive_attr_create")
+        self.call(
+            "dnnl_primitive_attr_set_scratchpad_mode",
+            attributes.handle,
+            USER_SCRATCHPAD,
+        )
+        for arg in scaled:
+            self.call("dnnl_primitive_attr_set_scales_mask", attributes.handle, arg, 0)
+        if math_mode != "f32":
+            self.call(
+                "dnnl_primitive_attr_set_fpmath_mode",
+                attributes.handle,
+                MATH_MODES[math_mode],
+            )
+        if post_ops:
+            self._append(attributes, post_ops)
+        return attributes
+
+    def _append(
+        self, attributes: _Attributes, post_ops: Sequence[tuple[Any, ...]]
+    ) -> None:
+        chain = self.create(_PostOps, "dnnl_post_ops_create")
+        for name, *values in post_ops:
+            values = [1.0, 0, 0] if name == "sum" else values
+            self.call(
+                f"dnnl_post_ops_append_{name}",
+                chain.handle,
+                *[_convert(v) for v in values],
+            )
+        self.call("dnnl_primitive_attr_set_post_ops", attributes.handle, chain.handle)
+
+
+def status_name(status: int) -> str:
+    """What a status that is not success means."""
+    known = 0 <= status < len(STATUSES)
+    return STATUSES[status] if known else f"status {status}"
+
+
+def _convert(value: Any) -> Any:
+    """An argument as ctypes wants it."""
+    if isinstance(value, Primitive):
+        return value.desc.handle
+    if isinstance(value, _Owned):
+        return value.handle
+    if isinstance(value, tuple):
+        return (ctypes.c_int64 * MAX_DIMS)(*value)
+    if isinstance(value, float):
+        return ctypes.c_float(value)
+    if isinstance(value, int):
+        return ctypes.c_int(value)
+    return ctypes.c_void_p() if value is None else value
+
+
+@functools.lru_cache(1)
+def load_library() -> Library:
+    """Load oneDNN: the one beside this Python, else what the system finds.
+
+    Raises:
+        ImportError: There is none that can be used; says how to get one.
+    """
+    name = {"win32": "dnnl.dll", "darwin": "libdnnl.3.dylib"}.get(
+        sys.platform, "libdnnl.so.3"
+    )
+    roots = dict.fromkeys((sys.prefix, site.getuserbase(), sys.base_prefix))
+    paths = [str(path) for root in roots if (path := Path(root, "lib", name)).exists()]
+    problems = []
+    for path in [*paths, name]:
+        try:
+            return Library(path)
+        except (OSError, HandlerError) as error:
+            problems.append(str(error))
+    raise ImportError(
+        f"{missing_extra('OneDnnHandler', 'oneDNN 3', 'onednn')}"
+        f" ({'; '.join(problems)})"
+    )

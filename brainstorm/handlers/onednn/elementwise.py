@@ -1,0 +1,174 @@
+"""Elementwise operations, prepared for oneDNN."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from brainstorm.handlers.onednn.binding import (
+    Algorithm,
+    Arg,
+    Memory,
+    Primitive,
+    Prop,
+    UnimplementedError,
+)
+from brainstorm.handlers.onednn.session import Call, Recipe, Session, layout
+
+__all__ = ["act", "act_deriv", "algorithms", "arithmetic", "blend", "momentum"]
+
+_ACTIVATIONS = {
+    "rel": (Algorithm.RELU, Algorithm.RELU_FROM_OUTPUT, 0.0),
+    "tanh": (Algorithm.TANH, Algorithm.TANH_FROM_OUTPUT, 0.0),
+    "sigmoid": (Algorithm.LOGISTIC, Algorithm.LOGISTIC_FROM_OUTPUT, 0.0),
+    "el": (Algorithm.ELU, Algorithm.ELU_FROM_OUTPUT, 1.0),
+}
+
+
+def algorithms(activation: str) -> tuple[Algorithm, Algorithm, float]:
+    """The algorithms for a function and for its derivative, and their alpha.
+
+    Raises:
+        UnimplementedError: The library has none.
+    """
+    if activation not in _ACTIVATIONS:
+        raise UnimplementedError(f"no activation {activation!r}")
+    return _ACTIVATIONS[activation]
+
+
+def act(session: Session, x: np.ndarray, y: np.ndarray, name: str) -> Call:
+    """``y = act(x)``; a rectifier makes 0 out of NaN."""
+    recipe = Recipe(session, name, (x, y))
+    algorithm, _, alpha = algorithms(name)
+    x, y = _flat(x, y)
+    primitive = recipe.primitive(
+        "eltwise_forward",
+        Prop.FORWARD_TRAINING,
+        algorithm,
+        layout(x),
+        layout(y),
+        alpha,
+        0.0,
+    )
+    recipe.add(primitive, {Arg.SRC: recipe.array(x), Arg.DST: recipe.array(y)})
+    return recipe.call()
+
+
+def act_deriv(
+    session: Session,
+    y: np.ndarray,
+    dy: np.ndarray,
+    dx: np.ndarray,
+    name: str,
+    fresh: bool,
+) -> Call:
+    """``dx (+)= dy act'(x)``, computed from y."""
+    recipe = Recipe(session, f"{name}_deriv", (y, dy, dx))
+    y, dy, dx = _flat(y, dy, dx)
+    target = recipe.array(dx)
+    deltas = target if fresh else recipe.temporary("deltas", layout(dx))
+    add_act_deriv(recipe, recipe.array(y), recipe.array(dy), deltas, name)
+    if not fresh:
+        recipe.reorder(deltas, target, add=True)
+    return recipe.call()
+
+
+def add_act_deriv(recipe: Recipe, y: Memory, dy: Memory, dx: Memory, name: str) -> None:
+    """Append ``dx = dy act'(x)``."""
+    _, algorithm, alpha = algorithms(name)
+    hint = recipe.primitive(
+        "eltwise_forward",
+        Prop.FORWARD_TRAINING,
+        algorithm,
+        y.desc,
+        y.desc,
+        alpha,
+        0.0,
+    )
+    primitive = recipe.primitive(
+        "eltwise_backward", algorithm, dx.desc, dy.desc, y.desc, alpha, 0.0, hint
+    )
+    recipe.add(primitive, {Arg.DST: y, Arg.DIFF_DST: dy, Arg.DIFF_SRC: dx})
+
+
+def arithmetic(
+    session: Session,
+    a: np.ndarray,
+    b: np.ndarray,
+    out: np.ndarray,
+    algorithm: Algorithm,
+) -> Call:
+    """``out = a + b``, or another operation."""
+    recipe = Recipe(session, algorithm.name.lower(), (a, b, out))
+    a, b, out = _flat(a, b, out)
+    primitive = recipe.primitive("binary", algorithm, layout(a), layout(b), layout(out))
+    recipe.add(
+        primitive,
+        {
+            Arg.SRC: recipe.array(a),
+            Arg.SRC_1: recipe.array(b),
+            Arg.DST: recipe.array(out),
+        },
+    )
+    return recipe.call()
+
+
+def blend(session: Session, out: np.ndarray, a: np.ndarray) -> Call:
+    """``out = values[0] out + values[1] a``."""
+    recipe = Recipe(session, "mult_add_st", (out, a))
+    out, a = _flat(out, a)
+    factors = np.ones(2, np.float32)
+    _add_blend(recipe, recipe.array(out), recipe.array(a), factors)
+    call = recipe.call()
+    call.values = factors
+    return call
+
+
+def momentum(
+    session: Session,
+    parameters: np.ndarray,
+    gradients: np.ndarray,
+    velocity: np.ndarray,
+) -> Call:
+    """``v = values[0] v + values[1] g``, then ``p += v``."""
+    recipe = Recipe(session, "momentum_update", (parameters, gradients, velocity))
+    p, g, v = map(recipe.array, _flat(parameters, gradients, velocity))
+    factors = np.ones(2, np.float32)
+    _add_blend(recipe, v, g, factors)
+    recipe.add(
+        recipe.primitive("binary", Algorithm.ADD, p.desc, v.desc, p.desc),
+        {Arg.SRC: p, Arg.SRC_1: v, Arg.DST: p},
+    )
+    call = recipe.call()
+    call.values = factors
+    return call
+
+
+def _add_blend(recipe: Recipe, out: Memory, a: Memory, factors: np.ndarray) -> None:
+    primitive: Primitive = recipe.primitive(
+        "binary",
+        Algorithm.ADD,
+        out.desc,
+        a.desc,
+        out.desc,
+        scaled=(Arg.SRC, Arg.SRC_1),
+    )
+    recipe.add(
+        primitive,
+        {
+            Arg.SRC: out,
+            Arg.SRC_1: a,
+            Arg.DST: out,
+            Arg.SRC_SCALE: recipe.kept_array(factors[:1]),
+            Arg.SRC_1_SCALE: recipe.kept_array(factors[1:]),
+        },
+    )
+
+
+def _flat(*arrays: np.ndarray) -> list[Any]:
+    """The arrays as vectors."""
+    if not all(array.flags.c_contiguous for array in arrays):
+        raise UnimplementedError("expected contiguous arrays")
+    return [array.reshape(math.prod(array.shape)) for array in arrays]

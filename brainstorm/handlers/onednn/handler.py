@@ -1,0 +1,498 @@
+"""The fast handler for CPUs: NumPy's arrays, oneDNN's arithmetic."""
+
+# Operations are documented in Handler and CoarseOperations.
+# ruff: noqa: D102
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import weakref
+from typing import Any
+
+import numpy as np
+
+from brainstorm.handlers.numpy_handler import NumpyHandler
+from brainstorm.handlers.onednn import elementwise, images, products
+from brainstorm.handlers.onednn.binding import (
+    MATH_MODES,
+    Algorithm,
+    Library,
+    load_library,
+)
+from brainstorm.handlers.onednn.session import Build, Call, Session
+from brainstorm.utils import ValidationError, listing
+
+__all__ = ["OneDnnHandler"]
+
+# Below this number of elements, NumPy is as fast as two threads.
+_LARGE = 16384
+
+
+class _Local(threading.local):
+    session: Session | None = None
+
+
+# The session that set the number of threads that this thread computes with.
+_active = _Local()
+
+
+class OneDnnHandler(NumpyHandler):
+    """Computes on the CPU with Intel's oneDNN, in float32.
+
+    Its arrays are NumPy's. All matrix products, convolutions, pooling, recurrent
+    passes and large elementwise operations are oneDNN's; what that can not do, and
+    what is too small to gain, is done as in :class:`NumpyHandler`.
+
+    What an operation needs besides its arrays is prepared when it first sees them,
+    and kept as long as they live. So do not change the shape of an array in place.
+
+    Needs the package onednn-cpu-gomp, or any other oneDNN of version 3 that the system
+    finds, and a CPU with AVX2.
+
+    Args:
+        seed: Seed of `rnd`; None derives it from ``global_rnd``.
+        math_mode: 'f32', or 'bf16' to let matrix products, convolutions and recurrent
+            passes round their factors to bfloat16 (8 bits of precision), where the
+            CPU can multiply these faster. Arrays and sums stay float32.
+        threads: Number of threads; None leaves it to OpenMP (``OMP_NUM_THREADS``, or
+            else all cores). Not described: it is a matter of the machine. A forked
+            process uses one thread.
+
+    Raises:
+        ImportError: oneDNN is missing or can not be used.
+        ValidationError: `math_mode` or `threads` are not as above.
+    """
+
+    __default_values__ = {"math_mode": "f32"}
+    __undescribed__ = {"threads"}
+
+    def __init__(
+        self,
+        seed: int | None = None,
+        math_mode: str = "f32",
+        threads: int | None = None,
+    ):
+        super().__init__(np.float32, seed)
+        if math_mode not in MATH_MODES:
+            raise ValidationError(
+                f"expected {listing(MATH_MODES)} as 'math_mode', got {math_mode!r}"
+            )
+        if threads is not None and not (isinstance(threads, int) and threads > 0):
+            raise ValidationError(
+                f"expected a positive number of 'threads' or None, got {threads!r}"
+            )
+        self.math_mode = math_mode
+        self.threads = threads
+        self._library = load_library()
+        self._local = _Local()
+        _handlers.add(self)
+
+    def __describe__(self) -> dict[str, Any]:
+        description = super().__describe__()
+        del description["dtype"]
+        return description
+
+    @classmethod
+    def __new_from_description__(cls, description: dict[str, Any]) -> OneDnnHandler:
+        arguments = {k: v for k, v in description.items() if k != "@type"}
+        if not arguments.keys() <= {"math_mode", "seed"}:
+            raise ValidationError(
+                f"the description of a {cls.__name__} has 'math_mode' and 'seed',"
+                f" got {listing(arguments)}"
+            )
+        return cls(**arguments)
+
+    def describe(self) -> str:
+        """What computes, in one line."""
+        library = self._library
+        return (
+            f"OneDnnHandler: oneDNN {library.version}, {library.instruction_set},"
+            f" {self._session().threads} threads, {self.math_mode}"
+        )
+
+    # -- finding what was prepared -------------------------------------------
+
+    def _session(self) -> Session:
+        """This thread's session, its number of threads set."""
+        session = self._local.session
+        if session is None:
+            threads = self.threads or _default_threads(self._library)
+            session = Session(self._library, self.math_mode, threads)
+            self._local.session = session
+        self._library.set_threads(session.threads)
+        _active.session = session
+        return session
+
+    def _find(
+        self, build: Build, arrays: tuple[Any, ...], *options: Any
+    ) -> Call | bool:
+        """The prepared call of an operation, or False if oneDNN can not do it."""
+        session = self._local.session
+        if session is None or session is not _active.session:
+            session = self._session()
+        key = (build, options, *map(id, arrays))
+        call = session.calls.get(key)
+        if call is None:
+            call = session.find(key, build, arrays, options)
+        return call
+
+    # -- products ------------------------------------------------------------
+
+    def dot_mm(self, a, b, out, transa=False, transb=False):
+        call = self._find(products.dot, (a, b, out), transa, transb, False)
+        if call:
+            call()
+        else:
+            super().dot_mm(a, b, out, transa, transb)
+
+    def dot_add_mm(self, a, b, out, transa=False, transb=False):
+        call = self._find(products.dot, (a, b, out), transa, transb, True)
+        if call:
+            call()
+        else:
+            super().dot_add_mm(a, b, out, transa, transb)
+
+    def _sum_rows(self, m, out, fresh):
+        call = self._find(products.sum_rows, (m, out), fresh)
+        if call:
+            call()
+        else:
+            super()._sum_rows(m, out, fresh)
+
+    def affine(self, x, W, bias, h, y, activation):
+        call = self._find(products.affine, (x, W, bias, y if h is None else h))
+        if not call:
+            super().affine(x, W, bias, h, y, activation)
+            return
+        call()
+        if h is not None:
+            self.act_func[activation](h, y)
+
+    def affine_backward(
+        self,
+        x,
+        W,
+        h,
+        y,
+        dy,
+        dh,
+        dx,
+        dW,
+        dbias,
+        activation,
+        fresh_dx=False,
+        fresh_gradients=False,
+    ):
+        act_y, act_dy = None, None
+        if dh is None:
+            dh = dy
+        elif dh.size < _LARGE or activation == "linear":
+            self.act_func_deriv[activation](h, y, dy, dh)
+        else:
+            act_y, act_dy = y, dy
+        call = self._find(
+            products.affine_backward,
+            (x, W, act_y, act_dy, dh, dx, dW, dbias),
+            activation,
+            fresh_dx,
+            fresh_gradients,
+        )
+        if call:
+            call()
+        else:
+            super().affine_backward(
+                x, W, h, y, dy, dh, dx, dW, dbias,
+                activation, fresh_dx, fresh_gradients,
+            )  # fmt: skip
+
+    def softmax_m(self, m, out):
+        # The library's softmax of rows with NaN or infinity is wrong.
+        if m.size >= _LARGE and np.maximum.reduce(m, None) < math.inf:
+            call = self._find(products.softmax, (m, out))
+            if call:
+                call()
+                return
+        super().softmax_m(m, out)
+
+    # -- elementwise ---------------------------------------------------------
+
+    def _act(self, name: str, x: np.ndarray, y: np.ndarray) -> bool:
+        """Apply an activation function, and return whether it could be done."""
+        if x.size < _LARGE:
+            return False
+        call = self._find(elementwise.act, (x, y), name)
+        if call:
+            call()
+        return bool(call)
+
+    def rel(self, x, y):
+        # The library makes 0 out of NaN.
+        has_nan = x.size >= _LARGE and math.isnan(np.maximum.reduce(x, None))
+        if has_nan or not self._act("rel", x, y):
+            super().rel(x, y)
+
+    def tanh(self, x, y):
+        if not self._act("tanh", x, y):
+            super().tanh(x, y)
+
+    def sigmoid(self, x, y):
+        if not self._act("sigmoid", x, y):
+            super().sigmoid(x, y)
+
+    def el(self, x, y):
+        if not self._act("el", x, y):
+            super().el(x, y)
+
+    def _act_deriv(
+        self,
+        name: str,
+        y: np.ndarray,
+        dy: np.ndarray,
+        dx: np.ndarray,
+        fresh: bool = True,
+    ) -> bool:
+        """Apply a derivative, and return whether it could be done."""
+        if y.size < _LARGE:
+            return False
+        call = self._find(elementwise.act_deriv, (y, dy, dx), name, fresh)
+        if call:
+            call()
+        return bool(call)
+
+    def rel_deriv(self, x, y, dy, dx):
+        if not self._act_deriv("rel", y, dy, dx):
+            super().rel_deriv(x, y, dy, dx)
+
+    def tanh_deriv(self, x, y, dy, dx):
+        if not self._act_deriv("tanh", y, dy, dx):
+            super().tanh_deriv(x, y, dy, dx)
+
+    def sigmoid_deriv(self, x, y, dy, dx):
+        if not self._act_deriv("sigmoid", y, dy, dx):
+            super().sigmoid_deriv(x, y, dy, dx)
+
+    def el_deriv(self, x, y, dy, dx):
+        if not self._act_deriv("el", y, dy, dx):
+            super().el_deriv(x, y, dy, dx)
+
+    def act_backward(self, x, y, dy, dx, activation, fresh_dx=False):
+        if activation == "linear" or not self._act_deriv(
+            activation, y, dy, dx, fresh_dx
+        ):
+            super().act_backward(x, y, dy, dx, activation, fresh_dx)
+
+    def _arithmetic(
+        self, algorithm: Algorithm, a: np.ndarray, b: np.ndarray, out: np.ndarray
+    ) -> bool:
+        if a.size < _LARGE:
+            return False
+        call = self._find(elementwise.arithmetic, (a, b, out), algorithm)
+        if call:
+            call()
+        return bool(call)
+
+    def add_tt(self, a, b, out):
+        if not self._arithmetic(Algorithm.ADD, a, b, out):
+            super().add_tt(a, b, out)
+
+    def mult_tt(self, a, b, out):
+        if not self._arithmetic(Algorithm.MULTIPLY, a, b, out):
+            super().mult_tt(a, b, out)
+
+    def subtract_tt(self, a, b, out):
+        if not self._arithmetic(Algorithm.SUBTRACT, a, b, out):
+            super().subtract_tt(a, b, out)
+
+    def mult_add_st(self, s, t, out):
+        call = t.size >= _LARGE and self._find(elementwise.blend, (out, t))
+        if call:
+            call.values[1] = s
+            call()
+        else:
+            super().mult_add_st(s, t, out)
+
+    # -- updates -------------------------------------------------------------
+
+    def momentum_update(self, parameters, gradients, velocity, learning_rate, momentum):
+        arrays = (parameters, gradients, velocity)
+        call = parameters.size >= _LARGE and self._find(elementwise.momentum, arrays)
+        if call:
+            call.values[:] = momentum, -learning_rate
+            call()
+        else:
+            super().momentum_update(*arrays, learning_rate, momentum)
+
+    # -- images --------------------------------------------------------------
+
+    def conv2d_forward_batch(
+        self, inputs, weights, bias, outputs, padding, stride, activation="linear"
+    ):
+        call = self._find(
+            images.convolution,
+            (inputs, weights, bias, outputs),
+            padding,
+            tuple(stride),
+            activation,
+        )
+        if call:
+            call()
+        else:
+            super().conv2d_forward_batch(
+                inputs, weights, bias, outputs, padding, stride, activation
+            )
+
+    def conv2d_backward_batch(
+        self,
+        inputs,
+        weights,
+        padding,
+        stride,
+        in_deltas,
+        out_deltas,
+        weight_deltas,
+        bias_deltas,
+        activation="linear",
+        outputs=None,
+        fresh_in_deltas=False,
+        fresh_gradients=False,
+    ):
+        deltas = (in_deltas, out_deltas, weight_deltas, bias_deltas)
+        call = self._find(
+            images.convolution_backward,
+            (inputs, weights, *deltas, outputs),
+            padding,
+            tuple(stride),
+            activation,
+            fresh_in_deltas,
+            fresh_gradients,
+        )
+        if call:
+            call()
+        else:
+            super().conv2d_backward_batch(
+                inputs, weights, padding, stride, in_deltas, out_deltas,
+                weight_deltas, bias_deltas, activation, outputs,
+                fresh_in_deltas, fresh_gradients,
+            )  # fmt: skip
+
+    def _pooling(
+        self,
+        kind: Algorithm,
+        inputs: np.ndarray,
+        outputs: np.ndarray,
+        window: Any,
+        padding: int,
+        stride: Any,
+    ) -> Call | bool:
+        call = self._find(
+            images.pooling,
+            (inputs, outputs),
+            tuple(window),
+            padding,
+            tuple(stride),
+            kind,
+        )
+        if call:
+            call()
+        return call
+
+    def maxpool2d_forward_batch(self, inputs, window, outputs, padding, stride, argmax):
+        kind = Algorithm.POOLING_MAX
+        # The library drops NaN.
+        call = inputs.size and not math.isnan(np.maximum.reduce(inputs, None))
+        call = call and self._pooling(kind, inputs, outputs, window, padding, stride)
+        if call:
+            np.copyto(argmax, call.values)
+        else:
+            super().maxpool2d_forward_batch(
+                inputs, window, outputs, padding, stride, argmax
+            )
+
+    def avgpool2d_forward_batch(self, inputs, window, outputs, padding, stride):
+        kind = Algorithm.POOLING_AVG
+        if not self._pooling(kind, inputs, outputs, window, padding, stride):
+            super().avgpool2d_forward_batch(inputs, window, outputs, padding, stride)
+
+    def maxpool2d_backward_batch(
+        self,
+        inputs,
+        window,
+        outputs,
+        padding,
+        stride,
+        argmax,
+        in_deltas,
+        out_deltas,
+        fresh_in_deltas=False,
+    ):
+        call = self._find(
+            images.pooling_backward,
+            (in_deltas, out_deltas),
+            tuple(window),
+            padding,
+            tuple(stride),
+            Algorithm.POOLING_MAX,
+            fresh_in_deltas,
+        )
+        if call:
+            np.copyto(call.values, argmax, casting="unsafe")
+            call()
+        else:
+            super().maxpool2d_backward_batch(
+                inputs, window, outputs, padding, stride, argmax,
+                in_deltas, out_deltas, fresh_in_deltas,
+            )  # fmt: skip
+
+    def avgpool2d_backward_batch(
+        self,
+        inputs,
+        window,
+        outputs,
+        padding,
+        stride,
+        in_deltas,
+        out_deltas,
+        fresh_in_deltas=False,
+    ):
+        call = self._find(
+            images.pooling_backward,
+            (in_deltas, out_deltas),
+            tuple(window),
+            padding,
+            tuple(stride),
+            Algorithm.POOLING_AVG,
+            fresh_in_deltas,
+        )
+        if call:
+            call()
+        else:
+            super().avgpool2d_backward_batch(
+                inputs, window, outputs, padding, stride,
+                in_deltas, out_deltas, fresh_in_deltas,
+            )  # fmt: skip
+
+
+# -- forked processes --------------------------------------------------------
+
+_handlers: weakref.WeakSet[OneDnnHandler] = weakref.WeakSet()
+_forked = False
+
+
+def _default_threads(library: Library) -> int:
+    return 1 if _forked else library.get_threads()
+
+
+def _after_fork() -> None:
+    """OpenMP's threads are gone, and would be waited for."""
+    global _forked
+    _forked = True
+    _active.session = None
+    for handler in _handlers:
+        handler._local = _Local()
+        handler.threads = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

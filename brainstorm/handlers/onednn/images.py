@@ -1,0 +1,298 @@
+"""Convolution and pooling, prepared for oneDNN.
+
+The library has its sizes in the order N, C, H, W, whatever the order in memory, which
+here is N, H, W, C.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from brainstorm.handlers.onednn.binding import (
+    BYTES,
+    Algorithm,
+    Arg,
+    Layout,
+    Memory,
+    Primitive,
+    Prop,
+    Query,
+    UnimplementedError,
+)
+from brainstorm.handlers.onednn.elementwise import add_act_deriv, algorithms
+from brainstorm.handlers.onednn.session import Call, Recipe, Session, layout
+
+__all__ = ["convolution", "convolution_backward", "pooling", "pooling_backward"]
+
+Pair = tuple[int, int]
+
+# x clip(alpha x, 0, 1) is the rectifier, but unlike the library's own keeps NaN. (It
+# makes NaN out of minus infinity too.)
+_RECTIFIER = ("eltwise", Algorithm.HARDSWISH, 1e38, 0.0)
+
+
+def convolution(
+    session: Session,
+    inputs: np.ndarray,
+    weights: np.ndarray,
+    bias: np.ndarray,
+    outputs: np.ndarray,
+    padding: int,
+    stride: Pair,
+    activation: str,
+) -> Call:
+    """``outputs = act(inputs * weights + bias)``."""
+    recipe = Recipe(session, "conv2d_forward", (inputs, weights, outputs))
+    x, w, y = map(_images, (inputs, weights, outputs))
+    primitive = _forward(recipe, x, w, bias, y, padding, stride, activation)
+    kernels = recipe.wanted(recipe.array(w), primitive, Query.WEIGHTS, "weights")
+    recipe.add(
+        primitive,
+        {
+            Arg.SRC: recipe.array(x),
+            Arg.WEIGHTS: kernels,
+            Arg.BIAS: recipe.array(bias),
+            Arg.DST: recipe.array(y),
+        },
+    )
+    return recipe.call()
+
+
+def convolution_backward(
+    session: Session,
+    inputs: np.ndarray,
+    weights: np.ndarray,
+    in_deltas: np.ndarray | None,
+    out_deltas: np.ndarray,
+    weight_deltas: np.ndarray,
+    bias_deltas: np.ndarray,
+    outputs: np.ndarray | None,
+    padding: int,
+    stride: Pair,
+    activation: str,
+    fresh_in_deltas: bool,
+    fresh_gradients: bool,
+) -> Call:
+    """Gradients of `convolution`."""
+    recipe = Recipe(session, "conv2d_backward", (inputs, weights, out_deltas))
+    x, w, dy, dw = map(_images, (inputs, weights, out_deltas, weight_deltas))
+    forward = _forward(recipe, x, w, bias_deltas, dy, padding, stride, "linear")
+    geometry = _geometry(padding, stride)
+    deltas = recipe.array(dy)
+    if activation != "linear":
+        deltas = recipe.temporary("deltas", layout(dy))
+        add_act_deriv(
+            recipe, recipe.array(_images(outputs)), recipe.array(dy), deltas, activation
+        )
+    primitive = recipe.primitive(
+        "convolution_backward_weights",
+        Algorithm.CONVOLUTION_DIRECT,
+        layout(x),
+        Layout(w.shape),
+        layout(bias_deltas),
+        layout(dy),
+        *geometry,
+        forward,
+    )
+    _add_gradients(
+        recipe, primitive, recipe.array(x), deltas, dw, bias_deltas, fresh_gradients
+    )
+    if in_deltas is not None:
+        dx = _images(in_deltas)
+        primitive = recipe.primitive(
+            "convolution_backward_data",
+            Algorithm.CONVOLUTION_DIRECT,
+            layout(dx),
+            Layout(w.shape),
+            layout(dy),
+            *geometry,
+            forward,
+        )
+        _add_input_deltas(recipe, primitive, w, deltas, dx, fresh_in_deltas)
+    return recipe.call()
+
+
+def _forward(
+    recipe: Recipe,
+    x: np.ndarray,
+    w: np.ndarray,
+    bias: np.ndarray,
+    y: np.ndarray,
+    padding: int,
+    stride: Pair,
+    activation: str,
+) -> Primitive:
+    post_ops: tuple[tuple[Any, ...], ...] = ()
+    if activation == "rel":
+        post_ops = (_RECTIFIER,)
+    elif activation != "linear":
+        algorithm, _, alpha = algorithms(activation)
+        post_ops = (("eltwise", algorithm, alpha, 0.0),)
+    return recipe.primitive(
+        "convolution_forward",
+        Prop.FORWARD_TRAINING,
+        Algorithm.CONVOLUTION_DIRECT,
+        layout(x),
+        Layout(w.shape),  # with kernels as they are it would be very slow
+        layout(bias),
+        layout(y),
+        *_geometry(padding, stride),
+        post_ops=post_ops,
+    )
+
+
+def _add_gradients(
+    recipe: Recipe,
+    primitive: Primitive,
+    x: Memory,
+    deltas: Memory,
+    dw: np.ndarray,
+    dbias: np.ndarray,
+    fresh: bool,
+) -> None:
+    wanted = primitive.query(Query.DIFF_WEIGHTS)
+    dbias_memory = recipe.array(dbias)
+    kernels, finish_kernels = recipe.destination(
+        recipe.array(dw), wanted, fresh, "weights"
+    )
+    bias, finish_bias = recipe.destination(
+        dbias_memory, dbias_memory.desc, fresh, "bias"
+    )
+    recipe.add(
+        primitive,
+        {
+            Arg.SRC: x,
+            Arg.DIFF_DST: deltas,
+            Arg.DIFF_WEIGHTS: kernels,
+            Arg.DIFF_BIAS: bias,
+        },
+    )
+    finish_kernels()
+    finish_bias()
+
+
+def _add_input_deltas(
+    recipe: Recipe,
+    primitive: Primitive,
+    w: np.ndarray,
+    deltas: Memory,
+    dx: np.ndarray,
+    fresh: bool,
+) -> None:
+    kernels = recipe.wanted(recipe.array(w), primitive, Query.WEIGHTS, "weights")
+    target = recipe.array(dx)
+    written, finish = recipe.destination(target, target.desc, fresh, "images")
+    recipe.add(
+        primitive,
+        {Arg.DIFF_DST: deltas, Arg.WEIGHTS: kernels, Arg.DIFF_SRC: written},
+    )
+    finish()
+
+
+def pooling(
+    session: Session,
+    inputs: np.ndarray,
+    outputs: np.ndarray,
+    window: Pair,
+    padding: int,
+    stride: Pair,
+    kind: Algorithm,
+) -> Call:
+    """Pool images. `values` receives the indices of the largest as bytes."""
+    recipe = Recipe(session, "pool2d_forward", (inputs, outputs))
+    x, y = _images(inputs), _images(outputs)
+    primitive = _pooling(recipe, x, y, window, padding, stride, kind)
+    memories = {Arg.SRC: recipe.array(x), Arg.DST: recipe.array(y)}
+    return _pooling_call(recipe, primitive, primitive, memories, outputs, kind)
+
+
+def pooling_backward(
+    session: Session,
+    in_deltas: np.ndarray,
+    out_deltas: np.ndarray,
+    window: Pair,
+    padding: int,
+    stride: Pair,
+    kind: Algorithm,
+    fresh: bool,
+) -> Call:
+    """Gradients of `pooling`. `values` has to hold the indices as bytes."""
+    recipe = Recipe(session, "pool2d_backward", (in_deltas, out_deltas))
+    dx, dy = _images(in_deltas), _images(out_deltas)
+    hint = _pooling(recipe, dx, dy, window, padding, stride, kind)
+    primitive = recipe.primitive(
+        "pooling_backward",
+        kind,
+        layout(dx),
+        layout(dy),
+        *_window(window, padding, stride),
+        hint,
+    )
+    target = recipe.array(dx)
+    written, finish = recipe.destination(target, target.desc, fresh, "images")
+    memories = {Arg.DIFF_DST: recipe.array(dy), Arg.DIFF_SRC: written}
+    call = _pooling_call(recipe, primitive, hint, memories, out_deltas, kind, finish)
+    return call
+
+
+def _pooling(
+    recipe: Recipe,
+    x: np.ndarray,
+    y: np.ndarray,
+    window: Pair,
+    padding: int,
+    stride: Pair,
+    kind: Algorithm,
+) -> Primitive:
+    return recipe.primitive(
+        "pooling_forward",
+        Prop.FORWARD_TRAINING,
+        kind,
+        layout(x),
+        layout(y),
+        *_window(window, padding, stride),
+    )
+
+
+def _pooling_call(
+    recipe: Recipe,
+    primitive: Primitive,
+    forward: Primitive,
+    memories: dict[Arg, Memory],
+    outputs: np.ndarray,
+    kind: Algorithm,
+    finish: Any = lambda: None,
+) -> Call:
+    """Finish a call, with the indices of the largest pixels where there are such."""
+    indices = None
+    if kind == Algorithm.POOLING_MAX:
+        indices = np.zeros(outputs.shape, np.uint8)
+        expected = _images(np.zeros(outputs.shape, np.float32))
+        desc = forward.query(Query.WORKSPACE)
+        if desc != recipe.library.desc(layout(expected)._replace(dtype=BYTES)):
+            raise UnimplementedError("expected the indices to be bytes")
+        recipe.kept.append(indices)
+        memories[Arg.WORKSPACE] = recipe.library.memory(desc, indices.ctypes.data)
+    recipe.add(primitive, memories)
+    finish()
+    call = recipe.call()
+    call.values = indices
+    return call
+
+
+def _images(images: np.ndarray) -> np.ndarray:
+    return images.transpose(0, 3, 1, 2)
+
+
+def _geometry(padding: int, stride: Pair) -> tuple[Pair, Pair, Pair, Pair]:
+    """Strides, dilations, and padding before and after."""
+    return stride, (0, 0), (padding, padding), (padding, padding)
+
+
+def _window(
+    window: Pair, padding: int, stride: Pair
+) -> tuple[Pair, Pair, Pair, Pair, Pair]:
+    """Strides, window, dilations, and padding before and after."""
+    return stride, window, (0, 0), (padding, padding), (padding, padding)
