@@ -5,8 +5,13 @@ modifier, run after each update, or as gradient modifier, run after each
 backward pass. A :class:`GradientModifier` changes a gradient knowing the
 parameter, and can be installed as gradient modifier only.
 
->>> from brainstorm.value_modifiers import ClipValues, ConstrainL2Norm
+>>> from brainstorm.value_modifiers import *
 >>> modifiers = {'Hidden*': {'W': [ConstrainL2Norm(2.0), ClipValues(-1, 1)]}}
+
+A modifier whose `whole_network` is true gets all parameters, or all gradients, at
+once. It is given for the whole network, after those that are not:
+
+>>> modifiers = {'Hidden*': {'W': L2Decay(0.1)}, 'default': ClipGlobalNorm(5.0)}
 
 The arrays that a modifier needs besides those that it is given are made at
 its first call with some handler and kept.
@@ -26,6 +31,7 @@ from brainstorm.describable import Describable
 from brainstorm.utils import ValidationError, checked_array, checked_number
 
 __all__ = [
+    "ClipGlobalNorm",
     "ClipValues",
     "ConstrainL2Norm",
     "FreezeValues",
@@ -42,6 +48,9 @@ class _Modifier(Describable):
 
     They are not described, and a copy of a modifier begins without them.
     """
+
+    whole_network = False
+    """Whether it is called once, with the flat array of all layers."""
 
     _handler: Any = None
 
@@ -141,6 +150,32 @@ class ClipValues(ValueModifier):
 
     def __call__(self, handler: Any, view: Any) -> None:
         handler.clip_t(view, self.low, self.high, view)
+
+
+class ClipGlobalNorm(ValueModifier):
+    """Limits the Euclidean norm of all gradients taken together.
+
+    Where the norm is above the limit, all gradients are divided by norm / limit, so
+    that their direction stays. Pascanu, Mikolov and Bengio, *On the difficulty of
+    training recurrent neural networks*, 2013.
+
+    It is installed for the whole network, and runs after the modifiers of single
+    gradients: ``net.set_gradient_modifiers(ClipGlobalNorm(5.0))``.
+
+    Args:
+        limit: The largest norm allowed, above 0.
+    """
+
+    whole_network = True
+
+    def __init__(self, limit: float):
+        self.limit = checked_number(limit, "ClipGlobalNorm: limit", minimum=0)
+        if self.limit == 0:
+            raise ValidationError("ClipGlobalNorm: limit has to be above 0")
+
+    def __call__(self, handler: Any, view: Any) -> None:
+        norm = self._scratch(handler, (1, 1))
+        handler.constrain_rows(view.reshape((1, view.shape[0])), self.limit, norm)
 
 
 class MaskValues(ValueModifier):

@@ -11,6 +11,7 @@ from brainstorm.describable import Describable
 from brainstorm.handlers.coarse_operations import CoarseOperations
 from brainstorm.handlers.primitive_operations import PrimitiveOperations
 from brainstorm.handlers.recurrent_operations import RecurrentOperations
+from brainstorm.handlers.update_operations import UpdateOperations
 from brainstorm.randomness import RandomState, global_rnd
 from brainstorm.utils import HandlerError, UnknownNameError, listing
 
@@ -26,7 +27,13 @@ class _Activations(dict):
         )
 
 
-class Handler(PrimitiveOperations, CoarseOperations, RecurrentOperations, Describable):
+class Handler(
+    PrimitiveOperations,
+    CoarseOperations,
+    RecurrentOperations,
+    UpdateOperations,
+    Describable,
+):
     """Abstract base class for all handlers.
 
     A handler allocates arrays and computes with them. A new one implements the

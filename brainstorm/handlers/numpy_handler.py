@@ -482,9 +482,42 @@ class NumpyHandler(NumpyConvolutions, Handler):
         for arrays in _pieces(parameters, gradients, velocity):
             super().momentum_update(*arrays, learning_rate, momentum)
 
+    def adam_update(self, parameters, gradients, mean, variance, *rest, **named):
+        for arrays in _pieces(parameters, gradients, mean, variance):
+            super().adam_update(*arrays, *rest, **named)
+
+    def rms_prop_update(self, parameters, gradients, mean_square, *rest, **named):
+        for arrays in _pieces(parameters, gradients, mean_square):
+            super().rms_prop_update(*arrays, *rest, **named)
+
+    def ada_grad_update(self, parameters, gradients, sum_of_squares, *rest, **named):
+        for arrays in _pieces(parameters, gradients, sum_of_squares):
+            super().ada_grad_update(*arrays, *rest, **named)
+
+    def ada_delta_update(
+        self, parameters, gradients, mean_square, mean_square_step, *rest, **named
+    ):
+        for arrays in _pieces(parameters, gradients, mean_square, mean_square_step):
+            super().ada_delta_update(*arrays, *rest, **named)
+
     def constrain_rows(self, m, limit, norms):
+        if len(m) == 1:
+            self._constrain_row(m[0], limit, norms)
+            return
         for rows, row_norms in _row_pieces(m, norms):
             super().constrain_rows(rows, limit, row_norms)
+
+    def _constrain_row(self, row: np.ndarray, limit: float, norm: np.ndarray) -> None:
+        """The same for a single row, which may be that of all gradients."""
+        total = 0.0
+        for (part,) in _pieces(row):
+            squares = self.scratch(part.shape)
+            np.multiply(part, part, squares)
+            total += float(np.add.reduce(squares))
+        excess = math.sqrt(total) / limit
+        norm.fill(excess)
+        if not excess <= 1:
+            np.multiply(row, 1 / excess, row)
 
 
 def _pieces(*arrays: np.ndarray) -> Any:

@@ -326,6 +326,12 @@ OPERATIONS: dict[str, Operation] = {
     "momentum_update": operation("gradients:N", add="parameters:N velocity:N"),
     "nesterov_ahead": operation(add="parameters:N velocity:N"),
     "nesterov_correct": operation("gradients:N", add="parameters:N velocity:N"),
+    "adam_update": operation("gradients:N", add="parameters:N mean:N variance:N"),
+    "rms_prop_update": operation("gradients:N", add="parameters:N mean_square:N"),
+    "ada_grad_update": operation("gradients:N", add="parameters:N sum_of_squares:N"),
+    "ada_delta_update": operation(
+        "gradients:N", add="parameters:N mean_square:N mean_square_step:N"
+    ),
     "constrain_rows": operation(
         write="norms:N,1",
         add="m:N,I",

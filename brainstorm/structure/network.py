@@ -40,7 +40,8 @@ from brainstorm.value_modifiers import GradientModifier
 
 __all__ = ["Network"]
 
-Modifiers = dict[str, dict[str, list[Any]]]
+# By layer and parameter; those of the whole network are listed under 'default'.
+Modifiers = dict[str, Any]
 
 
 class Network(Describable):
@@ -323,6 +324,10 @@ class Network(Describable):
         order; each place gets a copy of its own::
 
             net.set_weight_modifiers({'FC*': {'W': ConstrainL2Norm(1.0)}})
+
+        Modifiers of the whole network, such as `ClipGlobalNorm`, are given as the
+        outer ``'default'``. They are called once, after all others, whatever else
+        matches.
         """
         references = merge_references(default_or_mod_dict, kwargs)
         self.weight_modifiers = self._resolve_modifiers(references)
@@ -345,6 +350,7 @@ class Network(Describable):
         if "fallback" in references:
             raise NetworkValidationError("modifiers can not have a 'fallback'")
         resolved: Modifiers = {}
+        references, whole_network = _split_whole_network(references)
         chosen = resolve_references(self._parameter_names(), references)
         for layer, parameters in chosen.items():
             for name, (value, _) in parameters.items():
@@ -354,10 +360,17 @@ class Network(Describable):
                         raise NetworkValidationError(
                             f"expected a modifier for {layer}.{name}, got {modifier!r}"
                         )
+                    if getattr(modifier, "whole_network", False):
+                        raise NetworkValidationError(
+                            f"{modifier!r} is for the whole network: give it as the"
+                            f" outer 'default', not for {layer}.{name}"
+                        )
                 if value is not None:
                     resolved.setdefault(layer, {})[name] = [
                         copy.deepcopy(m) for m in modifiers
                     ]
+        if whole_network:
+            resolved["default"] = copy.deepcopy(whole_network)
         return resolved
 
     # -- running -------------------------------------------------------------
@@ -529,16 +542,24 @@ class Network(Describable):
     def apply_gradient_modifiers(self) -> None:
         """Run the gradient modifiers; `backward_pass` does so by itself."""
         for layer, name, modifier in _each(self.gradient_modifiers):
-            view = self.buffer[layer]
+            gradients = self._parameters(layer, name, "gradients")
             if isinstance(modifier, GradientModifier):
-                modifier(self.handler, view.parameters[name], view.gradients[name])
+                modifier(self.handler, self._parameters(layer, name), gradients)
             else:
-                modifier(self.handler, view.gradients[name])
+                modifier(self.handler, gradients)
 
     def apply_weight_modifiers(self) -> None:
         """Run the weight modifiers; the trainer does so after each update."""
         for layer, name, modifier in _each(self.weight_modifiers):
-            modifier(self.handler, self.buffer[layer].parameters[name])
+            modifier(self.handler, self._parameters(layer, name))
+
+    def _parameters(
+        self, layer: str, name: str | None, category: str = "parameters"
+    ) -> Any:
+        """One parameter, or its gradient; without a name, all of the network."""
+        if name is None:
+            return self.buffer[category]
+        return self.buffer[layer][category][name]
 
 
 def _describe_initializers(references: Any) -> Any:
@@ -550,8 +571,22 @@ def _describe_initializers(references: Any) -> Any:
     return get_description(references)
 
 
-def _each(modifiers: Modifiers) -> Iterable[tuple[str, str, Any]]:
+def _split_whole_network(
+    references: Mapping[str, Any],
+) -> tuple[dict[str, Any], list[Any]]:
+    """Take those modifiers out of the default that are for the whole network."""
+    default = references.get("default")
+    modifiers = default if isinstance(default, (list, tuple)) else [default]
+    whole = [m for m in modifiers if getattr(m, "whole_network", False)]
+    if not whole:
+        return dict(references), []
+    rest = [m for m in modifiers if not getattr(m, "whole_network", False)]
+    return {**references, "default": rest or None}, whole
+
+
+def _each(modifiers: Modifiers) -> Iterable[tuple[str, str | None, Any]]:
     for layer, parameters in modifiers.items():
-        for name, installed in parameters.items():
+        by_name = {None: parameters} if layer == "default" else parameters
+        for name, installed in by_name.items():
             for modifier in installed:
                 yield layer, name, modifier

@@ -1,11 +1,21 @@
 """Training networks: the trainer, its steppers and schedules."""
 
+from brainstorm.training.adaptive_steppers import (
+    AdaDeltaStepper,
+    AdaGradStepper,
+    AdamStepper,
+    AdamWStepper,
+    RmsPropStepper,
+)
 from brainstorm.training.schedules import (
+    Cosine,
     DecreaseAfterEpoch,
     Exponential,
     Linear,
     MultiStep,
+    OneCycle,
     Schedule,
+    Warmup,
 )
 from brainstorm.training.steppers import (
     ForwardStepper,
@@ -18,6 +28,11 @@ from brainstorm.training.trainer import Trainer
 from brainstorm.training.utils import run_network
 
 __all__ = [
+    "AdaDeltaStepper",
+    "AdaGradStepper",
+    "AdamStepper",
+    "AdamWStepper",
+    "Cosine",
     "DecreaseAfterEpoch",
     "Exponential",
     "ForwardStepper",
@@ -25,9 +40,12 @@ __all__ = [
     "MomentumStepper",
     "MultiStep",
     "NesterovStepper",
+    "OneCycle",
+    "RmsPropStepper",
     "Schedule",
     "SgdStepper",
     "Trainer",
     "TrainingStepper",
+    "Warmup",
     "run_network",
 ]

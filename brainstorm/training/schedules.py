@@ -8,7 +8,7 @@ had never stopped.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from brainstorm.describable import Describable
@@ -19,7 +19,16 @@ if TYPE_CHECKING:
     from brainstorm.structure.network import Network
     from brainstorm.training.steppers import TrainingStepper
 
-__all__ = ["DecreaseAfterEpoch", "Exponential", "Linear", "MultiStep", "Schedule"]
+__all__ = [
+    "Cosine",
+    "DecreaseAfterEpoch",
+    "Exponential",
+    "Linear",
+    "MultiStep",
+    "OneCycle",
+    "Schedule",
+    "Warmup",
+]
 
 
 class Schedule(Describable):
@@ -164,6 +173,118 @@ class MultiStep(Schedule):
         return self.values[passed - 1] if passed else self.initial_value
 
 
+class Cosine(Schedule):
+    """Go from one value to another along half a cosine, and stay there.
+
+    The value is ``final + (initial - final) * (1 + cos(pi * s)) / 2`` with
+    ``s = min(k / num_changes, 1)``, where k is the number of the epoch or update
+    divided by the interval, rounded down. Loshchilov and Hutter, *SGDR: stochastic
+    gradient descent with warm restarts*, 2017; without the restarts.
+
+    >>> cosine = Cosine(1.0, 0.0, num_changes=4)
+    >>> [round(cosine(k, 0, 'epoch', 1, None, None, {}), 3) for k in range(6)]
+    [1.0, 0.854, 0.5, 0.146, 0.0, 0.0]
+
+    Args:
+        initial_value: The value before the first change.
+        final_value: The value after the last change.
+        num_changes: Number of changes, at least 1.
+    """
+
+    def __init__(self, initial_value: float, final_value: float, num_changes: int):
+        self.initial_value = check_number(self, "initial_value", initial_value)
+        self.final_value = check_number(self, "final_value", final_value)
+        self.num_changes = check_number(self, "num_changes", num_changes, low=1)
+
+    def __call__(self, epoch_nr, update_nr, timescale, interval, net, stepper, logs):
+        """The value to use from now on."""
+        done = _calls(epoch_nr, update_nr, timescale, interval) / self.num_changes
+        return _half_cosine(self.initial_value, self.final_value, done)
+
+
+class OneCycle(Schedule):
+    """Rise to a peak and fall far below the start, along halves of a cosine.
+
+    Smith and Topin, *Super-convergence: very fast training of neural networks using
+    large learning rates*, 2018.
+
+    >>> cycle = OneCycle(1.0, 4, rise=0.5, initial_value=0.0, final_value=0.0)
+    >>> [round(cycle(0, k, 'update', 1, None, None, {}), 3) for k in range(6)]
+    [0.0, 0.5, 1.0, 0.5, 0.0, 0.0]
+
+    Args:
+        peak_value: The value at the peak.
+        num_changes: Number of changes up to the end, at least 1.
+        rise: Share of the changes before the peak, in [0, 1).
+        initial_value: The value before the first change. Default: a 25th of the peak.
+        final_value: The value after the last change. Default: a 250000th of the peak.
+    """
+
+    __default_values__ = {"rise": 0.3, "initial_value": None, "final_value": None}
+
+    def __init__(
+        self,
+        peak_value: float,
+        num_changes: int,
+        rise: float = 0.3,
+        initial_value: float | None = None,
+        final_value: float | None = None,
+    ):
+        self.peak_value = check_number(self, "peak_value", peak_value)
+        self.num_changes = check_number(self, "num_changes", num_changes, low=1)
+        self.rise = check_number(self, "rise", rise, low=0, below=1)
+        for name, value in (("initial", initial_value), ("final", final_value)):
+            if value is not None:
+                check_number(self, f"{name}_value", value)
+        self.initial_value = initial_value
+        self.final_value = final_value
+
+    def __call__(self, epoch_nr, update_nr, timescale, interval, net, stepper, logs):
+        """The value to use from now on."""
+        calls = _calls(epoch_nr, update_nr, timescale, interval)
+        peak_at = self.rise * self.num_changes
+        if calls < peak_at:
+            first = self.initial_value
+            first = self.peak_value / 25 if first is None else first
+            return _half_cosine(first, self.peak_value, calls / peak_at)
+        last = self.final_value
+        last = self.peak_value / 250_000 if last is None else last
+        done = (calls - peak_at) / (self.num_changes - peak_at)
+        return _half_cosine(self.peak_value, last, done)
+
+
+class Warmup(Schedule):
+    """Rise in equal changes to the values of another schedule.
+
+    They are multiplied by ``min((k + 1) / (num_changes + 1), 1)``, where k is the
+    number of the epoch or update divided by the interval, rounded down. The other
+    schedule runs along from the start. Goyal et al., *Accurate, large minibatch SGD*,
+    2017.
+
+    >>> warmup = Warmup(0.1, num_changes=4)
+    >>> [round(warmup(k, 0, 'epoch', 1, None, None, {}), 3) for k in range(6)]
+    [0.02, 0.04, 0.06, 0.08, 0.1, 0.1]
+
+    Args:
+        schedule: The schedule to follow, or a constant value.
+        num_changes: Number of changes before it is followed, at least 1.
+    """
+
+    def __init__(self, schedule: Callable[..., float] | float, num_changes: int):
+        if not callable(schedule):
+            check_number(self, "schedule, if it is no schedule,", schedule)
+        self.schedule = schedule
+        self.num_changes = check_number(self, "num_changes", num_changes, low=1)
+
+    def __call__(self, epoch_nr, update_nr, timescale, interval, net, stepper, logs):
+        """The value to use from now on."""
+        value = self.schedule
+        if callable(value):
+            value = value(epoch_nr, update_nr, timescale, interval, net, stepper, logs)
+        calls = _calls(epoch_nr, update_nr, timescale, interval)
+        return value * min((calls + 1) / (self.num_changes + 1), 1)
+
+
 class DecreaseAfterEpoch(Schedule):
     """Keep the value for `T` epochs, then decrease it with the inverse of the epoch.
 
@@ -193,3 +314,10 @@ class DecreaseAfterEpoch(Schedule):
 def _calls(epoch_nr: int, update_nr: int, timescale: str, interval: int) -> int:
     """How often the schedule has been asked since the start of the training."""
     return (epoch_nr if timescale == "epoch" else update_nr) // interval
+
+
+def _half_cosine(first: float, last: float, done: float) -> float:
+    """Between two values along half a cosine, `done` from 0 to 1."""
+    if done >= 1:
+        return last
+    return last + (first - last) * (1 + math.cos(math.pi * done)) / 2

@@ -4,10 +4,13 @@ import pytest
 
 from brainstorm.describable import create_from_description, get_description
 from brainstorm.training.schedules import (
+    Cosine,
     DecreaseAfterEpoch,
     Exponential,
     Linear,
     MultiStep,
+    OneCycle,
+    Warmup,
 )
 from brainstorm.utils import ValidationError
 
@@ -53,6 +56,39 @@ def test_exponential_beyond_all_numbers(initial, factor, count, expected):
     assert abs(by_epoch(Exponential(1, 10, maximum=7), [5000])[0]) == 7
 
 
+def test_cosine():
+    values = by_epoch(Cosine(0.7, 0.1, 6), range(9))
+    turns = [math.cos(math.pi * min(k, 6) / 6) for k in range(9)]
+    assert values == pytest.approx([0.4 + 0.3 * c for c in turns])
+    assert values[0] == 0.7
+    assert values[6:] == [0.1, 0.1, 0.1]
+    assert by_update(Cosine(4, 0, 2), [0, 10, 20], interval=10) == [4, 2, 0]
+
+
+def test_one_cycle():
+    values = by_update(OneCycle(0.5, 10, 0.4, 0.1, 0.2), range(13))
+    rising = [0.3 - 0.2 * math.cos(math.pi * k / 4) for k in range(4)]
+    falling = [0.35 + 0.15 * math.cos(math.pi * k / 6) for k in range(6)]
+    assert values == pytest.approx([*rising, *falling, 0.2, 0.2, 0.2])
+    assert values[4] == max(values) == 0.5
+
+
+def test_one_cycle_by_default():
+    values = by_epoch(OneCycle(100, 10, rise=0), range(11))
+    assert values[0] == 100
+    assert values[10] == pytest.approx(100 / 25 / 10_000)
+    assert by_epoch(OneCycle(100, 10), [0]) == [pytest.approx(4)]
+
+
+def test_warmup():
+    assert by_epoch(Warmup(8, 3), range(5)) == [2, 4, 6, 8, 8]
+    rates = Warmup(Exponential(16, 0.5), 1)
+    assert by_update(rates, [0, 5, 10], interval=5) == [8, 8, 4]
+    assert by_epoch(Warmup(lambda epoch_nr, *rest: epoch_nr, 1), range(3)) == [0, 1, 2]
+    again = create_from_description(get_description(rates))
+    assert by_epoch(again, range(4)) == by_epoch(rates, range(4))
+
+
 def test_multi_step():
     schedule = MultiStep(1.0, [3, 5], [0.5, 0.1])
     assert by_epoch(schedule, range(7)) == [1, 1, 1, 0.5, 0.5, 0.1, 0.1]
@@ -96,6 +132,10 @@ def test_bad_arguments(make, text):
         Exponential(1.0, 0.5, minimum=0.2, maximum=4.0),
         MultiStep(1.0, (2, 4), (0.5, 0.2)),
         DecreaseAfterEpoch(1.0, 3),
+        Cosine(1.0, 0.5, 3),
+        OneCycle(1.0, 4),
+        OneCycle(1.0, 4, 0.5, 0.1, 0.2),
+        Warmup(0.5, 3),
     ],
 )
 def test_description(schedule):

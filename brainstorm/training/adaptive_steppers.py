@@ -1,0 +1,275 @@
+"""Steppers that adapt the step size of each parameter to its gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from brainstorm.training.steppers import TrainingStepper
+from brainstorm.training.utils import check_number
+from brainstorm.utils import ValidationError
+
+if TYPE_CHECKING:
+    from brainstorm.structure.network import Network
+
+__all__ = [
+    "AdaDeltaStepper",
+    "AdaGradStepper",
+    "AdamStepper",
+    "AdamWStepper",
+    "RmsPropStepper",
+]
+
+COUNT = "update_count"
+
+
+class AdamStepper(TrainingStepper):
+    """Adam (Kingma and Ba 2015): running means of the gradients and their squares.
+
+    With the gradients g, in the update number t, counted from 1::
+
+        mean = beta1 * mean + (1 - beta1) * g
+        variance = beta2 * variance + (1 - beta2) * g**2
+        m = mean / (1 - beta1**t)
+        v = variance / (1 - beta2**t)
+        p -= learning_rate * m / (sqrt(v) + epsilon)
+
+    Args:
+        learning_rate: Step size, not negative.
+        beta1: Share of the mean that is kept, in [0, 1).
+        beta2: Share of the variance that is kept, in [0, 1).
+        epsilon: Added to the divisor, above 0.
+    """
+
+    slots = ("mean", "variance")
+    __undescribed__ = {"mean", "variance", COUNT}
+    __default_values__ = {
+        "learning_rate": 0.001,
+        "beta1": 0.9,
+        "beta2": 0.999,
+        "epsilon": 1e-8,
+    }
+
+    _weight_decay = 0.0
+
+    def __init__(
+        self,
+        learning_rate: float = 0.001,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-8,
+    ):
+        super().__init__()
+        self.learning_rate = check_number(self, "learning_rate", learning_rate, low=0)
+        self.beta1 = check_number(self, "beta1", beta1, low=0, below=1)
+        self.beta2 = check_number(self, "beta2", beta2, low=0, below=1)
+        self.epsilon = _positive(self, "epsilon", epsilon)
+        self.mean: Any = None
+        self.variance: Any = None
+        self.update_count = 0
+
+    def start(self, net: Network) -> None:
+        """Get ready to train a network; see :meth:`TrainingStepper.start`."""
+        if net is not self.net and not self._restored:
+            self.update_count = 0
+        super().start(net)
+
+    def get_state(self) -> dict[str, np.ndarray]:
+        """NumPy copies of all slots, and the number of updates so far."""
+        state = super().get_state()
+        return {**state, COUNT: np.array([self.update_count])} if state else {}
+
+    def set_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """Continue from a state that :meth:`get_state` returned.
+
+        It takes effect with the next :meth:`start`.
+
+        Raises:
+            ValidationError: The names of the arrays are not those of a state, or
+                the number of updates is none.
+        """
+        state = dict(state)
+        count = np.asarray(state.pop(COUNT, 0))
+        if count.size != 1 or not count.item() >= 0 or count.item() % 1:
+            raise ValidationError(
+                f"{type(self).__name__}: expected one whole number of updates as"
+                f" {COUNT!r}, got {count!r}"
+            )
+        super().set_state(state)
+        self.update_count = int(count.item())
+
+    def run(self) -> None:
+        """Do one update with the data that has been provided to the network."""
+        net = self._compute_gradients()
+        self.update_count += 1
+        net.handler.adam_update(
+            net.buffer.parameters,
+            net.buffer.gradients,
+            self.mean,
+            self.variance,
+            self.learning_rate,
+            self.beta1,
+            self.beta2,
+            self.epsilon,
+            self._weight_decay,
+            self.update_count,
+        )
+
+
+class AdamWStepper(AdamStepper):
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019).
+
+    Before the step of :class:`AdamStepper` all parameters shrink:
+    ``p -= learning_rate * weight_decay * p``.
+
+    Args:
+        learning_rate: Step size, not negative.
+        beta1: Share of the mean that is kept, in [0, 1).
+        beta2: Share of the variance that is kept, in [0, 1).
+        epsilon: Added to the divisor, above 0.
+        weight_decay: Strength of the decay, not negative.
+    """
+
+    __default_values__ = {"weight_decay": 0.01}
+
+    def __init__(
+        self,
+        learning_rate: float = 0.001,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-8,
+        weight_decay: float = 0.01,
+    ):
+        super().__init__(learning_rate, beta1, beta2, epsilon)
+        self.weight_decay = check_number(self, "weight_decay", weight_decay, low=0)
+
+    @property
+    def _weight_decay(self) -> float:
+        return self.weight_decay
+
+
+class RmsPropStepper(TrainingStepper):
+    """RMSProp (Tieleman and Hinton 2012): steps relative to the recent gradients.
+
+    With the gradients g::
+
+        mean_square = decay * mean_square + (1 - decay) * g**2
+        p -= learning_rate * g / (sqrt(mean_square) + epsilon)
+
+    Args:
+        learning_rate: Step size, not negative.
+        decay: Share of the mean square that is kept, in [0, 1).
+        epsilon: Added to the divisor, above 0.
+    """
+
+    slots = ("mean_square",)
+    __undescribed__ = {"mean_square"}
+    __default_values__ = {"learning_rate": 0.001, "decay": 0.9, "epsilon": 1e-8}
+
+    def __init__(
+        self, learning_rate: float = 0.001, decay: float = 0.9, epsilon: float = 1e-8
+    ):
+        super().__init__()
+        self.learning_rate = check_number(self, "learning_rate", learning_rate, low=0)
+        self.decay = check_number(self, "decay", decay, low=0, below=1)
+        self.epsilon = _positive(self, "epsilon", epsilon)
+        self.mean_square: Any = None
+
+    def run(self) -> None:
+        """Do one update with the data that has been provided to the network."""
+        net = self._compute_gradients()
+        net.handler.rms_prop_update(
+            net.buffer.parameters,
+            net.buffer.gradients,
+            self.mean_square,
+            self.learning_rate,
+            self.decay,
+            self.epsilon,
+        )
+
+
+class AdaDeltaStepper(TrainingStepper):
+    """AdaDelta (Zeiler 2012): steps as large as the recent steps.
+
+    With the gradients g::
+
+        mean_square = decay * mean_square + (1 - decay) * g**2
+        step = g * sqrt(mean_square_step + epsilon) / sqrt(mean_square + epsilon)
+        mean_square_step = decay * mean_square_step + (1 - decay) * step**2
+        p -= learning_rate * step
+
+    Args:
+        learning_rate: Factor of the steps, not negative; 1 in the paper.
+        decay: Share of the mean squares that is kept, in [0, 1).
+        epsilon: Added to the mean squares, above 0.
+    """
+
+    slots = ("mean_square", "mean_square_step")
+    __undescribed__ = {"mean_square", "mean_square_step"}
+    __default_values__ = {"learning_rate": 1.0, "decay": 0.95, "epsilon": 1e-6}
+
+    def __init__(
+        self, learning_rate: float = 1.0, decay: float = 0.95, epsilon: float = 1e-6
+    ):
+        super().__init__()
+        self.learning_rate = check_number(self, "learning_rate", learning_rate, low=0)
+        self.decay = check_number(self, "decay", decay, low=0, below=1)
+        self.epsilon = _positive(self, "epsilon", epsilon)
+        self.mean_square: Any = None
+        self.mean_square_step: Any = None
+
+    def run(self) -> None:
+        """Do one update with the data that has been provided to the network."""
+        net = self._compute_gradients()
+        net.handler.ada_delta_update(
+            net.buffer.parameters,
+            net.buffer.gradients,
+            self.mean_square,
+            self.mean_square_step,
+            self.learning_rate,
+            self.decay,
+            self.epsilon,
+        )
+
+
+class AdaGradStepper(TrainingStepper):
+    """AdaGrad (Duchi et al. 2011): steps relative to all gradients so far.
+
+    With the gradients g::
+
+        sum_of_squares += g**2
+        p -= learning_rate * g / (sqrt(sum_of_squares) + epsilon)
+
+    Args:
+        learning_rate: Step size, not negative.
+        epsilon: Added to the divisor, above 0.
+    """
+
+    slots = ("sum_of_squares",)
+    __undescribed__ = {"sum_of_squares"}
+    __default_values__ = {"learning_rate": 0.01, "epsilon": 1e-8}
+
+    def __init__(self, learning_rate: float = 0.01, epsilon: float = 1e-8):
+        super().__init__()
+        self.learning_rate = check_number(self, "learning_rate", learning_rate, low=0)
+        self.epsilon = _positive(self, "epsilon", epsilon)
+        self.sum_of_squares: Any = None
+
+    def run(self) -> None:
+        """Do one update with the data that has been provided to the network."""
+        net = self._compute_gradients()
+        net.handler.ada_grad_update(
+            net.buffer.parameters,
+            net.buffer.gradients,
+            self.sum_of_squares,
+            self.learning_rate,
+            self.epsilon,
+        )
+
+
+def _positive(owner: TrainingStepper, name: str, value: float) -> float:
+    if check_number(owner, name, value, low=0) == 0:
+        raise ValidationError(f"{type(owner).__name__}: {name} has to be above 0")
+    return value

@@ -1,0 +1,201 @@
+"""The adaptive steppers, against their formulas written out in float64."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from brainstorm import layers
+from brainstorm.describable import create_from_description, get_description
+from brainstorm.handlers import NumpyHandler
+from brainstorm.structure.network import Network
+from brainstorm.training import (
+    AdaDeltaStepper,
+    AdaGradStepper,
+    AdamStepper,
+    AdamWStepper,
+    RmsPropStepper,
+)
+from brainstorm.utils import ValidationError
+
+STEPPERS = [AdamStepper, AdamWStepper, RmsPropStepper, AdaDeltaStepper, AdaGradStepper]
+all_steppers = pytest.mark.parametrize("stepper_class", STEPPERS)
+
+
+def flat_gradient(p, data):
+    """Of the loss in conftest.py, with the parameters W and bias in a row."""
+    x, t = data["default"][0], data["targets"][0]
+    error = x @ p[:6].reshape(2, 3).T + p[6:] - t
+    return np.concatenate([(error.T @ x).ravel(), error.sum(axis=0)]) / len(x)
+
+
+def adam(p, gradient, steps, rate, b1, b2, epsilon, decay=0.0):
+    m, v = np.zeros_like(p), np.zeros_like(p)
+    for t in range(1, steps + 1):
+        g = gradient(p)
+        m = b1 * m + (1 - b1) * g
+        v = b2 * v + (1 - b2) * g**2
+        p = p - rate * decay * p
+        p = p - rate * (m / (1 - b1**t)) / (np.sqrt(v / (1 - b2**t)) + epsilon)
+    return p
+
+
+def rms_prop(p, gradient, steps, rate, decay, epsilon):
+    s = np.zeros_like(p)
+    for _ in range(steps):
+        g = gradient(p)
+        s = decay * s + (1 - decay) * g**2
+        p = p - rate * g / (np.sqrt(s) + epsilon)
+    return p
+
+
+def ada_delta(p, gradient, steps, rate, decay, epsilon):
+    s, u = np.zeros_like(p), np.zeros_like(p)
+    for _ in range(steps):
+        g = gradient(p)
+        s = decay * s + (1 - decay) * g**2
+        step = g * np.sqrt(u + epsilon) / np.sqrt(s + epsilon)
+        u = decay * u + (1 - decay) * step**2
+        p = p - rate * step
+    return p
+
+
+def ada_grad(p, gradient, steps, rate, epsilon):
+    s = np.zeros_like(p)
+    for _ in range(steps):
+        g = gradient(p)
+        s = s + g**2
+        p = p - rate * g / (np.sqrt(s) + epsilon)
+    return p
+
+
+def run(net, stepper, data, steps=6):
+    stepper.start(net)
+    for _ in range(steps):
+        net.provide_external_data(data)
+        stepper.run()
+
+
+@pytest.mark.parametrize(
+    ("stepper", "formula", "arguments"),
+    [
+        (AdamStepper(), adam, (0.001, 0.9, 0.999, 1e-8)),
+        (AdamStepper(0.1, 0.5, 0.7, 0.01), adam, (0.1, 0.5, 0.7, 0.01)),
+        (AdamWStepper(), adam, (0.001, 0.9, 0.999, 1e-8, 0.01)),
+        (AdamWStepper(0.1, weight_decay=0.3), adam, (0.1, 0.9, 0.999, 1e-8, 0.3)),
+        (RmsPropStepper(), rms_prop, (0.001, 0.9, 1e-8)),
+        (RmsPropStepper(0.1, 0.5, 0.01), rms_prop, (0.1, 0.5, 0.01)),
+        (AdaDeltaStepper(), ada_delta, (1.0, 0.95, 1e-6)),
+        (AdaDeltaStepper(0.5, 0.8, 0.01), ada_delta, (0.5, 0.8, 0.01)),
+        (AdaGradStepper(), ada_grad, (0.01, 1e-8)),
+        (AdaGradStepper(0.3, 0.01), ada_grad, (0.3, 0.01)),
+    ],
+)
+@pytest.mark.parametrize("steps", [1, 2, 30])
+def test_formula(net, data, stepper, formula, arguments, steps):
+    p = net.get("parameters")
+    expected = formula(p, lambda p: flat_gradient(p, data), steps, *arguments)
+    stepper = create_from_description(get_description(stepper))
+    run(net, stepper, data, steps)
+    np.testing.assert_allclose(net.get("parameters"), expected, rtol=1e-11, atol=1e-13)
+    assert np.all(np.abs(expected - p) > 1e-5)
+
+
+@all_steppers
+def test_state_moves_to_a_new_stepper(net, data, stepper_class):
+    initial = net.get("parameters")
+    run(net, stepper_class(), data, steps=6)
+    expected = net.get("parameters")
+    net.handler.set_from_numpy(net.buffer.parameters, initial)
+    first = stepper_class()
+    run(net, first, data, steps=2)
+    run(net, first, data, steps=2)
+    second = stepper_class()
+    second.set_state(first.get_state())
+    run(net, second, data, steps=2)
+    np.testing.assert_array_equal(net.get("parameters"), expected)
+
+
+def test_the_count_of_updates_is_part_of_the_state(net, data):
+    stepper = AdamStepper()
+    assert stepper.get_state() == {}
+    run(net, stepper, data, steps=3)
+    assert stepper.get_state()["update_count"] == [3]
+    stepper.start(Network.from_architecture(net.architecture))
+    assert stepper.get_state()["update_count"] == [0]
+
+
+@pytest.mark.parametrize("count", [[-1], [0.5], [1, 2], [float("nan")]])
+def test_bad_count_of_updates(count):
+    zeros = np.zeros(8)
+    stepper = AdamStepper()
+    with pytest.raises(ValidationError, match="AdamStepper: expected one whole number"):
+        stepper.set_state({"mean": zeros, "variance": zeros, "update_count": count})
+    assert stepper.update_count == 0
+
+
+def test_bad_state():
+    with pytest.raises(ValidationError, match="consists of 'mean', 'variance', not"):
+        AdamStepper().set_state({"velocity": np.zeros(8), "update_count": [1]})
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: AdamStepper(-1), "AdamStepper: learning_rate .* not -1"),
+        (lambda: AdamStepper(beta1=1), r"beta1 .* in \[0, 1\), not 1"),
+        (lambda: AdamStepper(beta2=-0.1), "beta2 .* not -0.1"),
+        (lambda: AdamStepper(epsilon=0), "AdamStepper: epsilon has to be above 0"),
+        (lambda: AdamWStepper(weight_decay=-1), "AdamWStepper: weight_decay .* -1"),
+        (lambda: RmsPropStepper(decay="a"), "RmsPropStepper: decay .* not 'a'"),
+        (lambda: AdaDeltaStepper(decay=2), "AdaDeltaStepper: decay .* not 2"),
+        (lambda: AdaGradStepper(epsilon=-1), "AdaGradStepper: epsilon .* not -1"),
+    ],
+)
+def test_bad_arguments(make, text):
+    with pytest.raises(ValidationError, match=text):
+        make()
+
+
+@all_steppers
+def test_run_before_start(stepper_class):
+    with pytest.raises(ValidationError, match=f"{stepper_class.__name__}: call start"):
+        stepper_class().run()
+
+
+@all_steppers
+def test_description(net, data, stepper_class):
+    stepper = stepper_class()
+    run(net, stepper, data, steps=1)
+    assert get_description(stepper) == {"@type": stepper_class.__name__}
+    stepper = stepper_class(learning_rate=0.5, epsilon=0.25)
+    description = get_description(stepper)
+    assert description == {
+        "@type": stepper_class.__name__,
+        "learning_rate": 0.5,
+        "epsilon": 0.25,
+    }
+    assert vars(create_from_description(description)) == vars(stepper)
+
+
+@all_steppers
+def test_an_update_allocates_no_arrays(stepper_class):
+    inp = layers.Input({"default": ("T", "B", 200), "targets": ("T", "B", 200)})
+    error = layers.SquaredError()
+    inp >> layers.FullyConnected(200, activation="linear") >> error
+    inp - "targets" >> "targets" - error
+    error - "loss" >> layers.Loss()
+    net = Network.from_layer(inp)
+    net.set_handler(NumpyHandler())
+    net.initialize(0.1)
+    stepper = stepper_class()
+    x = np.ones((1, 1, 200))
+    run(net, stepper, {"default": x, "targets": x}, steps=2)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        stepper.run()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak - before < 4096
