@@ -94,6 +94,41 @@ class DataIterator:
         """
         raise NotImplementedError
 
+    def get_state(self) -> dict[str, Any]:
+        """The state of the random numbers, for :meth:`set_state`.
+
+        Iterations that begin in the same state yield the same batches in the same
+        order. It consists of the states of all members that are random states or data
+        iterators. An iterator with state of another kind overrides both methods.
+        """
+        return {name: member.get_state() for name, member in self._random_members()}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`get_state` returned.
+
+        Raises:
+            IteratorValidationError: It is the state of another kind of iterator.
+        """
+        members = dict(self._random_members())
+        if not isinstance(state, Mapping) or set(state) != set(members):
+            raise IteratorValidationError(
+                f"expected the state of a {type(self).__name__}, which consists of that"
+                f" of {listing(members)}, got {brief(state)}"
+            )
+        for name, member in members.items():
+            try:
+                member.set_state(state[name])
+            except IteratorValidationError:
+                raise
+            except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+                raise IteratorValidationError(
+                    f"not a state of {name!r} of a {type(self).__name__}: {error}"
+                ) from error
+
+    def _random_members(self) -> list[tuple[str, Any]]:
+        kinds = (np.random.RandomState, DataIterator)
+        return [(n, m) for n, m in vars(self).items() if isinstance(m, kinds)]
+
 
 # -- iterators that hold data ---------------------------------------------------
 

@@ -36,6 +36,7 @@ __all__ = [
     "read_group",
     "read_text",
     "read_tree",
+    "reading",
 ]
 
 # Deflate can not compress to less than about 1/1032.
@@ -71,8 +72,8 @@ def atomic_path(filename: str | os.PathLike) -> Iterator[Path]:
     with a dot and ends with ``.tmp``.
 
     Raises:
-        FileNotFoundError: The folder does not exist.
-        IsADirectoryError: `filename` is a folder.
+        MissingFileError: The folder does not exist.
+        NotAFileError: `filename` is a folder.
         PermissionError: `filename` is write-protected.
         FileFormatError: `filename` is a device, a pipe or the like.
     """
@@ -172,20 +173,30 @@ def open_hdf5(filename: str | os.PathLike, kind: str) -> Iterator[h5py.File]:
         kind: What its attribute ``format`` has to say.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        MissingFileError: There is no such file.
         FileFormatError: It is damaged, or of another kind. Errors within the block
             are taken for damage too.
     """
     if not os.path.isfile(filename):
         raise MissingFileError(f"there is no file {str(filename)!r}")
+    with reading(filename), h5py.File(filename, "r") as f:
+        found = _read_format(f)
+        if found != kind:
+            raise FileFormatError(
+                f"it is not a {kind!r}: its format attribute is {found!r}"
+            )
+        yield f
+
+
+@contextlib.contextmanager
+def reading(filename: str | os.PathLike) -> Iterator[None]:
+    """Take errors within the block for damage of a file.
+
+    Raises:
+        FileFormatError: Something went wrong.
+    """
     try:
-        with h5py.File(filename, "r") as f:
-            found = _read_format(f)
-            if found != kind:
-                raise FileFormatError(
-                    f"it is not a {kind!r}: its format attribute is {found!r}"
-                )
-            yield f
+        yield
     except DAMAGE as error:
         raise FileFormatError(f"can not read {str(filename)!r}: {error}") from error
 

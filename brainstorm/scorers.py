@@ -199,14 +199,19 @@ def gather_losses_and_scores(
     targets_name: str = _DEFAULT_TARGETS,
     mask_name: str | None = "",
 ) -> None:
-    """Note the losses and scores of the batch that a network has just processed.
+    """Add the losses and scores of the batch that a network has just processed.
+
+    Sums are kept, so that the memory they take does not grow with the batches. Only
+    for scorers that override :meth:`Scorer.aggregate` each batch is kept.
 
     Args:
         net: The network, after a forward pass.
         scorers: The scorers. Where their own names of output, targets and mask are
             not the defaults, these count rather than the arguments.
-        scores: For each name of a loss, ``(loss, batch size)`` is appended, for that
-            of each scorer ``(sum of scores, sum of weights)``.
+        scores: What has been gathered so far, to add to; at first an empty dict.
+            For the name of each loss it holds ``[(sum of losses * batch sizes, sum
+            of batch sizes)]``, for that of each scorer ``[(sum of scores, sum of
+            weights)]``, or such a pair for each batch.
         out_name: Path of the output to score. Default: the network's
             ``output_name``.
         targets_name: Name of the data item with the targets.
@@ -217,8 +222,9 @@ def gather_losses_and_scores(
         ValidationError: It is not known which output to score, or shapes do not fit.
         KeyError: There is no such output or data item.
     """
+    size = net.batch_size
     for name, loss in net.get_loss_values().items():
-        scores.setdefault(name, []).append((float(loss), net.batch_size))
+        _add(scores.setdefault(name, []), float(loss) * size, size)
     for scorer in scorers:
         path = scorer.out_name or out_name or net.output_name
         if not path:
@@ -239,7 +245,17 @@ def gather_losses_and_scores(
         )
         score = float(scorer(labels, predicted, weights))
         weight = len(predicted) if weights is None else float(weights.sum())
-        scores.setdefault(scorer.__name__, []).append((score, weight))
+        pairs = scores.setdefault(scorer.__name__, [])
+        if scorer.aggregate is Scorer.aggregate:
+            _add(pairs, score, weight)
+        else:
+            pairs.append((score, weight))
+
+
+def _add(pairs: list[tuple[float, float]], score: float, weight: float) -> None:
+    """Add to the one pair of sums."""
+    total, weights = pairs[0] if pairs else (0.0, 0)
+    pairs[:] = [(total + score, weights + weight)]
 
 
 def aggregate_losses_and_scores(
@@ -250,7 +266,7 @@ def aggregate_losses_and_scores(
     """Losses and scores of a data set from those of its batches.
 
     Args:
-        scores: What `gather_losses_and_scores` has noted.
+        scores: What `gather_losses_and_scores` has gathered.
         net: The network.
         scorers: The scorers.
 
@@ -263,8 +279,7 @@ def aggregate_losses_and_scores(
     """
     results = {}
     for name in net.get_loss_values():
-        weighted = [(loss * size, size) for loss, size in scores.get(name, ())]
-        results[name] = Scorer.aggregate(weighted)
+        results[name] = Scorer.aggregate(scores.get(name, ()))
     for scorer in scorers:
         if scorer.__name__ in results:
             raise ValidationError(

@@ -176,9 +176,9 @@ def test_losses_and_scores_are_gathered_over_batches():
     net.inputs["targets"] = CLASSES[[1, 1]].reshape(2, 1, 1)
     gather_losses_and_scores(net, [Accuracy()], scores)
     assert scores == {
-        "total_loss": [(3.0, 2), (6.0, 1)],
-        "Loss_1": [(1.0, 2), (4.0, 1)],
-        "Accuracy": [(2.0, 4), (1.0, 2)],
+        "total_loss": [(3.0 * 2 + 6.0, 3)],
+        "Loss_1": [(1.0 * 2 + 4.0, 3)],
+        "Accuracy": [(2.0 + 1.0, 4 + 2)],
     }
     results = aggregate_losses_and_scores(scores, net, [Accuracy()])
     assert results == {"total_loss": 4.0, "Loss_1": 2.0, "Accuracy": 0.5}

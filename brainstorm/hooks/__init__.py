@@ -14,6 +14,7 @@ from brainstorm.hooks.progress import ProgressBar
 from brainstorm.hooks.saving import (
     InfoUpdater,
     SaveBestNetwork,
+    SaveCheckpoint,
     SaveLogs,
     SaveNetwork,
     load_logs,
@@ -41,6 +42,7 @@ __all__ = [
     "MonitorScores",
     "ProgressBar",
     "SaveBestNetwork",
+    "SaveCheckpoint",
     "SaveLogs",
     "SaveNetwork",
     "StopAfterEpoch",

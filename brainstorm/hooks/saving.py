@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import os
+import signal
+import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
@@ -15,11 +17,16 @@ from brainstorm.describable import create_from_description, get_description
 from brainstorm.files import atomic_hdf5, open_hdf5, read_tree
 from brainstorm.hooks.base_hook import Hook, LogWatcher, get_log
 from brainstorm.structure.network import Network
+from brainstorm.training.utils import report
 from brainstorm.utils import MissingFileError, NotAFileError, ValidationError
+
+if TYPE_CHECKING:
+    from brainstorm.training.trainer import Trainer
 
 __all__ = [
     "InfoUpdater",
     "SaveBestNetwork",
+    "SaveCheckpoint",
     "SaveLogs",
     "SaveNetwork",
     "load_logs",
@@ -55,8 +62,8 @@ class _Saver(Hook):
         """Check that the file can be written.
 
         Raises:
-            FileNotFoundError: The folder does not exist.
-            IsADirectoryError: The file is a folder.
+            MissingFileError: The folder does not exist.
+            NotAFileError: The file is a folder.
         """
         super().start(net, stepper, verbose, named_data_iters)
         _check_target(self, self.filename)
@@ -110,6 +117,89 @@ class SaveLogs(_Saver):
             save_logs(self.filename, logs)
 
 
+class SaveCheckpoint(_Saver):
+    """Save the whole training regularly, always to the same file.
+
+    ``Trainer.load`` reads the file and goes on as if nothing had happened. It is
+    replaced in one go, so that it is complete at any time, and is not written before
+    the first update. It is written when all other hooks have been called, wherever
+    this one stands among them.
+
+    Ctrl-C during the training also saves it, once the update is done and its hooks
+    have been called; then the usual KeyboardInterrupt is raised. The trainer stays
+    usable: training again begins with the next epoch, while a trainer loaded from
+    the file goes on within the interrupted one. A second Ctrl-C interrupts at once.
+    All this holds if the training runs in the main thread, and Ctrl-C is not ignored.
+
+    Args:
+        filename: Name of the HDF5 file. Its folder has to exist.
+        name: Name of this hook. Default is ``'SaveCheckpoint'``.
+        timescale: ``'epoch'`` or ``'update'``.
+        interval: The file is written every `interval` epochs or updates.
+
+    Raises:
+        ValidationError: An argument does not fit.
+    """
+
+    def __init__(
+        self,
+        filename: str | os.PathLike,
+        name: str | None = None,
+        timescale: str = "epoch",
+        interval: int = 1,
+    ):
+        super().__init__(filename, name, timescale, interval)
+        self._is_due = False
+        self._is_interrupted = False
+        self._previous: Any = None
+
+    def start(self, net, stepper, verbose, named_data_iters):
+        """Check that the file can be written, and start to listen for Ctrl-C.
+
+        Raises:
+            MissingFileError: The folder does not exist.
+            NotAFileError: The file is a folder.
+        """
+        super().start(net, stepper, verbose, named_data_iters)
+        self._is_due = self._is_interrupted = False
+        self._previous = None
+        current = signal.getsignal(signal.SIGINT)
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        if in_main_thread and current not in (None, signal.SIG_IGN):
+            self._previous = signal.signal(signal.SIGINT, self._receive)
+
+    def __call__(self, epoch_nr, update_nr, net, stepper, logs):
+        """Have the training saved at the end of this round of hooks."""
+        self._is_due = update_nr > 0
+
+    def finish_round(self, trainer: Trainer) -> None:
+        """Save the training if it is time; called when all hooks have been called.
+
+        Raises:
+            KeyboardInterrupt: There was a Ctrl-C.
+        """
+        if self._is_due or (self._is_interrupted and trainer.current_update_nr > 0):
+            trainer.save(self.filename)
+        self._is_due = False
+        if self._is_interrupted:
+            saved = trainer.current_update_nr > 0
+            place = f"saved to {self.filename}" if saved else "nothing to save so far"
+            report(f"{self.__name__} >> Training interrupted; {place}.")
+            raise KeyboardInterrupt
+
+    def stop(self):
+        """Let Ctrl-C do what it did before."""
+        if self._previous is not None:
+            signal.signal(signal.SIGINT, self._previous)
+            self._previous = None
+
+    def _receive(self, signum: int, frame: Any) -> None:
+        if self._is_interrupted:
+            raise KeyboardInterrupt
+        self._is_interrupted = True
+        report(f"{self.__name__} >> Interrupted; saving after this update.")
+
+
 class SaveBestNetwork(LogWatcher):
     """Save the network whenever a log entry is better than ever before.
 
@@ -155,8 +245,8 @@ class SaveBestNetwork(LogWatcher):
         """Check that the file can be written.
 
         Raises:
-            FileNotFoundError: The folder does not exist.
-            IsADirectoryError: The file is a folder.
+            MissingFileError: The folder does not exist.
+            NotAFileError: The file is a folder.
         """
         super().start(net, stepper, verbose, named_data_iters)
         self._net = net
@@ -181,7 +271,7 @@ class SaveBestNetwork(LogWatcher):
 
         Raises:
             ValidationError: None has been kept in memory so far.
-            FileNotFoundError: There is no such file so far.
+            MissingFileError: There is no such file so far.
         """
         if self.filename is not None:
             return Network.from_hdf5(self.filename)
@@ -257,7 +347,7 @@ def save_logs(filename: str | os.PathLike, logs: Mapping[str, Any]) -> None:
 
     Raises:
         ValidationError: An entry can not be written. Names it.
-        FileNotFoundError: The folder does not exist.
+        MissingFileError: The folder does not exist.
     """
     with atomic_hdf5(filename) as f:
         f.attrs["format"] = np.bytes_(LOGS_FORMAT)
@@ -271,7 +361,7 @@ def load_logs(filename: str | os.PathLike) -> dict[str, Any]:
         The logs as nested dicts of lists.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        MissingFileError: There is no such file.
         FileFormatError: It is damaged, or of another kind.
     """
     with open_hdf5(filename, LOGS_FORMAT) as f:

@@ -68,7 +68,7 @@ def load_network(cls: type[Network], filename: str | os.PathLike) -> Network:
     """Read a network from an HDF5 file.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        MissingFileError: There is no such file.
         FileFormatError: It is damaged, or not a network's file.
     """
     with open_hdf5(filename, FORMAT) as f:

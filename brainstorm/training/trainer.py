@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import numbers
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from brainstorm.scorers import aggregate_losses_and_scores, gather_losses_and_scores
+from brainstorm.training.checkpoints import load_checkpoint, save_checkpoint
+from brainstorm.training.position import (
+    TRAINING_DATA,
+    Epoch,
+    check_position,
+    get_position,
+    go_to_position,
+)
 from brainstorm.training.steppers import TrainingStepper
 from brainstorm.training.utils import (
     check_iterator,
@@ -79,6 +88,10 @@ class Trainer:
         self.current_update_nr = 0
         self.logs = {}
         self.results = {}
+        self._net: Network | None = None
+        self._iterators: dict[str, DataIterator] = {}
+        self._epoch: Epoch | None = None
+        self._loaded_position: dict[str, Any] | None = None
 
     def add_hook(self, hook: Hook) -> None:
         """Add a hook, to be called after those that have been added before.
@@ -122,15 +135,22 @@ class Trainer:
         """
         check_iterator(net, training_data_iter, "training_data_iter")
         self._check_watched_logs(net)
-        named_data_iters["training_data_iter"] = training_data_iter
+        named_data_iters[TRAINING_DATA] = training_data_iter
         if any(hook.reads_deltas for hook in self.hooks.values()):
             net.ask_for_deltas()
         self.stepper.start(net)
+        self._net, self._iterators = net, named_data_iters
         with contextlib.ExitStack() as started:
             for hook in self.hooks.values():
                 hook.start(net, self.stepper, self.verbose, named_data_iters)
                 started.callback(hook.stop)
-            running = self._call_hooks_before_training(net)
+            # An epoch that is broken off is over; checkpoints know how far it was.
+            started.callback(setattr, self, "_epoch", None)
+            batches = self._go_to_loaded_position()
+            if batches is None:
+                running = self._call_hooks_before_training(net)
+            else:
+                running = self._train_epoch(net, training_data_iter, batches)
             while running:
                 running = self._train_epoch(net, training_data_iter)
 
@@ -163,28 +183,59 @@ class Trainer:
 
     # -- the training loop ---------------------------------------------------
 
-    def _train_epoch(self, net: Network, training_data_iter: DataIterator) -> bool:
-        """Train for one epoch, and return whether to go on."""
-        self.current_epoch_nr += 1
-        self._print_header(f"Epoch {self.current_epoch_nr}")
-        update_hooks = [h for h in self.hooks.values() if h.timescale == "update"]
-        scores: dict[str, list] = {}
-        stopped = False
-        for batch in training_data_iter(net.handler):
-            net.provide_external_data(batch)
-            self.stepper.run()
-            gather_losses_and_scores(net, self.train_scorers, scores)
-            net.apply_weight_modifiers()
-            self.current_update_nr += 1
-            due = [h for h in update_hooks if self.current_update_nr % h.interval == 0]
-            if due and self._call_hooks(net, due):
-                stopped = True
-                break
+    def _train_epoch(
+        self,
+        net: Network,
+        training_data_iter: DataIterator,
+        batches: Iterator[Any] | None = None,
+    ) -> bool:
+        """Train for one epoch, or what is left of it, and return whether to go on."""
+        if batches is None:
+            self.current_epoch_nr += 1
+            self._epoch = Epoch.begin(training_data_iter)
+            self._print_header(f"Epoch {self.current_epoch_nr}")
+            batches = training_data_iter(net.handler)
+            stopped = False
+        else:
+            self._print_header(f"Epoch {self.current_epoch_nr} goes on")
+            due = [hook for hook in self._due_update_hooks() if hook.repeatable]
+            stopped = self._call_hooks(net, due)
+        scores = self._epoch.scores
+        if not stopped:
+            stopped = self._train_batches(net, batches)
+        self._epoch = None
         if not scores:
-            raise IteratorValidationError("training_data_iter provides no batches")
+            raise IteratorValidationError(f"{TRAINING_DATA} provides no batches")
         rolling = aggregate_losses_and_scores(scores, net, self.train_scorers)
         self._add_log(ROLLING, rolling, self.verbose)
-        return not self._call_hooks(net, self._hooks_after_epoch()) and not stopped
+        stopped |= self._call_hooks(net, self._hooks_after_epoch())
+        self._finish_round()
+        return not stopped
+
+    def _train_batches(self, net: Network, batches: Iterable[Any]) -> bool:
+        """Do the updates of an epoch, and return whether a hook stopped them."""
+        epoch = self._epoch
+        for batch in batches:
+            net.provide_external_data(batch)
+            self.stepper.run()
+            gather_losses_and_scores(net, self.train_scorers, epoch.scores)
+            net.apply_weight_modifiers()
+            self.current_update_nr += 1
+            epoch.nr_batches += 1
+            due = self._due_update_hooks()
+            stopped = bool(due) and self._call_hooks(net, due)
+            self._finish_round()
+            if stopped:
+                return True
+        return False
+
+    def _due_update_hooks(self) -> list[Hook]:
+        nr = self.current_update_nr
+        return [
+            hook
+            for hook in self.hooks.values()
+            if hook.timescale == "update" and nr % hook.interval == 0
+        ]
 
     def _hooks_after_epoch(self) -> list[Hook]:
         """The hooks to call at the end of an epoch.
@@ -209,7 +260,15 @@ class Trainer:
             self._print_header("Before Training")
             for hook in hooks:
                 hook.reset()
-        return not self._call_hooks(net, hooks)
+        stopped = self._call_hooks(net, hooks)
+        self._finish_round()
+        return not stopped
+
+    def _finish_round(self) -> None:
+        """Let hooks that save the trainer do so, now that all others are done."""
+        for hook in self.hooks.values():
+            if hasattr(hook, "finish_round"):
+                hook.finish_round(self)
 
     def _call_hooks(self, net: Network, hooks: Iterable[Hook]) -> bool:
         """Call hooks, add their logs, and return whether one wants to stop."""
@@ -248,6 +307,118 @@ class Trainer:
                         f"{hook.__name__} needs the log {path!r}, but nothing logs"
                         f" under that name; choices are: {listing(choices)}"
                     )
+
+    # -- saving and loading --------------------------------------------------
+
+    def save(self, filename: str | os.PathLike) -> None:
+        """Save the training with its network to an HDF5 file, to go on with later.
+
+        The file keeps all that :meth:`load` needs; not the data. It is replaced in
+        one go. Hooks that are still to be called after the same update, or epoch,
+        would be left out: rather than from a hook, save by
+        :class:`brainstorm.hooks.SaveCheckpoint`.
+
+        Args:
+            filename: Name of the file; its folder has to exist.
+
+        Raises:
+            ValidationError: Nothing has been trained so far, or something can not be
+                saved. Names it.
+            MissingFileError: The folder does not exist.
+        """
+        save_checkpoint(self, self._trained_net(), filename)
+
+    @classmethod
+    def load(
+        cls, filename: str | os.PathLike, hooks: Iterable[Hook] | None = None
+    ) -> tuple[Trainer, Network]:
+        """Load a training, to go on with it as if it had never been interrupted.
+
+        Call :meth:`train` with the network that is returned, and with data iterators
+        made and named as before. It restores the state of all random numbers, skips
+        the batches that have been trained on already, and goes on with the next one.
+        The results are the same to the bit, if the software is; with another handler,
+        the random numbers of this one are others.
+
+        Loading runs no code. But the hooks are those of the file: when the training
+        goes on they write to the files that they name. Do not train with hooks from a
+        file that you do not trust.
+
+        Args:
+            filename: Name of a file that :meth:`save` or `SaveCheckpoint` has written.
+            hooks: The hooks to use instead of those in the file, with the same names.
+                Necessary if one of these is not described by its arguments alone.
+
+        Returns:
+            The trainer and the network.
+
+        Raises:
+            MissingFileError: There is no such file.
+            FileFormatError: It is damaged, or of another kind, or needs a class that
+                has not been defined.
+            ValidationError: The hooks do not fit.
+        """
+        return load_checkpoint(cls, filename, hooks)
+
+    def get_state(self) -> dict[str, Any]:
+        """All that changes during a training, except for the parameters.
+
+        Raises:
+            ValidationError: Nothing has been trained so far.
+        """
+        return {
+            "epoch_nr": self.current_epoch_nr,
+            "update_nr": self.current_update_nr,
+            "logs": self.logs,
+            "results": self.results,
+            "stepper": self.stepper.get_state(),
+            "hooks": {name: hook.get_state() for name, hook in self.hooks.items()},
+            **self._get_position(),
+        }
+
+    def set_state(self, state: Mapping[str, Any], net: Network) -> None:
+        """Go on from what :meth:`get_state` returned.
+
+        Errors, of whatever kind, mean that it does not fit.
+
+        Args:
+            state: The state; the trainer keeps its parts.
+            net: The network, which has its parameters already.
+        """
+        position = dict(state)
+        self.current_epoch_nr = position.pop("epoch_nr")
+        self.current_update_nr = position.pop("update_nr")
+        self.logs = position.pop("logs")
+        self.results = position.pop("results")
+        self.stepper.set_state(position.pop("stepper"))
+        self.stepper.start(net)
+        for name, hook_state in position.pop("hooks").items():
+            self.hooks[name].set_state(hook_state)
+        check_position(position, net)
+        self._net = net
+        self._loaded_position = position
+
+    def _get_position(self) -> dict[str, Any]:
+        if self._loaded_position is not None:
+            return self._loaded_position
+        return get_position(self._trained_net(), self._iterators, self._epoch)
+
+    def _go_to_loaded_position(self) -> Iterator[Any] | None:
+        """Return the batches that are left of an epoch, if it has begun before."""
+        if self._loaded_position is None:
+            # Saving asks for the handler's random numbers: have them made anyway.
+            self._net.handler.get_random_state()
+            return None
+        self._epoch, batches = go_to_position(
+            self._loaded_position, self._net, self._iterators
+        )
+        self._loaded_position = None
+        return batches
+
+    def _trained_net(self) -> Network:
+        if self._net is None:
+            raise ValidationError("the trainer has not trained a network so far")
+        return self._net
 
     # -- logs ----------------------------------------------------------------
 

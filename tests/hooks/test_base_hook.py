@@ -23,6 +23,7 @@ EXAMPLES = [
     hooks.ProgressBar(),
     hooks.SaveBestNetwork("a.b"),
     hooks.SaveBestNetwork("a.b", "best.hdf5", "min"),
+    hooks.SaveCheckpoint("training.hdf5", timescale="update", interval=100),
     hooks.SaveLogs("logs.hdf5"),
     hooks.SaveNetwork("net.hdf5", interval=3),
     hooks.StopAfterEpoch(5),

@@ -1,0 +1,228 @@
+"""Checkpoints: a training and its network in an HDF5 file.
+
+Attributes ``info`` and ``format``; group ``network``, like a network's file; dataset
+``training``, UTF-8 JSON with the descriptions of stepper, scorers and hooks and with
+the state of the trainer; group ``arrays``, the arrays in that state, which the JSON
+refers to as ``{"@array": "<name>"}``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+
+from brainstorm.describable import (
+    Describable,
+    check_types,
+    create_from_description,
+    get_description,
+)
+from brainstorm.files import (
+    atomic_hdf5,
+    open_hdf5,
+    read_group,
+    read_text,
+    read_tree,
+    reading,
+)
+from brainstorm.handlers.base_handler import Handler
+from brainstorm.scorers import Scorer
+from brainstorm.structure.network import Network
+from brainstorm.structure.network_files import read_network, write_info, write_network
+from brainstorm.training.steppers import TrainingStepper
+from brainstorm.utils import FileFormatError, ValidationError, listing
+
+if TYPE_CHECKING:
+    from brainstorm.hooks.base_hook import Hook
+    from brainstorm.training.trainer import Trainer
+
+__all__ = ["load_checkpoint", "save_checkpoint"]
+
+FORMAT = "Checkpoint file v1.0"
+ARRAY = "@array"
+KEYS = {
+    "hooks": list,
+    "state": dict,
+    "stepper": dict,
+    "train_scorers": list,
+    "verbose": bool,
+}
+STATE_KEYS = {
+    "data": dict,
+    "epoch": dict | None,
+    "epoch_nr": int,
+    "global": list,
+    "handler": dict,
+    "handler_type": str,
+    "hooks": dict,
+    "logs": dict,
+    "network": list,
+    "results": dict,
+    "stepper": dict,
+    "update_nr": int,
+}
+
+
+def save_checkpoint(
+    trainer: Trainer, net: Network, filename: str | os.PathLike
+) -> None:
+    """Write a checkpoint, which replaces a file in one go.
+
+    Raises:
+        ValidationError: Something can not be saved. Names it.
+        MissingFileError: The folder does not exist.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    training = {
+        "verbose": bool(trainer.verbose),
+        "stepper": get_description(trainer.stepper),
+        "train_scorers": [get_description(s) for s in trainer.train_scorers],
+        "hooks": [[name, _describe(hook)] for name, hook in trainer.hooks.items()],
+        "state": _pack(trainer.get_state(), arrays, "the training"),
+    }
+    with atomic_hdf5(filename) as f:
+        write_info(f, FORMAT)
+        write_network(f.create_group("network"), net)
+        f["training"] = np.bytes_(json.dumps(training).encode())
+        group = f.create_group("arrays")
+        for name, array in arrays.items():
+            group[name] = array
+
+
+def load_checkpoint(
+    cls: type[Trainer], filename: str | os.PathLike, hooks: Iterable[Hook] | None
+) -> tuple[Trainer, Network]:
+    """Read a checkpoint; see `Trainer.load`."""
+    with open_hdf5(filename, FORMAT) as f:
+        net = read_network(Network, read_group(f, "network"))
+        training = _read_training(f)
+    descriptions = dict(training["hooks"])
+    if hooks is not None:
+        hooks = list(hooks)
+        _check_names(hooks, descriptions)
+    elif None in descriptions.values():
+        raise ValidationError(
+            f"{str(filename)!r} does not describe all hooks. Make them as before, and"
+            f" give them by the argument hooks: {listing(descriptions)}"
+        )
+    with reading(filename):
+        if hooks is None:
+            hooks = [_create(d) for d in descriptions.values()]
+            _check_names(hooks, descriptions)
+        trainer = cls(
+            _create(training["stepper"], TrainingStepper), training["verbose"]
+        )
+        scorers = [_create(d, Scorer) for d in training["train_scorers"]]
+        trainer.train_scorers = scorers
+        for hook in hooks:
+            trainer.add_hook(hook)
+        trainer.set_state(training["state"], net)
+    return trainer, net
+
+
+# -- descriptions ------------------------------------------------------------
+
+
+def _describe(hook: Hook) -> Any:
+    """The description of a hook, None if there is none."""
+    try:
+        return get_description(hook)
+    except ValidationError:
+        return None
+
+
+def _create(description: Any, kind: type = Describable) -> Any:
+    """Make a part of a trainer; networks and handlers are none."""
+    check_types(
+        description,
+        lambda cls: issubclass(cls, kind) and not issubclass(cls, (Network, Handler)),
+    )
+    created = create_from_description(description)
+    if not isinstance(created, kind):
+        raise FileFormatError(f"expected the description of a {kind.__name__}")
+    return created
+
+
+def _check_names(hooks: Iterable[Hook], names: Iterable[str]) -> None:
+    given = [getattr(hook, "__name__", None) for hook in hooks]
+    if sorted(map(str, given)) != sorted(names):
+        raise ValidationError(
+            f"the hooks of the checkpoint are {listing(names)}, got {listing(given)}"
+        )
+
+
+# -- values ------------------------------------------------------------------
+
+
+def _read_training(f: h5py.File) -> dict[str, Any]:
+    """The dataset ``training``, with its arrays in place."""
+    training = json.loads(read_text(f, "training"))
+    _check_kinds(training, KEYS)
+    arrays = read_tree(read_group(f, "arrays"))
+    state = training["state"] = _unpack(training["state"], arrays)
+    _check_kinds(state, STATE_KEYS)
+    _check_logs(state["logs"])
+    if arrays or min(state["epoch_nr"], state["update_nr"]) < 0:
+        raise FileFormatError("there are arrays without use, or negative counts")
+    if set(state["hooks"]) != set(dict(training["hooks"])):
+        raise FileFormatError("the states are those of other hooks")
+    return training
+
+
+def _check_kinds(node: Any, kinds: Mapping[str, Any]) -> None:
+    if not isinstance(node, dict) or set(node) != set(kinds):
+        raise FileFormatError(f"expected a dict of {listing(kinds)}")
+    for name, kind in kinds.items():
+        # True is no count, though Python takes it for an integer.
+        if not isinstance(node[name], kind) or (kind is int and node[name] is True):
+            raise FileFormatError(f"expected {kind} as {name!r}")
+
+
+def _check_logs(logs: Mapping[str, Any]) -> None:
+    for name, node in logs.items():
+        if isinstance(node, dict):
+            _check_logs(node)
+        elif not isinstance(node, list):
+            raise FileFormatError(f"expected a list or a dict as the log {name!r}")
+
+
+def _pack(value: Any, arrays: dict[str, np.ndarray], where: str) -> Any:
+    """A value for JSON, which the arrays in it have been taken out of."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        name = str(len(arrays))
+        arrays[name] = value
+        return {ARRAY: name}
+    if isinstance(value, (list, tuple)):
+        return [_pack(v, arrays, f"{where}[{i}]") for i, v in enumerate(value)]
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str) or key == ARRAY:
+                raise ValidationError(
+                    f"can not save {where}: it has the key {key!r}, but keys have to be"
+                    f" strings other than {ARRAY!r}"
+                )
+        return {k: _pack(v, arrays, f"{where}[{k!r}]") for k, v in value.items()}
+    raise ValidationError(
+        f"can not save {where}: expected None, bool, int, float, str, list, tuple, dict"
+        f" or an array of numbers, got {type(value).__name__}"
+    )
+
+
+def _unpack(value: Any, arrays: dict[str, np.ndarray]) -> Any:
+    """What `_pack` has packed; each array is taken from `arrays`, once."""
+    if isinstance(value, list):
+        return [_unpack(v, arrays) for v in value]
+    if not isinstance(value, dict):
+        return value
+    if set(value) == {ARRAY}:
+        return arrays.pop(value[ARRAY])
+    return {k: _unpack(v, arrays) for k, v in value.items()}

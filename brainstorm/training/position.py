@@ -1,0 +1,138 @@
+"""Where a training stands: how far the epoch is, and the states of random numbers.
+
+With these, the parameters and what stepper, hooks and trainer know, a training goes
+on as if it had never been interrupted.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from brainstorm.randomness import RandomState, global_rnd
+from brainstorm.utils import IteratorValidationError
+
+if TYPE_CHECKING:
+    from brainstorm.data_iterators import DataIterator
+    from brainstorm.structure.network import Network
+
+__all__ = ["TRAINING_DATA", "Epoch", "check_position", "get_position", "go_to_position"]
+
+TRAINING_DATA = "training_data_iter"
+
+
+@dataclass
+class Epoch:
+    """How far an epoch is.
+
+    Attributes:
+        data_state: State of the training data before the first of its batches.
+        nr_batches: Number of batches so far.
+        scores: Sums of the losses and scores over these.
+    """
+
+    data_state: dict[str, Any]
+    nr_batches: int = 0
+    scores: dict[str, list] = field(default_factory=dict)
+
+    @classmethod
+    def begin(cls, training_data_iter: DataIterator) -> Epoch:
+        """An epoch that is about to begin."""
+        return cls(_get_state(training_data_iter))
+
+    def skip_batches(
+        self, net: Network, training_data_iter: DataIterator
+    ) -> Iterator[Any]:
+        """Begin the epoch as it began before; return the batches that are left.
+
+        Raises:
+            IteratorValidationError: There are fewer batches than have been done.
+        """
+        _set_state(training_data_iter, self.data_state)
+        batches = iter(training_data_iter(net.handler))
+        skipped = sum(1 for _ in itertools.islice(batches, self.nr_batches))
+        if skipped < self.nr_batches:
+            raise IteratorValidationError(
+                f"{TRAINING_DATA} provides {skipped} batches, but {self.nr_batches} of"
+                " this epoch have been trained on before"
+            )
+        return batches
+
+
+def get_position(
+    net: Network, iterators: Mapping[str, DataIterator], epoch: Epoch | None
+) -> dict[str, Any]:
+    """Where a training stands.
+
+    Args:
+        net: The network.
+        iterators: All data iterators by name.
+        epoch: The epoch, None between epochs.
+    """
+    return {
+        "epoch": None if epoch is None else asdict(epoch),
+        "data": {name: _get_state(it) for name, it in iterators.items()},
+        "handler_type": type(net.handler).__name__,
+        "handler": net.handler.get_random_state(),
+        "network": net.rnd.get_state(),
+        "global": global_rnd.get_state(),
+    }
+
+
+def check_position(position: Mapping[str, Any], net: Network) -> None:
+    """Check as far as possible, without the data, that one can go there.
+
+    Errors, of whatever kind, mean that one can not.
+    """
+    if position["epoch"] is not None:
+        epoch = Epoch(**position["epoch"])
+        if not epoch.nr_batches > 0 or not all(
+            len(pair) == 2 for pairs in epoch.scores.values() for pair in pairs
+        ):
+            raise ValueError(f"an epoch can not stand at {epoch.nr_batches} batches")
+    _set_random_states(position, net, RandomState(0))
+
+
+def go_to_position(
+    position: Mapping[str, Any], net: Network, iterators: Mapping[str, DataIterator]
+) -> tuple[Epoch | None, Iterator[Any] | None]:
+    """Let a training stand where another one stood.
+
+    Returns:
+        The epoch and the batches that are left of it, or None and None.
+
+    Raises:
+        IteratorValidationError: The data are not those that there were.
+    """
+    epoch = batches = None
+    if position["epoch"] is not None:
+        epoch = Epoch(**position["epoch"])
+        batches = epoch.skip_batches(net, iterators[TRAINING_DATA])
+    # Hooks may have used the same iterator meanwhile, so its state is another now.
+    for name, state in position["data"].items():
+        if name in iterators:
+            _set_state(iterators[name], state)
+    _set_random_states(position, net, global_rnd)
+    return epoch, batches
+
+
+def _set_random_states(
+    position: Mapping[str, Any], net: Network, rnd: RandomState
+) -> None:
+    if type(net.handler).__name__ == position["handler_type"]:
+        net.handler.set_random_state(position["handler"])
+    net.rnd.set_state(position["network"])
+    # The last one, because all others may draw from it while they are made.
+    rnd.set_state(position["global"])
+
+
+def _get_state(iterator: Any) -> dict[str, Any]:
+    """The state of a data iterator, empty for those that keep none."""
+    return iterator.get_state() if hasattr(iterator, "get_state") else {}
+
+
+def _set_state(iterator: Any, state: dict[str, Any]) -> None:
+    if hasattr(iterator, "set_state"):
+        iterator.set_state(state)
