@@ -1,0 +1,1 @@
+"""The parts of PyCudaHandler. Nothing here imports PyCUDA before it is needed."""

@@ -1,0 +1,207 @@
+"""Arrays in the memory of a GPU, and views of them."""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import Any
+
+import numpy as np
+
+from brainstorm.utils import HandlerError
+
+__all__ = ["CudaArray", "OperationError", "check_neighbours", "overlap"]
+
+ITEM = np.dtype(np.float32)
+
+
+class OperationError(HandlerError):
+    """An operation failed; `checked` adds its name to the text."""
+
+
+class _Places:
+    """Lets NumPy calculate with addresses that it must never look at."""
+
+    def __init__(self, pointer: int, shape: tuple[int, ...]):
+        self.__array_interface__ = {
+            "version": 3,
+            "data": (pointer, False),
+            "shape": shape,
+            "typestr": ITEM.str,
+        }
+
+
+class CudaArray:
+    """A float32 array on the GPU, or a view of one, as NumPy's arrays are views.
+
+    Indexing with integers, slices without steps and ``...``, and `reshape`, give
+    views of the same memory; `reshape` copies where no view can have that shape.
+    For all else there are the handler's operations. Other libraries (PyTorch, CuPy)
+    can use the memory through ``__cuda_array_interface__``.
+
+    Attributes:
+        shape (tuple[int, ...]): The sizes.
+        strides (tuple[int, ...]): Distances between neighbours, in elements.
+        size (int): Number of elements.
+        ndim (int): Number of dimensions.
+        dtype (numpy.dtype): float32.
+        pointer (int): Address of the first element.
+        memory: Owner of the memory; its method ``copy(array)`` gives a dense copy.
+        contiguous (bool): Whether the elements lie side by side, in C order.
+        layout (tuple): Shape and strides.
+    """
+
+    __slots__ = (
+        "_places",
+        "contiguous",
+        "layout",
+        "memory",
+        "pointer",
+        "shape",
+        "size",
+        "strides",
+    )
+    dtype = ITEM
+
+    def __init__(self, memory: Any, places: np.ndarray):
+        self.memory = memory
+        self._places = places
+        self.pointer: int = places.__array_interface__["data"][0]
+        self.shape = places.shape
+        self.size = places.size
+        self.strides = tuple([s // ITEM.itemsize for s in places.strides])
+        self.contiguous: bool = places.flags.c_contiguous
+        self.layout = (self.shape, self.strides)
+
+    @classmethod
+    def on(cls, memory: Any, pointer: int, shape: tuple[int, ...]) -> CudaArray:
+        """A dense array at an address."""
+        return cls(memory, np.asarray(_Places(pointer, shape)))
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions."""
+        return len(self.shape)
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return {
+            "version": 3,
+            "data": (self.pointer if self.size else 0, False),
+            "shape": self.shape,
+            "strides": self._places.strides,
+            "typestr": ITEM.str,
+            "stream": 1,  # the default stream
+        }
+
+    def __array__(self, *args: Any, **kwargs: Any) -> np.ndarray:
+        raise TypeError(
+            "an array on the GPU is not converted to a NumPy array on its own; use"
+            " handler.get_numpy_copy(array), or net.get(path)"
+        )
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __repr__(self) -> str:
+        return f"CudaArray(shape={self.shape}, strides={self.strides})"
+
+    def __getitem__(self, item: Any) -> CudaArray:
+        items = item if isinstance(item, tuple) else (item,)
+        items = tuple([part if part is ... else _index(part) for part in items])
+        if not any(part is ... for part in items):
+            items = (*items, ...)  # a single element, too, is a view then
+        return CudaArray(self.memory, self._places[items])
+
+    def reshape(self, *shape: Any) -> CudaArray:
+        """An array of the same elements, in C order, with another shape.
+
+        Args:
+            *shape: The sizes, or a tuple of them. One may be -1: what remains.
+
+        Raises:
+            ValueError: The number of elements differs.
+        """
+        if len(shape) == 1 and not hasattr(shape[0], "__index__"):
+            shape = tuple(shape[0])
+        if self.contiguous:
+            return CudaArray(self.memory, self._places.reshape(shape))
+        shape = np.empty(self.shape, np.void(0).dtype).reshape(shape).shape
+        strides = _strides_of_view(self.shape, self._places.strides, shape)
+        if strides is None:
+            return self.memory.copy(self).reshape(shape)
+        places = np.lib.stride_tricks.as_strided(self._places, shape, strides)
+        return CudaArray(self.memory, places)
+
+
+def _index(part: Any) -> Any:
+    if isinstance(part, slice):
+        if part.step not in (None, 1):
+            raise IndexError(f"views on the GPU have no steps, got {part}")
+        return part
+    try:
+        return operator.index(part)
+    except TypeError:
+        raise IndexError(
+            "arrays on the GPU are indexed with integers, slices and '...', not with"
+            f" {part!r}"
+        ) from None
+
+
+def _strides_of_view(
+    shape: tuple[int, ...], strides: tuple[int, ...], new_shape: tuple[int, ...]
+) -> tuple[int, ...] | None:
+    """The strides with which the elements have another shape, None if there are none.
+
+    Groups of old and new axes of the same size are matched from the left; those of a
+    group of old axes have to lie one in the other.
+    """
+    axes = [(n, s) for n, s in zip(shape, strides, strict=True) if n != 1]
+    if math.prod(shape) == 0:
+        return (0,) * len(new_shape)
+    new_strides: list[int] = []
+    group: list[int] = []  # sizes of new axes that wait for their strides
+    old_size = new_size = 1
+    inner = 0
+    for size in new_shape:
+        group.append(size)
+        new_size *= size
+        while old_size < new_size:
+            n, stride = axes.pop(0)
+            if old_size > 1 and inner != n * stride:
+                return None
+            old_size, inner = old_size * n, stride
+        if old_size == new_size:
+            new_strides += _dense_strides(group, inner)
+            group, old_size, new_size, inner = [], 1, 1, 0
+    return (*new_strides, *_dense_strides(group, ITEM.itemsize))
+
+
+def _dense_strides(sizes: list[int], inner: int) -> list[int]:
+    strides = []
+    for size in reversed(sizes):
+        strides.append(inner)
+        inner *= size
+    return strides[::-1]
+
+
+def check_neighbours(array: CudaArray) -> None:
+    """Refuse a view whose last axis is not dense, for kernels that rely on it.
+
+    Raises:
+        OperationError: It is not.
+    """
+    if array.shape[-1] > 1 and array.strides[-1] != 1:
+        raise OperationError(f"the last axis has to be dense, got {array!r}")
+
+
+def overlap(a: CudaArray, b: CudaArray) -> str:
+    """See `PrimitiveOperations.overlap`."""
+    if not np.shares_memory(a._places, b._places):
+        return "none"
+    return "same" if _elements(a) == _elements(b) else "part"
+
+
+def _elements(a: CudaArray) -> tuple[Any, ...]:
+    steps = [s for n, s in zip(a.shape, a.strides, strict=True) if n > 1]
+    return a.pointer, a.shape, steps

@@ -1,0 +1,165 @@
+"""Compiling the kernels for the GPU at hand, once per machine."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from importlib.resources import files
+from pathlib import Path
+
+from brainstorm.files import atomic_path
+from brainstorm.handlers.cuda.libraries import load_library
+from brainstorm.utils import HandlerError
+
+__all__ = [
+    "KERNEL_FILES",
+    "cached_cubin",
+    "compile_kernels",
+    "compile_with_nvcc",
+    "compile_with_nvrtc",
+    "kernel_parameters",
+    "kernel_source",
+    "renew_cubin",
+]
+
+KERNEL_FILES = (
+    "common.cuh",
+    "elementwise.cu",
+    "reductions.cu",
+    "images.cu",
+    "recurrent.cu",
+)
+
+
+def kernel_source() -> str:
+    """The text of all kernels as one."""
+    folder = files(__package__) / "kernels"
+    return "\n".join(
+        f'#line 1 "{name}"\n{(folder / name).read_text(encoding="utf-8")}'
+        for name in KERNEL_FILES
+    )
+
+
+def kernel_parameters(source: str) -> dict[str, list[str]]:
+    """The types of each kernel's parameters: ``float *``, ``int``, ``Layout``, ..."""
+    parameters = {}
+    text = re.sub(r"//[^\n]*|\\\n", " ", source)
+    for name, listed in re.findall(r"__global__ void (\w+)\(([^)]*)\)", text):
+        types = [re.sub(r"\w+$", "", part.strip()) for part in listed.split(",")]
+        parameters[name] = [
+            "pointer" if "*" in t else t.replace("const", "").strip() for t in types
+        ]
+    return parameters
+
+
+def cached_cubin(arch: str) -> bytes:
+    """The machine code of all kernels, from the cache where it is there.
+
+    Args:
+        arch: What to compile for, for example ``sm_90``.
+
+    Raises:
+        HandlerError: No compiler was found, or it failed.
+    """
+    with contextlib.suppress(OSError):
+        return _cache_path(kernel_source(), arch).read_bytes()
+    return renew_cubin(arch)
+
+
+def renew_cubin(arch: str) -> bytes:
+    """Compile all kernels, whatever the cache has, and replace it."""
+    source = kernel_source()
+    cubin = compile_kernels(source, arch)
+    # A cache that can not be written costs time at the next start, nothing else.
+    with contextlib.suppress(OSError):
+        path = _cache_path(source, arch)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(cubin)
+    return cubin
+
+
+def _cache_path(source: str, arch: str) -> Path:
+    """Where the machine code is kept."""
+    digest = hashlib.sha256(f"{arch}\n{source}".encode()).hexdigest()[:32]
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root, "brainstorm", f"kernels-{digest}.cubin")
+
+
+def compile_kernels(source: str, arch: str) -> bytes:
+    """Compile with nvcc if it is there, else with NVRTC.
+
+    Raises:
+        HandlerError: Neither is there, or it failed.
+    """
+    nvcc = find_nvcc()
+    if nvcc is not None:
+        return compile_with_nvcc(source, arch, nvcc)
+    return compile_with_nvrtc(source, arch)
+
+
+def find_nvcc() -> str | None:
+    """Path of the CUDA compiler, None if there is none."""
+    for folder in (os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH")):
+        path = folder and shutil.which("nvcc", path=os.path.join(folder, "bin"))
+        if path:
+            return path
+    return shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
+
+
+def compile_with_nvcc(source: str, arch: str, nvcc: str) -> bytes:
+    """Machine code from the compiler of the CUDA toolkit."""
+    with tempfile.TemporaryDirectory() as folder:
+        text, cubin = Path(folder, "kernels.cu"), Path(folder, "kernels.cubin")
+        text.write_text(source, encoding="utf-8")
+        command = [nvcc, "-cubin", f"-arch={arch}", "-std=c++17", "-o", cubin, text]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode or not cubin.is_file():
+            raise HandlerError(_failure(nvcc, arch, done.stderr or done.stdout))
+        return cubin.read_bytes()
+
+
+def compile_with_nvrtc(source: str, arch: str) -> bytes:
+    """Machine code from the compiler in the library NVRTC."""
+    nvrtc = load_library("nvrtc")
+    if nvrtc is None:
+        raise HandlerError(
+            "PyCudaHandler has to compile its kernels, but there is neither nvcc nor"
+            " NVRTC. Install the CUDA toolkit and put its folder 'bin' on PATH, or:"
+            " pip install nvidia-cuda-nvrtc"
+        )
+    program = ctypes.c_void_p()
+    options = [f"--gpu-architecture={arch}".encode(), b"--std=c++17"]
+    created = nvrtc.nvrtcCreateProgram(
+        ctypes.byref(program), source.encode(), b"kernels.cu", 0, None, None
+    )
+    if created:
+        raise HandlerError(_failure("NVRTC", arch, f"error {created}"))
+    try:
+        failed = nvrtc.nvrtcCompileProgram(
+            program, len(options), (ctypes.c_char_p * len(options))(*options)
+        )
+        if failed:
+            log = _nvrtc_output(nvrtc, program, "ProgramLog").decode(errors="replace")
+            raise HandlerError(_failure("NVRTC", arch, log))
+        return _nvrtc_output(nvrtc, program, "CUBIN")
+    finally:
+        nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
+
+
+def _nvrtc_output(nvrtc: ctypes.CDLL, program: ctypes.c_void_p, what: str) -> bytes:
+    size = ctypes.c_size_t()
+    getattr(nvrtc, f"nvrtcGet{what}Size")(program, ctypes.byref(size))
+    text = ctypes.create_string_buffer(size.value)
+    getattr(nvrtc, f"nvrtcGet{what}")(program, text)
+    return text.raw
+
+
+def _failure(compiler: str, arch: str, output: str) -> str:
+    return f"{compiler} could not compile the kernels for {arch}:\n{output.strip()}"

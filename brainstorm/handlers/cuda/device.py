@@ -1,0 +1,160 @@
+"""The GPU, through PyCUDA."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from brainstorm.handlers.cuda.arrays import OperationError
+from brainstorm.handlers.cuda.compiler import cached_cubin, renew_cubin
+from brainstorm.handlers.cuda.cublas import Cublas
+from brainstorm.utils import HandlerError, missing_extra
+
+__all__ = ["PyCudaDevice"]
+
+REMEDY = (
+    "It needs an Nvidia GPU with its driver (does nvidia-smi list it?); in a container"
+    " the GPU has to be passed through"
+)
+
+
+class PyCudaDevice:
+    """Memory, kernels and matrix products of the first GPU.
+
+    Which one is first can be chosen with the environment variable
+    ``CUDA_VISIBLE_DEVICES``. All work goes to the default stream of the primary
+    context, which other libraries in the process share.
+
+    Attributes:
+        name (str): Name of the GPU.
+        max_blocks (int): More blocks of a kernel than that do not help.
+
+    Raises:
+        ImportError: PyCUDA is not installed, or its libraries are missing.
+        HandlerError: There is no GPU, no compiler or no cuBLAS.
+    """
+
+    def __init__(self) -> None:
+        self._driver = _import_driver()
+        try:
+            self._driver.init()
+            if self._driver.Device.count() == 0:
+                raise HandlerError(f"PyCudaHandler found no GPU. {REMEDY}")
+            device = self._driver.Device(0)
+            self._context = device.retain_primary_context()
+        except self._driver.Error as error:
+            raise HandlerError(
+                f"PyCudaHandler can not use the GPU: {error}. {REMEDY}"
+            ) from error
+        self.name: str = device.name()
+        self.max_blocks: int = 16 * device.multiprocessor_count
+        self._enter()
+        with self._active():
+            self._module = self._load("sm_{}{}".format(*device.compute_capability()))
+            self._cublas = Cublas()
+
+    # -- context -------------------------------------------------------------
+
+    def _enter(self) -> None:
+        """Make the context current in the main thread, for good.
+
+        In other threads it is so during each call: PyCUDA wants them to end without
+        a context.
+        """
+        self._home = threading.main_thread().ident
+        if threading.get_ident() == self._home:
+            self._context.push()
+            atexit.register(self._context.pop)
+        else:
+            self._home = None
+
+    @contextlib.contextmanager
+    def _active(self) -> Iterator[None]:
+        if threading.get_ident() == self._home:
+            yield
+            return
+        self._context.push()
+        try:
+            yield
+        finally:
+            self._context.pop()
+
+    def _guarded(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call a function of the driver."""
+        try:
+            if threading.get_ident() == self._home:
+                return function(*args)
+            with self._active():
+                return function(*args)
+        except self._driver.MemoryError as error:
+            raise OperationError(f"the GPU is out of memory ({error})") from error
+        except self._driver.Error as error:
+            raise OperationError(
+                f"the GPU failed, now or in an operation before: {error}"
+            ) from error
+
+    # -- kernels -------------------------------------------------------------
+
+    def _load(self, arch: str) -> Any:
+        try:
+            return self._driver.module_from_buffer(cached_cubin(arch))
+        except self._driver.Error:
+            # What was in the cache may be damaged.
+            return self._guarded(self._driver.module_from_buffer, renew_cubin(arch))
+
+    def kernel(self, name: str) -> Any:
+        """What `launch` wants to have for a kernel."""
+        return self._guarded(self._module.get_function, name)
+
+    def address(self, name: str) -> int:
+        """Address of a global variable of the kernels."""
+        return int(self._guarded(self._module.get_global, name)[0])
+
+    def launch(
+        self,
+        kernel: Any,
+        grid: tuple[int, int],
+        block: tuple[int, int, int],
+        arguments: bytes,
+    ) -> None:
+        """Start a kernel."""
+        self._guarded(kernel._launch_kernel, grid, block, arguments, 0, None)
+
+    def sgemm(self, *args: Any) -> None:
+        """See `Cublas.sgemm`."""
+        self._guarded(self._cublas.sgemm, *args)
+
+    # -- memory --------------------------------------------------------------
+
+    def allocate(self, size: int) -> Any:
+        """Allocate bytes; ``int`` of what is returned is their address."""
+        try:
+            return self._guarded(self._driver.mem_alloc, size)
+        except OperationError as error:
+            raise OperationError(f"can not allocate {size} bytes: {error}") from error
+
+    def write(self, address: int, values: np.ndarray) -> None:
+        """Copy a contiguous array to the GPU."""
+        self._guarded(self._driver.memcpy_htod, address, values)
+
+    def read(self, values: np.ndarray, address: int) -> None:
+        """Copy from the GPU to a contiguous array, when all before is done."""
+        self._guarded(self._driver.memcpy_dtoh, values, address)
+
+
+def _import_driver() -> Any:
+    try:
+        import pycuda.driver as driver
+    except ModuleNotFoundError as error:
+        raise missing_extra("PyCudaHandler", "PyCUDA", "pycuda") from error
+    except ImportError as error:
+        raise ImportError(
+            f"PyCudaHandler can not load PyCUDA: {error}. {REMEDY}, and the CUDA"
+            " libraries that PyCUDA was built with on the library path"
+        ) from error
+    return driver

@@ -1,0 +1,173 @@
+// Elementwise operations on up to five arrays, in the order of the operation's
+// arguments. Each comes in two versions: one for dense arrays of one size, and one
+// for any views, where a stride of zero repeats an array.
+
+struct Scalars {
+  long long first;                   // number of the first element
+  float s, t;                        // what the operation makes of them
+  unsigned seed, call_low, call_high;  // of random numbers
+};
+
+struct Layout {
+  int size[3];
+  long long stride[5][3];
+};
+
+__device__ __forceinline__ long long place(
+    const Layout &layout, int array, int x, int y, int z) {
+  const long long *stride = layout.stride[array];
+  return x * stride[0] + y * stride[1] + z * stride[2];
+}
+
+#define ELEMENTWISE(NAME, ...)                                                     \
+  __device__ __forceinline__ void NAME##_at(                                       \
+      float &a, float &b, float &c, float &d, float &e, const Scalars &scalars,    \
+      long long index) {                                                           \
+    const float s = scalars.s, t = scalars.t;                                      \
+    (void)s, (void)t;                                                              \
+    __VA_ARGS__;                                                                   \
+  }                                                                                \
+  extern "C" __global__ void NAME(                                                 \
+      long long n, float *a, float *b, float *c, float *d, float *e,               \
+      Scalars scalars) {                                                           \
+    for (long long i = thread_number(); i < n; i += thread_count())                \
+      NAME##_at(a[i], b[i], c[i], d[i], e[i], scalars, scalars.first + i);         \
+  }                                                                                \
+  extern "C" __global__ void NAME##_strided(                                       \
+      Layout layout, float *a, float *b, float *c, float *d, float *e,             \
+      Scalars scalars) {                                                           \
+    const unsigned width = layout.size[2], height = layout.size[1];                \
+    const unsigned n = layout.size[0] * height * width;                            \
+    for (unsigned i = thread_number(); i < n; i += thread_count()) {               \
+      const unsigned z = i % width, row = i / width;                               \
+      const unsigned y = row % height, x = row / height;                           \
+      NAME##_at(a[place(layout, 0, x, y, z)], b[place(layout, 1, x, y, z)],        \
+                c[place(layout, 2, x, y, z)], d[place(layout, 3, x, y, z)],        \
+                e[place(layout, 4, x, y, z)], scalars, scalars.first + i);         \
+    }                                                                              \
+  }
+
+// -- memory ---------------------------------------------------------------------
+
+ELEMENTWISE(copy_to, b = a)
+ELEMENTWISE(copy_to_if, if (c != 0.0f) b = a)
+ELEMENTWISE(fill, a = s)
+ELEMENTWISE(fill_if, if (b != 0.0f) a = s)
+ELEMENTWISE(find_not_finite, if (!(fabsf(a) <= FLOAT_MAX)) failure.not_finite = 1)
+
+// -- arithmetic -----------------------------------------------------------------
+
+ELEMENTWISE(abs_t, b = fabsf(a))
+ELEMENTWISE(add_st, b = s + a)
+ELEMENTWISE(add_tt, c = a + b)
+ELEMENTWISE(add_into_if, if (c != 0.0f) b += a)
+ELEMENTWISE(clip_t, b = clipped(a, s, t))
+ELEMENTWISE(divide_tt, c = a / b)
+ELEMENTWISE(log_t, b = logf(a))
+ELEMENTWISE(modulo_tt, c = modulo(a, b))
+ELEMENTWISE(mult_add_st, b += s * a)
+ELEMENTWISE(mult_add_tt, c += a * b)
+ELEMENTWISE(mult_st, b = s * a)
+ELEMENTWISE(mult_tt, c = a * b)
+ELEMENTWISE(sign_t, b = a > 0.0f ? 1.0f : a < 0.0f ? -1.0f : a)
+ELEMENTWISE(sqrt_t, b = sqrtf(a))
+ELEMENTWISE(subtract_tt, c = a - b)
+
+// -- activation functions -------------------------------------------------------
+// Of x: (x, y). After adding a bias to h: (h, bias, y). Backward: (y, dy, dx).
+
+#define ACTIVATION(NAME, KIND)                                                     \
+  ELEMENTWISE(NAME##_forward, b = activated(KIND, a))                              \
+  ELEMENTWISE(NAME##_biased, a += b; c = activated(KIND, a))                       \
+  ELEMENTWISE(NAME##_deriv, c = b * slope(KIND, a))                                \
+  ELEMENTWISE(NAME##_deriv_add, c += b * slope(KIND, a))
+
+ACTIVATION(rel, REL)
+ACTIVATION(tanh, TANH)
+ACTIVATION(sigmoid, SIGMOID)
+ACTIVATION(el, EL)
+
+// -- losses ---------------------------------------------------------------------
+
+__device__ __forceinline__ float limited_log(float p) {
+  return logf(clipped(p, 1e-6f, 1.0f));
+}
+
+// (x, targets, predictions, loss)
+ELEMENTWISE(sigmoid_ce_forward, c = sigmoid_of(a);
+            d = -(b * limited_log(c) + (1.0f - b) * limited_log(1.0f - c)))
+// (targets, predictions, dloss, dcee, dx)
+ELEMENTWISE(sigmoid_ce_backward, d = b - a; e += d * c)
+ELEMENTWISE(sigmoid_ce_backward_fresh, d = b - a; e = d * c)
+
+// -- updates --------------------------------------------------------------------
+// They leave the parameters alone once a check of the same pass has failed.
+
+ELEMENTWISE(sgd_update, if (failure.operation == 0) a -= s * b)
+ELEMENTWISE(momentum_update, if (failure.operation == 0) {
+  c = t * c - s * b;
+  a += c;
+})
+ELEMENTWISE(nesterov_ahead, if (failure.operation == 0) {
+  b *= s;
+  a += b;
+})
+ELEMENTWISE(nesterov_correct, if (failure.operation == 0) {
+  c -= s * b;
+  a -= s * b;
+})
+
+// -- random numbers -------------------------------------------------------------
+// Philox 4x32-10: Salmon et al., Parallel random numbers: as easy as 1, 2, 3, 2011.
+// The counter consists of the element's number and of that of the call, so what an
+// element gets depends neither on the grid nor on the strides.
+
+struct Four {
+  unsigned word[4];
+};
+
+__device__ __forceinline__ Four philox(Four counter, unsigned key0, unsigned key1) {
+  unsigned *w = counter.word;
+  for (int round = 0; round < 10; ++round) {
+    const unsigned long long first = 0xD2511F53ull * w[0];
+    const unsigned long long second = 0xCD9E8D57ull * w[2];
+    const unsigned w1 = w[1], w3 = w[3];
+    w[0] = (unsigned)(second >> 32) ^ w1 ^ key0;
+    w[1] = (unsigned)second;
+    w[2] = (unsigned)(first >> 32) ^ w3 ^ key1;
+    w[3] = (unsigned)first;
+    key0 += 0x9E3779B9u;
+    key1 += 0xBB67AE85u;
+  }
+  return counter;
+}
+
+// Four elements share the four words of one counter.
+__device__ __forceinline__ Four random_words(const Scalars &scalars, long long index) {
+  const unsigned long long group = (unsigned long long)index / 4;
+  const Four counter = {{(unsigned)group, (unsigned)(group >> 32), scalars.call_low,
+                         scalars.call_high}};
+  return philox(counter, scalars.seed, 0);
+}
+
+// Uniform in [0, 1).
+__device__ __forceinline__ float uniform(const Scalars &scalars, long long index) {
+  return (random_words(scalars, index).word[index % 4] >> 8) * (1.0f / 16777216.0f);
+}
+
+// Standard normal: Box and Muller, A note on the generation of random normal
+// deviates, 1958. Two elements share two words.
+__device__ __forceinline__ float normal(const Scalars &scalars, long long index) {
+  const Four words = random_words(scalars, index);
+  const int pair = index % 4 / 2 * 2;
+  const float scale = 1.0f / 16777216.0f;
+  const float above_zero = ((words.word[pair] >> 8) + 1) * scale;
+  const float angle = 6.283185307f * ((words.word[pair + 1] >> 8) * scale);
+  const float radius = sqrtf(-2.0f * logf(above_zero));
+  return radius * (index % 2 ? sinf(angle) : cosf(angle));
+}
+
+ELEMENTWISE(fill_gaussian, a = s + t * normal(scalars, index))
+ELEMENTWISE(generate_probability_mask, a = uniform(scalars, index) < s ? 1.0f : 0.0f)
+// (x, mask, y)
+ELEMENTWISE(dropout_forward, b = uniform(scalars, index) < s ? t : 0.0f; c = a * b)

@@ -1,0 +1,180 @@
+// One step of recurrent layers: everything but the matrix products.
+//
+// Arrays are (T + 1, B, N), with the carried state in row T, where the step before
+// step 0 is looked for.
+
+struct Sequence {
+  float *data;
+  long long step, row;  // distances
+};
+
+__device__ __forceinline__ float &at(const Sequence &s, int t, int b, int n) {
+  return s.data[t * s.step + b * s.row + n];
+}
+
+// Where the units and sequences are, and the clock, without which timing is null.
+struct Step {
+  int steps, batch, units;
+  int activation;
+  const float *timing;
+  Sequence clock;
+};
+
+__device__ __forceinline__ int step_before(const Step &s, int t) {
+  return t > 0 ? t - 1 : s.steps;
+}
+
+// Whether a clockwork's unit keeps what it had: the clock shows the steps up to and
+// with step t.
+__device__ __forceinline__ bool keeps(const Step &s, int t, int b, int n) {
+  return s.timing && modulo(at(s.clock, t, b, 0) - 1.0f, s.timing[n]) != 0.0f;
+}
+
+extern "C" __global__ void advance_clock(Step s) {
+  for (long long b = thread_number(); b < s.batch; b += thread_count())
+    for (int t = 0; t < s.steps; ++t)
+      at(s.clock, t, b, 0) = at(s.clock, step_before(s, t), b, 0) + 1.0f;
+  for (long long n = thread_number(); n < s.units; n += thread_count())
+    if (!(s.timing[n] >= 1.0f)) fail(BAD_TIMING, 1, s.timing[n]);
+}
+
+// -- recurrent ------------------------------------------------------------------
+
+// Ha holds the sum of both products.
+extern "C" __global__ void recurrent_forward_step(
+    Step s, const float *bias, Sequence Ha, Sequence y, int t) {
+  const int before = step_before(s, t);
+  const long long n = (long long)s.batch * s.units;
+  for (long long i = thread_number(); i < n; i += thread_count()) {
+    const int b = i / s.units, u = i % s.units;
+    if (keeps(s, t, b, u)) {
+      at(Ha, t, b, u) = at(Ha, before, b, u);
+      at(y, t, b, u) = at(y, before, b, u);
+    } else {
+      const float h = at(Ha, t, b, u) + bias[u];
+      at(Ha, t, b, u) = h;
+      at(y, t, b, u) = activated(s.activation, h);
+    }
+  }
+}
+
+// dHb[t] holds what comes from the step after, none for the last step. With a
+// clock, dHb[t - 1] receives what goes past the units.
+extern "C" __global__ void recurrent_backward_step(
+    Step s, Sequence y, Sequence dy, Sequence dHa, Sequence dHb, int t) {
+  const int before = step_before(s, t);
+  const long long n = (long long)s.batch * s.units;
+  for (long long i = thread_number(); i < n; i += thread_count()) {
+    const int b = i / s.units, u = i % s.units;
+    const float later = t < s.steps - 1 ? at(dHb, t, b, u) : 0.0f;
+    const float dout = at(dy, t, b, u) + later;
+    const bool kept = keeps(s, t, b, u);
+    at(dHb, t, b, u) = dout;
+    at(dHa, t, b, u) = kept ? 0.0f : dout * slope(s.activation, at(y, t, b, u));
+    if (s.timing) at(dHb, before, b, u) = kept ? dout : 0.0f;
+    if (t == 0) at(dHa, s.steps, b, u) = 0.0f;
+  }
+}
+
+// -- LSTM -----------------------------------------------------------------------
+
+struct Cells {
+  Sequence Za, Zb, Ia, Ib, Fa, Fb, Oa, Ob, Ca, Cb;
+};
+
+// `products` (T, B, 4N) holds the sums of both products for Z, I, F and O;
+// `peepholes` may be null.
+extern "C" __global__ void lstm_forward_step(
+    Step s, const float *products, const float *bias, const float *peepholes,
+    Cells cells, Sequence y, int t) {
+  const int before = step_before(s, t), units = s.units;
+  const long long n = (long long)s.batch * units;
+  products += 4 * n * t;
+  for (long long i = thread_number(); i < n; i += thread_count()) {
+    const int b = i / units, u = i % units;
+    const float *product = products + 4LL * units * b + u;
+    const bool kept = keeps(s, t, b, u);
+    const float old_cell = at(cells.Ca, before, b, u);
+    const float Za = product[0] + bias[u];
+    float Ia = product[units] + bias[units + u];
+    float Fa = product[2 * units] + bias[2 * units + u];
+    float Oa = product[3 * units] + bias[3 * units + u];
+    if (peepholes) {
+      Ia += old_cell * peepholes[u];
+      Fa += old_cell * peepholes[units + u];
+    }
+    const float Zb = activated(s.activation, Za);
+    const float Ib = sigmoid_of(Ia), Fb = sigmoid_of(Fa);
+    const float cell = kept ? old_cell : Ib * Zb + Fb * old_cell;
+    if (peepholes) Oa += cell * peepholes[2 * units + u];
+    const float Ob = sigmoid_of(Oa), Cb = activated(s.activation, cell);
+    at(cells.Za, t, b, u) = Za;
+    at(cells.Zb, t, b, u) = Zb;
+    at(cells.Ia, t, b, u) = Ia;
+    at(cells.Ib, t, b, u) = Ib;
+    at(cells.Fa, t, b, u) = Fa;
+    at(cells.Fb, t, b, u) = Fb;
+    at(cells.Oa, t, b, u) = Oa;
+    at(cells.Ob, t, b, u) = Ob;
+    at(cells.Ca, t, b, u) = cell;
+    at(cells.Cb, t, b, u) = Cb;
+    at(y, t, b, u) = kept ? at(y, before, b, u) : Ob * Cb;
+  }
+}
+
+// `carry` (B, N) holds the deltas of y[t] that come from the step after, none for the
+// last step. With a clock it receives what goes past the units. d.Ca[t] holds what
+// comes from the step after. The deltas of Za, Ia, Fa and Oa also go to `stacked`
+// (T, B, 4N).
+extern "C" __global__ void lstm_backward_step(
+    Step s, const float *peepholes, Cells cells, Sequence dy, Cells d, float *carry,
+    float *stacked, int t) {
+  const int before = step_before(s, t), units = s.units;
+  const bool last = t == s.steps - 1;
+  const long long n = (long long)s.batch * units;
+  stacked += 4 * n * t;
+  for (long long i = thread_number(); i < n; i += thread_count()) {
+    const int b = i / units, u = i % units;
+    const bool kept = keeps(s, t, b, u);
+    const float old_cell = at(cells.Ca, before, b, u);
+    const float Zb = at(cells.Zb, t, b, u), Ib = at(cells.Ib, t, b, u);
+    const float Fb = at(cells.Fb, t, b, u), Ob = at(cells.Ob, t, b, u);
+    const float Cb = at(cells.Cb, t, b, u);
+    const float dout = at(dy, t, b, u) + (last ? 0.0f : carry[i]);
+    const float dOb = kept ? 0.0f : dout * Cb, dCb = kept ? 0.0f : dout * Ob;
+    const float dOa = dOb * slope(SIGMOID, Ob);
+    float dCa = dCb * slope(s.activation, Cb) + (last ? 0.0f : at(d.Ca, t, b, u));
+    if (peepholes) dCa += dOa * peepholes[2 * units + u];
+    const float inside = kept ? 0.0f : dCa;
+    const float dZb = inside * Ib, dIb = inside * Zb, dFb = inside * old_cell;
+    const float dZa = dZb * slope(s.activation, Zb);
+    const float dIa = dIb * slope(SIGMOID, Ib), dFa = dFb * slope(SIGMOID, Fb);
+    float dCa_before = kept ? dCa : dCa * Fb;
+    if (peepholes) dCa_before += dIa * peepholes[u] + dFa * peepholes[units + u];
+    at(d.Za, t, b, u) = dZa;
+    at(d.Zb, t, b, u) = dZb;
+    at(d.Ia, t, b, u) = dIa;
+    at(d.Ib, t, b, u) = dIb;
+    at(d.Fa, t, b, u) = dFa;
+    at(d.Fb, t, b, u) = dFb;
+    at(d.Oa, t, b, u) = dOa;
+    at(d.Ob, t, b, u) = dOb;
+    at(d.Ca, t, b, u) = dCa;
+    at(d.Cb, t, b, u) = dCb;
+    at(d.Ca, before, b, u) = dCa_before;
+    if (s.timing) carry[i] = kept ? dout : 0.0f;
+    float *delta = stacked + 4LL * units * b + u;
+    delta[0] = dZa;
+    delta[units] = dIa;
+    delta[2 * units] = dFa;
+    delta[3 * units] = dOa;
+    if (t == 0) {
+      const int carried = s.steps;
+      at(d.Za, carried, b, u) = at(d.Zb, carried, b, u) = 0.0f;
+      at(d.Ia, carried, b, u) = at(d.Ib, carried, b, u) = 0.0f;
+      at(d.Fa, carried, b, u) = at(d.Fb, carried, b, u) = 0.0f;
+      at(d.Oa, carried, b, u) = at(d.Ob, carried, b, u) = 0.0f;
+      at(d.Cb, carried, b, u) = 0.0f;
+    }
+  }
+}

@@ -1,0 +1,364 @@
+"""Allocating arrays on a GPU and launching kernels on them."""
+
+from __future__ import annotations
+
+import math
+import struct
+import threading
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from brainstorm.handlers.cuda.arrays import CudaArray
+from brainstorm.handlers.cuda.compiler import kernel_parameters, kernel_source
+from brainstorm.utils import HandlerError
+
+__all__ = ["Launcher", "Randomness", "column_blocks", "row_blocks"]
+
+BLOCK = 256
+MAX_PLANS = 4096
+MAX_VIEWS = 256
+MAX_GRID_X, MAX_GRID_Y = 2**31 - 1, 65535
+MAX_ARRAYS = 5
+# Indices into strided arrays are calculated with 32 bits.
+MAX_STRIDED = 2**31 - 1
+
+FORMATS = {
+    "pointer": "P",
+    "int": "i",
+    "long long": "q",
+    "float": "f",
+    "Images": "Pqqq",
+    "Windows": "10i",
+    "Sequence": "Pqq",
+    "Step": "iiiiPPqq",
+    "Cells": "Pqq" * 10,
+}
+SCALARS = "qffIII4x"
+FLAT = struct.Struct("qPPPPP" + SCALARS)
+STRIDED = struct.Struct("3i4x15qPPPPP" + SCALARS)
+FAILURE = np.dtype(
+    [("operation", "i4"), ("limit", "i4"), ("value", "f4"), ("not_finite", "i4")]
+)
+FAILURES = {
+    1: "softmax_ce_forward: class indices have to be integers from 0 to {}, got {!r}",
+    2: "binarize_v: indices have to be integers from 0 to {}, got {!r}",
+    3: "index_m_by_v: indices have to be integers from 0 to {}, got {!r}",
+    4: "timings have to be at least {}, got {!r}",
+}
+
+
+class Randomness(NamedTuple):
+    """Where the random numbers of one operation come from."""
+
+    seed: int = 0
+    call: int = 0
+
+
+class _Launch(NamedTuple):
+    """One launch of an elementwise kernel, but for addresses and scalars."""
+
+    kernel: Any
+    grid: tuple[int, int]
+    arguments: struct.Struct
+    head: tuple[int, ...]
+    offsets: tuple[int, ...]
+    first: int
+
+
+class _Memory:
+    """Owns memory; its arrays refer to it."""
+
+    def __init__(self, launcher: Launcher, allocation: Any):
+        self.launcher = launcher
+        self.allocation = allocation
+
+    def copy(self, array: CudaArray) -> CudaArray:
+        """A dense copy of an array."""
+        dense = self.launcher.allocate(array.shape)
+        self.launcher.elementwise("copy_to", (array, dense))
+        return dense
+
+
+class _Workspace(threading.local):
+    """Reusable memory for temporaries, for each thread its own."""
+
+    def __init__(self) -> None:
+        self.buffers: dict[Any, CudaArray] = {}
+        self.views: dict[Any, CudaArray] = {}
+
+    def grow(
+        self,
+        slot: Any,
+        shape: tuple[int, ...],
+        allocate: Callable[[tuple[int, ...]], CudaArray],
+    ) -> CudaArray:
+        """Make the view for a slot and a shape that has none yet."""
+        size = math.prod(shape)
+        buffer = self.buffers.pop(slot, None)
+        if buffer is None or buffer.size < size:
+            self.views = {k: v for k, v in self.views.items() if k[0] != slot}
+            buffer = None  # free it before there is more
+            buffer = allocate((size,))
+        self.buffers[slot] = buffer
+        if len(self.views) >= MAX_VIEWS:
+            self.views.clear()
+        view = self.views[slot, shape] = buffer[:size].reshape(shape)
+        return view
+
+
+class Launcher:
+    """Runs kernels of this package on a device.
+
+    Args:
+        device: A :class:`~.device.PyCudaDevice`, or what has its methods.
+    """
+
+    def __init__(self, device: Any):
+        self.device = device
+        self.parameters = kernel_parameters(kernel_source())
+        self._kernels: dict[str, Any] = {}
+        self._structs: dict[str, struct.Struct] = {}
+        self._plans: dict[Any, tuple[_Launch, ...]] = {}
+        self._workspace = _Workspace()
+        self._failure = device.address("failure")
+        self._may_have_failed = False
+
+    # -- memory --------------------------------------------------------------
+
+    def allocate(self, shape: tuple[int, ...]) -> CudaArray:
+        """A new array with arbitrary content."""
+        size = math.prod(shape)
+        allocation = self.device.allocate(max(size, 1) * CudaArray.dtype.itemsize)
+        return CudaArray.on(_Memory(self, allocation), int(allocation), shape)
+
+    def scratch(self, shape: tuple[int, ...], slot: Any) -> CudaArray:
+        """A temporary array; see `PrimitiveOperations.scratch`."""
+        workspace = self._workspace
+        try:
+            return workspace.views[slot, shape]
+        except KeyError:
+            return workspace.grow(slot, shape, self.allocate)
+
+    def write(self, array: CudaArray, values: np.ndarray) -> None:
+        """Copy float32 values of the same shape to the GPU."""
+        if not array.size:
+            return
+        dense = array if array.contiguous else self.scratch(array.shape, "moved")
+        self.device.write(dense.pointer, np.ascontiguousarray(values))
+        if dense is not array:
+            self.elementwise("copy_to", (dense, array))
+
+    def read(self, array: CudaArray) -> np.ndarray:
+        """A copy of the values."""
+        values = np.empty(array.shape, CudaArray.dtype)
+        if array.size:
+            dense = array
+            if not array.contiguous:
+                dense = self.scratch(array.shape, "moved")
+                self.elementwise("copy_to", (array, dense))
+            self.device.read(values, dense.pointer)
+        return values
+
+    # -- failures ------------------------------------------------------------
+
+    def expect_failures(self) -> None:
+        """Have the next `raise_failure` look whether a kernel has failed."""
+        self._may_have_failed = True
+
+    def raise_failure(self) -> None:
+        """Raise what a kernel found wrong, if anything, and forget about it.
+
+        Raises:
+            HandlerError: Names the operation and the value.
+        """
+        if self._may_have_failed:
+            self._may_have_failed = False
+            failure = self._take_failure()
+            if failure["operation"]:
+                text = FAILURES[int(failure["operation"])]
+                found = float(failure["value"])
+                raise HandlerError(text.format(int(failure["limit"]), found))
+
+    def is_fully_finite(self, array: CudaArray) -> bool:
+        """Whether an array has neither NaN nor infinity in it."""
+        self.raise_failure()
+        self.elementwise("find_not_finite", (array,))
+        return not self._take_failure()["not_finite"]
+
+    def _take_failure(self) -> Any:
+        """What the kernels have noted; it is reset."""
+        noted = np.zeros(1, FAILURE)
+        self.device.read(noted, self._failure)
+        if noted["operation"][0] or noted["not_finite"][0]:
+            self.device.write(self._failure, np.zeros(1, FAILURE))
+        return noted[0]
+
+    # -- kernels -------------------------------------------------------------
+
+    def kernel(self, name: str) -> Any:
+        """The device's kernel of that name."""
+        try:
+            return self._kernels[name]
+        except KeyError:
+            self._kernels[name] = self.device.kernel(name)
+            return self._kernels[name]
+
+    def pack(self, name: str, *arguments: Any) -> bytes:
+        """The arguments of a kernel as it takes them.
+
+        Arrays of structs count as the values in them. None stands for no array.
+        """
+        try:
+            packer = self._structs[name]
+        except KeyError:
+            types = self.parameters[name]
+            packer = struct.Struct("".join([_aligned(FORMATS[t]) for t in types]))
+            self._structs[name] = packer
+        return packer.pack(*arguments)
+
+    def launch(
+        self,
+        name: str,
+        grid: tuple[int, int],
+        block: tuple[int, int, int],
+        *arguments: Any,
+    ) -> None:
+        """Launch a kernel."""
+        packed = self.pack(name, *arguments)
+        self.device.launch(self.kernel(name), grid, block, packed)
+
+    def over(self, count: int) -> tuple[int, int]:
+        """A grid of blocks of `BLOCK` threads for so many elements."""
+        return min(-(-count // BLOCK), self.device.max_blocks), 1
+
+    def elementwise(
+        self,
+        name: str,
+        arrays: tuple[CudaArray, ...],
+        s: float = 0.0,
+        t: float = 0.0,
+        randomness: Randomness = Randomness(),  # noqa: B008
+    ) -> None:
+        """Launch a kernel of ``elementwise.cu``.
+
+        Args:
+            name: Name of the kernel, that for dense arrays.
+            arrays: Its arrays; sizes of 1 are repeated.
+            s: First scalar.
+            t: Second scalar.
+            randomness: For kernels that draw.
+        """
+        key = (name, *[array.layout for array in arrays])
+        plan = self._plans.get(key)
+        if plan is None:
+            if len(self._plans) >= MAX_PLANS:
+                self._plans.clear()
+            plan = self._plans[key] = self._plan(name, arrays)
+        pointers = [array.pointer for array in arrays]
+        pointers += pointers[:1] * (MAX_ARRAYS - len(arrays))
+        seed, call = randomness
+        for launch in plan:
+            places = pointers
+            if launch.offsets:
+                places = [p + o for p, o in zip(pointers, launch.offsets, strict=True)]
+            packed = launch.arguments.pack(
+                *launch.head,
+                *places,
+                launch.first,
+                s,
+                t,
+                seed,
+                call & 0xFFFFFFFF,
+                call >> 32,
+            )
+            self.device.launch(launch.kernel, launch.grid, (BLOCK, 1, 1), packed)
+
+    def _plan(self, name: str, arrays: tuple[CudaArray, ...]) -> tuple[_Launch, ...]:
+        shape = np.broadcast_shapes(*[array.shape for array in arrays])
+        if 0 in shape:
+            return ()
+        strides = [_repeated(array, shape) for array in arrays]
+        strides += [(0,) * len(shape)] * (MAX_ARRAYS - len(arrays))
+        axes = _merged(shape, strides)
+        used = len(arrays)
+        if not axes or (len(axes) == 1 and axes[0][1][:used] == (1,) * used):
+            count = math.prod(shape)
+            head, grid = (count,), self.over(count)
+            return (_Launch(self.kernel(name), grid, FLAT, head, (), 0),)
+        return tuple(self._strided_launches(name + "_strided", axes, (0,) * 5, 0))
+
+    def _strided_launches(
+        self,
+        name: str,
+        axes: list[tuple[int, tuple[int, ...]]],
+        offsets: tuple[int, ...],
+        first: int,
+    ) -> list[_Launch]:
+        """Launches for all elements; more than three axes need one for each index."""
+        count = math.prod([size for size, _ in axes])
+        if len(axes) <= 3 and count <= MAX_STRIDED:
+            padded = [(1, (0,) * MAX_ARRAYS)] * (3 - len(axes)) + axes
+            sizes = [size for size, _ in padded]
+            strides = [padded[d][1][k] for k in range(MAX_ARRAYS) for d in range(3)]
+            kernel = self.kernel(name)
+            head = (*sizes, *strides)
+            grid = self.over(count)
+            return [_Launch(kernel, grid, STRIDED, head, offsets, first)]
+        (size, strides), *inner = axes
+        launches = []
+        for i in range(size):
+            moved = tuple(
+                [
+                    o + i * s * CudaArray.dtype.itemsize
+                    for o, s in zip(offsets, strides, strict=True)
+                ]
+            )
+            start = first + i * (count // size)
+            launches += self._strided_launches(name, inner, moved, start)
+        return launches
+
+
+def _aligned(item: str) -> str:
+    """A struct's format, so that the struct module aligns it as C++ does."""
+    return f"0P{item}0P" if "P" in item else item
+
+
+def _repeated(array: CudaArray, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Strides with which an array has a shape, where it repeats its sizes of 1."""
+    missing = len(shape) - len(array.shape)
+    return (0,) * missing + tuple(
+        [0 if n == 1 else s for n, s in zip(array.shape, array.strides, strict=True)]
+    )
+
+
+def _merged(
+    shape: tuple[int, ...], strides: list[tuple[int, ...]]
+) -> list[tuple[int, tuple[int, ...]]]:
+    """The fewest axes with the same elements in the same order: sizes and strides."""
+    axes: list[tuple[int, tuple[int, ...]]] = []
+    for size, steps in zip(shape, zip(*strides, strict=True), strict=True):
+        if size == 1:
+            continue
+        if axes and all(
+            outer == step * size for outer, step in zip(axes[-1][1], steps, strict=True)
+        ):
+            axes[-1] = (axes[-1][0] * size, steps)
+        else:
+            axes.append((size, steps))
+    return axes
+
+
+def row_blocks(rows: int, cols: int) -> tuple[tuple[int, int], tuple[int, int, int]]:
+    """Grid and block for kernels in which a row of threads works on each row."""
+    threads = 32
+    while threads < cols and threads < BLOCK:
+        threads *= 2
+    block = (threads, BLOCK // threads, 1)
+    return (-(-rows // block[1]), 1), block
+
+
+def column_blocks(cols: int, chunks: int) -> tuple[int, int]:
+    """Grid for kernels with blocks (32, 8) that work on 32 columns."""
+    return -(-cols // 32), chunks

@@ -1,0 +1,214 @@
+"""Recurrent layers for PyCudaHandler.
+
+All steps' products with the inputs are one matrix product. In each step there is one
+product with the outputs of the step before, and one kernel for everything else.
+"""
+
+# Operations are documented in RecurrentOperations.
+# ruff: noqa: D102
+
+from __future__ import annotations
+
+from typing import Any
+
+from brainstorm.handlers.cuda.arrays import CudaArray, OperationError, check_neighbours
+from brainstorm.handlers.cuda.launcher import BLOCK, Launcher
+from brainstorm.utils import flatten_time
+
+__all__ = ["CudaRecurrent"]
+
+ACTIVATIONS = ("linear", "rel", "tanh", "sigmoid", "el")
+NO_SEQUENCE = (0, 0, 0)
+
+
+class CudaRecurrent:
+    """Part of PyCudaHandler. Sequences are (T + 1, B, N), see RecurrentOperations."""
+
+    _gpu: Launcher
+
+    def recurrent_forward(
+        self, x, W, R, bias, Ha, y, activation, timing=None, step=None
+    ):
+        rows = flatten_time(Ha[:-1])
+        self._multiply(flatten_time(x), W, rows, transb=True)
+        sizes = self._start(y, activation, timing, step)
+        arguments = (*sizes, _pointer(bias), *_sequence(Ha), *_sequence(y))
+        for t in range(x.shape[0]):
+            self._multiply(y[t - 1], R, Ha[t], transb=True, add=True)
+            self._step("recurrent_forward_step", y, *arguments, t)
+
+    def recurrent_backward(
+        self,
+        x,
+        W,
+        R,
+        Ha,
+        y,
+        dy,
+        dHa,
+        dHb,
+        dx,
+        dW,
+        dR,
+        dbias,
+        activation,
+        timing=None,
+        step=None,
+        fresh_dx=False,
+        fresh_gradients=False,
+    ):
+        sequences = [_sequence(array) for array in (y, dy, dHa, dHb)]
+        arguments = [*_sizes(y, activation, timing, step), *sum(sequences, ())]
+        clockwork = timing is not None
+        for t in reversed(range(x.shape[0])):
+            self._step("recurrent_backward_step", y, *arguments, t)
+            self._multiply(dHa[t], R, dHb[t - 1], add=clockwork)
+        self._gpu.elementwise("copy_to", (dHb[-1], dy[-1]))
+        self._gate_gradients(
+            x, y, dHa[:-1], dx, W, dW, dR, dbias, fresh_dx, fresh_gradients
+        )
+
+    def lstm_forward(
+        self,
+        x,
+        W,
+        R,
+        peepholes,
+        bias,
+        Za,
+        Zb,
+        Ia,
+        Ib,
+        Fa,
+        Fb,
+        Oa,
+        Ob,
+        Ca,
+        Cb,
+        y,
+        activation,
+        timing=None,
+        step=None,
+    ):
+        steps, batch = x.shape[:2]
+        products = self.scratch((steps, batch, W.shape[0]), 3)
+        self._multiply(flatten_time(x), W, flatten_time(products), transb=True)
+        cells = [_sequence(array) for array in (Za, Zb, Ia, Ib, Fa, Fb, Oa, Ob, Ca, Cb)]
+        arguments = (
+            *self._start(y, activation, timing, step),
+            *(products.pointer, _pointer(bias), _pointer(peepholes)),
+            *sum(cells, ()),
+            *_sequence(y),
+        )
+        for t in range(steps):
+            self._multiply(y[t - 1], R, products[t], transb=True, add=True)
+            self._step("lstm_forward_step", y, *arguments, t)
+
+    def lstm_backward(
+        self,
+        x,
+        W,
+        R,
+        peepholes,
+        Za,
+        Zb,
+        Ia,
+        Ib,
+        Fa,
+        Fb,
+        Oa,
+        Ob,
+        Ca,
+        Cb,
+        y,
+        dy,
+        dZa,
+        dZb,
+        dIa,
+        dIb,
+        dFa,
+        dFb,
+        dOa,
+        dOb,
+        dCa,
+        dCb,
+        dx,
+        dW,
+        dR,
+        dpeepholes,
+        dbias,
+        activation,
+        timing=None,
+        step=None,
+        fresh_dx=False,
+        fresh_gradients=False,
+    ):
+        steps, batch = x.shape[:2]
+        carry = self.scratch(tuple(y.shape[1:]), 4)
+        stacked = self.scratch((steps, batch, W.shape[0]), 3)
+        cells = (Za, Zb, Ia, Ib, Fa, Fb, Oa, Ob, Ca, Cb)
+        deltas = (dZa, dZb, dIa, dIb, dFa, dFb, dOa, dOb, dCa, dCb)
+        arguments = (
+            *_sizes(y, activation, timing, step),
+            _pointer(peepholes),
+            *sum([_sequence(array) for array in cells], ()),
+            *_sequence(dy),
+            *sum([_sequence(array) for array in deltas], ()),
+            *(carry.pointer, stacked.pointer),
+        )
+        clockwork = timing is not None
+        for t in reversed(range(steps)):
+            self._step("lstm_backward_step", y, *arguments, t)
+            self._multiply(stacked[t], R, carry, add=clockwork)
+        self._gpu.elementwise("copy_to", (carry, dy[-1]))
+        self._gate_gradients(
+            x, y, stacked, dx, W, dW, dR, dbias, fresh_dx, fresh_gradients
+        )
+        if peepholes is not None:
+            before = flatten_time(self._delayed(Ca))
+            pairs = ((dIa, before), (dFa, before), (dOa, flatten_time(Ca[:-1])))
+            for k, (gate, cell) in enumerate(pairs):
+                gate = flatten_time(gate[:-1])
+                self._sum_columns(gate, cell, dpeepholes[k], add=not fresh_gradients)
+
+    def _start(
+        self, y: CudaArray, activation: str, timing: CudaArray | None, step: Any
+    ) -> tuple[int, ...]:
+        """Advance the clock, if there is one; returns what `_sizes` does."""
+        sizes = _sizes(y, activation, timing, step)
+        if timing is not None:
+            self._gpu.expect_failures()
+            count = max(y.shape[1:])
+            grid = self._gpu.over(count)
+            self._gpu.launch("advance_clock", grid, (BLOCK, 1, 1), *sizes)
+        return sizes
+
+    def _step(self, kernel: str, y: CudaArray, *arguments: Any) -> None:
+        count = y.shape[1] * y.shape[2]
+        if count:
+            gpu = self._gpu
+            gpu.launch(kernel, gpu.over(count), (BLOCK, 1, 1), *arguments)
+
+
+def _sizes(
+    y: CudaArray, activation: str, timing: CudaArray | None, step: Any
+) -> tuple[int, ...]:
+    """The kernels' struct Step."""
+    rows, batch, units = y.shape
+    clock = NO_SEQUENCE if step is None else _sequence(step)
+    kind = ACTIVATIONS.index(activation)
+    return (rows - 1, batch, units, kind, _pointer(timing), *clock)
+
+
+def _sequence(array: CudaArray) -> tuple[int, int, int]:
+    """The kernels' struct Sequence."""
+    check_neighbours(array)
+    return (array.pointer, *array.strides[:2])
+
+
+def _pointer(array: CudaArray | None) -> int:
+    if array is None:
+        return 0
+    if not array.contiguous:
+        raise OperationError(f"parameters have to be dense, got {array!r}")
+    return array.pointer

@@ -1,0 +1,569 @@
+"""The handler for Nvidia GPUs."""
+
+# Operations are documented in PrimitiveOperations and CoarseOperations.
+# ruff: noqa: D102
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from brainstorm.handlers.base_handler import Handler
+from brainstorm.handlers.cuda.arrays import CudaArray, check_neighbours, overlap
+from brainstorm.handlers.cuda.checks import checked, named
+from brainstorm.handlers.cuda.convolutions import CudaConvolutions
+from brainstorm.handlers.cuda.device import PyCudaDevice
+from brainstorm.handlers.cuda.launcher import (
+    Launcher,
+    Randomness,
+    column_blocks,
+    row_blocks,
+)
+from brainstorm.handlers.cuda.recurrent import CudaRecurrent
+from brainstorm.handlers.operation_specs import OPERATIONS
+from brainstorm.utils import HandlerError
+
+__all__ = ["PyCudaHandler"]
+
+# Sums of more elements are cut into parts of at least this size.
+_PART = 4096
+_MAX_PARTS = 1024
+_ROWS_PER_PART = 64
+
+
+class PyCudaHandler(CudaConvolutions, CudaRecurrent, Handler):
+    """Computes on an Nvidia GPU, in float32.
+
+    It runs its own kernels through PyCUDA and multiplies matrices with cuBLAS, in
+    float32 throughout. The environment variable ``CUDA_VISIBLE_DEVICES`` chooses
+    the GPU. Kernels are compiled once per machine and kind of GPU, and kept in
+    ``~/.cache/brainstorm`` (or ``$XDG_CACHE_HOME/brainstorm``).
+
+    Operations only start work on the GPU; reading values waits for it. So an error
+    that depends on values (a target that is no class index, a timing below 1, an
+    index beyond a matrix) is raised when values are read for the next time, and
+    updates of parameters are left out until then. All other errors are raised at
+    once. All arrays that an operation is given have to be on the GPU.
+
+    Random numbers come from a generator on the GPU (Philox) that is seeded from
+    `rnd` when `rnd` is made, and again when `rnd` is set to a seed.
+
+    Args:
+        seed: Seed of `rnd`; None derives it from ``global_rnd``.
+
+    Raises:
+        ImportError: PyCUDA is not installed, or can not be loaded.
+        HandlerError: There is no GPU, or no CUDA compiler, or no cuBLAS.
+    """
+
+    array_type = CudaArray
+
+    def __init__(self, seed: int | None = None):
+        super().__init__(seed)
+        self.dtype = np.float32
+        device = self._open_device()
+        self._gpu = Launcher(device)
+        self.context = device
+        self.EMPTY = self.allocate((0,))
+        self._random_origin: Any = None
+        self._randomness = Randomness()
+
+    def _open_device(self) -> Any:
+        return PyCudaDevice()
+
+    # -- randomness ----------------------------------------------------------
+
+    def _seeded(self) -> Randomness:
+        rnd = self.rnd
+        origin = (rnd, rnd.generation)
+        if self._random_origin != origin:
+            self._random_origin = origin
+            self._randomness = Randomness(rnd.generate_seed(), 0)
+        return self._randomness
+
+    def _draw(self) -> Randomness:
+        """Random numbers that no other call gets."""
+        drawn = self._seeded()
+        self._randomness = Randomness(drawn.seed, drawn.call + 1)
+        return drawn
+
+    def get_random_state(self) -> dict[str, Any]:
+        generator = self._seeded()._asdict()
+        return {**super().get_random_state(), "generator": generator}
+
+    def _apply_random_state(self, state: dict[str, Any]) -> None:
+        generator = Randomness(**state["generator"])
+        seed, call = int(generator.seed), int(generator.call)
+        if not (0 <= seed < 2**32 and 0 <= call < 2**64):
+            raise ValueError(f"out of range: {generator}")
+        self._seeded()
+        self._randomness = Randomness(seed, call)
+        super()._apply_random_state(state)
+
+    def fill_gaussian(self, mean, std, out):
+        self._gpu.elementwise("fill_gaussian", (out,), mean, std, self._draw())
+
+    def generate_probability_mask(self, mask, probability):
+        name = "generate_probability_mask"
+        self._gpu.elementwise(name, (mask,), probability, 0.0, self._draw())
+
+    # -- memory --------------------------------------------------------------
+
+    def allocate(self, shape):
+        return self._gpu.allocate(shape)
+
+    def ones(self, shape):
+        array = self._gpu.allocate(shape)
+        self._gpu.elementwise("fill", (array,), 1.0)
+        return array
+
+    def zeros(self, shape):
+        array = self._gpu.allocate(shape)
+        self._gpu.elementwise("fill", (array,), 0.0)
+        return array
+
+    def scratch(self, shape, slot=0):
+        return self._gpu.scratch(shape, slot)
+
+    def overlap(self, a, b):
+        return overlap(a, b)
+
+    def create_from_numpy(self, arr):
+        values = _float32(arr)
+        array = self._gpu.allocate(values.shape)
+        self._gpu.write(array, values)
+        return array
+
+    def get_numpy_copy(self, mem):
+        values = self._gpu.read(mem)
+        self._gpu.raise_failure()
+        return values
+
+    def set_from_numpy(self, mem, arr):
+        values = _float32(arr)
+        if mem.shape != values.shape:
+            raise HandlerError(
+                f"set_from_numpy: can not copy an array of shape {values.shape} into"
+                f" one of shape {mem.shape}"
+            )
+        self._gpu.write(mem, values)
+
+    def copy_to(self, src, dest):
+        self._gpu.elementwise("copy_to", (src, dest))
+
+    def copy_to_if(self, src, dest, cond):
+        self._gpu.elementwise("copy_to_if", (src, dest, cond))
+
+    def fill(self, mem, val):
+        self._gpu.elementwise("fill", (mem,), val)
+
+    def fill_if(self, mem, val, cond):
+        self._gpu.elementwise("fill_if", (mem, cond), val)
+
+    # -- elementwise ---------------------------------------------------------
+
+    def abs_t(self, a, out):
+        self._gpu.elementwise("abs_t", (a, out))
+
+    def add_st(self, s, t, out):
+        self._gpu.elementwise("add_st", (t, out), s)
+
+    def add_tt(self, a, b, out):
+        self._gpu.elementwise("add_tt", (a, b, out))
+
+    def add_into_if(self, a, out, cond):
+        self._gpu.elementwise("add_into_if", (a, out, cond))
+
+    def clip_t(self, a, a_min, a_max, out):
+        self._gpu.elementwise("clip_t", (a, out), a_min, a_max)
+
+    def divide_tt(self, a, b, out):
+        self._gpu.elementwise("divide_tt", (a, b, out))
+
+    def log_t(self, a, out):
+        self._gpu.elementwise("log_t", (a, out))
+
+    def modulo_tt(self, a, b, out):
+        self._gpu.elementwise("modulo_tt", (a, b, out))
+
+    def mult_add_st(self, s, t, out):
+        self._gpu.elementwise("mult_add_st", (t, out), s)
+
+    def mult_add_tt(self, a, b, out):
+        self._gpu.elementwise("mult_add_tt", (a, b, out))
+
+    def mult_st(self, s, t, out):
+        self._gpu.elementwise("mult_st", (t, out), s)
+
+    def mult_tt(self, a, b, out):
+        self._gpu.elementwise("mult_tt", (a, b, out))
+
+    def sign_t(self, a, out):
+        self._gpu.elementwise("sign_t", (a, out))
+
+    def sqrt_t(self, a, out):
+        self._gpu.elementwise("sqrt_t", (a, out))
+
+    def subtract_tt(self, a, b, out):
+        self._gpu.elementwise("subtract_tt", (a, b, out))
+
+    def add_mv(self, m, v, out):
+        self._gpu.elementwise("add_tt", (m, v, out))
+
+    def divide_mv(self, m, v, out):
+        self._gpu.elementwise("divide_tt", (m, v, out))
+
+    def mult_mv(self, m, v, out):
+        self._gpu.elementwise("mult_tt", (m, v, out))
+
+    def mult_add_mv(self, m, v, out):
+        self._gpu.elementwise("mult_add_tt", (m, v, out))
+
+    def subtract_mv(self, m, v, out):
+        self._gpu.elementwise("subtract_tt", (m, v, out))
+
+    # -- products, sums and rearrangements -----------------------------------
+
+    def dot_mm(self, a, b, out, transa=False, transb=False):
+        self._multiply(a, b, out, transa, transb, add=False)
+
+    def dot_add_mm(self, a, b, out, transa=False, transb=False):
+        self._multiply(a, b, out, transa, transb, add=True)
+
+    def _multiply(
+        self,
+        a: CudaArray,
+        b: CudaArray,
+        out: CudaArray,
+        transa: bool = False,
+        transb: bool = False,
+        add: bool = False,
+    ) -> None:
+        m, n = out.shape
+        k = a.shape[0] if transa else a.shape[1]
+        if m == 0 or n == 0:
+            return
+        if k == 0:
+            if not add:
+                self._gpu.elementwise("fill", (out,), 0.0)
+            return
+        self._gpu.device.sgemm(
+            *(transa, transb, m, n, k, *_blas(a), *_blas(b), add, *_blas(out))
+        )
+
+    def sum_t(self, a, axis, out):
+        if axis is None or a.ndim == 1:
+            self._sum_all(a, out)
+        elif axis == 0:
+            self._sum_columns(a, None, out)
+        else:
+            rows, cols = a.shape
+            self._launch_row_sums(
+                a, (rows, cols), a.strides, rows * cols, out, _step(out)
+            )
+
+    def _sum_all(self, a: CudaArray, out: CudaArray) -> None:
+        if not a.contiguous and a.ndim == 2:
+            rows, cols = a.shape
+            sums = self.scratch((rows,), 1)
+            self._launch_row_sums(a, a.shape, a.strides, rows * cols, sums, 1)
+            a = sums
+        step = 1 if a.contiguous else a.strides[0]
+        parts = min(-(-a.size // _PART), _MAX_PARTS)
+        if parts > 1:
+            length = -(-a.size // parts)
+            sums = self.scratch((parts,), 0)
+            strides = (length * step, step)
+            self._launch_row_sums(a, (parts, length), strides, a.size, sums, 1)
+            a, step = sums, 1
+        size = a.size
+        self._launch_row_sums(a, (1, size), (size, step), size, out, 1)
+
+    def _launch_row_sums(
+        self,
+        a: CudaArray,
+        shape: tuple[int, int],
+        strides: tuple[int, int],
+        total: int,
+        out: CudaArray,
+        out_step: int,
+    ) -> None:
+        """Sum rows of a flat view of `a`; the last ones end at element `total`."""
+        if shape[0] > 0:
+            self._gpu.launch(
+                "row_sums",
+                *row_blocks(*shape),
+                *(a.pointer, *strides, *shape, total, out.pointer, out_step),
+            )
+
+    def _sum_columns(
+        self, a: CudaArray, b: CudaArray | None, out: CudaArray, add: bool = False
+    ) -> None:
+        """``out (+)=`` the sums over the rows of `a`, or of ``a b``."""
+        rows, cols = a.shape
+        if cols == 0:
+            return
+        gpu = self._gpu
+        wide = column_blocks(cols, 1)[0]
+        parts = min(
+            max(1, rows // _ROWS_PER_PART), max(1, gpu.device.max_blocks // wide), 65535
+        )
+        length = -(-rows // parts)
+        second = (0, 0, 0) if b is None else (b.pointer, *b.strides)
+        destination = (out.pointer, 0, _step(out), add)
+        if parts > 1:
+            sums = self.scratch((parts, cols), 0)
+            destination, last = (sums.pointer, cols, 1, False), destination
+        gpu.launch(
+            "column_sums",
+            (wide, parts),
+            (32, 8, 1),
+            *(a.pointer, *a.strides, *second, rows, cols, length, *destination),
+        )
+        if parts > 1:
+            gpu.launch(
+                "column_sums",
+                (wide, 1),
+                (32, 8, 1),
+                *(sums.pointer, cols, 1, 0, 0, 0, parts, cols, parts, *last),
+            )
+
+    def _sum_rows(self, m, out, fresh):
+        self._sum_columns(m, None, out, add=not fresh)
+
+    def softmax_m(self, m, out):
+        if out.size:
+            rows, cols = m.shape
+            self._gpu.launch(
+                "softmax_m", *row_blocks(rows, cols), *_row(m), *_row(out), rows, cols
+            )
+
+    def binarize_v(self, v, out):
+        if out.size:
+            self._gpu.expect_failures()
+            self._gpu.launch(
+                "binarize_v",
+                self._gpu.over(out.size),
+                (256, 1, 1),
+                *(*_row(v), *_row(out), *out.shape),
+            )
+
+    def index_m_by_v(self, m, v, out):
+        if out.size:
+            self._gpu.expect_failures()
+            self._gpu.launch(
+                "index_m_by_v",
+                self._gpu.over(out.size),
+                (256, 1, 1),
+                *(*_row(m), *_row(v), *_row(out), *m.shape),
+            )
+
+    def broadcast_t(self, a, axis, out):
+        self._gpu.elementwise("copy_to", (a, out))
+
+    def merge_tt(self, a, b, out):
+        cut = a.shape[-1]
+        self._gpu.elementwise("copy_to", (a, out[..., :cut]))
+        self._gpu.elementwise("copy_to", (b, out[..., cut:]))
+
+    def split_add_tt(self, x, out_a, out_b):
+        cut = out_a.shape[-1]
+        self._gpu.elementwise("add_tt", (x[..., :cut], out_a, out_a))
+        self._gpu.elementwise("add_tt", (x[..., cut:], out_b, out_b))
+
+    def is_fully_finite(self, a):
+        return self._gpu.is_fully_finite(a)
+
+    # -- activation functions ------------------------------------------------
+
+    def rel(self, x, y):
+        self._gpu.elementwise("rel_forward", (x, y))
+
+    def rel_deriv(self, x, y, dy, dx):
+        self._gpu.elementwise("rel_deriv", (y, dy, dx))
+
+    def tanh(self, x, y):
+        self._gpu.elementwise("tanh_forward", (x, y))
+
+    def tanh_deriv(self, x, y, dy, dx):
+        self._gpu.elementwise("tanh_deriv", (y, dy, dx))
+
+    def sigmoid(self, x, y):
+        self._gpu.elementwise("sigmoid_forward", (x, y))
+
+    def sigmoid_deriv(self, x, y, dy, dx):
+        self._gpu.elementwise("sigmoid_deriv", (y, dy, dx))
+
+    def el(self, x, y):
+        self._gpu.elementwise("el_forward", (x, y))
+
+    def el_deriv(self, x, y, dy, dx):
+        self._gpu.elementwise("el_deriv", (y, dy, dx))
+
+    def act_backward(self, x, y, dy, dx, activation, fresh_dx=False):
+        self._deriv(activation, y, dy, dx, fresh_dx)
+
+    def _deriv(
+        self, activation: str, y: CudaArray, dy: CudaArray, dx: CudaArray, fresh: bool
+    ) -> None:
+        gpu = self._gpu
+        if activation == "linear":
+            if not fresh:
+                gpu.elementwise("add_tt", (dy, dx, dx))
+            elif dy is not dx:
+                gpu.elementwise("copy_to", (dy, dx))
+        elif fresh:
+            gpu.elementwise(activation + "_deriv", (y, dy, dx))
+        else:
+            gpu.elementwise(activation + "_deriv_add", (y, dy, dx))
+
+    def _add_bias(
+        self, h: CudaArray, bias: CudaArray, y: CudaArray | None, activation: str
+    ) -> None:
+        """``h += bias; y = act(h)``, the latter unless `y` is None."""
+        if y is None or activation == "linear":
+            self._gpu.elementwise("add_tt", (h, bias, h))
+            if y is not None:
+                self._gpu.elementwise("copy_to", (h, y))
+        else:
+            self._gpu.elementwise(activation + "_biased", (h, bias, y))
+
+    # -- coarse operations ---------------------------------------------------
+
+    def affine(self, x, W, bias, h, y, activation):
+        out = y if h is None else h
+        self._multiply(x, W, out, transb=True)
+        if bias is not None:
+            self._add_bias(out, bias, None if h is None else y, activation)
+        elif h is not None:
+            self.act_func[activation](h, y)
+
+    def affine_backward(
+        self,
+        x,
+        W,
+        h,
+        y,
+        dy,
+        dh,
+        dx,
+        dW,
+        dbias,
+        activation,
+        fresh_dx=False,
+        fresh_gradients=False,
+    ):
+        if dh is None:
+            dh = dy
+        else:
+            self._deriv(activation, y, dy, dh, fresh=True)
+        self._multiply(dh, x, dW, transa=True, add=not fresh_gradients)
+        if dbias is not None:
+            self._sum_columns(dh, None, dbias, add=not fresh_gradients)
+        if dx is not None:
+            self._multiply(dh, W, dx, add=not fresh_dx)
+
+    def softmax_ce_forward(self, x, targets, predictions, loss):
+        rows, cols = x.shape
+        if rows:
+            self._gpu.expect_failures()
+            self._gpu.launch(
+                "softmax_ce_forward",
+                *row_blocks(rows, cols),
+                *(*_row(x), *_row(targets), *_row(predictions), *_row(loss)),
+                *(rows, cols),
+            )
+
+    def softmax_ce_backward(
+        self, targets, predictions, dloss, t_bin, dx, fresh_dx=False
+    ):
+        if t_bin.size:
+            self._gpu.launch(
+                "softmax_ce_backward",
+                self._gpu.over(t_bin.size),
+                (256, 1, 1),
+                *(*_row(targets), *_row(predictions), *_row(dloss), *_row(t_bin)),
+                *((0, 0) if dx is None else _row(dx)),
+                *(*t_bin.shape, fresh_dx),
+            )
+
+    def sigmoid_ce_forward(self, x, targets, predictions, loss):
+        arrays = (x, targets, predictions, loss)
+        self._gpu.elementwise("sigmoid_ce_forward", arrays)
+
+    def sigmoid_ce_backward(
+        self, targets, predictions, dloss, dcee, dx, fresh_dx=False
+    ):
+        if dx is None:
+            self._gpu.elementwise("subtract_tt", (predictions, targets, dcee))
+        else:
+            name = "sigmoid_ce_backward" + ("_fresh" if fresh_dx else "")
+            self._gpu.elementwise(name, (targets, predictions, dloss, dcee, dx))
+
+    def dropout_forward(self, x, mask, y, drop_prob):
+        keep = 1.0 - drop_prob
+        value = 1.0 / keep if keep > 0 else 0.0
+        arrays = (x, mask, y)
+        self._gpu.elementwise("dropout_forward", arrays, keep, value, self._draw())
+
+    def sgd_update(self, parameters, gradients, learning_rate):
+        self._gpu.elementwise("sgd_update", (parameters, gradients), learning_rate)
+
+    def momentum_update(self, parameters, gradients, velocity, learning_rate, momentum):
+        arrays = (parameters, gradients, velocity)
+        self._gpu.elementwise("momentum_update", arrays, learning_rate, momentum)
+
+    def nesterov_ahead(self, parameters, velocity, momentum):
+        self._gpu.elementwise("nesterov_ahead", (parameters, velocity), momentum)
+
+    def nesterov_correct(self, parameters, gradients, velocity, learning_rate):
+        arrays = (parameters, gradients, velocity)
+        self._gpu.elementwise("nesterov_correct", arrays, learning_rate)
+
+    def constrain_rows(self, m, limit, norms):
+        rows, cols = m.shape
+        if rows:
+            self._gpu.launch(
+                "constrain_rows",
+                *row_blocks(rows, cols),
+                *(*_row(m), rows, cols, limit, *_row(norms)),
+            )
+
+
+def _float32(arr: Any) -> np.ndarray:
+    if isinstance(arr, CudaArray):
+        raise HandlerError("expected a NumPy array, got one on the GPU")
+    arr = np.asarray(arr)
+    if arr.dtype.kind not in "biuf":
+        raise HandlerError(
+            "expected an array of booleans, integers or floats, got one of dtype"
+            f" {arr.dtype}"
+        )
+    return np.asarray(arr, np.float32)
+
+
+def _row(m: CudaArray) -> tuple[int, int]:
+    """Address of a matrix, and the distance of its rows."""
+    check_neighbours(m)
+    return m.pointer, m.strides[0]
+
+
+def _blas(m: CudaArray) -> tuple[int, int]:
+    """The same for cuBLAS, which wants to have it right for a single row, too."""
+    check_neighbours(m)
+    return m.pointer, m.strides[0] if m.shape[0] > 1 else m.shape[1]
+
+
+def _step(vector: CudaArray) -> int:
+    """Distance of the elements of an array with at most one size above 1."""
+    for size, stride in zip(vector.shape, vector.strides, strict=True):
+        if size > 1:
+            return stride
+    return 1
+
+
+for _name in OPERATIONS:
+    setattr(PyCudaHandler, _name, checked(_name, getattr(PyCudaHandler, _name)))
+for _name in ("allocate", "ones", "zeros", "scratch", "create_from_numpy"):
+    setattr(PyCudaHandler, _name, named(_name, getattr(PyCudaHandler, _name)))
