@@ -308,8 +308,9 @@ def write_characters(output: Path, description: str, text: bytes) -> None:
         raise DataError(
             f"expected a text of more than {3 * block} characters, got {len(text)}"
         )
-    unique, numbers = np.unique(np.frombuffer(text, np.uint8), return_inverse=True)
-    numbers = numbers.astype(np.uint8)
+    codes = np.frombuffer(text, np.uint8)
+    unique = np.unique(codes)
+    numbers = np.searchsorted(unique, np.arange(256)).astype(np.uint8)[codes]
     nr_validation, nr_test = max((nr_batches + 1) // 20, 1), max(nr_batches // 20, 1)
     ends = np.cumsum([nr_batches - nr_validation - nr_test, nr_validation, nr_test])
     with atomic_hdf5(output) as f:
