@@ -219,7 +219,8 @@ def _as_html(table: Table) -> str:
         cells = []
         for column, cell in enumerate(row):
             side = "left" if column < table.nr_texts else "right"
+            style = f"text-align: {side}; vertical-align: top; padding: 0 0.6em"
             text = html.escape(cell).replace("\n", "<br>")
-            cells.append(f'<{tag} style="text-align: {side}">{text}</{tag}>')
+            cells.append(f'<{tag} style="{style}">{text}</{tag}>')
         rows.append(f"<tr>{''.join(cells)}</tr>")
     return "\n".join(["<table>", *rows, "</table>"])
