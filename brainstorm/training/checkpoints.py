@@ -106,9 +106,10 @@ def load_checkpoint(
         hooks = list(hooks)
         _check_names(hooks, descriptions)
     elif None in descriptions.values():
+        lacking = [name for name, d in descriptions.items() if d is None]
         raise ValidationError(
-            f"{str(filename)!r} does not describe all hooks. Make them as before, and"
-            f" give them by the argument hooks: {listing(descriptions)}"
+            f"{str(filename)!r} does not describe the hooks {listing(lacking)}; make all"
+            f" hooks as before, {listing(descriptions)}, and pass them as hooks"
         )
     with reading(filename):
         if hooks is None:
