@@ -29,6 +29,7 @@ from brainstorm.structure.buffers import BufferManager
 from brainstorm.structure.clearing import find_unneeded, plan_clearing
 from brainstorm.structure.construction import ConstructionWrapper
 from brainstorm.structure.network_files import load_network, save_network
+from brainstorm.structure.network_info import network_info_html
 from brainstorm.structure.view_references import merge_references, resolve_references
 from brainstorm.utils import (
     MissingInputError,
@@ -175,6 +176,10 @@ class Network(Describable):
         return net
 
     # -- looking inside ------------------------------------------------------
+
+    def _repr_html_(self) -> str:
+        """A table of the layers, for notebooks."""
+        return network_info_html(self)
 
     @property
     def buffer(self) -> BufferView:

@@ -60,7 +60,10 @@ def test_descriptions_hold_what_differs_from_the_defaults():
 
 def test_all_hooks_have_an_example():
     public = {cls.__name__ for cls in get_inheritors(Hook)} & set(hooks.__all__)
-    assert public - {type(h).__name__ for h in EXAMPLES} == {"InfoUpdater"}
+    assert public - {type(h).__name__ for h in EXAMPLES} == {
+        "BokehVisualizer",
+        "InfoUpdater",
+    }
 
 
 @pytest.mark.parametrize("hook", EXAMPLES, ids=lambda h: type(h).__name__)
