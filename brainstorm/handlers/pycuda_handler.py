@@ -21,6 +21,7 @@ from brainstorm.handlers.cuda.launcher import (
     row_blocks,
 )
 from brainstorm.handlers.cuda.recurrent import CudaRecurrent
+from brainstorm.handlers.cuda.updates import CudaUpdates
 from brainstorm.handlers.operation_specs import OPERATIONS
 from brainstorm.utils import HandlerError
 
@@ -32,7 +33,7 @@ _MAX_PARTS = 1024
 _ROWS_PER_PART = 64
 
 
-class PyCudaHandler(CudaConvolutions, CudaRecurrent, Handler):
+class PyCudaHandler(CudaConvolutions, CudaRecurrent, CudaUpdates, Handler):
     """Computes on an Nvidia GPU, in float32.
 
     It runs its own kernels through PyCUDA and multiplies matrices with cuBLAS, in
@@ -102,11 +103,12 @@ class PyCudaHandler(CudaConvolutions, CudaRecurrent, Handler):
         super()._apply_random_state(state)
 
     def fill_gaussian(self, mean, std, out):
-        self._gpu.elementwise("fill_gaussian", (out,), mean, std, self._draw())
+        draw = self._draw()
+        self._gpu.elementwise("fill_gaussian", (out,), mean, std, randomness=draw)
 
     def generate_probability_mask(self, mask, probability):
         name = "generate_probability_mask"
-        self._gpu.elementwise(name, (mask,), probability, 0.0, self._draw())
+        self._gpu.elementwise(name, (mask,), probability, randomness=self._draw())
 
     # -- memory --------------------------------------------------------------
 
@@ -504,22 +506,9 @@ class PyCudaHandler(CudaConvolutions, CudaRecurrent, Handler):
     def dropout_forward(self, x, mask, y, drop_prob):
         keep = 1.0 - drop_prob
         value = 1.0 / keep if keep > 0 else 0.0
+        draw = self._draw()
         arrays = (x, mask, y)
-        self._gpu.elementwise("dropout_forward", arrays, keep, value, self._draw())
-
-    def sgd_update(self, parameters, gradients, learning_rate):
-        self._gpu.elementwise("sgd_update", (parameters, gradients), learning_rate)
-
-    def momentum_update(self, parameters, gradients, velocity, learning_rate, momentum):
-        arrays = (parameters, gradients, velocity)
-        self._gpu.elementwise("momentum_update", arrays, learning_rate, momentum)
-
-    def nesterov_ahead(self, parameters, velocity, momentum):
-        self._gpu.elementwise("nesterov_ahead", (parameters, velocity), momentum)
-
-    def nesterov_correct(self, parameters, gradients, velocity, learning_rate):
-        arrays = (parameters, gradients, velocity)
-        self._gpu.elementwise("nesterov_correct", arrays, learning_rate)
+        self._gpu.elementwise("dropout_forward", arrays, keep, value, randomness=draw)
 
     def constrain_rows(self, m, limit, norms):
         rows, cols = m.shape

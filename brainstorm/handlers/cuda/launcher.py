@@ -35,7 +35,8 @@ FORMATS = {
     "Step": "iiiiPPqq",
     "Cells": "Pqq" * 10,
 }
-SCALARS = "qffIII4x"
+SCALARS = "q7fIII"
+ZEROS = (0.0,) * 7
 FLAT = struct.Struct("qPPPPP" + SCALARS)
 STRIDED = struct.Struct("3i4x15qPPPPP" + SCALARS)
 FAILURE = np.dtype(
@@ -54,6 +55,9 @@ class Randomness(NamedTuple):
 
     seed: int = 0
     call: int = 0
+
+
+NO_RANDOMNESS = Randomness()
 
 
 class _Launch(NamedTuple):
@@ -237,17 +241,15 @@ class Launcher:
         self,
         name: str,
         arrays: tuple[CudaArray, ...],
-        s: float = 0.0,
-        t: float = 0.0,
-        randomness: Randomness = Randomness(),  # noqa: B008
+        *scalars: float,
+        randomness: Randomness = NO_RANDOMNESS,
     ) -> None:
         """Launch a kernel of ``elementwise.cu``.
 
         Args:
             name: Name of the kernel, that for dense arrays.
             arrays: Its arrays; sizes of 1 are repeated.
-            s: First scalar.
-            t: Second scalar.
+            *scalars: Its scalars, at most seven.
             randomness: For kernels that draw.
         """
         key = (name, *[array.layout for array in arrays])
@@ -267,8 +269,8 @@ class Launcher:
                 *launch.head,
                 *places,
                 launch.first,
-                s,
-                t,
+                *scalars,
+                *ZEROS[len(scalars) :],
                 seed,
                 call & 0xFFFFFFFF,
                 call >> 32,

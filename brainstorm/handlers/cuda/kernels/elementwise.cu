@@ -3,8 +3,8 @@
 // for any views, where a stride of zero repeats an array.
 
 struct Scalars {
-  long long first;                   // number of the first element
-  float s, t;                        // what the operation makes of them
+  long long first;                     // number of the first element
+  float s, t, u, v, w, x, y;           // what the operation makes of them
   unsigned seed, call_low, call_high;  // of random numbers
 };
 
@@ -115,6 +115,30 @@ ELEMENTWISE(nesterov_ahead, if (failure.operation == 0) {
 ELEMENTWISE(nesterov_correct, if (failure.operation == 0) {
   c -= s * b;
   a -= s * b;
+})
+
+// (parameters, gradients, mean, variance); s to w: both factors of each running mean,
+// epsilon; x: rate; y: what the decay leaves
+ELEMENTWISE(adam_update, if (failure.operation == 0) {
+  c = s * c + t * b;
+  d = scalars.u * d + scalars.v * (b * b);
+  a = scalars.y * a - scalars.x * (c / (sqrtf(d) + scalars.w));
+})
+// (parameters, gradients, mean_square); s, t: both factors of the running mean
+ELEMENTWISE(rms_prop_update, if (failure.operation == 0) {
+  c = s * c + t * (b * b);
+  a -= scalars.u * (b / (sqrtf(c) + scalars.v));
+})
+ELEMENTWISE(ada_grad_update, if (failure.operation == 0) {
+  c += b * b;
+  a -= s * (b / (sqrtf(c) + t));
+})
+// (parameters, gradients, mean_square, mean_square_step); s, t as above
+ELEMENTWISE(ada_delta_update, if (failure.operation == 0) {
+  c = s * c + t * (b * b);
+  const float step = b * sqrtf((d + scalars.v) / (c + scalars.v));
+  d = s * d + t * (step * step);
+  a -= scalars.u * step;
 })
 
 // -- random numbers -------------------------------------------------------------
