@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -28,8 +27,14 @@ from brainstorm.structure.buffer_views import BufferView
 from brainstorm.structure.buffers import BufferManager
 from brainstorm.structure.clearing import find_unneeded, plan_clearing
 from brainstorm.structure.construction import ConstructionWrapper
+from brainstorm.structure.modifiers import (
+    Modifiers,
+    each_modifier,
+    resolve_modifiers,
+)
 from brainstorm.structure.network_files import load_network, save_network
 from brainstorm.structure.network_info import network_info_html
+from brainstorm.structure.prediction import predict
 from brainstorm.structure.view_references import merge_references, resolve_references
 from brainstorm.utils import (
     MissingInputError,
@@ -40,9 +45,6 @@ from brainstorm.utils import (
 from brainstorm.value_modifiers import GradientModifier
 
 __all__ = ["Network"]
-
-# By layer and parameter; those of the whole network are listed under 'default'.
-Modifiers = dict[str, Any]
 
 
 class Network(Describable):
@@ -170,7 +172,8 @@ class Network(Describable):
         for kind in ("gradient_modifiers", "weight_modifiers"):
             modifiers = create_from_description(description.get(kind, {}))
             if modifiers:
-                setattr(net, kind, net._resolve_modifiers(modifiers))
+                names = net._parameter_names()
+                setattr(net, kind, resolve_modifiers(names, modifiers))
         if "handler" in description:
             net.set_handler(create_from_description(description["handler"]))
         return net
@@ -335,7 +338,7 @@ class Network(Describable):
         matches.
         """
         references = merge_references(default_or_mod_dict, kwargs)
-        self.weight_modifiers = self._resolve_modifiers(references)
+        self.weight_modifiers = resolve_modifiers(self._parameter_names(), references)
 
     def set_gradient_modifiers(
         self, default_or_mod_dict: Any = None, **kwargs: Any
@@ -346,37 +349,10 @@ class Network(Describable):
         `GradientModifier` objects, which see the parameters too, are also good.
         """
         references = merge_references(default_or_mod_dict, kwargs)
-        self.gradient_modifiers = self._resolve_modifiers(references)
+        self.gradient_modifiers = resolve_modifiers(self._parameter_names(), references)
 
     def _parameter_names(self) -> dict[str, list[str]]:
         return {name: list(la.parameter_shapes) for name, la in self.layers.items()}
-
-    def _resolve_modifiers(self, references: Mapping[str, Any]) -> Modifiers:
-        if "fallback" in references:
-            raise NetworkValidationError("modifiers can not have a 'fallback'")
-        resolved: Modifiers = {}
-        references, whole_network = _split_whole_network(references)
-        chosen = resolve_references(self._parameter_names(), references)
-        for layer, parameters in chosen.items():
-            for name, (value, _) in parameters.items():
-                modifiers = value if isinstance(value, (list, tuple)) else [value]
-                for modifier in modifiers:
-                    if modifier is not None and not callable(modifier):
-                        raise NetworkValidationError(
-                            f"expected a modifier for {layer}.{name}, got {modifier!r}"
-                        )
-                    if getattr(modifier, "whole_network", False):
-                        raise NetworkValidationError(
-                            f"{modifier!r} is for the whole network: give it as the"
-                            f" outer 'default', not for {layer}.{name}"
-                        )
-                if value is not None:
-                    resolved.setdefault(layer, {})[name] = [
-                        copy.deepcopy(m) for m in modifiers
-                    ]
-        if whole_network:
-            resolved["default"] = copy.deepcopy(whole_network)
-        return resolved
 
     # -- running -------------------------------------------------------------
 
@@ -455,23 +431,62 @@ class Network(Describable):
         ]
         self._set_backward_order()
 
+    def predict(
+        self, x: Any, batch_size: int = 100, output_name: str | None = None
+    ) -> np.ndarray:
+        """The network's output for some data, as in use, not as in training.
+
+        >>> from brainstorm import Network, layers
+        >>> inp = layers.Input({'default': ('T', 'B', 4)})
+        >>> net = Network.from_layer(inp >> layers.FullyConnected(2))
+        >>> net.predict(np.zeros((10, 4))).shape
+        (10, 2)
+
+        Targets, and what else the output does not depend on, are not needed. `net(x)`
+        does the same.
+
+        Args:
+            x: Data of the shape (T, B, ...), or (B, ...) for one time step: an array
+                or an HDF5 dataset. If the output depends on several inputs, a dict of
+                these by name.
+            batch_size: How many sequences to run at once.
+            output_name: Path of the output. Default: the network's `output_name`, or
+                the only output that can be meant.
+
+        Returns:
+            An array of the shape (T, B, ...), or (B, ...) if the data has no T.
+
+        Raises:
+            MissingInputError: Data for an input is missing (a KeyError).
+            NetworkValidationError: Data does not fit, or several outputs can be meant.
+            UnknownNameError: There is no such output (a KeyError).
+        """
+        return predict(self, x, batch_size, output_name)
+
+    __call__ = predict
+
     def forward_pass(
-        self, training_pass: bool = False, context: dict[str, Any] | None = None
+        self,
+        training_pass: bool = False,
+        context: dict[str, Any] | None = None,
+        only: Collection[str] | None = None,
     ) -> None:
-        """Run all layers on the data given by `provide_external_data`.
+        """Run the layers on the data given by `provide_external_data`.
 
         Args:
             training_pass: Whether this belongs to training; some layers, such as
                 Dropout, then behave differently.
             context: State to continue from, as returned by `get_context`: it is
                 taken as that of the step before the first. Zeros otherwise.
+            only: Names of the layers to run. All by default.
         """
         if context is None:
             self._buffer_manager.clear_context()
         else:
             self._buffer_manager.apply_context(context)
         for layer, buffers in self._run_order:
-            layer.forward_pass(buffers, training_pass)
+            if only is None or layer.name in only:
+                layer.forward_pass(buffers, training_pass)
 
     def backward_pass(self, all_deltas: bool = True) -> None:
         """Compute all deltas and gradients, after a forward pass.
@@ -546,7 +561,7 @@ class Network(Describable):
 
     def apply_gradient_modifiers(self) -> None:
         """Run the gradient modifiers; `backward_pass` does so by itself."""
-        for layer, name, modifier in _each(self.gradient_modifiers):
+        for layer, name, modifier in each_modifier(self.gradient_modifiers):
             gradients = self._parameters(layer, name, "gradients")
             if isinstance(modifier, GradientModifier):
                 modifier(self.handler, self._parameters(layer, name), gradients)
@@ -555,7 +570,7 @@ class Network(Describable):
 
     def apply_weight_modifiers(self) -> None:
         """Run the weight modifiers; the trainer does so after each update."""
-        for layer, name, modifier in _each(self.weight_modifiers):
+        for layer, name, modifier in each_modifier(self.weight_modifiers):
             modifier(self.handler, self._parameters(layer, name))
 
     def _parameters(
@@ -574,24 +589,3 @@ def _describe_initializers(references: Any) -> Any:
     if callable(references) and not isinstance(references, Describable):
         return f"<{getattr(references, '__name__', type(references).__name__)}>"
     return get_description(references)
-
-
-def _split_whole_network(
-    references: Mapping[str, Any],
-) -> tuple[dict[str, Any], list[Any]]:
-    """Take those modifiers out of the default that are for the whole network."""
-    default = references.get("default")
-    modifiers = default if isinstance(default, (list, tuple)) else [default]
-    whole = [m for m in modifiers if getattr(m, "whole_network", False)]
-    if not whole:
-        return dict(references), []
-    rest = [m for m in modifiers if not getattr(m, "whole_network", False)]
-    return {**references, "default": rest or None}, whole
-
-
-def _each(modifiers: Modifiers) -> Iterable[tuple[str, str | None, Any]]:
-    for layer, parameters in modifiers.items():
-        by_name = {None: parameters} if layer == "default" else parameters
-        for name, installed in by_name.items():
-            for modifier in installed:
-                yield layer, name, modifier

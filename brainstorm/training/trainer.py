@@ -8,8 +8,11 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from brainstorm.randomness import global_rnd
 from brainstorm.scorers import aggregate_losses_and_scores, gather_losses_and_scores
+from brainstorm.training.adaptive_steppers import AdamStepper
 from brainstorm.training.checkpoints import load_checkpoint, save_checkpoint
+from brainstorm.training.fitting import shuffled_batches
 from brainstorm.training.position import (
     TRAINING_DATA,
     Epoch,
@@ -92,6 +95,61 @@ class Trainer:
         self._iterators: dict[str, DataIterator] = {}
         self._epoch: Epoch | None = None
         self._loaded_position: dict[str, Any] | None = None
+
+    @classmethod
+    def fit(
+        cls,
+        net: Network,
+        x: Any,
+        y: Any = None,
+        epochs: int = 10,
+        batch_size: int = 100,
+        stepper: TrainingStepper | None = None,
+        train_scorers: Sequence[Scorer] = (),
+        seed: int | None = None,
+        verbose: bool = False,
+    ) -> Trainer:
+        """Train a network on arrays for some epochs: the common case in one line.
+
+        The sequences are shuffled once, and the order of the batches in each epoch.
+        The network has to be initialized. For all else make a Trainer.
+
+        >>> from brainstorm import tools, Trainer
+        >>> net = tools.create_net_from_spec('classification', 2, 2, 'F4')
+        >>> trainer = Trainer.fit(net, [[0, 1], [1, 0]], [0, 1], epochs=3)
+        >>> len(trainer.logs['rolling_training']['total_loss'])
+        3
+
+        Args:
+            net: The network.
+            x: Inputs of the shape (T, B, ...), or (B, ...) for one time step. A dict
+                of these by name if the network has several; it may hold the targets.
+            y: Targets, likewise. A last dimension of 1 may be missing: (B,) for
+                classes.
+            epochs: Number of epochs.
+            batch_size: Number of sequences in a batch.
+            stepper: Does the updates. Default: ``AdamStepper()``.
+            train_scorers: Scorers to evaluate on the training batches.
+            seed: Makes the shuffling reproducible on its own.
+            verbose: Whether to print what happens.
+
+        Returns:
+            The trainer. Its logs have the losses and scores of each epoch.
+
+        Raises:
+            ValidationError: The data, or another argument, does not fit.
+        """
+        trainer = cls(AdamStepper() if stepper is None else stepper, verbose)
+        trainer.train_scorers = train_scorers
+        rnd = global_rnd.create_random_state(seed)
+        data = shuffled_batches(net, x, y, batch_size, rnd)
+        check_iterator(net, data, "the data")
+        check_scorers(net, train_scorers, "train_scorers")
+        trainer.stepper.start(net)
+        trainer._net, trainer._iterators = net, {TRAINING_DATA: data}
+        for _ in range(epochs):
+            trainer._train_epoch(net, data)
+        return trainer
 
     def add_hook(self, hook: Hook) -> None:
         """Add a hook, to be called after those that have been added before.

@@ -1,0 +1,213 @@
+"""Using a network: arrays in, predictions out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from brainstorm.layers.loss_layer import LossLayerImpl
+from brainstorm.utils import (
+    MissingInputError,
+    NetworkValidationError,
+    UnknownNameError,
+    listing,
+)
+
+if TYPE_CHECKING:
+    from brainstorm.structure.buffer_structure import BufferStructure
+    from brainstorm.structure.network import Network
+
+__all__ = ["arrange", "find_output", "inputs_of", "predict"]
+
+
+def predict(
+    net: Network, x: Any, batch_size: int, output_name: str | None = None
+) -> np.ndarray:
+    """Run a network on data, see `Network.predict`."""
+    if batch_size < 1:
+        raise NetworkValidationError(
+            f"batch_size has to be at least 1, got {batch_size!r}"
+        )
+    path = find_output(net, output_name)
+    structure = _structure(net, path)
+    needed, layers = inputs_of(net, path)
+    data, has_time = _named(net, x, needed)
+    time_size, nr_sequences = _sizes(net, data)
+    shape = (time_size, nr_sequences)[2 - structure.buffer_type :]
+    result = np.empty((*shape, *structure.feature_shape), net.handler.dtype)
+    axis = structure.buffer_type - 1
+    for start in range(0, nr_sequences, batch_size):
+        part = slice(start, start + batch_size)
+        _run(net, _cut(net, data, part), layers)
+        values = net.get(path)
+        result[(slice(None),) * axis + (part,)] = values[:time_size] if axis else values
+    return result if has_time or not axis else result[0]
+
+
+def find_output(net: Network, output_name: str | None = None) -> str:
+    """The path of the output that a network is used for.
+
+    That is `output_name`, or else the network's own. Otherwise there has to be just
+    one layer with ``predictions``; or without any, one layer that is no Loss and
+    whose one output goes nowhere.
+
+    Raises:
+        NetworkValidationError: There are several, or none.
+        UnknownNameError: There is no such output (a KeyError).
+    """
+    path = output_name or net.output_name
+    if path is not None:
+        _structure(net, path)
+        return path
+    found = [n for n, layer in net.layers.items() if "predictions" in layer.out_shapes]
+    name = "predictions"
+    if not found:
+        ends = {
+            n: la
+            for n, la in net.layers.items()
+            if not la.outgoing and not isinstance(la, LossLayerImpl)
+        }
+        found = list(ends)
+        name = next((o for la in ends.values() for o in la.out_shapes), name)
+    if len(found) != 1 or name not in net.layers[found[0]].out_shapes:
+        raise NetworkValidationError(
+            "expected one layer with predictions, or one at the end of the network, but"
+            f" found {listing(found)}: say which output to take by output_name, as in"
+            " 'Output.outputs.predictions'"
+        )
+    return f"{found[0]}.outputs.{name}"
+
+
+def inputs_of(net: Network, path: str) -> tuple[list[str], set[str]]:
+    """What an output is computed from.
+
+    Args:
+        net: The network.
+        path: Path of the output.
+
+    Returns:
+        The names of the network's inputs on which it depends, and the names of the
+        layers that have to run.
+    """
+    layer, _, output = path.split(".")
+    needed: set[str] = set()
+    seen: set[tuple[str, str]] = set()
+    pending = [(layer, output)]
+    while pending:
+        name, output = end = pending.pop()
+        if end in seen:
+            continue
+        seen.add(end)
+        layer = net.layers[name]
+        if not layer.incoming:
+            needed.add(output)
+        # Predictions do not depend on the targets; the loss does.
+        apart = output in layer.takes_no_output_deltas_from
+        unused = layer.computes_no_input_deltas_for if apart else ()
+        pending += [
+            (c.start_layer, c.output_name)
+            for c in layer.incoming
+            if c.input_name not in unused
+        ]
+    inputs = [n for n in net.layers["Input"].out_shapes if n in needed]
+    return inputs, {name for name, _ in seen}
+
+
+def arrange(values: Any, structure: BufferStructure, has_time: bool) -> Any:
+    """Give data for an input all dimensions of its structure, as far as one can tell.
+
+    Args:
+        values: An array, or what can be sliced like one.
+        structure: The structure of the input.
+        has_time: Whether the data has a dimension for time.
+
+    Returns:
+        The data, with a time of one step if it has none, and a last dimension of 1 if
+        that is all that is missing.
+    """
+    if not hasattr(values, "shape"):
+        values = np.asarray(values)
+    if structure.buffer_type == 2 and not has_time:
+        values = np.asarray(values)[np.newaxis]
+    if values.ndim == len(structure.shape) - 1 and structure.shape[-1] == 1:
+        values = np.asarray(values)[..., np.newaxis]
+    return values
+
+
+def _structure(net: Network, path: str) -> BufferStructure:
+    name, _, rest = path.partition(".")
+    category, _, output = rest.partition(".")
+    outputs = getattr(net.layers.get(name), "out_shapes", {})
+    if category != "outputs" or output not in outputs:
+        choices = [
+            f"{n}.outputs.{o}" for n, la in net.layers.items() for o in la.out_shapes
+        ]
+        raise UnknownNameError(
+            f"there is no output {path!r}; choices are: {listing(choices)}"
+        )
+    if outputs[output].buffer_type == 0:
+        raise NetworkValidationError(f"{path!r} has no values for the single sequences")
+    return outputs[output]
+
+
+def _named(net: Network, x: Any, needed: list[str]) -> tuple[dict[str, Any], bool]:
+    """The data by names of inputs, and whether it has a dimension for time."""
+    structures = net.layers["Input"].out_shapes
+    if not isinstance(x, Mapping):
+        if len(needed) != 1:
+            raise NetworkValidationError(
+                f"the output depends on the inputs {listing(needed)}: give a dict of"
+                " arrays by these names"
+            )
+        x = {needed[0]: x}
+    missing = [name for name in needed if name not in x]
+    if missing:
+        raise MissingInputError(
+            f"no data for the input {listing(missing)}; got {listing(x)}"
+        )
+    unknown = [name for name in x if name not in structures]
+    if unknown:
+        raise NetworkValidationError(
+            f"the network has no input {listing(unknown)}; choices are:"
+            f" {listing(structures)}"
+        )
+    first = next((n for n in needed if structures[n].buffer_type == 2), None)
+    has_time = first is None or np.ndim(x[first]) >= len(structures[first].shape)
+    data = {n: arrange(values, structures[n], has_time) for n, values in x.items()}
+    return data, has_time
+
+
+def _sizes(net: Network, data: Mapping[str, Any]) -> tuple[int, int]:
+    """Numbers of time steps and of sequences."""
+    sizes = {"T": 1, "B": 0}
+    for name, values in data.items():
+        expected = net.layers["Input"].out_shapes[name].shape
+        if len(values.shape) != len(expected):
+            without_time = tuple(s for s in expected if s != "T")
+            raise NetworkValidationError(
+                f"expected data of the shape {expected} for the input {name!r}, or"
+                f" {without_time} without time, got {tuple(values.shape)}"
+            )
+        places = zip(expected, values.shape, strict=True)
+        sizes.update({kind: size for kind, size in places if kind in sizes})
+    return sizes["T"], sizes["B"]
+
+
+def _cut(net: Network, data: Mapping[str, Any], part: slice) -> dict[str, np.ndarray]:
+    """Some of the sequences."""
+    structures = net.layers["Input"].out_shapes
+    cut = {}
+    for name, values in data.items():
+        axis = structures[name].buffer_type - 1
+        cut[name] = values if axis < 0 else values[(slice(None),) * axis + (part,)]
+    return cut
+
+
+def _run(net: Network, data: Mapping[str, np.ndarray], layers: set[str]) -> None:
+    net.provide_external_data(data, all_inputs=False)
+    for name, buffer in net.buffer.Input.outputs.items():
+        if name not in data:
+            net.handler.fill(buffer, 0.0)
+    net.forward_pass(only=layers)

@@ -1,0 +1,73 @@
+"""Arrays made ready for training, for `Trainer.fit`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from brainstorm.data_iterators import Minibatches
+from brainstorm.structure.prediction import arrange, find_output, inputs_of
+from brainstorm.utils import UnknownNameError, ValidationError, listing
+
+if TYPE_CHECKING:
+    from brainstorm.randomness import RandomState
+    from brainstorm.structure.network import Network
+
+__all__ = ["shuffled_batches"]
+
+
+def shuffled_batches(
+    net: Network, x: Any, y: Any, batch_size: int, rnd: RandomState
+) -> Minibatches:
+    """Batches of sequences that have been shuffled once, see `Trainer.fit`.
+
+    Raises:
+        ValidationError: The data does not fit.
+    """
+    data = _arranged(net, _named(net, x, y))
+    batches = Minibatches(batch_size, **data)
+    order = rnd.permutation(batches.nr_sequences)
+    batches.data = {name: values[:, order] for name, values in data.items()}
+    batches.rnd = rnd
+    return batches
+
+
+def _named(net: Network, x: Any, y: Any) -> dict[str, Any]:
+    """The data by the names of the network's inputs."""
+    names = list(net.layers["Input"].out_shapes)
+    if not isinstance(x, Mapping):
+        needed, _ = inputs_of(net, find_output(net))
+        if len(needed) != 1:
+            raise ValidationError(
+                f"x: the output depends on the inputs {listing(needed)}; give a dict of"
+                " arrays by these names"
+            )
+        x = {needed[0]: x}
+    if y is None:
+        return dict(x)
+    rest = [name for name in names if name not in x]
+    if len(rest) != 1:
+        raise ValidationError(
+            f"y: expected one input of the network to be left for the targets, there"
+            f" are: {listing(rest)}; give a dict of all data as x"
+        )
+    return {**x, rest[0]: y}
+
+
+def _arranged(net: Network, data: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The data with all dimensions."""
+    structures = net.layers["Input"].out_shapes
+    unknown = [name for name in data if name not in structures]
+    if unknown:
+        raise UnknownNameError(
+            f"the network has no input {listing(unknown)}; choices are:"
+            f" {listing(structures)}"
+        )
+    first = next(iter(data))
+    has_time = np.ndim(data[first]) >= len(structures[first].shape)
+    return {
+        name: np.asarray(arrange(values, structures[name], has_time))
+        for name, values in data.items()
+    }
