@@ -1,13 +1,15 @@
 """Learn to read handwritten digits.
 
 The data are the 1797 digits of 8 x 8 pixels that come with scikit-learn, so nothing
-is downloaded. A multilayer perceptron is trained on most of them; the network that
-does best on validation data is saved, loaded again and scored on test data.
+is downloaded; --data takes those of an HDF5 file such as MNIST.hdf5 in their place. A
+multilayer perceptron is trained on most of them; the network that does best on
+validation data is saved, loaded again and scored on test data.
 """
 
 import argparse
 from pathlib import Path
 
+import h5py
 import matplotlib
 
 matplotlib.use("Agg")
@@ -19,6 +21,7 @@ import brainstorm as bs
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--epochs", type=int, default=60, help="default: 60")
+parser.add_argument("--data", type=Path, help="HDF5 file with other images of digits")
 parser.add_argument("--seed", type=int, default=42, help="of all that is random")
 parser.add_argument("--gpu", action="store_true", help="train on an Nvidia GPU")
 parser.add_argument(
@@ -34,9 +37,15 @@ bs.global_rnd.set_seed(args.seed)
 
 # All data have the shape (time, batch, features...). Images are not sequences, so
 # there is a single time step. Targets are class numbers, one to each image.
-images, digits = load_digits(return_X_y=True)
-images = images.reshape(1, -1, 64) / 16.0  # pixels are 0 to 16
-digits = digits.reshape(1, -1, 1)
+if args.data:
+    with h5py.File(args.data, "r") as f:
+        training_set = f["normalized_full"]["training"]
+        images, digits = training_set["default"][:], training_set["targets"][:]
+        images = images.reshape(1, len(digits[0]), -1)
+else:
+    images, digits = load_digits(return_X_y=True)
+    images = images.reshape(1, -1, 64) / 16.0  # pixels are 0 to 16
+    digits = digits.reshape(1, -1, 1)
 
 images, digits = bs.tools.shuffle_data(images, digits, seed=args.seed)
 (x_train, x_valid, x_test), (t_train, t_valid, t_test) = bs.tools.split(
@@ -51,7 +60,7 @@ test_getter = bs.Minibatches(100, default=x_test, targets=t_test, shuffle=False)
 
 # This makes an Input layer and a fully connected one with an output for each digit,
 # from which a SoftmaxCE layer, named 'Output', computes predictions and loss.
-inp, out = bs.tools.get_in_out_layers("classification", 64, 10)
+inp, out = bs.tools.get_in_out_layers("classification", images.shape[2], 10)
 
 hidden = bs.layers.FullyConnected(500, activation="rel", name="Hidden")
 inp >> bs.layers.Dropout(0.1) >> hidden >> bs.layers.Dropout(0.5) >> out

@@ -5,17 +5,35 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 
 import brainstorm as bs
 
 ROOT = Path(__file__).resolve().parents[1]
+NOT_AN_EXAMPLE = "common.py"
+EXAMPLES = sorted(
+    script.name
+    for script in (ROOT / "examples").glob("*.py")
+    if script.name != NOT_AN_EXAMPLE
+)
 
 
-def run_example(name, *arguments):
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+    """Where the examples put their data; nothing is there at first."""
+    return tmp_path_factory.mktemp("data")
+
+
+def run_example(name, *arguments, data_dir=""):
     result = subprocess.run(
-        [sys.executable, str(ROOT / "examples" / name), *arguments],
-        env=os.environ | {"PYTHONPATH": str(Path(bs.__file__).parents[1])},
+        [sys.executable, str(ROOT / "examples" / name), *map(str, arguments)],
+        env=os.environ
+        | {
+            "PYTHONPATH": str(Path(bs.__file__).parents[1]),
+            "BRAINSTORM_DATA_DIR": str(data_dir),
+        },
         capture_output=True,
         text=True,
     )
@@ -23,11 +41,16 @@ def run_example(name, *arguments):
     return result.stdout
 
 
+def result_of(output):
+    """What the last line says after its colon."""
+    return float(output.rstrip().splitlines()[-1].rpartition(":")[2])
+
+
 def run_digits_mlp(folder, *arguments):
     """The test accuracy of the example, after a look at the files that it writes."""
     pytest.importorskip("sklearn")
     image = pytest.importorskip("matplotlib.image")
-    output = run_example("digits_mlp.py", "--output-dir", str(folder), *arguments)
+    output = run_example("digits_mlp.py", "--output-dir", folder, *arguments)
     assert sorted(f.name for f in folder.iterdir()) == [
         "digits_mlp.hdf5",
         "digits_mlp.png",
@@ -48,9 +71,79 @@ def test_digits_mlp_reaches_its_accuracy(tmp_path):
     assert run_digits_mlp(tmp_path) >= 0.96
 
 
-def test_examples_tell_their_options():
-    for script in sorted((ROOT / "examples").glob("*.py")):
-        assert "--epochs" in run_example(script.name, "--help")
+# A short run of each does clearly better than by chance; what the scripts reach in
+# full is in examples/README.rst.
+@pytest.mark.parametrize(
+    ("name", "epochs", "at_least"),
+    [
+        ("custom_layer.py", 3, 0.8),
+        ("digits_cnn.py", 2, 0.9),
+        ("highway.py", 5, 0.15),
+        ("mnist_pi.py", 5, 0.6),
+        ("multi_label.py", 2, 0.74),
+        ("regression.py", 20, 0.3),
+        ("sequence_with_mask.py", 4, 0.6),
+    ],
+)
+def test_examples_learn_without_download(
+    name, epochs, at_least, tmp_path, data_dir
+):
+    pytest.importorskip("sklearn")
+    options = ("--epochs", epochs, "--output-dir", tmp_path)
+    output = run_example(name, *options, data_dir=data_dir)
+    assert result_of(output) >= at_least
+
+
+def write_images(path, **parts):
+    """A data set of random images for two epochs' worth of looking at the code."""
+    rnd = np.random.RandomState(1)
+    with h5py.File(path, "w") as f:
+        for part, size in parts.items():
+            group = f.create_group(f"normalized_split/{part}")
+            group["default"] = rnd.rand(1, size, 8, 8, 1)
+            group["targets"] = rnd.randint(10, size=(1, size, 1))
+
+
+def test_cifar10_cnn_runs_and_saves_the_best_network(tmp_path):
+    write_images(tmp_path / "images.hdf5", training=100, validation=50)
+    options = ("--data", tmp_path / "images.hdf5", "--output-dir", tmp_path)
+    output = run_example("cifar10_cnn.py", "--epochs", 1, *options)
+    assert 0 <= result_of(output) <= 1
+    net = bs.Network.from_hdf5(str(tmp_path / "cifar10_cnn_best.hdf5"))
+    assert net.layers["Conv3"].out_shapes["default"].feature_shape == (7, 7, 64)
+
+
+def test_hutter_lstm_runs_on_other_text(tmp_path):
+    text = np.random.RandomState(1).randint(5, size=(10, 41, 1))
+    with h5py.File(tmp_path / "text.hdf5", "w") as f:
+        for part in ("training", "validation", "test"):
+            f[f"split/{part}/default"] = text[:, :-1]
+            f[f"split/{part}/targets"] = text[:, 1:]
+    options = ("--data", tmp_path / "text.hdf5", "--output-dir", tmp_path)
+    output = run_example("hutter_lstm.py", "--epochs", 1, *options)
+    assert 1 < result_of(output) < 4  # log2(5) is the best that there is
+
+
+def test_missing_data_are_told_how_to_get(tmp_path, data_dir):
+    pytest.importorskip("sklearn")
+    options = ("--epochs", 1, "--output-dir", tmp_path)
+    output = run_example("mnist_pi.py", *options, data_dir=data_dir)
+    assert "MNIST.hdf5" in output
+    assert "create_mnist.py" in output
+
+
+@pytest.mark.slow
+def test_digits_cnn_reaches_its_accuracy(tmp_path, data_dir):
+    pytest.importorskip("sklearn")
+    output = run_example("digits_cnn.py", "--output-dir", tmp_path, data_dir=data_dir)
+    assert result_of(output) >= 0.98
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_examples_tell_their_options(name):
+    output = run_example(name, "--help")
+    for option in ("--epochs", "--gpu", "--data"):
+        assert option in output
 
 
 def test_example_in_the_readme_learns(tmp_path, capsys):

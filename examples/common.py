@@ -1,0 +1,86 @@
+"""What the examples share: their options, and where they find their data."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+import brainstorm as bs
+
+SCRIPTS_DIR = Path(__file__).resolve().parents[1] / "data"
+SCRIPTS = {
+    "MNIST": SCRIPTS_DIR / "create_mnist.py",
+    "CIFAR-10": SCRIPTS_DIR / "create_cifar10.py",
+    "HutterPrize": SCRIPTS_DIR / "create_hutter.py",
+    # These need no download.
+    "Digits": SCRIPTS_DIR / "create_digits.py",
+    "PythonText": SCRIPTS_DIR / "create_python_text.py",
+}
+DATA_DIR = Path(os.environ.get("BRAINSTORM_DATA_DIR", SCRIPTS_DIR))
+
+DataSet = Mapping[str, Mapping[str, Any]]
+
+
+def parse_arguments(doc: str, epochs: int, **switches: str) -> argparse.Namespace:
+    """The options that all examples have; the seed is set.
+
+    Args:
+        doc: What the example does.
+        epochs: Default of ``--epochs``.
+        **switches: Help texts of further options by name, which are off by default.
+    """
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--epochs", type=int, default=epochs, help=f"default: {epochs}")
+    add("--gpu", action="store_true", help="compute on an Nvidia GPU")
+    add("--data", type=Path, help="HDF5 file with other data of the same kind")
+    add("--seed", type=int, default=42, help="of all that is random")
+    add("--output-dir", type=Path, default=Path(), help="folder for what is saved")
+    for name, text in switches.items():
+        add(f"--{name}", action="store_true", help=text)
+    args = parser.parse_args()
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    bs.global_rnd.set_seed(args.seed)
+    return args
+
+
+def load_data(file: Path | None, name: str, fallback: str | None = None) -> DataSet:
+    """A data set by its parts ``'training'``, ``'validation'`` and ``'test'``.
+
+    Args:
+        file: The HDF5 file that the user asked for, if any.
+        name: The data set to use by default. Its file is in `DATA_DIR`, where
+            ``data/create_<name>.py`` puts it.
+        fallback: One of the same kind to use if there is none; that script then has
+            to need no download.
+
+    Returns:
+        The parts, each a mapping from names to HDF5 datasets of shape (T, B, ...).
+    """
+    file = file or DATA_DIR / f"{name}.hdf5"
+    if not file.exists() and fallback:
+        print(f"There is no {file}. To make it, run: python {SCRIPTS[name]}")
+        print(f"Going on with {fallback}, which needs no download.")
+        return load_data(None, fallback)
+    if not file.exists() and file.parent == DATA_DIR:
+        command = [sys.executable, SCRIPTS[name], "--output", file]
+        subprocess.run(command, check=True)
+    return load_file(file)
+
+
+def load_file(file: Path) -> DataSet:
+    """The parts of a data set in an HDF5 file."""
+    opened = h5py.File(file, "r")
+    for group in ("normalized_split", "split"):
+        if group in opened:
+            return opened[group]
+    return opened
