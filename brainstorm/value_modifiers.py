@@ -22,6 +22,7 @@ its first call with some handler and kept.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from numbers import Real
 from typing import Any
 
@@ -212,18 +213,25 @@ class FreezeValues(ValueModifier):
         if weights is not None:
             weights = checked_array(weights, "FreezeValues: weights")
         self.weights = weights
+        self._first_seen: np.ndarray | None = None
 
     def __call__(self, handler: Any, view: Any) -> None:
         weights = self.weights
         if weights is None:
-            weights = self._remembered(handler, view)
+            if self._first_seen is None:
+                self._first_seen = handler.get_numpy_copy(view)
+            weights = self._first_seen
         _check_shape(self, "weights", weights, view)
         handler.copy_to(self._on_device(handler, weights), view)
 
-    def _remembered(self, handler: Any, view: Any) -> np.ndarray:
-        if not hasattr(self, "_first_seen"):
-            self._first_seen = handler.get_numpy_copy(view)
-        return self._first_seen
+    def get_state(self) -> dict[str, Any]:
+        """The values found at the first call, for :meth:`set_state`."""
+        return {"first_seen": self._first_seen}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`get_state` returned."""
+        values = state["first_seen"]
+        self._first_seen = values if values is None else np.array(values)
 
 
 class L1Decay(GradientModifier):

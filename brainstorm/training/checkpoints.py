@@ -61,6 +61,7 @@ STATE_KEYS = {
     "handler_type": str,
     "hooks": dict,
     "logs": dict,
+    "modifiers": dict,
     "network": list,
     "results": dict,
     "stepper": dict,
@@ -108,8 +109,8 @@ def load_checkpoint(
     elif None in descriptions.values():
         lacking = [name for name, d in descriptions.items() if d is None]
         raise ValidationError(
-            f"{str(filename)!r} does not describe the hooks {listing(lacking)}; make all"
-            f" hooks as before, {listing(descriptions)}, and pass them as hooks"
+            f"{str(filename)!r} does not describe the hooks {listing(lacking)}; make"
+            f" all hooks as before, {listing(descriptions)}, and pass them as hooks"
         )
     with reading(filename):
         if hooks is None:

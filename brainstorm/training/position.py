@@ -18,7 +18,13 @@ if TYPE_CHECKING:
     from brainstorm.data_iterators import DataIterator
     from brainstorm.structure.network import Network
 
-__all__ = ["TRAINING_DATA", "Epoch", "check_position", "get_position", "go_to_position"]
+__all__ = [
+    "TRAINING_DATA",
+    "Epoch",
+    "get_position",
+    "go_to_position",
+    "prepare_for_position",
+]
 
 TRAINING_DATA = "training_data_iter"
 
@@ -76,15 +82,16 @@ def get_position(
         "data": {name: _get_state(it) for name, it in iterators.items()},
         "handler_type": type(net.handler).__name__,
         "handler": net.handler.get_random_state(),
+        "modifiers": {p: m.get_state() for p, m in _modifiers_with_state(net)},
         "network": net.rnd.get_state(),
         "global": global_rnd.get_state(),
     }
 
 
-def check_position(position: Mapping[str, Any], net: Network) -> None:
-    """Check as far as possible, without the data, that one can go there.
+def prepare_for_position(position: Mapping[str, Any], net: Network) -> None:
+    """Do what can be done without the data, and check the rest as far as possible.
 
-    Errors, of whatever kind, mean that one can not.
+    Errors, of whatever kind, mean that one can not go there.
     """
     if position["epoch"] is not None:
         epoch = Epoch(**position["epoch"])
@@ -92,6 +99,9 @@ def check_position(position: Mapping[str, Any], net: Network) -> None:
             len(pair) == 2 for pairs in epoch.scores.values() for pair in pairs
         ):
             raise ValueError(f"an epoch can not stand at {epoch.nr_batches} batches")
+    modifiers = dict(_modifiers_with_state(net))
+    for path, state in position["modifiers"].items():
+        modifiers[path].set_state(state)
     _set_random_states(position, net, RandomState(0))
 
 
@@ -126,6 +136,22 @@ def _set_random_states(
     net.rnd.set_state(position["network"])
     # The last one, because all others may draw from it while they are made.
     rnd.set_state(position["global"])
+
+
+def _modifiers_with_state(net: Network) -> Iterator[tuple[str, Any]]:
+    """Those modifiers of a network that have state, with their paths."""
+    pending = [
+        ("weight_modifiers", net.weight_modifiers),
+        ("gradient_modifiers", net.gradient_modifiers),
+    ]
+    while pending:
+        path, node = pending.pop()
+        if isinstance(node, dict):
+            pending += [(f"{path}.{key}", child) for key, child in node.items()]
+        elif isinstance(node, list):
+            pending += [(f"{path}.{i}", child) for i, child in enumerate(node)]
+        elif hasattr(node, "get_state"):
+            yield path, node
 
 
 def _get_state(iterator: Any) -> dict[str, Any]:

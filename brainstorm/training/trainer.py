@@ -16,9 +16,9 @@ from brainstorm.training.fitting import shuffled_batches
 from brainstorm.training.position import (
     TRAINING_DATA,
     Epoch,
-    check_position,
     get_position,
     go_to_position,
+    prepare_for_position,
 )
 from brainstorm.training.steppers import TrainingStepper
 from brainstorm.training.utils import (
@@ -452,7 +452,7 @@ class Trainer:
         self.stepper.start(net)
         for name, hook_state in position.pop("hooks").items():
             self.hooks[name].set_state(hook_state)
-        check_position(position, net)
+        prepare_for_position(position, net)
         self._net = net
         self._loaded_position = position
 

@@ -41,7 +41,7 @@ from brainstorm.utils import (
     ValidationError,
     get_inheritors,
 )
-from brainstorm.value_modifiers import ConstrainL2Norm, L2Decay
+from brainstorm.value_modifiers import ConstrainL2Norm, FreezeValues, L2Decay
 
 NR_BATCHES = 4
 DATA = {
@@ -117,7 +117,9 @@ def make_network():
     net = Network.from_layer(out)
     net.output_name = "Output.outputs.predictions"
     net.initialize(Gaussian(0.3))
-    net.set_weight_modifiers(Proj={"W": ConstrainL2Norm(1.0)})
+    net.set_weight_modifiers(
+        Proj={"W": ConstrainL2Norm(1.0)}, Recurrent={"bias": FreezeValues()}
+    )
     net.set_gradient_modifiers(Proj={"W": L2Decay(0.01)})
     return net
 
