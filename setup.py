@@ -102,4 +102,5 @@ if __name__ == "__main__":
         package_data={"brainstorm": ["py.typed"]},
         install_requires=["numpy>=1.26", "h5py>=3.10", "tqdm>=4.60"],
         extras_require=optional_requirements(),
+        entry_points={"console_scripts": ["brainstorm = brainstorm.__main__:main"]},
     )

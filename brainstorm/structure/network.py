@@ -459,7 +459,7 @@ class Network(Describable):
         Raises:
             MissingInputError: Data for an input is missing (a KeyError).
             NetworkValidationError: Data does not fit, or several outputs can be meant.
-            UnknownNameError: There is no such output (a KeyError).
+            UnknownNameError: There is no such output or input (a KeyError).
         """
         return predict(self, x, batch_size, output_name)
 

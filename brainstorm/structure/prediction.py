@@ -33,7 +33,7 @@ def predict(
     path = find_output(net, output_name)
     structure = _structure(net, path)
     needed, layers = inputs_of(net, path)
-    data, has_time = _named(net, x, needed)
+    data, has_time = arrange(net, _named(x, needed))
     time_size, nr_sequences = _sizes(net, data)
     shape = (time_size, nr_sequences)[2 - structure.buffer_type :]
     result = np.empty((*shape, *structure.feature_shape), net.handler.dtype)
@@ -115,18 +115,34 @@ def inputs_of(net: Network, path: str) -> tuple[list[str], set[str]]:
     return inputs, {name for name, _ in seen}
 
 
-def arrange(values: Any, structure: BufferStructure, has_time: bool) -> Any:
-    """Give data for an input all dimensions of its structure, as far as one can tell.
+def arrange(net: Network, data: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+    """Give data all dimensions of the network's inputs, as far as one can tell.
 
     Args:
-        values: An array, or what can be sliced like one.
-        structure: The structure of the input.
-        has_time: Whether the data has a dimension for time.
+        net: The network.
+        data: Arrays, or what can be sliced like them, by the names of the inputs.
+            Whether the first one has a dimension for time goes for all.
 
     Returns:
-        The data, with a time of one step if it has none, and a last dimension of 1 if
-        that is all that is missing.
+        The data, with a time of one step if it has none, and a last dimension of 1
+        where that is all that is missing; and whether it had one for time.
+
+    Raises:
+        UnknownNameError: The network has no such input (a KeyError).
     """
+    structures = net.layers["Input"].out_shapes
+    unknown = [name for name in data if name not in structures]
+    if unknown:
+        raise UnknownNameError(
+            f"the network has no input {listing(unknown)}; choices are:"
+            f" {listing(structures)}"
+        )
+    first = next((n for n in data if structures[n].buffer_type == 2), None)
+    has_time = first is None or np.ndim(data[first]) >= len(structures[first].shape)
+    return {n: _complete(v, structures[n], has_time) for n, v in data.items()}, has_time
+
+
+def _complete(values: Any, structure: BufferStructure, has_time: bool) -> Any:
     if not hasattr(values, "shape"):
         values = np.asarray(values)
     if structure.buffer_type == 2 and not has_time:
@@ -152,31 +168,21 @@ def _structure(net: Network, path: str) -> BufferStructure:
     return outputs[output]
 
 
-def _named(net: Network, x: Any, needed: list[str]) -> tuple[dict[str, Any], bool]:
-    """The data by names of inputs, and whether it has a dimension for time."""
-    structures = net.layers["Input"].out_shapes
+def _named(x: Any, needed: list[str]) -> dict[str, Any]:
+    """The data by names of inputs, with those first that are needed."""
     if not isinstance(x, Mapping):
         if len(needed) != 1:
             raise NetworkValidationError(
                 f"the output depends on the inputs {listing(needed)}: give a dict of"
                 " arrays by these names"
             )
-        x = {needed[0]: x}
+        return {needed[0]: x}
     missing = [name for name in needed if name not in x]
     if missing:
         raise MissingInputError(
             f"no data for the input {listing(missing)}; got {listing(x)}"
         )
-    unknown = [name for name in x if name not in structures]
-    if unknown:
-        raise NetworkValidationError(
-            f"the network has no input {listing(unknown)}; choices are:"
-            f" {listing(structures)}"
-        )
-    first = next((n for n in needed if structures[n].buffer_type == 2), None)
-    has_time = first is None or np.ndim(x[first]) >= len(structures[first].shape)
-    data = {n: arrange(values, structures[n], has_time) for n, values in x.items()}
-    return data, has_time
+    return {**{name: x[name] for name in needed}, **x}
 
 
 def _sizes(net: Network, data: Mapping[str, Any]) -> tuple[int, int]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from brainstorm.data_iterators import Minibatches
 from brainstorm.structure.prediction import arrange, find_output, inputs_of
-from brainstorm.utils import UnknownNameError, ValidationError, listing
+from brainstorm.utils import ValidationError, listing
 
 if TYPE_CHECKING:
     from brainstorm.randomness import RandomState
@@ -26,10 +26,10 @@ def shuffled_batches(
     Raises:
         ValidationError: The data does not fit.
     """
-    data = _arranged(net, _named(net, x, y))
+    data, _ = arrange(net, _named(net, x, y))
     batches = Minibatches(batch_size, **data)
     order = rnd.permutation(batches.nr_sequences)
-    batches.data = {name: values[:, order] for name, values in data.items()}
+    batches.data = {name: np.asarray(values)[:, order] for name, values in data.items()}
     batches.rnd = rnd
     return batches
 
@@ -54,20 +54,3 @@ def _named(net: Network, x: Any, y: Any) -> dict[str, Any]:
             f" are: {listing(rest)}; give a dict of all data as x"
         )
     return {**x, rest[0]: y}
-
-
-def _arranged(net: Network, data: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The data with all dimensions."""
-    structures = net.layers["Input"].out_shapes
-    unknown = [name for name in data if name not in structures]
-    if unknown:
-        raise UnknownNameError(
-            f"the network has no input {listing(unknown)}; choices are:"
-            f" {listing(structures)}"
-        )
-    first = next(iter(data))
-    has_time = np.ndim(data[first]) >= len(structures[first].shape)
-    return {
-        name: np.asarray(arrange(values, structures[name], has_time))
-        for name, values in data.items()
-    }
