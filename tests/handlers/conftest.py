@@ -1,8 +1,8 @@
 import pytest
-from handler_cases import HANDLERS
+from handler_cases import HANDLERS, handler_params
 
 
-@pytest.fixture(params=HANDLERS, scope="module")
+@pytest.fixture(params=handler_params(), scope="module")
 def handler(request):
     """Each handler in turn."""
     return HANDLERS[request.param]()

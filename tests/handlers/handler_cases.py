@@ -1,7 +1,11 @@
 """What the conformance tests share: the handlers, and arrays to call them with."""
 
+import functools
+import os
+
 import numpy as np
 import pytest
+from cuda_on_cpu.sanitized import sanitized_handler
 from hypothesis import settings
 from hypothesis import strategies as st
 
@@ -9,7 +13,9 @@ from brainstorm.handlers import DebugHandler, NumpyHandler
 from brainstorm.handlers.coarse_operations import CoarseOperations
 from brainstorm.handlers.onednn import OneDnnHandler
 from brainstorm.handlers.primitive_operations import PrimitiveOperations
+from brainstorm.handlers.pycuda_handler import PyCudaHandler
 from brainstorm.handlers.update_operations import UpdateOperations
+from brainstorm.utils import HandlerError
 
 quick = settings(max_examples=15, deadline=None, derandomize=True)
 
@@ -25,12 +31,25 @@ for _name, _function in {**vars(CoarseOperations), **vars(UpdateOperations)}.ite
         setattr(ComposedHandler, _name, _function)
 
 
-
 def onednn_handler(**kwargs):
     """An OneDnnHandler; skips the test where oneDNN is missing."""
     try:
         return OneDnnHandler(**kwargs)
     except ImportError as error:
+        pytest.skip(str(error))
+
+
+@functools.cache
+def pycuda_handler():
+    """A PyCudaHandler; skips the test where there is no GPU.
+
+    With the environment variable REQUIRE_GPU the test fails instead.
+    """
+    if "REQUIRE_GPU" in os.environ:
+        return PyCudaHandler()
+    try:
+        return PyCudaHandler()
+    except (ImportError, HandlerError) as error:
         pytest.skip(str(error))
 
 
@@ -41,7 +60,19 @@ HANDLERS = {
     "composed": lambda: ComposedHandler(np.float64),
     "onednn": onednn_handler,
     "debug": lambda: DebugHandler(NumpyHandler(np.float64)),
+    "cuda-emulated": sanitized_handler,
+    "pycuda": pycuda_handler,
 }
+
+
+def handler_params(*without):
+    """The names of all handlers but some, as parameters of tests."""
+    return [
+        pytest.param(name, marks=pytest.mark.gpu) if name == "pycuda" else name
+        for name in HANDLERS
+        if name not in without
+    ]
+
 
 sizes = st.integers(0, 6)
 seeds = st.integers(0, 2**20)
@@ -102,3 +133,9 @@ def check(handler, array, expected, scale=1.0):
     single = np.dtype(handler.dtype).itemsize < 8
     rtol, atol = (2e-5, 2e-6) if single else (1e-11, 1e-13)
     np.testing.assert_allclose(got, expected, rtol=rtol, atol=atol * scale)
+
+
+def run_to_the_end(handler, operation, *args, **kwargs):
+    """Run an operation and read something: only then a GPU tells what went wrong."""
+    getattr(handler, operation)(*args, **kwargs)
+    handler.get_numpy_copy(handler.EMPTY)

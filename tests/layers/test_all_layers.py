@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 from cases import CASES
-from handler_cases import HANDLERS
+from handler_cases import HANDLERS, handler_params
 
 from brainstorm import layers
 from brainstorm._layer_bench import Bench, Data, Specification
@@ -32,7 +32,7 @@ def test_sizes(name, time_size, batch_size):
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("handler", [h for h in HANDLERS if h != "numpy64"])
+@pytest.mark.parametrize("handler", handler_params("numpy64"))
 def test_handlers(name, handler):
     check(name, time_size=2, batch_size=3, handler=HANDLERS[handler](), seed=1)
 

@@ -23,6 +23,21 @@ REMEDY = (
 )
 
 
+class _Allocation:
+    """Memory that is freed with the context active, in whatever thread that is."""
+
+    def __init__(self, device: PyCudaDevice, memory: Any):
+        self._device = device
+        self._memory = memory
+
+    def __int__(self) -> int:
+        return int(self._memory)
+
+    def __del__(self) -> None:
+        with self._device._active():
+            self._memory.free()
+
+
 class PyCudaDevice:
     """Memory, kernels and matrix products of the first GPU.
 
@@ -134,7 +149,7 @@ class PyCudaDevice:
     def allocate(self, size: int) -> Any:
         """Allocate bytes; ``int`` of what is returned is their address."""
         try:
-            return self._guarded(self._driver.mem_alloc, size)
+            return _Allocation(self, self._guarded(self._driver.mem_alloc, size))
         except OperationError as error:
             raise OperationError(f"can not allocate {size} bytes: {error}") from error
 
