@@ -99,7 +99,7 @@ if __name__ == "__main__":
         ],
         python_requires=">=3.10",
         packages=find_packages(include=["brainstorm", "brainstorm.*"]),
-        package_data={"brainstorm": ["py.typed"]},
+        package_data={"brainstorm": ["py.typed", "handlers/cuda/kernels/*"]},
         install_requires=["numpy>=1.26", "h5py>=3.10", "tqdm>=4.60"],
         extras_require=optional_requirements(),
         entry_points={"console_scripts": ["brainstorm = brainstorm.__main__:main"]},
