@@ -143,6 +143,8 @@ class Query(IntEnum):
     WORKSPACE = 135
     SCRATCHPAD = 136
     ARGUMENT = 255
+    NDIMS = 256
+    DIMS = 257
 
 
 class UnimplementedError(HandlerError):
@@ -198,6 +200,16 @@ class MemoryDesc(_Owned):
     """Shape, data type and format of memory."""
 
     release = "dnnl_memory_desc_destroy"
+
+    @functools.cached_property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of the dimensions."""
+        count, sizes = ctypes.c_int(), ctypes.POINTER(ctypes.c_int64)()
+        for what, result in ((Query.NDIMS, count), (Query.DIMS, sizes)):
+            self.library.call(
+                "dnnl_memory_desc_query", self.handle, what, ctypes.byref(result)
+            )
+        return tuple(sizes[: count.value])
 
     @property
     def size(self) -> int:

@@ -121,9 +121,7 @@ def blend(session: Session, out: np.ndarray, a: np.ndarray) -> Call:
     out, a = _flat(out, a)
     factors = np.ones(2, np.float32)
     _add_blend(recipe, recipe.array(out), recipe.array(a), factors)
-    call = recipe.call()
-    call.values = factors
-    return call
+    return recipe.call(factors)
 
 
 def momentum(
@@ -141,9 +139,7 @@ def momentum(
         recipe.primitive("binary", Algorithm.ADD, p.desc, v.desc, p.desc),
         {Arg.SRC: p, Arg.SRC_1: v, Arg.DST: p},
     )
-    call = recipe.call()
-    call.values = factors
-    return call
+    return recipe.call(factors)
 
 
 def _add_blend(recipe: Recipe, out: Memory, a: Memory, factors: np.ndarray) -> None:

@@ -21,6 +21,7 @@ from brainstorm.handlers.onednn.binding import (
     Library,
     load_library,
 )
+from brainstorm.handlers.onednn.lstm_operations import LstmOperations
 from brainstorm.handlers.onednn.session import Build, Call, Session
 from brainstorm.utils import ValidationError, listing
 
@@ -38,7 +39,7 @@ class _Local(threading.local):
 _active = _Local()
 
 
-class OneDnnHandler(NumpyHandler):
+class OneDnnHandler(LstmOperations, NumpyHandler):
     """Computes on the CPU with Intel's oneDNN, in float32.
 
     Its arrays are NumPy's. All matrix products, convolutions, pooling, recurrent
@@ -109,12 +110,12 @@ class OneDnnHandler(NumpyHandler):
         library = self._library
         return (
             f"OneDnnHandler: oneDNN {library.version}, {library.instruction_set},"
-            f" {self._session().threads} threads, {self.math_mode}"
+            f" {self.current_session().threads} threads, {self.math_mode}"
         )
 
     # -- finding what was prepared -------------------------------------------
 
-    def _session(self) -> Session:
+    def current_session(self) -> Session:
         """This thread's session, its number of threads set."""
         session = self._local.session
         if session is None:
@@ -131,7 +132,7 @@ class OneDnnHandler(NumpyHandler):
         """The prepared call of an operation, or False if oneDNN can not do it."""
         session = self._local.session
         if session is None or session is not _active.session:
-            session = self._session()
+            session = self.current_session()
         key = (build, options, *map(id, arrays))
         call = session.calls.get(key)
         if call is None:

@@ -233,8 +233,7 @@ def pooling_backward(
     target = recipe.array(dx)
     written, finish = recipe.destination(target, target.desc, fresh, "images")
     memories = {Arg.DIFF_DST: recipe.array(dy), Arg.DIFF_SRC: written}
-    call = _pooling_call(recipe, primitive, hint, memories, out_deltas, kind, finish)
-    return call
+    return _pooling_call(recipe, primitive, hint, memories, out_deltas, kind, finish)
 
 
 def _pooling(
@@ -277,9 +276,7 @@ def _pooling_call(
         memories[Arg.WORKSPACE] = recipe.library.memory(desc, indices.ctypes.data)
     recipe.add(primitive, memories)
     finish()
-    call = recipe.call()
-    call.values = indices
-    return call
+    return recipe.call(indices)
 
 
 def _images(images: np.ndarray) -> np.ndarray:

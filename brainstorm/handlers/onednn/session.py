@@ -8,8 +8,9 @@ kept as a `Call`.
 
 from __future__ import annotations
 
+import contextlib
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,11 +30,12 @@ from brainstorm.handlers.onednn.binding import (
 )
 from brainstorm.utils import HandlerError
 
-__all__ = ["Call", "Recipe", "Session", "layout"]
+__all__ = ["Arenas", "Call", "Recipe", "Session", "layout", "named_errors", "place_of"]
 
 # Up to this many multiplications, several threads are not worth their start.
 _SMALL_WORK = 2**19
 _MAX_CALLS = 2048
+_LARGE_VALUES = 4096
 _ALIGNMENT = 64
 
 
@@ -41,18 +43,23 @@ class Call:
     """Primitives to execute one after the other, on fixed memory.
 
     Attributes:
-        values: What the operation reads or writes besides its arrays.
+        values: What the operation reads or writes besides its arrays, or None.
     """
 
-    __slots__ = ("_execute", "_kept", "_recipe_name", "_shapes", "_steps", "values")
+    __slots__ = ("_execute", "_kept", "_name", "_shapes", "_steps", "values")
 
-    def __init__(self, recipe: Recipe):
+    def __init__(self, recipe: Recipe, values: np.ndarray | None):
         self._execute = recipe.library.execute
         self._steps = tuple(recipe.steps)
         self._kept = recipe.kept
-        self._recipe_name = recipe.name
+        self._name = recipe.name
         self._shapes = recipe.shapes
-        self.values: Any = None
+        self.values = values
+
+    @property
+    def is_large(self) -> bool:
+        """Whether `values` take much memory."""
+        return self.values is not None and self.values.nbytes > _LARGE_VALUES
 
     def __call__(self) -> None:
         """Execute them.
@@ -64,28 +71,30 @@ class Call:
             status = self._execute(*step)
             if status:
                 raise HandlerError(
-                    f"{self._recipe_name} of arrays of the shapes {self._shapes}:"
+                    f"{self._name} of arrays of the shapes {self._shapes}:"
                     f" oneDNN says {status_name(status)}"
                 )
 
 
-class _Arena:
-    """Temporary memory that one call after the other uses. It grows as needed."""
+class Arenas:
+    """Memory by name, which many calls use one after the other. It grows as needed."""
 
     def __init__(self, library: Library):
         self._library = library
-        self._memories: weakref.WeakSet[Memory] = weakref.WeakSet()
-        self._bytes = _aligned(0)
+        self._bytes: dict[str, np.ndarray] = {}
+        self._memories: dict[str, weakref.WeakSet[Memory]] = {}
 
-    def memory(self, desc: MemoryDesc) -> Memory:
-        """Memory in a format, with any content."""
-        if desc.size > len(self._bytes):
-            grown = _aligned(desc.size)
-            for memory in self._memories:
-                memory.move(grown.ctypes.data)
-            self._bytes = grown
-        memory = self._library.memory(desc, self._bytes.ctypes.data)
-        self._memories.add(memory)
+    def memory(self, name: str, desc: MemoryDesc) -> Memory:
+        """Memory in some format. Different names share nothing."""
+        content = self._bytes.get(name)
+        memories = self._memories.setdefault(name, weakref.WeakSet())
+        if content is None or desc.size > len(content):
+            content = _aligned(desc.size)
+            for memory in memories:
+                memory.move(content.ctypes.data)
+            self._bytes[name] = content
+        memory = self._library.memory(desc, content.ctypes.data)
+        memories.add(memory)
         return memory
 
 
@@ -116,17 +125,11 @@ class Recipe:
         self.kept.append(array)
         return self.array(array)
 
-    def own(self, desc: MemoryDesc) -> Memory:
-        """Memory that belongs to the call."""
-        content = _aligned(desc.size)
-        self.kept.append(content)
-        return self.library.memory(desc, content.ctypes.data)
-
     def temporary(self, slot: str, desc: MemoryDesc | Layout) -> Memory:
         """Memory that later calls use too; slots do not share theirs."""
         if isinstance(desc, Layout):
             desc = self.library.desc(desc)
-        return self.session.arena(slot).memory(desc)
+        return self.session.arenas.memory(slot, desc)
 
     def primitive(
         self,
@@ -198,9 +201,9 @@ class Recipe:
         written = self.temporary(slot, desc)
         return written, lambda: self.reorder(written, memory, add=not fresh)
 
-    def call(self) -> Call:
-        """The finished call."""
-        return Call(self)
+    def call(self, values: np.ndarray | None = None) -> Call:
+        """The finished call; `values` are for its attribute."""
+        return Call(self, values)
 
 
 Build = Callable[..., Call]
@@ -215,6 +218,7 @@ class Session:
         threads: Number of threads to compute with.
 
     Attributes:
+        arenas: Temporary memory of all calls.
         calls: What was prepared, by the identity of the arrays: the ``id`` of an
             array that is gone never stays in a key. False where the library can not
             do the operation.
@@ -227,14 +231,8 @@ class Session:
         self.calls: dict[tuple[Any, ...], Call | bool] = {}
         self._references: dict[tuple[Any, ...], list[weakref.ref]] = {}
         self._by_place: dict[tuple[Any, ...], Call | bool] = {}
-        self._arenas: dict[str, _Arena] = {}
+        self.arenas = Arenas(library)
         self._ones = np.ones((1, 1), np.float32)
-
-    def arena(self, slot: str) -> _Arena:
-        """The temporary memory of a slot."""
-        if slot not in self._arenas:
-            self._arenas[slot] = _Arena(self.library)
-        return self._arenas[slot]
 
     def ones(self, count: int) -> np.ndarray:
         """A matrix (1, count) of ones."""
@@ -251,7 +249,8 @@ class Session:
     ) -> Call | bool:
         """Find or prepare a call, for arrays that are not known by identity.
 
-        Arrays in the same place as earlier ones can share their call.
+        Arrays in the same place as earlier ones can share their call; but large calls
+        go with their arrays.
 
         Args:
             key: For `calls`.
@@ -265,29 +264,25 @@ class Session:
         Raises:
             HandlerError: Preparing it failed.
         """
-        place = (build, options, *[_place(array) for array in arrays])
+        place = (build, options, *[place_of(array) for array in arrays])
         call = self._by_place.get(place)
         if call is None:
             call = self._prepare(build, arrays, options)
-            if len(self._by_place) >= _MAX_CALLS:
-                del self._by_place[next(iter(self._by_place))]
-            self._by_place[place] = call
+            if call is False or not call.is_large:
+                if len(self._by_place) >= _MAX_CALLS:
+                    del self._by_place[next(iter(self._by_place))]
+                self._by_place[place] = call
         self._remember(key, arrays, call)
         return call
 
     def _prepare(
         self, build: Build, arrays: Sequence[Any], options: tuple[Any, ...]
     ) -> Call | bool:
-        try:
-            return build(self, *arrays, *options)
-        except UnimplementedError:
-            return False
-        except (HandlerError, MemoryError) as error:
-            shapes = [None if a is None else a.shape for a in arrays]
-            reason = "out of memory" if isinstance(error, MemoryError) else error
-            raise HandlerError(
-                f"{build.__name__} of arrays of the shapes {shapes}: {reason}"
-            ) from error
+        with named_errors(build.__name__, arrays):
+            try:
+                return build(self, *arrays, *options)
+            except UnimplementedError:
+                return False
 
     def _remember(
         self, key: tuple[Any, ...], arrays: Sequence[Any], call: Call | bool
@@ -303,6 +298,21 @@ class Session:
 
         references[key] = [weakref.ref(a, forget) for a in arrays if a is not None]
         calls[key] = call
+
+
+@contextlib.contextmanager
+def named_errors(operation: str, arrays: Sequence[Any]) -> Iterator[None]:
+    """Let errors name the operation and the shapes of its arrays."""
+    try:
+        yield
+    except UnimplementedError:
+        raise
+    except (HandlerError, MemoryError) as error:
+        shapes = [None if array is None else array.shape for array in arrays]
+        reason = "out of memory" if isinstance(error, MemoryError) else error
+        raise HandlerError(
+            f"{operation} of arrays of the shapes {shapes}: {reason}"
+        ) from error
 
 
 def layout(array: np.ndarray) -> Layout:
@@ -336,7 +346,8 @@ def _address(array: np.ndarray) -> int:
     return array.__array_interface__["data"][0]
 
 
-def _place(array: np.ndarray | None) -> Any:
+def place_of(array: np.ndarray | None) -> Any:
+    """What two arrays have in common that can share a call."""
     if array is None:
         return None
     return _address(array), array.shape, array.strides, array.dtype.char
