@@ -1,0 +1,149 @@
+"""All code in the documentation runs, and the documentation builds without warnings.
+
+The blocks ``.. code-block:: python`` of a page run one after the other, in one
+namespace and in an empty folder. Where they show a session, ``>>>``, its output counts.
+Blocks with the option ``:class: not-run`` are left out: they need a GPU, or show code
+that is no program.
+"""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import pkgutil
+import re
+import subprocess
+import sys
+import textwrap
+import zlib
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+import brainstorm as bs
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.rst"))
+BLOCK = re.compile(
+    r"^(?P<indent> *)\.\. code-block:: python\n"
+    r"(?P<options>(?:(?P=indent)   :.*\n)*)"
+    r"(?P<code>(?:(?P=indent)   .*\n|[ ]*\n)+)",
+    re.MULTILINE,
+)
+FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
+
+
+def code_blocks(text):
+    """Number of the first line and code of each block that is to be run."""
+    for match in BLOCK.finditer(text):
+        if "not-run" not in match["options"]:
+            first_line = text.count("\n", 0, match.start("code")) + 1
+            yield first_line, textwrap.dedent(match["code"])
+
+
+def run_page(path):
+    namespace = {"__name__": "__main__"}
+    runner = doctest.DocTestRunner(optionflags=FLAGS)
+    for line, code in code_blocks(path.read_text(encoding="utf-8")):
+        if code.lstrip().startswith(">>>"):
+            test = doctest.DocTestParser().get_doctest(
+                code, namespace, path.name, str(path), line - 1
+            )
+            failures = []
+            runner.run(test, out=failures.append, clear_globs=False)
+            namespace.update(test.globs)
+            assert not failures, "".join(failures)
+        else:
+            exec(compile("\n" * (line - 1) + code, str(path), "exec"), namespace)
+
+
+@pytest.fixture
+def small_data(tmp_path, monkeypatch):
+    """A folder to work in, with small data sets in the formats of the large ones."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BRAINSTORM_DATA_DIR", str(tmp_path))
+    rnd = np.random.RandomState(0)
+    with h5py.File(tmp_path / "CIFAR-10.hdf5", "w") as f:
+        for part, size in (("training", 40), ("validation", 20)):
+            group = f.create_group(f"normalized_split/{part}")
+            group["default"] = rnd.rand(1, size, 32, 32, 3)
+            group["targets"] = rnd.randint(10, size=(1, size, 1))
+
+
+@pytest.mark.usefixtures("small_data")
+@pytest.mark.parametrize("page", PAGES)
+def test_code_of_the_page_runs(page):
+    bs.global_rnd.set_seed(1)
+    run_page(DOCS / page)
+
+
+def test_blocks_are_found_and_failures_noticed(tmp_path):
+    page = tmp_path / "page.rst"
+    template = ".. code-block:: python\n\n   x = 1\n\nText\n\n{}"
+    session = ".. code-block:: python\n\n   >>> x\n   {}\n"
+    page.write_text(template.format(session.format(1)))
+    run_page(page)
+    page.write_text(template.format(session.format(2)))
+    with pytest.raises(AssertionError, match="Expected"):
+        run_page(page)
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory):
+    """The folder of the HTML pages."""
+    pytest.importorskip("sphinx")
+    folder = tmp_path_factory.mktemp("docs")
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q"]
+    command += ["-b", "html", "-d", str(folder / "doctrees"), str(DOCS)]
+    result = subprocess.run(
+        [*command, str(folder / "html")], capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    return folder / "html"
+
+
+@pytest.mark.slow
+def test_the_documentation_builds_without_warnings(built):
+    index = (built / "index.html").read_text(encoding="utf-8")
+    assert "brainstorm" in index
+    for page in PAGES:
+        assert (built / page).with_suffix(".html").exists()
+
+
+def documented_names(built):
+    """Full names of all that the reference describes."""
+    inventory = (built / "objects.inv").read_bytes()
+    lines = zlib.decompress(inventory.split(b"\n", 4)[4]).decode().splitlines()
+    return {line.split()[0] for line in lines}
+
+
+def public_names():
+    """Full names of all public classes and functions, where they are defined."""
+    for info in pkgutil.walk_packages(bs.__path__, "brainstorm."):
+        if any(part.startswith("_") for part in info.name.split(".")[1:]):
+            continue
+        try:
+            module = importlib.import_module(info.name)
+        except ImportError:  # an optional dependency
+            continue
+        for name in getattr(module, "__all__", ()):
+            value = getattr(module, name)
+            if getattr(value, "__module__", "").startswith("brainstorm"):
+                yield f"{value.__module__}.{value.__name__}"
+
+
+INTERNAL = (  # what only authors of the library use, documented where it is defined
+    "brainstorm.files.",
+    "brainstorm.handlers.cuda",
+    "brainstorm.handlers.onednn.",
+    "brainstorm.structure.clearing.",
+)
+
+
+@pytest.mark.slow
+def test_the_reference_has_every_public_name(built):
+    known = documented_names(built)
+    names = {n for n in public_names() if not n.startswith(INTERNAL)}
+    assert names - known == set()
