@@ -62,6 +62,9 @@ class Layer:
         in_shapes, out_shapes, parameter_shapes, internal_shapes (dict): Structure
             of every buffer by its name.
         handler (Handler): Provides the operations.
+        frozen (frozenset[str]): Names of parameters that are not trained.
+        shared (dict[str, str]): Names of parameters that are those of another layer,
+            and ``'layer.parameter'`` for each.
 
     Raises:
         LayerValidationError: Names of inputs or arguments are wrong, or a shape
@@ -76,6 +79,8 @@ class Layer:
     computes_no_gradients_for: Sequence[str] = ()
     takes_no_output_deltas_from: Sequence[str] = ()
     honours_fresh = False
+    stacks_parameters = False
+    """Whether it uses its parameters as one array: they can not be shared singly."""
 
     def __init__(
         self,
@@ -93,6 +98,8 @@ class Layer:
         self.handler: Handler = None  # type: ignore[assignment]
         self.fresh: frozenset[str] = frozenset()
         self.unwanted: frozenset[str] = frozenset()
+        self.frozen: frozenset[str] = frozenset()
+        self.shared: dict[str, str] = {}
         self._check_kwargs()
         self._check_in_shapes()
         self.in_shapes = {n: self.in_shapes[n] for n in self.expected_inputs}

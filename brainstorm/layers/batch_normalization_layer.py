@@ -12,7 +12,11 @@ __all__ = ["BatchNorm", "BatchNormLayerImpl"]
 
 
 def BatchNorm(
-    decay: float = 0.9, epsilon: float = 1e-5, name: str | None = None
+    decay: float = 0.9,
+    epsilon: float = 1e-5,
+    name: str | None = None,
+    *,
+    trainable: bool = True,
 ) -> ConstructionWrapper:
     """A layer that gives each feature mean `beta` and standard deviation `gamma`.
 
@@ -22,9 +26,10 @@ def BatchNorm(
         decay: How much of the running values to keep at each training pass.
         epsilon: Added to the variance, to keep it off zero.
         name: Name of the layer.
+        trainable: Whether steppers change gamma and beta.
     """
     return ConstructionWrapper.create(
-        BatchNormLayerImpl, name=name, decay=decay, epsilon=epsilon
+        BatchNormLayerImpl, name=name, trainable=trainable, decay=decay, epsilon=epsilon
     )
 
 

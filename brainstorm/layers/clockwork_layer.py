@@ -11,7 +11,11 @@ __all__ = ["Clockwork", "ClockworkLayerImpl"]
 
 
 def Clockwork(
-    size: int, activation: str = "tanh", name: str | None = None
+    size: int,
+    activation: str = "tanh",
+    name: str | None = None,
+    *,
+    trainable: bool = True,
 ) -> ConstructionWrapper:
     """A recurrent layer in which each unit is updated every so many steps.
 
@@ -22,9 +26,14 @@ def Clockwork(
         size: Number of units.
         activation: Activation function.
         name: Name of the layer.
+        trainable: Whether training changes the parameters.
     """
     return ConstructionWrapper.create(
-        ClockworkLayerImpl, name=name, size=size, activation=activation
+        ClockworkLayerImpl,
+        name=name,
+        trainable=trainable,
+        size=size,
+        activation=activation,
     )
 
 

@@ -10,7 +10,11 @@ __all__ = ["ClockworkLstm", "ClockworkLstmLayerImpl"]
 
 
 def ClockworkLstm(
-    size: int, activation: str = "tanh", name: str | None = None
+    size: int,
+    activation: str = "tanh",
+    name: str | None = None,
+    *,
+    trainable: bool = True,
 ) -> ConstructionWrapper:
     """A layer of memory cells that are each updated every so many steps.
 
@@ -21,9 +25,14 @@ def ClockworkLstm(
         size: Number of cells.
         activation: Activation function of the block input and of the cell.
         name: Name of the layer.
+        trainable: Whether training changes the parameters.
     """
     return ConstructionWrapper.create(
-        ClockworkLstmLayerImpl, name=name, size=size, activation=activation
+        ClockworkLstmLayerImpl,
+        name=name,
+        trainable=trainable,
+        size=size,
+        activation=activation,
     )
 
 

@@ -18,6 +18,8 @@ def Convolution2D(
     padding: int = 0,
     activation: str = "rel",
     name: str | None = None,
+    *,
+    trainable: bool = True,
 ) -> ConstructionWrapper:
     """A layer that convolves images with learned kernels.
 
@@ -28,10 +30,12 @@ def Convolution2D(
         padding: Number of zeros added on each side of height and width.
         activation: Activation function.
         name: Name of the layer.
+        trainable: Whether training changes the parameters.
     """
     return ConstructionWrapper.create(
         Convolution2DLayerImpl,
         name=name,
+        trainable=trainable,
         num_filters=num_filters,
         kernel_size=kernel_size,
         stride=stride,

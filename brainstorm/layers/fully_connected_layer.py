@@ -17,6 +17,8 @@ def FullyConnected(
     size: int | Sequence[int] | None = None,
     activation: str = "rel",
     name: str | None = None,
+    *,
+    trainable: bool = True,
 ) -> ConstructionWrapper:
     """A layer that connects every output with every input.
 
@@ -25,9 +27,14 @@ def FullyConnected(
             the input.
         activation: Activation function.
         name: Name of the layer.
+        trainable: Whether training changes the parameters.
     """
     return ConstructionWrapper.create(
-        FullyConnectedLayerImpl, name=name, size=size, activation=activation
+        FullyConnectedLayerImpl,
+        name=name,
+        trainable=trainable,
+        size=size,
+        activation=activation,
     )
 
 

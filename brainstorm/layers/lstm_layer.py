@@ -21,6 +21,7 @@ def Lstm(
     name: str | None = None,
     *,
     peepholes: bool = True,
+    trainable: bool = True,
 ) -> ConstructionWrapper:
     """A layer of long short-term memory cells.
 
@@ -29,11 +30,17 @@ def Lstm(
         activation: Activation function of the block input and of the cell.
         name: Name of the layer.
         peepholes: Whether the gates see the cells.
+        trainable: Whether training changes the parameters.
     """
     # Files that do not use the option stay readable for version 0.5.
     options = {} if peepholes is True else {"peepholes": peepholes}
     return ConstructionWrapper.create(
-        LstmLayerImpl, name=name, size=size, activation=activation, **options
+        LstmLayerImpl,
+        name=name,
+        trainable=trainable,
+        size=size,
+        activation=activation,
+        **options,
     )
 
 
@@ -77,6 +84,7 @@ class LstmLayerImpl(Layer):
     expected_inputs = {"default": StructureTemplate("T", "B", "...")}
     expected_kwargs = frozenset({"size", "activation", "peepholes"})
     honours_fresh = True
+    stacks_parameters = True
 
     def setup(self, kwargs, in_shapes):
         self.activation = self.activation_argument("tanh")

@@ -11,7 +11,11 @@ __all__ = ["Recurrent", "RecurrentLayerImpl"]
 
 
 def Recurrent(
-    size: int, activation: str = "tanh", name: str | None = None
+    size: int,
+    activation: str = "tanh",
+    name: str | None = None,
+    *,
+    trainable: bool = True,
 ) -> ConstructionWrapper:
     """A layer whose units see its inputs, and the outputs of the step before.
 
@@ -19,9 +23,14 @@ def Recurrent(
         size: Number of units.
         activation: Activation function.
         name: Name of the layer.
+        trainable: Whether training changes the parameters.
     """
     return ConstructionWrapper.create(
-        RecurrentLayerImpl, name=name, size=size, activation=activation
+        RecurrentLayerImpl,
+        name=name,
+        trainable=trainable,
+        size=size,
+        activation=activation,
     )
 
 

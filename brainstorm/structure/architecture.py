@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from brainstorm.layers.base_layer import Layer, get_layer_class_from_typename
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper, LayerDetails
+from brainstorm.structure.trainable import set_layer_properties
 from brainstorm.utils import NetworkValidationError, is_valid_layer_name, listing
 
 __all__ = [
@@ -49,6 +50,8 @@ def generate_architecture(some_layer: ConstructionWrapper) -> Architecture:
         names[layer]: {
             "@type": layer.layer_type,
             "@outgoing_connections": _outgoing(layer, names),
+            **({} if layer.trainable is True else {"@trainable": layer.trainable}),
+            **({"@shared": _shared(layer, names)} if layer.shared else {}),
             **layer.layer_kwargs,
         }
         for layer in order
@@ -63,6 +66,20 @@ def _outgoing(
         suffix = "" if input_name == "default" else f".{input_name}"
         outgoing.setdefault(output_name, []).append(names[end] + suffix)
     return outgoing
+
+
+def _shared(
+    layer: LayerDetails, names: Mapping[LayerDetails, str]
+) -> str | dict[str, str]:
+    unconnected = [owner.name for owner in layer.shared.values() if owner not in names]
+    if unconnected:
+        raise NetworkValidationError(
+            f"layer {names[layer]!r} shares parameters with {listing(unconnected)},"
+            " which is not connected to it"
+        )
+    by_name = {n: names[owner] for n, owner in layer.shared.items()}
+    everything = by_name.pop(None, None)
+    return everything or {n: f"{owner}.{n}" for n, owner in by_name.items()}
 
 
 # -- connections and order ---------------------------------------------------
@@ -254,6 +271,7 @@ def instantiate_layers_from_architecture(
                     f" {c.end_layer!r}; choices are: {listing(layer.out_shapes)}"
                 )
         layers[name] = layer
+    set_layer_properties(layers, architecture)
     return layers
 
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.layout import Hub
+from brainstorm.structure.trainable import is_trained
 
 __all__ = ["ClearingPlan", "Unneeded", "find_unneeded", "plan_clearing"]
 
@@ -73,8 +74,11 @@ def plan_clearing(layers: Mapping[str, Layer], hubs: Sequence[Hub]) -> ClearingP
 def _plan_gradients(layers: Mapping[str, Layer], fresh: dict[str, set[str]]) -> bool:
     """Whether the gradients have to be cleared."""
     needed = False
+    sharing = {name for name, layer in layers.items() if layer.shared}
+    for layer in layers.values():
+        sharing |= {owner.partition(".")[0] for owner in layer.shared.values()}
     for name, layer in layers.items():
-        if layer.honours_fresh:
+        if layer.honours_fresh and name not in sharing:
             fresh[name].add("gradients")
             needed |= bool(layer.computes_no_gradients_for)
         else:
@@ -124,13 +128,13 @@ class Unneeded(NamedTuple):
 
 
 def find_unneeded(layers: Mapping[str, Layer], hubs: Sequence[Hub]) -> Unneeded:
-    """Find the deltas that only lead to layers without parameters."""
+    """Find the deltas that only lead to layers without parameters to train."""
     needed: set[str] = set()
     inputs: dict[str, frozenset[str]] = {}
     for name, layer in layers.items():
         wanted = {c.input_name for c in layer.incoming if c.start_layer in needed}
         inputs[name] = frozenset(layer.in_shapes) - wanted
-        if wanted or set(layer.parameter_shapes) - set(layer.computes_no_gradients_for):
+        if wanted or any(is_trained(layers, name, p) for p in layer.parameter_shapes):
             needed.add(name)
     return Unneeded(
         frozenset(layers) - needed,

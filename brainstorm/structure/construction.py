@@ -24,10 +24,21 @@ class LayerDetails:
         layer_kwargs (dict): Arguments for the layer's implementation.
         outgoing (list): Tuples (output name, LayerDetails, input name).
         scope (Scope): All layers connected to this one.
+        trainable (bool): Whether training changes its parameters.
+        shared (dict): The layers that hold some of its parameters, by their names; by
+            None a layer that holds all of them.
     """
 
-    def __init__(self, layer_type: str, base_name: str, layer_kwargs: dict[str, Any]):
+    def __init__(
+        self,
+        layer_type: str,
+        base_name: str,
+        layer_kwargs: dict[str, Any],
+        trainable: bool = True,
+    ):
         self.layer_type = layer_type
+        self.trainable = trainable
+        self.shared: dict[str | None, LayerDetails] = {}
         self.base_name = base_name
         self.layer_kwargs = layer_kwargs
         self.created = next(_creation_counter)
@@ -105,7 +116,11 @@ class ConstructionWrapper:
 
     @classmethod
     def create(
-        cls, layer_type: type | str, name: str | None = None, **layer_kwargs: Any
+        cls,
+        layer_type: type | str,
+        name: str | None = None,
+        trainable: bool = True,
+        **layer_kwargs: Any,
     ) -> ConstructionWrapper:
         """Start wiring a new layer.
 
@@ -113,6 +128,7 @@ class ConstructionWrapper:
             layer_type: The layer's class, whose name has to end in
                 ``LayerImpl``, or that name without the ending.
             name: Name of the layer. Defaults to the name of its type.
+            trainable: Whether training changes its parameters.
             **layer_kwargs: Arguments for the layer's implementation.
 
         Raises:
@@ -126,12 +142,35 @@ class ConstructionWrapper:
                 f"{base_name!r} can not be the name of a layer: expected a Python"
                 " identifier other than 'default' and 'fallback'"
             )
-        return cls(LayerDetails(layer_type, base_name, layer_kwargs))
+        return cls(LayerDetails(layer_type, base_name, layer_kwargs, trainable))
 
     @property
     def name(self) -> str:
         """The layer's name among the layers that it is connected to."""
         return self.layer.name
+
+    def share(self, other: ConstructionWrapper, *names: str) -> ConstructionWrapper:
+        """Use parameters of another layer instead of own ones.
+
+        They have to have the same shapes. Their gradient is the sum of those of both
+        layers; initializers, modifiers and so on see them at the other layer only::
+
+            decoder = FullyConnected(100, name='Decoder').share(encoder, 'W')
+
+        Args:
+            other: The layer that holds the parameters.
+            *names: Names of the parameters; all of them by default.
+
+        Returns:
+            This layer.
+        """
+        if not isinstance(other, ConstructionWrapper) or other.layer is self.layer:
+            raise NetworkValidationError(
+                f"layer {self.name!r} can share parameters with another layer, not with"
+                f" {other!r}"
+            )
+        self.layer.shared.update(dict.fromkeys(names or [None], other.layer))
+        return self
 
     def __rshift__(self, other: ConstructionWrapper) -> ConstructionWrapper:
         if not isinstance(other, ConstructionWrapper):

@@ -104,11 +104,7 @@ def create_layout(layers: Mapping[str, Layer]) -> tuple[list[Hub], dict[str, Any
             make contiguous.
     """
     structures = _collect_structures(layers)
-    hubs = []
-    for category in ("parameters", "gradients"):
-        members = {p: s for p, s in structures.items() if _category(p) == category}
-        hub = Hub([], {}, 0, 0, category == "gradients")
-        hubs.append(Hub.create(members, {}, keep_order=True) if members else hub)
+    hubs = [_flat_hub(layers, structures, c) for c in ("parameters", "gradients")]
     for outputs, inputs in (("outputs", "inputs"), ("output_deltas", "input_deltas")):
         hubs += _connection_hubs(layers, structures, outputs, inputs)
     hubs += [
@@ -117,6 +113,29 @@ def create_layout(layers: Mapping[str, Layer]) -> tuple[list[Hub], dict[str, Any
         if _category(path) == "internals"
     ]
     return hubs, _create_tree(layers, structures, hubs)
+
+
+def _flat_hub(
+    layers: Mapping[str, Layer],
+    structures: Mapping[str, BufferStructure],
+    category: str,
+) -> Hub:
+    """The hub of all parameters or gradients, each of them there once."""
+    shared = {
+        f"{layer.name}.{category}.{name}": owner.replace(".", f".{category}.")
+        for layer in layers.values()
+        for name, owner in layer.shared.items()
+    }
+    members = {
+        p: s
+        for p, s in structures.items()
+        if _category(p) == category and p not in shared
+    }
+    if not members:
+        return Hub([], {}, 0, 0, category == "gradients")
+    hub = Hub.create(members, {}, keep_order=True)
+    hub.slices.update({path: hub.slices[owner] for path, owner in shared.items()})
+    return hub
 
 
 # -- collecting --------------------------------------------------------------

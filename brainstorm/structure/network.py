@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,12 @@ from brainstorm.structure.modifiers import (
 from brainstorm.structure.network_files import load_network, save_network
 from brainstorm.structure.network_info import network_info_html
 from brainstorm.structure.prediction import predict
+from brainstorm.structure.trainable import (
+    frozen_slices,
+    set_layer_properties,
+    trainable_property,
+    trained_slices,
+)
 from brainstorm.structure.view_references import merge_references, resolve_references
 from brainstorm.utils import (
     MissingInputError,
@@ -61,6 +67,8 @@ class Network(Describable):
         initializers (dict): Description of the last call of `initialize`.
         weight_modifiers, gradient_modifiers (dict): Lists of modifiers by layer
             and parameter.
+        trained_slices (list[slice]): Where in the flat parameters and gradients those
+            lie that steppers change.
     """
 
     def __init__(
@@ -84,7 +92,6 @@ class Network(Describable):
             name for name, la in layers.items() if isinstance(la, LossLayerImpl)
         ]
         self._clearing = plan_clearing(layers, buffer_manager.hubs)
-        self._unneeded = find_unneeded(layers, buffer_manager.hubs)
         self._wants_all_deltas = False
         self._lacks_deltas = False
         for name, layer in layers.items():
@@ -92,7 +99,7 @@ class Network(Describable):
         self._input_shapes: dict[str, tuple[int, ...]] = {}
         self._run_order: list[tuple[Layer, BufferView]] = []
         self._backward_order: list[tuple[Layer, BufferView]] = []
-        self._to_clear: list[Any] | None = None
+        self._plan_training()
         self.set_handler(handler)
 
     # -- creating ------------------------------------------------------------
@@ -352,7 +359,49 @@ class Network(Describable):
         self.gradient_modifiers = resolve_modifiers(self._parameter_names(), references)
 
     def _parameter_names(self) -> dict[str, list[str]]:
-        return {name: list(la.parameter_shapes) for name, la in self.layers.items()}
+        """Names of the parameters that each layer has for itself."""
+        return {
+            layer_name: [n for n in layer.parameter_shapes if n not in layer.shared]
+            for layer_name, layer in self.layers.items()
+        }
+
+    def set_trainable(self, default_or_dict: Any = None, **kwargs: Any) -> None:
+        """Choose the parameters that training changes.
+
+        Parameters are chosen as in `initialize`, with True or False for each; what
+        nothing matches is trainable::
+
+            net.set_trainable({'Conv*': False, 'Out': {'bias': False}})
+
+        Frozen parameters keep their values, whatever steppers and modifiers do. Their
+        gradients are 0. Layers below which nothing is trainable need no backward pass,
+        so that training takes less time. The choice is part of the `architecture`.
+
+        Raises:
+            NetworkValidationError: A pattern matches nothing, several match a
+                parameter, or a value is neither True nor False.
+        """
+        references = merge_references(default_or_dict, kwargs)
+        architecture = {name: dict(self.architecture[name]) for name in self.layers}
+        chosen = resolve_references(self._parameter_names(), references)
+        for layer, parameters in chosen.items():
+            values = {name: choice.value for name, choice in parameters.items()}
+            trainable = trainable_property(layer, values)
+            architecture[layer].pop("@trainable", None)
+            if trainable is not True:
+                architecture[layer]["@trainable"] = trainable
+        set_layer_properties(self.layers, architecture)
+        self.architecture = architecture
+        self._plan_training()
+
+    def _plan_training(self) -> None:
+        """Take note of which parameters are trained."""
+        self._set_lacking(False)
+        self._to_clear = None
+        hubs = self._buffer_manager.hubs
+        self._unneeded = find_unneeded(self.layers, hubs)
+        self.trained_slices = trained_slices(self.layers, hubs[0])
+        self._frozen_slices = frozen_slices(self.layers, hubs[0])
 
     # -- running -------------------------------------------------------------
 
@@ -506,6 +555,8 @@ class Network(Describable):
             self.handler.fill(buffer, 0.0)
         for layer, buffers in self._backward_order:
             layer.backward_pass(buffers)
+        for part in self._frozen_slices:
+            self.handler.fill(self.buffer.gradients[part], 0.0)
         if self.gradient_modifiers:
             self.apply_gradient_modifiers()
 
@@ -561,7 +612,7 @@ class Network(Describable):
 
     def apply_gradient_modifiers(self) -> None:
         """Run the gradient modifiers; `backward_pass` does so by itself."""
-        for layer, name, modifier in each_modifier(self.gradient_modifiers):
+        for layer, name, modifier in self._active(self.gradient_modifiers):
             gradients = self._parameters(layer, name, "gradients")
             if isinstance(modifier, GradientModifier):
                 modifier(self.handler, self._parameters(layer, name), gradients)
@@ -570,8 +621,14 @@ class Network(Describable):
 
     def apply_weight_modifiers(self) -> None:
         """Run the weight modifiers; the trainer does so after each update."""
-        for layer, name, modifier in each_modifier(self.weight_modifiers):
+        for layer, name, modifier in self._active(self.weight_modifiers):
             modifier(self.handler, self._parameters(layer, name))
+
+    def _active(self, modifiers: Modifiers) -> Iterator[tuple[str, str | None, Any]]:
+        """The modifiers of parameters that are not frozen."""
+        for layer, name, modifier in each_modifier(modifiers):
+            if name is None or name not in self.layers[layer].frozen:
+                yield layer, name, modifier
 
     def _parameters(
         self, layer: str, name: str | None, category: str = "parameters"

@@ -127,7 +127,11 @@ def _layers_table(layers: Mapping[str, Layer], memory: Memory) -> Table:
     rows = [title]
     total = 0
     for name, layer in layers.items():
-        number = sum(s.feature_size for s in layer.parameter_shapes.values())
+        number = sum(
+            structure.feature_size
+            for parameter, structure in layer.parameter_shapes.items()
+            if parameter not in layer.shared
+        )
         total += number
         rows.append(
             (

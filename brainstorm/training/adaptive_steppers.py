@@ -104,18 +104,16 @@ class AdamStepper(TrainingStepper):
         """Do one update with the data that has been provided to the network."""
         net = self._compute_gradients()
         self.update_count += 1
-        net.handler.adam_update(
-            net.buffer.parameters,
-            net.buffer.gradients,
-            self.mean,
-            self.variance,
-            self.learning_rate,
-            self.beta1,
-            self.beta2,
-            self.epsilon,
-            self._weight_decay,
-            self.update_count,
-        )
+        for arrays in self._flat_arrays():
+            net.handler.adam_update(
+                *arrays,
+                self.learning_rate,
+                self.beta1,
+                self.beta2,
+                self.epsilon,
+                self._weight_decay,
+                self.update_count,
+            )
 
 
 class AdamWStepper(AdamStepper):
@@ -180,14 +178,13 @@ class RmsPropStepper(TrainingStepper):
     def run(self) -> None:
         """Do one update with the data that has been provided to the network."""
         net = self._compute_gradients()
-        net.handler.rms_prop_update(
-            net.buffer.parameters,
-            net.buffer.gradients,
-            self.mean_square,
-            self.learning_rate,
-            self.decay,
-            self.epsilon,
-        )
+        for arrays in self._flat_arrays():
+            net.handler.rms_prop_update(
+                *arrays,
+                self.learning_rate,
+                self.decay,
+                self.epsilon,
+            )
 
 
 class AdaDeltaStepper(TrainingStepper):
@@ -223,15 +220,13 @@ class AdaDeltaStepper(TrainingStepper):
     def run(self) -> None:
         """Do one update with the data that has been provided to the network."""
         net = self._compute_gradients()
-        net.handler.ada_delta_update(
-            net.buffer.parameters,
-            net.buffer.gradients,
-            self.mean_square,
-            self.mean_square_step,
-            self.learning_rate,
-            self.decay,
-            self.epsilon,
-        )
+        for arrays in self._flat_arrays():
+            net.handler.ada_delta_update(
+                *arrays,
+                self.learning_rate,
+                self.decay,
+                self.epsilon,
+            )
 
 
 class AdaGradStepper(TrainingStepper):
@@ -260,13 +255,12 @@ class AdaGradStepper(TrainingStepper):
     def run(self) -> None:
         """Do one update with the data that has been provided to the network."""
         net = self._compute_gradients()
-        net.handler.ada_grad_update(
-            net.buffer.parameters,
-            net.buffer.gradients,
-            self.sum_of_squares,
-            self.learning_rate,
-            self.epsilon,
-        )
+        for arrays in self._flat_arrays():
+            net.handler.ada_grad_update(
+                *arrays,
+                self.learning_rate,
+                self.epsilon,
+            )
 
 
 def _positive(owner: TrainingStepper, name: str, value: float) -> float:

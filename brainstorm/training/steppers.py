@@ -109,6 +109,16 @@ class TrainingStepper(Describable):
             raise ValidationError(f"{kind}: call start(net) before run()")
         return self.net
 
+    def _flat_arrays(self) -> list[tuple[Any, ...]]:
+        """The flat parameters, gradients and slots, in parts that are trained."""
+        buffer = self._started_net().buffer
+        slots = (getattr(self, name) for name in self.slots)
+        arrays = (buffer.parameters, buffer.gradients, *slots)
+        parts = self.net.trained_slices
+        if len(parts) == 1 and parts[0] == slice(0, buffer.parameters.shape[0]):
+            return [arrays]
+        return [tuple(array[part] for array in arrays) for part in parts]
+
     def _compute_gradients(self) -> Network:
         net = self._started_net()
         net.forward_pass(training_pass=True)
@@ -153,8 +163,8 @@ class SgdStepper(TrainingStepper):
     def run(self) -> None:
         """Do one update with the data that has been provided to the network."""
         net = self._compute_gradients()
-        buffer = net.buffer
-        net.handler.sgd_update(buffer.parameters, buffer.gradients, self.learning_rate)
+        for arrays in self._flat_arrays():
+            net.handler.sgd_update(*arrays, self.learning_rate)
 
 
 class MomentumStepper(TrainingStepper):
@@ -195,14 +205,8 @@ class MomentumStepper(TrainingStepper):
     def run(self) -> None:
         """Do one update with the data that has been provided to the network."""
         net = self._compute_gradients()
-        buffer = net.buffer
-        net.handler.momentum_update(
-            buffer.parameters,
-            buffer.gradients,
-            self.velocity,
-            self._rate(),
-            self.momentum,
-        )
+        for arrays in self._flat_arrays():
+            net.handler.momentum_update(*arrays, self._rate(), self.momentum)
 
     def _rate(self) -> float:
         if self.scale_learning_rate:
@@ -226,10 +230,9 @@ class NesterovStepper(MomentumStepper):
 
     def run(self) -> None:
         """Do one update with the data that has been provided to the network."""
-        net = self._started_net()
-        handler, buffer = net.handler, net.buffer
-        handler.nesterov_ahead(buffer.parameters, self.velocity, self.momentum)
+        handler = self._started_net().handler
+        for parameters, _, velocity in self._flat_arrays():
+            handler.nesterov_ahead(parameters, velocity, self.momentum)
         self._compute_gradients()
-        handler.nesterov_correct(
-            buffer.parameters, buffer.gradients, self.velocity, self._rate()
-        )
+        for arrays in self._flat_arrays():
+            handler.nesterov_correct(*arrays, self._rate())

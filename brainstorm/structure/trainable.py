@@ -1,0 +1,170 @@
+"""Which parameters are trained, and which are shared between layers.
+
+In an architecture, ``'@trainable'`` is False for a layer whose parameters are frozen,
+or a dict with False for some of them. ``'@shared'`` names a layer whose parameters
+are used instead of own ones, or maps names of parameters to ``'layer.parameter'``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from brainstorm.layers.base_layer import Layer
+from brainstorm.structure.layout import Hub
+from brainstorm.utils import NetworkValidationError, listing
+
+__all__ = [
+    "frozen_slices",
+    "is_trained",
+    "set_layer_properties",
+    "trainable_property",
+    "trained_slices",
+]
+
+
+def set_layer_properties(
+    layers: Mapping[str, Layer], architecture: Mapping[str, Any]
+) -> None:
+    """Tell layers which of their parameters are frozen or shared.
+
+    Raises:
+        NetworkValidationError: The architecture says what can not be.
+    """
+    for name, layer in layers.items():
+        layer.shared = _shared(layer, architecture[name].get("@shared", {}))
+        layer.frozen = _frozen(layer, architecture[name].get("@trainable", True))
+    for layer in layers.values():
+        _check_shared(layer, layers)
+
+
+def trainable_property(
+    layer_name: str, chosen: Mapping[str, Any]
+) -> bool | dict[str, bool]:
+    """What to write as ``'@trainable'``.
+
+    Args:
+        layer_name: Name of the layer.
+        chosen: True, False or, for nothing chosen, None for each parameter.
+
+    Raises:
+        NetworkValidationError: There is another value.
+    """
+    for name, value in chosen.items():
+        if not (value is None or isinstance(value, bool)):
+            raise NetworkValidationError(
+                f"expected True or False for {layer_name}.{name}, got {value!r}"
+            )
+    frozen = {name: False for name, value in chosen.items() if value is False}
+    if frozen and len(frozen) == len(chosen):
+        return False
+    return frozen or True
+
+
+def is_trained(layers: Mapping[str, Layer], layer_name: str, name: str) -> bool:
+    """Whether a layer has to compute the gradient of one of its parameters."""
+    layer = layers[layer_name]
+    if name in layer.computes_no_gradients_for:
+        return False
+    owner, _, owned = layer.shared.get(name, f"{layer_name}.{name}").partition(".")
+    return owned not in layers[owner].frozen
+
+
+def trained_slices(layers: Mapping[str, Layer], hub: Hub) -> list[slice]:
+    """Where in the hub of parameters those lie that steppers change."""
+    paths = []
+    for path in hub.sources:
+        layer, _, name = path.split(".")
+        if is_trained(layers, layer, name):
+            paths.append(path)
+    return _merged(hub.slices[path] for path in paths)
+
+
+def frozen_slices(layers: Mapping[str, Layer], hub: Hub) -> list[slice]:
+    """Where in the hub of parameters those lie that are frozen."""
+    return _merged(
+        hub.slices[f"{layer.name}.parameters.{name}"]
+        for layer in layers.values()
+        for name in layer.parameter_shapes
+        if name in layer.frozen
+    )
+
+
+def _merged(ranges: Iterable[tuple[int, int]]) -> list[slice]:
+    """Slices for ranges in ascending order, with those that touch as one."""
+    merged: list[slice] = []
+    for start, stop in ranges:
+        if merged and merged[-1].stop == start:
+            merged[-1] = slice(merged[-1].start, stop)
+        else:
+            merged.append(slice(start, stop))
+    return merged
+
+
+def _frozen(layer: Layer, trainable: Any) -> frozenset[str]:
+    own = [name for name in layer.parameter_shapes if name not in layer.shared]
+    by_name = (
+        dict.fromkeys(own, trainable) if isinstance(trainable, bool) else trainable
+    )
+    if not isinstance(by_name, Mapping) or not all(
+        isinstance(value, bool) for value in by_name.values()
+    ):
+        raise NetworkValidationError(
+            f"layer {layer.name!r}: expected True, False, or a dict of these by names"
+            f" of parameters as '@trainable', got {trainable!r}"
+        )
+    unknown = [name for name in by_name if name not in own]
+    if unknown:
+        raise NetworkValidationError(
+            f"layer {layer.name!r} has no parameter {listing(unknown)} of its own to be"
+            f" trainable or not; choices are: {listing(own)}"
+        )
+    return frozenset(name for name, value in by_name.items() if not value)
+
+
+def _shared(layer: Layer, shared: Any) -> dict[str, str]:
+    if isinstance(shared, str):
+        return {name: f"{shared}.{name}" for name in layer.parameter_shapes}
+    if not isinstance(shared, Mapping) or not all(
+        isinstance(owner, str) for owner in shared.values()
+    ):
+        raise NetworkValidationError(
+            f"layer {layer.name!r}: expected the name of a layer, or a dict of texts"
+            f" like 'layer.parameter', as '@shared', got {shared!r}"
+        )
+    return dict(shared)
+
+
+def _check_shared(layer: Layer, layers: Mapping[str, Layer]) -> None:
+    owned = {
+        f"{other.name}.{name}": structure
+        for other in layers.values()
+        for name, structure in other.parameter_shapes.items()
+        if name not in other.shared
+    }
+    for name, owner in layer.shared.items():
+        if name not in layer.parameter_shapes:
+            raise NetworkValidationError(
+                f"layer {layer.name!r} has no parameter {name!r} to share; choices are:"
+                f" {listing(layer.parameter_shapes)}"
+            )
+        if owner not in owned:
+            raise NetworkValidationError(
+                f"layer {layer.name!r} can not share {name!r} with {owner!r}; choices"
+                f" are: {listing(owned)}"
+            )
+        shapes = layer.parameter_shapes[name].shape, owned[owner].shape
+        if shapes[0] != shapes[1]:
+            raise NetworkValidationError(
+                f"layer {layer.name!r} can not share {name!r} of the shape {shapes[0]}"
+                f" with {owner!r} of the shape {shapes[1]}"
+            )
+    if layer.shared and layer.stacks_parameters:
+        other = next(iter(layer.shared.values())).partition(".")[0]
+        if layer.shared != {
+            n: f"{other}.{n}" for n in layers[other].parameter_shapes
+        } or list(layer.parameter_shapes) != list(layers[other].parameter_shapes):
+            raise NetworkValidationError(
+                f"layer {layer.name!r} can share all of its parameters, with one layer"
+                " of its kind, or none"
+            )
