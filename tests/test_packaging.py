@@ -97,6 +97,7 @@ def test_extras_of_the_manual_and_design(setup_py):
     assert names(extras["live_viz"]) == {"bokeh"}
     assert names(extras["onednn"]) == {"onednn-cpu-gomp"}
     assert "scikit-learn" in names(extras["examples"])
+    assert names(extras["sklearn"]) == {"scikit-learn"}
     assert {"tests", "docs", "all"} <= set(extras)
 
 
@@ -144,7 +145,7 @@ def test_all_has_pycuda_where_it_can_be_built(setup_py, toolkit):
     extras = setup_py["optional_requirements"]()
     assert set(extras["all"]) == {
         requirement
-        for name in ("onednn", "draw_net", "live_viz", "examples", "pycuda")
+        for name in ("onednn", "draw_net", "live_viz", "sklearn", "examples", "pycuda")
         for requirement in extras[name]
     }
 

@@ -27,6 +27,7 @@ from brainstorm.structure.buffer_views import BufferView
 from brainstorm.structure.buffers import BufferManager
 from brainstorm.structure.clearing import find_unneeded, plan_clearing
 from brainstorm.structure.construction import ConstructionWrapper
+from brainstorm.structure.external_data import check_shapes
 from brainstorm.structure.modifiers import (
     Modifiers,
     each_modifier,
@@ -43,7 +44,6 @@ from brainstorm.structure.trainable import (
 )
 from brainstorm.structure.view_references import merge_references, resolve_references
 from brainstorm.utils import (
-    MissingInputError,
     NetworkValidationError,
     UnknownNameError,
     listing,
@@ -184,6 +184,10 @@ class Network(Describable):
         if "handler" in description:
             net.set_handler(create_from_description(description["handler"]))
         return net
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle as `save_as_hdf5` does: the description and parameters."""
+        return _recreate, (get_description(self), self.get("parameters"))
 
     # -- looking inside ------------------------------------------------------
 
@@ -418,14 +422,17 @@ class Network(Describable):
             MissingInputError: Data for an input is missing (a KeyError).
             NetworkValidationError: A name is unknown, or a shape does not fit.
         """
+        structures = self.layers["Input"].out_shapes
         shapes = {name: tuple(np.shape(array)) for name, array in data.items()}
         if shapes != self._input_shapes:
-            time_size, batch_size = self._check_data(shapes, all_inputs)
-            self._buffer_manager.resize(time_size, batch_size)
+            sizes = check_shapes(structures, shapes, all_inputs)
+            self._buffer_manager.resize(
+                sizes.get("T", self.time_size), sizes.get("B", self.batch_size)
+            )
             self._resized()
             self._input_shapes = shapes
-        elif all_inputs and len(shapes) < len(self.layers["Input"].out_shapes):
-            self._check_data(shapes, all_inputs)
+        elif all_inputs and len(shapes) < len(structures):
+            check_shapes(structures, shapes, all_inputs)
         targets = self._buffer_manager.views.Input.outputs.__dict__
         for name, array in data.items():
             self._provide(name, targets[name], array)
@@ -437,38 +444,6 @@ class Network(Describable):
             self.handler.copy_to(array, target)
         else:
             self.handler.set_from_numpy(target, array)
-
-    def _check_data(
-        self, shapes: Mapping[str, tuple[int, ...]], all_inputs: bool
-    ) -> tuple[int, int]:
-        """Check shapes against the inputs' structures; find T and B."""
-        structures = self.layers["Input"].out_shapes
-        unknown = [name for name in shapes if name not in structures]
-        if unknown:
-            raise NetworkValidationError(
-                f"the network has no input {listing(unknown)}; choices are:"
-                f" {listing(structures)}"
-            )
-        missing = [name for name in structures if name not in shapes]
-        if all_inputs and missing:
-            raise MissingInputError(
-                f"no data for the input {listing(missing)}; got {listing(shapes)}"
-            )
-        sizes: dict[str, int] = {}
-        for name, shape in shapes.items():
-            expected = structures[name].shape
-            fits = len(shape) == len(expected)
-            for wanted, size in zip(expected, shape, strict=False):
-                fits &= size == (
-                    sizes.setdefault(wanted, size) if wanted in ("T", "B") else wanted
-                )
-            if not fits or 0 in shape:
-                known = "".join(f", {k} = {v}" for k, v in sizes.items())
-                raise NetworkValidationError(
-                    f"expected data of the shape {expected} for the input"
-                    f" {name!r}{known}; got {shape}"
-                )
-        return sizes.get("T", self.time_size), sizes.get("B", self.batch_size)
 
     def _resized(self) -> None:
         """Take note of new views."""
@@ -637,6 +612,12 @@ class Network(Describable):
         if name is None:
             return self.buffer[category]
         return self.buffer[layer][category][name]
+
+
+def _recreate(description: dict[str, Any], parameters: np.ndarray) -> Network:
+    net = create_from_description(description)
+    net.handler.set_from_numpy(net.buffer.parameters, parameters)
+    return net
 
 
 def _describe_initializers(references: Any) -> Any:

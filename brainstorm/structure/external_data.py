@@ -1,0 +1,57 @@
+"""Checking the data that goes into a network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from brainstorm.structure.buffer_structure import BufferStructure
+from brainstorm.utils import MissingInputError, NetworkValidationError, listing
+
+__all__ = ["check_shapes"]
+
+
+def check_shapes(
+    structures: Mapping[str, BufferStructure],
+    shapes: Mapping[str, tuple[int, ...]],
+    all_inputs: bool,
+) -> dict[str, int]:
+    """Check the shapes of data against the inputs' structures.
+
+    Args:
+        structures: Structures of the inputs by name.
+        shapes: Shapes of the data by name.
+        all_inputs: Whether to insist on data for every input.
+
+    Returns:
+        The sizes ``'T'`` and ``'B'``, as far as the data tells.
+
+    Raises:
+        MissingInputError: Data for an input is missing (a KeyError).
+        NetworkValidationError: A name is unknown, or a shape does not fit.
+    """
+    unknown = [name for name in shapes if name not in structures]
+    if unknown:
+        raise NetworkValidationError(
+            f"the network has no input {listing(unknown)}; choices are:"
+            f" {listing(structures)}"
+        )
+    missing = [name for name in structures if name not in shapes]
+    if all_inputs and missing:
+        raise MissingInputError(
+            f"no data for the input {listing(missing)}; got {listing(shapes)}"
+        )
+    sizes: dict[str, int] = {}
+    for name, shape in shapes.items():
+        expected = structures[name].shape
+        fits = len(shape) == len(expected)
+        for wanted, size in zip(expected, shape, strict=False):
+            fits &= size == (
+                sizes.setdefault(wanted, size) if wanted in ("T", "B") else wanted
+            )
+        if not fits or 0 in shape:
+            known = "".join(f", {k} = {v}" for k, v in sizes.items())
+            raise NetworkValidationError(
+                f"expected data of the shape {expected} for the input"
+                f" {name!r}{known}; got {shape}"
+            )
+    return sizes
