@@ -1,5 +1,6 @@
 import pytest
-from handler_cases import HANDLERS, handler_params
+
+from tests.handlers.handler_cases import HANDLERS, handler_params
 
 
 @pytest.fixture(params=handler_params(), scope="module")

@@ -4,9 +4,10 @@ import math
 
 import numpy as np
 import pytest
-from handler_cases import Arrays, check, quick, seeds, shapes
 from hypothesis import given
 from hypothesis import strategies as st
+
+from tests.handlers.handler_cases import Arrays, check, quick, seeds, shapes
 
 # The function of one number, and its derivative.
 FORMULAS = {

@@ -2,7 +2,12 @@
 
 import numpy as np
 import pytest
-from handler_cases import (
+from hypothesis import given
+from hypothesis import strategies as st
+
+from brainstorm.handlers import DebugHandler
+from brainstorm.utils import HandlerError
+from tests.handlers.handler_cases import (
     Arrays,
     check,
     quick,
@@ -11,11 +16,6 @@ from handler_cases import (
     shapes,
     sizes,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-
-from brainstorm.handlers import DebugHandler
-from brainstorm.utils import HandlerError
 
 ACT = {
     "linear": lambda x: x,

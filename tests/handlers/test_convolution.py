@@ -4,11 +4,11 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from handler_cases import Arrays, check, quick, seeds
 from hypothesis import given
 from hypothesis import strategies as st
 
 from brainstorm.handlers import NumpyHandler, numpy_conv
+from tests.handlers.handler_cases import Arrays, check, quick, seeds
 
 inf, nan = float("inf"), float("nan")
 

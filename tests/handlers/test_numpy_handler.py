@@ -9,7 +9,6 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from handler_cases import Arrays
 
 from brainstorm.describable import create_from_description, get_description
 from brainstorm.handlers import NumpyHandler, default_handler
@@ -17,6 +16,7 @@ from brainstorm.handlers.base_handler import Handler
 from brainstorm.handlers.operation_specs import OPERATIONS
 from brainstorm.randomness import global_rnd
 from brainstorm.utils import HandlerError, ValidationError
+from tests.handlers.handler_cases import Arrays
 
 FLOATS = [np.float16, np.float32, np.float64, np.longdouble]
 

@@ -2,12 +2,20 @@
 
 import numpy as np
 import pytest
-from handler_cases import Arrays, check, matrices, quick, seeds, shapes, sizes
 from hypothesis import given
 from hypothesis import strategies as st
 
 from brainstorm.handlers import DebugHandler
 from brainstorm.utils import HandlerError
+from tests.handlers.handler_cases import (
+    Arrays,
+    check,
+    matrices,
+    quick,
+    seeds,
+    shapes,
+    sizes,
+)
 
 inf, nan = float("inf"), float("nan")
 

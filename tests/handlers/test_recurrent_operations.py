@@ -8,12 +8,12 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from handler_cases import Arrays, check, run_to_the_end, seeds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from brainstorm.handlers import DebugHandler, NumpyHandler
 from brainstorm.utils import HandlerError
+from tests.handlers.handler_cases import Arrays, check, run_to_the_end, seeds
 
 few = settings(max_examples=12, deadline=None, derandomize=True)
 

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from handler_cases import Arrays, check, quick, seeds
 from hypothesis import given
 from hypothesis import strategies as st
+
+from tests.handlers.handler_cases import Arrays, check, quick, seeds
 
 lengths = st.sampled_from([0, 1, 7, 40000])
 rates = st.floats(0, 1)

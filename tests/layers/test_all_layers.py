@@ -4,14 +4,14 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from cases import CASES
-from handler_cases import HANDLERS, handler_params
 
 from brainstorm import layers
 from brainstorm._layer_bench import Bench, Data, Specification
 from brainstorm.handlers import NumpyHandler
 from brainstorm.layers.base_layer import ACTIVATIONS
 from brainstorm.testing import check_layer
+from tests.handlers.handler_cases import HANDLERS, handler_params
+from tests.layers.cases import CASES
 
 # Known failures: reshaping a part of a joined buffer makes a copy.
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from single_layer import SingleLayer, normal
 
 from brainstorm import layers
 from brainstorm.handlers import NumpyHandler
@@ -10,6 +9,7 @@ from brainstorm.layers.base_layer import ACTIVATIONS
 from brainstorm.randomness import global_rnd
 from brainstorm.structure.network import Network
 from brainstorm.utils import LayerValidationError
+from tests.layers.single_layer import SingleLayer, normal
 
 FORMULAS = {
     "linear": lambda x: x,

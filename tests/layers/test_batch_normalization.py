@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from single_layer import SingleLayer, normal
 
 from brainstorm import layers
 from brainstorm.utils import LayerValidationError
+from tests.layers.single_layer import SingleLayer, normal
 
 GAMMA, BETA = np.array([1.5, -0.5]), np.array([0.3, 2.0])
 MU, SIGMA = np.array([0.25, -1.0]), np.array([2.0, 0.5])

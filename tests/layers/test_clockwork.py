@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
-from single_layer import SingleLayer, normal
 
 from brainstorm import layers
 from brainstorm.structure.network import Network
 from brainstorm.training import MomentumStepper
 from brainstorm.utils import HandlerError
+from tests.layers.single_layer import SingleLayer, normal
 
 TIMING = [1, 2, 3, 100]
 T, B, N = 9, 2, 4

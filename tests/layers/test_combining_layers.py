@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from single_layer import SingleLayer, normal
 
 from brainstorm import layers
 from brainstorm.handlers import DebugHandler, NumpyHandler
 from brainstorm.structure.network import Network
 from brainstorm.utils import LayerValidationError
+from tests.layers.single_layer import SingleLayer, normal
 
 
 def test_highway_mixes():

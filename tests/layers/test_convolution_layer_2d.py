@@ -4,13 +4,13 @@ import json
 
 import numpy as np
 import pytest
-from single_layer import SingleLayer, normal
 
 from brainstorm import layers
 from brainstorm.handlers import NumpyHandler
 from brainstorm.structure.network import Network
 from brainstorm.testing import check_layer
 from brainstorm.utils import LayerValidationError
+from tests.layers.single_layer import SingleLayer, normal
 
 
 def shape_of(layer, image=(7, 6, 2)):

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from single_layer import SingleLayer, normal
 
 from brainstorm import layers
 from brainstorm.structure.network import Network
 from brainstorm.utils import HandlerError, LayerValidationError
+from tests.layers.single_layer import SingleLayer, normal
 
 
 def with_targets(make, x, t):

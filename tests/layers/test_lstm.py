@@ -2,13 +2,13 @@ import json
 
 import numpy as np
 import pytest
-from single_layer import SingleLayer, normal
 
 from brainstorm import layers
 from brainstorm.describable import get_description
 from brainstorm.structure.architecture import generate_architecture
 from brainstorm.structure.network import Network
 from brainstorm.utils import LayerValidationError
+from tests.layers.single_layer import SingleLayer, normal
 
 CELLS = ["Za", "Zb", "Ia", "Ib", "Fa", "Fb", "Oa", "Ob", "Ca", "Cb"]
 T, B, N = 4, 3, 2

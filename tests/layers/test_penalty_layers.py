@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from single_layer import SingleLayer, normal
 
 from brainstorm import layers
 from brainstorm.utils import LayerValidationError
+from tests.layers.single_layer import SingleLayer, normal
 
 
 def cross_entropy(p, t):

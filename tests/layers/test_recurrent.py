@@ -6,13 +6,13 @@ operations in tests/handlers/test_recurrent_operations.py.
 
 import numpy as np
 import pytest
-from single_layer import normal
 
 from brainstorm import layers
 from brainstorm.handlers import NumpyHandler
 from brainstorm.initializers import Gaussian
 from brainstorm.structure.network import Network
 from brainstorm.utils import LayerValidationError
+from tests.layers.single_layer import normal
 
 TIMING = {"timing": [1, 2, 3, 5]}
 KINDS = {
