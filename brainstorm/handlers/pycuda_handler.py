@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -63,15 +64,17 @@ class PyCudaHandler(CudaConvolutions, CudaRecurrent, CudaUpdates, Handler):
     def __init__(self, seed: int | None = None):
         super().__init__(seed)
         self.dtype = np.float32
-        device = self._open_device()
-        self._gpu = Launcher(device)
-        self.context = device
+        self._gpu = self._open()
+        self.context = self._gpu.device
         self.EMPTY = self.allocate((0,))
         self._random_origin: Any = None
         self._randomness = Randomness()
 
-    def _open_device(self) -> Any:
-        return PyCudaDevice()
+    @staticmethod
+    @functools.cache
+    def _open() -> Launcher:
+        """The GPU, which all handlers of a process share."""
+        return Launcher(PyCudaDevice())
 
     # -- randomness ----------------------------------------------------------
 
@@ -94,8 +97,8 @@ class PyCudaHandler(CudaConvolutions, CudaRecurrent, CudaUpdates, Handler):
         return {**super().get_random_state(), "generator": generator}
 
     def _apply_random_state(self, state: dict[str, Any]) -> None:
-        generator = Randomness(**state["generator"])
-        seed, call = int(generator.seed), int(generator.call)
+        generator = state["generator"]
+        seed, call = int(generator["seed"]), int(generator["call"])
         if not (0 <= seed < 2**32 and 0 <= call < 2**64):
             raise ValueError(f"out of range: {generator}")
         self._seeded()

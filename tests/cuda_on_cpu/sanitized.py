@@ -4,7 +4,8 @@ It needs g++, and neither a GPU nor PyCUDA.
 """
 
 import atexit
-import functools
+import contextlib
+import hashlib
 import os
 import shutil
 import struct
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 
 from brainstorm.handlers.cuda.compiler import kernel_source
+from brainstorm.handlers.cuda.launcher import Launcher
 from brainstorm.handlers.pycuda_handler import PyCudaHandler
 from cuda_on_cpu.translate import HERE, translate
 
@@ -24,6 +26,7 @@ SANITIZERS = [
     "-fno-sanitize-recover=all",
     "-fno-omit-frame-pointer",
 ]
+SOURCES = ["shim.h", "runner.cpp", "cublas.cpp"]
 PROBLEMS = {
     -1: "there is no such kernel",
     1: "the arguments are not those of the kernel",
@@ -37,22 +40,20 @@ class EmulationError(AssertionError):
     """A kernel did what it must not do."""
 
 
-@functools.cache
-def compile_runner():
-    """Path of the program; it is compiled once in a process."""
-    folder = Path(tempfile.mkdtemp(prefix="cuda_on_cpu-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    program = folder / "runner"
-    (folder / "kernels.cpp").write_text(
-        translate(kernel_source()) + f'#include "{HERE / "runner.cpp"}"\n'
-    )
-    subprocess.run(
-        [
-            *("g++", "-std=c++17", "-O1", "-g1", "-Wall", "-Werror", *SANITIZERS),
-            *("-o", program, folder / "kernels.cpp", HERE / "cublas.cpp"),
-        ],
-        check=True,
-    )
+def compile_program(source):
+    """A program that runs these kernels, kept from run to run; returns its path."""
+    text = translate(source) + f'#include "{HERE / "runner.cpp"}"\n'
+    parts = [text, *[(HERE / name).read_text() for name in SOURCES], *SANITIZERS]
+    digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    program = Path(root, "brainstorm", "tests", f"cuda_on_cpu-{digest}")
+    if not program.exists():
+        program.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = program.with_suffix(f".{os.getpid()}")
+        command = ["g++", "-std=c++17", "-O1", "-g1", *SANITIZERS, "-o", unfinished]
+        command += ["-x", "c++", "-", HERE / "cublas.cpp"]
+        subprocess.run(command, input=text, text=True, check=True)
+        unfinished.replace(program)  # whole, for other processes that look for it
     return program
 
 
@@ -74,10 +75,10 @@ class SanitizedDevice:
     name = "emulation on the CPU, not a GPU"
     max_blocks = 8
 
-    def __init__(self):
+    def __init__(self, program):
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115
         self.process = subprocess.Popen(
-            [compile_runner()],
+            [program],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.errors,
@@ -87,7 +88,8 @@ class SanitizedDevice:
         atexit.register(self.close)
 
     def close(self):
-        self.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
         self.process.stdout.close()
         self.process.wait()
         self.errors.close()
@@ -158,13 +160,15 @@ class SanitizedDevice:
 class SanitizedCudaHandler(PyCudaHandler):
     """PyCudaHandler on an emulated GPU, the same one as long as it runs."""
 
-    device = None
+    launcher = None
 
-    def _open_device(self):
+    @staticmethod
+    def _open():
         cls = SanitizedCudaHandler
-        if cls.device is None or cls.device.process.poll() is not None:
-            cls.device = SanitizedDevice()
-        return cls.device
+        if cls.launcher is None or cls.launcher.device.process.poll() is not None:
+            device = SanitizedDevice(compile_program(kernel_source()))
+            cls.launcher = Launcher(device)
+        return cls.launcher
 
 
 def sanitized_handler(**kwargs):

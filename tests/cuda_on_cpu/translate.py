@@ -9,21 +9,26 @@ HERE = Path(__file__).parent
 FUNCTION = r"(?:__device__|__global__)[^;{}()]*?(\w+)\s*\([^)]*\)\s*\{"
 
 
+def expand(source):
+    """The text without macros, which make kernels."""
+    command = ["g++", "-std=c++17", "-E", "-x", "c++", "-"]
+    return subprocess.run(
+        command, input=source, capture_output=True, text=True, check=True
+    ).stdout
+
+
+def kernel_names(text):
+    """The names of all kernels in expanded text."""
+    return re.findall(r"__global__\s+void\s+(\w+)\s*\(", text)
+
+
 def translate(source):
     """C++ with all kernels, and a table of them as ``emulated_kernels``."""
-    # Macros make kernels, so they are expanded before looking for kernels.
-    done = subprocess.run(
-        ["g++", "-std=c++17", "-E", "-x", "c++", "-"],
-        input=source,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    text = done.stdout
+    text = expand(source)
     lines = [f'#include "{HERE / "shim.h"}"', text]
     lines.append("static const emulation::Kernel emulated_table[] = {")
     barriers = functions_with_barriers(text)
-    for name in re.findall(r"__global__\s+void\s+(\w+)\s*\(", text):
+    for name in kernel_names(text):
         lines.append(
             f'{{"{name}", [](const void *m) {{ emulation::enter({name}, m); }},'
             f" emulation::size_of_arguments({name}), {int(name in barriers)}}},"

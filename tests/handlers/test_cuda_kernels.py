@@ -1,0 +1,281 @@
+"""Every CUDA kernel, on the CPU under sanitizers, and compiled for real GPUs.
+
+The former is an emulation, not a GPU: see cuda_on_cpu.
+"""
+
+import inspect
+import shutil
+
+import numpy as np
+import pytest
+from cuda_on_cpu.sanitized import (
+    EmulationError,
+    SanitizedDevice,
+    compile_program,
+    sanitized_handler,
+)
+from cuda_on_cpu.translate import expand, kernel_names
+
+from brainstorm.handlers import NumpyHandler
+from brainstorm.handlers.base_handler import Handler
+from brainstorm.handlers.cuda import compiler
+from brainstorm.handlers.cuda.libraries import load_library
+from brainstorm.handlers.operation_specs import OPERATIONS
+from brainstorm.layers.base_layer import ACTIVATIONS
+from brainstorm.utils import HandlerError
+from tests.handlers.handler_cases import Arrays
+
+needs_gpp = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+
+# -- all operations, against NumpyHandler in float64 ---------------------------------
+
+SIZES = {"M": 7, "N": 5, "I": 6, "C": 4, "*S": (3, 4, 5), "*L": (3, 4)}
+SIZES |= {"A": 2, "B": 3, "A+B": 5, "T": 3, "U": 4, "G": 20, "F": 2}
+IMAGES = {"N": 2, "H": 6, "W": 5, "C": 3, "K": 3, "L": 2, "P": 3, "Q": 3}
+OTHER_SIZES = {
+    "dot_mm": {"P": 7, "Q": 6, "R": 6, "S": 5},
+    "dot_add_mm": {"P": 7, "Q": 6, "R": 6, "S": 5},
+    "sum_t": {"*S": (70, 7), "*R": (1, 7)},
+    "broadcast_t": {"*S": (1, 7), "*R": (5, 7)},
+    "sgd_update": {"N": 700},
+    **{f"conv2d_{k}_batch": IMAGES for k in ("forward", "backward")},
+    **{f"maxpool2d_{k}_batch": IMAGES for k in ("forward", "backward")},
+    **{f"avgpool2d_{k}_batch": IMAGES for k in ("forward", "backward")},
+}
+SCALARS = {
+    **{"s": 0.3, "val": 0.4, "a_min": 0.2, "a_max": 0.4, "axis": 0, "mean": 0.1},
+    **{"std": 0.2, "probability": 0.7, "drop_prob": 0.3, "learning_rate": 0.1},
+    **{"momentum": 0.9, "limit": 0.5, "decay": 0.9, "epsilon": 1e-2, "beta1": 0.9},
+    **{"beta2": 0.99, "weight_decay": 0.1, "update_nr": 3},
+    **{"padding": 1, "stride": (2, 2), "window": (3, 2)},
+}
+INDICES = {"targets", "argmax"}
+RANDOM = {"fill_gaussian", "generate_probability_mask", "dropout_forward"}
+MOVE_DATA = {"get_numpy_copy", "set_from_numpy", "is_fully_finite"}
+COMPARED = sorted(set(OPERATIONS) - RANDOM - MOVE_DATA)
+
+
+def signature(name):
+    """The names of an operation's arguments."""
+    return list(inspect.signature(getattr(Handler, name)).parameters)
+
+
+def values_for(name, activation):
+    """Values for all arrays of an operation by name, random but valid."""
+    spec = OPERATIONS[name]
+    rnd = np.random.RandomState(3)
+    sizes = SIZES | OTHER_SIZES.get(name, {})
+    if name.startswith("recurrent"):
+        sizes = sizes | {"B": 2}
+    values = {}
+    for argument, shape in {**spec.read, **spec.write, **spec.add}.items():
+        dims = ()
+        for part in shape.split("|")[0].split(","):
+            size = int(part) if part.isdigit() else sizes[part]
+            dims += size if isinstance(size, tuple) else (size,)
+        value = rnd.uniform(0.1, 1.0, dims)
+        if argument in INDICES or name in ("binarize_v", "index_m_by_v"):
+            value = rnd.randint(0, 4, dims)
+        if argument == "timing":
+            value = rnd.randint(1, 4, dims)
+        if argument == "step":
+            value = np.arange(5, 5 + dims[0]).reshape(-1, 1, 1) + np.zeros(dims)
+            value[-1] = 4
+        values[argument] = np.asarray(value, np.float32)
+    for argument in signature(name):
+        if argument in SCALARS and argument not in values:
+            values[argument] = SCALARS[argument]
+        elif argument == "activation":
+            values[argument] = activation
+        elif argument == "x" and argument not in values:
+            values[argument] = values["y"]
+    return values
+
+
+def run(handler, name, values, strided, **flags):
+    """Run an operation; returns all its arrays afterwards, by name."""
+    arguments = {}
+    for argument, value in values.items():
+        if isinstance(value, np.ndarray):
+            # Flat buffers, weights and vectors of parameters are never strided.
+            arrays = Arrays(handler, strided=strided and value.ndim > 1)
+            value = arrays.put(value)
+        arguments[argument] = value
+    if strided and "peepholes" in arguments:
+        arguments["peepholes"] = handler.create_from_numpy(values["peepholes"])
+    getattr(handler, name)(**arguments, **flags)
+    return {
+        argument: handler.get_numpy_copy(arguments[argument])
+        for argument, value in values.items()
+        if isinstance(value, np.ndarray) and argument != "norms"  # those are scratch
+    }
+
+
+@pytest.fixture(scope="module")
+def emulated():
+    return sanitized_handler(seed=1)
+
+
+@pytest.mark.parametrize("strided", [False, True])
+@pytest.mark.parametrize("name", COMPARED)
+def test_operations_compute_what_numpy_computes(emulated, name, strided):
+    parameters = signature(name)
+    flags = [p for p in parameters if p.startswith("fresh")]
+    activations = ACTIVATIONS if "activation" in parameters else [None]
+    reference = NumpyHandler(np.float64)
+    for activation in activations:
+        for fresh in (False, True) if flags else (False,):
+            values = values_for(name, activation)
+            chosen = dict.fromkeys(flags, fresh)
+            expected = run(reference, name, values, False, **chosen)
+            got = run(emulated, name, values, strided, **chosen)
+            for argument, array in expected.items():
+                np.testing.assert_allclose(
+                    got[argument], array, 2e-5, 2e-5, err_msg=(argument, activation)
+                )
+
+
+@needs_gpp
+def test_every_kernel_is_run(emulated, monkeypatch):
+    launched = set()
+    monkeypatch.setattr(emulated.context, "launched", launched)
+    row = {n: np.ones((1, k), np.float32) for n, k in (("x", 6), ("h", 5), ("y", 5))}
+    column = {"axis": 1, "out": np.ones((70, 1), np.float32)}
+    reshaped = {"affine": row, "sum_t": column}
+    for name in COMPARED:
+        has_activation = "activation" in signature(name)
+        for strided in (False, True):
+            for activation in ACTIVATIONS if has_activation else [None]:
+                values = values_for(name, activation)
+                run(emulated, name, values, strided)
+                run(emulated, name, {**values, **reshaped.get(name, {})}, strided)
+                fresh = {p: True for p in signature(name) if p.startswith("fresh")}
+                run(emulated, name, values, strided, **fresh)
+    for strided in (False, True):
+        for name in RANDOM:
+            run(emulated, name, values_for(name, None), strided)
+        array = Arrays(emulated, strided=strided).put(np.ones((2, 3)))
+        assert emulated.is_fully_finite(array)
+    source = compiler.kernel_source()
+    kernels = set(kernel_names(expand(source)))
+    assert len(kernels) > 90
+    assert {k for k in compiler.kernel_parameters(source) if k != "NAME"} <= kernels
+    # Flat arrays of parameters are never strided.
+    never = {f"{name}_strided" for name in kernels if name.endswith("_update")}
+    never |= {"nesterov_ahead_strided", "nesterov_correct_strided"}
+    assert kernels - launched == never
+
+
+# -- the emulation itself --------------------------------------------------------------
+
+FAULTS = """
+__device__ struct { int a[4]; } failure;
+__device__ float sum(float x) {
+  __shared__ float values[8];
+  values[threadIdx.x] = x;
+  __syncthreads();
+  float total = 0;
+  for (unsigned i = 0; i < blockDim.x; ++i) total += values[i];
+  return total;
+}
+extern "C" __global__ void good(int n, float *a) {
+  const float total = sum(threadIdx.x < n ? a[threadIdx.x] : 0);
+  if (threadIdx.x < n) a[threadIdx.x] = total;
+}
+extern "C" __global__ void beyond(int n, float *a) { a[n] = 1; }
+extern "C" __global__ void beyond_shared(int n, float *a) { a[0] = sum(a[0]); }
+extern "C" __global__ void overflow(int n, float *a) { a[0] = n + 2147483647; }
+extern "C" __global__ void race(int n, float *a) { a[0] = threadIdx.x; }
+extern "C" __global__ void block_race(int n, float *a) { a[0] = blockIdx.x; }
+extern "C" __global__ void divergent(int n, float *a) {
+  if (threadIdx.x < n) a[threadIdx.x] = sum(1);
+}
+extern "C" __global__ void unset_shared(int n, float *a) {
+  __shared__ float values[8];
+  if (n > 8) values[0] = 1;
+  a[threadIdx.x] = values[threadIdx.x];
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def faulty_program():
+    if shutil.which("g++") is None:
+        pytest.skip("needs g++")
+    return compile_program(FAULTS)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "grid", "threads", "text"),
+    [
+        ("beyond", 1, 1, "heap-buffer-overflow"),
+        ("beyond_shared", 1, 9, "out of bounds"),
+        ("overflow", 1, 1, "signed integer overflow"),
+        ("race", 1, 2, "depends on the order"),
+        ("block_race", 2, 1, "depends on the order"),
+        ("divergent", 1, 8, "others never reach"),
+        ("missing", 1, 1, "no such kernel"),
+        ("good", 0, 1, "too large, or empty"),
+        ("good", 1, 1025, "too large, or empty"),
+    ],
+)
+def test_the_emulation_notices_faults(faulty_program, kernel, grid, threads, text):
+    device = SanitizedDevice(faulty_program)
+    memory = device.allocate(4 * 4)
+    device.write(int(memory), np.ones(4, np.float32))
+    arguments = np.array([4, 0, *np.frombuffer(np.uint64(int(memory)), "u4")], "u4")
+    with pytest.raises(EmulationError, match=text):
+        device.launch(kernel, (grid, 1), (threads, 1, 1), arguments.tobytes())
+    device.close()
+
+
+def test_the_emulation_runs_what_is_good(faulty_program):
+    device = SanitizedDevice(faulty_program)
+    memory, values = device.allocate(4 * 4), np.zeros(4, np.float32)
+    device.read(values, int(memory))
+    assert np.isnan(values).all()
+    device.write(int(memory), np.arange(4, dtype=np.float32))
+    arguments = np.array([4, 0, *np.frombuffer(np.uint64(int(memory)), "u4")], "u4")
+    device.launch("good", (1, 1), (8, 1, 1), arguments.tobytes())
+    device.read(values, int(memory))
+    assert values.tolist() == [6] * 4
+    device.launch("unset_shared", (1, 1), (4, 1, 1), arguments.tobytes())
+    device.read(values, int(memory))
+    assert np.isnan(values).all()
+    with pytest.raises(EmulationError, match="not those of the kernel"):
+        device.launch("good", (1, 1), (8, 1, 1), arguments.tobytes()[:-4])
+    device.close()
+
+
+# -- compiling for GPUs ------------------------------------------------------------
+
+
+def compile_with(kind, source, arch):
+    """Machine code; skips the test where the compiler is missing."""
+    if kind == "nvcc":
+        nvcc = compiler.find_nvcc()
+        if nvcc is None:
+            pytest.skip("nvcc was not found")
+        return compiler.compile_with_nvcc(source, arch, nvcc)
+    if load_library("nvrtc") is None:
+        pytest.skip("NVRTC was not found")
+    return compiler.compile_with_nvrtc(source, arch)
+
+
+@needs_gpp
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ["sm_75", "sm_90"])
+@pytest.mark.parametrize("kind", ["nvcc", "NVRTC"])
+def test_kernels_compile_for_gpus(kind, arch):
+    source = compiler.kernel_source()
+    cubin = compile_with(kind, source, arch)
+    assert cubin.startswith(b"\x7fELF")
+    for name in kernel_names(expand(source)):
+        assert b".text." + name.encode() + b"\0" in cubin
+
+
+@pytest.mark.parametrize("kind", ["nvcc", "NVRTC"])
+def test_compilers_tell_what_is_wrong(kind):
+    source = "__global__ void f() { nonsense; }"
+    with pytest.raises(HandlerError, match=f"(?s){kind} could not .* sm_90.*nonsense"):
+        compile_with(kind, source, "sm_90")
