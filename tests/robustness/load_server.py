@@ -12,12 +12,14 @@ import signal
 import sys
 import traceback
 
-import numpy.char  # noqa: F401 -- NumPy imports it when it is used first
+import numpy as np
 
 from brainstorm.hooks import load_logs
 from brainstorm.structure.network import Network
 from brainstorm.training import Trainer
 from brainstorm.utils import FileFormatError
+
+_ = np.char  # NumPy 2 imports it when it is used first.
 
 LOADERS = {"network": Network.from_hdf5, "logs": load_logs, "checkpoint": Trainer.load}
 MEMORY = 2 * 2**30
