@@ -67,12 +67,13 @@ def optional_requirements() -> dict[str, list[str]]:
         "pycuda": ["pycuda>=2024.1", "scikit-cuda>=0.5.3"],
         "draw_net": ["pygraphviz>=2.0"],
         "live_viz": ["bokeh>=3.1"],
+        "safetensors": ["safetensors>=0.4"],
         "sklearn": ["scikit-learn>=1.6"],
         "examples": ["scikit-learn>=1.3", "matplotlib>=3.8"],
         "tests": ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.90", "setuptools"],
         "docs": ["sphinx>=7"],
     }
-    names = ["onednn", "draw_net", "live_viz", "sklearn", "examples"]
+    names = ["onednn", "draw_net", "live_viz", "safetensors", "sklearn", "examples"]
     if pycuda_can_be_built():
         names.append("pycuda")
     extras["all"] = [requirement for name in names for requirement in extras[name]]

@@ -3,6 +3,7 @@
 from brainstorm.tools.building import create_net_from_spec, get_in_out_layers
 from brainstorm.tools.data import shuffle_data, split
 from brainstorm.tools.evaluating import evaluate, extract, extract_and_save
+from brainstorm.tools.exchanging import load_safetensors, save_safetensors
 from brainstorm.tools.inspecting import (
     draw_network,
     get_network_info,
@@ -17,7 +18,9 @@ __all__ = [
     "extract_and_save",
     "get_in_out_layers",
     "get_network_info",
+    "load_safetensors",
     "print_network_info",
+    "save_safetensors",
     "shuffle_data",
     "split",
 ]

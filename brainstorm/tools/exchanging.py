@@ -1,0 +1,118 @@
+"""Exchanging parameters with other libraries."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+
+from brainstorm.files import atomic_path, reading
+from brainstorm.utils import (
+    FileFormatError,
+    MissingFileError,
+    ValidationError,
+    listing,
+    missing_extra,
+)
+
+if TYPE_CHECKING:
+    from brainstorm.structure.network import Network
+
+__all__ = ["load_safetensors", "save_safetensors"]
+
+
+def save_safetensors(network: Network, filename: str | os.PathLike) -> None:
+    """Save the parameters of a network to a safetensors file, for other libraries.
+
+    Each parameter becomes a tensor named ``'<layer>.<parameter>'``, such as
+    ``'Hidden.W'``, in its own shape and the handler's dtype. The architecture is not
+    saved. The file is replaced in one go.
+
+    Args:
+        network: The network.
+        filename: Name of the file; its folder has to exist.
+
+    Raises:
+        ImportError: The package safetensors is missing.
+        MissingFileError: The folder does not exist.
+    """
+    safetensors = _import_safetensors("save_safetensors")
+    tensors = {name: network.get(path) for name, path in _paths(network).items()}
+    data = safetensors.numpy.save(tensors)
+    with atomic_path(filename) as temporary:
+        temporary.write_bytes(data)
+
+
+def load_safetensors(network: Network, filename: str | os.PathLike) -> None:
+    """Set the parameters of a network to those in a safetensors file.
+
+    The file has to have a tensor of the right shape, and of some type of floats, for
+    every parameter, and no others. The parameters change only if all of them fit.
+
+    Args:
+        network: The network.
+        filename: Name of a file as :func:`save_safetensors` writes them.
+
+    Raises:
+        ImportError: The package safetensors is missing.
+        MissingFileError: There is no such file.
+        FileFormatError: It is damaged.
+        ValidationError: Names or shapes are not those of the network.
+    """
+    safetensors = _import_safetensors("load_safetensors")
+    if not os.path.isfile(filename):
+        raise MissingFileError(f"there is no file {str(filename)!r}")
+    paths = _paths(network)
+    shapes = {name: tuple(network.buffer[path].shape) for name, path in paths.items()}
+    try:
+        with (
+            reading(filename),
+            safetensors.safe_open(os.fspath(filename), framework="np") as f,
+        ):
+            found = {name: tuple(f.get_slice(name).get_shape()) for name in f.keys()}  # noqa: SIM118
+            tensors = {n: f.get_tensor(n) for n in found} if found == shapes else {}
+    except safetensors.SafetensorError as error:
+        raise FileFormatError(f"can not read {str(filename)!r}: {error}") from error
+    if found != shapes:
+        _explain_difference(str(filename), found, shapes)
+    for name, tensor in tensors.items():
+        if tensor.dtype.kind != "f":
+            raise ValidationError(f"expected floats as {name!r}, got {tensor.dtype}")
+    for name, tensor in tensors.items():
+        network.handler.set_from_numpy(network.buffer[paths[name]], tensor)
+
+
+def _explain_difference(
+    filename: str,
+    found: dict[str, tuple[int, ...]],
+    expected: dict[str, tuple[int, ...]],
+) -> None:
+    if set(found) != set(expected):
+        raise ValidationError(
+            f"{filename!r} does not hold the parameters of this network: it lacks"
+            f" {listing(sorted(set(expected) - set(found)))}, and it has"
+            f" {listing(sorted(set(found) - set(expected)))} beside them"
+        )
+    for name, shape in expected.items():
+        if found[name] != shape:
+            raise ValidationError(
+                f"{filename!r}: expected {name!r} to have the shape {shape}, got"
+                f" {found[name]}"
+            )
+
+
+def _paths(network: Network) -> dict[str, str]:
+    """The paths of all parameters by the names that they have in the file."""
+    return {
+        f"{layer_name}.{name}": f"{layer_name}.parameters.{name}"
+        for layer_name, layer in network.layers.items()
+        for name in layer.parameter_shapes
+    }
+
+
+def _import_safetensors(what: str) -> Any:
+    try:
+        import safetensors.numpy
+    except ImportError as error:
+        raise missing_extra(what, "safetensors", "safetensors") from error
+    return safetensors
