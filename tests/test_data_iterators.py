@@ -721,3 +721,49 @@ def test_one_hot_works_on_cut_batches():
     np.testing.assert_array_equal(
         batches[1]["labels"].argmax(axis=2), labels[:5, 2:4, 0]
     )
+
+
+# -- state ---------------------------------------------------------------------
+
+
+def augmented(**data):
+    batches = Minibatches(2, **data)
+    return AddGaussianNoise(RandomCrop(batches, {"default": (3, 3)}), {"default": 1.0})
+
+
+def test_iterations_from_the_same_state_are_the_same():
+    images = numbered(2, 9, 4, 4, 1)
+    iterator = augmented(default=images)
+    list(iterator(None))
+    state = iterator.get_state()
+    first = list(iterator(None))
+    other = augmented(default=images)
+    other.set_state(state)
+    for a, b in zip(first, other(None), strict=True):
+        np.testing.assert_array_equal(a["default"], b["default"])
+    assert not np.array_equal(next(iterator(None))["default"], first[0]["default"])
+
+
+def test_iterators_without_randomness_have_no_state():
+    assert Undivided(default=numbered(1, 2, 3)).get_state() == {}
+    wrapped = Pad(Undivided(default=numbered(1, 2, 3, 3, 1)), {"default": 1})
+    assert wrapped.get_state() == {"iter": {}}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("rnd"), "state of a AddGaussianNoise, .* 'iter', 'rnd'"),
+        (lambda s: s.update(more=1), "state of a AddGaussianNoise"),
+        (lambda s: s["iter"].clear(), "state of a RandomCrop, .* 'iter', 'rnd'"),
+        (lambda s: s["iter"].update(iter=5), "state of a Minibatches, .* 'rnd'"),
+        (lambda s: s.update(rnd=["MT19937", [1, 2], 0]), "'rnd' of a AddGaussianNoise"),
+        (lambda s: s.update(rnd=None), "'rnd' of a AddGaussianNoise"),
+    ],
+)
+def test_states_of_other_iterators_are_refused(change, message):
+    iterator = augmented(default=numbered(2, 9, 4, 4, 1))
+    state = iterator.get_state()
+    change(state)
+    with pytest.raises(IteratorValidationError, match=message):
+        iterator.set_state(state)

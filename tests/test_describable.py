@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from brainstorm.describable import (
     Describable,
+    check_types,
     create_from_description,
     get_description,
 )
@@ -275,3 +276,14 @@ def test_arguments_that_are_not_kept_are_reported_when_describing():
 def test_bad_descriptions_are_refused(description, message):
     with pytest.raises(ValidationError, match=message):
         create_from_description(description)
+
+
+def test_types_can_be_checked_before_anything_is_made():
+    description = {"a": [{"@type": "Point", "x": {"@type": "Bounded", "limit": 1}}]}
+    check_types(description, lambda cls: True)
+    check_types(description, lambda cls: cls in (Point, Bounded))
+    with pytest.raises(ValidationError, match="a Bounded is out of place here"):
+        check_types(description, lambda cls: cls is Point)
+    for name in ("Nothing", ["Point"], None):
+        with pytest.raises(ValidationError, match="unknown @type"):
+            check_types([{"@type": name}], lambda cls: True)

@@ -98,6 +98,53 @@ def test_mode_is_kept_or_follows_the_umask(tmp_path):
         os.umask(old)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="POSIX file modes")
+def test_the_umask_is_never_changed(tmp_path, monkeypatch):
+    """It belongs to the whole process: other threads would notice."""
+    monkeypatch.setattr(os, "umask", None)
+    with atomic_path(tmp_path / "a.txt") as temporary:
+        temporary.write_text("new")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX file modes")
+def test_what_replaces_a_private_file_is_private_from_the_start(tmp_path):
+    target = tmp_path / "a.txt"
+    target.write_text("secret")
+    target.chmod(0o600)
+    with atomic_path(target) as temporary:
+        assert stat.S_IMODE(temporary.stat().st_mode) == 0o600
+
+
+def test_write_protected_files_stay(tmp_path, monkeypatch):
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    # The superuser may write everything.
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+    with pytest.raises(PermissionError, match="write-protected"), atomic_path(target):
+        pass
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="POSIX")
+def test_devices_and_pipes_are_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "null").symlink_to("/dev/null")
+    for name in ("pipe", "null"):
+        with (
+            pytest.raises(FileFormatError, match="it is no regular file"),
+            atomic_path(tmp_path / name),
+        ):
+            pass
+    assert not os.path.isfile("/dev/null")
+
+
+def test_long_names(tmp_path):
+    target = tmp_path / ("\N{SNOWMAN}" * 85)  # 255 bytes
+    with atomic_path(target) as temporary:
+        temporary.write_text("new")
+    assert target.read_text() == "new"
+
+
 @pytest.mark.skipif(os.name != "posix", reason="symbolic links")
 def test_links_are_followed(tmp_path):
     target = tmp_path / "a.txt"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-
 from brainstorm.files import atomic_path, reading
 from brainstorm.utils import (
     FileFormatError,
