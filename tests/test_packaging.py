@@ -98,6 +98,7 @@ def test_extras_of_the_manual_and_design(setup_py):
     assert names(extras["onednn"]) == {"onednn-cpu-gomp"}
     assert "scikit-learn" in names(extras["examples"])
     assert names(extras["sklearn"]) == {"scikit-learn"}
+    assert names(extras["onnx"]) == {"onnx", "onnxruntime"}
     assert {"tests", "docs", "all"} <= set(extras)
 
 

@@ -9,11 +9,13 @@ from brainstorm.tools.inspecting import (
     get_network_info,
     print_network_info,
 )
+from brainstorm.tools.onnx_export import export_onnx
 
 __all__ = [
     "create_net_from_spec",
     "draw_network",
     "evaluate",
+    "export_onnx",
     "extract",
     "extract_and_save",
     "get_in_out_layers",
