@@ -14,7 +14,6 @@ version = release = brainstorm.__version__
 extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 exclude_patterns = ["_build"]
 default_role = "literal"
-nitpicky = False
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
@@ -22,6 +21,7 @@ autodoc_default_options = {"members": True, "show-inheritance": True}
 python_maximum_signature_line_length = 70
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True
 napoleon_use_rtype = False
 
 html_theme = "alabaster"

@@ -85,9 +85,7 @@ def test_digits_mlp_reaches_its_accuracy(tmp_path):
         ("sequence_with_mask.py", 4, 0.6),
     ],
 )
-def test_examples_learn_without_download(
-    name, epochs, at_least, tmp_path, data_dir
-):
+def test_examples_learn_without_download(name, epochs, at_least, tmp_path, data_dir):
     pytest.importorskip("sklearn")
     options = ("--epochs", epochs, "--output-dir", tmp_path)
     output = run_example(name, *options, data_dir=data_dir)
