@@ -69,13 +69,13 @@ def optional_requirements() -> dict[str, list[str]]:
         "live_viz": ["bokeh>=3.1"],
         "safetensors": ["safetensors>=0.4"],
         "sklearn": ["scikit-learn>=1.6"],
+        "onnx": ["onnx>=1.16", "onnxruntime>=1.18"],
         "examples": ["scikit-learn>=1.3", "matplotlib>=3.8"],
         "tests": ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.90", "setuptools"],
         "docs": ["sphinx>=7", "scikit-learn>=1.6"],
     }
-    names = ["onednn", "draw_net", "live_viz", "safetensors", "sklearn", "examples"]
-    if pycuda_can_be_built():
-        names.append("pycuda")
+    names = ["onednn", "draw_net", "live_viz", "safetensors", "sklearn", "onnx"]
+    names += ["examples", "pycuda"] if pycuda_can_be_built() else ["examples"]
     extras["all"] = [requirement for name in names for requirement in extras[name]]
     return extras
 
