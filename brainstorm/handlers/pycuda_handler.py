@@ -16,6 +16,7 @@ from brainstorm.handlers.cuda.checks import checked, named
 from brainstorm.handlers.cuda.convolutions import CudaConvolutions
 from brainstorm.handlers.cuda.device import PyCudaDevice
 from brainstorm.handlers.cuda.launcher import (
+    Call,
     Launcher,
     Randomness,
     column_blocks,
@@ -245,17 +246,27 @@ class PyCudaHandler(CudaConvolutions, CudaRecurrent, CudaUpdates, Handler):
         transb: bool = False,
         add: bool = False,
     ) -> None:
+        for function, arguments in self._product(a, b, out, transa, transb, add):
+            function(*arguments)
+
+    def _product(
+        self,
+        a: CudaArray,
+        b: CudaArray,
+        out: CudaArray,
+        transa: bool = False,
+        transb: bool = False,
+        add: bool = False,
+    ) -> list[Call]:
+        """The calls that compute a matrix product."""
         m, n = out.shape
         k = a.shape[0] if transa else a.shape[1]
-        if m == 0 or n == 0:
-            return
+        if m == 0 or n == 0 or (k == 0 and add):
+            return []
         if k == 0:
-            if not add:
-                self._gpu.elementwise("fill", (out,), 0.0)
-            return
-        self._gpu.device.sgemm(
-            *(transa, transb, m, n, k, *_blas(a), *_blas(b), add, *_blas(out))
-        )
+            return [(self.fill, (out, 0.0))]
+        arguments = (transa, transb, m, n, k, *_blas(a), *_blas(b), add, *_blas(out))
+        return [(self._gpu.device.sgemm, arguments)]
 
     def sum_t(self, a, axis, out):
         if axis is None or a.ndim == 1:

@@ -74,8 +74,8 @@ class CudaConvolutions:
         dense = outputs if outputs.contiguous else self.scratch(outputs.shape, 4)
         matrix = _matrix(dense)
         for images, rows in _parts(inputs, w):
-            columns = self._windows_to_rows(inputs[images], w)
-            self._multiply(columns, kernels, matrix[rows], transb=True)
+            columns = self._windows_to_rows(_cut(inputs, images), w)
+            self._multiply(columns, kernels, _cut(matrix, rows), transb=True)
         self._add_bias(matrix, bias, matrix, activation)
         if dense is not outputs:
             self._gpu.elementwise("copy_to", (dense, outputs))
@@ -136,8 +136,9 @@ class CudaConvolutions:
         if fresh and not deltas.size:
             self._gpu.elementwise("fill", (gradients,), 0.0)
         for images, rows in _parts(inputs, w):
-            columns = self._windows_to_rows(inputs[images], w)
-            self._multiply(deltas[rows], columns, gradients, transa=True, add=not fresh)
+            columns = self._windows_to_rows(_cut(inputs, images), w)
+            part = _cut(deltas, rows)
+            self._multiply(part, columns, gradients, transa=True, add=not fresh)
             fresh = False
 
     def _image_deltas(
@@ -150,8 +151,8 @@ class CudaConvolutions:
     ) -> None:
         for images, rows in _parts(in_deltas, w):
             columns = self.scratch((rows.stop - rows.start, w.row_length), 3)
-            self._multiply(deltas[rows], kernels, columns)
-            part = in_deltas[images]
+            self._multiply(_cut(deltas, rows), kernels, columns)
+            part = _cut(in_deltas, images)
             arguments = (columns.pointer, *w, part.size, *_images(part), fresh)
             self._over("rows_to_windows", part.size, *arguments)
 
@@ -225,6 +226,11 @@ def _parts(images: CudaArray, w: _Windows) -> Iterator[tuple[slice, slice]]:
     for start in range(0, images.shape[0], at_once):
         stop = min(start + at_once, images.shape[0])
         yield slice(start, stop), slice(start * windows, stop * windows)
+
+
+def _cut(array: CudaArray, part: slice) -> CudaArray:
+    """A part of an array, or itself if that is all of it."""
+    return array if part == slice(0, array.shape[0]) else array[part]
 
 
 def _images(images: CudaArray) -> tuple[int, int, int, int]:

@@ -138,6 +138,7 @@ class PyCudaDevice:
         arguments: bytes,
     ) -> None:
         """Start a kernel."""
+        # What Function.prepared_call does, without packing the arguments each time.
         self._guarded(kernel._launch_kernel, grid, block, arguments, 0, None)
 
     def sgemm(self, *args: Any) -> None:

@@ -19,6 +19,7 @@ __all__ = ["Launcher", "Randomness", "column_blocks", "row_blocks"]
 BLOCK = 256
 MAX_PLANS = 4096
 MAX_VIEWS = 256
+MAX_SEQUENCES = 64
 MAX_GRID_X, MAX_GRID_Y = 2**31 - 1, 65535
 MAX_ARRAYS = 5
 # Indices into strided arrays are calculated with 32 bits.
@@ -48,6 +49,9 @@ FAILURES = {
     3: "index_m_by_v: indices have to be integers from 0 to {}, got {!r}",
     4: "timings have to be at least {}, got {!r}",
 }
+
+
+Call = tuple[Callable[..., None], tuple[Any, ...]]
 
 
 class Randomness(NamedTuple):
@@ -128,6 +132,7 @@ class Launcher:
         self._workspace = _Workspace()
         self._failure = device.address("failure")
         self._may_have_failed = False
+        self._sequences: dict[Any, list[Call]] = {}
 
     # -- memory --------------------------------------------------------------
 
@@ -209,19 +214,6 @@ class Launcher:
             self._kernels[name] = self.device.kernel(name)
             return self._kernels[name]
 
-    def pack(self, name: str, *arguments: Any) -> bytes:
-        """The arguments of a kernel as it takes them.
-
-        Arrays of structs count as the values in them. None stands for no array.
-        """
-        try:
-            packer = self._structs[name]
-        except KeyError:
-            types = self.parameters[name]
-            packer = struct.Struct("".join([_aligned(FORMATS[t]) for t in types]))
-            self._structs[name] = packer
-        return packer.pack(*arguments)
-
     def launch(
         self,
         name: str,
@@ -230,8 +222,38 @@ class Launcher:
         *arguments: Any,
     ) -> None:
         """Launch a kernel."""
-        packed = self.pack(name, *arguments)
-        self.device.launch(self.kernel(name), grid, block, packed)
+        self.device.launch(*self.prepare(name, grid, block, *arguments))
+
+    def prepare(
+        self,
+        name: str,
+        grid: tuple[int, int],
+        block: tuple[int, int, int],
+        *arguments: Any,
+    ) -> tuple[Any, ...]:
+        """What ``device.launch`` has to be given to launch a kernel."""
+        try:
+            packer = self._structs[name]
+        except KeyError:
+            types = self.parameters[name]
+            packer = struct.Struct("".join([_aligned(FORMATS[t]) for t in types]))
+            self._structs[name] = packer
+        return self.kernel(name), grid, block, packer.pack(*arguments)
+
+    def replay(self, key: Any, prepare: Callable[[], list[Call]]) -> None:
+        """Make the calls that were prepared for a key.
+
+        Args:
+            key: All that they depend on, such as the addresses of arrays.
+            prepare: Prepares them, if that was not done for this key.
+        """
+        calls = self._sequences.get(key)
+        if calls is None:
+            if len(self._sequences) >= MAX_SEQUENCES:
+                self._sequences.clear()
+            calls = self._sequences[key] = prepare()
+        for function, arguments in calls:
+            function(*arguments)
 
     def over(self, count: int) -> tuple[int, int]:
         """A grid of blocks of `BLOCK` threads for so many elements."""

@@ -9,10 +9,11 @@ product with the outputs of the step before, and one kernel for everything else.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from brainstorm.handlers.cuda.arrays import CudaArray, OperationError, check_neighbours
-from brainstorm.handlers.cuda.launcher import BLOCK, Launcher
+from brainstorm.handlers.cuda.launcher import BLOCK, Call, Launcher
 from brainstorm.utils import flatten_time
 
 __all__ = ["CudaRecurrent"]
@@ -33,9 +34,14 @@ class CudaRecurrent:
         self._multiply(flatten_time(x), W, rows, transb=True)
         sizes = self._start(y, activation, timing, step)
         arguments = (*sizes, _pointer(bias), *_sequence(Ha), *_sequence(y))
-        for t in range(x.shape[0]):
-            self._multiply(y[t - 1], R, Ha[t], transb=True, add=True)
-            self._step("recurrent_forward_step", y, *arguments, t)
+
+        def one_step(t: int) -> list[Call]:
+            return [
+                *self._product(y[t - 1], R, Ha[t], transb=True, add=True),
+                *self._launch("recurrent_forward_step", y, *arguments, t),
+            ]
+
+        self._run_steps(range(x.shape[0]), one_step, arguments, R)
 
     def recurrent_backward(
         self,
@@ -58,11 +64,16 @@ class CudaRecurrent:
         fresh_gradients=False,
     ):
         sequences = [_sequence(array) for array in (y, dy, dHa, dHb)]
-        arguments = [*_sizes(y, activation, timing, step), *sum(sequences, ())]
+        arguments = (*_sizes(y, activation, timing, step), *sum(sequences, ()))
         clockwork = timing is not None
-        for t in reversed(range(x.shape[0])):
-            self._step("recurrent_backward_step", y, *arguments, t)
-            self._multiply(dHa[t], R, dHb[t - 1], add=clockwork)
+
+        def step_back(t: int) -> list[Call]:
+            return [
+                *self._launch("recurrent_backward_step", y, *arguments, t),
+                *self._product(dHa[t], R, dHb[t - 1], add=clockwork),
+            ]
+
+        self._run_steps(reversed(range(x.shape[0])), step_back, arguments, R)
         self._gpu.elementwise("copy_to", (dHb[-1], dy[-1]))
         self._gate_gradients(
             x, y, dHa[:-1], dx, W, dW, dR, dbias, fresh_dx, fresh_gradients
@@ -100,9 +111,14 @@ class CudaRecurrent:
             *sum(cells, ()),
             *_sequence(y),
         )
-        for t in range(steps):
-            self._multiply(y[t - 1], R, products[t], transb=True, add=True)
-            self._step("lstm_forward_step", y, *arguments, t)
+
+        def one_step(t: int) -> list[Call]:
+            return [
+                *self._product(y[t - 1], R, products[t], transb=True, add=True),
+                *self._launch("lstm_forward_step", y, *arguments, t),
+            ]
+
+        self._run_steps(range(steps), one_step, arguments, R)
 
     def lstm_backward(
         self,
@@ -157,9 +173,14 @@ class CudaRecurrent:
             *(carry.pointer, stacked.pointer),
         )
         clockwork = timing is not None
-        for t in reversed(range(steps)):
-            self._step("lstm_backward_step", y, *arguments, t)
-            self._multiply(stacked[t], R, carry, add=clockwork)
+
+        def step_back(t: int) -> list[Call]:
+            return [
+                *self._launch("lstm_backward_step", y, *arguments, t),
+                *self._product(stacked[t], R, carry, add=clockwork),
+            ]
+
+        self._run_steps(reversed(range(steps)), step_back, arguments, R)
         self._gpu.elementwise("copy_to", (carry, dy[-1]))
         self._gate_gradients(
             x, y, stacked, dx, W, dW, dR, dbias, fresh_dx, fresh_gradients
@@ -183,11 +204,32 @@ class CudaRecurrent:
             self._gpu.launch("advance_clock", grid, (BLOCK, 1, 1), *sizes)
         return sizes
 
-    def _step(self, kernel: str, y: CudaArray, *arguments: Any) -> None:
+    def _run_steps(
+        self,
+        steps: Iterable[int],
+        step: Callable[[int], list[Call]],
+        arguments: tuple[int, ...],
+        R: CudaArray,
+    ) -> None:
+        """Make the calls of all steps, prepared once for the same memory.
+
+        Args:
+            steps: Numbers of the steps.
+            step: Gives the calls of one step.
+            arguments: Addresses and strides of all arrays in them but `R`.
+            R: Weights.
+        """
+        key = (step.__qualname__, arguments, R.pointer, R.strides)
+        self._gpu.replay(key, lambda: [call for t in steps for call in step(t)])
+
+    def _launch(self, kernel: str, y: CudaArray, *arguments: Any) -> list[Call]:
+        """The call that launches a kernel for one step."""
         count = y.shape[1] * y.shape[2]
-        if count:
-            gpu = self._gpu
-            gpu.launch(kernel, gpu.over(count), (BLOCK, 1, 1), *arguments)
+        if not count:
+            return []
+        gpu = self._gpu
+        prepared = gpu.prepare(kernel, gpu.over(count), (BLOCK, 1, 1), *arguments)
+        return [(gpu.device.launch, prepared)]
 
 
 def _sizes(
