@@ -179,7 +179,10 @@ def _connection_hubs(
     outputs: str,
     inputs: str,
 ) -> list[Hub]:
-    """A hub for every group of outputs and inputs that are wired together."""
+    """A hub for every group of outputs and inputs that are wired together.
+
+    Inputs that nothing goes into, as in layers laid out by themselves, get their own.
+    """
     sources = [p for p in structures if _category(p) == outputs]
     sinks: dict[str, list[str]] = {}
     for layer in layers.values():
@@ -204,7 +207,8 @@ def _connection_hubs(
                     {sink: m for sink, m in sinks.items() if m[0] in group},
                 )
             )
-    return hubs
+    unconnected = [p for p in structures if _category(p) == inputs and p not in sinks]
+    return hubs + [Hub.create({p: structures[p]}, {}) for p in unconnected]
 
 
 def _order_sources(sources: Sequence[str], sinks: Iterable[list[str]]) -> list[str]:

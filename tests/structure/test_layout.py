@@ -5,10 +5,12 @@ import pytest
 
 from brainstorm import layers
 from brainstorm.handlers import NumpyHandler
+from brainstorm.layers.highway_layer import HighwayLayerImpl
 from brainstorm.structure.architecture import (
     generate_architecture,
     instantiate_layers_from_architecture,
 )
+from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.buffers import (
     create_buffer_views_from_layout,
     get_total_size_slices_and_shapes,
@@ -51,6 +53,30 @@ def test_connected_buffers_are_the_same_memory():
         assert np.shares_memory(views[path], views["a.outputs.default"])
     assert views["a.outputs.default"].base is memory
     assert not np.shares_memory(views["b.outputs.default"], views["c.outputs.default"])
+
+
+def test_a_layer_without_connections_can_be_laid_out_by_itself():
+    shapes = {"H": (4,), "T": (4,), "x": (4,)}
+    layer = HighwayLayerImpl(
+        "one",
+        {n: BufferStructure("T", "B", *s) for n, s in shapes.items()},
+        incoming=set(),
+        outgoing=set(),
+    )
+    hubs, layout = create_layout({"one": layer})
+    total, slices, shapes = get_total_size_slices_and_shapes(hubs, 3, 2)
+    memory = np.random.RandomState(0).rand(total)
+    buffers = [memory[s].reshape(n) for s, n in zip(slices, shapes, strict=True)]
+    view = create_buffer_views_from_layout(layout, buffers, hubs).one
+    layer.set_handler(NumpyHandler(np.float64))
+    layer.forward_pass(view)
+    H, T, x = view.inputs
+    assert np.allclose(view.outputs.default, T * H + (1 - T) * x)
+    before = view.input_deltas.x.copy()
+    layer.backward_pass(view)
+    expected = before + (1 - T) * view.output_deltas.default
+    assert np.allclose(view.input_deltas.x, expected)
+    assert not np.shares_memory(view.inputs.x, view.input_deltas.x)
 
 
 def test_views_come_in_the_promised_order():
