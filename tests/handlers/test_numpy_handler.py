@@ -35,6 +35,7 @@ OTHER_SIZES = {
     "sum_t": {"*S": (4000, 37), "*R": (4000, 1)},
     "broadcast_t": {"*S": (4000, 1), "*R": (4000, 37)},
     "constrain_rows": {"N": 4000},
+    "adam_update": {"N": 200000},
     "sgd_update": {"N": 200000},
     "momentum_update": {"N": 200000},
     "nesterov_ahead": {"N": 200000},
@@ -55,6 +56,10 @@ SCALARS = {
     "limit": 0.5,
     "decay": 0.9,
     "epsilon": 1e-5,
+    "beta1": 0.9,
+    "beta2": 0.99,
+    "weight_decay": 0.1,
+    "update_nr": 3,
     "activation": "tanh",
 }
 VALUES = {"targets": 0.0, "v": 0.0, "timing": 2.0}
@@ -87,7 +92,7 @@ def arguments_for(handler, name, strided, flags):
         arguments[argument] = arrays.put(np.full(dims, value))
     for argument in inspect.signature(getattr(Handler, name)).parameters:
         if argument in SCALARS:
-            arguments[argument] = SCALARS[argument]
+            arguments.setdefault(argument, SCALARS[argument])
         elif argument.startswith("fresh"):
             arguments[argument] = flags
     if name.endswith("_deriv"):
