@@ -6,7 +6,7 @@ import argparse
 import importlib
 import os
 
-WORKS = ["small", "cifar10_cnn", "lstm", "hutter"]
+WORKS = ["small", "adam", "cifar10_cnn", "lstm", "hutter"]
 
 
 def main() -> None:
