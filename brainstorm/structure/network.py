@@ -39,8 +39,8 @@ from brainstorm.structure.prediction import predict
 from brainstorm.structure.trainable import (
     frozen_slices,
     set_layer_properties,
-    trainable_property,
     trained_slices,
+    with_trainable,
 )
 from brainstorm.structure.view_references import merge_references, resolve_references
 from brainstorm.utils import (
@@ -386,16 +386,9 @@ class Network(Describable):
                 parameter, or a value is neither True nor False.
         """
         references = merge_references(default_or_dict, kwargs)
-        architecture = {name: dict(self.architecture[name]) for name in self.layers}
         chosen = resolve_references(self._parameter_names(), references)
-        for layer, parameters in chosen.items():
-            values = {name: choice.value for name, choice in parameters.items()}
-            trainable = trainable_property(layer, values)
-            architecture[layer].pop("@trainable", None)
-            if trainable is not True:
-                architecture[layer]["@trainable"] = trainable
-        set_layer_properties(self.layers, architecture)
-        self.architecture = architecture
+        self.architecture = with_trainable(self.architecture, chosen)
+        set_layer_properties(self.layers, self.architecture)
         self._plan_training()
 
     def _plan_training(self) -> None:

@@ -12,14 +12,15 @@ from typing import Any
 
 from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.layout import Hub
+from brainstorm.structure.view_references import Resolved
 from brainstorm.utils import NetworkValidationError, listing
 
 __all__ = [
     "frozen_slices",
     "is_trained",
     "set_layer_properties",
-    "trainable_property",
     "trained_slices",
+    "with_trainable",
 ]
 
 
@@ -38,27 +39,33 @@ def set_layer_properties(
         _check_shared(layer, layers)
 
 
-def trainable_property(
-    layer_name: str, chosen: Mapping[str, Any]
-) -> bool | dict[str, bool]:
-    """What to write as ``'@trainable'``.
+def with_trainable(
+    architecture: Mapping[str, Any], chosen: Mapping[str, Mapping[str, Resolved]]
+) -> dict[str, Any]:
+    """A copy of an architecture that says which parameters are trained.
 
     Args:
-        layer_name: Name of the layer.
-        chosen: True, False or, for nothing chosen, None for each parameter.
+        architecture: The architecture; what it says about that is dropped.
+        chosen: True, False or, for nothing chosen, None by layer and parameter.
 
     Raises:
         NetworkValidationError: There is another value.
     """
-    for name, value in chosen.items():
-        if not (value is None or isinstance(value, bool)):
-            raise NetworkValidationError(
-                f"expected True or False for {layer_name}.{name}, got {value!r}"
-            )
-    frozen = {name: False for name, value in chosen.items() if value is False}
-    if frozen and len(frozen) == len(chosen):
-        return False
-    return frozen or True
+    changed = {
+        name: {k: v for k, v in properties.items() if k != "@trainable"}
+        for name, properties in architecture.items()
+    }
+    for layer, parameters in chosen.items():
+        for name, (value, _) in parameters.items():
+            if not (value is None or isinstance(value, bool)):
+                raise NetworkValidationError(
+                    f"expected True or False for {layer}.{name}, got {value!r}"
+                )
+        frozen = {n: False for n, (value, _) in parameters.items() if value is False}
+        if frozen:
+            everything = len(frozen) == len(parameters)
+            changed[layer]["@trainable"] = False if everything else frozen
+    return changed
 
 
 def is_trained(layers: Mapping[str, Layer], layer_name: str, name: str) -> bool:
