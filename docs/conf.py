@@ -28,8 +28,11 @@ html_theme = "alabaster"
 html_theme_options = {
     "description": "Fast, flexible and fun neural networks",
     "fixed_sidebar": True,
-    "page_width": "1080px",
+    "page_width": "1180px",
     "sidebar_width": "230px",
+    "font_family": "Helvetica, Arial, sans-serif",
+    "code_font_size": "0.82em",
+    "body_max_width": "900px",
 }
 html_show_sourcelink = False
 html_copy_source = False
