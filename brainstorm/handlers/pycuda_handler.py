@@ -16,6 +16,7 @@ from brainstorm.handlers.cuda.checks import checked, named
 from brainstorm.handlers.cuda.convolutions import CudaConvolutions
 from brainstorm.handlers.cuda.device import PyCudaDevice
 from brainstorm.handlers.cuda.launcher import (
+    BLOCK,
     Call,
     Launcher,
     Randomness,
@@ -360,8 +361,7 @@ class PyCudaHandler(CudaConvolutions, CudaRecurrent, CudaUpdates, Handler):
             self._gpu.expect_failures()
             self._gpu.launch(
                 "binarize_v",
-                self._gpu.over(out.size),
-                (256, 1, 1),
+                *row_blocks(*out.shape),
                 *(*_row(v), *_row(out), *out.shape),
             )
 
@@ -371,7 +371,7 @@ class PyCudaHandler(CudaConvolutions, CudaRecurrent, CudaUpdates, Handler):
             self._gpu.launch(
                 "index_m_by_v",
                 self._gpu.over(out.size),
-                (256, 1, 1),
+                (BLOCK, 1, 1),
                 *(*_row(m), *_row(v), *_row(out), *m.shape),
             )
 
@@ -497,8 +497,7 @@ class PyCudaHandler(CudaConvolutions, CudaRecurrent, CudaUpdates, Handler):
         if t_bin.size:
             self._gpu.launch(
                 "softmax_ce_backward",
-                self._gpu.over(t_bin.size),
-                (256, 1, 1),
+                *row_blocks(*t_bin.shape),
                 *(*_row(targets), *_row(predictions), *_row(dloss), *_row(t_bin)),
                 *((0, 0) if dx is None else _row(dx)),
                 *(*t_bin.shape, fresh_dx),

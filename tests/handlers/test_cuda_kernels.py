@@ -27,7 +27,7 @@ from tests.handlers.handler_cases import Arrays
 
 needs_gpp = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 
-# -- all operations, against NumpyHandler in float64 ---------------------------------
+# -- all operations, against NumpyHandler in float64 ---------------------------
 
 SIZES = {"M": 7, "N": 5, "I": 6, "C": 4, "*S": (3, 4, 5), "*L": (3, 4)}
 SIZES |= {"A": 2, "B": 3, "A+B": 5, "T": 3, "U": 4, "G": 20, "F": 2}
@@ -166,7 +166,7 @@ def test_every_kernel_is_run(emulated, monkeypatch):
     assert kernels - launched == never
 
 
-# -- the emulation itself --------------------------------------------------------------
+# -- the emulation itself ------------------------------------------------------
 
 FAULTS = """
 __device__ struct { int a[4]; } failure;
@@ -247,7 +247,7 @@ def test_the_emulation_runs_what_is_good(faulty_program):
     device.close()
 
 
-# -- compiling for GPUs ------------------------------------------------------------
+# -- compiling for GPUs --------------------------------------------------------
 
 
 def compile_with(kind, source, arch):

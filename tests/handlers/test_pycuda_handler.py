@@ -2,7 +2,6 @@
 
 import copy
 import json
-import os
 import pickle
 import subprocess
 import sys
@@ -40,7 +39,7 @@ def handler(kind):
     return new_handler(kind)
 
 
-# -- whole networks --------------------------------------------------------------------
+# -- whole networks ------------------------------------------------------------
 
 NETWORKS = {
     "images": ((6, 6, 2), "C4:3 P2 B F8"),
@@ -98,7 +97,7 @@ def test_trainer_and_files(handler, tmp_path):
     assert (loaded.get("parameters") == net.get("parameters")).all()
 
 
-# -- bad arguments ---------------------------------------------------------------------
+# -- bad arguments -------------------------------------------------------------
 
 
 def test_arrays_of_others_are_refused_by_name(handler):
@@ -125,8 +124,8 @@ def test_shapes_are_checked_each_time(handler):
             handler.dot_mm(a, a, a)
         with pytest.raises(HandlerError, match="^sum_t: argument 'axis'"):
             handler.sum_t(a, 2, a)
+    image = handler.zeros((1, 2, 2, 1))
     with pytest.raises(HandlerError, match="^maxpool2d_forward_batch: .* strides"):
-        image = handler.zeros((1, 2, 2, 1))
         handler.maxpool2d_forward_batch(image, (1, 1), image, 0, (0, 1), image)
 
 
@@ -155,7 +154,7 @@ def test_unknown_activations_list_the_choices(handler):
             call()
 
 
-# -- errors that depend on values ------------------------------------------------------
+# -- errors that depend on values ----------------------------------------------
 
 
 def softmax_ce(handler, targets):
@@ -222,7 +221,7 @@ def test_bad_indices(handler, bad):
     check(handler, picked, [[1], [np.nan]])
 
 
-# -- randomness ------------------------------------------------------------------------
+# -- randomness ----------------------------------------------------------------
 
 
 def draw(handler):
@@ -361,7 +360,7 @@ def test_masks_do_not_depend_on_the_layout(kind):
     assert handler.get_numpy_copy(whole).sum() == masks[0].sum()
 
 
-# -- memory ----------------------------------------------------------------------------
+# -- memory --------------------------------------------------------------------
 
 
 def test_scratch_is_reused(handler):
@@ -418,7 +417,7 @@ def test_description():
     assert get_description(sanitized_handler()) == {"@type": "SanitizedCudaHandler"}
 
 
-# -- without a GPU, a driver, a library or a compiler ------------------------------------
+# -- without a GPU, a driver, a library or a compiler --------------------------
 
 
 @pytest.fixture
@@ -520,7 +519,7 @@ def test_kernels_are_compiled_once(monkeypatch, tmp_path):
     assert compiler.cached_cubin("sm_90") == b"sm_90 4"
 
 
-# -- with PyCUDA, on a GPU or an emulation of one ------------------------------------------
+# -- with PyCUDA, on a GPU or an emulation of one ------------------------------
 
 
 @pytest.mark.gpu

@@ -15,13 +15,15 @@ import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from brainstorm.handlers.cuda.arrays import CudaArray, check_neighbours
-from brainstorm.handlers.cuda.launcher import BLOCK, Launcher
+from brainstorm.handlers.cuda.arrays import CudaArray, OperationError, check_neighbours
+from brainstorm.handlers.cuda.launcher import BLOCK, Launcher, row_blocks
 
 __all__ = ["CudaConvolutions"]
 
 # Elements of the largest matrix of windows: 512 MiB.
 MATRIX_SIZE = 2**27
+# The kernels count elements with 32 bits.
+MOST = 2**31 - 1
 
 Pair = tuple[int, int]
 
@@ -153,19 +155,29 @@ class CudaConvolutions:
             columns = self.scratch((rows.stop - rows.start, w.row_length), 3)
             self._multiply(_cut(deltas, rows), kernels, columns)
             part = _cut(in_deltas, images)
-            arguments = (columns.pointer, *w, part.size, *_images(part), fresh)
-            self._over("rows_to_windows", part.size, *arguments)
+            arguments = (*w, part.size, *_images(part), fresh)
+            self._over("rows_to_windows", part.size, columns.pointer, *arguments)
 
     def _windows_to_rows(self, images: CudaArray, w: _Windows) -> CudaArray:
         """A matrix with a row for each window."""
-        rows = images.shape[0] * w.out_height * w.out_width
-        columns = self.scratch((rows, w.row_length), 3)
-        arguments = (*_images(images), *w, columns.size, columns.pointer)
-        self._over("windows_to_rows", columns.size, *arguments)
+        windows = images.shape[0] * w.out_height * w.out_width
+        columns = self.scratch((windows, w.row_length), 3)
+        if columns.size:
+            gpu, rows = self._gpu, windows * w.window_height
+            grid, block = row_blocks(rows, w.window_width * w.channels)
+            grid = (min(grid[0], gpu.device.max_blocks), 1)
+            arguments = (*_images(images), *w, rows, columns.pointer)
+            gpu.launch("windows_to_rows", grid, block, *arguments)
         return columns
 
     def _over(self, kernel: str, count: int, *arguments: Any) -> None:
-        """Launch a kernel for so many elements."""
+        """Launch a kernel for so many elements.
+
+        Raises:
+            OperationError: Their numbers do not fit into 32 bits.
+        """
+        if count > MOST:
+            raise OperationError(f"images of at most {MOST} elements are possible")
         if count:
             gpu = self._gpu
             gpu.launch(kernel, gpu.over(count), (BLOCK, 1, 1), *arguments)

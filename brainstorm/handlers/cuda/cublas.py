@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import weakref
 
+from brainstorm.handlers.cuda.arrays import OperationError
 from brainstorm.handlers.cuda.libraries import load_library
 from brainstorm.utils import HandlerError
 
@@ -89,7 +90,7 @@ class Cublas:
             ldc: Distance of its rows.
 
         Raises:
-            HandlerError: cuBLAS failed.
+            OperationError: cuBLAS failed.
         """
         # To cuBLAS, which has columns where C has rows, all matrices are transposed.
         status = self._sgemm(
@@ -97,7 +98,7 @@ class Cublas:
             *(self._alpha, b, ldb, a, lda, self._betas[add], c, ldc),
         )
         if status:
-            raise HandlerError(_text("cublasSgemm", status))
+            raise OperationError(_text("cublasSgemm", status))
 
 
 def _text(function: str, status: int) -> str:

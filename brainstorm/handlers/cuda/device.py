@@ -102,16 +102,12 @@ class PyCudaDevice:
     def _guarded(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call a function of the driver."""
         try:
-            if threading.get_ident() == self._home:
-                return function(*args)
             with self._active():
                 return function(*args)
         except self._driver.MemoryError as error:
             raise OperationError(f"the GPU is out of memory ({error})") from error
         except self._driver.Error as error:
-            raise OperationError(
-                f"the GPU failed, now or in an operation before: {error}"
-            ) from error
+            raise _failure(error) from error
 
     # -- kernels -------------------------------------------------------------
 
@@ -139,11 +135,20 @@ class PyCudaDevice:
     ) -> None:
         """Start a kernel."""
         # What Function.prepared_call does, without packing the arguments each time.
-        self._guarded(kernel._launch_kernel, grid, block, arguments, 0, None)
+        if threading.get_ident() != self._home:
+            self._guarded(kernel._launch_kernel, grid, block, arguments, 0, None)
+            return
+        try:
+            kernel._launch_kernel(grid, block, arguments, 0, None)
+        except self._driver.Error as error:
+            raise _failure(error) from error
 
     def sgemm(self, *args: Any) -> None:
         """See `Cublas.sgemm`."""
-        self._guarded(self._cublas.sgemm, *args)
+        if threading.get_ident() == self._home:
+            self._cublas.sgemm(*args)
+        else:
+            self._guarded(self._cublas.sgemm, *args)
 
     # -- memory --------------------------------------------------------------
 
@@ -161,6 +166,10 @@ class PyCudaDevice:
     def read(self, values: np.ndarray, address: int) -> None:
         """Copy from the GPU to a contiguous array, when all before is done."""
         self._guarded(self._driver.memcpy_dtoh, values, address)
+
+
+def _failure(error: Exception) -> OperationError:
+    return OperationError(f"the GPU failed, now or in an operation before: {error}")
 
 
 def _import_driver() -> Any:

@@ -28,6 +28,7 @@ MAX_STRIDED = 2**31 - 1
 FORMATS = {
     "pointer": "P",
     "int": "i",
+    "unsigned": "I",
     "long long": "q",
     "float": "f",
     "Images": "Pqqq",
@@ -376,7 +377,7 @@ def _merged(
 
 def row_blocks(rows: int, cols: int) -> tuple[tuple[int, int], tuple[int, int, int]]:
     """Grid and block for kernels in which a row of threads works on each row."""
-    threads = 32
+    threads = 16
     while threads < cols and threads < BLOCK:
         threads *= 2
     block = (threads, BLOCK // threads, 1)

@@ -20,6 +20,8 @@ __all__ = ["CudaRecurrent"]
 
 ACTIVATIONS = ("linear", "rel", "tanh", "sigmoid", "el")
 NO_SEQUENCE = (0, 0, 0)
+# The kernels count units with 32 bits.
+MOST = 2**31 - 1
 
 
 class CudaRecurrent:
@@ -237,6 +239,8 @@ def _sizes(
 ) -> tuple[int, ...]:
     """The kernels' struct Step."""
     rows, batch, units = y.shape
+    if batch * units > MOST:
+        raise OperationError(f"at most {MOST} units of all sequences are possible")
     clock = NO_SEQUENCE if step is None else _sequence(step)
     kind = ACTIVATIONS.index(activation)
     return (rows - 1, batch, units, kind, _pointer(timing), *clock)

@@ -7,7 +7,7 @@ struct Images {
 };
 
 __device__ __forceinline__ float &at(
-    const Images &images, long long n, int y, int x, int c) {
+    const Images &images, int n, int y, int x, int c) {
   return images.data[n * images.image + y * images.row + x * images.pixel + c];
 }
 
@@ -21,12 +21,11 @@ struct Windows {
 
 // The element with a number, where all are (N, height, width, channels).
 struct Element {
-  long long n;
-  int y, x, c;
+  int n, y, x, c;
 };
 
 __device__ __forceinline__ Element element(
-    long long i, int height, int width, int channels) {
+    unsigned i, unsigned height, unsigned width, unsigned channels) {
   Element e;
   e.c = i % channels;
   i /= channels;
@@ -52,41 +51,54 @@ __device__ __forceinline__ int last_window(
 
 // -- convolution ----------------------------------------------------------------
 
-// columns[m, k] = the pixels of window m, in the order of a kernel's weights.
+// columns[m, k] = the pixels of window m, in the order of a kernel's weights. A row of
+// threads copies one row of a window, whose elements are neighbours.
 extern "C" __global__ void windows_to_rows(
-    Images images, Windows w, long long n, float *columns) {
-  for (long long i = thread_number(); i < n; i += thread_count()) {
-    const int c = i % w.channels;
-    long long rest = i / w.channels;
-    const int kx = rest % w.window_width;
-    rest /= w.window_width;
-    const int ky = rest % w.window_height;
-    const Element e = element(rest / w.window_height, w.out_height, w.out_width, 1);
-    const int y = e.y * w.stride_y - w.padding + ky;
-    const int x = e.x * w.stride_x - w.padding + kx;
-    const bool inside = y >= 0 && y < w.height && x >= 0 && x < w.width;
-    columns[i] = inside ? at(images, e.n, y, x, c) : 0.0f;
+    Images images, Windows w, unsigned rows, float *columns) {
+  const int length = w.window_width * w.channels;
+  const bool dense = images.pixel == w.channels;
+  for (unsigned i = blockIdx.x * blockDim.y + threadIdx.y; i < rows;
+       i += gridDim.x * blockDim.y) {
+    const unsigned m = i / w.window_height;
+    const Element e = element(m, w.out_height, w.out_width, 1);
+    const int y = e.y * w.stride_y - w.padding + (int)(i - m * w.window_height);
+    const int x = e.x * w.stride_x - w.padding;
+    // Which elements are no padding.
+    const int first = x < 0 ? -x * w.channels : 0;
+    const int last = y < 0 || y >= w.height ? 0 : (w.width - x) * w.channels;
+    const long long start = e.n * images.image + y * images.row + x * images.pixel;
+    float *row = columns + (long long)i * length;
+    for (int k = threadIdx.x; k < length; k += blockDim.x) {
+      const int kx = dense ? 0 : k / w.channels;
+      const long long place = dense ? k : kx * images.pixel + (k - kx * w.channels);
+      row[k] = k >= first && k < last ? images.data[start + place] : 0.0f;
+    }
   }
 }
 
 // The reverse: each pixel gets the sum of what all windows have for it.
 extern "C" __global__ void rows_to_windows(
-    const float *columns, Windows w, long long n, Images images, int fresh) {
-  for (long long i = thread_number(); i < n; i += thread_count()) {
+    const float *columns, Windows w, unsigned n, Images images, int fresh) {
+  const long long row_length = w.window_width * w.channels;
+  const long long window_size = w.window_height * row_length;
+  for (unsigned i = thread_number(); i < n; i += thread_count()) {
     const Element e = element(i, w.height, w.width, w.channels);
     const int bottom = last_window(e.y, w.padding, w.stride_y, w.out_height);
     const int right = last_window(e.x, w.padding, w.stride_x, w.out_width);
     const int left = first_window(e.x, w.padding, w.window_width, w.stride_x);
     int oy = first_window(e.y, w.padding, w.window_height, w.stride_y);
     float sum = 0.0f;
-    for (; oy <= bottom; ++oy)
+    for (; oy <= bottom; ++oy) {
+      // Where this pixel is in the row's leftmost window; the next has it further left.
+      const int ky = e.y + w.padding - oy * w.stride_y;
+      const int kx = e.x + w.padding - left * w.stride_x;
+      long long place = (e.n * (long long)w.out_height + oy) * w.out_width + left;
+      place = place * window_size + ky * row_length + kx * w.channels + e.c;
       for (int ox = left; ox <= right; ++ox) {
-        const int ky = e.y + w.padding - oy * w.stride_y;
-        const int kx = e.x + w.padding - ox * w.stride_x;
-        const long long m = (e.n * w.out_height + oy) * w.out_width + ox;
-        const long long k = (m * w.window_height + ky) * w.window_width + kx;
-        sum += columns[k * w.channels + e.c];
+        sum += columns[place];
+        place += window_size - w.stride_x * w.channels;
       }
+    }
     float &place = at(images, e.n, e.y, e.x, e.c);
     place = fresh ? sum : place + sum;
   }
@@ -96,8 +108,8 @@ extern "C" __global__ void rows_to_windows(
 
 // The first of equal values wins, and NaN over all; padding never does.
 extern "C" __global__ void maxpool_forward(
-    Images inputs, Windows w, long long n, Images outputs, Images argmax) {
-  for (long long i = thread_number(); i < n; i += thread_count()) {
+    Images inputs, Windows w, unsigned n, Images outputs, Images argmax) {
+  for (unsigned i = thread_number(); i < n; i += thread_count()) {
     const Element e = element(i, w.out_height, w.out_width, w.channels);
     const int top = e.y * w.stride_y - w.padding;
     const int left = e.x * w.stride_x - w.padding;
@@ -119,9 +131,9 @@ extern "C" __global__ void maxpool_forward(
 }
 
 extern "C" __global__ void maxpool_backward(
-    Images argmax, Images out_deltas, Windows w, long long n, Images in_deltas,
+    Images argmax, Images out_deltas, Windows w, unsigned n, Images in_deltas,
     int fresh) {
-  for (long long i = thread_number(); i < n; i += thread_count()) {
+  for (unsigned i = thread_number(); i < n; i += thread_count()) {
     const Element e = element(i, w.height, w.width, w.channels);
     const int bottom = last_window(e.y, w.padding, w.stride_y, w.out_height);
     const int right = last_window(e.x, w.padding, w.stride_x, w.out_width);
@@ -154,8 +166,8 @@ __device__ __forceinline__ float pixels_of_window(const Windows &w, int oy, int 
 }
 
 extern "C" __global__ void avgpool_forward(
-    Images inputs, Windows w, long long n, Images outputs) {
-  for (long long i = thread_number(); i < n; i += thread_count()) {
+    Images inputs, Windows w, unsigned n, Images outputs) {
+  for (unsigned i = thread_number(); i < n; i += thread_count()) {
     const Element e = element(i, w.out_height, w.out_width, w.channels);
     const int top = e.y * w.stride_y - w.padding;
     const int left = e.x * w.stride_x - w.padding;
@@ -170,8 +182,8 @@ extern "C" __global__ void avgpool_forward(
 }
 
 extern "C" __global__ void avgpool_backward(
-    Images out_deltas, Windows w, long long n, Images in_deltas, int fresh) {
-  for (long long i = thread_number(); i < n; i += thread_count()) {
+    Images out_deltas, Windows w, unsigned n, Images in_deltas, int fresh) {
+  for (unsigned i = thread_number(); i < n; i += thread_count()) {
     const Element e = element(i, w.height, w.width, w.channels);
     const int bottom = last_window(e.y, w.padding, w.stride_y, w.out_height);
     const int right = last_window(e.x, w.padding, w.stride_x, w.out_width);

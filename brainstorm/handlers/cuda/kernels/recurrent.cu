@@ -31,10 +31,10 @@ __device__ __forceinline__ bool keeps(const Step &s, int t, int b, int n) {
 }
 
 extern "C" __global__ void advance_clock(Step s) {
-  for (long long b = thread_number(); b < s.batch; b += thread_count())
+  for (int b = thread_number(); b < s.batch; b += thread_count())
     for (int t = 0; t < s.steps; ++t)
       at(s.clock, t, b, 0) = at(s.clock, step_before(s, t), b, 0) + 1.0f;
-  for (long long n = thread_number(); n < s.units; n += thread_count())
+  for (int n = thread_number(); n < s.units; n += thread_count())
     if (!(s.timing[n] >= 1.0f)) fail(BAD_TIMING, 1, s.timing[n]);
 }
 
@@ -44,9 +44,9 @@ extern "C" __global__ void advance_clock(Step s) {
 extern "C" __global__ void recurrent_forward_step(
     Step s, const float *bias, Sequence Ha, Sequence y, int t) {
   const int before = step_before(s, t);
-  const long long n = (long long)s.batch * s.units;
-  for (long long i = thread_number(); i < n; i += thread_count()) {
-    const int b = i / s.units, u = i % s.units;
+  const unsigned n = s.batch * s.units;
+  for (unsigned i = thread_number(); i < n; i += thread_count()) {
+    const int b = i / (unsigned)s.units, u = i % (unsigned)s.units;
     if (keeps(s, t, b, u)) {
       at(Ha, t, b, u) = at(Ha, before, b, u);
       at(y, t, b, u) = at(y, before, b, u);
@@ -63,9 +63,9 @@ extern "C" __global__ void recurrent_forward_step(
 extern "C" __global__ void recurrent_backward_step(
     Step s, Sequence y, Sequence dy, Sequence dHa, Sequence dHb, int t) {
   const int before = step_before(s, t);
-  const long long n = (long long)s.batch * s.units;
-  for (long long i = thread_number(); i < n; i += thread_count()) {
-    const int b = i / s.units, u = i % s.units;
+  const unsigned n = s.batch * s.units;
+  for (unsigned i = thread_number(); i < n; i += thread_count()) {
+    const int b = i / (unsigned)s.units, u = i % (unsigned)s.units;
     const float later = t < s.steps - 1 ? at(dHb, t, b, u) : 0.0f;
     const float dout = at(dy, t, b, u) + later;
     const bool kept = keeps(s, t, b, u);
@@ -88,10 +88,10 @@ extern "C" __global__ void lstm_forward_step(
     Step s, const float *products, const float *bias, const float *peepholes,
     Cells cells, Sequence y, int t) {
   const int before = step_before(s, t), units = s.units;
-  const long long n = (long long)s.batch * units;
-  products += 4 * n * t;
-  for (long long i = thread_number(); i < n; i += thread_count()) {
-    const int b = i / units, u = i % units;
+  const unsigned n = s.batch * units;
+  products += 4LL * n * t;
+  for (unsigned i = thread_number(); i < n; i += thread_count()) {
+    const int b = i / (unsigned)units, u = i % (unsigned)units;
     const float *product = products + 4LL * units * b + u;
     const bool kept = keeps(s, t, b, u);
     const float old_cell = at(cells.Ca, before, b, u);
@@ -131,10 +131,10 @@ extern "C" __global__ void lstm_backward_step(
     float *stacked, int t) {
   const int before = step_before(s, t), units = s.units;
   const bool last = t == s.steps - 1;
-  const long long n = (long long)s.batch * units;
-  stacked += 4 * n * t;
-  for (long long i = thread_number(); i < n; i += thread_count()) {
-    const int b = i / units, u = i % units;
+  const unsigned n = s.batch * units;
+  stacked += 4LL * n * t;
+  for (unsigned i = thread_number(); i < n; i += thread_count()) {
+    const int b = i / (unsigned)units, u = i % (unsigned)units;
     const bool kept = keeps(s, t, b, u);
     const float old_cell = at(cells.Ca, before, b, u);
     const float Zb = at(cells.Zb, t, b, u), Ib = at(cells.Ib, t, b, u);

@@ -140,14 +140,14 @@ extern "C" __global__ void softmax_ce_backward(
     const float *targets, long long targets_row, const float *p, long long p_row,
     const float *dloss, long long dloss_row, float *t_bin, long long t_bin_row,
     float *dx, long long dx_row, int rows, int cols, int fresh) {
-  const long long n = (long long)rows * cols;
-  for (long long i = thread_number(); i < n; i += thread_count()) {
-    const long long row = i / cols;
-    const int col = i % cols;
-    const float one = targets[row * targets_row] == (float)col ? 1.0f : 0.0f;
+  const long long row = (long long)blockIdx.x * blockDim.y + threadIdx.y;
+  if (row >= rows) return;
+  const float target = targets[row * targets_row], factor = dloss[row * dloss_row];
+  for (int col = threadIdx.x; col < cols; col += blockDim.x) {
+    const float one = target == (float)col ? 1.0f : 0.0f;
     t_bin[row * t_bin_row + col] = one;
     if (dx) {
-      const float delta = (p[row * p_row + col] - one) * dloss[row * dloss_row];
+      const float delta = (p[row * p_row + col] - one) * factor;
       float *place = dx + row * dx_row + col;
       *place = fresh ? delta : *place + delta;
     }
@@ -159,14 +159,12 @@ extern "C" __global__ void softmax_ce_backward(
 extern "C" __global__ void binarize_v(
     const float *v, long long v_row, float *out, long long out_row, int rows,
     int cols) {
-  const long long n = (long long)rows * cols;
-  for (long long i = thread_number(); i < n; i += thread_count()) {
-    const long long row = i / cols;
-    const int col = i % cols;
-    const float index = v[row * v_row];
-    if (col == 0 && !is_index(index, cols)) fail(BAD_COLUMN, cols - 1, index);
+  const long long row = (long long)blockIdx.x * blockDim.y + threadIdx.y;
+  if (row >= rows) return;
+  const float index = v[row * v_row];
+  if (threadIdx.x == 0 && !is_index(index, cols)) fail(BAD_COLUMN, cols - 1, index);
+  for (int col = threadIdx.x; col < cols; col += blockDim.x)
     out[row * out_row + col] = index == (float)col ? 1.0f : 0.0f;
-  }
 }
 
 extern "C" __global__ void index_m_by_v(
