@@ -12,7 +12,9 @@ from brainstorm.utils import StructureValidationError
 __all__ = ["Input", "InputLayerImpl"]
 
 
-def Input(out_shapes: Mapping[str, Sequence[str | int]]) -> ConstructionWrapper:
+def Input(
+    out_shapes: Mapping[str, Sequence[str | int]], name: str | None = None
+) -> ConstructionWrapper:
     """Where data enters the network; every network has exactly one.
 
     >>> Input({'default': ('T', 'B', 784), 'targets': ('T', 'B', 1)}).name
@@ -21,8 +23,9 @@ def Input(out_shapes: Mapping[str, Sequence[str | int]]) -> ConstructionWrapper:
     Args:
         out_shapes: Shape template of each named output, for example
             ``('T', 'B', 784)``.
+        name: ``'Input'``, the only one that networks accept.
     """
-    return ConstructionWrapper.create(InputLayerImpl, out_shapes=out_shapes)
+    return ConstructionWrapper.create(InputLayerImpl, name=name, out_shapes=out_shapes)
 
 
 class InputLayerImpl(Layer):
@@ -53,9 +56,13 @@ class InputLayerImpl(Layer):
         for name, shape in shapes.items():
             if not isinstance(name, str) or not name.isidentifier():
                 raise self.error(f"expected identifiers as names, got {name!r}")
+            if not isinstance(shape, (tuple, list)):
+                raise self.error(
+                    f"expected a shape like ('T', 'B', 784) for {name!r}, got {shape!r}"
+                )
             try:
                 outputs[name] = BufferStructure(*shape)
-            except (StructureValidationError, TypeError, ValueError) as error:
+            except StructureValidationError as error:
                 raise self.error(f"shape of {name!r}: {error}") from error
         self.takes_no_output_deltas_from = tuple(outputs)
         return outputs, {}, {}

@@ -16,7 +16,12 @@ from brainstorm.layers.base_layer import Layer, get_layer_class_from_typename
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper, LayerDetails
 from brainstorm.structure.trainable import set_layer_properties
-from brainstorm.utils import NetworkValidationError, is_valid_layer_name, listing
+from brainstorm.utils import (
+    LayerValidationError,
+    NetworkValidationError,
+    is_valid_layer_name,
+    listing,
+)
 
 __all__ = [
     "Connection",
@@ -186,7 +191,10 @@ def _validate_properties(name: Any, properties: Any) -> None:
             f"layer {name!r}: expected the name of a layer type as '@type', got"
             f" {properties.get('@type')!r}"
         )
-    get_layer_class_from_typename(properties["@type"])
+    try:
+        get_layer_class_from_typename(properties["@type"])
+    except LayerValidationError as error:
+        raise LayerValidationError(f"layer {name!r}: {error}") from None
     outgoing = properties.get("@outgoing_connections", {})
     lists = outgoing.values() if isinstance(outgoing, Mapping) else [outgoing]
     for ends in lists:

@@ -8,6 +8,7 @@ from typing import Any
 
 from brainstorm.structure.view_references import resolve_references
 from brainstorm.utils import NetworkValidationError
+from brainstorm.value_modifiers import GradientModifier
 
 __all__ = ["Modifiers", "each_modifier", "resolve_modifiers"]
 
@@ -16,13 +17,16 @@ Modifiers = dict[str, Any]
 
 
 def resolve_modifiers(
-    parameters: Mapping[str, Sequence[str]], references: Mapping[str, Any]
+    parameters: Mapping[str, Sequence[str]],
+    references: Mapping[str, Any],
+    of_weights: bool = False,
 ) -> Modifiers:
     """Choose modifiers for every parameter, and for the whole network.
 
     Args:
         parameters: Names of the parameters of each layer.
         references: See `Network.set_weight_modifiers`.
+        of_weights: Whether they will change parameters, not gradients.
 
     Returns:
         Copies of the modifiers, in lists.
@@ -44,6 +48,8 @@ def resolve_modifiers(
                 ]
     if whole_network:
         resolved["default"] = copy.deepcopy(whole_network)
+    if of_weights:
+        _check_of_weights(resolved)
     return resolved
 
 
@@ -54,6 +60,16 @@ def each_modifier(modifiers: Modifiers) -> Iterator[tuple[str, str | None, Any]]
         for name, installed in by_name.items():
             for modifier in installed:
                 yield layer, name, modifier
+
+
+def _check_of_weights(modifiers: Modifiers) -> None:
+    for layer, name, modifier in each_modifier(modifiers):
+        if isinstance(modifier, GradientModifier):
+            place = layer if name is None else f"{layer}.{name}"
+            raise NetworkValidationError(
+                f"{type(modifier).__name__} for {place} modifies gradients: install it"
+                " with set_gradient_modifiers"
+            )
 
 
 def _check(modifiers: Sequence[Any], place: str) -> None:

@@ -180,7 +180,9 @@ class Network(Describable):
             modifiers = create_from_description(description.get(kind, {}))
             if modifiers:
                 names = net._parameter_names()
-                setattr(net, kind, resolve_modifiers(names, modifiers))
+                of_weights = kind == "weight_modifiers"
+                resolved = resolve_modifiers(names, modifiers, of_weights)
+                setattr(net, kind, resolved)
         if "handler" in description:
             net.set_handler(create_from_description(description["handler"]))
         return net
@@ -349,7 +351,9 @@ class Network(Describable):
         matches.
         """
         references = merge_references(default_or_mod_dict, kwargs)
-        self.weight_modifiers = resolve_modifiers(self._parameter_names(), references)
+        self.weight_modifiers = resolve_modifiers(
+            self._parameter_names(), references, of_weights=True
+        )
 
     def set_gradient_modifiers(
         self, default_or_mod_dict: Any = None, **kwargs: Any

@@ -8,7 +8,7 @@ from brainstorm.handlers import NumpyHandler
 from brainstorm.layers.base_layer import ACTIVATIONS
 from brainstorm.randomness import global_rnd
 from brainstorm.structure.network import Network
-from brainstorm.utils import LayerValidationError
+from brainstorm.utils import LayerValidationError, NetworkValidationError
 from tests.layers.single_layer import SingleLayer, normal
 
 FORMULAS = {
@@ -173,6 +173,14 @@ def test_input_provides_data_of_all_buffer_types():
     assert np.allclose(net.get("Input.output_deltas.b"), 1 / 3)
 
 
+def test_input_takes_its_name_as_all_layers_do():
+    inp = layers.Input({"default": ("T", "B", 3)}, name="Input")
+    assert "Input" in Network.from_layer(inp >> layers.NoOp()).layers
+    inp = layers.Input({"default": ("T", "B", 3)}, name="Other")
+    with pytest.raises(NetworkValidationError, match="named 'Input', got: 'Other'"):
+        Network.from_layer(inp >> layers.NoOp())
+
+
 @pytest.mark.parametrize(
     ("out_shapes", "message"),
     [
@@ -180,7 +188,8 @@ def test_input_provides_data_of_all_buffer_types():
         ({}, "a dict of shapes"),
         ({"default": ("T", 3)}, "shape of 'default'"),
         ({"default": ("T", "B", 0)}, "shape of 'default'"),
-        ({"default": 3}, "shape of 'default'"),
+        ({"default": 3}, r"a shape like \(.*\) for 'default', got 3"),
+        ({"default": "TB"}, "for 'default', got 'TB'"),
         ({"no name": ("T", "B", 3)}, "identifiers as names, got 'no name'"),
     ],
 )

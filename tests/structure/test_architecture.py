@@ -179,6 +179,7 @@ def test_invalid_architectures_are_refused(architecture, message):
         (changed("hidden_layer", size=2.5), "'hidden_layer': .*'size', got 2.5"),
         (changed("hidden_layer", size="a"), "'hidden_layer': .*'size', got 'a'"),
         (changed("hidden_layer", activation="?"), "one of 'linear', .*, got '?'"),
+        (changed("hidden_layer", **{"@type": "No"}), "'hidden_layer': unknown layer"),
         (changed("hidden_layer", sise=1), "unexpected argument 'sise'; choices are"),
         (changed("loss_layer", importance="big"), "'loss_layer': .*'importance'"),
         (

@@ -438,6 +438,15 @@ def test_bad_modifiers_are_refused(references, message):
             install(references)
 
 
+def test_gradient_modifiers_do_not_modify_weights():
+    net = classifier()
+    with pytest.raises(NetworkValidationError, match="L2Decay for Hid.W modifies grad"):
+        net.set_weight_modifiers({"Hid": {"W": [bs.ClipValues(), bs.L2Decay(0.1)]}})
+    assert net.weight_modifiers == {}
+    with pytest.raises(NetworkValidationError, match="L1Decay for Hid.W"):
+        net.set_weight_modifiers({"Hid": {"W": bs.L1Decay(0.1)}})
+
+
 # -- describing ----------------------------------------------------------------
 
 
