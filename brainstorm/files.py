@@ -13,6 +13,7 @@ import math
 import os
 import secrets
 import stat
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ DAMAGE = (
     RuntimeError,
     TypeError,
     ValueError,
+    struct.error,
 )
 # Texts are what people could have typed, and logs, but no data.
 LARGEST_TEXT = 256 * 2**20
@@ -180,7 +182,7 @@ def open_hdf5(filename: str | os.PathLike, kind: str) -> Iterator[h5py.File]:
     if not os.path.isfile(filename):
         raise MissingFileError(f"there is no file {str(filename)!r}")
     with reading(filename), h5py.File(filename, "r") as f:
-        found = _read_format(f)
+        found = _read_format(f, kind)
         if found != kind:
             raise FileFormatError(
                 f"it is not a {kind!r}: its format attribute is {found!r}"
@@ -201,14 +203,19 @@ def reading(filename: str | os.PathLike) -> Iterator[None]:
         raise FileFormatError(f"can not read {str(filename)!r}: {error}") from error
 
 
-def _read_format(f: h5py.File) -> str | None:
+def _read_format(f: h5py.File, default: str) -> str | None:
+    """The attribute ``format``; `default` where it can not be read safely."""
     if "format" not in f.attrs:
         return None
     attribute = f.attrs.get_id("format")
-    if h5py.check_string_dtype(attribute.dtype) is None or attribute.shape != ():
-        return f"{attribute.dtype} of the shape {attribute.shape}"
-    found = f.attrs["format"] if attribute.dtype.itemsize < 1000 else "a long text"
-    return found.decode("utf-8", "replace") if isinstance(found, bytes) else found
+    kind = attribute.dtype
+    info = h5py.check_string_dtype(kind)
+    if info is None or attribute.shape != () or (info.length or 0) > 1000:
+        return f"{kind} of the shape {attribute.shape}"
+    if info.length is None:
+        # It lies on the heap, see below. What else is in the file has to tell.
+        return default
+    return f.attrs["format"].decode("utf-8", "replace")
 
 
 def read_group(parent: h5py.Group, name: str) -> h5py.Group:
@@ -257,16 +264,40 @@ def read_text(parent: h5py.Group, name: str) -> str:
             one.
     """
     dataset = _member(parent, name, h5py.Dataset, "dataset")
-    is_text = h5py.check_string_dtype(dataset.dtype) is not None
-    if not is_text or dataset.shape not in [(), (1,)]:
+    info = h5py.check_string_dtype(dataset.dtype)
+    if info is None or dataset.shape not in [(), (1,)]:
         raise FileFormatError(
             f"expected one text as {name!r}, got {dataset.dtype} of the shape"
             f" {dataset.shape}"
         )
     _check_storage(dataset)
+    if info.length is None:
+        return _read_from_heap(dataset).decode("utf-8")
     if dataset.nbytes > LARGEST_TEXT:
         raise FileFormatError(f"{name!r} has {dataset.nbytes} bytes")
     return np.atleast_1d(dataset[()]).item().decode("utf-8")
+
+
+def _read_from_heap(dataset: h5py.Dataset) -> bytes:
+    """Read a text of any length, such as brainstorm 0.5 wrote, from the global heap.
+
+    libhdf5 would trust this heap: a damaged one makes it loop without end. See "Global
+    Heap" in the HDF5 file format specification.
+    """
+    with open(dataset.file.filename, "rb") as f:
+        f.seek(dataset.id.get_offset())
+        length, address, wanted = struct.unpack("<IQI", f.read(16))
+        f.seek(address)
+        signature, size = struct.unpack("<4s4xQ", f.read(16))
+        heap = f.read(min(size, LARGEST_TEXT)) if signature == b"GCOL" else b""
+    start = 0
+    while start + 16 <= len(heap):
+        number, size = struct.unpack_from("<H6xQ", heap, start)
+        start += 16
+        if number == wanted and length <= size <= len(heap) - start:
+            return heap[start : start + length]
+        start += -(-size // 8) * 8
+    raise FileFormatError(f"the text {dataset.name!r} is not where it should be")
 
 
 def read_tree(group: h5py.Group) -> dict[str, Any]:

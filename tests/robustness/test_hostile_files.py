@@ -1,6 +1,7 @@
 """Files that were made to do harm: each is refused, and costs next to nothing."""
 
 import json
+import struct
 import tracemalloc
 
 import h5py
@@ -171,13 +172,38 @@ def test_the_format_may_be_hostile_too(path):
     assert_refused(path, "format attribute is")
 
 
-def test_texts_of_any_length_from_the_original_are_read(path):
+def change_bytes(path, old, new):
+    content = path.read_bytes()
+    assert content.count(old) == 1
+    path.write_bytes(content.replace(old, new))
+
+
+def test_texts_of_any_length_as_the_original_wrote_them(path):
+    """They lie on a heap, which libhdf5 may search without end if it is damaged."""
     with open_hdf5(path, KIND) as f:
         text = read_text(f, "description")
     change_file(path, put("description", lambda f, n: f.__setitem__(n, text)))
     with h5py.File(path) as f:
         assert h5py.check_string_dtype(f["description"].dtype).length is None
     assert Network.from_hdf5(path).get("parameters").shape == (25,)
+    whole = path.read_bytes()
+    heap = whole.index(b"GCOL")
+    size = struct.pack("<Q", len(text.encode()))
+    reference = struct.pack("<IQI", len(text.encode()), heap, 1)
+    for old, new in (
+        (b"GCOL", b"GCOX"),
+        (struct.pack("<H6x", 1) + size, struct.pack("<H6x", 2) + size),
+        (struct.pack("<H6x", 1) + size, struct.pack("<H6xQ", 1, 2**64 - 1)),
+        (struct.pack("<H6x", 1) + size, struct.pack("<H6xQ", 0, 0)),
+        (reference, struct.pack("<IQI", 2**32 - 1, heap, 1)),
+        (reference, struct.pack("<IQI", len(text), 2**63, 1)),
+        (reference, struct.pack("<IQI", len(text), len(whole) - 8, 1)),
+        (reference, struct.pack("<IQI", len(text), heap, 7)),
+        (reference, struct.pack("<IQI", 3, heap, 1)),
+    ):
+        path.write_bytes(whole)
+        change_bytes(path, old, new)
+        assert_refused(path)
 
 
 # -- descriptions ------------------------------------------------------------
@@ -238,7 +264,7 @@ def test_descriptions_that_ask_for_too_much(path, change, message):
 
 def test_what_is_packed_well_is_still_read(tmp_path):
     with h5py.File(tmp_path / "a.hdf5", "w") as f:
-        f.attrs["format"] = KIND
+        f.attrs["format"] = np.bytes_(KIND)
         f.create_dataset("zeros", data=np.zeros(10**6), compression="gzip")
         f.create_dataset("plain", data=np.zeros((2, 3), ">i2"))
         f.create_dataset("empty", data=np.zeros(0), compression="gzip")

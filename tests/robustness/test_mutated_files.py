@@ -13,6 +13,7 @@ import random
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -37,6 +38,7 @@ from brainstorm.training import MomentumStepper, Trainer
 from brainstorm.value_modifiers import ConstrainL2Norm, MaskValues
 
 KINDS = ("network", "logs", "checkpoint")
+ORIGINAL = Path(__file__).parent.parent / "fixtures" / "network_0.5.hdf5"
 
 
 @pytest.fixture(scope="module")
@@ -151,12 +153,15 @@ def mutate(content, places, rnd):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "original"])
 def test_mutated_bytes(server, files, kind):
-    content = (files / f"{kind}.hdf5").read_bytes()
+    path = files / f"{kind}.hdf5"
+    if kind == "original":
+        path, kind = ORIGINAL, "network"
+    content = path.read_bytes()
     places = places_of_interest(content)
-    rnd = random.Random(kind)
-    for _ in range(500):
+    rnd = random.Random(path.name)
+    for _ in range(400):
         server.path.write_bytes(mutate(content, places, rnd))
         server.check(kind)
     assert server.outcomes["refused"] > 50
