@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cuda_on_cpu.translate import HERE, translate
 
 from brainstorm.handlers.cuda.compiler import kernel_source
 from brainstorm.handlers.cuda.launcher import Launcher
 from brainstorm.handlers.pycuda_handler import PyCudaHandler
-from cuda_on_cpu.translate import HERE, translate
 
 SANITIZERS = [
     "-fsanitize=address,undefined",
