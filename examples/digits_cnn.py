@@ -8,7 +8,7 @@ from common import load_data, parse_arguments
 
 import brainstorm as bs
 
-args = parse_arguments(__doc__, epochs=30)
+args = parse_arguments(__doc__, epochs=40)
 
 # ------------------------------------ the data ---------------------------------------
 
@@ -27,8 +27,8 @@ test_getter = bs.Minibatches(100, **data["test"])
 inp, out = bs.tools.get_in_out_layers("classification", (height, width, channels), 10)
 (
     inp
-    >> bs.layers.Convolution2D(32, kernel_size=(3, 3), padding=1, name="Conv1")
-    >> bs.layers.Convolution2D(32, kernel_size=(3, 3), padding=1, name="Conv2")
+    >> bs.layers.Convolution2D(64, kernel_size=(3, 3), padding=1, name="Conv1")
+    >> bs.layers.Convolution2D(64, kernel_size=(3, 3), padding=1, name="Conv2")
     >> bs.layers.Pooling2D(kernel_size=(2, 2), stride=(2, 2))
     >> bs.layers.Dropout(0.25)
     >> bs.layers.FullyConnected(128, name="Hidden")

@@ -28,6 +28,7 @@ from brainstorm.initializers import (
     Uniform,
 )
 from brainstorm.tools import create_net_from_spec, extract_and_save
+from brainstorm.utils import HandlerError
 from brainstorm.value_modifiers import (
     ClipValues,
     ConstrainL2Norm,
@@ -190,9 +191,12 @@ def test_file_format():
 
 @pytest.mark.gpu
 def test_set_handler_to_the_gpu():
-    pytest.importorskip("pycuda.driver")
     from brainstorm.handlers import PyCudaHandler
 
+    try:
+        PyCudaHandler()
+    except (ImportError, HandlerError) as error:
+        pytest.skip(str(error))
     net = network_of()
     net.initialize(Gaussian())
     x = RND.randn(5, 4)
