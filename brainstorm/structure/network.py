@@ -33,7 +33,11 @@ from brainstorm.structure.modifiers import (
     each_modifier,
     resolve_modifiers,
 )
-from brainstorm.structure.network_files import load_network, save_network
+from brainstorm.structure.network_files import (
+    available_handler,
+    load_network,
+    save_network,
+)
 from brainstorm.structure.network_info import network_info_html
 from brainstorm.structure.prediction import predict
 from brainstorm.structure.trainable import (
@@ -140,6 +144,9 @@ class Network(Describable):
     def from_hdf5(cls, filename: str | os.PathLike) -> Network:
         """Load a network from an HDF5 file.
 
+        A network whose handler can not run on this machine gets the default one, with
+        a warning.
+
         See Also:
             `save_as_hdf5`
 
@@ -184,7 +191,7 @@ class Network(Describable):
                 resolved = resolve_modifiers(names, modifiers, of_weights)
                 setattr(net, kind, resolved)
         if "handler" in description:
-            net.set_handler(create_from_description(description["handler"]))
+            net.set_handler(available_handler(description["handler"]))
         return net
 
     def __reduce__(self) -> tuple[Any, ...]:

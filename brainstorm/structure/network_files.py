@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -23,16 +24,18 @@ from brainstorm.describable import (
     get_description,
 )
 from brainstorm.files import atomic_hdf5, open_hdf5, read_array, read_text
+from brainstorm.handlers import default_handler
 from brainstorm.handlers.base_handler import Handler
 from brainstorm.structure.architecture import instantiate_layers_from_architecture
 from brainstorm.structure.layout import create_layout
-from brainstorm.utils import FileFormatError, listing
+from brainstorm.utils import FileFormatError, HandlerError, listing
 from brainstorm.value_modifiers import GradientModifier, ValueModifier
 
 if TYPE_CHECKING:
     from brainstorm.structure.network import Network
 
 __all__ = [
+    "available_handler",
     "load_network",
     "read_network",
     "save_network",
@@ -99,6 +102,21 @@ def read_network(cls: type[Network], group: h5py.Group) -> Network:
     net = create_from_description(description)
     net.handler.set_from_numpy(net.buffer.parameters, parameters)
     return net
+
+
+def available_handler(description: Mapping[str, Any]) -> Handler:
+    """The described handler, or the default one where that can not run here.
+
+    So networks trained on a GPU can be used on machines without one.
+    """
+    try:
+        return create_from_description(description)
+    except (ImportError, HandlerError) as error:
+        warnings.warn(
+            f"the network gets the default handler instead of its own: {error}",
+            stacklevel=2,
+        )
+        return default_handler
 
 
 def _checked(description: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pytest
 import brainstorm as bs
 from brainstorm import layers
 from brainstorm.handlers import NumpyHandler
-from brainstorm.utils import FileFormatError
+from brainstorm.utils import FileFormatError, HandlerError
 
 
 def make_network():
@@ -39,6 +39,34 @@ def test_networks_come_back_the_same(saved):
         n.forward_pass()
     path = "Hid.outputs.default"
     assert np.array_equal(net.get(path), again.get(path))
+
+
+class AbsentHandler(NumpyHandler):
+    """A handler that needs what this machine lacks, once `absent` is set."""
+
+    absent = None
+
+    def __init__(self, dtype=np.float32, seed=None):
+        super().__init__(dtype, seed)
+        if self.absent is not None:
+            raise self.absent
+
+    def __init_from_description__(self, description):
+        self.__init__()
+
+
+@pytest.mark.parametrize(
+    "error", [ImportError("pip install what?"), HandlerError("found no GPU")]
+)
+def test_networks_load_where_their_handler_can_not_run(tmp_path, monkeypatch, error):
+    net = make_network()
+    net.set_handler(AbsentHandler())
+    net.save_as_hdf5(tmp_path / "net.hdf5")
+    monkeypatch.setattr(AbsentHandler, "absent", error)
+    with pytest.warns(UserWarning, match=f"default handler instead .*: {error}"):
+        again = bs.Network.from_hdf5(tmp_path / "net.hdf5")
+    assert again.handler is bs.handlers.default_handler
+    assert np.array_equal(again.get("parameters"), net.get("parameters"))
 
 
 def test_the_file_is_laid_out_as_promised(saved):
