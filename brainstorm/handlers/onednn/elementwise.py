@@ -17,7 +17,17 @@ from brainstorm.handlers.onednn.binding import (
 )
 from brainstorm.handlers.onednn.session import Call, Recipe, Session, layout
 
-__all__ = ["act", "act_deriv", "algorithms", "arithmetic", "blend", "momentum"]
+__all__ = [
+    "act",
+    "act_deriv",
+    "add_act",
+    "add_act_deriv",
+    "add_binary",
+    "algorithms",
+    "arithmetic",
+    "blend",
+    "momentum",
+]
 
 _ACTIVATIONS = {
     "rel": (Algorithm.RELU, Algorithm.RELU_FROM_OUTPUT, 0.0),
@@ -41,19 +51,23 @@ def algorithms(activation: str) -> tuple[Algorithm, Algorithm, float]:
 def act(session: Session, x: np.ndarray, y: np.ndarray, name: str) -> Call:
     """``y = act(x)``; a rectifier makes 0 out of NaN."""
     recipe = Recipe(session, name, (x, y))
+    add_act(recipe, *map(recipe.array, _flat(x, y)), name)
+    return recipe.call()
+
+
+def add_act(recipe: Recipe, x: Memory, y: Memory, name: str) -> None:
+    """Append ``y = act(x)``."""
     algorithm, _, alpha = algorithms(name)
-    x, y = _flat(x, y)
     primitive = recipe.primitive(
         "eltwise_forward",
         Prop.FORWARD_TRAINING,
         algorithm,
-        layout(x),
-        layout(y),
+        x.desc,
+        y.desc,
         alpha,
         0.0,
     )
-    recipe.add(primitive, {Arg.SRC: recipe.array(x), Arg.DST: recipe.array(y)})
-    return recipe.call()
+    recipe.add(primitive, {Arg.SRC: x, Arg.DST: y})
 
 
 def act_deriv(
@@ -102,17 +116,24 @@ def arithmetic(
 ) -> Call:
     """``out = a + b``, or another operation."""
     recipe = Recipe(session, algorithm.name.lower(), (a, b, out))
-    a, b, out = _flat(a, b, out)
-    primitive = recipe.primitive("binary", algorithm, layout(a), layout(b), layout(out))
-    recipe.add(
-        primitive,
-        {
-            Arg.SRC: recipe.array(a),
-            Arg.SRC_1: recipe.array(b),
-            Arg.DST: recipe.array(out),
-        },
-    )
+    add_binary(recipe, algorithm, *map(recipe.array, _flat(a, b, out)))
     return recipe.call()
+
+
+def add_binary(
+    recipe: Recipe,
+    algorithm: Algorithm,
+    a: Memory,
+    b: Memory,
+    out: Memory,
+    add: bool = False,
+) -> None:
+    """Append ``out (+)= a + b``, or another operation; `b` may be one row."""
+    post_ops = (("sum",),) if add else ()
+    primitive = recipe.primitive(
+        "binary", algorithm, a.desc, b.desc, out.desc, post_ops=post_ops
+    )
+    recipe.add(primitive, {Arg.SRC: a, Arg.SRC_1: b, Arg.DST: out})
 
 
 def blend(session: Session, out: np.ndarray, a: np.ndarray) -> Call:
@@ -135,10 +156,7 @@ def momentum(
     p, g, v = map(recipe.array, _flat(parameters, gradients, velocity))
     factors = np.ones(2, np.float32)
     _add_blend(recipe, v, g, factors)
-    recipe.add(
-        recipe.primitive("binary", Algorithm.ADD, p.desc, v.desc, p.desc),
-        {Arg.SRC: p, Arg.SRC_1: v, Arg.DST: p},
-    )
+    add_binary(recipe, Algorithm.ADD, p, v, p)
     return recipe.call(factors)
 
 

@@ -27,8 +27,12 @@ from brainstorm.utils import ValidationError, listing
 
 __all__ = ["OneDnnHandler"]
 
-# Below this number of elements, NumPy is as fast as two threads.
-_LARGE = 16384
+# From this number of elements on, two threads gain. It is above the size of the pieces
+# into which NumpyHandler cuts its work.
+_LARGE = 20000
+
+# Activation functions that convolutions can apply.
+_FUSED = frozenset({"linear", "rel", "tanh", "sigmoid", "el"})
 
 
 class _Local(threading.local):
@@ -325,11 +329,23 @@ class OneDnnHandler(LstmOperations, NumpyHandler):
         else:
             super().momentum_update(*arrays, learning_rate, momentum)
 
+    def constrain_rows(self, m, limit, norms):
+        # einsum needs no temporary for the squares.
+        np.einsum("ij,ij->i", m, m, out=norms[:, 0])
+        np.sqrt(norms, norms)
+        np.multiply(norms, 1.0 / limit, norms)
+        np.maximum(norms, self._one, out=norms)
+        np.divide(m, norms, m)
+
     # -- images --------------------------------------------------------------
 
     def conv2d_forward_batch(
         self, inputs, weights, bias, outputs, padding, stride, activation="linear"
     ):
+        if activation not in _FUSED:
+            self.conv2d_forward_batch(inputs, weights, bias, outputs, padding, stride)
+            self.act_func[activation](outputs, outputs)
+            return
         call = self._find(
             images.convolution,
             (inputs, weights, bias, outputs),
@@ -359,6 +375,10 @@ class OneDnnHandler(LstmOperations, NumpyHandler):
         fresh_in_deltas=False,
         fresh_gradients=False,
     ):
+        if activation not in _FUSED:
+            deltas = self.scratch(out_deltas.shape, "deltas")
+            self.act_func_deriv[activation](outputs, outputs, out_deltas, deltas)
+            out_deltas, activation = deltas, "linear"
         deltas = (in_deltas, out_deltas, weight_deltas, bias_deltas)
         call = self._find(
             images.convolution_backward,

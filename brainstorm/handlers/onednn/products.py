@@ -10,6 +10,9 @@ from brainstorm.handlers.onednn.session import Call, Recipe, Session, layout
 
 __all__ = ["affine", "affine_backward", "dot", "softmax", "sum_rows"]
 
+# Up to this many multiplications, several threads are not worth their start.
+_SMALL_WORK = 2**19
+
 
 def dot(
     session: Session,
@@ -115,7 +118,7 @@ def add_product(
         layout(b),
         None if bias is None else layout(bias.reshape(1, -1)),
         layout(out),
-        work=a.shape[0] * a.shape[1] * b.shape[1],
+        one_thread=a.shape[0] * a.shape[1] * b.shape[1] <= _SMALL_WORK,
         post_ops=(("sum",),) if add else (),
     )
     recipe.add(primitive, memories)

@@ -118,6 +118,7 @@ class LstmPass:
 
     def _prepare_forward(self, arrays: LstmArrays) -> Call:
         recipe = Recipe(self._session, "lstm_forward", (arrays.x, arrays.W, arrays.y))
+        recipe.kept.append(self._arenas)
         batch, units = arrays.y.shape[1:]
         row = (1, 1, batch, units)
         bias = recipe.library.desc(
@@ -182,6 +183,7 @@ class LstmPass:
         self, arrays: LstmArrays, to: LstmDeltas, fresh: Fresh
     ) -> Call:
         recipe = Recipe(self._session, "lstm_backward", (arrays.x, arrays.W, to.dy))
+        recipe.kept.append(self._arenas)
         row = (1, 1, *arrays.y.shape[1:])
         inputs, finish_inputs = self._input_deltas(recipe, arrays, to.dx, fresh.dx)
         memories = {

@@ -32,8 +32,6 @@ from brainstorm.utils import HandlerError
 
 __all__ = ["Arenas", "Call", "Recipe", "Session", "layout", "named_errors", "place_of"]
 
-# Up to this many multiplications, several threads are not worth their start.
-_SMALL_WORK = 2**19
 _MAX_CALLS = 2048
 _LARGE_VALUES = 4096
 _ALIGNMENT = 64
@@ -113,7 +111,7 @@ class Recipe:
         self.name = name
         self.shapes = [None if a is None else a.shape for a in arrays]
         self.steps: list[tuple[Any, ...]] = []
-        self.kept: list[Any] = []
+        self.kept: list[Any] = [session.arenas]
 
     def array(self, array: np.ndarray) -> Memory:
         """The memory of an array of the operation."""
@@ -135,7 +133,7 @@ class Recipe:
         self,
         kind: str,
         *args: Any,
-        work: float = float("inf"),
+        one_thread: bool = False,
         post_ops: tuple[tuple[Any, ...], ...] = (),
         scaled: tuple[Arg, ...] = (),
         slow: bool = False,
@@ -145,7 +143,7 @@ class Recipe:
         Args:
             kind: See `Library.primitive`.
             *args: Likewise.
-            work: Number of multiplications: few of them are done in one thread.
+            one_thread: Whether it is too small for several.
             post_ops: See `Library.primitive`.
             scaled: Likewise.
             slow: Whether an implementation is good that is not optimized.
@@ -153,7 +151,7 @@ class Recipe:
         Raises:
             UnimplementedError: There is none.
         """
-        threads = 1 if work <= _SMALL_WORK else self.session.threads
+        threads = 1 if one_thread else self.session.threads
         math_mode = self.session.math_mode
         primitive = self.library.primitive(
             kind, args, post_ops, scaled, math_mode, threads
