@@ -14,7 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from brainstorm.describable import Describable
-from brainstorm.utils import ValidationError, flatten_all_but_last, listing
+from brainstorm.utils import (
+    ValidationError,
+    checked_number,
+    flatten_all_but_last,
+    listing,
+)
 
 if TYPE_CHECKING:
     from brainstorm.structure.network import Network
@@ -162,7 +167,7 @@ class Hamming(Scorer):
         name: str | None = None,
     ) -> None:
         super().__init__(out_name, targets_name, mask_name, name)
-        self.threshold = threshold
+        self.threshold = checked_number(threshold, "Hamming: threshold")
 
     def __call__(
         self,

@@ -307,3 +307,9 @@ def test_different_numbers_of_rows_are_refused():
     net.inputs["targets"] = np.zeros((2, 1, 1))
     with pytest.raises(ValidationError, match=r"\(2, 2, 3\).*\(2, 1, 1\)"):
         gathered(net, [Accuracy(PATH)])
+
+
+@pytest.mark.parametrize("threshold", ["a", None, float("nan")])
+def test_bad_thresholds_are_refused(threshold):
+    with pytest.raises(ValidationError, match="Hamming: threshold has to be"):
+        Hamming(threshold)

@@ -48,6 +48,7 @@ from brainstorm.structure.trainable import (
 )
 from brainstorm.structure.view_references import merge_references, resolve_references
 from brainstorm.utils import (
+    HandlerError,
     NetworkValidationError,
     UnknownNameError,
     listing,
@@ -512,9 +513,12 @@ class Network(Describable):
             self._buffer_manager.clear_context()
         else:
             self._buffer_manager.apply_context(context)
-        for layer, buffers in self._run_order:
-            if only is None or layer.name in only:
-                layer.forward_pass(buffers, training_pass)
+        try:
+            for layer, buffers in self._run_order:
+                if only is None or layer.name in only:
+                    layer.forward_pass(buffers, training_pass)
+        except HandlerError as error:
+            raise _in_layer(layer, error) from error
 
     def backward_pass(self, all_deltas: bool = True) -> None:
         """Compute all deltas and gradients, after a forward pass.
@@ -532,8 +536,11 @@ class Network(Describable):
             self._to_clear = self._find_what_to_clear()
         for buffer in self._to_clear:
             self.handler.fill(buffer, 0.0)
-        for layer, buffers in self._backward_order:
-            layer.backward_pass(buffers)
+        try:
+            for layer, buffers in self._backward_order:
+                layer.backward_pass(buffers)
+        except HandlerError as error:
+            raise _in_layer(layer, error) from error
         for part in self._frozen_slices:
             self.handler.fill(self.buffer.gradients[part], 0.0)
         if self.gradient_modifiers:
@@ -616,6 +623,10 @@ class Network(Describable):
         if name is None:
             return self.buffer[category]
         return self.buffer[layer][category][name]
+
+
+def _in_layer(layer: Layer, error: HandlerError) -> HandlerError:
+    return HandlerError(str(layer.error(str(error))))
 
 
 def _recreate(description: dict[str, Any], parameters: np.ndarray) -> Network:

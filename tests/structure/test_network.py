@@ -8,7 +8,7 @@ import brainstorm as bs
 from brainstorm import layers
 from brainstorm.handlers import DebugHandler, NumpyHandler
 from brainstorm.training import MomentumStepper
-from brainstorm.utils import InitializationError, NetworkValidationError
+from brainstorm.utils import HandlerError, InitializationError, NetworkValidationError
 
 
 def classifier(hidden="rel", drop_prob=None):
@@ -436,6 +436,20 @@ def test_bad_modifiers_are_refused(references, message):
     for install in (net.set_weight_modifiers, net.set_gradient_modifiers):
         with pytest.raises(NetworkValidationError, match=message):
             install(references)
+
+
+@pytest.mark.parametrize("run", ["forward_pass", "backward_pass"])
+def test_errors_of_operations_name_the_layer(monkeypatch, run):
+    net = classifier()
+    net.forward_pass()
+    name = next(name for name in net.layers if name != "Input")
+
+    def fail(*args):
+        raise HandlerError("no good")
+
+    monkeypatch.setattr(net.layers[name], run, fail)
+    with pytest.raises(HandlerError, match=f"layer '{name}': no good"):
+        getattr(net, run)()
 
 
 def test_gradient_modifiers_do_not_modify_weights():
