@@ -23,6 +23,7 @@ from brainstorm.handlers.cuda.launcher import (
     column_blocks,
     row_blocks,
 )
+from brainstorm.handlers.cuda.normalisation import CudaNormalisation
 from brainstorm.handlers.cuda.recurrent import CudaRecurrent
 from brainstorm.handlers.cuda.updates import CudaUpdates
 from brainstorm.handlers.operation_specs import OPERATIONS
@@ -36,7 +37,9 @@ _MAX_PARTS = 1024
 _ROWS_PER_PART = 64
 
 
-class PyCudaHandler(CudaConvolutions, CudaRecurrent, CudaUpdates, Handler):
+class PyCudaHandler(
+    CudaConvolutions, CudaNormalisation, CudaRecurrent, CudaUpdates, Handler
+):
     """Computes on an Nvidia GPU, in float32.
 
     It runs its own kernels through PyCUDA and multiplies matrices with cuBLAS, in

@@ -33,8 +33,8 @@ SIZES = {"M": 7, "N": 5, "I": 6, "C": 4, "*S": (3, 4, 5), "*L": (3, 4)}
 SIZES |= {"A": 2, "B": 3, "A+B": 5, "T": 3, "U": 4, "G": 20, "F": 2}
 IMAGES = {"N": 2, "H": 6, "W": 5, "C": 3, "K": 3, "L": 2, "P": 3, "Q": 3}
 OTHER_SIZES = {
-    "dot_mm": {"P": 7, "Q": 6, "R": 6, "S": 5},
-    "dot_add_mm": {"P": 7, "Q": 6, "R": 6, "S": 5},
+    "dot_mm": {"M": 7, "P": 7, "Q": 6, "R": 6, "S": 5},
+    "dot_add_mm": {"M": 7, "P": 7, "Q": 6, "R": 6, "S": 5},
     "sum_t": {"*S": (70, 7), "*R": (1, 7)},
     "broadcast_t": {"*S": (1, 7), "*R": (5, 7)},
     "sgd_update": {"N": 700},
@@ -60,11 +60,11 @@ def signature(name):
     return list(inspect.signature(getattr(Handler, name)).parameters)
 
 
-def values_for(name, activation):
+def values_for(name, activation, **sizes):
     """Values for all arrays of an operation by name, random but valid."""
     spec = OPERATIONS[name]
     rnd = np.random.RandomState(3)
-    sizes = SIZES | OTHER_SIZES.get(name, {})
+    sizes = SIZES | sizes | OTHER_SIZES.get(name, {})
     if name.startswith("recurrent"):
         sizes = sizes | {"B": 2}
     values = {}
@@ -139,18 +139,21 @@ def test_operations_compute_what_numpy_computes(emulated, name, strided):
 def test_every_kernel_is_run(emulated, monkeypatch):
     launched = set()
     monkeypatch.setattr(emulated.context, "launched", launched)
-    row = {n: np.ones((1, k), np.float32) for n, k in (("x", 6), ("h", 5), ("y", 5))}
-    column = {"axis": 1, "out": np.ones((70, 1), np.float32)}
-    reshaped = {"affine": row, "sum_t": column}
+    other_arguments = {"sum_t": {"axis": 1, "out": np.ones((70, 1), np.float32)}}
     for name in COMPARED:
         has_activation = "activation" in signature(name)
         for strided in (False, True):
             for activation in ACTIVATIONS if has_activation else [None]:
                 values = values_for(name, activation)
                 run(emulated, name, values, strided)
-                run(emulated, name, {**values, **reshaped.get(name, {})}, strided)
+                others = other_arguments.get(name, {})
+                run(emulated, name, {**values, **others}, strided)
                 fresh = {p: True for p in signature(name) if p.startswith("fresh")}
                 run(emulated, name, values, strided, **fresh)
+                # The vectors that belong to a single row are not repeated.
+                row = values_for(name, activation, M=1)
+                run(emulated, name, row, False)
+                run(emulated, name, row, False, **fresh)
     for strided in (False, True):
         for name in RANDOM:
             run(emulated, name, values_for(name, None), strided)
@@ -160,9 +163,10 @@ def test_every_kernel_is_run(emulated, monkeypatch):
     kernels = set(kernel_names(expand(source)))
     assert len(kernels) > 90
     assert {k for k in compiler.kernel_parameters(source) if k != "NAME"} <= kernels
-    # Flat arrays of parameters are never strided.
+    # Vectors of parameters are never strided.
     never = {f"{name}_strided" for name in kernels if name.endswith("_update")}
     never |= {"nesterov_ahead_strided", "nesterov_correct_strided"}
+    never |= {"batch_norm_mean_strided", "batch_norm_deviation_strided"}
     assert kernels - launched == never
 
 

@@ -21,7 +21,7 @@ MAX_PLANS = 4096
 MAX_VIEWS = 256
 MAX_SEQUENCES = 64
 MAX_GRID_X, MAX_GRID_Y = 2**31 - 1, 65535
-MAX_ARRAYS = 5
+MAX_ARRAYS = 6
 # Indices into strided arrays are calculated with 32 bits.
 MAX_STRIDED = 2**31 - 1
 
@@ -39,8 +39,8 @@ FORMATS = {
 }
 SCALARS = "q7fIII"
 ZEROS = (0.0,) * 7
-FLAT = struct.Struct("qPPPPP" + SCALARS)
-STRIDED = struct.Struct("3i4x15qPPPPP" + SCALARS)
+FLAT = struct.Struct("q6P" + SCALARS)
+STRIDED = struct.Struct("3i4x18q6P" + SCALARS)
 FAILURE = np.dtype(
     [("operation", "i4"), ("limit", "i4"), ("value", "f4"), ("not_finite", "i4")]
 )
@@ -312,7 +312,9 @@ class Launcher:
             count = math.prod(shape)
             head, grid = (count,), self.over(count)
             return (_Launch(self.kernel(name), grid, FLAT, head, (), 0),)
-        return tuple(self._strided_launches(name + "_strided", axes, (0,) * 5, 0))
+        return tuple(
+            self._strided_launches(name + "_strided", axes, (0,) * MAX_ARRAYS, 0)
+        )
 
     def _strided_launches(
         self,

@@ -1,4 +1,4 @@
-// Elementwise operations on up to five arrays, in the order of the operation's
+// Elementwise operations on up to six arrays, in the order of the operation's
 // arguments. Each comes in two versions: one for dense arrays of one size, and one
 // for any views, where a stride of zero repeats an array.
 
@@ -10,7 +10,7 @@ struct Scalars {
 
 struct Layout {
   int size[3];
-  long long stride[5][3];
+  long long stride[6][3];
 };
 
 __device__ __forceinline__ long long place(
@@ -21,20 +21,20 @@ __device__ __forceinline__ long long place(
 
 #define ELEMENTWISE(NAME, ...)                                                     \
   __device__ __forceinline__ void NAME##_at(                                       \
-      float &a, float &b, float &c, float &d, float &e, const Scalars &scalars,    \
-      long long index) {                                                           \
+      float &a, float &b, float &c, float &d, float &e, float &f,                  \
+      const Scalars &scalars, long long index) {                                   \
     const float s = scalars.s, t = scalars.t;                                      \
     (void)s, (void)t;                                                              \
     __VA_ARGS__;                                                                   \
   }                                                                                \
   extern "C" __global__ void NAME(                                                 \
-      long long n, float *a, float *b, float *c, float *d, float *e,               \
+      long long n, float *a, float *b, float *c, float *d, float *e, float *f,     \
       Scalars scalars) {                                                           \
     for (long long i = thread_number(); i < n; i += thread_count())                \
-      NAME##_at(a[i], b[i], c[i], d[i], e[i], scalars, scalars.first + i);         \
+      NAME##_at(a[i], b[i], c[i], d[i], e[i], f[i], scalars, scalars.first + i);   \
   }                                                                                \
   extern "C" __global__ void NAME##_strided(                                       \
-      Layout layout, float *a, float *b, float *c, float *d, float *e,             \
+      Layout layout, float *a, float *b, float *c, float *d, float *e, float *f,   \
       Scalars scalars) {                                                           \
     const unsigned width = layout.size[2], height = layout.size[1];                \
     const unsigned n = layout.size[0] * height * width;                            \
@@ -43,7 +43,8 @@ __device__ __forceinline__ long long place(
       const unsigned y = row % height, x = row / height;                           \
       NAME##_at(a[place(layout, 0, x, y, z)], b[place(layout, 1, x, y, z)],        \
                 c[place(layout, 2, x, y, z)], d[place(layout, 3, x, y, z)],        \
-                e[place(layout, 4, x, y, z)], scalars, scalars.first + i);         \
+                e[place(layout, 4, x, y, z)], f[place(layout, 5, x, y, z)],        \
+                scalars, scalars.first + i);                                       \
     }                                                                              \
   }
 
@@ -99,6 +100,21 @@ ELEMENTWISE(sigmoid_ce_forward, c = sigmoid_of(a);
 // (targets, predictions, dloss, dcee, dx)
 ELEMENTWISE(sigmoid_ce_backward, d = b - a; e += d * c)
 ELEMENTWISE(sigmoid_ce_backward_fresh, d = b - a; e = d * c)
+
+// -- batch normalisation --------------------------------------------------------
+
+// (sum over rows, mean, mu); s: 1 / rows; t: decay; u: 1 - decay
+ELEMENTWISE(batch_norm_mean, b = s * a; c = t * c - scalars.u * b)
+// (sum of squares, sigma_b, sigma); s, t, u as above; v: epsilon
+ELEMENTWISE(batch_norm_deviation, b = sqrtf(s * a + scalars.v);
+            c = t * c + scalars.u * b)
+// (centered, sigma_b, x_hat, gamma, beta, y)
+ELEMENTWISE(batch_norm_scale, c = a / b; f = d * c + e)
+// (x, gamma, beta, mu, sigma, y)
+ELEMENTWISE(batch_norm_inference, f = b * (a + d) / e + c)
+// (dy, x_hat, sum of dy x_hat, sum of dy, gamma / sigma_b, dx); s: 1 / rows
+ELEMENTWISE(batch_norm_backward, f += e * (a - s * (d + b * c)))
+ELEMENTWISE(batch_norm_backward_fresh, f = e * (a - s * (d + b * c)))
 
 // -- updates --------------------------------------------------------------------
 // They leave the parameters alone once a check of the same pass has failed.

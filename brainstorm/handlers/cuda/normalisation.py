@@ -1,0 +1,63 @@
+"""Batch normalisation for PyCudaHandler: sums of columns, and kernels between them."""
+
+# Operations are documented in CoarseOperations.
+# ruff: noqa: D102
+
+from __future__ import annotations
+
+from brainstorm.handlers.cuda.launcher import Launcher
+
+__all__ = ["CudaNormalisation"]
+
+
+class CudaNormalisation:
+    """Part of PyCudaHandler."""
+
+    _gpu: Launcher
+
+    def batch_norm_forward(
+        self, x, gamma, beta, mu, sigma, sigma_b, centered, x_hat, y, decay, epsilon
+    ):
+        run = self._gpu.elementwise
+        sums, mean = self.scratch(gamma.shape, 2), self.scratch(gamma.shape, 3)
+        factors = (1.0 / max(x.shape[0], 1), decay, 1.0 - decay)
+        self._sum_columns(x, None, sums)
+        run("batch_norm_mean", (sums, mean, mu), *factors)
+        run("subtract_tt", (x, mean, centered))
+        self._sum_columns(centered, centered, sums)
+        run("batch_norm_deviation", (sums, sigma_b, sigma), *factors, epsilon)
+        run("batch_norm_scale", (centered, sigma_b, x_hat, gamma, beta, y))
+
+    def batch_norm_inference(self, x, gamma, beta, mu, sigma, y):
+        arrays = (x, gamma, beta, mu, sigma, y)
+        self._gpu.elementwise("batch_norm_inference", arrays)
+
+    def batch_norm_backward(
+        self,
+        gamma,
+        sigma_b,
+        centered,
+        x_hat,
+        dy,
+        dx,
+        dgamma,
+        dbeta,
+        fresh_dx=False,
+        fresh_gradients=False,
+    ):
+        run = self._gpu.elementwise
+        sum_gamma, sum_beta = dgamma, dbeta
+        if not fresh_gradients:
+            sum_gamma = self.scratch(gamma.shape, 2)
+            sum_beta = self.scratch(gamma.shape, 3)
+        self._sum_columns(dy, x_hat, sum_gamma)
+        self._sum_columns(dy, None, sum_beta)
+        if not fresh_gradients:
+            run("add_tt", (sum_gamma, dgamma, dgamma))
+            run("add_tt", (sum_beta, dbeta, dbeta))
+        if dx is not None:
+            factor = self.scratch(gamma.shape, 4)
+            run("divide_tt", (gamma, sigma_b, factor))
+            name = "batch_norm_backward" + ("_fresh" if fresh_dx else "")
+            per_row = 1.0 / max(dy.shape[0], 1)
+            run(name, (dy, x_hat, sum_gamma, sum_beta, factor, dx), per_row)
