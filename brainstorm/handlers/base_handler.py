@@ -9,7 +9,11 @@ import numpy as np
 
 from brainstorm.describable import Describable
 from brainstorm.handlers.coarse_operations import CoarseOperations
-from brainstorm.handlers.primitive_operations import PrimitiveOperations
+from brainstorm.handlers.primitive_operations import (
+    ACTIVATIONS,
+    FROM_INPUT,
+    PrimitiveOperations,
+)
 from brainstorm.handlers.recurrent_operations import RecurrentOperations
 from brainstorm.handlers.update_operations import UpdateOperations
 from brainstorm.randomness import RandomState, global_rnd
@@ -47,12 +51,14 @@ class Handler(
         EMPTY: An array without elements.
         array_type: The type of the arrays.
         act_func: Activation functions by name: ``act_func['tanh'](x, y)`` puts
-            tanh(x) into y. y may be x. Names: linear, rel, tanh, sigmoid, el.
+            tanh(x) into y. y may be x. Names: linear, rel, tanh, sigmoid, el,
+            softplus, leaky_rel, gelu, swish.
         act_func_deriv: Their derivatives: ``act_func_deriv['tanh'](x, y, dy, dx)``
-            puts dy * tanh'(x) into dx, computed from y alone. dx may be dy.
+            puts dy * tanh'(x) into dx. dx may be dy. It is computed from y alone, but
+            from x alone for gelu and swish.
         inplace_act_func: ``inplace_act_func['tanh'](x)``: x = tanh(x).
         inplace_act_func_deriv: ``inplace_act_func_deriv['tanh'](y, dy)``:
-            dy = dy * tanh'(x), where y = tanh(x).
+            dy = dy * tanh'(x), where y = tanh(x). Not for gelu and swish.
 
     Args:
         seed: Seed of `rnd`. With None, `rnd` comes from ``global_rnd``, and anew
@@ -80,7 +86,7 @@ class Handler(
         self.seed = seed
         self._rnd = None if seed is None else RandomState(seed)
         self._rnd_origin: int | None = None
-        names = ("rel", "tanh", "sigmoid", "el")
+        names = [name for name in ACTIVATIONS if name != "linear"]
         self.act_func = _Activations(linear=self._linear)
         self.act_func_deriv = _Activations(linear=self._linear_deriv)
         self.act_func.update({n: getattr(self, n) for n in names})
@@ -89,7 +95,11 @@ class Handler(
             {n: _in_place(f) for n, f in self.act_func.items()}
         )
         self.inplace_act_func_deriv = _Activations(
-            {n: _in_place_deriv(f) for n, f in self.act_func_deriv.items()}
+            {
+                n: _in_place_deriv(f)
+                for n, f in self.act_func_deriv.items()
+                if n not in FROM_INPUT
+            }
         )
 
     def _linear(self, x: Any, y: Any) -> None:

@@ -98,7 +98,7 @@ class CoarseOperations:
         """``dx (+)= dy act'(x)`` for ``y = act(x)``.
 
         Args:
-            x: Inputs of the function, of any shape; not used.
+            x: Inputs of the function, of any shape.
             y: Its outputs.
             dy: Deltas of y.
             dx: Gets the deltas of x.

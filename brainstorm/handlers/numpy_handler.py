@@ -24,6 +24,9 @@ __all__ = ["NumpyHandler"]
 _CHUNK = 16384
 _MAX_VIEWS = 256
 
+# The sigmoid of a x + b x^3 is (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2.
+_GELU = (2 * math.sqrt(2 / math.pi), 2 * math.sqrt(2 / math.pi) * 0.044715)
+
 
 class _Workspace(threading.local):
     """Reusable memory for temporaries, for each thread its own."""
@@ -439,11 +442,97 @@ class NumpyHandler(NumpyConvolutions, Handler):
             np.add(slope, self._one, slope)
             np.multiply(dy, slope, dx)
 
+    def softplus(self, x, y):
+        # log(1 + exp(-|x|)) + max(x, 0) can not overflow.
+        for x, y in _pieces(x, y):
+            small = self.scratch(x.shape)
+            np.abs(x, small)
+            np.multiply(small, self._minus_one, small)
+            np.exp(small, small)
+            np.log1p(small, small)
+            np.maximum(x, self._zero, out=y)
+            np.add(y, small, y)
+
+    def softplus_deriv(self, x, y, dy, dx):
+        for y, dy, dx in _pieces(y, dy, dx):
+            slope = self.scratch(y.shape)
+            np.multiply(y, self._minus_one, slope)
+            np.expm1(slope, slope)
+            np.multiply(slope, self._minus_one, slope)
+            np.multiply(dy, slope, dx)
+
+    def leaky_rel(self, x, y):
+        for x, y in _pieces(x, y):
+            leak = self.scratch(x.shape)
+            np.multiply(x, 0.01, leak)
+            np.maximum(x, leak, out=y)
+
+    def leaky_rel_deriv(self, x, y, dy, dx):
+        for y, dy, dx in _pieces(y, dy, dx):
+            positive = self._temporary(y.shape, "bool", np.bool_)
+            slope = self.scratch(y.shape)
+            np.greater(y, self._zero, positive)
+            slope[...] = positive
+            np.maximum(slope, 0.01, out=slope)
+            np.multiply(dy, slope, dx)
+
+    def gelu(self, x, y):
+        self._gated(x, y, *_GELU)
+
+    def gelu_deriv(self, x, y, dy, dx):
+        self._gated_deriv(x, dy, dx, *_GELU)
+
+    def swish(self, x, y):
+        self._gated(x, y, 1.0, 0.0)
+
+    def swish_deriv(self, x, y, dy, dx):
+        self._gated_deriv(x, dy, dx, 1.0, 0.0)
+
+    def _gated(self, x, y, a: float, b: float) -> None:
+        """``y = x sigmoid(a x + b x^3)``."""
+        for x, y in _pieces(x, y):
+            # Beyond this the sigmoid is 0 or 1: nothing overflows, and infinity
+            # does not become NaN.
+            limited = self.scratch(x.shape, "limited")
+            np.maximum(x, -40.0, out=limited)
+            gate = self.scratch(x.shape)
+            np.minimum(limited, 40.0, out=gate)
+            self._gate(gate, a, b)
+            np.multiply(limited, gate, y)
+
+    def _gate(self, x: np.ndarray, a: float, b: float) -> None:
+        """``x = sigmoid(a x + b x^3)``."""
+        slope = self.scratch(x.shape, 1)
+        np.multiply(x, x, slope)
+        np.multiply(slope, b, slope)
+        np.add(slope, a, slope)
+        np.multiply(x, slope, x)
+        self.sigmoid(x, x)
+
+    def _gated_deriv(self, x, dy, dx, a: float, b: float) -> None:
+        """``dx = dy s (1 + x (a + 3 b x^2) (1 - s))``, s being the sigmoid above."""
+        for x, dy, dx in _pieces(x, dy, dx):
+            limited = self.scratch(x.shape, "limited")
+            np.maximum(x, -40.0, out=limited)
+            np.minimum(limited, 40.0, out=limited)
+            gate, slope = self.scratch(x.shape), self.scratch(x.shape, "slope")
+            np.copyto(gate, limited)
+            self._gate(gate, a, b)
+            np.multiply(limited, limited, slope)
+            np.multiply(slope, 3 * b, slope)
+            np.add(slope, a, slope)
+            np.multiply(slope, limited, slope)
+            np.subtract(self._one, gate, limited)
+            np.multiply(slope, limited, slope)
+            np.add(slope, self._one, slope)
+            np.multiply(slope, gate, slope)
+            np.multiply(dy, slope, dx)
+
     # -- coarse operations ---------------------------------------------------
 
     def act_backward(self, x, y, dy, dx, activation, fresh_dx=False):
-        for y, dy, dx in _pieces(y, dy, dx):
-            super().act_backward(y, y, dy, dx, activation, fresh_dx)
+        for x, y, dy, dx in _pieces(x, y, dy, dx):
+            super().act_backward(x, y, dy, dx, activation, fresh_dx)
 
     def softmax_ce_forward(self, x, targets, predictions, loss):
         columns = self._class_indices(targets, x.shape[1])

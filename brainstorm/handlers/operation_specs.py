@@ -8,7 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from brainstorm.handlers.coarse_operations import check_targets
-from brainstorm.handlers.primitive_operations import PrimitiveOperations
+from brainstorm.handlers.primitive_operations import (
+    ACTIVATIONS,
+    FROM_INPUT,
+    PrimitiveOperations,
+)
 from brainstorm.utils import HandlerError
 
 __all__ = ["FRESH_FLAGS", "OPERATIONS", "Operation", "expected", "operation"]
@@ -177,6 +181,8 @@ def _check_images(window: str, image: str) -> Callable:
                 "expected padding of at least 0 and strides of at least 1, got"
                 f" {padding!r} and {stride!r}"
             )
+        if "out_deltas" in args and args.get("activation") in FROM_INPUT:
+            return f"the derivative of {args['activation']!r} is no function of outputs"
         wanted = tuple(
             (inputs[1 + i] + 2 * padding - size[i]) // stride[i] + 1 for i in (0, 1)
         )
@@ -279,7 +285,7 @@ OPERATIONS: dict[str, Operation] = {
         optional="h dh dx dbias",
         check=_check_affine,
     ),
-    "act_backward": operation("y:*S dy:*S", add="dx:*S", alias="dy"),
+    "act_backward": operation("x:*S y:*S dy:*S", add="dx:*S", alias="dy"),
     "recurrent_forward": operation(
         "x:T,B,I W:N,I R:N,N bias:N timing:N",
         "Ha:U,B,N y:U,B,N step:U,B,1",
@@ -363,9 +369,10 @@ for _name in ("add_st", "mult_st"):
     OPERATIONS[_name] = operation("t:*S", "out:*S", alias="*")
 for _name in ("add_mv", "divide_mv", "subtract_mv"):
     OPERATIONS[_name] = operation("m:M,N v:1,N|M,1", "out:M,N", alias="*")
-for _name in ("rel", "tanh", "sigmoid", "el"):
+for _name in ACTIVATIONS[1:]:
     OPERATIONS[_name] = operation("x:*S", "y:*S", alias="*")
-    OPERATIONS[_name + "_deriv"] = operation("y:*S dy:*S", "dx:*S", alias="*")
+    _from = "x" if _name in FROM_INPUT else "y"
+    OPERATIONS[_name + "_deriv"] = operation(f"{_from}:*S dy:*S", "dx:*S", alias="*")
 OPERATIONS["mult_add_st"] = operation("t:*S", add="out:*S", alias="*")
 OPERATIONS["mult_add_tt"] = operation("a:*S b:*S", add="out:*S", alias="*")
 

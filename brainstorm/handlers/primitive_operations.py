@@ -20,7 +20,16 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["PrimitiveOperations"]
+__all__ = ["ACTIVATIONS", "FROM_INPUT", "PrimitiveOperations"]
+
+ACTIVATIONS = (
+    *("linear", "rel", "tanh", "sigmoid", "el"),
+    *("softplus", "leaky_rel", "gelu", "swish"),
+)
+"""Names of the activation functions. The kernels for GPUs count on their order."""
+
+FROM_INPUT = frozenset({"gelu", "swish"})
+"""Those whose derivative needs the input of the function, not only its output."""
 
 
 class PrimitiveOperations:
@@ -412,6 +421,54 @@ class PrimitiveOperations:
         """``dx = dy`` where y >= 0, else ``dy (y + 1)``. `dx` may be `dy`."""
         raise NotImplementedError
 
+    def softplus(self, x: Any, y: Any) -> None:
+        """``y = log(1 + exp(x))``, elementwise, for arrays of any one shape.
+
+        Dugas et al., *Incorporating second-order functional knowledge for better
+        option pricing*, 2000.
+        """
+        raise NotImplementedError
+
+    def softplus_deriv(self, x: Any, y: Any, dy: Any, dx: Any) -> None:
+        """``dx = dy (1 - exp(-y))``. `x` is not used. `dx` may be `dy`."""
+        raise NotImplementedError
+
+    def leaky_rel(self, x: Any, y: Any) -> None:
+        """``y = x`` where x > 0, else ``0.01 x``.
+
+        Maas et al., *Rectifier nonlinearities improve neural network acoustic
+        models*, 2013.
+        """
+        raise NotImplementedError
+
+    def leaky_rel_deriv(self, x: Any, y: Any, dy: Any, dx: Any) -> None:
+        """``dx = dy`` where y > 0, else ``0.01 dy``. `dx` may be `dy`."""
+        raise NotImplementedError
+
+    def gelu(self, x: Any, y: Any) -> None:
+        """Gaussian error linear: ``y = x (1 + tanh(sqrt(2/pi) (x + a x^3))) / 2``.
+
+        With a = 0.044715 it is within 0.0005 of x times the normal distribution
+        function. Hendrycks and Gimpel, *Gaussian error linear units*, 2016.
+        """
+        raise NotImplementedError
+
+    def gelu_deriv(self, x: Any, y: Any, dy: Any, dx: Any) -> None:
+        """``dx = dy gelu'(x)``. `y` is not used. `dx` may be `dy`."""
+        raise NotImplementedError
+
+    def swish(self, x: Any, y: Any) -> None:
+        """``y = x / (1 + exp(-x))``, elementwise, for arrays of any one shape.
+
+        Ramachandran et al., *Searching for activation functions*, 2017, with
+        beta = 1; also known as SiLU.
+        """
+        raise NotImplementedError
+
+    def swish_deriv(self, x: Any, y: Any, dy: Any, dx: Any) -> None:
+        """``dx = dy s (1 + x (1 - s))`` with ``s = sigmoid(x)``. `y` is not used."""
+        raise NotImplementedError
+
     # -- convolution and pooling ---------------------------------------------
 
     def conv2d_forward_batch(
@@ -466,7 +523,7 @@ class PrimitiveOperations:
             out_deltas: (N, H', W', F); not modified.
             weight_deltas: (F, kh, kw, C).
             bias_deltas: (F,).
-            activation: Name of the activation function.
+            activation: Name of the activation function; none of `FROM_INPUT`.
             outputs: (N, H', W', F), what the forward pass gave. Only needed with
                 an activation other than 'linear'.
             fresh_in_deltas: Overwrite `in_deltas` instead of adding to them.

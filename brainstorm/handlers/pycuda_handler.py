@@ -27,6 +27,7 @@ from brainstorm.handlers.cuda.normalisation import CudaNormalisation
 from brainstorm.handlers.cuda.recurrent import CudaRecurrent
 from brainstorm.handlers.cuda.updates import CudaUpdates
 from brainstorm.handlers.operation_specs import OPERATIONS
+from brainstorm.handlers.primitive_operations import FROM_INPUT
 from brainstorm.utils import HandlerError
 
 __all__ = ["PyCudaHandler"]
@@ -420,12 +421,44 @@ class PyCudaHandler(
     def el_deriv(self, x, y, dy, dx):
         self._gpu.elementwise("el_deriv", (y, dy, dx))
 
+    def softplus(self, x, y):
+        self._gpu.elementwise("softplus_forward", (x, y))
+
+    def softplus_deriv(self, x, y, dy, dx):
+        self._gpu.elementwise("softplus_deriv", (y, dy, dx))
+
+    def leaky_rel(self, x, y):
+        self._gpu.elementwise("leaky_rel_forward", (x, y))
+
+    def leaky_rel_deriv(self, x, y, dy, dx):
+        self._gpu.elementwise("leaky_rel_deriv", (y, dy, dx))
+
+    def gelu(self, x, y):
+        self._gpu.elementwise("gelu_forward", (x, y))
+
+    def gelu_deriv(self, x, y, dy, dx):
+        self._gpu.elementwise("gelu_deriv", (x, dy, dx))
+
+    def swish(self, x, y):
+        self._gpu.elementwise("swish_forward", (x, y))
+
+    def swish_deriv(self, x, y, dy, dx):
+        self._gpu.elementwise("swish_deriv", (x, dy, dx))
+
     def act_backward(self, x, y, dy, dx, activation, fresh_dx=False):
-        self._deriv(activation, y, dy, dx, fresh_dx)
+        self._deriv(activation, x, y, dy, dx, fresh_dx)
 
     def _deriv(
-        self, activation: str, y: CudaArray, dy: CudaArray, dx: CudaArray, fresh: bool
+        self,
+        activation: str,
+        x: CudaArray | None,
+        y: CudaArray,
+        dy: CudaArray,
+        dx: CudaArray,
+        fresh: bool,
     ) -> None:
+        if activation in FROM_INPUT:
+            y = x
         gpu = self._gpu
         if activation == "linear":
             if not fresh:
@@ -476,7 +509,7 @@ class PyCudaHandler(
         if dh is None:
             dh = dy
         else:
-            self._deriv(activation, y, dy, dh, fresh=True)
+            self._deriv(activation, h, y, dy, dh, fresh=True)
         self._multiply(dh, x, dW, transa=True, add=not fresh_gradients)
         if dbias is not None:
             self._sum_columns(dh, None, dbias, add=not fresh_gradients)

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from brainstorm.handlers.primitive_operations import ACTIVATIONS
 from brainstorm.structure.buffer_structure import BufferStructure, StructureTemplate
 from brainstorm.structure.buffer_views import BufferView
 from brainstorm.utils import LayerValidationError, listing
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Layer", "get_layer_class_from_typename", "once_per_resize"]
 
-ACTIVATIONS = ("linear", "rel", "tanh", "sigmoid", "el")
 Structures = dict[str, BufferStructure]
 Result = TypeVar("Result")
 

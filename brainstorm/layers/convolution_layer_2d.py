@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from brainstorm.handlers.primitive_operations import FROM_INPUT
+from brainstorm.layers.base_layer import once_per_resize
 from brainstorm.layers.window_layer import WindowLayer, is_whole
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper
+from brainstorm.utils import flatten_time
 
 __all__ = ["Convolution2D", "Convolution2DLayerImpl"]
 
@@ -61,7 +64,12 @@ class Convolution2DLayerImpl(WindowLayer):
     outputs     default  (T, B, H', W', F)       y
     parameters  W        (F, kh, kw, C)          kernels
     parameters  bias     (F,)                    bias
+    internals   H        (T, B, H', W', F)       pre-activations, see below
+    internals   dH       (T, B, H', W', F)       their deltas, backward
     =========== ======== ======================= ================================
+
+    Only 'gelu' and 'swish' have internals: their derivative needs the pre-activations,
+    that of the other activations follows from y.
 
     H' = floor((H + 2 p - kh) / s) + 1, and W' likewise.
 
@@ -87,19 +95,45 @@ class Convolution2DLayerImpl(WindowLayer):
             "W": BufferStructure(filters, *self.kernel_size, channels),
             "bias": BufferStructure(filters),
         }
-        return outputs, parameters, {}
+        internals = {}
+        if self.activation in FROM_INPUT:
+            shape = outputs["default"].shape
+            internals = {
+                "H": BufferStructure(*shape),
+                "dH": BufferStructure(*shape, is_backward_only=True),
+            }
+        return outputs, parameters, internals
+
+    @once_per_resize
+    def inner_images(self, buffers):
+        """The pre-activations, with time and batch folded."""
+        return flatten_time(buffers.internals.H)
+
+    @once_per_resize
+    def inner_delta_images(self, buffers):
+        """Their deltas, likewise."""
+        return flatten_time(buffers.internals.dH)
 
     def forward_pass(self, buffers, training_pass=True):
         x, y = self.images(buffers)
         W, bias = buffers.parameters
-        self.handler.conv2d_forward_batch(
-            x, W, bias, y, self.padding, self.stride, self.activation
-        )
+        where = self.padding, self.stride
+        if self.activation in FROM_INPUT:
+            H = self.inner_images(buffers)
+            self.handler.conv2d_forward_batch(x, W, bias, H, *where)
+            self.handler.act_func[self.activation](H, y)
+        else:
+            self.handler.conv2d_forward_batch(x, W, bias, y, *where, self.activation)
 
     def backward_pass(self, buffers):
         x, y = self.images(buffers)
         dx, dy = self.delta_images(buffers)
         dW, dbias = buffers.gradients
+        activation = self.activation
+        if activation in FROM_INPUT:
+            H, dH = self.inner_images(buffers), self.inner_delta_images(buffers)
+            self.handler.act_func_deriv[activation](H, y, dy, dH)
+            dy, activation = dH, "linear"
         self.handler.conv2d_backward_batch(
             x,
             buffers.parameters.W,
@@ -109,7 +143,7 @@ class Convolution2DLayerImpl(WindowLayer):
             dy,
             dW,
             dbias,
-            self.activation,
+            activation,
             y,
             fresh_in_deltas="default" in self.fresh,
             fresh_gradients="gradients" in self.fresh,

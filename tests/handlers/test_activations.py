@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from brainstorm.handlers import DebugHandler
+from brainstorm.handlers.primitive_operations import ACTIVATIONS
 from tests.handlers.handler_cases import Arrays, check, quick, seeds, shapes
 
 # The function of one number, and its derivative.
@@ -22,7 +24,33 @@ FORMULAS = {
         lambda x: x if x >= 0 else math.expm1(x),
         lambda x: 1.0 if x >= 0 else math.exp(x),
     ),
+    "softplus": (
+        lambda x: max(x, 0) + math.log1p(math.exp(-abs(x))),
+        lambda x: sigmoid(x),
+    ),
+    "leaky_rel": (lambda x: x if x > 0 else 0.01 * x, lambda x: 1 if x > 0 else 0.01),
+    "gelu": (
+        lambda x: x * (1 + math.tanh(inner(x))) / 2,
+        lambda x: (
+            (1 + math.tanh(inner(x))) / 2
+            + x * (1 - math.tanh(inner(x)) ** 2) * (INNER + 3 * INNER * CUBE * x**2) / 2
+        ),
+    ),
+    "swish": (
+        lambda x: x * sigmoid(x),
+        lambda x: sigmoid(x) + x * sigmoid(x) * sigmoid(-x),
+    ),
 }
+INNER, CUBE = math.sqrt(2 / math.pi), 0.044715
+BY_INPUT = {"gelu", "swish"}
+
+
+def sigmoid(x):
+    return 1 / (1 + math.exp(-x)) if x > 0 else 1 - 1 / (1 + math.exp(x))
+
+
+def inner(x):
+    return INNER * (x + CUBE * x**3)
 
 
 def apply(formula, x):
@@ -60,15 +88,21 @@ def run(handler, name, shape, seed, strided, scale):
     check(handler, dx_, deltas)
     check(handler, x_, x)
     check(handler, dy_, dy)
+    other_ = arrays.garbage(shape)
+    if not isinstance(handler, DebugHandler):
+        seen = (x_, other_) if name in BY_INPUT else (other_, y_)
+        handler.act_func_deriv[name](*seen, dy_, dx_)
+        check(handler, dx_, deltas)
 
     handler.act_func_deriv[name](x_, y_, dy_, dy_)
     check(handler, dy_, deltas)
     handler.inplace_act_func[name](x_)
     check(handler, x_, expected)
-    handler.set_from_numpy(dy_, dy)
-    handler.inplace_act_func_deriv[name](y_, dy_)
-    check(handler, dy_, deltas)
-    check(handler, y_, expected)
+    if name not in BY_INPUT:
+        handler.set_from_numpy(dy_, dy)
+        handler.inplace_act_func_deriv[name](y_, dy_)
+        check(handler, dy_, deltas)
+        check(handler, y_, expected)
 
 
 @pytest.mark.parametrize("name", FORMULAS)
@@ -78,12 +112,34 @@ def test_huge_and_tiny_inputs(handler, name):
     function, _ = FORMULAS[name]
     y = handler.zeros(x.shape)
     handler.act_func[name](handler.create_from_numpy(x), y)
-    expected = [function(max(v, -745.0) if name != "linear" else v) for v in x]
+    limit = -math.inf if name in ("linear", "leaky_rel") else -745.0
+    expected = [function(max(v, limit)) for v in x]
     check(handler, y, expected)
 
 
+SLOPES_AT_THE_ENDS = {
+    "linear": (1, 1),
+    "rel": (0, 1),
+    "tanh": (0, 0),
+    "sigmoid": (0, 0),
+    "leaky_rel": (0.01, 1),
+}
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_slopes_of_huge_inputs(handler, name):
+    x = np.array([-1e30, -200.0, 200.0, 1e30])
+    x_, y_ = handler.create_from_numpy(x), handler.zeros(x.shape)
+    handler.act_func[name](x_, y_)
+    dx_ = handler.ones(x.shape)
+    handler.act_func_deriv[name](x_, y_, dx_, dx_)
+    low, high = SLOPES_AT_THE_ENDS.get(name, (0, 1))
+    check(handler, dx_, np.array([low, low, high, high]))
+
+
 def test_operations_by_name(handler):
-    for name in ("rel", "tanh", "sigmoid", "el"):
+    assert set(FORMULAS) == set(ACTIVATIONS)
+    for name in ACTIVATIONS[1:]:
         assert handler.act_func[name] == getattr(handler, name)
         assert handler.act_func_deriv[name] == getattr(handler, name + "_deriv")
     for functions in (
@@ -92,6 +148,9 @@ def test_operations_by_name(handler):
         handler.inplace_act_func,
         handler.inplace_act_func_deriv,
     ):
-        assert set(functions) == set(FORMULAS)
+        expected = set(FORMULAS)
+        if functions is handler.inplace_act_func_deriv:
+            expected -= BY_INPUT
+        assert set(functions) == expected
         with pytest.raises(KeyError, match=r"'relu'.*'linear', 'rel', 'tanh'"):
             functions["relu"]

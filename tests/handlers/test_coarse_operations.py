@@ -23,6 +23,9 @@ ACT = {
     "tanh": lambda x: (np.exp(x) - np.exp(-x)) / (np.exp(x) + np.exp(-x)),
     "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
     "el": lambda x: np.where(x >= 0, x, np.exp(x) - 1),
+    "softplus": lambda x: np.log(1 + np.exp(x)),
+    "leaky_rel": lambda x: np.where(x > 0, x, 0.01 * x),
+    "swish": lambda x: x / (1 + np.exp(-x)),
 }
 SLOPE = {
     "linear": lambda x: np.ones_like(x),
@@ -30,6 +33,9 @@ SLOPE = {
     "tanh": lambda x: 1 - ACT["tanh"](x) ** 2,
     "sigmoid": lambda x: np.exp(-x) / (1 + np.exp(-x)) ** 2,
     "el": lambda x: np.where(x >= 0, 1, np.exp(x)),
+    "softplus": lambda x: 1 / (1 + np.exp(-x)),
+    "leaky_rel": lambda x: np.where(x > 0, 1, 0.01),
+    "swish": lambda x: (1 + np.exp(-x) + x * np.exp(-x)) / (1 + np.exp(-x)) ** 2,
 }
 activations = st.sampled_from(sorted(ACT))
 flags = st.booleans()

@@ -24,6 +24,11 @@ ACTIVATIONS = {
         lambda h: np.where(h < 0, np.exp(np.minimum(h, 0)) - 1, h),
         lambda h: np.where(h < 0, np.exp(h), 1),
     ),
+    "softplus": (lambda h: np.log1p(np.exp(h)), lambda h: 1 / (1 + np.exp(-h))),
+    "leaky_rel": (
+        lambda h: np.where(h > 0, h, 0.01 * h),
+        lambda h: np.where(h > 0, 1, 0.01),
+    ),
 }
 
 

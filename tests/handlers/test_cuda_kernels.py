@@ -21,7 +21,7 @@ from brainstorm.handlers.base_handler import Handler
 from brainstorm.handlers.cuda import compiler
 from brainstorm.handlers.cuda.libraries import load_library
 from brainstorm.handlers.operation_specs import OPERATIONS
-from brainstorm.layers.base_layer import ACTIVATIONS
+from brainstorm.handlers.primitive_operations import ACTIVATIONS, FROM_INPUT
 from brainstorm.utils import HandlerError
 from tests.handlers.handler_cases import Arrays
 
@@ -60,6 +60,15 @@ def signature(name):
     return list(inspect.signature(getattr(Handler, name)).parameters)
 
 
+def activations_for(name):
+    """The activation functions to run an operation with."""
+    if "activation" not in signature(name):
+        return [None]
+    if name == "conv2d_backward_batch":
+        return [a for a in ACTIVATIONS if a not in FROM_INPUT]
+    return ACTIVATIONS
+
+
 def values_for(name, activation, **sizes):
     """Values for all arrays of an operation by name, random but valid."""
     spec = OPERATIONS[name]
@@ -87,8 +96,8 @@ def values_for(name, activation, **sizes):
             values[argument] = SCALARS[argument]
         elif argument == "activation":
             values[argument] = activation
-        elif argument == "x" and argument not in values:
-            values[argument] = values["y"]
+        elif argument in ("x", "y") and argument not in values:
+            values[argument] = values["dy"]
     return values
 
 
@@ -119,9 +128,8 @@ def emulated():
 @pytest.mark.parametrize("strided", [False, True])
 @pytest.mark.parametrize("name", COMPARED)
 def test_operations_compute_what_numpy_computes(emulated, name, strided):
-    parameters = signature(name)
-    flags = [p for p in parameters if p.startswith("fresh")]
-    activations = ACTIVATIONS if "activation" in parameters else [None]
+    flags = [p for p in signature(name) if p.startswith("fresh")]
+    activations = activations_for(name)
     reference = NumpyHandler(np.float64)
     for activation in activations:
         for fresh in (False, True) if flags else (False,):
@@ -141,9 +149,8 @@ def test_every_kernel_is_run(emulated, monkeypatch):
     monkeypatch.setattr(emulated.context, "launched", launched)
     other_arguments = {"sum_t": {"axis": 1, "out": np.ones((70, 1), np.float32)}}
     for name in COMPARED:
-        has_activation = "activation" in signature(name)
         for strided in (False, True):
-            for activation in ACTIVATIONS if has_activation else [None]:
+            for activation in activations_for(name):
                 values = values_for(name, activation)
                 run(emulated, name, values, strided)
                 others = other_arguments.get(name, {})

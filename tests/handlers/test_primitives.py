@@ -448,6 +448,10 @@ LIMITS = {
     "tanh": ([inf, -inf, nan, 1e30, -1e30], [1, -1, nan, 1, -1]),
     "sigmoid": ([inf, -inf, nan, 1e30, -1e30], [1, 0, nan, 1, 0]),
     "el": ([inf, -inf, nan, 1e30, -1e30], [inf, -1, nan, 1e30, -1]),
+    "softplus": ([inf, -inf, nan, 1e30, -1e30], [inf, 0, nan, 1e30, 0]),
+    "leaky_rel": ([inf, -inf, nan, 1e30, -1e30], [inf, -inf, nan, 1e30, -1e28]),
+    "gelu": ([inf, -inf, nan, 1e30, -1e30], [inf, 0, nan, 1e30, 0]),
+    "swish": ([inf, -inf, nan, 1e30, -1e30], [inf, 0, nan, 1e30, 0]),
 }
 
 

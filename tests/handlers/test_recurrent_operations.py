@@ -34,6 +34,10 @@ ACTIVATIONS = {
     "tanh": np.tanh,
     "sigmoid": sigmoid,
     "el": lambda x: np.where(x.real >= 0, x, np.exp(x) - 1),
+    "softplus": lambda x: np.log(1 + np.exp(x)),
+    "leaky_rel": lambda x: np.where(x.real > 0, x, 0.01 * x),
+    "gelu": lambda x: x * (1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x**3))) / 2,
+    "swish": lambda x: x / (1 + np.exp(-x)),
 }
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from brainstorm import layers
-from brainstorm.layers.base_layer import ACTIVATIONS
+from brainstorm.handlers.primitive_operations import ACTIVATIONS
 
 IMAGE = ("T", "B", 4, 3, 2)
 
@@ -56,14 +56,14 @@ class Case(NamedTuple):
 def with_activations(make, off_zero=(), parameters=None, **arguments):
     """A case for each activation.
 
-    With 'rel', inputs are positive and the parameters `off_zero` have rows of one
-    sign each. So the sums that reach it keep a distance from its kink.
+    With 'rel' and 'leaky_rel', inputs are positive and the parameters `off_zero` have
+    rows of one sign each. So the sums that reach it keep a distance from its kink.
     """
     cases = {}
     for activation in ACTIVATIONS:
         values = dict(parameters or {})
         inputs = None
-        if activation == "rel":
+        if activation in ("rel", "leaky_rel"):
             inputs = {"default": positive}
             values.update(dict.fromkeys(off_zero, by_rows))
         cases[activation] = Case(

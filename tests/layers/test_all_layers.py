@@ -8,7 +8,7 @@ import pytest
 from brainstorm import layers
 from brainstorm._layer_bench import Bench, Data, Specification
 from brainstorm.handlers import NumpyHandler
-from brainstorm.layers.base_layer import ACTIVATIONS
+from brainstorm.handlers.primitive_operations import ACTIVATIONS
 from brainstorm.testing import check_layer
 from tests.handlers.handler_cases import HANDLERS, handler_params
 from tests.layers.cases import CASES

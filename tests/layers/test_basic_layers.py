@@ -5,7 +5,7 @@ import pytest
 
 from brainstorm import layers
 from brainstorm.handlers import NumpyHandler
-from brainstorm.layers.base_layer import ACTIVATIONS
+from brainstorm.handlers.primitive_operations import ACTIVATIONS
 from brainstorm.randomness import global_rnd
 from brainstorm.structure.network import Network
 from brainstorm.utils import LayerValidationError, NetworkValidationError
@@ -17,6 +17,10 @@ FORMULAS = {
     "tanh": lambda x: (np.exp(x) - np.exp(-x)) / (np.exp(x) + np.exp(-x)),
     "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
     "el": lambda x: np.where(x >= 0, x, np.exp(x) - 1),
+    "softplus": lambda x: np.log(1 + np.exp(x)),
+    "leaky_rel": lambda x: np.where(x > 0, x, 0.01 * x),
+    "gelu": lambda x: x * (1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x**3))) / 2,
+    "swish": lambda x: x / (1 + np.exp(-x)),
 }
 
 

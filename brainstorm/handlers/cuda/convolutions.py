@@ -101,7 +101,7 @@ class CudaConvolutions:
         deltas = out_deltas
         if activation != "linear" or not out_deltas.contiguous:
             deltas = self.scratch(out_deltas.shape, 4)
-            self._deriv(activation, outputs, out_deltas, deltas, fresh=True)
+            self._deriv(activation, None, outputs, out_deltas, deltas, fresh=True)
         deltas = _matrix(deltas)
         gradients = weight_deltas
         if not weight_deltas.contiguous:

@@ -14,11 +14,11 @@ from typing import Any
 
 from brainstorm.handlers.cuda.arrays import CudaArray, OperationError, check_neighbours
 from brainstorm.handlers.cuda.launcher import BLOCK, Call, Launcher
+from brainstorm.handlers.primitive_operations import ACTIVATIONS
 from brainstorm.utils import flatten_time
 
 __all__ = ["CudaRecurrent"]
 
-ACTIVATIONS = ("linear", "rel", "tanh", "sigmoid", "el")
 NO_SEQUENCE = (0, 0, 0)
 # The kernels count units with 32 bits.
 MOST = 2**31 - 1
@@ -65,7 +65,7 @@ class CudaRecurrent:
         fresh_dx=False,
         fresh_gradients=False,
     ):
-        sequences = [_sequence(array) for array in (y, dy, dHa, dHb)]
+        sequences = [_sequence(array) for array in (Ha, y, dy, dHa, dHb)]
         arguments = (*_sizes(y, activation, timing, step), *sum(sequences, ()))
         clockwork = timing is not None
 

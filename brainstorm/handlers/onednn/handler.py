@@ -34,6 +34,9 @@ _LARGE = 20000
 # Activation functions that convolutions can apply.
 _FUSED = frozenset({"linear", "rel", "tanh", "sigmoid", "el"})
 
+# Activation functions that convolutions can apply.
+_FUSED = frozenset({"linear", "rel", "tanh", "sigmoid", "el"})
+
 
 class _Local(threading.local):
     session: Session | None = None

@@ -75,18 +75,23 @@ ELEMENTWISE(sqrt_t, b = sqrtf(a))
 ELEMENTWISE(subtract_tt, c = a - b)
 
 // -- activation functions -------------------------------------------------------
-// Of x: (x, y). After adding a bias to h: (h, bias, y). Backward: (y, dy, dx).
+// Of x: (x, y). After adding a bias to h: (h, bias, y). Backward: (y, dy, dx), with x
+// in place of y for gelu and swish.
 
 #define ACTIVATION(NAME, KIND)                                                     \
   ELEMENTWISE(NAME##_forward, b = activated(KIND, a))                              \
   ELEMENTWISE(NAME##_biased, a += b; c = activated(KIND, a))                       \
-  ELEMENTWISE(NAME##_deriv, c = b * slope(KIND, a))                                \
-  ELEMENTWISE(NAME##_deriv_add, c += b * slope(KIND, a))
+  ELEMENTWISE(NAME##_deriv, c = b * slope(KIND, a, a))                             \
+  ELEMENTWISE(NAME##_deriv_add, c += b * slope(KIND, a, a))
 
 ACTIVATION(rel, REL)
 ACTIVATION(tanh, TANH)
 ACTIVATION(sigmoid, SIGMOID)
 ACTIVATION(el, EL)
+ACTIVATION(softplus, SOFTPLUS)
+ACTIVATION(leaky_rel, LEAKY_REL)
+ACTIVATION(gelu, GELU)
+ACTIVATION(swish, SWISH)
 
 // -- losses ---------------------------------------------------------------------
 

@@ -61,7 +61,7 @@ extern "C" __global__ void recurrent_forward_step(
 // dHb[t] holds what comes from the step after, none for the last step. With a
 // clock, dHb[t - 1] receives what goes past the units.
 extern "C" __global__ void recurrent_backward_step(
-    Step s, Sequence y, Sequence dy, Sequence dHa, Sequence dHb, int t) {
+    Step s, Sequence Ha, Sequence y, Sequence dy, Sequence dHa, Sequence dHb, int t) {
   const int before = step_before(s, t);
   const unsigned n = s.batch * s.units;
   for (unsigned i = thread_number(); i < n; i += thread_count()) {
@@ -70,7 +70,8 @@ extern "C" __global__ void recurrent_backward_step(
     const float dout = at(dy, t, b, u) + later;
     const bool kept = keeps(s, t, b, u);
     at(dHb, t, b, u) = dout;
-    at(dHa, t, b, u) = kept ? 0.0f : dout * slope(s.activation, at(y, t, b, u));
+    const float slope_here = slope(s.activation, at(Ha, t, b, u), at(y, t, b, u));
+    at(dHa, t, b, u) = kept ? 0.0f : dout * slope_here;
     if (s.timing) at(dHb, before, b, u) = kept ? dout : 0.0f;
     if (t == 0) at(dHa, s.steps, b, u) = 0.0f;
   }
@@ -142,13 +143,15 @@ extern "C" __global__ void lstm_backward_step(
     const float Cb = at(cells.Cb, t, b, u);
     const float dout = at(dy, t, b, u) + (last ? 0.0f : carry[i]);
     const float dOb = kept ? 0.0f : dout * Cb, dCb = kept ? 0.0f : dout * Ob;
-    const float dOa = dOb * slope(SIGMOID, Ob);
-    float dCa = dCb * slope(s.activation, Cb) + (last ? 0.0f : at(d.Ca, t, b, u));
+    const float dOa = dOb * slope(SIGMOID, 0.0f, Ob);
+    const float cell_slope = slope(s.activation, at(cells.Ca, t, b, u), Cb);
+    float dCa = dCb * cell_slope + (last ? 0.0f : at(d.Ca, t, b, u));
     if (peepholes) dCa += dOa * peepholes[2 * units + u];
     const float inside = kept ? 0.0f : dCa;
     const float dZb = inside * Ib, dIb = inside * Zb, dFb = inside * old_cell;
-    const float dZa = dZb * slope(s.activation, Zb);
-    const float dIa = dIb * slope(SIGMOID, Ib), dFa = dFb * slope(SIGMOID, Fb);
+    const float dZa = dZb * slope(s.activation, at(cells.Za, t, b, u), Zb);
+    const float dIa = dIb * slope(SIGMOID, 0.0f, Ib);
+    const float dFa = dFb * slope(SIGMOID, 0.0f, Fb);
     float dCa_before = kept ? dCa : dCa * Fb;
     if (peepholes) dCa_before += dIa * peepholes[u] + dFa * peepholes[units + u];
     at(d.Za, t, b, u) = dZa;
