@@ -21,7 +21,8 @@ from brainstorm.handlers.base_handler import Handler
 from brainstorm.handlers.cuda import compiler
 from brainstorm.handlers.cuda.libraries import load_library
 from brainstorm.handlers.operation_specs import OPERATIONS
-from brainstorm.handlers.primitive_operations import ACTIVATIONS, FROM_INPUT
+from brainstorm.handlers.primitive_operations import FROM_INPUT
+from brainstorm.layers.base_layer import ACTIVATIONS
 from brainstorm.utils import HandlerError
 from tests.handlers.handler_cases import Arrays
 
@@ -61,7 +62,7 @@ def signature(name):
 
 
 def activations_for(name):
-    """The activation functions to run an operation with."""
+    """The activation functions that an operation can have, [None] without any."""
     if "activation" not in signature(name):
         return [None]
     if name == "conv2d_backward_batch":
@@ -97,7 +98,7 @@ def values_for(name, activation, **sizes):
         elif argument == "activation":
             values[argument] = activation
         elif argument in ("x", "y") and argument not in values:
-            values[argument] = values["dy"]
+            values[argument] = values["x" if argument == "y" else "y"]
     return values
 
 
@@ -129,9 +130,8 @@ def emulated():
 @pytest.mark.parametrize("name", COMPARED)
 def test_operations_compute_what_numpy_computes(emulated, name, strided):
     flags = [p for p in signature(name) if p.startswith("fresh")]
-    activations = activations_for(name)
     reference = NumpyHandler(np.float64)
-    for activation in activations:
+    for activation in activations_for(name):
         for fresh in (False, True) if flags else (False,):
             values = values_for(name, activation)
             chosen = dict.fromkeys(flags, fresh)
