@@ -44,14 +44,14 @@ def Pooling2D(
 class Pooling2DLayerImpl(WindowLayer):
     """Takes the largest value or the mean of each window, in each channel.
 
-    ======== ======== =================== =========================================
-    buffer   name     shape               content
-    ======== ======== =================== =========================================
-    inputs   default  (T, B, H, W, C)     x
-    outputs  default  (T, B, H', W', C)   y
-    internals argmax  (T, B, H', W', C)   where in its window each y comes from,
-                                          counted by rows ('max' only)
-    ======== ======== =================== =========================================
+    ========= ======== ================= ========================================
+    buffer    name     shape             content
+    ========= ======== ================= ========================================
+    inputs    default  (T, B, H, W, C)   x
+    outputs   default  (T, B, H', W', C) y
+    internals argmax   (T, B, H', W', C) where in its window each y comes from,
+                                         counted by rows ('max' only)
+    ========= ======== ================= ========================================
 
     H' = floor((H + 2 padding - kh) / stride) + 1, and W' likewise. Padding does not
     count. Of equal largest values the first one gets the deltas. The largest value
