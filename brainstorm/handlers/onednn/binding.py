@@ -97,6 +97,7 @@ class Algorithm(IntEnum):
     POOLING_AVG = 0x3FF  # without the padding
     ADD = 0x1FFF0
     MULTIPLY = 0x1FFF1
+    DIVIDE = 0x1FFF4
     SUBTRACT = 0x1FFF5
     SOFTMAX = 0x30000
 

@@ -114,9 +114,11 @@ def arithmetic(
     out: np.ndarray,
     algorithm: Algorithm,
 ) -> Call:
-    """``out = a + b``, or another operation."""
+    """``out = a + b``, or another operation; `b` may be one row or one column."""
     recipe = Recipe(session, algorithm.name.lower(), (a, b, out))
-    add_binary(recipe, algorithm, *map(recipe.array, _flat(a, b, out)))
+    if b.shape == a.shape:
+        a, b, out = _flat(a, b, out)
+    add_binary(recipe, algorithm, *map(recipe.array, (a, b, out)))
     return recipe.call()
 
 
@@ -128,7 +130,7 @@ def add_binary(
     out: Memory,
     add: bool = False,
 ) -> None:
-    """Append ``out (+)= a + b``, or another operation; `b` may be one row."""
+    """Append ``out (+)= a + b``, or another operation."""
     post_ops = (("sum",),) if add else ()
     primitive = recipe.primitive(
         "binary", algorithm, a.desc, b.desc, out.desc, post_ops=post_ops

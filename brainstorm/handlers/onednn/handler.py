@@ -34,9 +34,6 @@ _LARGE = 20000
 # Activation functions that convolutions can apply.
 _FUSED = frozenset({"linear", "rel", "tanh", "sigmoid", "el"})
 
-# Activation functions that convolutions can apply.
-_FUSED = frozenset({"linear", "rel", "tanh", "sigmoid", "el"})
-
 
 class _Local(threading.local):
     session: Session | None = None
@@ -162,6 +159,14 @@ class OneDnnHandler(LstmOperations, NumpyHandler):
         else:
             super().dot_add_mm(a, b, out, transa, transb)
 
+    def sum_t(self, a, axis, out):
+        is_fast = axis == 0 and a.ndim == 2 and a.size >= _LARGE
+        call = is_fast and self._find(products.sum_rows, (a, out), True)
+        if call:
+            call()
+        else:
+            super().sum_t(a, axis, out)
+
     def _sum_rows(self, m, out, fresh):
         call = self._find(products.sum_rows, (m, out), fresh)
         if call:
@@ -228,29 +233,28 @@ class OneDnnHandler(LstmOperations, NumpyHandler):
 
     def _act(self, name: str, x: np.ndarray, y: np.ndarray) -> bool:
         """Apply an activation function, and return whether it could be done."""
-        if x.size < _LARGE:
-            return False
         call = self._find(elementwise.act, (x, y), name)
         if call:
             call()
         return bool(call)
 
     def rel(self, x, y):
+        if x.size < _LARGE:
+            np.maximum(x, self._zero, out=y)
         # The library makes 0 out of NaN.
-        has_nan = x.size >= _LARGE and math.isnan(np.maximum.reduce(x, None))
-        if has_nan or not self._act("rel", x, y):
+        elif math.isnan(np.maximum.reduce(x, None)) or not self._act("rel", x, y):
             super().rel(x, y)
 
     def tanh(self, x, y):
-        if not self._act("tanh", x, y):
-            super().tanh(x, y)
+        if x.size < _LARGE or not self._act("tanh", x, y):
+            np.tanh(x, y)
 
     def sigmoid(self, x, y):
-        if not self._act("sigmoid", x, y):
+        if x.size < _LARGE or not self._act("sigmoid", x, y):
             super().sigmoid(x, y)
 
     def el(self, x, y):
-        if not self._act("el", x, y):
+        if x.size < _LARGE or not self._act("el", x, y):
             super().el(x, y)
 
     def _act_deriv(
@@ -262,56 +266,69 @@ class OneDnnHandler(LstmOperations, NumpyHandler):
         fresh: bool = True,
     ) -> bool:
         """Apply a derivative, and return whether it could be done."""
-        if y.size < _LARGE:
-            return False
         call = self._find(elementwise.act_deriv, (y, dy, dx), name, fresh)
         if call:
             call()
         return bool(call)
 
     def rel_deriv(self, x, y, dy, dx):
-        if not self._act_deriv("rel", y, dy, dx):
+        if y.size < _LARGE or not self._act_deriv("rel", y, dy, dx):
             super().rel_deriv(x, y, dy, dx)
 
     def tanh_deriv(self, x, y, dy, dx):
-        if not self._act_deriv("tanh", y, dy, dx):
+        if y.size < _LARGE or not self._act_deriv("tanh", y, dy, dx):
             super().tanh_deriv(x, y, dy, dx)
 
     def sigmoid_deriv(self, x, y, dy, dx):
-        if not self._act_deriv("sigmoid", y, dy, dx):
+        if y.size < _LARGE or not self._act_deriv("sigmoid", y, dy, dx):
             super().sigmoid_deriv(x, y, dy, dx)
 
     def el_deriv(self, x, y, dy, dx):
-        if not self._act_deriv("el", y, dy, dx):
+        if y.size < _LARGE or not self._act_deriv("el", y, dy, dx):
             super().el_deriv(x, y, dy, dx)
 
     def act_backward(self, x, y, dy, dx, activation, fresh_dx=False):
-        if activation == "linear" or not self._act_deriv(
-            activation, y, dy, dx, fresh_dx
-        ):
+        is_fast = y.size >= _LARGE and activation != "linear"
+        if not (is_fast and self._act_deriv(activation, y, dy, dx, fresh_dx)):
             super().act_backward(x, y, dy, dx, activation, fresh_dx)
 
     def _arithmetic(
         self, algorithm: Algorithm, a: np.ndarray, b: np.ndarray, out: np.ndarray
     ) -> bool:
-        if a.size < _LARGE:
-            return False
         call = self._find(elementwise.arithmetic, (a, b, out), algorithm)
         if call:
             call()
         return bool(call)
 
+    # Looking at the size here saves a call where arrays are small.
+
     def add_tt(self, a, b, out):
-        if not self._arithmetic(Algorithm.ADD, a, b, out):
-            super().add_tt(a, b, out)
+        if a.size < _LARGE or not self._arithmetic(Algorithm.ADD, a, b, out):
+            np.add(a, b, out)
 
     def mult_tt(self, a, b, out):
-        if not self._arithmetic(Algorithm.MULTIPLY, a, b, out):
-            super().mult_tt(a, b, out)
+        if a.size < _LARGE or not self._arithmetic(Algorithm.MULTIPLY, a, b, out):
+            np.multiply(a, b, out)
 
     def subtract_tt(self, a, b, out):
-        if not self._arithmetic(Algorithm.SUBTRACT, a, b, out):
-            super().subtract_tt(a, b, out)
+        if a.size < _LARGE or not self._arithmetic(Algorithm.SUBTRACT, a, b, out):
+            np.subtract(a, b, out)
+
+    def add_mv(self, m, v, out):
+        if m.size < _LARGE or not self._arithmetic(Algorithm.ADD, m, v, out):
+            super().add_mv(m, v, out)
+
+    def divide_mv(self, m, v, out):
+        if m.size < _LARGE or not self._arithmetic(Algorithm.DIVIDE, m, v, out):
+            super().divide_mv(m, v, out)
+
+    def mult_mv(self, m, v, out):
+        if m.size < _LARGE or not self._arithmetic(Algorithm.MULTIPLY, m, v, out):
+            super().mult_mv(m, v, out)
+
+    def subtract_mv(self, m, v, out):
+        if m.size < _LARGE or not self._arithmetic(Algorithm.SUBTRACT, m, v, out):
+            super().subtract_mv(m, v, out)
 
     def mult_add_st(self, s, t, out):
         call = t.size >= _LARGE and self._find(elementwise.blend, (out, t))
