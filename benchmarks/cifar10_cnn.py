@@ -106,7 +106,7 @@ def torch_step(
     images = np.ascontiguousarray(data.transpose(0, 3, 1, 2))
 
     def step() -> float:
-        x, t = torch.from_numpy(images), torch.from_numpy(targets)
+        x, t = torch.as_tensor(images), torch.as_tensor(targets)
         optimizer.zero_grad()
         loss = functional.cross_entropy(model(x), t)
         loss.backward()

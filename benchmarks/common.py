@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 import brainstorm as bs
 
@@ -18,8 +19,22 @@ REFERENCE = "PyTorch eager"
 Steps = dict[str, Callable[[], float]]
 
 
+def use_gpu() -> None:
+    """Have all contestants run on the GPU, in float32 throughout."""
+    torch.set_default_device("cuda")
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+
+
+def on_gpu() -> bool:
+    """Whether PyTorch was told to use the GPU."""
+    return torch.get_default_device().type == "cuda"
+
+
 def handlers() -> dict[str, bs.handlers.Handler]:
-    """A new handler of each kind that runs on this machine."""
+    """A new handler of each kind that runs where PyTorch does."""
+    if on_gpu():
+        return {"PyCudaHandler": bs.handlers.PyCudaHandler()}
     return {"NumpyHandler": bs.handlers.NumpyHandler(np.float32)}
 
 
@@ -58,6 +73,18 @@ def interleaved_times(
     for _ in range(rounds):
         for name, step in steps.items():
             times[name].append(_time(step, repeats[name]))
+    return times
+
+
+def gpu_times(steps: Steps, repeats: int = 20) -> dict[str, list[float]]:
+    """The time in each step that the GPU is at work: all kernels and copies."""
+    times: dict[str, list[float]] = {}
+    for name, step in steps.items():
+        with profile(activities=[ProfilerActivity.CUDA]) as profiled:
+            for _ in range(repeats):
+                step()
+        total = sum(e.self_device_time_total for e in profiled.key_averages())
+        times[name] = [total * 1e-6 / repeats]
     return times
 
 

@@ -113,7 +113,7 @@ def torch_step(work: Work) -> Callable[[], float]:
     optimizer = torch.optim.SGD(parameters, LEARNING_RATE, MOMENTUM)
 
     def step() -> float:
-        x, t = torch.from_numpy(work.data), torch.from_numpy(work.targets)
+        x, t = torch.as_tensor(work.data), torch.as_tensor(work.targets)
         optimizer.zero_grad()
         logits = output(lstm(x)[0]).flatten(0, 1)
         loss = functional.cross_entropy(logits, t.flatten(), reduction="sum")

@@ -98,7 +98,7 @@ def torch_step(
     optimizer = torch.optim.SGD(model.parameters(), LEARNING_RATE, MOMENTUM)
 
     def step() -> float:
-        x, t = torch.from_numpy(data), torch.from_numpy(targets)
+        x, t = torch.as_tensor(data), torch.as_tensor(targets)
         optimizer.zero_grad()
         loss = functional.cross_entropy(model(x), t)
         loss.backward()
