@@ -4,15 +4,18 @@ Each is a function here, for wiring, and a class ``...LayerImpl`` that does the
 work.
 """
 
+from brainstorm.layers.add_layer import Add
 from brainstorm.layers.batch_normalization_layer import BatchNorm
 from brainstorm.layers.binomial_cross_entropy_layer import BinomialCrossEntropy
 from brainstorm.layers.clockwork_layer import Clockwork
 from brainstorm.layers.clockwork_lstm_layer import ClockworkLstm
+from brainstorm.layers.concat_layer import Concat
 from brainstorm.layers.convolution_layer_2d import Convolution2D
 from brainstorm.layers.deltas_scaling_layer import DeltasScaling
 from brainstorm.layers.dropout_layer import Dropout
 from brainstorm.layers.elementwise_layer import Elementwise
 from brainstorm.layers.fully_connected_layer import FullyConnected
+from brainstorm.layers.global_pooling_layer import GlobalPooling
 from brainstorm.layers.highway_layer import Highway
 from brainstorm.layers.input_layer import Input
 from brainstorm.layers.l1_decay_layer import L1Decay
@@ -24,21 +27,25 @@ from brainstorm.layers.merge_layer import Merge
 from brainstorm.layers.noop_layer import NoOp
 from brainstorm.layers.pooling_layer_2d import Pooling2D
 from brainstorm.layers.recurrent_layer import Recurrent
+from brainstorm.layers.reshape_layer import Reshape
 from brainstorm.layers.sigmoid_ce_layer import SigmoidCE
 from brainstorm.layers.softmax_ce_layer import SoftmaxCE
 from brainstorm.layers.squared_difference_layer import SquaredDifference
 from brainstorm.layers.squared_error_layer import SquaredError
 
 __all__ = [
+    "Add",
     "BatchNorm",
     "BinomialCrossEntropy",
     "Clockwork",
     "ClockworkLstm",
+    "Concat",
     "Convolution2D",
     "DeltasScaling",
     "Dropout",
     "Elementwise",
     "FullyConnected",
+    "GlobalPooling",
     "Highway",
     "Input",
     "L1Decay",
@@ -50,6 +57,7 @@ __all__ = [
     "NoOp",
     "Pooling2D",
     "Recurrent",
+    "Reshape",
     "SigmoidCE",
     "SoftmaxCE",
     "SquaredDifference",

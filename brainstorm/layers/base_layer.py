@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from brainstorm.handlers.primitive_operations import ACTIVATIONS
@@ -14,7 +14,12 @@ from brainstorm.utils import LayerValidationError, listing
 if TYPE_CHECKING:
     from brainstorm.handlers.base_handler import Handler
 
-__all__ = ["Layer", "get_layer_class_from_typename", "once_per_resize"]
+__all__ = [
+    "Layer",
+    "get_layer_class_from_typename",
+    "numbered_inputs",
+    "once_per_resize",
+]
 
 Structures = dict[str, BufferStructure]
 Result = TypeVar("Result")
@@ -101,6 +106,7 @@ class Layer:
         self.frozen: frozenset[str] = frozenset()
         self.shared: dict[str, str] = {}
         self._check_kwargs()
+        self.expected_inputs = self.inputs_to_expect(self.in_shapes)
         self._check_in_shapes()
         self.in_shapes = {n: self.in_shapes[n] for n in self.expected_inputs}
         self.out_shapes, self.parameter_shapes, self.internal_shapes = self.setup(
@@ -122,6 +128,18 @@ class Layer:
         self.handler = new_handler
 
     # -- what a layer implements ---------------------------------------------
+
+    def inputs_to_expect(
+        self, given: Collection[str]
+    ) -> Mapping[str, StructureTemplate]:
+        """The inputs that have to be connected: `expected_inputs`.
+
+        Layers with a variable number of inputs override this.
+
+        Args:
+            given: Names of the inputs that are connected.
+        """
+        return self.expected_inputs
 
     def setup(
         self, kwargs: dict[str, Any], in_shapes: Structures
@@ -219,6 +237,12 @@ class Layer:
                     f"expected the shape {template} at input {name!r}, got"
                     f" {self.in_shapes[name].shape}"
                 )
+
+
+def numbered_inputs(given: Collection[str]) -> dict[str, StructureTemplate]:
+    """The inputs of a layer that has ``inputs_1``, ``inputs_2`` and any more."""
+    names = [f"inputs_{i + 1}" for i in range(max(2, len(given)))]
+    return dict.fromkeys(names, StructureTemplate("T", "B", "..."))
 
 
 def get_layer_class_from_typename(type_name: str) -> type[Layer]:

@@ -173,6 +173,17 @@ CASES = {
         layers.BinomialCrossEntropy(),
         inputs={"default": probability, "targets": probability},
     ),
+    "Add two": Case(layers.Add()),
+    "Add three": Case(layers.Add(), {f"inputs_{i}": IMAGE for i in (1, 2, 3)}),
+    "Concat three": Case(
+        layers.Concat(), {f"inputs_{i}": ("T", "B", 3, i) for i in (1, 2, 3)}
+    ),
+    "Concat two": Case(layers.Concat()),
+    "GlobalPooling max": Case(
+        layers.GlobalPooling("max"), image(), {"default": distinct}
+    ),
+    "GlobalPooling avg": Case(layers.GlobalPooling("avg"), image()),
+    "Reshape": Case(layers.Reshape((2, -1)), image()),
     "L1Decay": Case(layers.L1Decay()),
     "L2Decay": Case(layers.L2Decay(), image()),
 }

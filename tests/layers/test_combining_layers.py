@@ -123,3 +123,99 @@ def test_deltas_scaling_needs_a_number(factor):
 def test_missing_inputs_are_named():
     with pytest.raises(LayerValidationError, match=r"'H', 'T', 'x'.*got 'H', 'T'"):
         SingleLayer(layers.Highway(), {"H": normal(1, 2, 3), "T": normal(1, 2, 3)})
+
+
+# -- Add, Concat, GlobalPooling and Reshape ------------------------------------
+
+
+def test_add_sums_all_inputs():
+    inputs = {f"inputs_{i}": normal(3, 2, 4, seed=i) for i in (1, 2, 3)}
+    run = SingleLayer(layers.Add(), inputs).forward()
+    assert np.allclose(run.y, sum(inputs.values()))
+    dy = normal(3, 2, 4)
+    run.backward(default=dy)
+    for name in inputs:
+        assert np.array_equal(run[f"input_deltas.{name}"], dy)
+
+
+def test_add_around_a_block():
+    x, W = normal(2, 3, 4), normal(4, 4, seed=1)
+    inp, add = layers.Input({"default": ("T", "B", 4)}), layers.Add()
+    inp >> "inputs_1" - add
+    inp >> layers.FullyConnected(activation="tanh", name="Block") >> "inputs_2" - add
+    net = Network.from_layer(add)
+    net.set_handler(NumpyHandler(np.float64))
+    net.initialize({"Block": {"W": W, "bias": 0}})
+    assert np.allclose(net.predict(x), x + np.tanh(x @ W.T))
+
+
+def test_concat_joins_the_last_dimension():
+    inputs = {f"inputs_{i}": normal(3, 2, 4, i, seed=i) for i in (1, 2, 3)}
+    run = SingleLayer(layers.Concat(), inputs).forward()
+    assert np.array_equal(run.y, np.concatenate(list(inputs.values()), 3))
+    dy = normal(3, 2, 4, 6)
+    run.backward(default=dy)
+    assert np.array_equal(run["input_deltas.inputs_1"], dy[..., :1])
+    assert np.array_equal(run["input_deltas.inputs_2"], dy[..., 1:3])
+    assert np.array_equal(run["input_deltas.inputs_3"], dy[..., 3:])
+
+
+@pytest.mark.parametrize("make", [layers.Add, layers.Concat])
+@pytest.mark.parametrize("names", [["inputs_1"], ["inputs_1", "inputs_3"], ["default"]])
+def test_inputs_are_numbered_without_gaps(make, names):
+    inputs = {name: normal(1, 2, 3) for name in names}
+    with pytest.raises(LayerValidationError, match="'inputs_1', 'inputs_2' to be"):
+        SingleLayer(make(), inputs)
+
+
+def test_add_needs_equal_shapes():
+    inputs = {"inputs_1": normal(1, 2, 3), "inputs_2": normal(1, 2, 3)}
+    inputs["inputs_3"] = normal(1, 2, 4)
+    with pytest.raises(LayerValidationError, match=r"Add.*'inputs_3'.*3\).*'B', 4"):
+        SingleLayer(layers.Add(), inputs)
+
+
+def test_concat_needs_equal_shapes_but_for_the_last_dimension():
+    inputs = {"inputs_1": normal(1, 2, 3, 2), "inputs_2": normal(1, 2, 4, 2)}
+    with pytest.raises(LayerValidationError, match=r"Concat.*'any'\).*'inputs_2'"):
+        SingleLayer(layers.Concat(), inputs)
+
+
+@pytest.mark.parametrize(("kind", "reduce"), [("max", np.max), ("avg", np.mean)])
+@pytest.mark.parametrize("shape", [(5, 4, 3), (6, 3), (2, 3, 2, 3)])
+def test_global_pooling(kind, reduce, shape):
+    x = normal(2, 3, *shape)
+    run = SingleLayer(layers.GlobalPooling(kind), {"default": x}).forward()
+    inner = tuple(range(2, x.ndim - 1))
+    assert run.y.shape == (2, 3, 3)
+    assert np.allclose(run.y, reduce(x, axis=inner))
+
+
+def test_global_pooling_needs_something_to_pool():
+    with pytest.raises(LayerValidationError, match=r"GlobalPooling.*got.*'B', 3\)"):
+        SingleLayer(layers.GlobalPooling(), {"default": normal(1, 2, 3)})
+    with pytest.raises(LayerValidationError, match="'max' or 'avg' as 'type'.*'min'"):
+        SingleLayer(layers.GlobalPooling("min"), {"default": normal(1, 2, 3, 3)})
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"), [(12, (12,)), ((2, 6), (2, 6)), ((-1, 3), (4, 3))]
+)
+def test_reshape_keeps_the_order(shape, expected):
+    x, dy = normal(3, 2, 6, 2), normal(3, 2, *expected)
+    run = SingleLayer(layers.Reshape(shape), {"default": x}).forward()
+    assert np.array_equal(run.y, x.reshape(3, 2, *expected))
+    run.backward(default=dy)
+    assert np.array_equal(run["input_deltas.default"], dy.reshape(x.shape))
+
+
+@pytest.mark.parametrize("shape", [11, (5, -1), (-1, 13), (24,)])
+def test_reshape_needs_as_many_features(shape):
+    with pytest.raises(LayerValidationError, match=r"Reshape.*12 features.*\(6, 2\)"):
+        SingleLayer(layers.Reshape(shape), {"default": normal(1, 2, 6, 2)})
+
+
+@pytest.mark.parametrize("shape", [None, "large", (-1, -1), (0, 12), (1.5, 8), ()])
+def test_reshape_needs_a_shape(shape):
+    with pytest.raises(LayerValidationError, match="expected a shape as 'shape'"):
+        SingleLayer(layers.Reshape(shape), {"default": normal(1, 2, 6, 2)})
