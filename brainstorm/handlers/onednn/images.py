@@ -28,6 +28,9 @@ __all__ = ["convolution", "convolution_backward", "pooling", "pooling_backward"]
 
 Pair = tuple[int, int]
 
+# Number of elements of temporary deltas.
+_TEMPORARY_SIZE = 2**18
+
 # x clip(alpha x, 0, 1) is the rectifier, but unlike the library's own keeps NaN. (It
 # makes NaN out of minus infinity too.)
 _RECTIFIER = ("eltwise", Algorithm.HARDSWISH, 1e38, 0.0)
@@ -46,7 +49,8 @@ def convolution(
     """``outputs = act(inputs * weights + bias)``."""
     recipe = Recipe(session, "conv2d_forward", (inputs, weights, outputs))
     x, w, y = map(_images, (inputs, weights, outputs))
-    primitive = _forward(recipe, x, w, bias, y, padding, stride, activation)
+    geometry = padding, stride
+    primitive = _forward(recipe, x, w, bias, y, geometry, activation)
     kernels = recipe.wanted(recipe.array(w), primitive, Query.WEIGHTS, "weights")
     recipe.add(
         primitive,
@@ -77,41 +81,30 @@ def convolution_backward(
 ) -> Call:
     """Gradients of `convolution`."""
     recipe = Recipe(session, "conv2d_backward", (inputs, weights, out_deltas))
-    x, w, dy, dw = map(_images, (inputs, weights, out_deltas, weight_deltas))
-    forward = _forward(recipe, x, w, bias_deltas, dy, padding, stride, "linear")
-    geometry = _geometry(padding, stride)
-    deltas = recipe.array(dy)
-    if activation != "linear":
-        deltas = recipe.temporary("deltas", layout(dy))
-        add_act_deriv(
-            recipe, recipe.array(_images(outputs)), recipe.array(dy), deltas, activation
-        )
-    primitive = recipe.primitive(
-        "convolution_backward_weights",
-        Algorithm.CONVOLUTION_DIRECT,
-        layout(x),
-        Layout(w.shape),
-        layout(bias_deltas),
-        layout(dy),
-        *geometry,
-        forward,
-    )
-    _add_gradients(
-        recipe, primitive, recipe.array(x), deltas, dw, bias_deltas, fresh_gradients
-    )
-    if in_deltas is not None:
-        dx = _images(in_deltas)
-        primitive = recipe.primitive(
-            "convolution_backward_data",
-            Algorithm.CONVOLUTION_DIRECT,
-            layout(dx),
-            Layout(w.shape),
-            layout(dy),
-            *geometry,
-            forward,
-        )
-        _add_input_deltas(recipe, primitive, w, deltas, dx, fresh_in_deltas)
+    w, dw = _images(weights), _images(weight_deltas)
+    geometry = padding, stride
+    for part in _batches(out_deltas, activation):
+        x, dy = _images(inputs[part]), _images(out_deltas[part])
+        forward = _forward(recipe, x, w, bias_deltas, dy, geometry, "linear")
+        deltas = recipe.array(dy)
+        if activation != "linear":
+            y = recipe.array(_images(outputs[part]))
+            deltas = recipe.temporary("deltas", deltas.desc)
+            add_act_deriv(recipe, y, recipe.array(dy), deltas, activation)
+        fresh = fresh_gradients and part.start == 0
+        _add_gradients(recipe, forward, x, deltas, dw, bias_deltas, geometry, fresh)
+        if in_deltas is not None:
+            dx = _images(in_deltas[part])
+            _add_input_deltas(recipe, forward, w, deltas, dx, geometry, fresh_in_deltas)
     return recipe.call()
+
+
+def _batches(out_deltas: np.ndarray, activation: str) -> list[slice]:
+    """Parts of the batch, so that temporary deltas stay in the cache."""
+    count = len(out_deltas)
+    if activation != "linear":
+        count = max(1, _TEMPORARY_SIZE * count // out_deltas.size)
+    return [slice(i, i + count) for i in range(0, len(out_deltas), count)]
 
 
 def _forward(
@@ -120,8 +113,7 @@ def _forward(
     w: np.ndarray,
     bias: np.ndarray,
     y: np.ndarray,
-    padding: int,
-    stride: Pair,
+    geometry: tuple[int, Pair],
     activation: str,
 ) -> Primitive:
     post_ops: tuple[tuple[Any, ...], ...] = ()
@@ -138,32 +130,42 @@ def _forward(
         Layout(w.shape),  # with kernels as they are it would be very slow
         layout(bias),
         layout(y),
-        *_geometry(padding, stride),
+        *_geometry(*geometry),
         post_ops=post_ops,
     )
 
 
 def _add_gradients(
     recipe: Recipe,
-    primitive: Primitive,
-    x: Memory,
+    forward: Primitive,
+    x: np.ndarray,
     deltas: Memory,
     dw: np.ndarray,
     dbias: np.ndarray,
+    geometry: tuple[int, Pair],
     fresh: bool,
 ) -> None:
+    """Append what computes the gradients."""
+    primitive = recipe.primitive(
+        "convolution_backward_weights",
+        Algorithm.CONVOLUTION_DIRECT,
+        layout(x),
+        Layout(dw.shape),
+        layout(dbias),
+        deltas.desc,
+        *_geometry(*geometry),
+        forward,
+    )
     wanted = primitive.query(Query.DIFF_WEIGHTS)
-    dbias_memory = recipe.array(dbias)
     kernels, finish_kernels = recipe.destination(
         recipe.array(dw), wanted, fresh, "weights"
     )
-    bias, finish_bias = recipe.destination(
-        dbias_memory, dbias_memory.desc, fresh, "bias"
-    )
+    bias = recipe.array(dbias)
+    bias, finish_bias = recipe.destination(bias, bias.desc, fresh, "bias")
     recipe.add(
         primitive,
         {
-            Arg.SRC: x,
+            Arg.SRC: recipe.array(x),
             Arg.DIFF_DST: deltas,
             Arg.DIFF_WEIGHTS: kernels,
             Arg.DIFF_BIAS: bias,
@@ -175,12 +177,23 @@ def _add_gradients(
 
 def _add_input_deltas(
     recipe: Recipe,
-    primitive: Primitive,
+    forward: Primitive,
     w: np.ndarray,
     deltas: Memory,
     dx: np.ndarray,
+    geometry: tuple[int, Pair],
     fresh: bool,
 ) -> None:
+    """Append what computes the deltas of the inputs."""
+    primitive = recipe.primitive(
+        "convolution_backward_data",
+        Algorithm.CONVOLUTION_DIRECT,
+        layout(dx),
+        Layout(w.shape),
+        deltas.desc,
+        *_geometry(*geometry),
+        forward,
+    )
     kernels = recipe.wanted(recipe.array(w), primitive, Query.WEIGHTS, "weights")
     target = recipe.array(dx)
     written, finish = recipe.destination(target, target.desc, fresh, "images")
