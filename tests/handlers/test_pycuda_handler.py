@@ -144,6 +144,15 @@ def test_views_that_no_kernel_takes_are_refused(handler):
             getattr(handler, name)(*arguments)
 
 
+@pytest.mark.parametrize("bad", ["x", None])
+def test_scalars_that_are_no_numbers_are_refused(handler, bad):
+    array = handler.ones((2,))
+    with pytest.raises(HandlerError, match="^mult_st: expected numbers, got"):
+        handler.mult_st(bad, array, array)
+    handler.mult_st(np.float64(0.5), array, array)
+    check(handler, array, [0.5, 0.5])
+
+
 def test_unknown_activations_list_the_choices(handler):
     a = handler.zeros((2, 2))
     for call in (

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from brainstorm.handlers.cuda.arrays import CudaArray
+from brainstorm.handlers.cuda.arrays import CudaArray, OperationError
 from brainstorm.handlers.cuda.compiler import kernel_parameters, kernel_source
 from brainstorm.utils import HandlerError
 
@@ -20,7 +20,6 @@ BLOCK = 256
 MAX_PLANS = 4096
 MAX_VIEWS = 256
 MAX_SEQUENCES = 64
-MAX_GRID_X, MAX_GRID_Y = 2**31 - 1, 65535
 MAX_ARRAYS = 6
 # Indices into strided arrays are calculated with 32 bits.
 MAX_STRIDED = 2**31 - 1
@@ -48,9 +47,8 @@ FAILURES = {
     1: "softmax_ce_forward: class indices have to be integers from 0 to {}, got {!r}",
     2: "binarize_v: indices have to be integers from 0 to {}, got {!r}",
     3: "index_m_by_v: indices have to be integers from 0 to {}, got {!r}",
-    4: "timings have to be at least {}, got {!r}",
+    4: "recurrent_forward or lstm_forward: timings have to be at least {}, got {!r}",
 }
-
 
 Call = tuple[Callable[..., None], tuple[Any, ...]]
 
@@ -274,6 +272,9 @@ class Launcher:
             arrays: Its arrays; sizes of 1 are repeated.
             *scalars: Its scalars, at most seven.
             randomness: For kernels that draw.
+
+        Raises:
+            OperationError: A scalar is no number.
         """
         key = (name, *[array.layout for array in arrays])
         plan = self._plans.get(key)
@@ -288,16 +289,19 @@ class Launcher:
             places = pointers
             if launch.offsets:
                 places = [p + o for p, o in zip(pointers, launch.offsets, strict=True)]
-            packed = launch.arguments.pack(
-                *launch.head,
-                *places,
-                launch.first,
-                *scalars,
-                *ZEROS[len(scalars) :],
-                seed,
-                call & 0xFFFFFFFF,
-                call >> 32,
-            )
+            try:
+                packed = launch.arguments.pack(
+                    *launch.head,
+                    *places,
+                    launch.first,
+                    *scalars,
+                    *ZEROS[len(scalars) :],
+                    seed,
+                    call & 0xFFFFFFFF,
+                    call >> 32,
+                )
+            except struct.error as error:
+                raise OperationError(f"expected numbers, got {scalars}") from error
             self.device.launch(launch.kernel, launch.grid, (BLOCK, 1, 1), packed)
 
     def _plan(self, name: str, arrays: tuple[CudaArray, ...]) -> tuple[_Launch, ...]:
