@@ -9,6 +9,7 @@ import numpy as np
 
 from brainstorm.describable import Describable
 from brainstorm.handlers.coarse_operations import CoarseOperations
+from brainstorm.handlers.layer_operations import LayerOperations
 from brainstorm.handlers.primitive_operations import (
     ACTIVATIONS,
     FROM_INPUT,
@@ -34,6 +35,7 @@ class _Activations(dict):
 class Handler(
     PrimitiveOperations,
     CoarseOperations,
+    LayerOperations,
     RecurrentOperations,
     UpdateOperations,
     Describable,

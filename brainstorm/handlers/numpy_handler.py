@@ -559,6 +559,36 @@ class NumpyHandler(NumpyConvolutions, Handler):
             check_targets(targets, classes)
         return columns
 
+    def take_rows(self, m, indices, out):
+        rows = self._class_indices(indices, len(m))[:, 0]
+        if out.flags.c_contiguous:
+            # Other modes than 'raise' write into `out` directly.
+            np.take(m, rows, 0, out, "clip")
+            return
+        for rows, part in _row_pieces_of(rows, out):
+            values = self.scratch(part.shape)
+            np.take(m, rows, 0, values, "clip")
+            np.copyto(part, values)
+
+    def add_to_rows(self, a, indices, out, fresh_out=False):
+        if fresh_out:
+            out.fill(0)
+        width = out.shape[1]
+        rows = self._temporary(indices.shape, "int", np.intp)
+        rows[...] = indices
+        if not out.flags.c_contiguous:
+            np.add.at(out, rows[:, 0], a)
+            return
+        # Adding at single places of a flat array is faster than at rows.
+        np.multiply(rows, width, rows)
+        flat = out.reshape(-1)
+        columns = self._row_numbers(width)
+        for starts, values in _row_pieces_of(rows, a):
+            places = self._temporary(values.shape, "places", np.intp)
+            np.copyto(places, starts)
+            np.add(places, columns, places)
+            np.add.at(flat, places.reshape(-1), self._contiguous(values).reshape(-1))
+
     def sigmoid_ce_forward(self, x, targets, predictions, loss):
         for arrays in _pieces(x, targets, predictions, loss):
             super().sigmoid_ce_forward(*arrays)
@@ -626,6 +656,14 @@ def _row_pieces(*arrays: np.ndarray) -> Any:
     rows = len(first)
     step = max(1, _CHUNK * rows // first.size)
     return (tuple(a[i : i + step] for a in arrays) for i in range(0, rows, step))
+
+
+def _row_pieces_of(column: np.ndarray, m: np.ndarray) -> Any:
+    """Cut a matrix, and something with as many rows, alike along their first axis."""
+    if m.size <= _CHUNK:
+        return ((column, m),)
+    step = max(1, _CHUNK // m.shape[1])
+    return ((column[i : i + step], m[i : i + step]) for i in range(0, len(m), step))
 
 
 def _places(a: np.ndarray) -> tuple[Any, ...]:

@@ -18,6 +18,7 @@ from brainstorm.utils import HandlerError
 __all__ = ["FRESH_FLAGS", "OPERATIONS", "Operation", "expected", "operation"]
 
 FRESH_FLAGS = {
+    "out": "fresh_out",
     "dx": "fresh_dx",
     "dW": "fresh_gradients",
     "dbias": "fresh_gradients",
@@ -352,6 +353,16 @@ OPERATIONS: dict[str, Operation] = {
     "batch_norm_inference": operation(
         "x:M,C gamma:C beta:C mu:C sigma:C", "y:M,C", alias="x"
     ),
+    "layer_norm_forward": operation(
+        "x:M,C gamma:C beta:C", "sigma:M,1 x_hat:M,C y:M,C"
+    ),
+    "layer_norm_backward": operation(
+        "gamma:C sigma:M,1 x_hat:M,C dy:M,C",
+        add="dx:M,C dgamma:C dbeta:C",
+        optional="dx",
+    ),
+    "take_rows": operation("m:V,N indices:M,1", "out:M,N"),
+    "add_to_rows": operation("a:M,N indices:M,1", add="out:V,N"),
     "batch_norm_backward": operation(
         "gamma:C sigma_b:C centered:M,C x_hat:M,C dy:M,C",
         add="dx:M,C dgamma:C dbeta:C",

@@ -539,6 +539,25 @@ class PyCudaHandler(
                 *(*t_bin.shape, fresh_dx),
             )
 
+    def take_rows(self, m, indices, out):
+        if out.size:
+            self._gpu.expect_failures()
+            self._gpu.launch(
+                "take_rows",
+                *row_blocks(*out.shape),
+                *(*_row(m), m.shape[0], *_row(indices), *_row(out), *out.shape),
+            )
+
+    def add_to_rows(self, a, indices, out, fresh_out=False):
+        if fresh_out:
+            self._gpu.elementwise("fill", (out,), 0.0)
+        if a.size:
+            self._gpu.launch(
+                "add_to_rows",
+                *row_blocks(*a.shape),
+                *(*_row(a), *_row(indices), a.shape[0], *_row(out), *out.shape),
+            )
+
     def sigmoid_ce_forward(self, x, targets, predictions, loss):
         arrays = (x, targets, predictions, loss)
         self._gpu.elementwise("sigmoid_ce_forward", arrays)

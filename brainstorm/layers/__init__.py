@@ -14,12 +14,14 @@ from brainstorm.layers.convolution_layer_2d import Convolution2D
 from brainstorm.layers.deltas_scaling_layer import DeltasScaling
 from brainstorm.layers.dropout_layer import Dropout
 from brainstorm.layers.elementwise_layer import Elementwise
+from brainstorm.layers.embedding_layer import Embedding
 from brainstorm.layers.fully_connected_layer import FullyConnected
 from brainstorm.layers.global_pooling_layer import GlobalPooling
 from brainstorm.layers.highway_layer import Highway
 from brainstorm.layers.input_layer import Input
 from brainstorm.layers.l1_decay_layer import L1Decay
 from brainstorm.layers.l2_decay_layer import L2Decay
+from brainstorm.layers.layer_norm_layer import LayerNorm
 from brainstorm.layers.loss_layer import Loss
 from brainstorm.layers.lstm_layer import Lstm
 from brainstorm.layers.mask_layer import Mask
@@ -44,12 +46,14 @@ __all__ = [
     "DeltasScaling",
     "Dropout",
     "Elementwise",
+    "Embedding",
     "FullyConnected",
     "GlobalPooling",
     "Highway",
     "Input",
     "L1Decay",
     "L2Decay",
+    "LayerNorm",
     "Loss",
     "Lstm",
     "Mask",

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from brainstorm.handlers import DebugHandler, NumpyHandler
 from brainstorm.handlers.coarse_operations import CoarseOperations
+from brainstorm.handlers.layer_operations import LayerOperations
 from brainstorm.handlers.onednn import OneDnnHandler
 from brainstorm.handlers.primitive_operations import PrimitiveOperations
 from brainstorm.handlers.pycuda_handler import PyCudaHandler
@@ -26,9 +27,10 @@ class ComposedHandler(NumpyHandler):
     scratch = PrimitiveOperations.scratch
 
 
-for _name, _function in {**vars(CoarseOperations), **vars(UpdateOperations)}.items():
-    if callable(_function) and not _name.startswith("__"):
-        setattr(ComposedHandler, _name, _function)
+for _kind in (CoarseOperations, LayerOperations, UpdateOperations):
+    for _name, _function in vars(_kind).items():
+        if callable(_function) and not _name.startswith("__"):
+            setattr(ComposedHandler, _name, _function)
 
 
 def onednn_handler(**kwargs):

@@ -31,7 +31,7 @@ needs_gpp = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 # -- all operations, against NumpyHandler in float64 ---------------------------
 
 SIZES = {"M": 7, "N": 5, "I": 6, "C": 4, "*S": (3, 4, 5), "*L": (3, 4)}
-SIZES |= {"A": 2, "B": 3, "A+B": 5, "T": 3, "U": 4, "G": 20, "F": 2}
+SIZES |= {"A": 2, "B": 3, "A+B": 5, "V": 4, "T": 3, "U": 4, "G": 20, "F": 2}
 IMAGES = {"N": 2, "H": 6, "W": 5, "C": 3, "K": 3, "L": 2, "P": 3, "Q": 3}
 OTHER_SIZES = {
     "dot_mm": {"M": 7, "P": 7, "Q": 6, "R": 6, "S": 5},
@@ -50,7 +50,7 @@ SCALARS = {
     **{"beta2": 0.99, "weight_decay": 0.1, "update_nr": 3},
     **{"padding": 1, "stride": (2, 2), "window": (3, 2)},
 }
-INDICES = {"targets", "argmax"}
+INDICES = {"targets", "argmax", "indices"}
 RANDOM = {"fill_gaussian", "generate_probability_mask", "dropout_forward"}
 MOVE_DATA = {"get_numpy_copy", "set_from_numpy", "is_fully_finite"}
 COMPARED = sorted(set(OPERATIONS) - RANDOM - MOVE_DATA)

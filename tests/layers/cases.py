@@ -145,6 +145,14 @@ CASES = {
     ),
     "BatchNorm": Case(layers.BatchNorm(), parameters=RUNNING),
     "BatchNorm images": Case(layers.BatchNorm(0.5, 0.1), image(), None, RUNNING),
+    "LayerNorm": Case(layers.LayerNorm()),
+    "LayerNorm images": Case(layers.LayerNorm(0.1), image()),
+    "Embedding": Case(
+        layers.Embedding(4, 2), {"default": ("T", "B", 1)}, {"default": classes(4)}
+    ),
+    "Embedding several": Case(
+        layers.Embedding(4, 3), {"default": ("T", "B", 2)}, {"default": classes(4)}
+    ),
     "Dropout": Case(layers.Dropout(0.3)),
     "NoOp": Case(layers.NoOp()),
     "DeltasScaling": Case(layers.DeltasScaling(-0.7), image(), delta_factor=-0.7),

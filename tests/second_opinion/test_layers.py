@@ -187,3 +187,43 @@ def test_five_momentum_updates_of_a_small_network():
     for path, value in expected.items():
         got = net.get(path.replace(".", ".parameters."))
         np.testing.assert_allclose(got, value, **CLOSE)
+
+
+# -- layer normalization and embedding -------------------------------------------
+
+
+def test_layer_norm():
+    x, weights = normal(3, 4, 5), normal(3, 4, 5, seed=1)
+    gamma, beta = normal(5, seed=2), normal(5, seed=3)
+    net = weighted(layers.LayerNorm(1e-3), {"default": x}, weights)
+    net.initialize({"LayerNorm": {"gamma": gamma, "beta": beta}})
+    net.forward_pass(training_pass=True)
+    net.backward_pass()
+    module = torch.nn.LayerNorm(5, eps=1e-3, dtype=torch.float64)
+    module.load_state_dict({"weight": tensor(gamma), "bias": tensor(beta)})
+    x_torch = tensor(x, requires_grad=True)
+    y_torch = module(x_torch)
+    (y_torch * tensor(weights)).sum().backward()
+    for path, expected in (
+        ("outputs.default", y_torch.detach()),
+        ("input_deltas.default", x_torch.grad),
+        ("gradients.gamma", module.weight.grad),
+        ("gradients.beta", module.bias.grad),
+    ):
+        np.testing.assert_allclose(net.get(f"LayerNorm.{path}"), expected, **CLOSE)
+
+
+def test_embedding():
+    indices = np.random.RandomState(0).randint(0, 6, (3, 4, 1))
+    W, weights = normal(6, 5), normal(3, 4, 5, seed=1)
+    net = weighted(layers.Embedding(6, 5), {"default": indices}, weights)
+    net.initialize({"Embedding": {"W": W}})
+    net.forward_pass(training_pass=True)
+    net.backward_pass()
+    W_torch = tensor(W, requires_grad=True)
+    y = torch.nn.functional.embedding(torch.tensor(indices[..., 0]), W_torch)
+    (y * tensor(weights)).sum().backward()
+    np.testing.assert_allclose(
+        net.get("Embedding.outputs.default"), y.detach(), **CLOSE
+    )
+    np.testing.assert_allclose(net.get("Embedding.gradients.W"), W_torch.grad, **CLOSE)

@@ -48,6 +48,7 @@ FAILURES = {
     2: "binarize_v: indices have to be integers from 0 to {}, got {!r}",
     3: "index_m_by_v: indices have to be integers from 0 to {}, got {!r}",
     4: "recurrent_forward or lstm_forward: timings have to be at least {}, got {!r}",
+    5: "take_rows: indices have to be integers from 0 to {}, got {!r}",
 }
 
 Call = tuple[Callable[..., None], tuple[Any, ...]]

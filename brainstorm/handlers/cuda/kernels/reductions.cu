@@ -90,6 +90,40 @@ extern "C" __global__ void constrain_rows(
   if (threadIdx.x == 0 && row < rows) norms[row * norms_row] = norm;
 }
 
+// -- rows of matrices -----------------------------------------------------------
+
+// out[i] = m[indices[i]]; an index that is no row makes NaN, and is reported.
+extern "C" __global__ void take_rows(
+    const float *m, long long m_row, int rows, const float *indices,
+    long long indices_row, float *out, long long out_row, int count, int cols) {
+  const long long i = (long long)blockIdx.x * blockDim.y + threadIdx.y;
+  if (i >= count) return;
+  const float index = indices[i * indices_row];
+  const bool good = is_index(index, rows);
+  if (!good && threadIdx.x == 0) fail(BAD_ROW, rows - 1, index);
+  for (int c = threadIdx.x; c < cols; c += blockDim.x)
+    out[i * out_row + c] = good ? m[(int)index * m_row + c] : nanf("");
+}
+
+// out[indices[i]] += a[i]. Of equal indices the first one adds for all, in their
+// order: so the sum is the same each time.
+extern "C" __global__ void add_to_rows(
+    const float *a, long long a_row, const float *indices, long long indices_row,
+    int count, float *out, long long out_row, int rows, int cols) {
+  const long long i = (long long)blockIdx.x * blockDim.y + threadIdx.y;
+  if (i >= count) return;
+  const float index = indices[i * indices_row];
+  if (!is_index(index, rows)) return;
+  for (long long j = 0; j < i; ++j)
+    if (indices[j * indices_row] == index) return;
+  for (int c = threadIdx.x; c < cols; c += blockDim.x) {
+    float sum = 0.0f;
+    for (long long j = i; j < count; ++j)
+      if (indices[j * indices_row] == index) sum += a[j * a_row + c];
+    out[(int)index * out_row + c] += sum;
+  }
+}
+
 // -- softmax --------------------------------------------------------------------
 
 // A row of threads computes one row; with cols = 0 they only wait for the others.

@@ -1,0 +1,145 @@
+"""Coarse operations of layer normalisation, of embeddings and of reversed sequences.
+
+The conventions are those of :mod:`brainstorm.handlers.coarse_operations`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from brainstorm.handlers.coarse_operations import check_targets
+
+__all__ = ["LayerOperations"]
+
+
+class LayerOperations:
+    """What some layers call, in terms of primitives.
+
+    Every handler has these. One that can do better overrides them.
+    """
+
+    # -- layer normalisation -------------------------------------------------
+
+    def layer_norm_forward(
+        self,
+        x: Any,
+        gamma: Any,
+        beta: Any,
+        sigma: Any,
+        x_hat: Any,
+        y: Any,
+        epsilon: float,
+    ) -> None:
+        """Layer normalisation: each row on its own.
+
+        Ba et al., *Layer normalization*, 2016. With the mean m of a row:
+        ``sigma = sqrt(mean((x - m)^2) + epsilon)``, ``x_hat = (x - m) / sigma``,
+        ``y = gamma x_hat + beta``.
+
+        Args:
+            x: (M, C).
+            gamma: (C,), factor of the outputs.
+            beta: (C,), added to the outputs.
+            sigma: (M, 1), receives the standard deviation of each row.
+            x_hat: (M, C), receives the normalised x.
+            y: (M, C), receives the outputs.
+            epsilon: Positive number that keeps the deviation off zero.
+        """
+        per_row = 1.0 / x.shape[1]
+        columns = (1, x.shape[1])
+        self.sum_t(x, 1, sigma)
+        self.mult_st(per_row, sigma, sigma)
+        self.subtract_mv(x, sigma, x_hat)
+        self.mult_tt(x_hat, x_hat, y)
+        self.sum_t(y, 1, sigma)
+        self.mult_st(per_row, sigma, sigma)
+        self.add_st(epsilon, sigma, sigma)
+        self.sqrt_t(sigma, sigma)
+        self.divide_mv(x_hat, sigma, x_hat)
+        self.mult_mv(x_hat, gamma.reshape(columns), y)
+        self.add_mv(y, beta.reshape(columns), y)
+
+    def layer_norm_backward(
+        self,
+        gamma: Any,
+        sigma: Any,
+        x_hat: Any,
+        dy: Any,
+        dx: Any,
+        dgamma: Any,
+        dbeta: Any,
+        fresh_dx: bool = False,
+        fresh_gradients: bool = False,
+    ) -> None:
+        """Backward pass of :meth:`layer_norm_forward`.
+
+        ``dx (+)= (d - mean(d) - x_hat mean(d x_hat)) / sigma`` with ``d = gamma dy``
+        and means over the row.
+
+        Args:
+            gamma: (C,), as given to the forward pass.
+            sigma: (M, 1), as the forward pass filled it.
+            x_hat: (M, C), as the forward pass filled it.
+            dy: (M, C), deltas of y; not modified.
+            dx: (M, C), gets the deltas of x, or None if they are not wanted.
+            dgamma: (C,), gets the gradients of gamma.
+            dbeta: (C,), gets the gradients of beta.
+            fresh_dx: Overwrite `dx`.
+            fresh_gradients: Overwrite `dgamma` and `dbeta`.
+        """
+        rows, columns = dy.shape
+        work = self.scratch((rows, columns), 4)
+        self.mult_tt(dy, x_hat, work)
+        self._sum_rows(work, dgamma, fresh_gradients)
+        self._sum_rows(dy, dbeta, fresh_gradients)
+        if dx is None:
+            return
+        means, deltas = self.scratch((rows, 1), 3), self.scratch((rows, columns), 5)
+        self.mult_mv(dy, gamma.reshape((1, columns)), deltas)
+        self.mult_tt(deltas, x_hat, work)
+        self.sum_t(work, 1, means)
+        self.mult_st(-1.0 / columns, means, means)
+        self.mult_mv(x_hat, means, work)
+        self.sum_t(deltas, 1, means)
+        self.mult_st(-1.0 / columns, means, means)
+        self.add_mv(work, means, work)
+        self.add_tt(work, deltas, work)
+        self.divide_mv(work, sigma, work)
+        if fresh_dx:
+            self.copy_to(work, dx)
+        else:
+            self.add_tt(work, dx, dx)
+
+    # -- embeddings ----------------------------------------------------------
+
+    def take_rows(self, m: Any, indices: Any, out: Any) -> None:
+        """``out[i] = m[indices[i, 0]]``.
+
+        Args:
+            m: Matrix (V, N).
+            indices: Column vector (M, 1) of integers in [0, V).
+            out: Matrix (M, N), receives the rows.
+
+        Raises:
+            HandlerError: An index is no integer in that range.
+        """
+        check_targets(self.get_numpy_copy(indices), m.shape[0])
+        chosen = self.scratch((indices.shape[0], m.shape[0]), 2)
+        self.binarize_v(indices, chosen)
+        self.dot_mm(chosen, m, out)
+
+    def add_to_rows(
+        self, a: Any, indices: Any, out: Any, fresh_out: bool = False
+    ) -> None:
+        """``out[indices[i, 0]] += a[i]`` for all i, one after the other.
+
+        Args:
+            a: Matrix (M, N).
+            indices: Column vector (M, 1) of integers in [0, V).
+            out: Matrix (V, N), whose rows are added to.
+            fresh_out: Set `out` to zero first.
+        """
+        chosen = self.scratch((indices.shape[0], out.shape[0]), 2)
+        self.binarize_v(indices, chosen)
+        dot = self.dot_mm if fresh_out else self.dot_add_mm
+        dot(chosen, a, out, transa=True)

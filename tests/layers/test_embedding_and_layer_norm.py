@@ -1,0 +1,87 @@
+"""Embedding and LayerNorm."""
+
+import numpy as np
+import pytest
+
+from brainstorm import layers
+from brainstorm.handlers import NumpyHandler
+from brainstorm.structure.network import Network
+from brainstorm.utils import HandlerError, LayerValidationError
+from tests.layers.single_layer import SingleLayer, normal
+
+
+@pytest.mark.parametrize(
+    ("shape", "out_shape"), [((1,), (2,)), ((3,), (3, 2)), ((3, 1), (3, 1, 2))]
+)
+def test_embedding_looks_up_rows(shape, out_shape):
+    indices = np.random.RandomState(0).randint(0, 5, (4, 3, *shape))
+    W = normal(5, 2)
+    run = SingleLayer(layers.Embedding(5, 2), {"default": indices}, {"W": W}).forward()
+    assert run.y.shape == (4, 3, *out_shape)
+    assert np.array_equal(run.y, W[indices].reshape(4, 3, *out_shape))
+
+
+def test_embedding_gradient_is_zero_where_no_index_came():
+    indices = np.array([[[1]], [[3]], [[1]]])
+    dy = normal(3, 1, 2)
+    layer = layers.Embedding(5, 2)
+    run = SingleLayer(layer, {"default": indices}, {"W": normal(5, 2)}).forward()
+    run.backward(default=dy)
+    dW = run["gradients.W"]
+    assert np.allclose(dW[1], dy[0, 0] + dy[2, 0])
+    assert np.array_equal(dW[3], dy[1, 0])
+    assert not dW[[0, 2, 4]].any()
+
+
+def test_embedding_is_fully_connected_of_one_hot_vectors():
+    indices = np.random.RandomState(0).randint(0, 6, (5, 4, 1))
+    results = []
+    for layer, shape, x in (
+        (layers.Embedding(6, 3, name="E"), ("T", "B", 1), indices),
+        (layers.FullyConnected(3, "linear", name="E"), ("T", "B", 6), None),
+    ):
+        x = np.eye(6)[indices[..., 0]] if x is None else x
+        inp = layers.Input({"default": shape})
+        inp >> layer >> layers.Lstm(2, name="L") >> layers.Loss()
+        net = Network.from_layer(inp)
+        net.set_handler(NumpyHandler(np.float64))
+        W = normal(6, 3)
+        E = {"W": W} if x is indices else {"W": W.T, "bias": 0}
+        net.initialize({"E": E, "L": lambda shape: normal(*shape, seed=1)})
+        net.provide_external_data({"default": x})
+        net.forward_pass(training_pass=True)
+        net.backward_pass()
+        dW = net.get("E.gradients.W")
+        results.append((net.get_loss_values()["total_loss"], dW))
+    assert results[0][0] == pytest.approx(results[1][0])
+    assert np.allclose(results[0][1], results[1][1].T)
+
+
+@pytest.mark.parametrize("index", [5, -1, 1.5])
+def test_embedding_needs_indices_of_the_vocabulary(index):
+    run = SingleLayer(layers.Embedding(5, 2), {"default": [[[index]]]}, {"W": 1.0})
+    with pytest.raises(HandlerError, match=r"from 0 to 4, got"):
+        run.forward()
+
+
+@pytest.mark.parametrize(("words", "size"), [(0, 2), (2, 0), (None, 2), (2.5, 2)])
+def test_embedding_needs_sizes(words, size):
+    with pytest.raises(LayerValidationError, match="Embedding.*a positive integer"):
+        SingleLayer(layers.Embedding(words, size), {"default": [[[0]]]})
+
+
+@pytest.mark.parametrize("shape", [(4,), (3, 2, 4)])
+def test_layer_norm(shape):
+    x = 3 * normal(2, 3, *shape) + 1
+    parameters = {"gamma": normal(4, seed=1), "beta": normal(4, seed=2)}
+    run = SingleLayer(layers.LayerNorm(0.01), {"default": x}, parameters).forward()
+    sigma = np.sqrt(x.var(-1, keepdims=True) + 0.01)
+    x_hat = (x - x.mean(-1, keepdims=True)) / sigma
+    assert np.allclose(run.y, parameters["gamma"] * x_hat + parameters["beta"])
+    assert np.allclose(run["internals.sigma"].ravel(), sigma.ravel())
+
+
+@pytest.mark.parametrize("epsilon", [0, -1.0, None, float("inf")])
+def test_layer_norm_needs_a_positive_epsilon(epsilon):
+    with pytest.raises(LayerValidationError, match="a positive number as 'epsilon'"):
+        SingleLayer(layers.LayerNorm(epsilon), {"default": normal(1, 2, 3)})
