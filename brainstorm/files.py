@@ -32,6 +32,7 @@ from brainstorm.utils import (
 __all__ = [
     "atomic_hdf5",
     "atomic_path",
+    "check_target",
     "open_hdf5",
     "read_array",
     "read_group",
@@ -100,19 +101,62 @@ def atomic_path(filename: str | os.PathLike) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def atomic_hdf5(filename: str | os.PathLike) -> Iterator[h5py.File]:
+def atomic_hdf5(
+    filename: str | os.PathLike, kind: str | None = None
+) -> Iterator[h5py.File]:
     """Write an HDF5 file that replaces `filename` once it is complete.
 
+    Args:
+        filename: The file.
+        kind: What its attribute ``format`` shall say.
+
     Raises:
+        FileFormatError: `filename` is a file of another kind already.
         OSError: As `atomic_path`, or because the disk is full.
     """
+    check_target(filename, kind)
     with atomic_path(filename) as temporary, _Shield(temporary, "r+") as raw:
         try:
             with h5py.File(raw, "w") as f:
+                if kind is not None:
+                    f.attrs["format"] = np.bytes_(kind)
                 yield f
         finally:
             if raw.error is not None:
                 raise raw.error
+
+
+def check_target(filename: str | os.PathLike, kind: str | None = None) -> None:
+    """Check that an HDF5 file of some kind may be written.
+
+    It may replace one of its kind, or an empty or damaged one. What is anything else
+    already, a script or a data set perhaps, is not lost by a slip.
+
+    Raises:
+        MissingFileError: The folder does not exist.
+        NotAFileError: `filename` is a folder.
+        PermissionError: `filename` is write-protected.
+        FileFormatError: `filename` is a file of another kind, or no regular file.
+    """
+    target = os.path.realpath(filename)
+    if _mode_to_keep(Path(target), str(filename)) is None or not os.path.getsize(
+        target
+    ):
+        return
+    found: str | None = "no HDF5 file"
+    if h5py.is_hdf5(target):
+        try:
+            with h5py.File(target, "r") as f:
+                found = _read_format(f, kind or "")
+        except DAMAGE:
+            return
+        if found == kind:
+            return
+        found = f"its format attribute is {found!r}"
+    raise FileFormatError(
+        f"can not write {str(filename)!r}: there is a file of another kind already"
+        f" ({found}). Delete it, or choose another name"
+    )
 
 
 class _Shield(io.FileIO):

@@ -1,4 +1,5 @@
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -14,8 +15,7 @@ KIND = "Test file v1.0"
 
 
 def write_valid(path, kind=KIND):
-    with atomic_hdf5(path) as f:
-        f.attrs["format"] = np.bytes_(kind)
+    with atomic_hdf5(path, kind) as f:
         f["data"] = np.arange(5)
 
 
@@ -53,7 +53,7 @@ def test_failure_inside_hdf5_keeps_the_old_file(tmp_path):
     write_valid(target)
 
     def fail():
-        with atomic_hdf5(target) as f:
+        with atomic_hdf5(target, KIND) as f:
             f["data"] = np.zeros(1000)
             raise RuntimeError("stop")
 
@@ -70,13 +70,13 @@ def test_killed_while_writing_keeps_the_old_file(tmp_path):
     code = (
         "import os, signal, sys\n"
         "from brainstorm.files import atomic_hdf5\n"
-        "with atomic_hdf5(sys.argv[1]) as f:\n"
+        "with atomic_hdf5(sys.argv[1], sys.argv[2]) as f:\n"
         "    f['data'] = list(range(10000))\n"
         "    f.flush()\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(target)], check=False)
-    assert done.returncode < 0
+    command = [sys.executable, "-c", code, str(target), KIND]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
     with open_hdf5(target, KIND) as f:
         assert f["data"].shape == (5,)
 
@@ -237,3 +237,41 @@ def test_what_is_missing_inside_becomes_a_format_error(tmp_path):
     ):
         f["parameters"]
     assert isinstance(caught.value.__cause__, KeyError)
+
+
+def test_files_of_another_kind_are_not_replaced(tmp_path):
+    """A slip must not destroy a script or a data set."""
+    target = tmp_path / "a.hdf5"
+
+    def write(kind):
+        with atomic_hdf5(target, kind) as f:
+            f["data"] = 1
+
+    target.write_text("print('hello')")
+    with pytest.raises(FileFormatError, match=r"another kind already \(no HDF5 file\)"):
+        write(KIND)
+    assert target.read_text() == "print('hello')"
+
+    target.unlink()
+    write("Other file")
+    with pytest.raises(FileFormatError, match=r"format attribute is 'Other file'"):
+        write(KIND)
+    write("Other file")
+
+    with h5py.File(target, "w") as f:
+        f["images"] = np.ones(3)
+    before = target.read_bytes()
+    with pytest.raises(FileFormatError, match="format attribute is None"):
+        write(KIND)
+    assert target.read_bytes() == before
+    write(None)
+
+
+@pytest.mark.parametrize("left", [0, 100])
+def test_empty_and_damaged_files_are_replaced(tmp_path, left):
+    target = tmp_path / "a.hdf5"
+    write_valid(target)
+    target.write_bytes(target.read_bytes()[:left])
+    write_valid(target)
+    with open_hdf5(target, KIND) as f:
+        assert list(f["data"]) == [0, 1, 2, 3, 4]

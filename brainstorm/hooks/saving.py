@@ -7,18 +7,19 @@ import os
 import signal
 import threading
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 
 from brainstorm.describable import create_from_description, get_description
-from brainstorm.files import atomic_hdf5, open_hdf5, read_tree
+from brainstorm.files import atomic_hdf5, check_target, open_hdf5, read_tree
 from brainstorm.hooks.base_hook import Hook, LogWatcher, get_log
 from brainstorm.structure.network import Network
+from brainstorm.structure.network_files import FORMAT as NETWORK_FORMAT
+from brainstorm.training.checkpoints import FORMAT as CHECKPOINT_FORMAT
 from brainstorm.training.utils import report
-from brainstorm.utils import MissingFileError, NotAFileError, ValidationError
+from brainstorm.utils import ValidationError
 
 if TYPE_CHECKING:
     from brainstorm.training.trainer import Trainer
@@ -48,6 +49,9 @@ class _Saver(Hook):
 
     reads_deltas = False
 
+    file_format = ""
+    """The kind of the files."""
+
     def __init__(
         self,
         filename: str | os.PathLike,
@@ -64,9 +68,10 @@ class _Saver(Hook):
         Raises:
             MissingFileError: The folder does not exist.
             NotAFileError: The file is a folder.
+            FileFormatError: It is a file of another kind already.
         """
         super().start(net, stepper, verbose, named_data_iters)
-        _check_target(self, self.filename)
+        _check_target(self, self.filename, self.file_format)
 
 
 class SaveNetwork(_Saver):
@@ -84,6 +89,8 @@ class SaveNetwork(_Saver):
     Raises:
         ValidationError: An argument does not fit.
     """
+
+    file_format = NETWORK_FORMAT
 
     def __call__(self, epoch_nr, update_nr, net, stepper, logs):
         """Save the network."""
@@ -110,6 +117,8 @@ class SaveLogs(_Saver):
     Raises:
         ValidationError: An argument does not fit.
     """
+
+    file_format = LOGS_FORMAT
 
     def __call__(self, epoch_nr, update_nr, net, stepper, logs):
         """Save the logs."""
@@ -141,6 +150,8 @@ class SaveCheckpoint(_Saver):
         ValidationError: An argument does not fit.
     """
 
+    file_format = CHECKPOINT_FORMAT
+
     def __init__(
         self,
         filename: str | os.PathLike,
@@ -159,6 +170,7 @@ class SaveCheckpoint(_Saver):
         Raises:
             MissingFileError: The folder does not exist.
             NotAFileError: The file is a folder.
+            FileFormatError: It is a file of another kind already.
         """
         super().start(net, stepper, verbose, named_data_iters)
         self._is_due = self._is_interrupted = False
@@ -247,11 +259,12 @@ class SaveBestNetwork(LogWatcher):
         Raises:
             MissingFileError: The folder does not exist.
             NotAFileError: The file is a folder.
+            FileFormatError: It is a file of another kind already.
         """
         super().start(net, stepper, verbose, named_data_iters)
         self._net = net
         if self.filename is not None:
-            _check_target(self, self.filename)
+            _check_target(self, self.filename, NETWORK_FORMAT)
 
     def __call__(self, epoch_nr, update_nr, net, stepper, logs):
         """Save the network if the newest entry is the best."""
@@ -323,17 +336,11 @@ class InfoUpdater(Hook):
         self.run.info.update(info, logs=copy.deepcopy(logs))
 
 
-def _check_target(hook: Hook, filename: str) -> None:
-    target = Path(filename)
-    if not target.parent.is_dir():
-        raise MissingFileError(
-            f"{hook.__name__} can not write {filename!r}: there is no folder"
-            f" {str(target.parent)!r}"
-        )
-    if target.is_dir():
-        raise NotAFileError(
-            f"{hook.__name__} can not write {filename!r}: it is a folder"
-        )
+def _check_target(hook: Hook, filename: str, kind: str) -> None:
+    try:
+        check_target(filename, kind)
+    except OSError as error:
+        raise type(error)(f"{hook.__name__} {error}") from error
 
 
 # -- logs files --------------------------------------------------------------
@@ -349,8 +356,7 @@ def save_logs(filename: str | os.PathLike, logs: Mapping[str, Any]) -> None:
         ValidationError: An entry can not be written. Names it.
         MissingFileError: The folder does not exist.
     """
-    with atomic_hdf5(filename) as f:
-        f.attrs["format"] = np.bytes_(LOGS_FORMAT)
+    with atomic_hdf5(filename, LOGS_FORMAT) as f:
         _write_logs(f, logs)
 
 

@@ -60,8 +60,8 @@ LARGEST_STEP = 2**28
 
 def save_network(net: Network, filename: str | os.PathLike, comment: str = "") -> None:
     """Write a network to an HDF5 file, which is replaced in one go."""
-    with atomic_hdf5(filename) as f:
-        write_info(f, FORMAT)
+    with atomic_hdf5(filename, FORMAT) as f:
+        write_info(f)
         if comment:
             f.attrs["comment"] = np.bytes_(comment.encode())
         write_network(f, net)
@@ -78,10 +78,9 @@ def load_network(cls: type[Network], filename: str | os.PathLike) -> Network:
         return read_network(cls, f)
 
 
-def write_info(f: h5py.File, kind: str) -> None:
-    """Write what a file is, and who wrote it."""
+def write_info(f: h5py.File) -> None:
+    """Write who wrote a file."""
     f.attrs["info"] = np.bytes_(f"Created with brainstorm {__version__}")
-    f.attrs["format"] = np.bytes_(kind)
 
 
 def write_network(group: h5py.Group, net: Network) -> None:

@@ -140,8 +140,7 @@ def extract_and_save(
         NetworkValidationError: The data do not fit the network.
     """
     axes = _batch_axes(network, buffer_names)
-    with atomic_hdf5(file_name) as f:
-        f.attrs["format"] = np.bytes_(BUFFERS_FORMAT)
+    with atomic_hdf5(file_name, BUFFERS_FORMAT) as f:
         for batch in _run(network, iter, axes):
             for name, values in batch.items():
                 _append(f, name, values, axes[name])

@@ -86,8 +86,8 @@ def save_checkpoint(
         "hooks": [[name, _describe(hook)] for name, hook in trainer.hooks.items()],
         "state": _pack(trainer.get_state(), arrays, "the training"),
     }
-    with atomic_hdf5(filename) as f:
-        write_info(f, FORMAT)
+    with atomic_hdf5(filename, FORMAT) as f:
+        write_info(f)
         write_network(f.create_group("network"), net)
         f["training"] = np.bytes_(json.dumps(training).encode())
         group = f.create_group("arrays")

@@ -6,6 +6,7 @@ import pytest
 
 from brainstorm.hooks import (
     SaveBestNetwork,
+    SaveCheckpoint,
     SaveLogs,
     SaveNetwork,
     StopAfterEpoch,
@@ -59,11 +60,22 @@ def test_save_network_respects_the_interval(net, batches, tmp_path):
 
 
 def test_nothing_is_overwritten_before_the_first_update(net, batches, tmp_path):
-    for hook in (SaveNetwork, SaveLogs):
-        path = tmp_path / "old"
-        path.write_bytes(b"precious")
-        train(net, batches, hook(path), epochs=0)
-        assert path.read_bytes() == b"precious"
+    paths = tmp_path / "network", tmp_path / "logs"
+    net.save_as_hdf5(paths[0])
+    save_logs(paths[1], {"precious": [1]})
+    before = [path.read_bytes() for path in paths]
+    train(net, batches, SaveNetwork(paths[0]), SaveLogs(paths[1]), epochs=0)
+    assert [path.read_bytes() for path in paths] == before
+
+
+def test_files_of_another_kind_are_found_before_training(net, batches, tmp_path):
+    path = tmp_path / "data"
+    path.write_bytes(b"precious")
+    for hook in (SaveNetwork, SaveLogs, SaveCheckpoint):
+        with pytest.raises(FileFormatError, match=f"{hook.__name__} .* another kind"):
+            train(net, batches, hook(path))
+    assert path.read_bytes() == b"precious"
+    assert net.get("parameters").any()
 
 
 @pytest.mark.parametrize("hook", [SaveNetwork, SaveLogs, SaveBestNetwork])
