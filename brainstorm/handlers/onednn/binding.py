@@ -88,6 +88,8 @@ class Algorithm(IntEnum):
     TANH = 0x21
     ELU = 0x22
     LOGISTIC = 0x29
+    GELU_TANH = 0x2B
+    SWISH = 0x2C
     HARDSWISH = 0x34
     RELU_FROM_OUTPUT = 0x100
     TANH_FROM_OUTPUT = 0x101

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,36 +16,55 @@ from brainstorm.handlers.onednn.binding import (
     UnimplementedError,
 )
 from brainstorm.handlers.onednn.session import Call, Recipe, Session, layout
+from brainstorm.handlers.primitive_operations import FROM_INPUT
 
 __all__ = [
     "act",
     "act_deriv",
+    "activation",
     "add_act",
     "add_act_deriv",
     "add_binary",
-    "algorithms",
     "arithmetic",
     "blend",
     "momentum",
 ]
 
+
+class Activation(NamedTuple):
+    """How the library computes an activation function.
+
+    Attributes:
+        forward: The function.
+        backward: Its derivative; from its output, but for those in `FROM_INPUT`.
+        alpha: A constant in it.
+    """
+
+    forward: Algorithm
+    backward: Algorithm
+    alpha: float = 0.0
+
+
 _ACTIVATIONS = {
-    "rel": (Algorithm.RELU, Algorithm.RELU_FROM_OUTPUT, 0.0),
-    "tanh": (Algorithm.TANH, Algorithm.TANH_FROM_OUTPUT, 0.0),
-    "sigmoid": (Algorithm.LOGISTIC, Algorithm.LOGISTIC_FROM_OUTPUT, 0.0),
-    "el": (Algorithm.ELU, Algorithm.ELU_FROM_OUTPUT, 1.0),
+    "rel": Activation(Algorithm.RELU, Algorithm.RELU_FROM_OUTPUT),
+    "tanh": Activation(Algorithm.TANH, Algorithm.TANH_FROM_OUTPUT),
+    "sigmoid": Activation(Algorithm.LOGISTIC, Algorithm.LOGISTIC_FROM_OUTPUT),
+    "el": Activation(Algorithm.ELU, Algorithm.ELU_FROM_OUTPUT, 1.0),
+    "leaky_rel": Activation(Algorithm.RELU, Algorithm.RELU_FROM_OUTPUT, 0.01),
+    "gelu": Activation(Algorithm.GELU_TANH, Algorithm.GELU_TANH),
+    "swish": Activation(Algorithm.SWISH, Algorithm.SWISH, 1.0),
 }
 
 
-def algorithms(activation: str) -> tuple[Algorithm, Algorithm, float]:
-    """The algorithms for a function and for its derivative, and their alpha.
+def activation(name: str) -> Activation:
+    """How the library computes an activation function.
 
     Raises:
-        UnimplementedError: The library has none.
+        UnimplementedError: It does not.
     """
-    if activation not in _ACTIVATIONS:
-        raise UnimplementedError(f"no activation {activation!r}")
-    return _ACTIVATIONS[activation]
+    if name not in _ACTIVATIONS:
+        raise UnimplementedError(f"no activation {name!r}")
+    return _ACTIVATIONS[name]
 
 
 def act(session: Session, x: np.ndarray, y: np.ndarray, name: str) -> Call:
@@ -57,7 +76,7 @@ def act(session: Session, x: np.ndarray, y: np.ndarray, name: str) -> Call:
 
 def add_act(recipe: Recipe, x: Memory, y: Memory, name: str) -> None:
     """Append ``y = act(x)``."""
-    algorithm, _, alpha = algorithms(name)
+    algorithm, _, alpha = activation(name)
     primitive = recipe.primitive(
         "eltwise_forward",
         Prop.FORWARD_TRAINING,
@@ -72,39 +91,42 @@ def add_act(recipe: Recipe, x: Memory, y: Memory, name: str) -> None:
 
 def act_deriv(
     session: Session,
-    y: np.ndarray,
+    source: np.ndarray,
     dy: np.ndarray,
     dx: np.ndarray,
     name: str,
     fresh: bool,
 ) -> Call:
-    """``dx (+)= dy act'(x)``, computed from y."""
-    recipe = Recipe(session, f"{name}_deriv", (y, dy, dx))
-    y, dy, dx = _flat(y, dy, dx)
+    """``dx (+)= dy act'(x)``, computed from y, or from x for those in `FROM_INPUT`."""
+    recipe = Recipe(session, f"{name}_deriv", (source, dy, dx))
+    source, dy, dx = _flat(source, dy, dx)
     target = recipe.array(dx)
     deltas = target if fresh else recipe.temporary("deltas", layout(dx))
-    add_act_deriv(recipe, recipe.array(y), recipe.array(dy), deltas, name)
+    add_act_deriv(recipe, recipe.array(source), recipe.array(dy), deltas, name)
     if not fresh:
         recipe.reorder(deltas, target, add=True)
     return recipe.call()
 
 
-def add_act_deriv(recipe: Recipe, y: Memory, dy: Memory, dx: Memory, name: str) -> None:
+def add_act_deriv(
+    recipe: Recipe, source: Memory, dy: Memory, dx: Memory, name: str
+) -> None:
     """Append ``dx = dy act'(x)``."""
-    _, algorithm, alpha = algorithms(name)
+    _, algorithm, alpha = activation(name)
     hint = recipe.primitive(
         "eltwise_forward",
         Prop.FORWARD_TRAINING,
         algorithm,
-        y.desc,
-        y.desc,
+        source.desc,
+        source.desc,
         alpha,
         0.0,
     )
     primitive = recipe.primitive(
-        "eltwise_backward", algorithm, dx.desc, dy.desc, y.desc, alpha, 0.0, hint
+        "eltwise_backward", algorithm, dx.desc, dy.desc, source.desc, alpha, 0.0, hint
     )
-    recipe.add(primitive, {Arg.DST: y, Arg.DIFF_DST: dy, Arg.DIFF_SRC: dx})
+    source_arg = Arg.SRC if name in FROM_INPUT else Arg.DST
+    recipe.add(primitive, {source_arg: source, Arg.DIFF_DST: dy, Arg.DIFF_SRC: dx})
 
 
 def arithmetic(

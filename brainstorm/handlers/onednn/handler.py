@@ -23,6 +23,7 @@ from brainstorm.handlers.onednn.binding import (
 )
 from brainstorm.handlers.onednn.lstm_operations import LstmOperations
 from brainstorm.handlers.onednn.session import Build, Call, Session
+from brainstorm.handlers.primitive_operations import FROM_INPUT
 from brainstorm.utils import ValidationError, listing
 
 __all__ = ["OneDnnHandler"]
@@ -30,6 +31,9 @@ __all__ = ["OneDnnHandler"]
 # From this number of elements on, two threads gain. It is above the size of the pieces
 # into which NumpyHandler cuts its work.
 _LARGE = 20000
+
+# Activation functions that oneDNN computes wrongly for NaN or minus infinity.
+_UNSAFE = frozenset({"rel", "gelu", "swish"})
 
 # Activation functions that convolutions can apply.
 _FUSED = frozenset({"linear", "rel", "tanh", "sigmoid", "el"})
@@ -198,16 +202,16 @@ class OneDnnHandler(LstmOperations, NumpyHandler):
         fresh_dx=False,
         fresh_gradients=False,
     ):
-        act_y, act_dy = None, None
+        source, source_dy = None, None
         if dh is None:
             dh = dy
         elif dh.size < _LARGE or activation == "linear":
             self.act_func_deriv[activation](h, y, dy, dh)
         else:
-            act_y, act_dy = y, dy
+            source, source_dy = h if activation in FROM_INPUT else y, dy
         call = self._find(
             products.affine_backward,
-            (x, W, act_y, act_dy, dh, dx, dW, dbias),
+            (x, W, source, source_dy, dh, dx, dW, dbias),
             activation,
             fresh_dx,
             fresh_gradients,
@@ -233,21 +237,21 @@ class OneDnnHandler(LstmOperations, NumpyHandler):
 
     def _act(self, name: str, x: np.ndarray, y: np.ndarray) -> bool:
         """Apply an activation function, and return whether it could be done."""
+        # The library makes 0 out of NaN or NaN out of minus infinity.
+        if name in _UNSAFE and not np.minimum.reduce(x, None) > -math.inf:
+            return False
         call = self._find(elementwise.act, (x, y), name)
         if call:
             call()
         return bool(call)
 
     def rel(self, x, y):
-        if x.size < _LARGE:
-            np.maximum(x, self._zero, out=y)
-        # The library makes 0 out of NaN.
-        elif math.isnan(np.maximum.reduce(x, None)) or not self._act("rel", x, y):
+        if x.size < _LARGE or not self._act("rel", x, y):
             super().rel(x, y)
 
     def tanh(self, x, y):
         if x.size < _LARGE or not self._act("tanh", x, y):
-            np.tanh(x, y)
+            super().tanh(x, y)
 
     def sigmoid(self, x, y):
         if x.size < _LARGE or not self._act("sigmoid", x, y):
@@ -257,16 +261,28 @@ class OneDnnHandler(LstmOperations, NumpyHandler):
         if x.size < _LARGE or not self._act("el", x, y):
             super().el(x, y)
 
+    def leaky_rel(self, x, y):
+        if x.size < _LARGE or not self._act("leaky_rel", x, y):
+            super().leaky_rel(x, y)
+
+    def gelu(self, x, y):
+        if x.size < _LARGE or not self._act("gelu", x, y):
+            super().gelu(x, y)
+
+    def swish(self, x, y):
+        if x.size < _LARGE or not self._act("swish", x, y):
+            super().swish(x, y)
+
     def _act_deriv(
         self,
         name: str,
-        y: np.ndarray,
+        source: np.ndarray,
         dy: np.ndarray,
         dx: np.ndarray,
         fresh: bool = True,
     ) -> bool:
         """Apply a derivative, and return whether it could be done."""
-        call = self._find(elementwise.act_deriv, (y, dy, dx), name, fresh)
+        call = self._find(elementwise.act_deriv, (source, dy, dx), name, fresh)
         if call:
             call()
         return bool(call)
@@ -287,9 +303,22 @@ class OneDnnHandler(LstmOperations, NumpyHandler):
         if y.size < _LARGE or not self._act_deriv("el", y, dy, dx):
             super().el_deriv(x, y, dy, dx)
 
+    def leaky_rel_deriv(self, x, y, dy, dx):
+        if y.size < _LARGE or not self._act_deriv("leaky_rel", y, dy, dx):
+            super().leaky_rel_deriv(x, y, dy, dx)
+
+    def gelu_deriv(self, x, y, dy, dx):
+        if x.size < _LARGE or not self._act_deriv("gelu", x, dy, dx):
+            super().gelu_deriv(x, y, dy, dx)
+
+    def swish_deriv(self, x, y, dy, dx):
+        if x.size < _LARGE or not self._act_deriv("swish", x, dy, dx):
+            super().swish_deriv(x, y, dy, dx)
+
     def act_backward(self, x, y, dy, dx, activation, fresh_dx=False):
-        is_fast = y.size >= _LARGE and activation != "linear"
-        if not (is_fast and self._act_deriv(activation, y, dy, dx, fresh_dx)):
+        source = x if activation in FROM_INPUT else y
+        is_fast = source.size >= _LARGE and activation != "linear"
+        if not (is_fast and self._act_deriv(activation, source, dy, dx, fresh_dx)):
             super().act_backward(x, y, dy, dx, activation, fresh_dx)
 
     def _arithmetic(
@@ -362,19 +391,18 @@ class OneDnnHandler(LstmOperations, NumpyHandler):
     def conv2d_forward_batch(
         self, inputs, weights, bias, outputs, padding, stride, activation="linear"
     ):
-        if activation not in _FUSED:
-            self.conv2d_forward_batch(inputs, weights, bias, outputs, padding, stride)
-            self.act_func[activation](outputs, outputs)
-            return
+        is_fused = activation in images.FUSED
         call = self._find(
             images.convolution,
             (inputs, weights, bias, outputs),
             padding,
             tuple(stride),
-            activation,
+            activation if is_fused else "linear",
         )
         if call:
             call()
+            if not is_fused:
+                self.act_func[activation](outputs, outputs)
         else:
             super().conv2d_forward_batch(
                 inputs, weights, bias, outputs, padding, stride, activation
@@ -395,11 +423,11 @@ class OneDnnHandler(LstmOperations, NumpyHandler):
         fresh_in_deltas=False,
         fresh_gradients=False,
     ):
-        if activation not in _FUSED:
+        if activation not in images.FUSED:
             deltas = self.scratch(out_deltas.shape, "deltas")
             self.act_func_deriv[activation](outputs, outputs, out_deltas, deltas)
             out_deltas, activation = deltas, "linear"
-        deltas = (in_deltas, out_deltas, weight_deltas, bias_deltas)
+        deltas = in_deltas, out_deltas, weight_deltas, bias_deltas
         call = self._find(
             images.convolution_backward,
             (inputs, weights, *deltas, outputs),
@@ -413,8 +441,7 @@ class OneDnnHandler(LstmOperations, NumpyHandler):
             call()
         else:
             super().conv2d_backward_batch(
-                inputs, weights, padding, stride, in_deltas, out_deltas,
-                weight_deltas, bias_deltas, activation, outputs,
+                inputs, weights, padding, stride, *deltas, activation, outputs,
                 fresh_in_deltas, fresh_gradients,
             )  # fmt: skip
 

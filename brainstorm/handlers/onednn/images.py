@@ -21,12 +21,22 @@ from brainstorm.handlers.onednn.binding import (
     Query,
     UnimplementedError,
 )
-from brainstorm.handlers.onednn.elementwise import add_act_deriv, algorithms
+from brainstorm.handlers.onednn.elementwise import activation as activation_of
+from brainstorm.handlers.onednn.elementwise import add_act_deriv
 from brainstorm.handlers.onednn.session import Call, Recipe, Session, layout
 
-__all__ = ["convolution", "convolution_backward", "pooling", "pooling_backward"]
+__all__ = [
+    "FUSED",
+    "convolution",
+    "convolution_backward",
+    "pooling",
+    "pooling_backward",
+]
 
 Pair = tuple[int, int]
+
+FUSED = frozenset({"linear", "rel", "leaky_rel", "tanh", "sigmoid", "el"})
+"""Activation functions that go along with convolutions."""
 
 # Number of elements of temporary deltas.
 _TEMPORARY_SIZE = 2**18
@@ -101,10 +111,11 @@ def convolution_backward(
 
 def _batches(out_deltas: np.ndarray, activation: str) -> list[slice]:
     """Parts of the batch, so that temporary deltas stay in the cache."""
-    count = len(out_deltas)
-    if activation != "linear":
-        count = max(1, _TEMPORARY_SIZE * count // out_deltas.size)
-    return [slice(i, i + count) for i in range(0, len(out_deltas), count)]
+    total = max(len(out_deltas), 1)
+    count = total
+    if activation != "linear" and out_deltas.size:
+        count = max(1, _TEMPORARY_SIZE * total // out_deltas.size)
+    return [slice(i, i + count) for i in range(0, total, count)]
 
 
 def _forward(
@@ -120,7 +131,7 @@ def _forward(
     if activation == "rel":
         post_ops = (_RECTIFIER,)
     elif activation != "linear":
-        algorithm, _, alpha = algorithms(activation)
+        algorithm, _, alpha = activation_of(activation)
         post_ops = (("eltwise", algorithm, alpha, 0.0),)
     return recipe.primitive(
         "convolution_forward",
