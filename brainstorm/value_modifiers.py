@@ -85,6 +85,14 @@ class _Modifier(Describable):
 class ValueModifier(_Modifier):
     """Base class of what changes parameters, or gradients, in place."""
 
+    def start(self, handler: Any, view: Any) -> None:
+        """Look at the values before a training; nothing by default.
+
+        Args:
+            handler: The handler that the array belongs to.
+            view: The array of one parameter.
+        """
+
     def __call__(self, handler: Any, view: Any) -> None:
         """Change the values.
 
@@ -203,7 +211,7 @@ class FreezeValues(ValueModifier):
 
     Args:
         weights: Array or nested list of the shape of the parameter. None takes
-            the values found at the first call.
+            the values found when a training starts, or at the first call.
 
     Raises:
         ValidationError: When called with an array of another shape.
@@ -215,17 +223,18 @@ class FreezeValues(ValueModifier):
         self.weights = weights
         self._first_seen: np.ndarray | None = None
 
+    def start(self, handler: Any, view: Any) -> None:
+        if self.weights is None and self._first_seen is None:
+            self._first_seen = handler.get_numpy_copy(view)
+
     def __call__(self, handler: Any, view: Any) -> None:
-        weights = self.weights
-        if weights is None:
-            if self._first_seen is None:
-                self._first_seen = handler.get_numpy_copy(view)
-            weights = self._first_seen
+        self.start(handler, view)
+        weights = self._first_seen if self.weights is None else self.weights
         _check_shape(self, "weights", weights, view)
         handler.copy_to(self._on_device(handler, weights), view)
 
     def get_state(self) -> dict[str, Any]:
-        """The values found at the first call, for :meth:`set_state`."""
+        """The values found first, for :meth:`set_state`."""
         return {"first_seen": self._first_seen}
 
     def set_state(self, state: Mapping[str, Any]) -> None:

@@ -53,7 +53,7 @@ from brainstorm.utils import (
     UnknownNameError,
     listing,
 )
-from brainstorm.value_modifiers import GradientModifier
+from brainstorm.value_modifiers import GradientModifier, ValueModifier
 
 __all__ = ["Network"]
 
@@ -604,6 +604,12 @@ class Network(Describable):
                 modifier(self.handler, self._parameters(layer, name), gradients)
             else:
                 modifier(self.handler, gradients)
+
+    def start_weight_modifiers(self) -> None:
+        """Let the weight modifiers look at the weights before a training."""
+        for layer, name, modifier in self._active(self.weight_modifiers):
+            if isinstance(modifier, ValueModifier):
+                modifier.start(self.handler, self._parameters(layer, name))
 
     def apply_weight_modifiers(self) -> None:
         """Run the weight modifiers; the trainer does so after each update."""

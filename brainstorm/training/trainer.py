@@ -146,6 +146,7 @@ class Trainer:
         check_iterator(net, data, "the data")
         check_scorers(net, train_scorers, "train_scorers")
         trainer.stepper.start(net)
+        net.start_weight_modifiers()
         trainer._net, trainer._iterators = net, {TRAINING_DATA: data}
         for _ in range(epochs):
             trainer._train_epoch(net, data)
@@ -197,6 +198,7 @@ class Trainer:
         if any(hook.reads_deltas for hook in self.hooks.values()):
             net.ask_for_deltas()
         self.stepper.start(net)
+        net.start_weight_modifiers()
         self._net, self._iterators = net, named_data_iters
         with contextlib.ExitStack() as started:
             for hook in self.hooks.values():

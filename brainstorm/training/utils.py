@@ -89,7 +89,10 @@ def check_iterator(net: Network, iterator: DataIterator, name: str) -> None:
 
     Raises:
         IteratorValidationError: Lists the names on both sides.
+        ValidationError: `net` is no network.
     """
+    if not hasattr(net, "provide_external_data"):
+        raise ValidationError(f"net: expected a Network, got {type(net).__name__}")
     if not hasattr(iterator, "data_shapes"):
         raise IteratorValidationError(
             f"{name}: expected a data iterator, got {type(iterator).__name__}"

@@ -14,7 +14,7 @@ from brainstorm.scorers import MeanSquaredError
 from brainstorm.structure.network import Network
 from brainstorm.training import MomentumStepper, SgdStepper, Trainer
 from brainstorm.utils import IteratorValidationError, ValidationError
-from brainstorm.value_modifiers import ClipValues
+from brainstorm.value_modifiers import ClipValues, FreezeValues
 
 PREDICTIONS = "Output.outputs.predictions"
 
@@ -504,3 +504,15 @@ def test_training_without_such_hooks_leaves_them_out(net, batches):
     make_trainer(StopAfterEpoch(1)).train(net, batches)
     with pytest.raises(KeyError, match="nobody had asked"):
         net.get("Fc.input_deltas.default")
+
+
+def test_frozen_weights_do_not_change_at_all(net, batches):
+    before = net.get("Fc.parameters.W")
+    net.set_weight_modifiers(Fc={"W": FreezeValues()})
+    make_trainer(StopAfterEpoch(2)).train(net, batches)
+    assert np.array_equal(net.get("Fc.parameters.W"), before)
+
+
+def test_only_networks_are_trained(batches):
+    with pytest.raises(ValidationError, match="net: expected a Network, got int"):
+        make_trainer().train(3, batches)
