@@ -66,7 +66,8 @@ class _Allocation:
         return self.address
 
     def __del__(self):
-        self.device.tell("F", "Q", self.address)
+        # It may be called in the middle of a message.
+        self.device.unused.append(self.address)
 
 
 class SanitizedDevice:
@@ -85,6 +86,7 @@ class SanitizedDevice:
             env={**os.environ, "ASAN_OPTIONS": "detect_leaks=0"},
         )
         self.launched = set()
+        self.unused = []
         atexit.register(self.close)
 
     def close(self):
@@ -95,12 +97,11 @@ class SanitizedDevice:
         self.errors.close()
 
     def tell(self, command, kinds="", *values, data=b""):
-        if not self.process.stdin.closed:
-            message = command.encode() + struct.pack("=" + kinds, *values) + data
-            try:
-                self.process.stdin.write(message)
-            except BrokenPipeError:
-                self.fail()
+        message = command.encode() + struct.pack("=" + kinds, *values) + data
+        try:
+            self.process.stdin.write(message)
+        except BrokenPipeError:
+            self.fail()
 
     def ask(self, command, kinds="", *values, data=b"", answer):
         self.tell(command, kinds, *values, data=data)
@@ -122,6 +123,8 @@ class SanitizedDevice:
         raise EmulationError(self.errors.read().decode(errors="replace"))
 
     def allocate(self, size):
+        while self.unused:
+            self.tell("F", "Q", self.unused.pop())
         return _Allocation(self, size)
 
     def write(self, address, values):
