@@ -64,7 +64,11 @@ def save_network(net: Network, filename: str | os.PathLike, comment: str = "") -
         write_info(f)
         if comment:
             f.attrs["comment"] = np.bytes_(comment.encode())
-        write_network(f, net)
+        description = get_description(net)
+        if description["handler"] == {"@type": "OneDnnHandler"}:
+            # Its results are those of NumpyHandler, which all versions know.
+            description["handler"] = {"@type": "NumpyHandler", "dtype": "float32"}
+        write_network(f, net, description)
 
 
 def load_network(cls: type[Network], filename: str | os.PathLike) -> Network:
@@ -75,7 +79,10 @@ def load_network(cls: type[Network], filename: str | os.PathLike) -> Network:
         FileFormatError: It is damaged, or not a network's file.
     """
     with open_hdf5(filename, FORMAT) as f:
-        return read_network(cls, f)
+        net = read_network(cls, f)
+    if get_description(net.handler) == {"@type": "NumpyHandler", "dtype": "float32"}:
+        net.set_handler(default_handler)
+    return net
 
 
 def write_info(f: h5py.File) -> None:
@@ -83,9 +90,11 @@ def write_info(f: h5py.File) -> None:
     f.attrs["info"] = np.bytes_(f"Created with brainstorm {__version__}")
 
 
-def write_network(group: h5py.Group, net: Network) -> None:
-    """Write the description and the parameters of a network."""
-    group["description"] = np.bytes_(json.dumps(get_description(net)).encode())
+def write_network(
+    group: h5py.Group, net: Network, description: Mapping[str, Any]
+) -> None:
+    """Write a description of a network, and its parameters."""
+    group["description"] = np.bytes_(json.dumps(description).encode())
     group.create_dataset("parameters", data=net.get("parameters"), compression="gzip")
 
 

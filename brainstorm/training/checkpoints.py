@@ -88,7 +88,7 @@ def save_checkpoint(
     }
     with atomic_hdf5(filename, FORMAT) as f:
         write_info(f)
-        write_network(f.create_group("network"), net)
+        write_network(f.create_group("network"), net, get_description(net))
         f["training"] = np.bytes_(json.dumps(training).encode())
         group = f.create_group("arrays")
         for name, array in arrays.items():

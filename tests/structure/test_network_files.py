@@ -222,3 +222,14 @@ def test_a_file_as_the_original_wrote_it(tmp_path):
     net.provide_external_data({"default": np.array([[[1.0, 10.0]]])})
     net.forward_pass()
     assert np.array_equal(net.get("Hid.outputs.default"), [[[26.0, 49.0]]])
+
+
+def test_files_do_not_tell_which_of_the_equal_handlers_wrote_them(tmp_path):
+    """Version 0.5 knows no OneDnnHandler; here the default handler is as good."""
+    net = make_network()
+    path = tmp_path / "net.hdf5"
+    net.save_as_hdf5(path)
+    with h5py.File(path) as f:
+        description = json.loads(f["description"][()])
+    assert description["handler"] == {"@type": "NumpyHandler", "dtype": "float32"}
+    assert bs.Network.from_hdf5(path).handler is bs.handlers.default_handler
