@@ -9,6 +9,7 @@ import numpy as np
 
 from brainstorm.describable import Describable
 from brainstorm.handlers.coarse_operations import CoarseOperations
+from brainstorm.handlers.gru_operations import GruOperations
 from brainstorm.handlers.layer_operations import LayerOperations
 from brainstorm.handlers.primitive_operations import (
     ACTIVATIONS,
@@ -37,6 +38,7 @@ class Handler(
     CoarseOperations,
     LayerOperations,
     RecurrentOperations,
+    GruOperations,
     UpdateOperations,
     Describable,
 ):
@@ -118,6 +120,13 @@ class Handler(
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.set_random_state(state)
+
+    def complete(self, array: Any) -> None:
+        """Compute what an operation has left out of the content of an array.
+
+        Operations that are free to leave something out until it is read document it.
+        `get_numpy_copy` and `is_fully_finite` complete what they read by themselves.
+        """
 
     # -- randomness ----------------------------------------------------------
 

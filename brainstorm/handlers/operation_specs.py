@@ -199,16 +199,18 @@ def _check_sequences(handler: PrimitiveOperations, args: dict[str, Any]) -> str 
     steps, rows = args["x"].shape[0], args["y"].shape[0]
     if rows != steps + 1 or steps < 1:
         return expected("y", f"{max(steps, 1) + 1} steps for {steps} of x", f"{rows}")
-    if "Ca" in args and args["W"].shape[0] != 4 * args["y"].shape[2]:
-        wanted = f"{4 * args['y'].shape[2]} rows, four for each unit"
+    gates = 4 if "Ca" in args else 3 if "Pa" in args else 1
+    if args["W"].shape[0] != gates * args["y"].shape[2]:
+        wanted = f"{gates * args['y'].shape[2]} rows, {gates} for each unit"
         return expected("W", wanted, str(args["W"].shape[0]))
-    if (args["timing"] is None) != (args["step"] is None):
+    if "timing" in args and (args["timing"] is None) != (args["step"] is None):
         return "expected arguments 'timing' and 'step' together, got one of them"
     return None
 
 
 _CELLS = ("Za", "Zb", "Ia", "Ib", "Fa", "Fb", "Oa", "Ob", "Ca", "Cb")
 _CELL_ARRAYS = " ".join(f"{name}:U,B,N" for name in _CELLS)
+_GRU_ARRAYS = " ".join(f"{n}:T,B,N" for n in ("Ra", "Rb", "Za", "Zb", "Pa", "Ha", "Hb"))
 _DELTA_ARRAYS = " ".join(f"d{name}:U,B,N" for name in _CELLS)
 
 # -- the operations ----------------------------------------------------------
@@ -311,6 +313,18 @@ OPERATIONS: dict[str, Operation] = {
         _DELTA_ARRAYS,
         add="dy:U,B,N dx:T,B,I dW:G,I dR:G,N dpeepholes:3,N dbias:G",
         optional="timing step peepholes dpeepholes dx",
+        check=_check_sequences,
+    ),
+    "gru_forward": operation(
+        "x:T,B,I W:G,I R:G,N bias:G",
+        f"{_GRU_ARRAYS} y:U,B,N",
+        check=_check_sequences,
+    ),
+    "gru_backward": operation(
+        f"x:T,B,I W:G,I R:G,N {_GRU_ARRAYS} y:U,B,N",
+        "dRa:T,B,N dZa:T,B,N dPa:T,B,N dHa:T,B,N",
+        add="dy:U,B,N dx:T,B,I dW:G,I dR:G,N dbias:G",
+        optional="dx",
         check=_check_sequences,
     ),
     "softmax_ce_forward": operation("x:M,C targets:M,1", "predictions:M,C loss:M,1"),

@@ -19,6 +19,7 @@ __all__ = [
     "get_layer_class_from_typename",
     "numbered_inputs",
     "once_per_resize",
+    "options",
 ]
 
 Structures = dict[str, BufferStructure]
@@ -216,6 +217,12 @@ class Layer:
             f"one of {listing(ACTIVATIONS)}",
         )
 
+    def bias_argument(self) -> bool:
+        """The value of the argument ``bias``, checked."""
+        return self.argument(
+            "bias", True, lambda value: isinstance(value, bool), "True or False"
+        )
+
     def _check_kwargs(self) -> None:
         unexpected = sorted(set(self.kwargs) - set(self.expected_kwargs))
         if unexpected:
@@ -243,6 +250,19 @@ def numbered_inputs(given: Collection[str]) -> dict[str, StructureTemplate]:
     """The inputs of a layer that has ``inputs_1``, ``inputs_2`` and any more."""
     names = [f"inputs_{i + 1}" for i in range(max(2, len(given)))]
     return dict.fromkeys(names, StructureTemplate("T", "B", "..."))
+
+
+def options(**values_and_defaults: tuple[Any, Any]) -> dict[str, Any]:
+    """Arguments that are not at their default, out of (value, default) by name.
+
+    Only these go into architectures: files that do not use newer arguments stay
+    readable for older versions.
+    """
+    return {
+        name: value
+        for name, (value, default) in values_and_defaults.items()
+        if not (type(value) is type(default) and value == default)
+    }
 
 
 def get_layer_class_from_typename(type_name: str) -> type[Layer]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from brainstorm.layers.base_layer import Layer
+from brainstorm.layers.base_layer import options
 from brainstorm.layers.recurrent_layer import RecurrentLayerImpl
+from brainstorm.layers.sequence_layer import SequenceLayer
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper
 
@@ -15,6 +16,8 @@ def Clockwork(
     activation: str = "tanh",
     name: str | None = None,
     *,
+    bias: bool = True,
+    initial_state: str = "zeros",
     trainable: bool = True,
 ) -> ConstructionWrapper:
     """A recurrent layer in which each unit is updated every so many steps.
@@ -26,6 +29,8 @@ def Clockwork(
         size: Number of units.
         activation: Activation function.
         name: Name of the layer.
+        bias: Whether there is a bias.
+        initial_state: 'zeros', or 'learned' for parameters to begin sequences with.
         trainable: Whether training changes the parameters.
     """
     return ConstructionWrapper.create(
@@ -34,13 +39,14 @@ def Clockwork(
         trainable=trainable,
         size=size,
         activation=activation,
+        **options(bias=(bias, True), initial_state=(initial_state, "zeros")),
     )
 
 
-class Clock(Layer):
+class Clock(SequenceLayer):
     """Adds a clock to a recurrent layer."""
 
-    expected_kwargs = frozenset({"size", "activation"})
+    expected_kwargs = SequenceLayer.expected_kwargs
     computes_no_gradients_for = ("timing",)
 
     def setup(self, kwargs, in_shapes):
@@ -79,6 +85,6 @@ class ClockworkLayerImpl(Clock, RecurrentLayerImpl):
     row -1 those before this pass. In float32 it is exact up to 2**24.
 
     Raises:
-        LayerValidationError: `size` or `activation` are not as in `Clockwork`.
+        LayerValidationError: An argument is not as in `Clockwork`.
         HandlerError: When run with a timing below 1.
     """

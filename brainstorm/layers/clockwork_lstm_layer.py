@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from brainstorm.layers.base_layer import options
 from brainstorm.layers.clockwork_layer import Clock
 from brainstorm.layers.lstm_layer import LstmLayerImpl
 from brainstorm.structure.construction import ConstructionWrapper
@@ -14,6 +15,8 @@ def ClockworkLstm(
     activation: str = "tanh",
     name: str | None = None,
     *,
+    bias: bool = True,
+    initial_state: str = "zeros",
     trainable: bool = True,
 ) -> ConstructionWrapper:
     """A layer of memory cells that are each updated every so many steps.
@@ -25,6 +28,8 @@ def ClockworkLstm(
         size: Number of cells.
         activation: Activation function of the block input and of the cell.
         name: Name of the layer.
+        bias: Whether there are biases.
+        initial_state: 'zeros', or 'learned' for parameters to begin sequences with.
         trainable: Whether training changes the parameters.
     """
     return ConstructionWrapper.create(
@@ -33,6 +38,7 @@ def ClockworkLstm(
         trainable=trainable,
         size=size,
         activation=activation,
+        **options(bias=(bias, True), initial_state=(initial_state, "zeros")),
     )
 
 
@@ -55,6 +61,6 @@ class ClockworkLstmLayerImpl(Clock, LstmLayerImpl):
     See `Clockwork` for both.
 
     Raises:
-        LayerValidationError: `size` or `activation` are not as in `ClockworkLstm`.
+        LayerValidationError: An argument is not as in `ClockworkLstm`.
         HandlerError: When run with a timing below 1.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from brainstorm.handlers.primitive_operations import FROM_INPUT
-from brainstorm.layers.base_layer import once_per_resize
+from brainstorm.layers.base_layer import once_per_resize, options
 from brainstorm.layers.window_layer import WindowLayer, is_whole
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper
@@ -22,6 +22,7 @@ def Convolution2D(
     activation: str = "rel",
     name: str | None = None,
     *,
+    bias: bool = True,
     trainable: bool = True,
 ) -> ConstructionWrapper:
     """A layer that convolves images with learned kernels.
@@ -33,6 +34,7 @@ def Convolution2D(
         padding: Number of zeros added on each side of height and width.
         activation: Activation function.
         name: Name of the layer.
+        bias: Whether there is a bias.
         trainable: Whether training changes the parameters.
     """
     return ConstructionWrapper.create(
@@ -44,6 +46,7 @@ def Convolution2D(
         stride=stride,
         padding=padding,
         activation=activation,
+        **options(bias=(bias, True)),
     )
 
 
@@ -63,13 +66,14 @@ class Convolution2DLayerImpl(WindowLayer):
     inputs      default  (T, B, H, W, C)         x
     outputs     default  (T, B, H', W', F)       y
     parameters  W        (F, kh, kw, C)          kernels
-    parameters  bias     (F,)                    bias
+    parameters  bias     (F,)                    bias, unless left out
     internals   H        (T, B, H', W', F)       pre-activations, see below
     internals   dH       (T, B, H', W', F)       their deltas, backward
     =========== ======== ======================= ================================
 
-    Only 'gelu' and 'swish' have internals: their derivative needs the pre-activations,
-    that of the other activations follows from y.
+    Only 'gelu' and 'swish' have H and dH: their derivative needs the pre-activations,
+    that of the other activations follows from y. Without a bias there is an internal
+    ``zero_bias`` (F,), which is 0.
 
     H' = floor((H + 2 p - kh) / s) + 1, and W' likewise.
 
@@ -79,7 +83,7 @@ class Convolution2DLayerImpl(WindowLayer):
     """
 
     expected_kwargs = frozenset(
-        {"num_filters", "kernel_size", "stride", "padding", "activation"}
+        {"num_filters", "kernel_size", "stride", "padding", "activation", "bias"}
     )
 
     def setup(self, kwargs, in_shapes):
@@ -93,15 +97,17 @@ class Convolution2DLayerImpl(WindowLayer):
         outputs = {"default": BufferStructure("T", "B", height, width, filters)}
         parameters = {
             "W": BufferStructure(filters, *self.kernel_size, channels),
-            "bias": BufferStructure(filters),
         }
         internals = {}
+        self.has_bias = self.bias_argument()
+        if self.has_bias:
+            parameters["bias"] = BufferStructure(filters)
+        else:
+            internals["zero_bias"] = BufferStructure(filters)
         if self.activation in FROM_INPUT:
             shape = outputs["default"].shape
-            internals = {
-                "H": BufferStructure(*shape),
-                "dH": BufferStructure(*shape, is_backward_only=True),
-            }
+            internals["H"] = BufferStructure(*shape)
+            internals["dH"] = BufferStructure(*shape, is_backward_only=True)
         return outputs, parameters, internals
 
     @once_per_resize
@@ -116,19 +122,25 @@ class Convolution2DLayerImpl(WindowLayer):
 
     def forward_pass(self, buffers, training_pass=True):
         x, y = self.images(buffers)
-        W, bias = buffers.parameters
+        W, *bias = buffers.parameters
+        if not bias:
+            bias = [buffers.internals.zero_bias]
+            self.handler.fill(bias[0], 0.0)
         where = self.padding, self.stride
         if self.activation in FROM_INPUT:
             H = self.inner_images(buffers)
-            self.handler.conv2d_forward_batch(x, W, bias, H, *where)
+            self.handler.conv2d_forward_batch(x, W, *bias, H, *where)
             self.handler.act_func[self.activation](H, y)
         else:
-            self.handler.conv2d_forward_batch(x, W, bias, y, *where, self.activation)
+            self.handler.conv2d_forward_batch(x, W, *bias, y, *where, self.activation)
 
     def backward_pass(self, buffers):
         x, y = self.images(buffers)
         dx, dy = self.delta_images(buffers)
-        dW, dbias = buffers.gradients
+        dW, *dbias = buffers.gradients
+        if not dbias:
+            dbias = [self.handler.scratch((dW.shape[0],), 23)]
+            self.handler.fill(dbias[0], 0.0)
         activation = self.activation
         if activation in FROM_INPUT:
             H, dH = self.inner_images(buffers), self.inner_delta_images(buffers)
@@ -142,7 +154,7 @@ class Convolution2DLayerImpl(WindowLayer):
             None if "default" in self.unwanted else dx,
             dy,
             dW,
-            dbias,
+            *dbias,
             activation,
             y,
             fresh_in_deltas="default" in self.fresh,

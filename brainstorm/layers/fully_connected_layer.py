@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
-from brainstorm.layers.base_layer import Layer, once_per_resize
+from brainstorm.layers.base_layer import Layer, once_per_resize, options
 from brainstorm.structure.buffer_structure import BufferStructure, StructureTemplate
 from brainstorm.structure.construction import ConstructionWrapper
 from brainstorm.utils import flatten_time_and_features
@@ -18,6 +19,7 @@ def FullyConnected(
     activation: str = "rel",
     name: str | None = None,
     *,
+    bias: bool = True,
     trainable: bool = True,
 ) -> ConstructionWrapper:
     """A layer that connects every output with every input.
@@ -27,6 +29,7 @@ def FullyConnected(
             the input.
         activation: Activation function.
         name: Name of the layer.
+        bias: Whether there is a bias.
         trainable: Whether training changes the parameters.
     """
     return ConstructionWrapper.create(
@@ -35,6 +38,7 @@ def FullyConnected(
         trainable=trainable,
         size=size,
         activation=activation,
+        **options(bias=(bias, True)),
     )
 
 
@@ -49,7 +53,7 @@ class FullyConnectedLayerImpl(Layer):
     inputs      default  (T, B, ...)           x
     outputs     default  (T, B, n) or `size`   y
     parameters  W        (n, i)                weights, a row for each unit
-    parameters  bias     (n,)                  bias
+    parameters  bias     (n,)                  bias, unless left out
     internals   H        (T, B, n)             pre-activations
     internals   dH       (T, B, n), backward   their deltas
     =========== ======== ===================== ==============================
@@ -57,11 +61,11 @@ class FullyConnectedLayerImpl(Layer):
     Linear layers have no internals: H would equal y.
 
     Raises:
-        LayerValidationError: `size` or `activation` are not as above.
+        LayerValidationError: An argument is not as in `FullyConnected`.
     """
 
     expected_inputs = {"default": StructureTemplate("T", "B", "...")}
-    expected_kwargs = frozenset({"size", "activation"})
+    expected_kwargs = frozenset({"size", "activation", "bias"})
     honours_fresh = True
 
     def setup(self, kwargs, in_shapes):
@@ -77,7 +81,9 @@ class FullyConnectedLayerImpl(Layer):
         n, i = math.prod(out_shape), math.prod(in_shape)
 
         outputs = {"default": BufferStructure("T", "B", *out_shape)}
-        parameters = {"W": BufferStructure(n, i), "bias": BufferStructure(n)}
+        parameters = {"W": BufferStructure(n, i)}
+        if self.bias_argument():
+            parameters["bias"] = BufferStructure(n)
         internals = {}
         if self.activation != "linear":
             internals = {
@@ -106,13 +112,13 @@ class FullyConnectedLayerImpl(Layer):
 
     def forward_pass(self, buffers, training_pass=True):
         x, y, H = self.matrices(buffers)
-        W, bias = buffers.parameters
+        W, bias = _with_bias(buffers.parameters)
         self.handler.affine(x, W, bias, H, y, self.activation)
 
     def backward_pass(self, buffers):
         x, y, H = self.matrices(buffers)
         dx, dy, dH = self.delta_matrices(buffers)
-        dW, dbias = buffers.gradients
+        dW, dbias = _with_bias(buffers.gradients)
         self.handler.affine_backward(
             x,
             buffers.parameters.W,
@@ -127,6 +133,12 @@ class FullyConnectedLayerImpl(Layer):
             fresh_dx="default" in self.fresh,
             fresh_gradients="gradients" in self.fresh,
         )
+
+
+def _with_bias(view: Any) -> tuple[Any, Any]:
+    """W and bias, or their gradients; None for a bias that there is not."""
+    W, *bias = view
+    return W, bias[0] if bias else None
 
 
 def _shape(size: int | Sequence[int]) -> tuple[int, ...]:

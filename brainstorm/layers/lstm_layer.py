@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
-from brainstorm.layers.base_layer import Layer, once_per_resize
-from brainstorm.structure.buffer_structure import BufferStructure, StructureTemplate
+from brainstorm.layers.base_layer import once_per_resize, options
+from brainstorm.layers.sequence_layer import SequenceLayer
+from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper
 from brainstorm.utils import flatten_features
 
@@ -21,6 +22,8 @@ def Lstm(
     name: str | None = None,
     *,
     peepholes: bool = True,
+    bias: bool = True,
+    initial_state: str = "zeros",
     trainable: bool = True,
 ) -> ConstructionWrapper:
     """A layer of long short-term memory cells.
@@ -30,21 +33,25 @@ def Lstm(
         activation: Activation function of the block input and of the cell.
         name: Name of the layer.
         peepholes: Whether the gates see the cells.
+        bias: Whether there are biases.
+        initial_state: 'zeros', or 'learned' for parameters to begin sequences with.
         trainable: Whether training changes the parameters.
     """
-    # Files that do not use the option stay readable for version 0.5.
-    options = {} if peepholes is True else {"peepholes": peepholes}
     return ConstructionWrapper.create(
         LstmLayerImpl,
         name=name,
         trainable=trainable,
         size=size,
         activation=activation,
-        **options,
+        **options(
+            peepholes=(peepholes, True),
+            bias=(bias, True),
+            initial_state=(initial_state, "zeros"),
+        ),
     )
 
 
-class LstmLayerImpl(Layer):
+class LstmLayerImpl(SequenceLayer):
     """Long short-term memory with forget gates and peepholes.
 
     Hochreiter and Schmidhuber, *Long short-term memory*, 1997; Gers and
@@ -68,7 +75,8 @@ class LstmLayerImpl(Layer):
     parameters  Wz, Wi, Wf, Wo (n, i)          weights of the inputs
     parameters  pi, pf, po     (1, n)          peepholes, unless left out
     parameters  Rz, Ri, Rf, Ro (n, n)          weights of the outputs before
-    parameters  bz, bi, bf, bo (n,)            biases
+    parameters  bz, bi, bf, bo (n,)            biases, unless left out
+    parameters  y0, c0         (n,)            y and c to begin with, if learned
     internals   Za, ..., Cb    (T + 1, B, n)   as above
     internals   dZa, ..., dCb  (T + 1, B, n)   their deltas, backward
     =========== ============== =============== ===============================
@@ -77,20 +85,19 @@ class LstmLayerImpl(Layer):
     d in front. Row -1 of y and of Ca is the state before the first step. After a
     backward pass, row -1 of the output deltas and of dCa holds its deltas.
 
+    Without biases there is an internal ``zero_bias`` (4 n,) that is 0. With
+    ``initial_state='learned'`` there is an internal ``begun``, see `Recurrent`.
+
     Raises:
-        LayerValidationError: `size`, `activation` or `peepholes` are not as above.
+        LayerValidationError: An argument is not as in `Lstm`.
     """
 
-    expected_inputs = {"default": StructureTemplate("T", "B", "...")}
-    expected_kwargs = frozenset({"size", "activation", "peepholes"})
-    honours_fresh = True
+    expected_kwargs = SequenceLayer.expected_kwargs | {"peepholes"}
+    states = {"y0": "outputs.default", "c0": "internals.Ca"}
     stacks_parameters = True
 
     def setup(self, kwargs, in_shapes):
-        self.activation = self.activation_argument("tanh")
-        n = self.argument(
-            "size", None, lambda size: size > 0 == size % 1, "a positive integer"
-        )
+        n = self.read_options()
         self.peepholes = self.argument(
             "peepholes", True, lambda value: isinstance(value, bool), "True or False"
         )
@@ -100,7 +107,7 @@ class LstmLayerImpl(Layer):
             "W": (BufferStructure(n, i), "zifo"),
             "p": (BufferStructure(1, n), "ifo" if self.peepholes else ""),
             "R": (BufferStructure(n, n), "zifo"),
-            "b": (BufferStructure(n), "zifo"),
+            "b": (BufferStructure(n), "zifo" if self.has_bias else ""),
         }
         parameters = {
             kind + gate: structure
@@ -117,14 +124,17 @@ class LstmLayerImpl(Layer):
         self.stacked_shapes["b"] = (4 * n,)
         if not self.peepholes:
             del self.stacked_shapes["p"]
+        if not self.has_bias:
+            del self.stacked_shapes["b"]
+        self.add_options(parameters, internals, 4 * n)
         return outputs, parameters, internals
 
-    def stacked(self, view):
+    def stacked(self, view, bias=None):
         """W, R, p and b of all gates, or their gradients, without copying.
 
         They lie one after the other, so each kind is one array.
         """
-        found, start = {"p": None}, 0
+        found, start = {"p": None, "b": bias}, 0
         for kind, shape in self.stacked_shapes.items():
             stop = start + math.prod(shape)
             found[kind] = view._full_buffer[start:stop].reshape(shape)
@@ -138,9 +148,10 @@ class LstmLayerImpl(Layer):
     @once_per_resize
     def arrays(self, buffers):
         """What the forward pass works on."""
+        bias = None if self.has_bias else buffers.internals.zero_bias
         return (
             flatten_features(buffers.inputs.default),
-            *self.stacked(buffers.parameters),
+            *self.stacked(buffers.parameters, bias),
             *(getattr(buffers.internals, name) for name in CELLS),
             buffers.outputs.default,
         )
@@ -155,18 +166,23 @@ class LstmLayerImpl(Layer):
         return arrays, dx, self.stacked(buffers.gradients)
 
     def forward_pass(self, buffers, training_pass=True):
+        self.begin(buffers)
         self.handler.lstm_forward(
             *self.arrays(buffers), self.activation, **self.clock(buffers)
         )
 
     def backward_pass(self, buffers):
-        arrays, dx, gradients = self.backward_arrays(buffers)
+        arrays, dx, (dW, dR, dp, db) = self.backward_arrays(buffers)
         self.handler.lstm_backward(
             *arrays,
             None if "default" in self.unwanted else dx,
-            *gradients,
+            dW,
+            dR,
+            dp,
+            self.unused_gradient(dW.shape[0]) if db is None else db,
             self.activation,
             fresh_dx="default" in self.fresh,
             fresh_gradients="gradients" in self.fresh,
             **self.clock(buffers),
         )
+        self.end(buffers)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from brainstorm.layers.base_layer import Layer, once_per_resize
-from brainstorm.structure.buffer_structure import BufferStructure, StructureTemplate
+from brainstorm.layers.base_layer import once_per_resize, options
+from brainstorm.layers.sequence_layer import SequenceLayer
+from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper
 from brainstorm.utils import flatten_features
 
@@ -15,6 +16,8 @@ def Recurrent(
     activation: str = "tanh",
     name: str | None = None,
     *,
+    bias: bool = True,
+    initial_state: str = "zeros",
     trainable: bool = True,
 ) -> ConstructionWrapper:
     """A layer whose units see its inputs, and the outputs of the step before.
@@ -23,6 +26,8 @@ def Recurrent(
         size: Number of units.
         activation: Activation function.
         name: Name of the layer.
+        bias: Whether there is a bias.
+        initial_state: 'zeros', or 'learned' for parameters to begin sequences with.
         trainable: Whether training changes the parameters.
     """
     return ConstructionWrapper.create(
@@ -31,10 +36,11 @@ def Recurrent(
         trainable=trainable,
         size=size,
         activation=activation,
+        **options(bias=(bias, True), initial_state=(initial_state, "zeros")),
     )
 
 
-class RecurrentLayerImpl(Layer):
+class RecurrentLayerImpl(SequenceLayer):
     """Computes ``y[t] = act(Ha[t])`` with ``Ha[t] = W x[t] + R y[t-1] + bias``.
 
     With n units and inputs of the flattened size i:
@@ -46,7 +52,8 @@ class RecurrentLayerImpl(Layer):
     outputs     default  (T + 1, B, n)         y
     parameters  W        (n, i)                weights of the inputs
     parameters  R        (n, n)                weights of the outputs before
-    parameters  bias     (n,)                  bias
+    parameters  bias     (n,)                  bias, unless left out
+    parameters  y0       (n,)                  y to begin with, if learned
     internals   Ha       (T + 1, B, n)         pre-activations
     internals   dHa      (T + 1, B, n)         their deltas, backward
     internals   dHb      (T + 1, B, n)         all deltas of y, backward
@@ -55,32 +62,31 @@ class RecurrentLayerImpl(Layer):
     Row -1 of y is the state before the first step. After a backward pass, row -1
     of dHb and of the output deltas holds its deltas.
 
+    Without biases there is an internal ``zero_bias``, as large, that is 0. With
+    ``initial_state='learned'`` there is an internal ``begun`` (T + 1, B, 1), 1 in steps
+    after which the state is carried on; where its row -1 is 0, a sequence begins.
+
     Raises:
-        LayerValidationError: `size` or `activation` are not as above.
+        LayerValidationError: An argument is not as in `Recurrent`.
     """
 
-    expected_inputs = {"default": StructureTemplate("T", "B", "...")}
-    expected_kwargs = frozenset({"size", "activation"})
-    honours_fresh = True
-
     def setup(self, kwargs, in_shapes):
-        self.activation = self.activation_argument("tanh")
-        n = self.argument(
-            "size", None, lambda size: size > 0 == size % 1, "a positive integer"
-        )
+        n = self.read_options()
         i = in_shapes["default"].feature_size
         outputs = {"default": BufferStructure("T", "B", n, context_size=1)}
         parameters = {
             "W": BufferStructure(n, i),
             "R": BufferStructure(n, n),
-            "bias": BufferStructure(n),
         }
+        if self.has_bias:
+            parameters["bias"] = BufferStructure(n)
         internals = {
             name: BufferStructure(
                 "T", "B", n, context_size=1, is_backward_only=name[0] == "d"
             )
             for name in ("Ha", "dHa", "dHb")
         }
+        self.add_options(parameters, internals, n)
         return outputs, parameters, internals
 
     def clock(self, buffers):
@@ -90,7 +96,8 @@ class RecurrentLayerImpl(Layer):
     @once_per_resize
     def arrays(self, buffers):
         """What the forward pass works on."""
-        W, R, bias, *_ = buffers.parameters
+        W, R, *_ = buffers.parameters
+        bias = buffers.parameters.bias if self.has_bias else buffers.internals.zero_bias
         x = flatten_features(buffers.inputs.default)
         return x, W, R, bias, buffers.internals.Ha, buffers.outputs.default
 
@@ -101,22 +108,27 @@ class RecurrentLayerImpl(Layer):
         dy = buffers.output_deltas.default
         dHa, dHb = buffers.internals.dHa, buffers.internals.dHb
         dx = flatten_features(buffers.input_deltas.default)
-        dW, dR, dbias, *_ = buffers.gradients
+        dW, dR, *_ = buffers.gradients
+        dbias = buffers.gradients.bias if self.has_bias else None
         return (x, W, R, Ha, y, dy, dHa, dHb), dx, (dW, dR, dbias)
 
     def forward_pass(self, buffers, training_pass=True):
+        self.begin(buffers)
         self.handler.recurrent_forward(
             *self.arrays(buffers), self.activation, **self.clock(buffers)
         )
 
     def backward_pass(self, buffers):
-        arrays, dx, gradients = self.backward_arrays(buffers)
+        arrays, dx, (dW, dR, dbias) = self.backward_arrays(buffers)
         self.handler.recurrent_backward(
             *arrays,
             None if "default" in self.unwanted else dx,
-            *gradients,
+            dW,
+            dR,
+            self.unused_gradient(dW.shape[0]) if dbias is None else dbias,
             self.activation,
             fresh_dx="default" in self.fresh,
             fresh_gradients="gradients" in self.fresh,
             **self.clock(buffers),
         )
+        self.end(buffers)

@@ -75,6 +75,8 @@ def values_for(name, activation, **sizes):
     spec = OPERATIONS[name]
     rnd = np.random.RandomState(3)
     sizes = SIZES | sizes | OTHER_SIZES.get(name, {})
+    if name.startswith("gru"):
+        sizes = sizes | {"G": 15}
     if name.startswith("recurrent"):
         sizes = sizes | {"B": 2}
     values = {}

@@ -82,6 +82,7 @@ def image(**inputs):
 
 
 BLOCK = ("Wz", "Rz", "bz")  # what reaches the LSTM's activation function
+GRU = ("Wh", "Rh", "bh")
 TIMING = {"timing": [1, 2, 3]}
 RUNNING = {"sigma": positive}
 
@@ -142,6 +143,28 @@ CASES = {
             {"timing": [1, 2]},
             in_shapes={"default": ("T", "B", 2)},
         ),
+    ),
+    **named("Gru", with_activations(lambda activation: layers.Gru(2, activation), GRU)),
+    "Gru, no bias, learned state": Case(
+        layers.Gru(2, bias=False, initial_state="learned")
+    ),
+    "FullyConnected, no bias": Case(layers.FullyConnected(4, "tanh", bias=False)),
+    "Convolution2D, no bias": Case(
+        layers.Convolution2D(2, 2, activation="swish", bias=False), image()
+    ),
+    "Recurrent, no bias": Case(layers.Recurrent(3, bias=False)),
+    "Recurrent, learned state": Case(layers.Recurrent(3, initial_state="learned")),
+    "Lstm, no bias": Case(layers.Lstm(2, bias=False)),
+    "Lstm, learned state": Case(layers.Lstm(2, initial_state="learned")),
+    "Lstm, neither, learned": Case(
+        layers.Lstm(2, peepholes=False, bias=False, initial_state="learned")
+    ),
+    "Clockwork, no bias, learned state": Case(
+        layers.Clockwork(3, bias=False, initial_state="learned"), parameters=TIMING
+    ),
+    "ClockworkLstm, no bias, learned state": Case(
+        layers.ClockworkLstm(2, bias=False, initial_state="learned"),
+        parameters={"timing": [1, 2]},
     ),
     "BatchNorm": Case(layers.BatchNorm(), parameters=RUNNING),
     "BatchNorm images": Case(layers.BatchNorm(0.5, 0.1), image(), None, RUNNING),

@@ -64,7 +64,7 @@ def test_fully_connected_refuses_bad_sizes(size):
 
 @pytest.mark.parametrize("make", [layers.FullyConnected, layers.Elementwise])
 def test_unknown_activations_are_refused(make):
-    with pytest.raises(LayerValidationError, match="'sigmoid', 'el' as 'activation'"):
+    with pytest.raises(LayerValidationError, match="'gelu', 'swish' as 'activation'"):
         SingleLayer(make(activation="sine"), {"default": normal(1, 2, 3)})
 
 

@@ -70,6 +70,28 @@ def state(request):
     return normal(1, B, N, seed=5), normal(1, B, N, seed=6)
 
 
+def test_gru(state):
+    order = {
+        "weight_ih_l0": ["Wr", "Wz", "Wh"],
+        "weight_hh_l0": ["Rr", "Rz", "Rh"],
+        "bias_ih_l0": ["br", "bz", "bh"],
+    }
+    net = network(layers.Gru(N, name="R"))
+    module = module_of(net, "GRU", order)
+    weights, x = normal(T, B, N, seed=2), tensor(normal(T, B, I, seed=1))
+    context, h = None, None
+    if state is not None:
+        h = tensor(state[0])
+        net.provide_external_data({"default": x.detach().numpy(), "weights": weights})
+        context = dict.fromkeys(net.get_context(), state[0])
+    run(net, x.detach().numpy(), weights, context)
+    outputs, _ = module(x, h)
+    compare(net, x, weights, outputs, module, order)
+    if h is not None:
+        deltas = net.get("R.output_deltas.default")[-1]
+        np.testing.assert_allclose(deltas, h.grad[0], **CLOSE)
+
+
 @pytest.mark.parametrize(("activation", "theirs"), [("tanh", "tanh"), ("rel", "relu")])
 def test_recurrent(activation, theirs, state):
     order = {"weight_ih_l0": ["W"], "weight_hh_l0": ["R"], "bias_ih_l0": ["bias"]}
