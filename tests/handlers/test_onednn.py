@@ -1,0 +1,614 @@
+"""What OneDnnHandler does besides its operations, which the conformance tests check."""
+
+import ctypes
+import ctypes.util
+import gc
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+
+import numpy as np
+import pytest
+
+import brainstorm as bs
+from brainstorm.handlers import NumpyHandler, choosing
+from brainstorm.handlers.onednn import OneDnnHandler, binding, images, products, session
+from brainstorm.utils import HandlerError, ValidationError
+from tests.handlers.handler_cases import onednn_handler
+
+
+@pytest.fixture
+def handler():
+    return onednn_handler()
+
+
+def randn(*shape, seed=0):
+    return np.random.RandomState(seed).randn(*shape).astype(np.float32)
+
+
+# -- networks ----------------------------------------------------------------
+
+
+def perceptron():
+    """With a large hidden layer, so that no operation is too small for oneDNN."""
+    inp, out = bs.tools.get_in_out_layers("classification", 50, 10)
+    full = bs.layers.FullyConnected
+    graph = inp >> full(400, "tanh") >> full(300, "leaky_rel") >> full(200, "gelu")
+    return bs.Network.from_layer(graph >> full(300, "sigmoid") >> full(300) >> out)
+
+
+def convolutions():
+    inp = bs.layers.Input({"default": ("T", "B", 12, 12, 3), "targets": ("T", "B", 1)})
+    conv, pool = bs.layers.Convolution2D, bs.layers.Pooling2D
+    softmax = bs.layers.SoftmaxCE()
+    graph = inp >> conv(16, 3, padding=1) >> pool(3, stride=2) >> bs.layers.BatchNorm()
+    graph = graph >> conv(8, 3, activation="swish") >> pool(2, "avg")
+    graph >> bs.layers.FullyConnected(10, "linear") >> softmax
+    inp - "targets" >> "targets" - softmax
+    return bs.Network.from_layer(softmax - "loss" >> bs.layers.Loss())
+
+
+def recurrent(layer):
+    def make():
+        inp, out = bs.tools.get_in_out_layers("classification", 20, 10)
+        return bs.Network.from_layer(inp >> layer() >> out)
+
+    return make
+
+
+NETWORKS = {
+    "perceptron": perceptron,
+    "convolutions": convolutions,
+    "lstm": recurrent(lambda: bs.layers.Lstm(30)),
+    "without peepholes": recurrent(lambda: bs.layers.Lstm(30, peepholes=False)),
+    "other lstm": recurrent(lambda: bs.layers.Lstm(30, "sigmoid")),
+    "recurrent": recurrent(lambda: bs.layers.Recurrent(30)),
+    "clockwork": recurrent(lambda: bs.layers.ClockworkLstm(30)),
+}
+
+
+def make_net(name, handler):
+    net = NETWORKS[name]()
+    net.set_handler(handler)
+    net.initialize(bs.initializers.Gaussian(0.2), seed=1)
+    if name == "clockwork":
+        timing = 1.0 + np.arange(30) % 3
+        handler.set_from_numpy(net.buffer.ClockworkLstm.parameters.timing, timing)
+    return net
+
+
+def batch(net, time_size=6, batch_size=80):
+    rnd = np.random.RandomState(2)
+    shape = net.layers["Input"].out_shapes["default"].feature_shape
+    return {
+        "default": rnd.randn(time_size, batch_size, *shape).astype(np.float32),
+        "targets": rnd.randint(10, size=(time_size, batch_size, 1)),
+    }
+
+
+def train(net, updates, **sizes):
+    stepper = bs.training.MomentumStepper(0.01, 0.9)
+    stepper.start(net)
+    losses = []
+    for _ in range(updates):
+        net.provide_external_data(batch(net, **sizes))
+        stepper.run()
+        losses.append(net.get_loss_values()["total_loss"])
+    return losses
+
+
+def all_buffers(net):
+    paths = ["parameters", "gradients"]
+    for name in net.layers:
+        for kind in ("inputs", "outputs", "internals", "input_deltas", "output_deltas"):
+            paths += [f"{name}.{kind}.{k}" for k, _ in net.buffer[name][kind].items()]
+    return {path: net.get(path) for path in paths}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_train_as_with_numpy(handler, name):
+    net, reference = make_net(name, handler), make_net(name, NumpyHandler(np.float64))
+    np.testing.assert_allclose(train(net, 4), train(reference, 4), rtol=1e-4)
+    for each in (net, reference):
+        each.forward_pass(training_pass=True)
+        each.backward_pass()
+    expected = all_buffers(reference)
+    for path, values in all_buffers(net).items():
+        scale = max(1e-3, np.abs(expected[path]).max())
+        np.testing.assert_allclose(
+            values, expected[path], rtol=0, atol=2e-3 * scale, err_msg=path
+        )
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_numpy_multiplies_no_matrices(handler, name, monkeypatch):
+    net = make_net(name, handler)
+
+    def refused(*args, **kwargs):
+        raise AssertionError("a product of NumPy's")
+
+    for function in ("dot", "matmul", "inner", "vdot", "tensordot"):
+        monkeypatch.setattr(np, function, refused)
+    train(net, 2)
+    net.provide_external_data(batch(net, 3, 7))
+    net.forward_pass()
+
+
+def test_networks_move_between_handlers(handler, tmp_path):
+    net = make_net("lstm", OneDnnHandler(seed=1))
+    train(net, 1)
+    net.save_as_hdf5(tmp_path / "net.hdf5")
+    loaded = bs.Network.from_hdf5(tmp_path / "net.hdf5")
+    assert type(loaded.handler) is OneDnnHandler
+    moved = bs.Network.from_hdf5(tmp_path / "net.hdf5")
+    moved.set_handler(NumpyHandler(np.float64))
+    outputs = []
+    for each in (net, loaded, moved):
+        each.provide_external_data(batch(each))
+        each.forward_pass()
+        outputs.append(each.get("Output.outputs.predictions"))
+    np.testing.assert_array_equal(outputs[0], outputs[1])
+    np.testing.assert_allclose(outputs[0], outputs[2], atol=1e-6)
+
+
+# -- what an LSTM leaves out -------------------------------------------------
+
+
+def lstm_internals(net):
+    names = net.buffer.Lstm.internals.keys()
+    return {name: net.get(f"Lstm.internals.{name}") for name in names}
+
+
+def assert_same(got, expected, **tolerances):
+    for name, values in expected.items():
+        np.testing.assert_allclose(got[name], values, err_msg=name, **tolerances)
+
+
+@pytest.mark.parametrize("name", ["lstm", "without peepholes"])
+def test_internals_are_those_of_the_pass(handler, name):
+    """Although weights and inputs have changed since."""
+    nets = make_net(name, handler), make_net(name, NumpyHandler(np.float64))
+    results = []
+    for net in nets:
+        net.provide_external_data(batch(net))
+        net.forward_pass(training_pass=True)
+        context = net.get_context()
+        net.forward_pass(training_pass=True, context=context)
+        net.backward_pass()
+        net.handler.fill(net.buffer.parameters, 7.0)
+        net.provide_external_data({k: v * 0 for k, v in batch(net).items()})
+        results.append(lstm_internals(net))
+    assert_same(*results, rtol=1e-4, atol=1e-5)
+
+
+def test_internals_of_a_pass_without_a_backward_pass(handler):
+    nets = make_net("lstm", handler), make_net("lstm", NumpyHandler(np.float64))
+    results = []
+    for net in nets:
+        train(net, 1)
+        net.provide_external_data(batch(net, 3, 5))
+        net.forward_pass()
+        results.append({n: v for n, v in lstm_internals(net).items() if n[0] != "d"})
+    assert_same(*results, rtol=1e-4, atol=1e-5)
+
+
+def test_sizes_take_turns(handler):
+    """Passes of another size use the same memory."""
+    nets = make_net("lstm", handler), make_net("lstm", NumpyHandler(np.float64))
+    losses = [[], []]
+    for time_size, batch_size in [(6, 80), (2, 80), (9, 90), (6, 80), (1, 1), (6, 80)]:
+        sizes = {"time_size": time_size, "batch_size": batch_size}
+        for net, log in zip(nets, losses, strict=True):
+            log += train(net, 2, **sizes)
+    np.testing.assert_allclose(*losses, rtol=1e-4)
+
+
+def test_complete_fills_memory(handler):
+    net = make_net("lstm", handler)
+    train(net, 1)
+    gates = net.buffer.Lstm.internals.Fb
+    handler.complete(gates)
+    np.testing.assert_array_equal(gates, net.get("Lstm.internals.Fb"))
+    assert gates[:-1].min() > 0
+
+
+def test_backward_pass_on_other_arrays_than_the_forward_pass(handler):
+    """Internals that somebody filled by hand are what counts."""
+    other = NumpyHandler(np.float32)
+    steps, size, units = 3, 4, 5
+    cells = [randn(steps + 1, size, units, seed=k) for k in range(11)]
+    inputs = randn(steps, size, 2), randn(4 * units, 2), randn(4 * units, units)
+    results = []
+    for each in (handler, other):
+        arrays = [a.copy() for a in (*inputs, randn(3, units), *cells)]
+        dy, *deltas = (randn(steps + 1, size, units) for _ in range(11))
+        gradients = [np.empty_like(a) for a in (inputs[0], *arrays[1:4])]
+        dx, dW, dR, dp = gradients
+        dbias = np.empty(4 * units, np.float32)
+        each.lstm_backward(
+            *(*arrays, dy, *deltas, dx, dW, dR, dp, dbias, "tanh"),
+            **{"fresh_dx": True, "fresh_gradients": True},
+        )
+        results.append([*gradients, dbias])
+    for got, expected in zip(*results, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_memory_goes_with_the_network(handler):
+    net = make_net("lstm", handler)
+    train(net, 1)
+    assert handler._lstm_layers
+    assert handler.current_session().calls
+    del net
+    gc.collect()
+    assert not handler._lstm_layers
+    assert not handler.current_session().calls
+
+
+# -- numbers that are none ---------------------------------------------------
+
+
+def test_nan_comes_through(handler):
+    x = randn(200, 300)
+    x[3, 4] = np.nan
+    expected = {"rel": np.maximum(x, 0), "tanh": np.tanh(x)}
+    for name, values in expected.items():
+        y = np.empty_like(x)
+        handler.act_func[name](x, y)
+        np.testing.assert_allclose(y, values, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["gelu", "swish"])
+def test_minus_infinity_comes_through(handler, name):
+    x = randn(200, 300)
+    x[3, 4] = -np.inf
+    y, expected = np.empty_like(x), np.empty_like(x)
+    handler.act_func[name](x, y)
+    NumpyHandler(np.float32).act_func[name](x, expected)
+    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
+    assert y[3, 4] == 0
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_softmax_of_bad_rows(handler, bad):
+    m = randn(300, 100)
+    m[5, 6] = bad
+    out = np.empty_like(m)
+    with np.errstate(invalid="ignore"):
+        handler.softmax_m(m, out)
+    assert np.isnan(out[5]).all()
+    assert np.isfinite(np.delete(out, 5, 0)).all()
+
+
+@pytest.mark.parametrize("activation", ["linear", "rel", "leaky_rel", "tanh"])
+def test_nan_in_images(handler, activation):
+    x = randn(2, 8, 8, 16)
+    x[1, 4, 4, 3] = np.nan
+    y = np.empty((2, 6, 6, 16), np.float32)
+    W, bias = randn(16, 3, 3, 16), randn(16)
+    handler.conv2d_forward_batch(x, W, bias, y, 0, (1, 1), activation)
+    assert np.isnan(y[1, 2:5, 2:5]).all()
+    assert np.isnan(y).sum() == 9 * 16
+    pooled, argmax = handler.allocate((2, 3, 3, 16)), handler.allocate((2, 3, 3, 16))
+    handler.maxpool2d_forward_batch(y, (2, 2), pooled, 0, (2, 2), argmax)
+    assert np.isnan(pooled).sum() == 4 * 16
+
+
+# -- what is prepared --------------------------------------------------------
+
+
+def test_calls_are_prepared_once(handler):
+    a, b, out = randn(30, 40), randn(40, 50), np.empty((30, 50), np.float32)
+    handler.dot_mm(a, b, out)
+    call = handler._find(products.dot, (a, b, out), False, False, False)
+    assert call
+    a[:] = 1  # what is prepared are places, not values
+    handler.dot_mm(a, b, out)
+    np.testing.assert_allclose(out, np.ones((30, 40)) @ b, rtol=1e-4, atol=1e-4)
+    again = handler._find(products.dot, (a[:], b, out), False, False, False)
+    assert again is call
+
+
+def test_arrays_that_are_gone_are_forgotten(handler):
+    b = randn(40, 50)
+    for rows in range(1, 50):
+        a, out = randn(rows, 40, seed=rows), np.empty((rows, 50), np.float32)
+        handler.dot_mm(a, b, out)
+        np.testing.assert_allclose(out, a.astype(float) @ b, rtol=1e-3, atol=1e-4)
+    del a, out
+    assert not handler.current_session().calls
+
+
+def test_number_of_calls_is_limited(handler, monkeypatch):
+    monkeypatch.setattr(session, "_MAX_CALLS", 10)
+    arrays = [randn(4, 4, seed=k) for k in range(30)]
+    out = np.empty((4, 4), np.float32)
+    for _ in range(2):
+        for a in arrays:
+            handler.dot_mm(a, a, out)
+            np.testing.assert_allclose(out, a @ a, rtol=1e-4, atol=1e-5)
+    prepared = handler.current_session()
+    assert len(prepared.calls) <= 10
+    assert len(prepared._by_place) <= 10
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        randn(8, 8).astype(np.float64),
+        randn(8, 16)[:, ::2],
+        randn(8, 8)[::-1],
+        np.broadcast_to(randn(1, 8), (8, 8)),
+        np.frombuffer(b"0" + randn(8, 8).tobytes(), np.float32, 64, 1).reshape(8, 8),
+        np.empty((0, 8), np.float32),
+    ],
+    ids=["float64", "steps", "backwards", "broadcast", "unaligned", "empty"],
+)
+def test_arrays_that_the_library_can_not_use(handler, array):
+    b = randn(8, 8, seed=1)
+    out = np.full((len(array), 8), np.nan, array.dtype)
+    handler.dot_mm(array, b, out)
+    np.testing.assert_allclose(out, array.astype(float) @ b, rtol=1e-4, atol=1e-5)
+
+
+def test_large_convolutions_use_no_slow_implementation(handler):
+    arrays = randn(2, 9, 9, 3), randn(16, 3, 3, 3), randn(16)
+    arrays = (*arrays, np.empty((2, 7, 7, 16), np.float32))
+    assert handler._find(images.convolution, arrays, 0, (1, 1), "rel")
+
+
+# -- threads and processes ---------------------------------------------------
+
+
+def test_number_of_threads(handler):
+    one, two = OneDnnHandler(threads=1), OneDnnHandler(threads=2)
+    a, b = randn(300, 400), randn(400, 500)
+    outs = [np.empty((300, 500), np.float32) for _ in range(3)]
+    for _ in range(3):
+        for each, out in zip((one, two, handler), outs, strict=True):
+            each.dot_mm(a, b, out)
+            np.testing.assert_allclose(out, a @ b, rtol=1e-3, atol=1e-3)
+    assert "1 threads" in one.describe()
+    assert "2 threads" in two.describe()
+
+
+def test_threads_share_a_handler(handler):
+    expected = train(make_net("lstm", handler), 5)
+    found = {}
+
+    def work(name):
+        found[name] = train(make_net("lstm", handler), 5)
+
+    workers = [threading.Thread(target=work, args=(k,)) for k in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    for k in range(4):
+        np.testing.assert_allclose(found[k], expected, rtol=1e-6)
+
+
+def test_internals_are_read_in_another_thread(handler):
+    net = make_net("lstm", handler)
+    train(net, 1)
+    found = {}
+    reader = threading.Thread(target=lambda: found.update(lstm_internals(net)))
+    reader.start()
+    reader.join()
+    reference = make_net("lstm", NumpyHandler(np.float64))
+    train(reference, 1)
+    assert_same(found, lstm_internals(reference), rtol=1e-3, atol=1e-4)
+
+
+def run_python(code, **environment):
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_forked_processes_go_on(handler):
+    result = run_python(
+        """
+        import os
+        import numpy as np
+        from brainstorm.handlers.onednn import OneDnnHandler
+        handler = OneDnnHandler(threads=2)
+        a = np.random.RandomState(0).randn(400, 400).astype(np.float32)
+        out = np.empty_like(a)
+        handler.dot_mm(a, a, out)
+        child = os.fork()
+        handler.dot_mm(a, a, out)
+        np.testing.assert_allclose(out, a @ a, rtol=1e-3, atol=1e-3)
+        if child:
+            assert os.waitpid(child, 0)[1] == 0
+            assert "2 threads" in handler.describe()
+            print("fine")
+        else:
+            assert "1 threads" in handler.describe()
+            os._exit(0)
+        """,
+        OPENBLAS_NUM_THREADS="1",
+    )
+    assert result.stdout == "fine\n", result.stderr
+
+
+# -- precision ---------------------------------------------------------------
+
+
+def test_bfloat16_is_less_precise(handler):
+    rough = OneDnnHandler(math_mode="bf16")
+    a, b = randn(256, 256), randn(256, 256, seed=1)
+    out = np.empty((256, 256), np.float32)
+    rough.dot_mm(a, b, out)
+    # Factors are rounded to 8 bits: each product is off by 2^-8 at most.
+    assert np.abs(out - a @ b).max() < 2**-7 * (np.abs(a) @ np.abs(b)).max()
+    handler.dot_mm(a, b, out)
+    np.testing.assert_allclose(out, a.astype(float) @ b, rtol=1e-3, atol=1e-4)
+
+
+def test_networks_learn_in_bfloat16(handler):
+    losses = train(make_net("lstm", OneDnnHandler(math_mode="bf16")), 20)
+    expected = train(make_net("lstm", handler), 20)
+    np.testing.assert_allclose(losses, expected, rtol=2e-2)
+
+
+# -- arguments and descriptions ----------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"math_mode": "f64"}, "'f32', 'bf16' as 'math_mode', got 'f64'"),
+        ({"threads": 0}, "positive number of 'threads' or None, got 0"),
+        ({"threads": 1.5}, "positive number of 'threads' or None, got 1.5"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValidationError, match=message):
+        OneDnnHandler(**arguments)
+
+
+def test_description(handler):
+    handler = OneDnnHandler(seed=3, math_mode="bf16", threads=1)
+    description = bs.get_description(handler)
+    assert description == {"@type": "OneDnnHandler", "seed": 3, "math_mode": "bf16"}
+    again = bs.create_from_description(description)
+    assert type(again) is OneDnnHandler
+    assert (again.seed, again.math_mode, again.threads) == (3, "bf16", None)
+    assert bs.get_description(OneDnnHandler()) == {"@type": "OneDnnHandler"}
+    with pytest.raises(ValidationError, match="'math_mode' and 'seed', got 'dtype'"):
+        bs.create_from_description({"@type": "OneDnnHandler", "dtype": "float64"})
+
+
+def test_draws_the_same_as_numpy(handler):
+    masks = []
+    for each in (OneDnnHandler(seed=5), NumpyHandler(np.float32, seed=5)):
+        masks.append(np.empty(1000, np.float32))
+        each.generate_probability_mask(masks[-1], 0.3)
+    np.testing.assert_array_equal(*masks)
+
+
+# -- the library -------------------------------------------------------------
+
+
+def test_version_and_instructions(handler):
+    library = binding.load_library()
+    assert library.version.startswith("3.")
+    assert library.instruction_set in handler.describe()
+    assert f"oneDNN {library.version}" in handler.describe()
+
+
+def test_not_the_library():
+    with pytest.raises(OSError, match="nowhere"):
+        binding.Library("/nowhere/libdnnl.so.3")
+    libc = ctypes.util.find_library("c")
+    if libc:
+        with pytest.raises(HandlerError, match="is not oneDNN"):
+            binding.Library(libc)
+
+
+class Function:
+    """A function that lets its type be set."""
+
+    def __init__(self, result):
+        self.result = result
+
+    def __call__(self):
+        return self.result
+
+
+@pytest.mark.parametrize(
+    ("major", "isa", "message"),
+    [(2, 0x7, "expected oneDNN 3, dnnl is 2.7.0"), (3, 0x3, "CPUs with AVX2")],
+)
+def test_unfit_libraries_are_refused(monkeypatch, major, isa, message):
+    class Fake:
+        dnnl_version = Function(ctypes.pointer(binding._Version(major, 7, 0)))
+        dnnl_get_effective_cpu_isa = Function(isa)
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda path: Fake)
+    with pytest.raises(HandlerError, match=message):
+        binding.Library("dnnl")
+
+
+@pytest.fixture
+def no_library(monkeypatch):
+    def missing(path):
+        raise OSError(f"{path} is not there")
+
+    monkeypatch.setattr(binding, "Library", missing)
+    binding.load_library.cache_clear()
+    yield
+    binding.load_library.cache_clear()
+
+
+def test_missing_library(no_library, monkeypatch):
+    with pytest.raises(ImportError, match=r"pip install brainstorm\[onednn\]"):
+        OneDnnHandler()
+    monkeypatch.delenv(choosing.VARIABLE, raising=False)
+    assert type(choosing.choose_handler()) is NumpyHandler
+    monkeypatch.setenv(choosing.VARIABLE, "onednn")
+    with pytest.raises(ImportError, match="oneDNN"):
+        choosing.choose_handler()
+
+
+def test_status_becomes_an_exception(handler):
+    a, out = randn(30, 30), np.empty((30, 30), np.float32)
+    handler.dot_mm(a, a, out)
+    call = handler._find(products.dot, (a, a, out), False, False, False)
+    execute, call._execute = call._execute, lambda *step: 1
+    with pytest.raises(
+        HandlerError, match=r"dot_mm .*\(30, 30\), .* oneDNN says out of memory"
+    ):
+        handler.dot_mm(a, a, out)
+    call._execute = execute
+    handler.dot_mm(a, a, out)
+    np.testing.assert_allclose(out, a @ a, rtol=1e-4, atol=1e-4)
+
+
+def test_out_of_memory(handler, monkeypatch):
+    net = make_net("convolutions", handler)
+    aligned = session._aligned
+
+    def full(size):
+        raise MemoryError
+
+    monkeypatch.setattr(session, "_aligned", full)
+    net.provide_external_data(batch(net))
+    with pytest.raises(HandlerError, match=r"convolution of arrays .*: out of memory"):
+        net.forward_pass()
+    monkeypatch.setattr(session, "_aligned", aligned)
+    assert np.isfinite(train(net, 1)).all()
+
+
+def test_status_names():
+    assert binding.status_name(2) == "invalid arguments"
+    assert binding.status_name(99) == "status 99"
+
+
+# -- choosing ----------------------------------------------------------------
+
+
+def test_choice_of_the_default(handler, monkeypatch):
+    monkeypatch.delenv(choosing.VARIABLE, raising=False)
+    assert type(choosing.choose_handler()) is OneDnnHandler
+    for choice, cls in [
+        ("auto", OneDnnHandler),
+        ("onednn", OneDnnHandler),
+        ("numpy", NumpyHandler),
+    ]:
+        monkeypatch.setenv(choosing.VARIABLE, choice)
+        chosen = choosing.choose_handler()
+        assert type(chosen) is cls
+        assert chosen.dtype is np.float32
+        assert choosing.describe_handler(chosen).startswith(cls.__name__)
+    monkeypatch.setenv(choosing.VARIABLE, "fast")
+    with pytest.raises(ValidationError, match="'fast'; choices are: 'auto', 'numpy'"):
+        choosing.choose_handler()
