@@ -92,7 +92,8 @@ def check_layer(
     fresh          with `honours_fresh`, they overwrite what `fresh` names
     unwanted       without the deltas of some inputs, the rest is the same
     context        one pass over two sequences joined in time equals two
-                   passes with the context handed on
+                   passes with the context handed on (but with
+                   `needs_whole_sequences`)
     resize         passes of another size in between change nothing
     joined         inputs and outputs may lie between features of others
     float32        it computes the same in float32
@@ -420,7 +421,7 @@ class _Battery:
     def check_context(self) -> None:
         bench, both = self.subject, self.one_after_the_other()
         timed = [n for n, s in self.layer.out_shapes.items() if s.buffer_type == 2]
-        if len(self.contexts) == 1:
+        if len(self.contexts) == 1 or self.layer.needs_whole_sequences:
             return
         for context in self.contexts:
             whole = bench.forward(both, self.parameters, False, context)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from brainstorm.handlers.coarse_operations import check_targets
 
 __all__ = ["LayerOperations"]
@@ -143,3 +145,37 @@ class LayerOperations:
         self.binarize_v(indices, chosen)
         dot = self.dot_mm if fresh_out else self.dot_add_mm
         dot(chosen, a, out, transa=True)
+
+    # -- sequences from the end ----------------------------------------------
+
+    def sequence_lengths(self, mask: Any, lengths: Any) -> None:
+        """The number of steps up to the last one at which the mask is not zero.
+
+        Args:
+            mask: (T, B, 1).
+            lengths: (B, 1), receives the numbers.
+        """
+        self.fill(lengths, 0.0)
+        for t in range(mask.shape[0]):
+            self.fill_if(lengths, t + 1.0, mask[t])
+
+    def reverse_steps(
+        self, x: Any, lengths: Any, out: Any, fresh_out: bool = False
+    ) -> None:
+        """``out[t, b] += x[lengths[b] - 1 - t, b]`` for all t < lengths[b].
+
+        Args:
+            x: (T, B, N).
+            lengths: (B, 1), whole numbers in [0, T], or None for T.
+            out: (T, B, N), which is added to.
+            fresh_out: Set `out` to zero first.
+        """
+        steps, batch = x.shape[:2]
+        ends = np.full(batch, steps)
+        if lengths is not None:
+            ends = self.get_numpy_copy(lengths)[:, 0].astype(int)
+        if fresh_out:
+            self.fill(out, 0.0)
+        for b, end in enumerate(ends.tolist()):
+            for t in range(end):
+                self.add_tt(x[end - 1 - t, b], out[t, b], out[t, b])

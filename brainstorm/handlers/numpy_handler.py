@@ -589,6 +589,17 @@ class NumpyHandler(NumpyConvolutions, Handler):
             np.add(places, columns, places)
             np.add.at(flat, places.reshape(-1), self._contiguous(values).reshape(-1))
 
+    def reverse_steps(self, x, lengths, out, fresh_out=False):
+        if lengths is None:
+            self._put(x[::-1], out, fresh_out)
+            return
+        if fresh_out:
+            out.fill(0)
+        ends = self._temporary(lengths.shape, "int", np.intp)
+        ends[...] = lengths
+        for b, end in enumerate(ends[:, 0]):
+            self._put(x[:end, b][::-1], out[:end, b], fresh_out)
+
     def sigmoid_ce_forward(self, x, targets, predictions, loss):
         for arrays in _pieces(x, targets, predictions, loss):
             super().sigmoid_ce_forward(*arrays)

@@ -377,6 +377,10 @@ OPERATIONS: dict[str, Operation] = {
     ),
     "take_rows": operation("m:V,N indices:M,1", "out:M,N"),
     "add_to_rows": operation("a:M,N indices:M,1", add="out:V,N"),
+    "sequence_lengths": operation("mask:T,B,1", "lengths:B,1"),
+    "reverse_steps": operation(
+        "x:T,B,N lengths:B,1", add="out:T,B,N", optional="lengths"
+    ),
     "batch_norm_backward": operation(
         "gamma:C sigma_b:C centered:M,C x_hat:M,C dy:M,C",
         add="dx:M,C dgamma:C dbeta:C",

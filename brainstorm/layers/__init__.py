@@ -6,6 +6,7 @@ work.
 
 from brainstorm.layers.add_layer import Add
 from brainstorm.layers.batch_normalization_layer import BatchNorm
+from brainstorm.layers.bidirectional_layer import Bidirectional
 from brainstorm.layers.binomial_cross_entropy_layer import BinomialCrossEntropy
 from brainstorm.layers.clockwork_layer import Clockwork
 from brainstorm.layers.clockwork_lstm_layer import ClockworkLstm
@@ -39,6 +40,7 @@ from brainstorm.layers.squared_error_layer import SquaredError
 __all__ = [
     "Add",
     "BatchNorm",
+    "Bidirectional",
     "BinomialCrossEntropy",
     "Clockwork",
     "ClockworkLstm",

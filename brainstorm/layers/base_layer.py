@@ -85,6 +85,8 @@ class Layer:
     computes_no_gradients_for: Sequence[str] = ()
     takes_no_output_deltas_from: Sequence[str] = ()
     honours_fresh = False
+    needs_whole_sequences = False
+    """Whether a context is of no use to it, because it looks ahead."""
     stacks_parameters = False
     """Whether it uses its parameters as one array: they can not be shared singly."""
 

@@ -88,6 +88,8 @@ def values_for(name, activation, **sizes):
         value = rnd.uniform(0.1, 1.0, dims)
         if argument in INDICES or name in ("binarize_v", "index_m_by_v"):
             value = rnd.randint(0, 4, dims)
+        if argument == "lengths":
+            value = rnd.randint(0, 4, dims)
         if argument == "timing":
             value = rnd.randint(1, 4, dims)
         if argument == "step":

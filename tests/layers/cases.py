@@ -35,6 +35,14 @@ def classes(n):
     return lambda shape: np.random.RandomState(1).randint(0, n, shape)
 
 
+def ends(shape):
+    """A mask of sequences that end at different steps."""
+    mask = np.ones(shape)
+    for b in range(shape[1]):
+        mask[max(1, shape[0] - b) :, b] = 0
+    return mask
+
+
 def probability(shape):
     return np.random.RandomState(1).uniform(0.1, 0.9, shape)
 
@@ -85,6 +93,11 @@ BLOCK = ("Wz", "Rz", "bz")  # what reaches the LSTM's activation function
 GRU = ("Wh", "Rh", "bh")
 TIMING = {"timing": [1, 2, 3]}
 RUNNING = {"sigma": positive}
+
+MASKED = {
+    "in_shapes": {"default": ("T", "B", 2), "mask": ("T", "B", 1)},
+    "inputs": {"mask": ends},
+}
 
 CASES = {
     **named(
@@ -166,6 +179,27 @@ CASES = {
         layers.ClockworkLstm(2, bias=False, initial_state="learned"),
         parameters={"timing": [1, 2]},
     ),
+    **{
+        f"Bidirectional {name}": Case(
+            layers.Bidirectional(layer), parameters=parameters, **arguments
+        )
+        for name, layer, parameters, arguments in (
+            ("Recurrent", layers.Recurrent(2), None, {}),
+            ("Lstm", layers.Lstm(2), None, MASKED),
+            (
+                "Gru",
+                layers.Gru(2, bias=False, initial_state="learned"),
+                None,
+                {"in_shapes": image()},
+            ),
+            (
+                "Clockwork",
+                layers.Clockwork(2),
+                {"forward_timing": [1, 2], "backward_timing": [2, 1]},
+                MASKED,
+            ),
+        )
+    },
     "BatchNorm": Case(layers.BatchNorm(), parameters=RUNNING),
     "BatchNorm images": Case(layers.BatchNorm(0.5, 0.1), image(), None, RUNNING),
     "LayerNorm": Case(layers.LayerNorm()),

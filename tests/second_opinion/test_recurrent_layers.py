@@ -92,6 +92,37 @@ def test_gru(state):
         np.testing.assert_allclose(deltas, h.grad[0], **CLOSE)
 
 
+def test_bidirectional_gru():
+    x = tensor(normal(T, B, I))
+    lengths = [T, 3, 1, 5]
+    mask = (np.arange(T)[:, None, None] < np.array(lengths)[:, None]).astype(float)
+    inp = layers.Input({"default": ("T", "B", I), "mask": ("T", "B", 1)})
+    layer = layers.Bidirectional(layers.Gru(N), name="R")
+    inp >> layer
+    inp - "mask" >> "mask" - layer
+    net = Network.from_layer(layer)
+    net.set_handler(NumpyHandler(np.float64))
+    net.initialize(Gaussian(0.5), seed=3)
+    module = torch.nn.GRU(I, N, bidirectional=True, dtype=torch.float64)
+    with torch.no_grad():
+        for prefix, suffix in (("forward_", ""), ("backward_", "_reverse")):
+            for kind, theirs in (
+                ("W", "weight_ih"),
+                ("R", "weight_hh"),
+                ("b", "bias_ih"),
+            ):
+                values = [net.get(f"R.parameters.{prefix}{kind}{g}") for g in "rzh"]
+                parameter = getattr(module, f"{theirs}_l0{suffix}")
+                parameter.copy_(torch.tensor(np.concatenate(values)))
+            getattr(module, f"bias_hh_l0{suffix}").zero_()
+    packed = torch.nn.utils.rnn.pack_padded_sequence(x, lengths, enforce_sorted=False)
+    outputs, _ = torch.nn.utils.rnn.pad_packed_sequence(module(packed)[0])
+    net.provide_external_data({"default": x.detach().numpy(), "mask": mask})
+    net.forward_pass(training_pass=True)
+    got = net.get("R.outputs.default")
+    np.testing.assert_allclose(got * mask, outputs.detach(), **CLOSE)
+
+
 @pytest.mark.parametrize(("activation", "theirs"), [("tanh", "tanh"), ("rel", "relu")])
 def test_recurrent(activation, theirs, state):
     order = {"weight_ih_l0": ["W"], "weight_hh_l0": ["R"], "bias_ih_l0": ["bias"]}

@@ -194,6 +194,16 @@ class CudaRecurrent:
                 gate = flatten_time(gate[:-1])
                 self._sum_columns(gate, cell, dpeepholes[k], add=not fresh_gradients)
 
+    def reverse_steps(self, x, lengths, out, fresh_out=False):
+        if out.size:
+            gpu = self._gpu
+            column = (
+                (0, 0) if lengths is None else (lengths.pointer, lengths.strides[0])
+            )
+            arguments = (*_sequence(x), *column, *_sequence(out), *x.shape, fresh_out)
+            grid = gpu.over(out.size)
+            gpu.launch("reverse_steps", grid, (BLOCK, 1, 1), *arguments)
+
     def _start(
         self, y: CudaArray, activation: str, timing: CudaArray | None, step: Any
     ) -> tuple[int, ...]:

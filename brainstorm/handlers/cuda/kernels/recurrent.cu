@@ -38,6 +38,21 @@ extern "C" __global__ void advance_clock(Step s) {
     if (!(s.timing[n] >= 1.0f)) fail(BAD_TIMING, 1, s.timing[n]);
 }
 
+// out[t] = x[length - 1 - t] in each sequence, and 0 behind its end; `lengths` may be
+// null, then all sequences are of full length.
+extern "C" __global__ void reverse_steps(
+    Sequence x, const float *lengths, long long lengths_row, Sequence out, int steps,
+    int batch, int units, int fresh) {
+  const long long n = (long long)steps * batch * units;
+  for (long long i = thread_number(); i < n; i += thread_count()) {
+    const int u = i % units, b = i / units % batch, t = i / units / batch;
+    int length = lengths ? (int)lengths[b * lengths_row] : steps;
+    length = length < steps ? length : steps;
+    const float value = t < length ? at(x, length - 1 - t, b, u) : 0.0f;
+    at(out, t, b, u) = fresh ? value : at(out, t, b, u) + value;
+  }
+}
+
 // -- recurrent ------------------------------------------------------------------
 
 // Ha holds the sum of both products.

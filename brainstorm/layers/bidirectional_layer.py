@@ -1,0 +1,289 @@
+"""A recurrent layer that reads sequences in both directions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from brainstorm.layers.base_layer import (
+    Layer,
+    get_layer_class_from_typename,
+    once_per_resize,
+)
+from brainstorm.structure.buffer_structure import BufferStructure, StructureTemplate
+from brainstorm.structure.buffer_views import BufferView
+from brainstorm.structure.construction import ConstructionWrapper
+from brainstorm.utils import LayerValidationError, flatten_features
+
+__all__ = ["Bidirectional", "BidirectionalLayerImpl"]
+
+DIRECTIONS = ("forward_", "backward_")
+
+
+def Bidirectional(
+    layer: ConstructionWrapper, name: str | None = None, *, trainable: bool = True
+) -> ConstructionWrapper:
+    """Two recurrent layers of a kind, one of which reads sequences from the end::
+
+        inp >> Bidirectional(Lstm(100)) >> out
+
+    Sequences of different lengths need a mask: wire it to the input ``mask``.
+
+    Args:
+        layer: A recurrent layer that is not wired. Its name does not matter.
+        name: Name of the layer.
+        trainable: Whether training changes the parameters.
+
+    Raises:
+        LayerValidationError: `layer` is no layer, or is wired.
+    """
+    if not isinstance(layer, ConstructionWrapper):
+        raise LayerValidationError(f"Bidirectional: expected a layer, got {layer!r}")
+    details = layer.layer
+    if len(details.scope.layers) > 1 or details.shared:
+        raise LayerValidationError(
+            f"Bidirectional: the layer {details.name!r} is wired already; wire the"
+            " bidirectional layer instead"
+        )
+    return ConstructionWrapper.create(
+        BidirectionalLayerImpl,
+        name=name,
+        trainable=trainable,
+        layer={"@type": details.layer_type, **details.layer_kwargs},
+    )
+
+
+class BidirectionalLayerImpl(Layer):
+    """Joins the outputs of a recurrent layer and of one that runs back in time.
+
+    Schuster and Paliwal, *Bidirectional recurrent neural networks*, 1997. With outputs
+    of size n of each of the two layers:
+
+    =========== ==================== ============= ================================
+    buffer      name                 shape         content
+    =========== ==================== ============= ================================
+    inputs      default              (T, B, ...)   x
+    inputs      mask                 (T, B, 1)     optional: 0 behind the last step
+    outputs     default              (T, B, 2 n)   forward outputs, backward ones
+    parameters  forward_...          as the layer  those of the layer
+    parameters  backward_...         as the layer  the same, of the one from the end
+    internals   forward_...          as the layer  its internals
+    internals   backward_...         as the layer  the same, in its own time
+    internals   forward_outputs      (T + 1, B, n) y of the layer
+    internals   backward_inputs      as x          x, from the end
+    internals   backward_outputs     (T + 1, B, n) y, from the end
+    internals   lengths              (B, 1)        of the sequences, with a mask
+    =========== ==================== ============= ================================
+
+    There are deltas of the last ones too, for backward passes.
+
+    A sequence ends with the last step at which the mask is not 0: there the second
+    layer begins, so that padding has no influence on the outputs of the steps before.
+    Behind the end its outputs are 0; the first layer goes on over the padding. No
+    deltas flow to the mask. Without a mask all sequences have T steps.
+
+    It needs whole sequences: a context is ignored, each pass begins anew.
+
+    Raises:
+        LayerValidationError: `layer` is not recurrent, or refuses its arguments, or the
+            mask has another shape.
+    """
+
+    expected_kwargs = frozenset({"layer"})
+    computes_no_input_deltas_for = ("mask",)
+    needs_whole_sequences = True
+
+    def inputs_to_expect(self, given):
+        mask = {"mask": StructureTemplate("T", "B", 1)} if "mask" in given else {}
+        return {**type(self).expected_inputs, **mask}
+
+    def setup(self, kwargs, in_shapes):
+        properties = dict(
+            self.argument(
+                "layer",
+                None,
+                lambda value: isinstance(value, Mapping) and "@type" in value,
+                "the description of a layer",
+            )
+        )
+        layer_class = get_layer_class_from_typename(properties.pop("@type"))
+        x = in_shapes["default"]
+        self.halves = [
+            layer_class(prefix + self.name, {"default": x}, **properties)
+            for prefix in DIRECTIONS
+        ]
+        half = self.halves[0]
+        y = half.out_shapes.get("default")
+        if list(half.out_shapes) != ["default"] or not y.context_size:
+            raise self.error(
+                "expected a recurrent layer as 'layer', got one of type"
+                f" {kwargs['layer']['@type']}"
+            )
+        self.honours_fresh = half.honours_fresh
+        self.stacks_parameters = half.stacks_parameters
+        self.computes_no_gradients_for = tuple(
+            prefix + name
+            for prefix in DIRECTIONS
+            for name in half.computes_no_gradients_for
+        )
+        outputs = {"default": BufferStructure("T", "B", 2 * y.feature_size)}
+        parameters = _prefixed(half.parameter_shapes)
+        internals = _prefixed(half.internal_shapes)
+        y_deltas = BufferStructure(*y.shape, context_size=1, is_backward_only=True)
+        internals.update(_prefixed({"outputs": y, "output_deltas": y_deltas}))
+        internals["backward_inputs"] = self.like(x)
+        internals["backward_input_deltas"] = BufferStructure(
+            *x.shape, is_backward_only=True
+        )
+        if "mask" in in_shapes:
+            internals["lengths"] = BufferStructure("B", 1)
+        return outputs, parameters, internals
+
+    def set_handler(self, new_handler):
+        super().set_handler(new_handler)
+        for half in self.halves:
+            half.set_handler(new_handler)
+
+    # -- what both layers work on --------------------------------------------
+
+    @once_per_resize
+    def views(self, buffers):
+        """The buffers of each of the two layers."""
+        forward, backward = self.halves
+        internals = buffers.internals
+        return (
+            _view(buffers, forward, 0, buffers.inputs.default),
+            _view(buffers, backward, 1, internals.backward_inputs),
+        )
+
+    @once_per_resize
+    def arrays(self, buffers):
+        """X and x from the end, and each layer's outputs beside their part of y."""
+        internals, y = buffers.internals, buffers.outputs.default
+        n = y.shape[-1] // 2
+        x = flatten_features(buffers.inputs.default)
+        return (
+            (x, flatten_features(internals.backward_inputs)),
+            (internals.forward_outputs[:-1], y[..., :n]),
+            (internals.backward_outputs[:-1], y[..., n:]),
+        )
+
+    @once_per_resize
+    def delta_arrays(self, buffers):
+        """Their deltas, likewise."""
+        internals, dy = buffers.internals, buffers.output_deltas.default
+        n = dy.shape[-1] // 2
+        dx = flatten_features(buffers.input_deltas.default)
+        return (
+            (dx, flatten_features(internals.backward_input_deltas)),
+            (internals.forward_output_deltas[:-1], dy[..., :n]),
+            (internals.backward_output_deltas[:-1], dy[..., n:]),
+        )
+
+    @once_per_resize
+    def carried(self, buffers):
+        """The states that would be carried on."""
+        half = self.halves[0]
+        names = [n for n, s in half.internal_shapes.items() if _is_carried(s)]
+        return [
+            buffers.internals[prefix + name][-1]
+            for prefix in DIRECTIONS
+            for name in ("outputs", *names)
+        ]
+
+    def lengths(self, buffers):
+        """Lengths of the sequences, or None if all have T steps."""
+        return buffers.internals.lengths if "mask" in self.in_shapes else None
+
+    # -- passes --------------------------------------------------------------
+
+    def forward_pass(self, buffers, training_pass=True):
+        h, lengths = self.handler, self.lengths(buffers)
+        if lengths is not None:
+            h.sequence_lengths(buffers.inputs.mask, lengths)
+        (x, x_back), (y_forward, first), (y_back, second) = self.arrays(buffers)
+        h.reverse_steps(x, lengths, x_back, fresh_out=True)
+        for state in self.carried(buffers):
+            h.fill(state, 0.0)
+        for half, view in zip(self.halves, self.views(buffers), strict=True):
+            half.forward_pass(view, training_pass)
+        h.copy_to(y_forward, first)
+        h.reverse_steps(y_back, lengths, second, fresh_out=True)
+
+    def backward_pass(self, buffers):
+        h, lengths = self.handler, self.lengths(buffers)
+        (dx, dx_back), (dy_forward, first), (dy_back, second) = self.delta_arrays(
+            buffers
+        )
+        h.copy_to(first, dy_forward)
+        h.reverse_steps(second, lengths, dy_back, fresh_out=True)
+        internals = buffers.internals
+        for deltas in (
+            internals.forward_output_deltas,
+            internals.backward_output_deltas,
+        ):
+            h.fill(deltas[-1], 0.0)
+        forward, backward = self.halves
+        forward.fresh, backward.fresh = self.fresh, self.fresh | {"default"}
+        for half, view in zip(self.halves, self.views(buffers), strict=True):
+            half.unwanted = self.unwanted
+            half.backward_pass(view)
+        if "default" not in self.unwanted:
+            h.reverse_steps(dx_back, lengths, dx)
+
+
+def _prefixed(structures: Mapping[str, BufferStructure]) -> dict[str, BufferStructure]:
+    return {
+        prefix + name: structure
+        for prefix in DIRECTIONS
+        for name, structure in structures.items()
+    }
+
+
+def _is_carried(structure: BufferStructure) -> bool:
+    return bool(structure.context_size) and not structure.is_backward_only
+
+
+def _view(buffers: BufferView, half: Layer, direction: int, x: Any) -> BufferView:
+    """The buffers of one of the two layers; those of its deltas once asked for."""
+    prefix = DIRECTIONS[direction]
+    internals = buffers.internals
+
+    def part(category: str, structures: Mapping[str, BufferStructure]) -> BufferView:
+        whole = buffers[category]
+        arrays = [whole[prefix + name] for name in structures]
+        if category == "internals" or whole._full_buffer is None:
+            return BufferView(list(structures), arrays)
+        size = sum(math.prod(s.feature_shape) for s in structures.values())
+        start = direction * size
+        return BufferView(
+            list(structures), arrays, whole._full_buffer[start : start + size]
+        )
+
+    def complete() -> None:
+        names = list(half.internal_shapes)
+        view.internals.fill(names, [internals[prefix + n] for n in names], None)
+        dx = buffers.input_deltas.default
+        if direction:
+            dx = internals.backward_input_deltas
+        deltas = {
+            "input_deltas": BufferView(["default"], [dx]),
+            "output_deltas": BufferView(
+                ["default"], [internals[prefix + "output_deltas"]]
+            ),
+            "gradients": part("gradients", half.parameter_shapes),
+        }
+        children = {**now, **deltas}
+        view.fill(list(children), list(children.values()), None)
+
+    kept = {n: s for n, s in half.internal_shapes.items() if not s.is_backward_only}
+    now = {
+        "inputs": BufferView(["default"], [x]),
+        "outputs": BufferView(["default"], [internals[prefix + "outputs"]]),
+        "parameters": part("parameters", half.parameter_shapes),
+        "internals": part("internals", kept),
+    }
+    now["internals"]._complete = complete
+    view = BufferView(list(now), list(now.values()), None, complete)
+    return view
