@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from brainstorm.handlers.coarse_operations import check_targets
+from brainstorm.handlers.ctc import ctc_loss, labels_of
 
 __all__ = ["LayerOperations"]
 
@@ -179,3 +180,84 @@ class LayerOperations:
         for b, end in enumerate(ends.tolist()):
             for t in range(end):
                 self.add_tt(x[end - 1 - t, b], out[t, b], out[t, b])
+
+    # -- connectionist temporal classification -------------------------------
+
+    def ctc_forward(
+        self,
+        x: Any,
+        targets: Any,
+        lengths: Any,
+        predictions: Any,
+        expected: Any,
+        loss: Any,
+    ) -> None:
+        """Softmax, and the loss of connectionist temporal classification.
+
+        Graves et al., *Connectionist temporal classification: labelling unsegmented
+        sequence data with recurrent neural networks*, 2006. Class 0 is the blank.
+
+        Args:
+            x: (T, B, C).
+            targets: (T, B, 1): the labels of each sequence, from 1 to C - 1, in their
+                order. Zeros between and behind them are left out.
+            lengths: (B, 1), numbers of steps, or None for T.
+            predictions: (T, B, C), receives the softmax of x.
+            expected: (T, B, C), receives the probability that the labels, given that
+                they are right, have a class in a step: 0 behind the ends.
+            loss: (B, 1), receives -log of the probability of the labels.
+
+        Raises:
+            HandlerError: A sequence has no labels as above, or too many of them.
+        """
+        steps, batch, classes = x.shape
+        rows = (steps * batch, classes)
+        self.softmax_m(x.reshape(rows), predictions.reshape(rows))
+        ends = np.full(batch, steps)
+        if lengths is not None:
+            ends = self.get_numpy_copy(lengths)[:, 0].astype(int)
+        labels = labels_of(self.get_numpy_copy(targets), ends, classes)
+        logits = self.get_numpy_copy(x).astype(np.float64)
+        logits -= logits.max(2, keepdims=True)
+        log_p = logits - np.log(np.exp(logits).sum(2, keepdims=True))
+        losses, shares = ctc_loss(log_p, labels, ends)
+        self.set_from_numpy(loss, losses[:, np.newaxis])
+        self.set_from_numpy(expected, shares)
+
+    def ctc_backward(
+        self,
+        predictions: Any,
+        expected: Any,
+        lengths: Any,
+        dloss: Any,
+        dx: Any,
+        fresh_dx: bool = False,
+    ) -> None:
+        """Backward pass of :meth:`ctc_forward`.
+
+        ``dx (+)= (predictions - expected) dloss``, and 0 behind the ends.
+
+        Args:
+            predictions: (T, B, C), as the forward pass filled it.
+            expected: (T, B, C), as the forward pass filled it.
+            lengths: (B, 1), as given to the forward pass.
+            dloss: (B, 1), deltas of the loss.
+            dx: (T, B, C), gets the deltas of x.
+            fresh_dx: Overwrite `dx`.
+        """
+        steps, batch, classes = predictions.shape
+        deltas = self.scratch((steps, batch, classes), 2)
+        self.subtract_tt(predictions, expected, deltas)
+        weights = self.scratch((batch, 1), 3)
+        for t in range(steps):
+            self.copy_to(dloss, weights)
+            if lengths is not None:
+                over = self.scratch((batch, 1), 4)
+                self.add_st(-1.0 - t, lengths, over)  # below 0 behind the end
+                self.clip_t(over, -1.0, 0.0, over)
+                self.fill_if(weights, 0.0, over)
+            self.mult_mv(deltas[t], weights, deltas[t])
+        if fresh_dx:
+            self.copy_to(deltas, dx)
+        else:
+            self.add_tt(deltas, dx, dx)

@@ -381,6 +381,16 @@ OPERATIONS: dict[str, Operation] = {
     "reverse_steps": operation(
         "x:T,B,N lengths:B,1", add="out:T,B,N", optional="lengths"
     ),
+    "ctc_forward": operation(
+        "x:T,B,C targets:T,B,1 lengths:B,1",
+        "predictions:T,B,C expected:T,B,C loss:B,1",
+        optional="lengths",
+    ),
+    "ctc_backward": operation(
+        "predictions:T,B,C expected:T,B,C lengths:B,1 dloss:B,1",
+        add="dx:T,B,C",
+        optional="lengths",
+    ),
     "batch_norm_backward": operation(
         "gamma:C sigma_b:C centered:M,C x_hat:M,C dy:M,C",
         add="dx:M,C dgamma:C dbeta:C",

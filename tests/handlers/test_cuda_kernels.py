@@ -88,7 +88,11 @@ def values_for(name, activation, **sizes):
         value = rnd.uniform(0.1, 1.0, dims)
         if argument in INDICES or name in ("binarize_v", "index_m_by_v"):
             value = rnd.randint(0, 4, dims)
-        if argument == "lengths":
+        if name == "ctc_forward" and argument in ("targets", "lengths"):
+            value = np.full(dims, 3.0)
+            if argument == "targets":
+                value = np.array([1.0, 2.0, 0.0])[:, None, None] + np.zeros(dims)
+        elif argument == "lengths":
             value = rnd.randint(0, 4, dims)
         if argument == "timing":
             value = rnd.randint(1, 4, dims)

@@ -43,6 +43,15 @@ def ends(shape):
     return mask
 
 
+def labels(shape):
+    """Two labels of each sequence that is long enough, and zeros."""
+    values = np.zeros(shape)
+    if shape[0] > 1:
+        values[0] = np.arange(shape[1])[:, None] % 2 + 1
+        values[1] = 3 - values[0]
+    return values
+
+
 def probability(shape):
     return np.random.RandomState(1).uniform(0.1, 0.9, shape)
 
@@ -230,6 +239,16 @@ CASES = {
     ),
     "SoftmaxCE images": Case(
         layers.SoftmaxCE(), image(targets=(4, 3, 1)), {"targets": classes(2)}
+    ),
+    "Ctc": Case(
+        layers.Ctc(),
+        {"default": ("T", "B", 3), "targets": ("T", "B", 1)},
+        {"targets": labels},
+    ),
+    "Ctc with a mask": Case(
+        layers.Ctc(),
+        {"default": ("T", "B", 3), "targets": ("T", "B", 1), "mask": ("T", "B", 1)},
+        {"targets": lambda shape: labels(shape) * ends(shape), "mask": ends},
     ),
     "SigmoidCE": Case(layers.SigmoidCE(), inputs={"targets": probability}),
     "SquaredError": Case(layers.SquaredError()),

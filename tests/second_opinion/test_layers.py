@@ -227,3 +227,45 @@ def test_embedding():
         net.get("Embedding.outputs.default"), y.detach(), **CLOSE
     )
     np.testing.assert_allclose(net.get("Embedding.gradients.W"), W_torch.grad, **CLOSE)
+
+
+# -- connectionist temporal classification ---------------------------------------
+
+
+def test_ctc():
+    steps, batch, classes = 12, 5, 4
+    rnd = np.random.RandomState(0)
+    lengths, counts = [12, 9, 7, 12, 6], [4, 3, 0, 6, 1]
+    x, weights = 2 * rnd.randn(steps, batch, classes), rnd.randn(batch)
+    targets = np.zeros((steps, batch, 1))
+    for b, count in enumerate(counts):
+        targets[:count, b, 0] = rnd.randint(1, classes, count)
+    mask = (np.arange(steps)[:, None, None] < np.array(lengths)[:, None]).astype(float)
+    data = {"default": x, "targets": targets, "mask": mask}
+    inp = layers.Input({n: ("T", "B", *v.shape[2:]) for n, v in data.items()})
+    ctc = layers.Ctc(name="Ctc")
+    for name in data:
+        inp - name >> name - ctc
+    net = Network.from_layer(inp)
+    net.set_handler(NumpyHandler(np.float64))
+    net.provide_external_data(data)
+    net.forward_pass(training_pass=True)
+    net.backward_pass()
+    layer, view = net.layers["Ctc"], net.buffer.Ctc
+    net.handler.set_from_numpy(view.output_deltas.loss, weights[:, np.newaxis])
+    layer.backward_pass(view)
+    x_torch = tensor(x, requires_grad=True)
+    loss = torch.nn.functional.ctc_loss(
+        torch.log_softmax(x_torch, 2),
+        torch.tensor(targets[:, :, 0].T.astype(int)),
+        torch.tensor(lengths),
+        torch.tensor(counts),
+        reduction="none",
+    )
+    (loss * tensor(weights)).sum().backward()
+    np.testing.assert_allclose(
+        net.get("Ctc.outputs.loss")[:, 0], loss.detach(), **CLOSE
+    )
+    np.testing.assert_allclose(
+        net.get("Ctc.input_deltas.default"), x_torch.grad, rtol=1e-8, atol=1e-10
+    )

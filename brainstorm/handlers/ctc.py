@@ -1,0 +1,121 @@
+"""Connectionist temporal classification: loss and gradient, in log space.
+
+Graves et al., *Connectionist temporal classification: labelling unsegmented sequence
+data with recurrent neural networks*, 2006. NumPy computes it for all handlers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from brainstorm.utils import HandlerError
+
+__all__ = ["ctc_loss", "labels_of"]
+
+BLANK = 0
+
+
+def labels_of(
+    targets: np.ndarray, lengths: np.ndarray, classes: int
+) -> list[np.ndarray]:
+    """The labels of each sequence, checked.
+
+    Args:
+        targets: (T, B, 1): labels from 1 to `classes` - 1; zeros are left out.
+        lengths: (B,), numbers of steps.
+        classes: Number of classes, with the blank.
+
+    Raises:
+        HandlerError: They are no labels, or more than the steps allow.
+    """
+    found = []
+    for b, column in enumerate(targets[:, :, 0].T):
+        good = (column >= 0) & (column < classes) & (column == np.floor(column))
+        if not good.all():
+            raise HandlerError(
+                f"ctc: expected labels that are whole numbers from 1 to {classes - 1},"
+                f" or 0 for none, for sequence {b}, got {float(column[~good][0])!r}"
+            )
+        labels = column[column != BLANK].astype(np.intp)
+        count = len(labels)
+        repeated = int((labels[1:] == labels[:-1]).sum())
+        if count + repeated > lengths[b]:
+            raise HandlerError(
+                f"ctc: sequence {b} has {count} labels, {repeated} of which repeat the"
+                f" one before; this takes {count + repeated} steps, but it has"
+                f" {int(lengths[b])}"
+            )
+        found.append(labels)
+    return found
+
+
+def ctc_loss(
+    log_p: np.ndarray, labels: Sequence[np.ndarray], lengths: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The negative log-probability of the labels, and where they are to be expected.
+
+    Args:
+        log_p: (T, B, C), logarithms of the probabilities of each class.
+        labels: For each sequence, at most as many labels as `labels_of` allows.
+        lengths: (B,), numbers of steps.
+
+    Returns:
+        The loss (B,), and for each step, sequence and class the probability that the
+        labels, given that they are right, have that class there (T, B, C): 0 behind
+        the ends. The loss's derivative by the inputs of a softmax is the softmax
+        minus it.
+    """
+    batch = log_p.shape[1]
+    states = np.full((batch, 2 * max(map(len, labels), default=0) + 1), BLANK)
+    for b, sequence in enumerate(labels):
+        states[b, 1 : 2 * len(sequence) : 2] = sequence
+    counts = np.array([2 * len(sequence) + 1 for sequence in labels])
+    # A blank between two labels that differ can be left out.
+    skips = np.full(states.shape, -np.inf)
+    skips[:, 2:][(states[:, 2:] != BLANK) & (states[:, 2:] != states[:, :-2])] = 0.0
+    with np.errstate(invalid="ignore", divide="ignore"):
+        emitted = np.take_along_axis(log_p, states[np.newaxis], 2)  # (T, B, S)
+        alpha = _forward(emitted, skips)
+        log_total = _log_total(alpha, lengths, counts)
+        # Backward in time is forward in the reversed sequence of states.
+        beta = np.full(alpha.shape, -np.inf)
+        for b, (length, count) in enumerate(zip(lengths, counts, strict=True)):
+            if length:
+                back = emitted[:length, b : b + 1, :count][::-1, :, ::-1]
+                skip = np.full((1, count), -np.inf)
+                skip[:, 2:] = skips[b, 2:count][::-1]
+                beta[:length, b, :count] = _forward(back, skip)[::-1, 0, ::-1]
+        share = np.exp(alpha + beta - emitted - log_total[:, np.newaxis])
+    share[~np.isfinite(share)] = 0.0
+    expected = np.zeros(log_p.shape)
+    for b, (length, count) in enumerate(zip(lengths, counts, strict=True)):
+        for s in range(count):
+            expected[:length, b, states[b, s]] += share[:length, b, s]
+    return -log_total, expected
+
+
+def _forward(emitted: np.ndarray, skips: np.ndarray) -> np.ndarray:
+    """Log-probabilities (T, B, S) of the first steps that end in each state."""
+    alpha = np.full(emitted.shape, -np.inf)
+    alpha[0, :, :2] = emitted[0, :, :2]
+    for t in range(1, len(emitted)):
+        before = alpha[t - 1]
+        now = before.copy()
+        now[:, 1:] = np.logaddexp(now[:, 1:], before[:, :-1])
+        now[:, 2:] = np.logaddexp(now[:, 2:], before[:, :-2] + skips[:, 2:])
+        alpha[t] = now + emitted[t]
+    return alpha
+
+
+def _log_total(
+    alpha: np.ndarray, lengths: np.ndarray, counts: np.ndarray
+) -> np.ndarray:
+    """Log-probability (B,) of ending in the last label or in the blank behind it."""
+    totals = np.zeros(len(lengths))
+    for b, (length, count) in enumerate(zip(lengths, counts, strict=True)):
+        if length:
+            ends = alpha[length - 1, b, max(count - 2, 0) : count]
+            totals[b] = np.logaddexp.reduce(ends)
+    return totals
