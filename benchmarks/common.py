@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import statistics
@@ -35,7 +36,10 @@ def handlers() -> dict[str, bs.handlers.Handler]:
     """A new handler of each kind that runs where PyTorch does."""
     if on_gpu():
         return {"PyCudaHandler": bs.handlers.PyCudaHandler()}
-    return {"NumpyHandler": bs.handlers.NumpyHandler(np.float32)}
+    found = {"NumpyHandler": bs.handlers.NumpyHandler(np.float32)}
+    with contextlib.suppress(ImportError):
+        found["OneDnnHandler"] = bs.handlers.OneDnnHandler()
+    return found
 
 
 def describe_machine(threads: int) -> str:

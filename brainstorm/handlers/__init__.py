@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from brainstorm.handlers.base_handler import Handler
+from brainstorm.handlers.choosing import choose_handler, describe_handler
 from brainstorm.handlers.debug_handler import DebugHandler
 from brainstorm.handlers.numpy_handler import NumpyHandler
+from brainstorm.handlers.onednn import OneDnnHandler
 from brainstorm.handlers.pycuda_handler import PyCudaHandler
 
 __all__ = [
     "DebugHandler",
     "Handler",
     "NumpyHandler",
+    "OneDnnHandler",
     "PyCudaHandler",
     "default_handler",
+    "describe",
 ]
 
-default_handler = NumpyHandler(np.float32)
-"""The handler of networks that were given no other."""
+default_handler = choose_handler()
+"""The handler of networks that were given no other: OneDnnHandler where oneDNN is
+installed, else NumpyHandler. The environment variable ``BRAINSTORM_HANDLER``
+(``numpy``, ``onednn`` or ``auto``) overrides that."""
+
+
+def describe(handler: Handler = default_handler) -> str:
+    """What computes for a handler, in one line."""
+    return describe_handler(handler)

@@ -577,7 +577,7 @@ NETWORK = {"@type": "Network", "architecture": {}}
         (lambda t: t["state"]["stepper"].update(v={}), "consists of 'velocity'"),
         (lambda t: t["state"]["epoch"].update(nr_batches=0), "can not stand at 0"),
         (lambda t: t["state"]["epoch"].update(code=1), "code"),
-        (lambda t: t["state"]["handler"].clear(), "not a random state of a NumpyH"),
+        (lambda t: t["state"]["handler"].clear(), "not a random state of a"),
         (lambda t: t["state"].update({"global": ["MT19937"]}), "can not read"),
         (lambda t: t["state"].pop("global"), "expected a dict of 'data', 'epoch'"),
     ],
