@@ -57,6 +57,7 @@ __all__ = [
     "Online",
     "Pad",
     "RandomCrop",
+    "Subsequences",
     "Undivided",
 ]
 
@@ -70,11 +71,15 @@ class DataIterator:
         data_shapes: Shape ``(T, B, ...)`` of each data item by name, where T is the
             longest a batch can be and B counts all sequences.
         length: Number of batches, None if that is not known.
+        continues: Whether the batch yielded last goes on where the one before it
+            stopped. None for iterators whose batches never do.
 
     Args:
         data_shapes: See above.
         length: See above.
     """
+
+    continues: bool | None = None
 
     def __init__(
         self, data_shapes: Mapping[str, tuple[int, ...]], length: int | None
@@ -266,6 +271,70 @@ class Online(Minibatches):
 # -- iterators that change the items of another ---------------------------------
 
 
+class Subsequences(DataIterator):
+    """Cuts the sequences of each batch into pieces that follow each other.
+
+    For long sequences: `Trainer` with ``carry_context=True`` updates the network after
+    each piece, and carries its state on from one to the next. Of a batch whose
+    sequences have 100 steps, pieces of 40 steps have 40, 40 and 20. A batch of the
+    wrapped iterator begins new sequences. Items that have fewer time steps than others
+    are static, and come with each piece.
+
+    >>> series = np.zeros((1000, 1, 3), dtype=np.float32)
+    >>> pieces = Subsequences(Undivided(default=series), 400)
+    >>> [piece['default'].shape[0] for piece in pieces(None)]
+    [400, 400, 200]
+
+    Args:
+        iter: The iterator to wrap.
+        steps: The largest number of time steps of a piece.
+
+    Raises:
+        IteratorValidationError: `iter` is no iterator, or `steps` no positive integer.
+    """
+
+    def __init__(self, iter: DataIterator, steps: int) -> None:
+        if not isinstance(iter, DataIterator):
+            raise IteratorValidationError(
+                f"iter: expected a DataIterator, got {brief(iter)}"
+            )
+        check_integer("steps", steps, 1)
+        longest = max(shape[0] for shape in iter.data_shapes.values())
+        self._timed = {n for n, s in iter.data_shapes.items() if s[0] == longest}
+        shapes = {
+            name: (min(shape[0], int(steps)), *shape[1:])
+            if name in self._timed
+            else shape
+            for name, shape in iter.data_shapes.items()
+        }
+        super().__init__(shapes, _nr_pieces(iter, longest, int(steps)))
+        self.iter = iter
+        self.steps = int(steps)
+        self.continues = False
+
+    def __call__(self, handler: Handler | None) -> Iterator[Batch]:
+        """Yield piece after piece of batch after batch."""
+        for batch in self.iter(handler):
+            longest = max(len(batch[name]) for name in self._timed)
+            for start in range(0, longest, self.steps):
+                piece = slice(start, start + self.steps)
+                self.continues = start > 0
+                yield {
+                    name: array[piece] if name in self._timed else array
+                    for name, array in batch.items()
+                }
+
+
+def _nr_pieces(iter: DataIterator, longest: int, steps: int) -> int | None:
+    """How many pieces there are; not known where batches are cut."""
+    source = iter
+    while hasattr(source, "iter"):
+        source = source.iter
+    if iter.length is None or getattr(source, "_cut_items", ()):
+        return None
+    return iter.length * math.ceil(longest / steps)
+
+
 class _Transformer(DataIterator):
     """Base of the iterators that change some of the items of another one."""
 
@@ -285,6 +354,11 @@ class _Transformer(DataIterator):
                 **batch,
                 **{name: self._transform(name, batch[name]) for name in self._names},
             }
+
+    @property
+    def continues(self) -> bool | None:
+        """As of the wrapped iterator."""
+        return self.iter.continues
 
     def _transform(self, name: str, array: np.ndarray) -> np.ndarray:
         """What to yield in place of an item; `array` itself must not change."""

@@ -46,6 +46,7 @@ __all__ = ["load_checkpoint", "save_checkpoint"]
 FORMAT = "Checkpoint file v1.0"
 ARRAY = "@array"
 KEYS = {
+    "carry_context": bool,
     "hooks": list,
     "state": dict,
     "stepper": dict,
@@ -53,6 +54,7 @@ KEYS = {
     "verbose": bool,
 }
 STATE_KEYS = {
+    "context": dict,
     "data": dict,
     "epoch": dict | None,
     "epoch_nr": int,
@@ -81,6 +83,7 @@ def save_checkpoint(
     arrays: dict[str, np.ndarray] = {}
     training = {
         "verbose": bool(trainer.verbose),
+        "carry_context": bool(trainer.carry_context),
         "stepper": get_description(trainer.stepper),
         "train_scorers": [get_description(s) for s in trainer.train_scorers],
         "hooks": [[name, _describe(hook)] for name, hook in trainer.hooks.items()],
@@ -117,7 +120,9 @@ def load_checkpoint(
             hooks = [_create(d) for d in descriptions.values()]
             _check_names(hooks, descriptions)
         trainer = cls(
-            _create(training["stepper"], TrainingStepper), training["verbose"]
+            _create(training["stepper"], TrainingStepper),
+            training["verbose"],
+            training["carry_context"],
         )
         scorers = [_create(d, Scorer) for d in training["train_scorers"]]
         trainer.train_scorers = scorers
@@ -164,6 +169,10 @@ def _check_names(hooks: Iterable[Hook], names: Iterable[str]) -> None:
 def _read_training(f: h5py.File) -> dict[str, Any]:
     """The dataset ``training``, with its arrays in place."""
     training = json.loads(read_text(f, "training"))
+    # Version 0.6.0 did not carry contexts.
+    if isinstance(training, dict) and isinstance(training.get("state"), dict):
+        training.setdefault("carry_context", False)
+        training["state"].setdefault("context", {})
     _check_kinds(training, KEYS)
     arrays = read_tree(read_group(f, "arrays"))
     state = training["state"] = _unpack(training["state"], arrays)

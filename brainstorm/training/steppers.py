@@ -27,18 +27,20 @@ __all__ = [
 class TrainingStepper(Describable):
     """Base class of all steppers.
 
-    A subclass overrides :meth:`run`, and names in `slots` the state that it keeps
-    for each parameter. Each slot is a member that holds a flat array of the
+    Forward passes of training go on from `context`, a state of the network, unless it
+    is None. A subclass overrides :meth:`run`, and names in `slots` the state that it
+    keeps for each parameter. Each slot is a member that holds a flat array of the
     network's handler, as long as ``net.buffer.parameters`` and zero at first.
     """
 
     slots: tuple[str, ...] = ()
     """Names of the members that hold an array of the size of the parameters."""
 
-    __undescribed__ = {"net"}
+    __undescribed__ = {"net", "context"}
 
     def __init__(self) -> None:
         self.net: Network | None = None
+        self.context: dict[str, np.ndarray] | None = None
         self._handler: Handler | None = None
         self._restored: dict[str, np.ndarray] = {}
 
@@ -121,7 +123,7 @@ class TrainingStepper(Describable):
 
     def _compute_gradients(self) -> Network:
         net = self._started_net()
-        net.forward_pass(training_pass=True)
+        net.forward_pass(training_pass=True, context=self.context)
         net.backward_pass(all_deltas=False)
         return net
 
@@ -144,7 +146,7 @@ class ForwardStepper(TrainingStepper):
 
     def run(self) -> None:
         """Do one forward pass."""
-        self._started_net().forward_pass(training_pass=self.use_training_pass)
+        self._started_net().forward_pass(self.use_training_pass, self.context)
 
 
 class SgdStepper(TrainingStepper):

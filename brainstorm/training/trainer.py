@@ -8,6 +8,8 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from brainstorm.randomness import global_rnd
 from brainstorm.scorers import aggregate_losses_and_scores, gather_losses_and_scores
 from brainstorm.training.adaptive_steppers import AdamStepper
@@ -22,6 +24,7 @@ from brainstorm.training.position import (
 )
 from brainstorm.training.steppers import TrainingStepper
 from brainstorm.training.utils import (
+    check_continues,
     check_iterator,
     check_scorers,
     compute_scores,
@@ -54,6 +57,12 @@ class Trainer:
     Args:
         stepper: Does the parameter updates.
         verbose: Whether to print what happens. Each hook can override it.
+        carry_context: Whether the state of recurrent layers is carried on from batch to
+            batch where these continue each other, as those of
+            :class:`brainstorm.data_iterators.Subsequences` do: truncated
+            backpropagation through time (Williams and Peng, *An efficient
+            gradient-based algorithm for on-line training of recurrent network
+            trajectories*, 1990). Deltas end where batches do.
 
     Raises:
         ValidationError: `stepper` is no TrainingStepper.
@@ -63,6 +72,8 @@ class Trainer:
     """Does the parameter updates."""
     verbose: bool
     """Whether to print what happens."""
+    carry_context: bool
+    """Whether state is carried on from batch to batch."""
     hooks: dict[str, Hook]
     """The hooks by name, in the order in which they are called."""
     train_scorers: Sequence[Scorer]
@@ -77,7 +88,12 @@ class Trainer:
     results: dict[str, dict[str, float]]
     """What :meth:`evaluate` computed, by the names of the data iterators."""
 
-    def __init__(self, stepper: TrainingStepper, verbose: bool = True):
+    def __init__(
+        self,
+        stepper: TrainingStepper,
+        verbose: bool = True,
+        carry_context: bool = False,
+    ):
         if not isinstance(stepper, TrainingStepper):
             raise ValidationError(
                 "Trainer: stepper has to be a TrainingStepper, such as"
@@ -85,6 +101,7 @@ class Trainer:
             )
         self.stepper = stepper
         self.verbose = verbose
+        self.carry_context = carry_context
         self.hooks = {}
         self.train_scorers = ()
         self.current_epoch_nr = 0
@@ -94,6 +111,7 @@ class Trainer:
         self._net: Network | None = None
         self._iterators: dict[str, DataIterator] = {}
         self._epoch: Epoch | None = None
+        self._context: dict[str, np.ndarray] = {}
         self._loaded_position: dict[str, Any] | None = None
 
     @classmethod
@@ -188,11 +206,14 @@ class Trainer:
 
         Raises:
             IteratorValidationError: The names of the training data are not those of
-                the network's inputs, or there are no batches.
+                the network's inputs, or there are no batches, or these never continue
+                each other where the context is to be carried.
             ValidationError: The `train_scorers` do not fit.
             KeyError: A hook needs a data iterator or a log that does not exist.
         """
         check_iterator(net, training_data_iter, "training_data_iter")
+        if self.carry_context:
+            check_continues(net, training_data_iter)
         self._check_watched_logs(net)
         named_data_iters[TRAINING_DATA] = training_data_iter
         if any(hook.reads_deltas for hook in self.hooks.values()):
@@ -277,7 +298,7 @@ class Trainer:
         epoch = self._epoch
         for batch in batches:
             net.provide_external_data(batch)
-            self.stepper.run()
+            self._run_stepper(net)
             gather_losses_and_scores(net, self.train_scorers, epoch.scores)
             net.apply_weight_modifiers()
             self.current_update_nr += 1
@@ -288,6 +309,19 @@ class Trainer:
             if stopped:
                 return True
         return False
+
+    def _run_stepper(self, net: Network) -> None:
+        """Do an update, going on from the state that the one before has left."""
+        if not self.carry_context:
+            self.stepper.run()
+            return
+        continues = self._iterators[TRAINING_DATA].continues
+        self.stepper.context = self._context if continues else None
+        try:
+            self.stepper.run()
+        finally:
+            self.stepper.context = None
+        self._context = net.get_context()
 
     def _due_update_hooks(self) -> list[Hook]:
         nr = self.current_update_nr
@@ -433,6 +467,7 @@ class Trainer:
             "results": self.results,
             "stepper": self.stepper.get_state(),
             "hooks": {name: hook.get_state() for name, hook in self.hooks.items()},
+            "context": self._context,
             **self._get_position(),
         }
 
@@ -450,6 +485,7 @@ class Trainer:
         self.current_update_nr = position.pop("update_nr")
         self.logs = position.pop("logs")
         self.results = position.pop("results")
+        self._context = position.pop("context")
         self.stepper.set_state(position.pop("stepper"))
         self.stepper.start(net)
         for name, hook_state in position.pop("hooks").items():

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from brainstorm.structure.network import Network
 
 __all__ = [
+    "check_continues",
     "check_iterator",
     "check_number",
     "check_scorers",
@@ -36,7 +37,8 @@ def run_network(
     """Run a network on batch after batch.
 
     Each step provides the data of one batch and does a forward pass that is no
-    training pass. What that computed can then be read from the network.
+    training pass. What that computed can then be read from the network. Where a batch
+    continues the one before it, so does the state of recurrent layers.
 
     Args:
         net: The network.
@@ -48,9 +50,13 @@ def run_network(
         The number of the batch, counted from 0.
     """
     batches = iterator(net.handler) if callable(iterator) else iterator
+    carries = getattr(iterator, "continues", None) is not None
+    context = None
     for i, data in enumerate(batches):
         net.provide_external_data(data, all_inputs=all_inputs)
-        net.forward_pass()
+        net.forward_pass(context=context if carries and iterator.continues else None)
+        if carries:
+            context = net.get_context()
         yield i
 
 
@@ -103,6 +109,26 @@ def check_iterator(net: Network, iterator: DataIterator, name: str) -> None:
         raise IteratorValidationError(
             f"{name} provides {listing(given)}, but the inputs of the network are"
             f" {listing(expected)}"
+        )
+
+
+def check_continues(net: Network, iterator: DataIterator) -> None:
+    """Check that a context can be carried from batch to batch.
+
+    Raises:
+        IteratorValidationError: The batches never continue each other.
+        ValidationError: A layer of the network needs whole sequences.
+    """
+    if getattr(iterator, "continues", None) is None:
+        raise IteratorValidationError(
+            "carry_context: the batches of training_data_iter, a"
+            f" {type(iterator).__name__}, never continue each other; wrap it in"
+            " Subsequences"
+        )
+    whole = [n for n, layer in net.layers.items() if layer.needs_whole_sequences]
+    if whole:
+        raise ValidationError(
+            f"carry_context: the layer {listing(whole)} needs whole sequences"
         )
 
 

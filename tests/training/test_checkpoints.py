@@ -557,8 +557,11 @@ NETWORK = {"@type": "Network", "architecture": {}}
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.pop("verbose"), "expected a dict of 'hooks', 'state'"),
-        (lambda t: t.update(code="import os"), "expected a dict of 'hooks', 'state'"),
+        (lambda t: t.pop("verbose"), "expected a dict of 'carry_context', 'hooks'"),
+        (
+            lambda t: t.update(code="import os"),
+            "expected a dict of 'carry_context', 'hooks'",
+        ),
         (lambda t: t.update(stepper=NETWORK), "a Network is out of place here"),
         (lambda t: t.update(stepper={"@type": "os.system"}), "unknown @type 'os.sys"),
         (lambda t: t.update(stepper={}), "description of a TrainingStepper"),
@@ -579,7 +582,7 @@ NETWORK = {"@type": "Network", "architecture": {}}
         (lambda t: t["state"]["epoch"].update(code=1), "code"),
         (lambda t: t["state"]["handler"].clear(), "not a random state of a"),
         (lambda t: t["state"].update({"global": ["MT19937"]}), "can not read"),
-        (lambda t: t["state"].pop("global"), "expected a dict of 'data', 'epoch'"),
+        (lambda t: t["state"].pop("global"), "expected a dict of 'context', 'data'"),
     ],
 )
 def test_damaged_checkpoints_are_refused(change, message, tmp_path):
