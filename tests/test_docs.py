@@ -147,6 +147,7 @@ INTERNAL = (
     "brainstorm.handlers.onednn",
     "brainstorm.handlers.operation_specs",
     "brainstorm.layers.rows",
+    "brainstorm.layers.sequence_layer",
     "brainstorm.layers.window_layer",
     "brainstorm.structure.clearing",
     "brainstorm.structure.external_data",

@@ -60,21 +60,21 @@ class BidirectionalLayerImpl(Layer):
     Schuster and Paliwal, *Bidirectional recurrent neural networks*, 1997. With outputs
     of size n of each of the two layers:
 
-    =========== ==================== ============= ================================
-    buffer      name                 shape         content
-    =========== ==================== ============= ================================
-    inputs      default              (T, B, ...)   x
-    inputs      mask                 (T, B, 1)     optional: 0 behind the last step
-    outputs     default              (T, B, 2 n)   forward outputs, backward ones
-    parameters  forward_...          as the layer  those of the layer
-    parameters  backward_...         as the layer  the same, of the one from the end
-    internals   forward_...          as the layer  its internals
-    internals   backward_...         as the layer  the same, in its own time
-    internals   forward_outputs      (T + 1, B, n) y of the layer
-    internals   backward_inputs      as x          x, from the end
-    internals   backward_outputs     (T + 1, B, n) y, from the end
-    internals   lengths              (B, 1)        of the sequences, with a mask
-    =========== ==================== ============= ================================
+    ========== ================ ============= =================================
+    buffer     name             shape         content
+    ========== ================ ============= =================================
+    inputs     default          (T, B, ...)   x
+    inputs     mask             (T, B, 1)     optional: 0 behind the last step
+    outputs    default          (T, B, 2 n)   forward outputs, backward ones
+    parameters ``forward_...``  as the layer  those of the layer
+    parameters ``backward_...`` as the layer  the same, of the one from the end
+    internals  ``forward_...``  as the layer  its internals
+    internals  ``backward_...`` as the layer  the same, in its own time
+    internals  forward_outputs  (T + 1, B, n) y of the layer
+    internals  backward_inputs  as x          x, from the end
+    internals  backward_outputs (T + 1, B, n) y, from the end
+    internals  lengths          (B, 1)        of the sequences, with a mask
+    ========== ================ ============= =================================
 
     There are deltas of the last ones too, for backward passes.
 

@@ -26,12 +26,12 @@ def Reshape(shape: int | Sequence[int], name: str | None = None) -> Construction
 class ReshapeLayerImpl(Layer):
     """Copies its input; the order of the features stays.
 
-    ======== ======== =============== =======
-    buffer   name     shape           content
-    ======== ======== =============== =======
-    inputs   default  (T, B, ...)     x
-    outputs  default  (T, B, *shape)  x
-    ======== ======== =============== =======
+    ======== ======== =================== =======
+    buffer   name     shape               content
+    ======== ======== =================== =======
+    inputs   default  (T, B, ...)         x
+    outputs  default  (T, B) and `shape`  x
+    ======== ======== =================== =======
 
     Raises:
         LayerValidationError: `shape` is not as above, or of another size.
