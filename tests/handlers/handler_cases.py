@@ -33,10 +33,19 @@ for _kind in (CoarseOperations, LayerOperations, UpdateOperations):
             setattr(ComposedHandler, _name, _function)
 
 
-def onednn_handler(**kwargs):
+class OnlyOneDnnHandler(OneDnnHandler):
+    """Leaves nothing to NumPy because it is small; in one thread, which is faster."""
+
+    _large = 1
+
+    def __init__(self):
+        super().__init__(threads=1)
+
+
+def onednn_handler(cls=OneDnnHandler):
     """An OneDnnHandler; skips the test where oneDNN is missing."""
     try:
-        return OneDnnHandler(**kwargs)
+        return cls()
     except ImportError as error:
         pytest.skip(str(error))
 
@@ -61,6 +70,7 @@ HANDLERS = {
     "numpy32": lambda: NumpyHandler(np.float32),
     "composed": lambda: ComposedHandler(np.float64),
     "onednn": onednn_handler,
+    "onednn-only": lambda: onednn_handler(OnlyOneDnnHandler),
     "debug": lambda: DebugHandler(NumpyHandler(np.float64)),
     "cuda-emulated": sanitized_handler,
     "pycuda": pycuda_handler,

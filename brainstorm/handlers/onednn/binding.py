@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from brainstorm.utils import HandlerError, missing_extra
 
 __all__ = [
+    "POST_OP",
     "Algorithm",
     "Arg",
     "Layout",
@@ -42,6 +43,7 @@ IN_ORDER = 1
 USER_SCRATCHPAD = 1
 UNIMPLEMENTED = 3
 MAX_DIMS = 12
+POST_OP = 32768  # times its number from 1, or the argument that it is for
 
 STATUSES = (
     "success",
@@ -422,7 +424,8 @@ class Library:
                 the attributes; a `Layout` or a `MemoryDesc` for memory, a tuple for
                 sizes, a `Primitive` for a hint, None where there is nothing.
             post_ops: Operations on the result, one after the other: ``('sum',)`` adds
-                what the destination held, ``('eltwise', algorithm, alpha, beta)``.
+                what the destination held, ``('eltwise', algorithm, alpha, beta)``, and
+                ``('binary', algorithm, description)`` takes a second operand.
             scaled: Inputs that come with a factor.
             math_mode: How to multiply, see `MATH_MODES`.
             threads: Number of threads that it is going to use.

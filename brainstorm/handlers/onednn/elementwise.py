@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from brainstorm.handlers.onednn.binding import (
+    POST_OP,
     Algorithm,
     Arg,
     Memory,
@@ -150,14 +151,26 @@ def add_binary(
     a: Memory,
     b: Memory,
     out: Memory,
-    add: bool = False,
+    then: tuple[tuple[Algorithm, Memory], ...] = (),
 ) -> None:
-    """Append ``out (+)= a + b``, or another operation."""
-    post_ops = (("sum",),) if add else ()
+    """Append ``out = a + b``, or another operation.
+
+    Args:
+        recipe: What to append to.
+        algorithm: The operation.
+        a: Its first operand.
+        b: The second one; it may be one row or one column.
+        out: Receives the result; may be `a`.
+        then: Further operations on the result, and their second operands.
+    """
+    post_ops = tuple(("binary", other, memory.desc) for other, memory in then)
     primitive = recipe.primitive(
         "binary", algorithm, a.desc, b.desc, out.desc, post_ops=post_ops
     )
-    recipe.add(primitive, {Arg.SRC: a, Arg.SRC_1: b, Arg.DST: out})
+    memories = {Arg.SRC: a, Arg.SRC_1: b, Arg.DST: out}
+    for k, (_, memory) in enumerate(then):
+        memories[POST_OP * (k + 1) | Arg.SRC_1] = memory
+    recipe.add(primitive, memories)
 
 
 def blend(session: Session, out: np.ndarray, a: np.ndarray) -> Call:

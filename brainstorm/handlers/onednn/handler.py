@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 
 from brainstorm.handlers.numpy_handler import NumpyHandler
-from brainstorm.handlers.onednn import elementwise, images, products
+from brainstorm.handlers.onednn import elementwise, norms, products
 from brainstorm.handlers.onednn.binding import (
     MATH_MODES,
     Algorithm,
     Library,
     load_library,
 )
+from brainstorm.handlers.onednn.image_operations import ImageOperations
 from brainstorm.handlers.onednn.lstm_operations import LstmOperations
 from brainstorm.handlers.onednn.session import Build, Call, Session
 from brainstorm.handlers.primitive_operations import FROM_INPUT
@@ -28,12 +29,13 @@ from brainstorm.utils import ValidationError, listing
 
 __all__ = ["OneDnnHandler"]
 
-# From this number of elements on, two threads gain. It is above the size of the pieces
-# into which NumpyHandler cuts its work.
-_LARGE = 20000
-
 # Activation functions that oneDNN computes wrongly for NaN or minus infinity.
 _UNSAFE = frozenset({"rel", "gelu", "swish"})
+
+# Those whose derivative is not computed together with the gradients of weights.
+_APART = FROM_INPUT | {"linear"}
+
+_HUGE = 1e10
 
 # Activation functions that convolutions can apply.
 _FUSED = frozenset({"linear", "rel", "tanh", "sigmoid", "el"})
@@ -47,7 +49,7 @@ class _Local(threading.local):
 _active = _Local()
 
 
-class OneDnnHandler(LstmOperations, NumpyHandler):
+class OneDnnHandler(ImageOperations, LstmOperations, NumpyHandler):
     """Computes on the CPU with Intel's oneDNN, in float32.
 
     Its arrays are NumPy's. All matrix products, convolutions, pooling, recurrent
@@ -73,6 +75,10 @@ class OneDnnHandler(LstmOperations, NumpyHandler):
         ImportError: oneDNN is missing or can not be used.
         ValidationError: `math_mode` or `threads` are not as above.
     """
+
+    # From this number of elements on, two threads gain. It is above the size of the
+    # pieces into which NumpyHandler cuts its work.
+    _large = 20000
 
     __default_values__ = {"math_mode": "f32"}
     __undescribed__ = {"threads"}
@@ -164,7 +170,7 @@ class OneDnnHandler(LstmOperations, NumpyHandler):
             super().dot_add_mm(a, b, out, transa, transb)
 
     def sum_t(self, a, axis, out):
-        is_fast = axis == 0 and a.ndim == 2 and a.size >= _LARGE
+        is_fast = axis == 0 and a.ndim == 2 and a.size >= self._large
         call = is_fast and self._find(products.sum_rows, (a, out), True)
         if call:
             call()
@@ -202,16 +208,16 @@ class OneDnnHandler(LstmOperations, NumpyHandler):
         fresh_dx=False,
         fresh_gradients=False,
     ):
-        source, source_dy = None, None
+        act_y, act_dy = None, None
         if dh is None:
             dh = dy
-        elif dh.size < _LARGE or activation == "linear":
+        elif dh.size < self._large or activation in _APART:
             self.act_func_deriv[activation](h, y, dy, dh)
         else:
-            source, source_dy = h if activation in FROM_INPUT else y, dy
+            act_y, act_dy = y, dy
         call = self._find(
             products.affine_backward,
-            (x, W, source, source_dy, dh, dx, dW, dbias),
+            (x, W, act_y, act_dy, dh, dx, dW, dbias),
             activation,
             fresh_dx,
             fresh_gradients,
@@ -226,7 +232,7 @@ class OneDnnHandler(LstmOperations, NumpyHandler):
 
     def softmax_m(self, m, out):
         # The library's softmax of rows with NaN or infinity is wrong.
-        if m.size >= _LARGE and np.maximum.reduce(m, None) < math.inf:
+        if m.size >= self._large and np.maximum.reduce(m, None) < math.inf:
             call = self._find(products.softmax, (m, out))
             if call:
                 call()
@@ -246,31 +252,31 @@ class OneDnnHandler(LstmOperations, NumpyHandler):
         return bool(call)
 
     def rel(self, x, y):
-        if x.size < _LARGE or not self._act("rel", x, y):
+        if x.size < self._large or not self._act("rel", x, y):
             super().rel(x, y)
 
     def tanh(self, x, y):
-        if x.size < _LARGE or not self._act("tanh", x, y):
+        if x.size < self._large or not self._act("tanh", x, y):
             super().tanh(x, y)
 
     def sigmoid(self, x, y):
-        if x.size < _LARGE or not self._act("sigmoid", x, y):
+        if x.size < self._large or not self._act("sigmoid", x, y):
             super().sigmoid(x, y)
 
     def el(self, x, y):
-        if x.size < _LARGE or not self._act("el", x, y):
+        if x.size < self._large or not self._act("el", x, y):
             super().el(x, y)
 
     def leaky_rel(self, x, y):
-        if x.size < _LARGE or not self._act("leaky_rel", x, y):
+        if x.size < self._large or not self._act("leaky_rel", x, y):
             super().leaky_rel(x, y)
 
     def gelu(self, x, y):
-        if x.size < _LARGE or not self._act("gelu", x, y):
+        if x.size < self._large or not self._act("gelu", x, y):
             super().gelu(x, y)
 
     def swish(self, x, y):
-        if x.size < _LARGE or not self._act("swish", x, y):
+        if x.size < self._large or not self._act("swish", x, y):
             super().swish(x, y)
 
     def _act_deriv(
@@ -282,42 +288,48 @@ class OneDnnHandler(LstmOperations, NumpyHandler):
         fresh: bool = True,
     ) -> bool:
         """Apply a derivative, and return whether it could be done."""
+        # The library's cube of huge inputs overflows.
+        if name == "gelu" and not (
+            np.minimum.reduce(source, None) > -_HUGE
+            and np.maximum.reduce(source, None) < _HUGE
+        ):
+            return False
         call = self._find(elementwise.act_deriv, (source, dy, dx), name, fresh)
         if call:
             call()
         return bool(call)
 
     def rel_deriv(self, x, y, dy, dx):
-        if y.size < _LARGE or not self._act_deriv("rel", y, dy, dx):
+        if y.size < self._large or not self._act_deriv("rel", y, dy, dx):
             super().rel_deriv(x, y, dy, dx)
 
     def tanh_deriv(self, x, y, dy, dx):
-        if y.size < _LARGE or not self._act_deriv("tanh", y, dy, dx):
+        if y.size < self._large or not self._act_deriv("tanh", y, dy, dx):
             super().tanh_deriv(x, y, dy, dx)
 
     def sigmoid_deriv(self, x, y, dy, dx):
-        if y.size < _LARGE or not self._act_deriv("sigmoid", y, dy, dx):
+        if y.size < self._large or not self._act_deriv("sigmoid", y, dy, dx):
             super().sigmoid_deriv(x, y, dy, dx)
 
     def el_deriv(self, x, y, dy, dx):
-        if y.size < _LARGE or not self._act_deriv("el", y, dy, dx):
+        if y.size < self._large or not self._act_deriv("el", y, dy, dx):
             super().el_deriv(x, y, dy, dx)
 
     def leaky_rel_deriv(self, x, y, dy, dx):
-        if y.size < _LARGE or not self._act_deriv("leaky_rel", y, dy, dx):
+        if y.size < self._large or not self._act_deriv("leaky_rel", y, dy, dx):
             super().leaky_rel_deriv(x, y, dy, dx)
 
     def gelu_deriv(self, x, y, dy, dx):
-        if x.size < _LARGE or not self._act_deriv("gelu", x, dy, dx):
+        if x.size < self._large or not self._act_deriv("gelu", x, dy, dx):
             super().gelu_deriv(x, y, dy, dx)
 
     def swish_deriv(self, x, y, dy, dx):
-        if x.size < _LARGE or not self._act_deriv("swish", x, dy, dx):
+        if x.size < self._large or not self._act_deriv("swish", x, dy, dx):
             super().swish_deriv(x, y, dy, dx)
 
     def act_backward(self, x, y, dy, dx, activation, fresh_dx=False):
         source = x if activation in FROM_INPUT else y
-        is_fast = source.size >= _LARGE and activation != "linear"
+        is_fast = source.size >= self._large and activation != "linear"
         if not (is_fast and self._act_deriv(activation, source, dy, dx, fresh_dx)):
             super().act_backward(x, y, dy, dx, activation, fresh_dx)
 
@@ -332,35 +344,35 @@ class OneDnnHandler(LstmOperations, NumpyHandler):
     # Looking at the size here saves a call where arrays are small.
 
     def add_tt(self, a, b, out):
-        if a.size < _LARGE or not self._arithmetic(Algorithm.ADD, a, b, out):
+        if a.size < self._large or not self._arithmetic(Algorithm.ADD, a, b, out):
             np.add(a, b, out)
 
     def mult_tt(self, a, b, out):
-        if a.size < _LARGE or not self._arithmetic(Algorithm.MULTIPLY, a, b, out):
+        if a.size < self._large or not self._arithmetic(Algorithm.MULTIPLY, a, b, out):
             np.multiply(a, b, out)
 
     def subtract_tt(self, a, b, out):
-        if a.size < _LARGE or not self._arithmetic(Algorithm.SUBTRACT, a, b, out):
+        if a.size < self._large or not self._arithmetic(Algorithm.SUBTRACT, a, b, out):
             np.subtract(a, b, out)
 
     def add_mv(self, m, v, out):
-        if m.size < _LARGE or not self._arithmetic(Algorithm.ADD, m, v, out):
+        if m.size < self._large or not self._arithmetic(Algorithm.ADD, m, v, out):
             super().add_mv(m, v, out)
 
     def divide_mv(self, m, v, out):
-        if m.size < _LARGE or not self._arithmetic(Algorithm.DIVIDE, m, v, out):
+        if m.size < self._large or not self._arithmetic(Algorithm.DIVIDE, m, v, out):
             super().divide_mv(m, v, out)
 
     def mult_mv(self, m, v, out):
-        if m.size < _LARGE or not self._arithmetic(Algorithm.MULTIPLY, m, v, out):
+        if m.size < self._large or not self._arithmetic(Algorithm.MULTIPLY, m, v, out):
             super().mult_mv(m, v, out)
 
     def subtract_mv(self, m, v, out):
-        if m.size < _LARGE or not self._arithmetic(Algorithm.SUBTRACT, m, v, out):
+        if m.size < self._large or not self._arithmetic(Algorithm.SUBTRACT, m, v, out):
             super().subtract_mv(m, v, out)
 
     def mult_add_st(self, s, t, out):
-        call = t.size >= _LARGE and self._find(elementwise.blend, (out, t))
+        call = t.size >= self._large and self._find(elementwise.blend, (out, t))
         if call:
             call.values[1] = s
             call()
@@ -371,7 +383,9 @@ class OneDnnHandler(LstmOperations, NumpyHandler):
 
     def momentum_update(self, parameters, gradients, velocity, learning_rate, momentum):
         arrays = (parameters, gradients, velocity)
-        call = parameters.size >= _LARGE and self._find(elementwise.momentum, arrays)
+        call = parameters.size >= self._large and self._find(
+            elementwise.momentum, arrays
+        )
         if call:
             call.values[:] = momentum, -learning_rate
             call()
@@ -386,159 +400,63 @@ class OneDnnHandler(LstmOperations, NumpyHandler):
         np.maximum(norms, self._one, out=norms)
         np.divide(m, norms, m)
 
-    # -- images --------------------------------------------------------------
+    # -- batch normalisation -------------------------------------------------
 
-    def conv2d_forward_batch(
-        self, inputs, weights, bias, outputs, padding, stride, activation="linear"
+    def batch_norm_forward(
+        self, x, gamma, beta, mu, sigma, sigma_b, centered, x_hat, y, decay, epsilon
     ):
-        is_fused = activation in images.FUSED
-        call = self._find(
-            images.convolution,
-            (inputs, weights, bias, outputs),
-            padding,
-            tuple(stride),
-            activation if is_fused else "linear",
+        call = x.size >= self._large and self._find(
+            norms.batch_norm, (x, gamma, beta, centered, x_hat, y), float(epsilon)
         )
-        if call:
-            call()
-            if not is_fused:
-                self.act_func[activation](outputs, outputs)
-        else:
-            super().conv2d_forward_batch(
-                inputs, weights, bias, outputs, padding, stride, activation
+        if not call:
+            super().batch_norm_forward(
+                x, gamma, beta, mu, sigma, sigma_b, centered, x_hat, y, decay, epsilon
             )
+            return
+        call()
+        mean, variance = call.values
+        np.add(variance, epsilon, sigma_b)
+        np.sqrt(sigma_b, sigma_b)
+        for running, value, sign in ((mu, mean, -1.0), (sigma, sigma_b, 1.0)):
+            np.multiply(running, decay, running)
+            np.add(running, value * (sign * (1.0 - decay)), running)
 
-    def conv2d_backward_batch(
+    def batch_norm_inference(self, x, gamma, beta, mu, sigma, y):
+        factor = self.scratch(gamma.shape, 2)
+        arrays = x, beta, mu, factor, y
+        call = x.size >= self._large and self._find(norms.batch_norm_inference, arrays)
+        if call:
+            np.divide(gamma, sigma, factor)
+            call()
+        else:
+            super().batch_norm_inference(x, gamma, beta, mu, sigma, y)
+
+    def batch_norm_backward(
         self,
-        inputs,
-        weights,
-        padding,
-        stride,
-        in_deltas,
-        out_deltas,
-        weight_deltas,
-        bias_deltas,
-        activation="linear",
-        outputs=None,
-        fresh_in_deltas=False,
+        gamma,
+        sigma_b,
+        centered,
+        x_hat,
+        dy,
+        dx,
+        dgamma,
+        dbeta,
+        fresh_dx=False,
         fresh_gradients=False,
     ):
-        if activation not in images.FUSED:
-            deltas = self.scratch(out_deltas.shape, "deltas")
-            self.act_func_deriv[activation](outputs, outputs, out_deltas, deltas)
-            out_deltas, activation = deltas, "linear"
-        deltas = in_deltas, out_deltas, weight_deltas, bias_deltas
-        call = self._find(
-            images.convolution_backward,
-            (inputs, weights, *deltas, outputs),
-            padding,
-            tuple(stride),
-            activation,
-            fresh_in_deltas,
+        call = dy.size >= self._large and self._find(
+            norms.batch_norm_backward,
+            (gamma, centered, dy, dx, dgamma, dbeta),
+            fresh_dx,
             fresh_gradients,
         )
         if call:
+            np.multiply(sigma_b, sigma_b, call.values[1])
             call()
         else:
-            super().conv2d_backward_batch(
-                inputs, weights, padding, stride, *deltas, activation, outputs,
-                fresh_in_deltas, fresh_gradients,
-            )  # fmt: skip
-
-    def _pooling(
-        self,
-        kind: Algorithm,
-        inputs: np.ndarray,
-        outputs: np.ndarray,
-        window: Any,
-        padding: int,
-        stride: Any,
-    ) -> Call | bool:
-        call = self._find(
-            images.pooling,
-            (inputs, outputs),
-            tuple(window),
-            padding,
-            tuple(stride),
-            kind,
-        )
-        if call:
-            call()
-        return call
-
-    def maxpool2d_forward_batch(self, inputs, window, outputs, padding, stride, argmax):
-        kind = Algorithm.POOLING_MAX
-        # The library drops NaN.
-        call = inputs.size and not math.isnan(np.maximum.reduce(inputs, None))
-        call = call and self._pooling(kind, inputs, outputs, window, padding, stride)
-        if call:
-            np.copyto(argmax, call.values)
-        else:
-            super().maxpool2d_forward_batch(
-                inputs, window, outputs, padding, stride, argmax
-            )
-
-    def avgpool2d_forward_batch(self, inputs, window, outputs, padding, stride):
-        kind = Algorithm.POOLING_AVG
-        if not self._pooling(kind, inputs, outputs, window, padding, stride):
-            super().avgpool2d_forward_batch(inputs, window, outputs, padding, stride)
-
-    def maxpool2d_backward_batch(
-        self,
-        inputs,
-        window,
-        outputs,
-        padding,
-        stride,
-        argmax,
-        in_deltas,
-        out_deltas,
-        fresh_in_deltas=False,
-    ):
-        call = self._find(
-            images.pooling_backward,
-            (in_deltas, out_deltas),
-            tuple(window),
-            padding,
-            tuple(stride),
-            Algorithm.POOLING_MAX,
-            fresh_in_deltas,
-        )
-        if call:
-            np.copyto(call.values, argmax, casting="unsafe")
-            call()
-        else:
-            super().maxpool2d_backward_batch(
-                inputs, window, outputs, padding, stride, argmax,
-                in_deltas, out_deltas, fresh_in_deltas,
-            )  # fmt: skip
-
-    def avgpool2d_backward_batch(
-        self,
-        inputs,
-        window,
-        outputs,
-        padding,
-        stride,
-        in_deltas,
-        out_deltas,
-        fresh_in_deltas=False,
-    ):
-        call = self._find(
-            images.pooling_backward,
-            (in_deltas, out_deltas),
-            tuple(window),
-            padding,
-            tuple(stride),
-            Algorithm.POOLING_AVG,
-            fresh_in_deltas,
-        )
-        if call:
-            call()
-        else:
-            super().avgpool2d_backward_batch(
-                inputs, window, outputs, padding, stride,
-                in_deltas, out_deltas, fresh_in_deltas,
+            super().batch_norm_backward(
+                gamma, sigma_b, centered, x_hat, dy, dx, dgamma, dbeta,
+                fresh_dx, fresh_gradients,
             )  # fmt: skip
 
 

@@ -46,7 +46,7 @@ def affine_backward(
     session: Session,
     x: np.ndarray,
     W: np.ndarray,
-    source: np.ndarray | None,
+    y: np.ndarray | None,
     dy: np.ndarray | None,
     dh: np.ndarray,
     dx: np.ndarray | None,
@@ -56,15 +56,12 @@ def affine_backward(
     fresh_dx: bool,
     fresh_gradients: bool,
 ) -> Call:
-    """Gradients of `affine`, and before that, with `source`, ``dh = dy act'(h)``.
-
-    `source` is what the derivative is computed from, see `act_deriv`.
-    """
-    recipe = Recipe(session, "affine_backward", (x, W, source, dy, dh, dx, dW, dbias))
-    if source is not None:
+    """Gradients of `affine`, and before that, if `y` is given, ``dh = dy act'(h)``."""
+    recipe = Recipe(session, "affine_backward", (x, W, y, dy, dh, dx, dW, dbias))
+    if y is not None:
         add_act_deriv(
             recipe,
-            recipe.array(source),
+            recipe.array(y),
             recipe.array(dy),
             recipe.array(dh),
             activation,

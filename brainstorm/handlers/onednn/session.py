@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -160,7 +160,7 @@ class Recipe:
             raise UnimplementedError(f"{kind}: no optimized implementation")
         return primitive
 
-    def add(self, primitive: Primitive, memories: dict[Arg, Memory]) -> None:
+    def add(self, primitive: Primitive, memories: Mapping[int, Memory]) -> None:
         """Append the execution of a primitive."""
         if primitive.scratchpad.size:
             scratchpad = self.temporary("scratchpad", primitive.scratchpad)
@@ -329,12 +329,11 @@ def layout(array: np.ndarray) -> Layout:
     strides = []
     extent = 1
     for size, step in zip(array.shape[::-1], array.strides[::-1], strict=True):
-        if size == 1:
-            stride = extent
-        else:
-            stride, rest = divmod(step, array.itemsize)
-            if rest or stride < 1:
-                raise UnimplementedError("expected strides of whole positive elements")
+        stride, rest = divmod(step, array.itemsize)
+        if size == 1 and (rest or stride < 1):
+            stride, rest = extent, 0  # it does not matter
+        if rest or stride < 1:
+            raise UnimplementedError("expected strides of whole positive elements")
         strides.append(stride)
         extent = max(extent, stride * size)
     return Layout(array.shape, tuple(strides[::-1]), FLOAT32)
