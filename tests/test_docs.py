@@ -142,6 +142,7 @@ def public_names():
 INTERNAL = (
     "brainstorm.__main__",
     "brainstorm.files",
+    "brainstorm.handlers.choosing",
     "brainstorm.handlers.cuda",
     "brainstorm.handlers.numpy_conv",
     "brainstorm.handlers.onednn",

@@ -66,7 +66,8 @@ SCALARS = {
 }
 VALUES = {"targets": 0.0, "v": 0.0, "timing": 2.0}
 MOVES_DATA = {"get_numpy_copy", "set_from_numpy"}
-ELSEWHERE = ("2d_", "recurrent", "lstm", "clockwork")  # have tests of their own
+# These have tests of their own; ctc looks for the labels of each sequence.
+ELSEWHERE = ("2d_", "recurrent", "lstm", "clockwork", "ctc")
 SINGLE = [
     name
     for name in OPERATIONS
