@@ -276,6 +276,7 @@ class Primitive(_Owned):
     """An operation, ready to be executed on any memory of the right format."""
 
     release = "dnnl_primitive_destroy"
+    kind: str
     desc: _PrimitiveDesc
 
     @functools.cached_property
@@ -444,7 +445,7 @@ class Library:
             primitive = self.create(Primitive, "dnnl_primitive_create", desc)
         finally:
             self.set_threads(before)
-        primitive.desc = desc
+        primitive.kind, primitive.desc = kind, desc
         return primitive
 
     def reorder(
@@ -525,8 +526,9 @@ def load_library() -> Library:
     name = {"win32": "dnnl.dll", "darwin": "libdnnl.3.dylib"}.get(
         sys.platform, "libdnnl.so.3"
     )
-    roots = dict.fromkeys((sys.prefix, site.getuserbase(), sys.base_prefix))
-    paths = [str(path) for root in roots if (path := Path(root, "lib", name)).exists()]
+    roots = filter(None, (sys.prefix, site.getuserbase(), sys.base_prefix))
+    paths = dict.fromkeys(Path(root, "lib", name) for root in roots)
+    paths = [str(path) for path in paths if path.exists()]
     problems = []
     for path in [*paths, name]:
         try:

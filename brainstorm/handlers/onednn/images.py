@@ -57,7 +57,8 @@ def convolution(
     activation: str,
 ) -> Call:
     """``outputs = act(inputs * weights + bias)``."""
-    recipe = Recipe(session, "conv2d_forward", (inputs, weights, outputs))
+    arrays = (inputs, weights, outputs)
+    recipe = Recipe(session, "conv2d_forward", arrays, _work(weights, outputs))
     x, w, y = map(_images, (inputs, weights, outputs))
     geometry = padding, stride
     primitive = _forward(recipe, x, w, bias, y, geometry, activation)
@@ -90,7 +91,8 @@ def convolution_backward(
     fresh_gradients: bool,
 ) -> Call:
     """Gradients of `convolution`."""
-    recipe = Recipe(session, "conv2d_backward", (inputs, weights, out_deltas))
+    arrays = (inputs, weights, out_deltas)
+    recipe = Recipe(session, "conv2d_backward", arrays, _work(weights, out_deltas))
     w, dw = _images(weights), _images(weight_deltas)
     geometry = padding, stride
     for part in _batches(out_deltas, activation):
@@ -225,7 +227,7 @@ def pooling(
     kind: Algorithm,
 ) -> Call:
     """Pool images. `values` receives the indices of the largest as bytes."""
-    recipe = Recipe(session, "pool2d_forward", (inputs, outputs))
+    recipe = Recipe(session, "pool2d_forward", (inputs, outputs), inputs.size)
     x, y = _images(inputs), _images(outputs)
     primitive = _pooling(recipe, x, y, window, padding, stride, kind)
     memories = {Arg.SRC: recipe.array(x), Arg.DST: recipe.array(y)}
@@ -243,7 +245,8 @@ def pooling_backward(
     fresh: bool,
 ) -> Call:
     """Gradients of `pooling`. `values` has to hold the indices as bytes."""
-    recipe = Recipe(session, "pool2d_backward", (in_deltas, out_deltas))
+    arrays = (in_deltas, out_deltas)
+    recipe = Recipe(session, "pool2d_backward", arrays, in_deltas.size)
     dx, dy = _images(in_deltas), _images(out_deltas)
     hint = _pooling(recipe, dx, dy, window, padding, stride, kind)
     primitive = recipe.primitive(
@@ -301,6 +304,10 @@ def _pooling_call(
     recipe.add(primitive, memories)
     finish()
     return recipe.call(indices)
+
+
+def _work(weights: np.ndarray, outputs: np.ndarray) -> int:
+    return outputs.size // len(weights) * weights.size if weights.size else 0
 
 
 def _images(images: np.ndarray) -> np.ndarray:

@@ -10,9 +10,6 @@ from brainstorm.handlers.onednn.session import Call, Recipe, Session, layout
 
 __all__ = ["affine", "affine_backward", "dot", "softmax", "sum_rows"]
 
-# Up to this many multiplications, several threads are not worth their start.
-_SMALL_WORK = 2**19
-
 
 def dot(
     session: Session,
@@ -24,7 +21,8 @@ def dot(
     add: bool,
 ) -> Call:
     """``out (+)= a b``."""
-    recipe = Recipe(session, "dot_mm", (a, b, out))
+    work = a.size * out.shape[1]
+    recipe = Recipe(session, "dot_mm", (a, b, out), work)
     add_product(recipe, a.T if transa else a, b.T if transb else b, out, add=add)
     return recipe.call()
 
@@ -37,7 +35,7 @@ def affine(
     h: np.ndarray,
 ) -> Call:
     """``h = x W^T + bias``."""
-    recipe = Recipe(session, "affine", (x, W, bias, h))
+    recipe = Recipe(session, "affine", (x, W, bias, h), x.size * len(W))
     add_product(recipe, x, W.T, h, bias)
     return recipe.call()
 
@@ -57,7 +55,8 @@ def affine_backward(
     fresh_gradients: bool,
 ) -> Call:
     """Gradients of `affine`, and before that, if `y` is given, ``dh = dy act'(h)``."""
-    recipe = Recipe(session, "affine_backward", (x, W, y, dy, dh, dx, dW, dbias))
+    arrays = (x, W, y, dy, dh, dx, dW, dbias)
+    recipe = Recipe(session, "affine_backward", arrays, x.size * len(W))
     if y is not None:
         add_act_deriv(
             recipe,
@@ -76,7 +75,7 @@ def affine_backward(
 
 def sum_rows(session: Session, m: np.ndarray, out: np.ndarray, fresh: bool) -> Call:
     """``out (+)= `` the sum of the rows of `m`."""
-    recipe = Recipe(session, "sum_t", (m, out))
+    recipe = Recipe(session, "sum_t", (m, out), m.size)
     add_sum_of_rows(recipe, m, out, fresh)
     return recipe.call()
 
@@ -118,7 +117,6 @@ def add_product(
         layout(b),
         None if bias is None else layout(bias.reshape(1, -1)),
         layout(out),
-        one_thread=a.shape[0] * a.shape[1] * b.shape[1] <= _SMALL_WORK,
         post_ops=(("sum",),) if add else (),
     )
     recipe.add(primitive, memories)

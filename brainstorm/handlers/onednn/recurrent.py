@@ -80,6 +80,8 @@ class LstmPass:
 
     def __init__(self, session: Session, arenas: Arenas, arrays: LstmArrays):
         self._session = session
+        # That of one step: the threads wait for each other after each.
+        self._work = arrays.x[0].size * len(arrays.W) + arrays.y[0].size * len(arrays.R)
         self._arenas = arenas
         self._shapes = {
             name: array.shape
@@ -103,7 +105,7 @@ class LstmPass:
         Args:
             session: The session of this thread.
         """
-        recipe = Recipe(session, "lstm_forward", ())
+        recipe = Recipe(session, "lstm_forward", (), self._work)
         copies = {n: np.empty(self._shapes[n], np.float32) for n in self._kept}
         for name, kept in self._kept.items():
             if name in ("W", "R", "bias"):
@@ -117,7 +119,8 @@ class LstmPass:
     # -- preparing -----------------------------------------------------------
 
     def _prepare_forward(self, arrays: LstmArrays) -> Call:
-        recipe = Recipe(self._session, "lstm_forward", (arrays.x, arrays.W, arrays.y))
+        named = (arrays.x, arrays.W, arrays.y)
+        recipe = Recipe(self._session, "lstm_forward", named, self._work)
         recipe.kept.append(self._arenas)
         batch, units = arrays.y.shape[1:]
         row = (1, 1, batch, units)
@@ -182,7 +185,8 @@ class LstmPass:
     def _prepare_backward(
         self, arrays: LstmArrays, to: LstmDeltas, fresh: Fresh
     ) -> Call:
-        recipe = Recipe(self._session, "lstm_backward", (arrays.x, arrays.W, to.dy))
+        named = (arrays.x, arrays.W, to.dy)
+        recipe = Recipe(self._session, "lstm_backward", named, self._work)
         recipe.kept.append(self._arenas)
         row = (1, 1, *arrays.y.shape[1:])
         inputs, finish_inputs = self._input_deltas(recipe, arrays, to.dx, fresh.dx)

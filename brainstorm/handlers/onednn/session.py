@@ -9,6 +9,7 @@ kept as a `Call`.
 from __future__ import annotations
 
 import contextlib
+import math
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -32,6 +33,8 @@ from brainstorm.utils import HandlerError
 
 __all__ = ["Arenas", "Call", "Recipe", "Session", "layout", "named_errors", "place_of"]
 
+# Up to this many multiplications, several threads are not worth their start.
+_SMALL_WORK = 2**19
 _MAX_CALLS = 2048
 _LARGE_VALUES = 4096
 _ALIGNMENT = 64
@@ -44,14 +47,14 @@ class Call:
         values: What the operation reads or writes besides its arrays, or None.
     """
 
-    __slots__ = ("_execute", "_kept", "_name", "_shapes", "_steps", "values")
+    __slots__ = ("_execute", "_kept", "_recipe", "_steps", "_threads", "values")
 
     def __init__(self, recipe: Recipe, values: np.ndarray | None):
         self._execute = recipe.library.execute
         self._steps = tuple(recipe.steps)
         self._kept = recipe.kept
-        self._name = recipe.name
-        self._shapes = recipe.shapes
+        self._recipe = recipe.library, recipe.name, recipe.shapes
+        self._threads = recipe.session.threads if recipe.has_to_keep_to_one else None
         self.values = values
 
     @property
@@ -65,11 +68,23 @@ class Call:
         Raises:
             HandlerError: The library reports an error.
         """
+        if self._threads is None:
+            self._run()
+            return
+        library = self._recipe[0]
+        library.set_threads(1)
+        try:
+            self._run()
+        finally:
+            library.set_threads(self._threads)
+
+    def _run(self) -> None:
         for step in self._steps:
             status = self._execute(*step)
             if status:
+                _, name, shapes = self._recipe
                 raise HandlerError(
-                    f"{self._name} of arrays of the shapes {self._shapes}:"
+                    f"{name} of arrays of the shapes {shapes}:"
                     f" oneDNN says {status_name(status)}"
                 )
 
@@ -103,10 +118,24 @@ class Recipe:
         session: Where the call is going to be used.
         name: Name of the operation, for messages.
         arrays: Its arrays, likewise.
+        work: About how many multiplications there are, at a time. Few of them are
+            done in one thread.
+
+    Attributes:
+        has_to_keep_to_one: Whether OpenMP has to be told so, because a primitive does
+            not remember for how many threads it was made.
     """
 
-    def __init__(self, session: Session, name: str, arrays: Sequence[Any]):
+    def __init__(
+        self,
+        session: Session,
+        name: str,
+        arrays: Sequence[Any],
+        work: float = math.inf,
+    ):
         self.session = session
+        self._threads = 1 if work <= _SMALL_WORK else session.threads
+        self.has_to_keep_to_one = False
         self.library = session.library
         self.name = name
         self.shapes = [None if a is None else a.shape for a in arrays]
@@ -133,7 +162,6 @@ class Recipe:
         self,
         kind: str,
         *args: Any,
-        one_thread: bool = False,
         post_ops: tuple[tuple[Any, ...], ...] = (),
         scaled: tuple[Arg, ...] = (),
         slow: bool = False,
@@ -143,7 +171,6 @@ class Recipe:
         Args:
             kind: See `Library.primitive`.
             *args: Likewise.
-            one_thread: Whether it is too small for several.
             post_ops: See `Library.primitive`.
             scaled: Likewise.
             slow: Whether an implementation is good that is not optimized.
@@ -151,10 +178,9 @@ class Recipe:
         Raises:
             UnimplementedError: There is none.
         """
-        threads = 1 if one_thread else self.session.threads
         math_mode = self.session.math_mode
         primitive = self.library.primitive(
-            kind, args, post_ops, scaled, math_mode, threads
+            kind, args, post_ops, scaled, math_mode, self._threads
         )
         if not slow and "ref" in primitive.implementation:
             raise UnimplementedError(f"{kind}: no optimized implementation")
@@ -162,6 +188,8 @@ class Recipe:
 
     def add(self, primitive: Primitive, memories: Mapping[int, Memory]) -> None:
         """Append the execution of a primitive."""
+        if primitive.kind != "matmul" and self._threads < self.session.threads:
+            self.has_to_keep_to_one = True
         if primitive.scratchpad.size:
             scratchpad = self.temporary("scratchpad", primitive.scratchpad)
             memories = {**memories, Arg.SCRATCHPAD: scratchpad}
@@ -174,9 +202,7 @@ class Recipe:
 
     def reorder(self, source: Memory, target: Memory, add: bool = False) -> None:
         """Append copying, or adding, memory to some in another format."""
-        primitive = self.library.reorder(
-            source.desc, target.desc, add, self.session.threads
-        )
+        primitive = self.library.reorder(source.desc, target.desc, add, self._threads)
         self.add(primitive, {Arg.SRC: source, Arg.DST: target})
 
     def wanted(
