@@ -177,13 +177,6 @@ class BufferManager:
         """The memory of each hub; None where it is not allocated."""
         return self.sized.hub_buffers
 
-    def clear_backward_buffers(self) -> None:
-        """Set all backward-only hubs to zero."""
-        self.ensure_backward()
-        for hub, buffer in zip(self.hubs, self.hub_buffers, strict=True):
-            if hub.is_backward_only:
-                self.handler.fill(buffer, 0.0)
-
 
 def get_total_size_slices_and_shapes(
     hubs: Sequence[Hub], time_size: int, batch_size: int
