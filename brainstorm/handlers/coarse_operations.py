@@ -26,6 +26,13 @@ class CoarseOperations:
     Every handler has these. One that can do better overrides them.
     """
 
+    # -- memory --------------------------------------------------------------
+
+    def clear(self, *arrays: Any) -> None:
+        """Fill all of these arrays, of any shapes, with zeros."""
+        for array in arrays:
+            self.fill(array, 0.0)
+
     # -- affine layers and activations ---------------------------------------
 
     def affine(

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from brainstorm.handlers.coarse_operations import check_targets
 from brainstorm.handlers.primitive_operations import (
     ACTIVATIONS,
@@ -208,6 +210,17 @@ def _check_sequences(handler: PrimitiveOperations, args: dict[str, Any]) -> str 
     return None
 
 
+def _check_arrays(handler: PrimitiveOperations, args: dict[str, Any]) -> str | None:
+    dtype = np.dtype(handler.dtype)
+    wanted = f"arrays of type {handler.array_type.__name__} and dtype {dtype}"
+    for array in args["arrays"]:
+        if not isinstance(array, handler.array_type):
+            return expected("arrays", wanted, f"a {type(array).__name__}")
+        if array.dtype != dtype:
+            return expected("arrays", wanted, f"dtype {array.dtype}")
+    return None
+
+
 _CELLS = ("Za", "Zb", "Ia", "Ib", "Fa", "Fb", "Oa", "Ob", "Ca", "Cb")
 _CELL_ARRAYS = " ".join(f"{name}:U,B,N" for name in _CELLS)
 _GRU_ARRAYS = " ".join(f"{n}:T,B,N" for n in ("Ra", "Rb", "Za", "Zb", "Pa", "Ha", "Hb"))
@@ -220,6 +233,7 @@ OPERATIONS: dict[str, Operation] = {
     "get_numpy_copy": operation("mem:*S", finite=False),
     "set_from_numpy": operation(write="mem:*S", finite=False),
     "fill": operation(write="mem:*S", finite=False),
+    "clear": operation(check=_check_arrays),
     "fill_if": operation("cond:*S", add="mem:*S", alias="*"),
     "fill_gaussian": operation(
         write="out:*S", check=_check_range("std", 0, float("inf"))

@@ -36,6 +36,8 @@ __all__ = ["PyCudaHandler"]
 _PART = 4096
 _MAX_PARTS = 1024
 _ROWS_PER_PART = 64
+# As many arrays as the kernels' struct Pieces holds.
+_PIECES = 16
 
 
 class PyCudaHandler(
@@ -168,6 +170,22 @@ class PyCudaHandler(
 
     def fill(self, mem, val):
         self._gpu.elementwise("fill", (mem,), val)
+
+    def clear(self, *arrays):
+        if not all(array.contiguous for array in arrays):
+            super().clear(*arrays)
+            return
+        arrays = [array for array in arrays if array.size]
+        for start in range(0, len(arrays), _PIECES):
+            part = arrays[start : start + _PIECES]
+            unused = (0,) * (_PIECES - len(part))
+            sizes = [array.size for array in part]
+            self._gpu.launch(
+                "clear",
+                (self._gpu.over(max(sizes))[0], len(part)),
+                (BLOCK, 1, 1),
+                *(*[array.pointer for array in part], *unused, *sizes, *unused),
+            )
 
     def fill_if(self, mem, val, cond):
         self._gpu.elementwise("fill_if", (mem, cond), val)

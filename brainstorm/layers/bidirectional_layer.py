@@ -204,8 +204,7 @@ class BidirectionalLayerImpl(Layer):
             h.sequence_lengths(buffers.inputs.mask, lengths)
         (x, x_back), (y_forward, first), (y_back, second) = self.arrays(buffers)
         h.reverse_steps(x, lengths, x_back, fresh_out=True)
-        for state in self.carried(buffers):
-            h.fill(state, 0.0)
+        h.clear(*self.carried(buffers))
         for half, view in zip(self.halves, self.views(buffers), strict=True):
             half.forward_pass(view, training_pass)
         h.copy_to(y_forward, first)
@@ -219,11 +218,9 @@ class BidirectionalLayerImpl(Layer):
         h.copy_to(first, dy_forward)
         h.reverse_steps(second, lengths, dy_back, fresh_out=True)
         internals = buffers.internals
-        for deltas in (
-            internals.forward_output_deltas,
-            internals.backward_output_deltas,
-        ):
-            h.fill(deltas[-1], 0.0)
+        h.clear(
+            internals.forward_output_deltas[-1], internals.backward_output_deltas[-1]
+        )
         forward, backward = self.halves
         forward.fresh, backward.fresh = self.fresh, self.fresh | {"default"}
         for half, view in zip(self.halves, self.views(buffers), strict=True):

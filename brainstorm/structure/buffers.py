@@ -169,8 +169,7 @@ class BufferManager:
 
     def clear_context(self) -> None:
         """Start the next forward pass from zeros."""
-        for buffer in self.sized.carried.values():
-            self.handler.fill(buffer, 0.0)
+        self.handler.clear(*self.sized.carried.values())
 
     @property
     def hub_buffers(self) -> list[Any]:

@@ -534,8 +534,7 @@ class Network(Describable):
         self._set_lacking(not (all_deltas or self._wants_all_deltas))
         if self._to_clear is None:
             self._to_clear = self._find_what_to_clear()
-        for buffer in self._to_clear:
-            self.handler.fill(buffer, 0.0)
+        self.handler.clear(*self._to_clear)
         try:
             for layer, buffers in self._backward_order:
                 layer.backward_pass(buffers)

@@ -44,6 +44,31 @@ positive = st.integers(1, 6)
 large = pytest.mark.parametrize("shape", [(3, 2), (900, 37)])
 
 
+# -- memory --------------------------------------------------------------------
+
+
+@given(st.lists(shapes, max_size=5), flags)
+@quick
+def test_clear(handler, shapes, strided):
+    # More than a GPU clears at once.
+    arrays = [Arrays(handler, strided=strided).garbage(s) for s in 9 * shapes]
+    kept = handler.ones((3,))
+    handler.clear(*arrays)
+    for array in arrays:
+        check(handler, array, np.zeros(array.shape))
+    check(handler, kept, np.ones(3))
+
+
+@pytest.mark.parametrize("wrong", [None, 3.0, np.ones(2, np.int8)])
+def test_clear_refuses_what_is_no_array(handler, wrong):
+    if type(handler) is not DebugHandler and handler.array_type is np.ndarray:
+        pytest.skip("checks nothing")
+    array = handler.ones((2,))
+    with pytest.raises(HandlerError, match="clear: argument 'arrays': expected"):
+        handler.clear(array, wrong)
+    check(handler, array, np.ones(2))
+
+
 # -- affine layers and activations ---------------------------------------------
 
 

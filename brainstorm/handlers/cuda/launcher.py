@@ -30,6 +30,7 @@ FORMATS = {
     "unsigned": "I",
     "long long": "q",
     "float": "f",
+    "Pieces": "16P16q",
     "Images": "Pqqq",
     "Windows": "10i",
     "Sequence": "Pqq",

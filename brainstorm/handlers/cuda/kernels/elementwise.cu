@@ -53,6 +53,19 @@ __device__ __forceinline__ long long place(
 ELEMENTWISE(copy_to, b = a)
 ELEMENTWISE(copy_to_if, if (c != 0.0f) b = a)
 ELEMENTWISE(fill, a = s)
+
+// Dense arrays, one for each row of blocks.
+struct Pieces {
+  float *data[16];
+  long long size[16];
+};
+
+extern "C" __global__ void clear(Pieces pieces) {
+  float *data = pieces.data[blockIdx.y];
+  const long long n = pieces.size[blockIdx.y];
+  for (long long i = thread_number(); i < n; i += thread_count()) data[i] = 0.0f;
+}
+
 ELEMENTWISE(fill_if, if (b != 0.0f) a = s)
 ELEMENTWISE(find_not_finite, if (!(fabsf(a) <= FLOAT_MAX)) failure.not_finite = 1)
 
