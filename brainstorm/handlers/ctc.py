@@ -1,7 +1,8 @@
 """Connectionist temporal classification: loss and gradient, in log space.
 
 Graves et al., *Connectionist temporal classification: labelling unsegmented sequence
-data with recurrent neural networks*, 2006. NumPy computes it for all handlers.
+data with recurrent neural networks*, 2006. NumPy computes it for handlers that have
+nothing better.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from brainstorm.handlers.cuda.launcher import (
 )
 from brainstorm.handlers.cuda.normalisation import CudaNormalisation
 from brainstorm.handlers.cuda.recurrent import CudaRecurrent
+from brainstorm.handlers.cuda.sequences import CudaSequences
 from brainstorm.handlers.cuda.updates import CudaUpdates
 from brainstorm.handlers.operation_specs import OPERATIONS
 from brainstorm.handlers.primitive_operations import FROM_INPUT
@@ -41,7 +42,12 @@ _PIECES = 16
 
 
 class PyCudaHandler(
-    CudaConvolutions, CudaNormalisation, CudaRecurrent, CudaUpdates, Handler
+    CudaConvolutions,
+    CudaNormalisation,
+    CudaRecurrent,
+    CudaSequences,
+    CudaUpdates,
+    Handler,
 ):
     """Computes on an Nvidia GPU, in float32.
 

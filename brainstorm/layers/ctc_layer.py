@@ -43,7 +43,7 @@ class CtcLayerImpl(Layer):
 
     A sequence ends with the last step at which the mask is not 0. No deltas flow to
     ``targets`` and ``mask``; those that reach ``predictions`` are ignored. The
-    probabilities are computed as logarithms, by NumPy, whatever the handler.
+    probabilities are computed as logarithms, in float64 whatever the handler.
 
     Raises:
         LayerValidationError: A shape does not fit, or there is only one class.

@@ -1,5 +1,7 @@
 """Layer normalisation and rows of matrices, of every handler, against formulas."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -91,3 +93,101 @@ def test_rows_need_indices(handler, bad):
     indices = handler.create_from_numpy(np.array([[1], [bad]]))
     with pytest.raises(HandlerError, match=r"indices .*from 0 to 4"):
         run_to_the_end(handler, "take_rows", m, indices, out)
+
+
+# -- sequences -----------------------------------------------------------------
+
+
+@given(steps=positive, batch=positive, seed=seeds, strided=flags)
+@quick
+def test_sequence_lengths(handler, steps, batch, seed, strided):
+    arrays = Arrays(handler, seed, strided)
+    mask = arrays.rnd.randint(0, 2, (steps, batch, 1))
+    lengths = arrays.garbage((batch, 1))
+    handler.sequence_lengths(arrays.put(mask), lengths)
+    columns = mask[:, :, 0].T
+    expected = [max([t + 1 for t in range(steps) if c[t]], default=0) for c in columns]
+    check(handler, lengths, np.reshape(expected, (batch, 1)))
+
+
+# -- connectionist temporal classification -------------------------------------
+
+
+def all_paths(p, labels):
+    """The probability of labels, and of them with a class in a step, path by path."""
+    total, shares = 0.0, np.zeros(p.shape)
+    for path in itertools.product(range(p.shape[1]), repeat=len(p)):
+        collapsed = [c for c, _ in itertools.groupby(path) if c != 0]
+        if collapsed == list(labels):
+            probability = np.prod([step[c] for step, c in zip(p, path, strict=True)])
+            total += probability
+            for t, c in enumerate(path):
+                shares[t, c] += probability
+    return total, shares / total
+
+
+LABELS = [[1], [1, 2], [2, 2], [], [2, 1, 2], [1, 1], []]
+LENGTHS = [5, 4, 3, 5, 3, 4, 0]
+
+
+@pytest.mark.parametrize("strided", [False, True])
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize("ends", [False, True])
+def test_ctc(handler, strided, fresh, ends):
+    arrays, batch = Arrays(handler, 3, strided), len(LABELS)
+    x, dloss = arrays.randn(5, batch, 3), arrays.randn(batch, 1)
+    lengths = LENGTHS if ends else [5] * batch
+    targets = np.zeros((5, batch, 1))
+    for b, labels in enumerate(LABELS):
+        # Zeros between labels do not count.
+        targets[[0, 2, 3][: len(labels)], b, 0] = labels
+    p = np.exp(x) / np.exp(x).sum(2, keepdims=True)
+    loss, expected, deltas = np.zeros((batch, 1)), np.zeros(x.shape), np.zeros(x.shape)
+    for b, n in enumerate(lengths):
+        total, expected[:n, b] = all_paths(p[:n, b], LABELS[b])
+        loss[b] = -np.log(total)
+        deltas[:n, b] = (p[:n, b] - expected[:n, b]) * dloss[b]
+    lengths_ = arrays.put(np.reshape(lengths, (batch, 1))) if ends else None
+    p_, expected_, loss_ = (arrays.garbage(a.shape) for a in (p, expected, loss))
+    handler.ctc_forward(
+        arrays.put(x), arrays.put(targets), lengths_, p_, expected_, loss_
+    )
+    check(handler, p_, p)
+    check(handler, loss_, loss, scale=10)
+    check(handler, expected_, expected, scale=10)
+    dx, before = arrays.destination(arrays.randn(*x.shape), fresh)
+    handler.ctc_backward(p_, expected_, lengths_, arrays.put(dloss), dx, fresh_dx=fresh)
+    check(handler, dx, before + deltas, scale=10)
+
+
+def test_ctc_of_many_labels_that_nothing_points_to(handler):
+    # Each label is as unlikely as can be, and the sequence has no step to spare.
+    steps, rnd = 520, np.random.RandomState(0)
+    labels = 1 + np.arange(steps) % 2
+    x = np.zeros((steps, 1, 4))
+    x[np.arange(steps), 0, labels] = -100
+    x[:, 0, 3] = rnd.randn(steps)
+    arrays = Arrays(handler)
+    shapes = [x.shape, x.shape, (1, 1)]
+    p, expected, loss = (arrays.garbage(shape) for shape in shapes)
+    targets = arrays.put(labels.reshape(steps, 1, 1))
+    handler.ctc_forward(arrays.put(x), targets, None, p, expected, loss)
+    total = 100 * steps + np.log(np.exp(x).sum(2)).sum()
+    np.testing.assert_allclose(handler.get_numpy_copy(loss), [[total]], 1e-6)
+    only = np.zeros(x.shape)
+    only[np.arange(steps), 0, labels] = 1
+    np.testing.assert_allclose(handler.get_numpy_copy(expected), only, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("labels", "length"), [([1, 2, 1], 2), ([1, 1], 2), ([3], 3), ([-1], 3), ([0.5], 3)]
+)
+def test_ctc_refuses_labels_that_can_not_be(handler, labels, length):
+    targets = np.zeros((3, 2, 1))
+    targets[: len(labels), 1, 0] = labels
+    arrays = Arrays(handler)
+    values = [targets, [[3], [length]]]
+    outputs = [arrays.garbage(shape) for shape in ((3, 2, 3), (3, 2, 3), (2, 1))]
+    arguments = [handler.ones((3, 2, 3)), *map(arrays.put, values), *outputs]
+    with pytest.raises(HandlerError, match="ctc.* labels"):
+        run_to_the_end(handler, "ctc_forward", *arguments)

@@ -14,7 +14,7 @@ from cuda_on_cpu.sanitized import SanitizedCudaHandler, sanitized_handler
 import brainstorm as bs
 from brainstorm.describable import create_from_description, get_description
 from brainstorm.handlers import DebugHandler, NumpyHandler, PyCudaHandler
-from brainstorm.handlers.cuda import compiler, cublas, device, libraries
+from brainstorm.handlers.cuda import compiler, cublas, device, libraries, sequences
 from brainstorm.randomness import global_rnd
 from brainstorm.utils import HandlerError
 from tests.handlers.handler_cases import Arrays, check, pycuda_handler
@@ -161,6 +161,24 @@ def test_unknown_activations_list_the_choices(handler):
     ):
         with pytest.raises(KeyError, match="'linear', 'rel'"):
             call()
+
+
+# -- connectionist temporal classification -------------------------------------
+
+
+def test_ctc_goes_through_few_sequences_at_once(handler, monkeypatch):
+    # Each has 2 * 42 * 41 numbers: two fit, of five sequences.
+    monkeypatch.setattr(sequences, "PATHS_SIZE", 2 * 2 * 42 * 41)
+    rnd = np.random.RandomState(4)
+    targets = rnd.randint(1, 4, (40, 5, 1)) * (rnd.rand(40, 5, 1) < 0.4)
+    values = [3 * rnd.randn(40, 5, 6), targets, [[38], [40], [39], [40], [40]]]
+    results = []
+    for chosen in (NumpyHandler(np.float64), handler):
+        got = [chosen.zeros(shape) for shape in ((40, 5, 6), (40, 5, 6), (5, 1))]
+        chosen.ctc_forward(*[chosen.create_from_numpy(v) for v in values], *got)
+        results.append([chosen.get_numpy_copy(array) for array in got])
+    for expected, array in zip(*results, strict=True):
+        np.testing.assert_allclose(array, expected, 1e-5, 1e-6)
 
 
 # -- errors that depend on values ----------------------------------------------

@@ -33,6 +33,7 @@ KERNEL_FILES = (
     "elementwise.cu",
     "reductions.cu",
     "images.cu",
+    "sequences.cu",
     "recurrent.cu",
 )
 

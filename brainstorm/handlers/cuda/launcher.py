@@ -50,6 +50,10 @@ FAILURES = {
     3: "index_m_by_v: indices have to be integers from 0 to {}, got {!r}",
     4: "recurrent_forward or lstm_forward: timings have to be at least {}, got {!r}",
     5: "take_rows: indices have to be integers from 0 to {}, got {!r}",
+    6: "ctc_forward: labels have to be whole numbers from 1 to {}, or 0 for none, got"
+    " {!r}",
+    7: "ctc_forward: a sequence of {} steps has labels that take {:.0f} (those that"
+    " repeat the one before take two)",
 }
 
 Call = tuple[Callable[..., None], tuple[Any, ...]]

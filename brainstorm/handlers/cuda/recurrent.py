@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from brainstorm.handlers.cuda.arrays import CudaArray, OperationError, check_neighbours
+from brainstorm.handlers.cuda.arrays import CudaArray, OperationError
 from brainstorm.handlers.cuda.launcher import BLOCK, Call, Launcher
+from brainstorm.handlers.cuda.sequences import sequence
 from brainstorm.handlers.primitive_operations import ACTIVATIONS
 from brainstorm.utils import flatten_time
 
@@ -35,7 +36,7 @@ class CudaRecurrent:
         rows = flatten_time(Ha[:-1])
         self._multiply(flatten_time(x), W, rows, transb=True)
         sizes = self._start(y, activation, timing, step)
-        arguments = (*sizes, _pointer(bias), *_sequence(Ha), *_sequence(y))
+        arguments = (*sizes, _pointer(bias), *sequence(Ha), *sequence(y))
 
         def one_step(t: int) -> list[Call]:
             return [
@@ -65,7 +66,7 @@ class CudaRecurrent:
         fresh_dx=False,
         fresh_gradients=False,
     ):
-        sequences = [_sequence(array) for array in (Ha, y, dy, dHa, dHb)]
+        sequences = [sequence(array) for array in (Ha, y, dy, dHa, dHb)]
         arguments = (*_sizes(y, activation, timing, step), *sum(sequences, ()))
         clockwork = timing is not None
 
@@ -106,12 +107,12 @@ class CudaRecurrent:
         steps, batch = x.shape[:2]
         products = self.scratch((steps, batch, W.shape[0]), 3)
         self._multiply(flatten_time(x), W, flatten_time(products), transb=True)
-        cells = [_sequence(array) for array in (Za, Zb, Ia, Ib, Fa, Fb, Oa, Ob, Ca, Cb)]
+        cells = [sequence(array) for array in (Za, Zb, Ia, Ib, Fa, Fb, Oa, Ob, Ca, Cb)]
         arguments = (
             *self._start(y, activation, timing, step),
             *(products.pointer, _pointer(bias), _pointer(peepholes)),
             *sum(cells, ()),
-            *_sequence(y),
+            *sequence(y),
         )
 
         def one_step(t: int) -> list[Call]:
@@ -169,9 +170,9 @@ class CudaRecurrent:
         arguments = (
             *_sizes(y, activation, timing, step),
             _pointer(peepholes),
-            *sum([_sequence(array) for array in cells], ()),
-            *_sequence(dy),
-            *sum([_sequence(array) for array in deltas], ()),
+            *sum([sequence(array) for array in cells], ()),
+            *sequence(dy),
+            *sum([sequence(array) for array in deltas], ()),
             *(carry.pointer, stacked.pointer),
         )
         clockwork = timing is not None
@@ -193,16 +194,6 @@ class CudaRecurrent:
             for k, (gate, cell) in enumerate(pairs):
                 gate = flatten_time(gate[:-1])
                 self._sum_columns(gate, cell, dpeepholes[k], add=not fresh_gradients)
-
-    def reverse_steps(self, x, lengths, out, fresh_out=False):
-        if out.size:
-            gpu = self._gpu
-            column = (
-                (0, 0) if lengths is None else (lengths.pointer, lengths.strides[0])
-            )
-            arguments = (*_sequence(x), *column, *_sequence(out), *x.shape, fresh_out)
-            grid = gpu.over(out.size)
-            gpu.launch("reverse_steps", grid, (BLOCK, 1, 1), *arguments)
 
     def _start(
         self, y: CudaArray, activation: str, timing: CudaArray | None, step: Any
@@ -251,15 +242,9 @@ def _sizes(
     rows, batch, units = y.shape
     if batch * units > MOST:
         raise OperationError(f"at most {MOST} units of all sequences are possible")
-    clock = NO_SEQUENCE if step is None else _sequence(step)
+    clock = NO_SEQUENCE if step is None else sequence(step)
     kind = ACTIVATIONS.index(activation)
     return (rows - 1, batch, units, kind, _pointer(timing), *clock)
-
-
-def _sequence(array: CudaArray) -> tuple[int, int, int]:
-    """The kernels' struct Sequence."""
-    check_neighbours(array)
-    return (array.pointer, *array.strides[:2])
 
 
 def _pointer(array: CudaArray | None) -> int:

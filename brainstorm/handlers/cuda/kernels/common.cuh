@@ -17,7 +17,10 @@ struct Failure {
 
 __device__ Failure failure = {0, 0, 0.0f, 0};
 
-enum { BAD_TARGET = 1, BAD_COLUMN = 2, BAD_INDEX = 3, BAD_TIMING = 4, BAD_ROW = 5 };
+enum {
+  BAD_TARGET = 1, BAD_COLUMN = 2, BAD_INDEX = 3, BAD_TIMING = 4, BAD_ROW = 5,
+  BAD_LABEL = 6, TOO_MANY_LABELS = 7
+};
 enum {
   LINEAR = 0, REL = 1, TANH = 2, SIGMOID = 3, EL = 4,
   SOFTPLUS = 5, LEAKY_REL = 6, GELU = 7, SWISH = 8

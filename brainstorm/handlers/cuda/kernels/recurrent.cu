@@ -3,15 +3,6 @@
 // Arrays are (T + 1, B, N), with the carried state in row T, where the step before
 // step 0 is looked for.
 
-struct Sequence {
-  float *data;
-  long long step, row;  // distances
-};
-
-__device__ __forceinline__ float &at(const Sequence &s, int t, int b, int n) {
-  return s.data[t * s.step + b * s.row + n];
-}
-
 // Where the units and sequences are, and the clock, without which timing is null.
 struct Step {
   int steps, batch, units;
@@ -36,21 +27,6 @@ extern "C" __global__ void advance_clock(Step s) {
       at(s.clock, t, b, 0) = at(s.clock, step_before(s, t), b, 0) + 1.0f;
   for (int n = thread_number(); n < s.units; n += thread_count())
     if (!(s.timing[n] >= 1.0f)) fail(BAD_TIMING, 1, s.timing[n]);
-}
-
-// out[t] = x[length - 1 - t] in each sequence, and 0 behind its end; `lengths` may be
-// null, then all sequences are of full length.
-extern "C" __global__ void reverse_steps(
-    Sequence x, const float *lengths, long long lengths_row, Sequence out, int steps,
-    int batch, int units, int fresh) {
-  const long long n = (long long)steps * batch * units;
-  for (long long i = thread_number(); i < n; i += thread_count()) {
-    const int u = i % units, b = i / units % batch, t = i / units / batch;
-    int length = lengths ? (int)lengths[b * lengths_row] : steps;
-    length = length < steps ? length : steps;
-    const float value = t < length ? at(x, length - 1 - t, b, u) : 0.0f;
-    at(out, t, b, u) = fresh ? value : at(out, t, b, u) + value;
-  }
 }
 
 // -- recurrent ------------------------------------------------------------------

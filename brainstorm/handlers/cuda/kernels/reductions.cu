@@ -127,7 +127,8 @@ extern "C" __global__ void add_to_rows(
 // -- softmax --------------------------------------------------------------------
 
 // A row of threads computes one row; with cols = 0 they only wait for the others.
-__device__ void softmax_row(const float *x, float *p, int cols) {
+// Returns x - log(p).
+__device__ float softmax_row(const float *x, float *p, int cols) {
   float largest = -FLOAT_MAX;
   for (int c = threadIdx.x; c < cols; c += blockDim.x)
     if (x[c] > largest) largest = x[c];
@@ -139,6 +140,7 @@ __device__ void softmax_row(const float *x, float *p, int cols) {
   }
   sum = sum_over_x(sum);
   for (int c = threadIdx.x; c < cols; c += blockDim.x) p[c] /= sum;
+  return largest + logf(sum);
 }
 
 extern "C" __global__ void softmax_m(

@@ -1,0 +1,268 @@
+// Work on whole sequences, and connectionist temporal classification.
+
+// (T, B, N), the last axis dense.
+struct Sequence {
+  float *data;
+  long long step, row;  // distances
+};
+
+__device__ __forceinline__ float &at(const Sequence &s, int t, int b, int n) {
+  return s.data[t * s.step + b * s.row + n];
+}
+
+// `lengths` may be null, then all sequences are of full length.
+__device__ __forceinline__ int length_of(
+    const float *lengths, long long lengths_row, int b, int steps) {
+  const float length = lengths ? lengths[b * lengths_row] : (float)steps;
+  return (int)clipped(length, 0.0f, (float)steps);
+}
+
+extern "C" __global__ void sequence_lengths(
+    Sequence mask, float *lengths, long long lengths_row, int steps, int batch) {
+  for (int b = thread_number(); b < batch; b += thread_count()) {
+    int length = steps;
+    while (length > 0 && at(mask, length - 1, b, 0) == 0.0f) --length;
+    lengths[b * lengths_row] = (float)length;
+  }
+}
+
+// out[t] = x[length - 1 - t] in each sequence, and 0 behind its end.
+extern "C" __global__ void reverse_steps(
+    Sequence x, const float *lengths, long long lengths_row, Sequence out, int steps,
+    int batch, int units, int fresh) {
+  const long long n = (long long)steps * batch * units;
+  for (long long i = thread_number(); i < n; i += thread_count()) {
+    const int u = i % units, b = i / units % batch, t = i / units / batch;
+    const int length = length_of(lengths, lengths_row, b, steps);
+    const float value = t < length ? at(x, length - 1 - t, b, u) : 0.0f;
+    at(out, t, b, u) = fresh ? value : at(out, t, b, u) + value;
+  }
+}
+
+// -- connectionist temporal classification --------------------------------------
+// A block goes through one sequence. A path is in one of 2 L + 1 states in each step:
+// the L labels, and blanks between and around them. In step t only some states can be
+// reached, and only from some the end can be reached: no more than T + 1 in any step.
+
+#define IMPOSSIBLE -1.0e300  // a logarithm
+
+// p = softmax(x); log_sums (T * B,) receives x - log(p).
+extern "C" __global__ void ctc_softmax(
+    Sequence x, Sequence p, float *log_sums, int steps, int batch, int classes) {
+  const long long row = (long long)blockIdx.x * blockDim.y + threadIdx.y;
+  const bool used = row < (long long)steps * batch;
+  const int t = used ? row / batch : 0, b = used ? row % batch : 0;
+  const float log_sum = softmax_row(&at(x, t, b, 0), &at(p, t, b, 0), used * classes);
+  if (threadIdx.x == 0 && used) log_sums[row] = log_sum;
+}
+
+// For how many threads it is true, and for how many of those before this one.
+__device__ int count_threads(bool value, int *before) {
+  __shared__ int counts[MAX_THREADS];
+  const unsigned x = threadIdx.x;
+  counts[x] = value;
+  __syncthreads();
+  for (unsigned step = 1; step < blockDim.x; step *= 2) {
+    const int more = x >= step ? counts[x - step] : 0;
+    __syncthreads();
+    counts[x] += more;
+    __syncthreads();
+  }
+  *before = counts[x] - value;
+  const int total = counts[blockDim.x - 1];
+  __syncthreads();
+  return total;
+}
+
+struct Paths {
+  Sequence x;
+  const float *log_sums;
+  const int *labels;
+  int batch, b, length, states;
+};
+
+__device__ __forceinline__ int class_of(const Paths &q, int state) {
+  return state % 2 ? q.labels[state / 2] : 0;
+}
+
+// Whether a path can go to a state without the blank before it.
+__device__ __forceinline__ bool skips(const Paths &q, int state) {
+  return state % 2 && state > 2 && q.labels[state / 2] != q.labels[state / 2 - 1];
+}
+
+// The states of a step that belong to whole paths: from, and up to.
+__device__ __forceinline__ int first_state(const Paths &q, int t) {
+  const long long first = q.states - 2LL * (q.length - t);
+  return first > 0 ? (int)first : 0;
+}
+
+__device__ __forceinline__ int end_of_states(const Paths &q, int t) {
+  const long long end = 2LL * t + 2;
+  return end < q.states ? (int)end : q.states;
+}
+
+// The log-probability of the class.
+__device__ __forceinline__ double emitted(const Paths &q, int t, int state) {
+  const float x = at(q.x, t, q.b, class_of(q, state));
+  return (double)x - q.log_sums[(long long)t * q.batch + q.b];
+}
+
+// What a step's row, which begins with its first state, has for a state.
+__device__ __forceinline__ double look_up(
+    const Paths &q, const double *row, int t, int state) {
+  if (state < first_state(q, t) || state >= end_of_states(q, t)) return IMPOSSIBLE;
+  return row[state - first_state(q, t)];
+}
+
+__device__ double log_add(double a, double b, double c) {
+  const double most = a > b ? (a > c ? a : c) : (b > c ? b : c);
+  if (most <= IMPOSSIBLE) return IMPOSSIBLE;
+  return most + log(exp(a - most) + exp(b - most) + exp(c - most));
+}
+
+// Gathers the labels, those > 0, and checks them. Returns their number, -1 if they
+// can not be.
+__device__ int gather_labels(
+    const Sequence &targets, int b, int steps, int classes, int length, int *labels) {
+  int count = 0, bad = 0, repeated = 0, before;
+  for (int start = 0; start < steps; start += blockDim.x) {
+    const int t = start + threadIdx.x;
+    const float target = t < steps ? at(targets, t, b, 0) : 0.0f;
+    const bool good = is_index(target, classes);
+    if (!good) fail(BAD_LABEL, classes - 1, target);
+    bad += count_threads(!good, &before);
+    const bool is_label = good && target != 0.0f;
+    const int found = count_threads(is_label, &before);
+    if (is_label) labels[count + before] = (int)target;
+    count += found;
+  }
+  __syncthreads();
+  for (int start = 1; start < count; start += blockDim.x) {
+    const int i = start + threadIdx.x;
+    repeated += count_threads(i < count && labels[i] == labels[i - 1], &before);
+  }
+  if (bad) return -1;
+  if (count + repeated <= length) return count;
+  if (threadIdx.x == 0) fail(TOO_MANY_LABELS, length, (float)(count + repeated));
+  return -1;
+}
+
+// alpha: the log-probability to be in a state, after all classes up to that step.
+// Returns that of all labels.
+__device__ double ctc_ahead(const Paths &q, double *alpha, int width) {
+  for (int t = 0; t < q.length; ++t) {
+    const double *old = alpha + (long long)(t - 1) * width;
+    double *row = alpha + (long long)t * width;
+    const int first = first_state(q, t);
+    for (int s = first + threadIdx.x; s < end_of_states(q, t); s += blockDim.x) {
+      double reached = 0.0;
+      if (t > 0)
+        reached = log_add(
+            look_up(q, old, t - 1, s), look_up(q, old, t - 1, s - 1),
+            skips(q, s) ? look_up(q, old, t - 1, s - 2) : IMPOSSIBLE);
+      row[s - first] = reached + emitted(q, t, s);
+    }
+    __syncthreads();
+  }
+  const int last = q.length - 1;
+  const double *row = alpha + (long long)last * width;
+  if (last < 0) return 0.0;
+  return log_add(look_up(q, row, last, q.states - 1),
+                 look_up(q, row, last, q.states - 2), IMPOSSIBLE);
+}
+
+// Puts the probability of each state, given the labels, in the place of alpha.
+// `beta`, two rows: the log-probability of the labels behind a state.
+__device__ void ctc_back(
+    const Paths &q, double total, double *alpha, double *beta, int width) {
+  for (int t = q.length - 1; t >= 0; --t) {
+    const double *later = beta + (t + 1) % 2 * width;
+    double *now = beta + t % 2 * width, *row = alpha + (long long)t * width;
+    const int first = first_state(q, t);
+    for (int s = first + threadIdx.x; s < end_of_states(q, t); s += blockDim.x) {
+      double left = 0.0;
+      if (t < q.length - 1)
+        left = log_add(
+            look_up(q, later, t + 1, s), look_up(q, later, t + 1, s + 1),
+            skips(q, s + 2) ? look_up(q, later, t + 1, s + 2) : IMPOSSIBLE);
+      const double share = exp(row[s - first] + left - total);
+      now[s - first] = left + emitted(q, t, s);
+      row[s - first] = share <= FLOAT_MAX ? share : 0.0;  // NaN becomes 0, too
+    }
+    __syncthreads();
+  }
+}
+
+// The shares of all states of a class are added up, always in the same order. `links`
+// has room for as many numbers as there are labels.
+__device__ void ctc_expected(
+    const Paths &q, const double *shares, int width, int *links,
+    const Sequence &expected) {
+  const int count = q.states / 2;
+  for (int i = threadIdx.x; i < count; i += blockDim.x) {
+    // The place of the next equal label; negative where there is one before.
+    int next = i + 1, before = i - 1;
+    while (next < count && q.labels[next] != q.labels[i]) ++next;
+    while (before >= 0 && q.labels[before] != q.labels[i]) --before;
+    links[i] = before >= 0 ? -next : next;
+  }
+  __syncthreads();
+  const long long sums = (long long)q.length * (count + 1);
+  for (long long k = threadIdx.x; k < sums; k += blockDim.x) {
+    const int t = k / (count + 1), i = k % (count + 1) - 1;
+    const int first = first_state(q, t), end = end_of_states(q, t);
+    const double *row = shares + (long long)t * width;
+    double sum = 0.0;
+    if (i < 0) {
+      for (int s = first + first % 2; s < end; s += 2) sum += row[s - first];
+    } else if (links[i] > 0) {
+      for (int j = i; j < count; j = links[j] < 0 ? -links[j] : links[j])
+        if (2 * j + 1 >= first && 2 * j + 1 < end) sum += row[2 * j + 1 - first];
+    } else {
+      continue;
+    }
+    at(expected, t, q.b, i < 0 ? 0 : q.labels[i]) = (float)sum;
+  }
+}
+
+// For the sequences from `first_b` on, one for each block. Of `work` each block has
+// (T + 2) (T + 1) numbers, of `labels` 2 T.
+extern "C" __global__ void ctc_forward(
+    Sequence x, const float *log_sums, Sequence targets, const float *lengths,
+    long long lengths_row, Sequence expected, float *loss, long long loss_row,
+    double *work, int *labels, int steps, int batch, int classes, int first_b) {
+  const int b = first_b + blockIdx.x, width = steps + 1;
+  const int length = length_of(lengths, lengths_row, b, steps);
+  labels += 2LL * steps * blockIdx.x;
+  work += (long long)(steps + 2) * width * blockIdx.x;
+  for (int t = 0; t < steps; ++t)
+    for (int c = threadIdx.x; c < classes; c += blockDim.x) at(expected, t, b, c) = 0.0f;
+  const int count = gather_labels(targets, b, steps, classes, length, labels);
+  if (count < 0) {
+    if (threadIdx.x == 0) loss[b * loss_row] = nanf("");
+    return;
+  }
+  const Paths q = {x, log_sums, labels, batch, b, length, 2 * count + 1};
+  double *beta = work + (long long)steps * width;
+  const double total = ctc_ahead(q, work, width);
+  __syncthreads();
+  ctc_back(q, total, work, beta, width);
+  ctc_expected(q, work, width, labels + steps, expected);
+  if (threadIdx.x == 0)
+    loss[b * loss_row] = total <= IMPOSSIBLE ? -logf(0.0f) : (float)-total;
+}
+
+// dx (+)= (p - expected) dloss, nothing behind the ends.
+extern "C" __global__ void ctc_backward(
+    Sequence p, Sequence expected, const float *lengths, long long lengths_row,
+    const float *dloss, long long dloss_row, Sequence dx, int steps, int batch,
+    int classes, int fresh) {
+  const long long n = (long long)steps * batch * classes;
+  for (long long i = thread_number(); i < n; i += thread_count()) {
+    const int c = i % classes, b = i / classes % batch, t = i / classes / batch;
+    float delta = 0.0f;
+    if (t < length_of(lengths, lengths_row, b, steps))
+      delta = (at(p, t, b, c) - at(expected, t, b, c)) * dloss[b * dloss_row];
+    at(dx, t, b, c) = fresh ? delta : at(dx, t, b, c) + delta;
+  }
+}
