@@ -11,6 +11,7 @@ import io
 import itertools
 import math
 import os
+import re
 import secrets
 import stat
 import struct
@@ -32,6 +33,7 @@ from brainstorm.utils import (
 __all__ = [
     "atomic_hdf5",
     "atomic_path",
+    "check_start",
     "check_target",
     "open_hdf5",
     "read_array",
@@ -153,7 +155,34 @@ def check_target(filename: str | os.PathLike, kind: str | None = None) -> None:
         if found == kind:
             return
         found = f"its format attribute is {found!r}"
-    raise FileFormatError(
+    raise _other_kind(filename, found)
+
+
+def check_start(filename: str | os.PathLike, start: bytes, kind: str) -> None:
+    """Check that a file may be written that is no HDF5 file.
+
+    It may replace one of its kind, or an empty one.
+
+    Args:
+        filename: The file.
+        start: Regular expression for the first bytes of such files.
+        kind: What to call them.
+
+    Raises:
+        FileFormatError: `filename` is a file of another kind.
+        OSError: As `atomic_path`.
+    """
+    target = Path(os.path.realpath(filename))
+    if _mode_to_keep(target, str(filename)) is None:
+        return
+    with open(target, "rb") as f:
+        found = f.read(100)
+    if found and not re.match(start, found, re.DOTALL):
+        raise _other_kind(filename, f"no {kind}")
+
+
+def _other_kind(filename: str | os.PathLike, found: str) -> FileFormatError:
+    return FileFormatError(
         f"can not write {str(filename)!r}: there is a file of another kind already"
         f" ({found}). Delete it, or choose another name"
     )

@@ -158,6 +158,8 @@ INTERNAL = (
     "brainstorm.structure.prediction",
     "brainstorm.structure.trainable",
     "brainstorm.structure.view_references",
+    "brainstorm.tools.onnx_graph",
+    "brainstorm.tools.onnx_sequences",
     "brainstorm.tools.spec",
     "brainstorm.training.checkpoints",
     "brainstorm.training.fitting",

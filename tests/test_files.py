@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from brainstorm.files import atomic_hdf5, atomic_path, open_hdf5
+from brainstorm.files import atomic_hdf5, atomic_path, check_start, open_hdf5
 from brainstorm.utils import FileFormatError
 
 KIND = "Test file v1.0"
@@ -165,6 +165,19 @@ def test_missing_folder_and_folder_as_file_are_named(tmp_path):
         pass
     with pytest.raises(IsADirectoryError, match="is a folder"), atomic_path(tmp_path):
         pass
+
+
+def test_files_of_other_kinds_are_told_by_their_start(tmp_path):
+    target = tmp_path / "a.bin"
+    check_start(target, b"AB", "test file")
+    for good in (b"", b"ABC"):
+        target.write_bytes(good)
+        check_start(target, b"AB", "test file")
+    target.write_bytes(b"CAB")
+    with pytest.raises(FileFormatError, match=r"of another kind already \(no test"):
+        check_start(target, b"AB", "test file")
+    with pytest.raises(IsADirectoryError, match="is a folder"):
+        check_start(tmp_path, b"AB", "test file")
 
 
 # -- reading -----------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from brainstorm.files import atomic_path, reading
+from brainstorm.files import atomic_path, check_start, reading
 from brainstorm.utils import (
     FileFormatError,
     MissingFileError,
@@ -33,9 +33,11 @@ def save_safetensors(network: Network, filename: str | os.PathLike) -> None:
 
     Raises:
         ImportError: The package safetensors is missing.
+        FileFormatError: There is a file of another kind already.
         MissingFileError: The folder does not exist.
     """
     safetensors = _import_safetensors("save_safetensors")
+    check_start(filename, rb".{8}\{", "safetensors file")  # behind its length
     tensors = {name: network.get(path) for name, path in _paths(network).items()}
     data = safetensors.numpy.save(tensors)
     with atomic_path(filename) as temporary:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from brainstorm.files import atomic_path
+from brainstorm.files import atomic_path, check_start
 from brainstorm.layers.input_layer import InputLayerImpl
 from brainstorm.layers.loss_layer import LossLayerImpl
 from brainstorm.structure.construction import layer_type_name
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_network", "get_network_info", "print_network_info"]
 
-FORMATS = ("png", "svg", "pdf")
+# Endings, and what such files begin with.
+FORMATS = {"png": rb"\x89PNG", "svg": rb"<(\?xml|!DOCTYPE svg|svg)", "pdf": rb"%PDF"}
 
 
 def print_network_info(
@@ -60,6 +61,7 @@ def draw_network(
     Raises:
         ImportError: pygraphviz is not installed.
         ValidationError: The file name has another ending.
+        FileFormatError: There is a file of another kind already.
         FileNotFoundError: The folder does not exist.
     """
     try:
@@ -72,6 +74,7 @@ def draw_network(
         raise ValidationError(
             f"file_name: {os.fspath(file_name)!r} has to end in one of {endings}"
         )
+    check_start(file_name, FORMATS[file_format], f"{file_format} file")
     graph = pygraphviz.AGraph(directed=True, strict=False)
     graph.node_attr.update(shape="box", style="rounded,filled", fontname="Helvetica")
     graph.edge_attr.update(fontname="Helvetica", fontsize="10")

@@ -1,7 +1,8 @@
 """Export of networks to ONNX, the format that most other software can run.
 
-Tensors keep the names of the layers. Inputs and outputs keep their shape (T, B, ...),
-with T and B left open. All numbers are in float32.
+Inputs and outputs keep their names and their shape (T, B, ...), with T and B left open.
+All numbers are in float32, and all sequences begin anew in each run. Losses are for
+training, and not exported: of a layer that has predictions too, only these are.
 """
 
 from __future__ import annotations
@@ -12,24 +13,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from brainstorm import __version__
-from brainstorm.files import atomic_path
+from brainstorm.files import atomic_path, check_start
 from brainstorm.structure.construction import layer_type_name
-from brainstorm.structure.layout import create_layout
 from brainstorm.structure.prediction import find_output, inputs_of
+from brainstorm.tools.onnx_graph import Graph
+from brainstorm.tools.onnx_sequences import bidirectional, recurrent
 from brainstorm.utils import ValidationError, listing, missing_extra
 
 if TYPE_CHECKING:
     from brainstorm.layers.base_layer import Layer
-    from brainstorm.structure.buffer_structure import BufferStructure
     from brainstorm.structure.network import Network
 
 __all__ = ["export_onnx"]
 
-# What files are for: old enough for most software, new enough for Shape with an end.
-OPSET, IR_VERSION = 17, 8
-
-ACTIVATIONS = {"rel": "Relu", "tanh": "Tanh", "sigmoid": "Sigmoid", "el": "Elu"}
+# The version of the format, and the tag of any of the next fields of a model.
+START = rb"\x08[\x01-\x7f][\x12\x1a\x22\x28\x32\x3a\x42]"
 
 
 def export_onnx(
@@ -39,182 +37,71 @@ def export_onnx(
 
     The inputs of the model are those of the network on which the output depends: no
     targets, for example. Its output is named after layer and output, as in
-    ``'Output.predictions'``. It computes what `Network.predict` does, in float32.
+    ``'Output.predictions'``. It computes what `Network.predict` does, in float32, but
+    does not check the indices that go into an `Embedding`.
 
     Needs `onnx <https://onnx.ai>`_.
 
     Args:
         network: The network.
-        file_name: Name of the file; its folder has to exist.
+        file_name: Name of the file; its folder has to exist. An ONNX file of this name
+            is replaced.
         output_name: Path of the output. Default: the network's `output_name`, or the
             only output that can be meant.
 
     Raises:
         ImportError: onnx is not installed.
         ValidationError: A layer can not be exported, or several outputs can be meant.
+        UnknownNameError: There is no such output (a KeyError).
+        FileFormatError: There is a file of another kind already.
         FileNotFoundError: The folder does not exist.
     """
     try:
         import onnx
     except ImportError as error:
         raise missing_extra("export_onnx", "onnx", "onnx") from error
+    check_start(file_name, START, "ONNX file")
     path = find_output(network, output_name)
-    needed, layers = inputs_of(network, path)
-    graph = _Graph(network, onnx)
+    needed, names = inputs_of(network, path)
+    layers = [la for n, la in network.layers.items() if n in names and n != "Input"]
+    _check_types(layers)
+    graph = Graph(network, onnx)
     for name in needed:
         graph.tensors["Input", name] = name
-    for name, layer in network.layers.items():
-        if name in layers and name != "Input":
-            graph.add_layer(layer)
+    for layer in layers:
+        # The first output is the only one, or predictions, before the loss.
+        output = layer.output_names[0]
+        compute = LAYERS[layer_type_name(type(layer))]
+        graph.tensors[layer.name, output] = compute(graph, layer)
     model = graph.model(needed, path)
     with atomic_path(file_name) as temporary:
         temporary.write_bytes(model.SerializeToString())
 
 
-class _Graph:
-    """Collects the nodes of a model.
-
-    Attributes:
-        tensors: Names of the tensors by layer and output.
-    """
-
-    def __init__(self, network: Network, onnx: Any):
-        self.network = network
-        self.onnx = onnx
-        self.tensors: dict[tuple[str, str], str] = {}
-        self._nodes: list[Any] = []
-        self._constants: list[Any] = []
-        hubs, _ = create_layout(network.layers)
-        self._places = {p: place for hub in hubs for p, place in hub.slices.items()}
-
-    def add_layer(self, layer: Layer) -> None:
-        """Add the nodes that compute the outputs of a layer."""
+def _check_types(layers: list[Layer]) -> None:
+    for layer in layers:
         kind = layer_type_name(type(layer))
-        if kind not in EMITTERS:
+        if kind not in LAYERS:
             raise ValidationError(
                 f"a {kind} layer such as {layer.name!r} can not be exported; those that"
-                f" can are: {listing(sorted(EMITTERS))}"
+                f" can are: {listing(sorted(LAYERS))}"
             )
-        emit, output_name, known = EMITTERS[kind]
-        unknown = sorted(set(layer.kwargs) - known)
-        if unknown:
-            raise ValidationError(
-                f"the {kind} layer {layer.name!r} can not be exported with the argument"
-                f" {listing(unknown)}"
-            )
-        self.tensors[layer.name, output_name] = emit(self, layer)
-
-    def add(self, op: str, *inputs: str, **attributes: Any) -> str:
-        """Add a node, and name its one output."""
-        name = f"{op}_{len(self._nodes)}"
-        self._nodes.append(
-            self.onnx.helper.make_node(op, inputs, [name], name, **attributes)
-        )
-        return name
-
-    def constant(self, values: Any, dtype: Any = np.float32) -> str:
-        """Add a constant, and name it."""
-        name = f"constant_{len(self._constants)}"
-        array = np.ascontiguousarray(values, dtype)
-        self._constants.append(self.onnx.numpy_helper.from_array(array, name))
-        return name
-
-    def parameter(self, layer: Layer, name: str) -> np.ndarray:
-        """The values of a parameter."""
-        return self.network.get(f"{layer.name}.parameters.{name}")
-
-    def input(self, layer: Layer, name: str = "default") -> str:
-        """The tensor that goes into a layer; several outputs are joined."""
-        sources = [c for c in layer.incoming if c.input_name == name]
-        sources.sort(
-            key=lambda c: self._places[f"{c.start_layer}.outputs.{c.output_name}"]
-        )
-        tensors = [self.tensors[c.start_layer, c.output_name] for c in sources]
-        if len(tensors) == 1:
-            return tensors[0]
-        flat = []
-        for c, tensor in zip(sources, tensors, strict=True):
-            structure = self.network.layers[c.start_layer].out_shapes[c.output_name]
-            flat.append(self.flatten(tensor, structure))
-        return self.add("Concat", *flat, axis=-1)
-
-    def flatten(self, tensor: str, structure: BufferStructure) -> str:
-        """(T, B, ...) as (T, B, F)."""
-        if len(structure.feature_shape) == 1:
-            return tensor
-        return self.reshape(tensor, (structure.feature_size,))
-
-    def reshape(self, tensor: str, feature_shape: tuple[int, ...]) -> str:
-        """(T, B, ...) with other features."""
-        return self.add(
-            "Reshape", tensor, self.constant((0, 0, *feature_shape), np.int64)
-        )
-
-    def activate(self, tensor: str, layer: Layer) -> str:
-        """The activation function of a layer."""
-        name = layer.activation
-        if name == "linear":
-            return tensor
-        return self.add(_activation(layer), tensor)
-
-    def model(self, needed: list[str], path: str) -> Any:
-        """The complete model."""
-        helper = self.onnx.helper
-        layer, _, output = path.split(".")
-        result = f"{layer}.{output}"
-        self._nodes.append(
-            helper.make_node(
-                "Identity", [self.tensors[layer, output]], [result], result
-            )
-        )
-        structures = self.network.layers["Input"].out_shapes
-        graph = helper.make_graph(
-            self._nodes,
-            "network",
-            [self._info(name, structures[name]) for name in needed],
-            [self._info(result, self.network.layers[layer].out_shapes[output])],
-            self._constants,
-        )
-        model = helper.make_model(
-            graph,
-            producer_name="brainstorm",
-            producer_version=__version__,
-            opset_imports=[helper.make_opsetid("", OPSET)],
-            ir_version=IR_VERSION,
-        )
-        self.onnx.checker.check_model(model, full_check=True)
-        return model
-
-    def _info(self, name: str, structure: BufferStructure) -> Any:
-        return self.onnx.helper.make_tensor_value_info(
-            name, self.onnx.TensorProto.FLOAT, structure.shape
-        )
 
 
-def _activation(layer: Layer) -> str:
-    if layer.activation not in ACTIVATIONS:
-        raise ValidationError(
-            f"the layer {layer.name!r} can not be exported with the activation"
-            f" {layer.activation!r}; those that can are: {listing(ACTIVATIONS)}"
-        )
-    return ACTIVATIONS[layer.activation]
+# -- what computes the output of each kind of layer --------------------------
 
 
-# -- how to compute each kind of layer ---------------------------------------
-
-
-def _fully_connected(graph: _Graph, layer: Layer) -> str:
-    x = graph.flatten(graph.input(layer), layer.in_shapes["default"])
-    W = graph.constant(graph.parameter(layer, "W").T)
-    h = graph.add("MatMul", x, W)
+def _fully_connected(graph: Graph, layer: Any) -> str:
+    W = graph.add("Transpose", graph.parameter(layer, "W"), perm=(1, 0))
+    h = graph.add("MatMul", graph.flat_input(layer), W)
     if "bias" in layer.parameter_shapes:
-        h = graph.add("Add", h, graph.constant(graph.parameter(layer, "bias")))
-    y = graph.activate(h, layer)
+        h = graph.add("Add", h, graph.parameter(layer, "bias"))
+    y = graph.activate(h, layer.activation)
     shape = layer.out_shapes["default"].feature_shape
     return y if len(shape) == 1 else graph.reshape(y, shape)
 
 
-def _on_images(graph: _Graph, layer: Layer, compute: Callable[[str], str]) -> str:
+def _on_images(graph: Graph, layer: Layer, compute: Callable[[str], str]) -> str:
     """Fold time into the batch, and put the channels first."""
     x = graph.input(layer)
     shape = graph.constant((-1, *layer.in_shapes["default"].feature_shape), np.int64)
@@ -226,7 +113,7 @@ def _on_images(graph: _Graph, layer: Layer, compute: Callable[[str], str]) -> st
     return graph.add("Reshape", y, graph.add("Concat", leading, features, axis=0))
 
 
-def _window(layer: Layer) -> dict[str, Any]:
+def _window(layer: Any) -> dict[str, Any]:
     return {
         "kernel_shape": layer.kernel_size,
         "strides": layer.stride,
@@ -234,91 +121,70 @@ def _window(layer: Layer) -> dict[str, Any]:
     }
 
 
-def _convolution(graph: _Graph, layer: Layer) -> str:
-    arrays = [graph.constant(graph.parameter(layer, "W").transpose(0, 3, 1, 2))]
+def _convolution(graph: Graph, layer: Any) -> str:
+    arrays = [graph.constant(graph.values(layer, "W").transpose(0, 3, 1, 2))]
     if "bias" in layer.parameter_shapes:
-        arrays.append(graph.constant(graph.parameter(layer, "bias")))
+        arrays.append(graph.parameter(layer, "bias"))
 
     def compute(x: str) -> str:
-        return graph.activate(graph.add("Conv", x, *arrays, **_window(layer)), layer)
+        y = graph.add("Conv", x, *arrays, **_window(layer))
+        return graph.activate(y, layer.activation)
 
     return _on_images(graph, layer, compute)
 
 
-def _pooling(graph: _Graph, layer: Layer) -> str:
+def _pooling(graph: Graph, layer: Any) -> str:
     op = "MaxPool" if layer.type == "max" else "AveragePool"
     return _on_images(graph, layer, lambda x: graph.add(op, x, **_window(layer)))
 
 
-def _sequence(
-    graph: _Graph,
-    layer: Layer,
-    op: str,
-    gates: str,
-    activations: tuple[str, ...],
-    *more: str,
-) -> str:
-    """A recurrent operation on the stacked weights of some gates."""
-    n = layer.out_shapes["default"].feature_size
-    x = graph.flatten(graph.input(layer), layer.in_shapes["default"])
-    by_name = {name: graph.parameter(layer, name) for name in layer.parameter_shapes}
-    names = gates.split(",")
-    biases = [by_name.get(f"b{g}" if g else "bias", np.zeros(n)) for g in names]
-    weights = [
-        graph.constant(np.concatenate([by_name[kind + g] for g in names])[np.newaxis])
-        for kind in "WR"
-    ]
-    bias = np.concatenate([*biases, np.zeros(n * len(names))])
-    y = graph.add(
-        *(op, x, *weights, graph.constant(bias[np.newaxis]), *more),
-        hidden_size=n,
-        activations=activations,
-        activation_alpha=[1.0] * len(activations),
-        activation_beta=[0.0] * len(activations),
-    )
-    return graph.add("Squeeze", y, graph.constant((1,), np.int64))
+def _global_pooling(graph: Graph, layer: Any) -> str:
+    op = "ReduceMax" if layer.type == "max" else "ReduceMean"
+    axes = range(2, len(layer.in_shapes["default"].shape) - 1)
+    return graph.add(op, graph.input(layer), axes=tuple(axes), keepdims=0)
 
 
-def _recurrent_activation(layer: Layer) -> str:
-    return "Affine" if layer.activation == "linear" else _activation(layer)
+def _embedding(graph: Graph, layer: Layer) -> str:
+    indices = graph.add("Cast", graph.input(layer), to=graph.INT64)
+    if layer.in_shapes["default"].feature_shape == (1,):
+        indices = graph.add("Squeeze", indices, graph.constant((2,), np.int64))
+    return graph.add("Gather", graph.parameter(layer, "W"), indices, axis=0)
 
 
-def _recurrent(graph: _Graph, layer: Layer) -> str:
-    return _sequence(graph, layer, "RNN", "", (_recurrent_activation(layer),))
-
-
-def _lstm(graph: _Graph, layer: Layer) -> str:
-    activation = _recurrent_activation(layer)
-    peepholes = []
-    if "pi" in layer.parameter_shapes:
-        values = [graph.parameter(layer, f"p{gate}") for gate in "iof"]
-        # Between: lengths of the sequences and initial states.
-        peepholes = ["", "", "", graph.constant(np.concatenate(values, axis=1))]
-    activations = ("Sigmoid", activation, activation)
-    return _sequence(graph, layer, "LSTM", "i,o,f,z", activations, *peepholes)
-
-
-def _batch_norm(graph: _Graph, layer: Layer) -> str:
+def _batch_norm(graph: Graph, layer: Layer) -> str:
     gamma, beta, mu, sigma = (
-        graph.parameter(layer, name).astype(np.float64)
+        graph.values(layer, name).astype(np.float64)
         for name in ("gamma", "beta", "mu", "sigma")
     )
     y = graph.add("Mul", graph.input(layer), graph.constant(gamma / sigma))
     return graph.add("Add", y, graph.constant(beta + mu * gamma / sigma))
 
 
-def _highway(graph: _Graph, layer: Layer) -> str:
+def _layer_norm(graph: Graph, layer: Any) -> str:
+    parameters = (graph.parameter(layer, name) for name in ("gamma", "beta"))
+    return graph.add(
+        *("LayerNormalization", graph.input(layer), *parameters),
+        axis=-1,
+        epsilon=layer.epsilon,
+    )
+
+
+def _highway(graph: Graph, layer: Layer) -> str:
     H, T, x = (graph.input(layer, name) for name in ("H", "T", "x"))
     change = graph.add("Mul", T, graph.add("Sub", H, x))
     return graph.add("Add", x, change)
 
 
-def _merge(graph: _Graph, layer: Layer) -> str:
-    inputs = (graph.input(layer, name) for name in ("inputs_1", "inputs_2"))
+def _sum(graph: Graph, layer: Layer) -> str:
+    return graph.add("Sum", *(graph.input(layer, name) for name in layer.in_shapes))
+
+
+def _join(graph: Graph, layer: Layer) -> str:
+    inputs = (graph.input(layer, name) for name in layer.in_shapes)
     return graph.add("Concat", *inputs, axis=-1)
 
 
-def _mask(graph: _Graph, layer: Layer) -> str:
+def _mask(graph: Graph, layer: Layer) -> str:
     mask = graph.input(layer, "mask")
     size = layer.in_shapes["mask"].feature_size
     dims = len(layer.in_shapes["default"].feature_shape)
@@ -327,53 +193,59 @@ def _mask(graph: _Graph, layer: Layer) -> str:
     return graph.add("Mul", graph.input(layer), mask)
 
 
-def _squared_difference(graph: _Graph, layer: Layer) -> str:
+def _squared_difference(graph: Graph, layer: Layer) -> str:
     inputs = (graph.input(layer, name) for name in ("inputs_1", "inputs_2"))
     difference = graph.add("Sub", *inputs)
     return graph.add("Mul", difference, difference)
 
 
-def _elementwise(graph: _Graph, layer: Layer) -> str:
-    return graph.activate(graph.input(layer), layer)
+def _reshape(graph: Graph, layer: Layer) -> str:
+    return graph.reshape(graph.input(layer), layer.out_shapes["default"].feature_shape)
 
 
-def _same(graph: _Graph, layer: Layer) -> str:
+def _elementwise(graph: Graph, layer: Any) -> str:
+    return graph.activate(graph.input(layer), layer.activation)
+
+
+def _same(graph: Graph, layer: Layer) -> str:
     return graph.input(layer)
 
 
-def _softmax(graph: _Graph, layer: Layer) -> str:
+def _softmax(graph: Graph, layer: Layer) -> str:
     return graph.add("Softmax", graph.input(layer), axis=-1)
 
 
-def _sigmoid(graph: _Graph, layer: Layer) -> str:
+def _sigmoid(graph: Graph, layer: Layer) -> str:
     return graph.add("Sigmoid", graph.input(layer))
 
 
-def _known(emit: Callable, output_name: str, arguments: str = "") -> tuple:
-    return emit, output_name, frozenset(arguments.split())
-
-
-# What computes an output of a layer, its name, and the arguments that are understood.
-EMITTERS: dict[str, tuple[Callable[[_Graph, Layer], str], str, frozenset[str]]] = {
-    "FullyConnected": _known(_fully_connected, "default", "size activation bias"),
-    "Convolution2D": _known(
-        _convolution,
-        "default",
-        "num_filters kernel_size stride padding activation bias",
-    ),
-    "Pooling2D": _known(_pooling, "default", "kernel_size type stride padding"),
-    "Recurrent": _known(_recurrent, "default", "size activation bias"),
-    "Lstm": _known(_lstm, "default", "size activation peepholes bias"),
-    "BatchNorm": _known(_batch_norm, "default", "decay epsilon"),
-    "Dropout": _known(_same, "default", "drop_prob"),
-    "NoOp": _known(_same, "default"),
-    "DeltasScaling": _known(_same, "default", "factor"),
-    "Elementwise": _known(_elementwise, "default", "activation"),
-    "Highway": _known(_highway, "default"),
-    "Merge": _known(_merge, "default"),
-    "Mask": _known(_mask, "default"),
-    "SquaredDifference": _known(_squared_difference, "default"),
-    "SoftmaxCE": _known(_softmax, "predictions"),
-    "SigmoidCE": _known(_sigmoid, "predictions"),
-    "SquaredError": _known(_same, "predictions"),
+LAYERS: dict[str, Callable[[Graph, Any], str]] = {
+    "Add": _sum,
+    "BatchNorm": _batch_norm,
+    "Bidirectional": bidirectional,
+    "Clockwork": recurrent,
+    "ClockworkLstm": recurrent,
+    "Concat": _join,
+    "Convolution2D": _convolution,
+    "Ctc": _softmax,
+    "DeltasScaling": _same,
+    "Dropout": _same,
+    "Elementwise": _elementwise,
+    "Embedding": _embedding,
+    "FullyConnected": _fully_connected,
+    "GlobalPooling": _global_pooling,
+    "Gru": recurrent,
+    "Highway": _highway,
+    "LayerNorm": _layer_norm,
+    "Lstm": recurrent,
+    "Mask": _mask,
+    "Merge": _join,
+    "NoOp": _same,
+    "Pooling2D": _pooling,
+    "Recurrent": recurrent,
+    "Reshape": _reshape,
+    "SigmoidCE": _sigmoid,
+    "SoftmaxCE": _softmax,
+    "SquaredDifference": _squared_difference,
+    "SquaredError": _same,
 }

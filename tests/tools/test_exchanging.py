@@ -98,6 +98,16 @@ def test_damaged_files(net, path):
         save_safetensors(net, path.parent / "missing" / "file")
 
 
+def test_files_of_other_kinds_are_not_replaced(net, path):
+    path.write_text("some text")
+    with pytest.raises(FileFormatError, match="no safetensors file"):
+        save_safetensors(net, path)
+    assert path.read_text() == "some text"
+    path.unlink()
+    for _ in range(2):
+        save_safetensors(net, path)
+
+
 def test_missing_package(net, path, monkeypatch):
     monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
     for function in (save_safetensors, load_safetensors):

@@ -7,14 +7,20 @@ import pytest
 
 import brainstorm as bs
 from brainstorm import layers
+from brainstorm._layer_bench import Specification
 from brainstorm.handlers import NumpyHandler
+from brainstorm.handlers.primitive_operations import ACTIVATIONS
+from brainstorm.layers.noop_layer import NoOpLayerImpl
+from brainstorm.layers.recurrent_layer import RecurrentLayerImpl
+from brainstorm.structure.construction import ConstructionWrapper
+from brainstorm.structure.prediction import inputs_of
 from brainstorm.tools import create_net_from_spec, export_onnx
-from brainstorm.utils import ValidationError
+from brainstorm.utils import FileFormatError, ValidationError
+from tests.layers.cases import CASES, Case, ends
+from tests.layers.test_gru_and_options import RECURRENT
 
-pytest.importorskip("onnx")
+onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
-
-ACTIVATIONS = ["linear", "rel", "tanh", "sigmoid", "el"]
 
 
 def values(*shape, seed=0):
@@ -46,29 +52,110 @@ def check(net, tmp_path, data, output_name=None):
     return session
 
 
+def from_case(case, parameters=None):
+    """A network for a case, and shapes of its inputs and the path of its output."""
+    specification = Specification.of(case.layer, None)
+    shapes = case.in_shapes or specification.default_shapes()
+    net = initialized(bs.Network.from_architecture(specification.architecture(shapes)))
+    outputs = net.layers[specification.name].out_shapes
+    chosen = {
+        name: value(net.get(f"{specification.name}.parameters.{name}").shape)
+        if callable(value)
+        else value
+        for name, value in {**(case.parameters or {}), **(parameters or {})}.items()
+    }
+    if net.layers[specification.name].parameter_shapes:
+        chosen = {"default": bs.Gaussian(0.7), **chosen}
+        net.initialize({specification.name: chosen}, seed=3)
+    return net, shapes, f"{specification.name}.outputs.{next(iter(outputs))}"
+
+
+def inputs_for(shapes, chosen, *sizes):
+    data = {}
+    for seed, (name, (_, _, *shape)) in enumerate(shapes.items()):
+        make = (chosen or {}).get(name, lambda s, seed=seed: values(*s, seed=seed))
+        data[name] = make((*sizes, *shape)).astype(np.float32)
+    return data
+
+
+PENALTIES = {"Loss", "L1Decay", "L2Decay", "BinomialCrossEntropy"}
+
+
+@pytest.mark.parametrize("sizes", [(7, 3), (1, 2)])
+@pytest.mark.parametrize("name", CASES)
+def test_layers(name, sizes, tmp_path):
+    case = CASES[name]
+    if case.layer.layer.layer_type in PENALTIES:
+        pytest.skip("computes a loss")
+    net, shapes, output = from_case(case)
+    data = inputs_for(shapes, case.inputs, *sizes)
+    needed, _ = inputs_of(net, output)
+    session = check(net, tmp_path, {n: data[n] for n in needed}, output)
+    assert {i.name for i in session.get_inputs()} == set(needed)
+
+
 @pytest.mark.parametrize(
-    ("make", "shape"),
+    "layer",
     [
-        *[(lambda a=a: layers.FullyConnected(5, a), (4,)) for a in ACTIVATIONS],
-        (lambda: layers.FullyConnected((2, 3)), (4, 2)),
-        (lambda: layers.FullyConnected(), (4, 2)),
-        *[(lambda a=a: layers.Recurrent(5, a), (4,)) for a in ACTIVATIONS],
-        (lambda: layers.Recurrent(5), (2, 3)),
-        *[(lambda a=a: layers.Lstm(5, a), (4,)) for a in ACTIVATIONS],
-        (lambda: layers.Lstm(5, peepholes=False), (2, 3)),
-        (lambda: layers.Elementwise("el"), (4, 2)),
-        (lambda: layers.Dropout(), (4,)),
-        (lambda: layers.NoOp(), (4,)),
-        (lambda: layers.DeltasScaling(3.0), (4,)),
-        (lambda: layers.Convolution2D(4, (3, 2), activation="tanh"), (7, 6, 2)),
-        (lambda: layers.Convolution2D(3, 3, stride=(2, 1), padding=1), (7, 6, 2)),
-        (lambda: layers.Pooling2D(2), (7, 6, 2)),
-        (lambda: layers.Pooling2D((3, 2), stride=(2, 1), padding=1), (7, 6, 2)),
-        (lambda: layers.Pooling2D(3, "avg", stride=2, padding=1), (7, 6, 2)),
+        *(layers.Pooling2D(2, kind) for kind in ("max", "avg")),
+        layers.Pooling2D((3, 2), "avg", stride=2, padding=1),
+        layers.Convolution2D(3, 3, stride=(2, 1), padding=1),
+        layers.Convolution2D(3, 2, bias=False),
+        layers.FullyConnected((2, 3)),
+        layers.GlobalPooling("avg"),
     ],
+    ids=repr,
 )
-def test_layers(make, shape, tmp_path):
-    check(single(make(), *shape), tmp_path, {"default": values(6, 3, *shape)})
+def test_images(layer, tmp_path):
+    check(single(layer, 7, 6, 2), tmp_path, {"default": values(4, 3, 7, 6, 2)})
+
+
+@pytest.mark.parametrize("cell", RECURRENT)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("options", [{}, {"bias": False, "initial_state": "learned"}])
+@pytest.mark.parametrize("both_ways", [False, True])
+def test_recurrent_layers(cell, activation, options, both_ways, tmp_path):
+    layer = RECURRENT[cell](3, activation, name="L", **options)
+    timing = {"timing": [1, 2.5, 3]} if "Clockwork" in cell else {}
+    shapes = {"default": ("T", "B", 2, 2)}
+    if both_ways:
+        layer = layers.Bidirectional(layer, name="L")
+        shapes["mask"] = ("T", "B", 1)
+        timing = {
+            f"{d}_{n}": t for d in ("forward", "backward") for n, t in timing.items()
+        }
+    net, _, output = from_case(Case(layer, shapes, parameters=timing))
+    check(net, tmp_path, inputs_for(shapes, {"mask": ends}, 6, 4), output)
+
+
+def test_sequences_end_where_the_mask_does(tmp_path):
+    shapes = {"default": ("T", "B", 2), "mask": ("T", "B", 1)}
+    case = Case(layers.Bidirectional(layers.Gru(3), name="L"), shapes)
+    net, _, output = from_case(case)
+    data = inputs_for(shapes, None, 5, 4)
+    # None of it, a gap, only the last step, and all.
+    rows = [0, 0, 0, 0, 0], [0.5, 0, 0, -2, 0], [0, 0, 0, 0, 1], [1, 1, 1, 1, 1]
+    data["mask"] = np.array(rows, np.float32).T[..., np.newaxis]
+    data["default"][4, 1] = np.nan  # in the padding
+    file = tmp_path / "net.onnx"
+    export_onnx(net, file)
+    (found,) = onnxruntime.InferenceSession(file).run(None, data)
+    expected = net.predict(data, output_name=output)
+    assert not found[:, 0, 3:].any()
+    found[4, 1, :3] = expected[4, 1, :3] = 0  # the forward layer saw the NaN
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_large_values(recurrent, activation, tmp_path):
+    x = np.array([[[-1e4, -90, -20, 0, 20, 90, 1e4]]], np.float32)
+    if recurrent:
+        net = single(layers.Recurrent(7, activation, name="L"), 7)
+        net.initialize(L={"W": np.eye(7), "R": 0, "bias": 0})
+    else:
+        net = single(layers.Elementwise(activation), 7)
+    check(net, tmp_path, {"default": x})
 
 
 @pytest.mark.parametrize("shape", [(4,), (5, 5, 4)])
@@ -139,24 +226,74 @@ def test_two_inputs(kind, tmp_path):
     check(net, tmp_path, {"a": values(2, 5, 3, 2), "b": values(2, 5, 3, 2, seed=1)})
 
 
-def test_shared_parameters(tmp_path):
-    inp = layers.Input({"default": ("T", "B", 4)})
-    a, b = (
-        layers.FullyConnected(4, "tanh", name="A"),
-        layers.FullyConnected(4, name="B"),
-    )
-    net = initialized(bs.Network.from_layer(inp >> a >> b.share(a)))
-    check(net, tmp_path, {"default": values(2, 5, 4)})
+def test_shared_parameters_are_in_the_file_once(tmp_path):
+    inp = layers.Input({"default": ("T", "B", 1)})
+    words = layers.Embedding(6, 4, name="Words")
+    hidden = [layers.FullyConnected(4, "tanh", name=f"H{i}") for i in range(2)]
+    hidden[1].share(hidden[0])
+    cells = [layers.Gru(4, name=f"G{i}") for i in range(2)]
+    cells[1].share(cells[0])
+    last = layers.FullyConnected(6, "linear", name="Last", bias=False)
+    last.share(words, "W")
+    inp >> words >> hidden[0] >> hidden[1] >> cells[0] >> cells[1] >> last
+    net = initialized(bs.Network.from_layer(inp))
+    indices = np.random.RandomState(0).randint(6, size=(5, 3, 1)).astype(np.float32)
+    check(net, tmp_path, {"default": indices})
+    constants = onnx.load(tmp_path / "net.onnx").graph.initializer
+    sizes = sorted(np.prod(c.dims) for c in constants if c.data_type == 1)
+    # H0's bias, its weights, the words, and biases and weights of G0.
+    assert sizes == [4, 16, 24, 24, 48, 48]
+    assert {"Words.W", "H0.W", "H0.bias"} <= {c.name for c in constants}
 
 
 # -- bad input ---------------------------------------------------------------
 
 
-def test_an_unsupported_layer_is_named_before_a_file_is_written(tmp_path):
-    net = single(layers.Clockwork(3, name="Clock"), 4)
-    with pytest.raises(ValidationError, match="a Clockwork layer such as 'Clock' can"):
+class UnknownLayerImpl(NoOpLayerImpl):
+    """A layer that the export has not heard of."""
+
+
+class OwnRecurrentLayerImpl(RecurrentLayerImpl):
+    """A recurrent layer that the export has not heard of."""
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (
+            lambda: ConstructionWrapper.create(UnknownLayerImpl, "Mine"),
+            r"an? Unknown layer such as 'Mine' can not .*'Add', 'BatchNorm'",
+        ),
+        (
+            lambda: layers.Bidirectional(
+                ConstructionWrapper.create(OwnRecurrentLayerImpl, size=2), "Both"
+            ),
+            "Bidirectional layer 'Both' can not .* a OwnRecurrent layer; .*'Gru'",
+        ),
+        (
+            lambda: layers.Clockwork(2, name="Clock"),
+            "layer 'Clock' can not .* at least 1, got -",
+        ),
+    ],
+)
+def test_an_unsupported_layer_is_named_before_a_file_is_written(make, text, tmp_path):
+    net = single(make(), 4)
+    with pytest.raises(ValidationError, match=text):
         export_onnx(net, tmp_path / "net.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"print('hello')\n", b"\x89HDF\r\n", b"\x08"])
+def test_files_of_other_kinds_are_not_replaced(content, tmp_path):
+    net, file = single(layers.FullyConnected(3), 4), tmp_path / "net.onnx"
+    file.write_bytes(content)
+    with pytest.raises(FileFormatError, match="of another kind already.*no ONNX file"):
+        export_onnx(net, file)
+    assert file.read_bytes() == content
+    assert list(tmp_path.iterdir()) == [file]
+    file.write_bytes(b"")
+    for _ in range(2):
+        check(net, tmp_path, {"default": values(1, 5, 4)})
 
 
 def test_layers_that_are_not_needed_need_no_support(tmp_path):
@@ -164,6 +301,9 @@ def test_layers_that_are_not_needed_need_no_support(tmp_path):
     check(net, tmp_path, {"default": values(1, 5, 4)})
     with pytest.raises(ValidationError, match="Loss"):
         export_onnx(net, tmp_path / "loss.onnx", "Loss.outputs.loss")
+    with pytest.raises(ValidationError, match="the output 'loss' .* 'Output' can not"):
+        export_onnx(net, tmp_path / "loss.onnx", "Output.outputs.loss")
+    assert [f.name for f in tmp_path.iterdir()] == ["net.onnx"]
 
 
 def test_other_errors(tmp_path, monkeypatch):

@@ -1,0 +1,229 @@
+"""What collects the nodes of an ONNX model."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from brainstorm import __version__
+from brainstorm.structure.layout import create_layout
+from brainstorm.utils import ValidationError
+
+if TYPE_CHECKING:
+    from brainstorm.layers.base_layer import Layer
+    from brainstorm.structure.buffer_structure import BufferStructure
+    from brainstorm.structure.network import Network
+
+__all__ = ["ACTIVATIONS", "Graph"]
+
+# What files are for: old enough for most software, new enough for LayerNormalization.
+OPSET, IR_VERSION = 17, 8
+
+# Operators and their alpha. Others are products with a gate, see Graph.activate.
+ACTIVATIONS = {
+    "rel": ("Relu", None),
+    "tanh": ("Tanh", None),
+    "sigmoid": ("Sigmoid", None),
+    "el": ("Elu", 1.0),
+    "softplus": ("Softplus", None),
+    "leaky_rel": ("LeakyRelu", 0.01),
+}
+GELU = math.sqrt(8 / math.pi)
+
+
+class Graph:
+    """Collects the nodes of a model. Methods that add some name the result.
+
+    Args:
+        network: The network to export.
+        onnx: The module.
+
+    Attributes:
+        tensors (dict): Names of the tensors by layer and output.
+        FLOAT, INT64, BOOL: Types of tensors.
+    """
+
+    def __init__(self, network: Network, onnx: Any):
+        self.network = network
+        self.tensors: dict[tuple[str, str], str] = {}
+        self.FLOAT = onnx.TensorProto.FLOAT
+        self.INT64 = onnx.TensorProto.INT64
+        self.BOOL = onnx.TensorProto.BOOL
+        self._onnx = onnx
+        self._nodes: list[Any] = []
+        self._constants: dict[Any, Any] = {}
+        self._numbers = itertools.count()
+        hubs, _ = create_layout(network.layers)
+        self._places = {p: place for hub in hubs for p, place in hub.slices.items()}
+
+    # -- nodes and constants -------------------------------------------------
+
+    def add(self, op: str, *inputs: str, **attributes: Any) -> str:
+        """Add a node with one output."""
+        return self.add_split(op, *inputs, outputs=1, **attributes)[0]
+
+    def add_split(
+        self, op: str, *inputs: str, outputs: int, **attributes: Any
+    ) -> list[str]:
+        """Add a node with several outputs."""
+        names = [self._new_name(op) for _ in range(outputs)]
+        node = self._onnx.helper.make_node(op, inputs, names, names[0], **attributes)
+        self._nodes.append(node)
+        return names
+
+    def constant(self, values: Any, dtype: Any = np.float32) -> str:
+        """Add a constant, unless there is the same already."""
+        array = np.ascontiguousarray(values, dtype)
+        key = (array.dtype, array.shape, hashlib.sha256(array).digest())
+        return self._add_constant(key, array, f"constant_{len(self._constants)}")
+
+    def parameter(self, layer: Layer, name: str) -> str:
+        """Add a parameter, as a constant with its name; those that are shared once."""
+        path = layer.shared.get(name, f"{layer.name}.{name}")
+        return self._add_constant(path, self.values(layer, name), path)
+
+    def values(self, layer: Layer, name: str) -> np.ndarray:
+        """The values of a parameter."""
+        values = self.network.get(f"{layer.name}.parameters.{name}")
+        return np.ascontiguousarray(values, np.float32)
+
+    def scan(
+        self,
+        step: Callable[[list[str], list[str]], list[str]],
+        states: Sequence[str],
+        *sequences: str,
+    ) -> str:
+        """Add a loop over time: the values of the first state after each step.
+
+        Args:
+            step: Adds the nodes of one step, and names the states after it. It is
+                given the names of the states before it, and of what each sequence has
+                for this step.
+            states: What the states are at first.
+            *sequences: What has a first axis for time.
+        """
+        helper = self._onnx.helper
+        outer, self._nodes = self._nodes, []
+        before = [self._new_name("state") for _ in states]
+        now = [self._new_name("now") for _ in sequences]
+        after = step(before, now)
+        after.append(self.add("Identity", after[0]))
+        ends = [
+            [helper.make_empty_tensor_value_info(n) for n in names]
+            for names in (before + now, after)
+        ]
+        body = helper.make_graph(self._nodes, self._new_name("step"), *ends)
+        self._nodes = outer
+        inputs = (*states, *sequences)
+        count = len(sequences)
+        return self.add_split(
+            "Scan", *inputs, outputs=len(after), body=body, num_scan_inputs=count
+        )[-1]
+
+    def _new_name(self, kind: str) -> str:
+        return f"{kind}_{next(self._numbers)}"
+
+    def _add_constant(self, key: Any, array: np.ndarray, name: str) -> str:
+        if key not in self._constants:
+            tensor = self._onnx.numpy_helper.from_array(array, name)
+            self._constants[key] = tensor
+        return self._constants[key].name
+
+    # -- what layers have in common ------------------------------------------
+
+    def tensor(self, layer_name: str, output_name: str) -> str:
+        """An output of a layer."""
+        if (layer_name, output_name) not in self.tensors:
+            raise ValidationError(
+                f"the output {output_name!r} of the layer {layer_name!r} can not be"
+                " exported: it is for training"
+            )
+        return self.tensors[layer_name, output_name]
+
+    def input(self, layer: Layer, name: str = "default") -> str:
+        """What goes into a layer; several outputs are joined."""
+        sources = [c for c in layer.incoming if c.input_name == name]
+        sources.sort(
+            key=lambda c: self._places[f"{c.start_layer}.outputs.{c.output_name}"]
+        )
+        tensors = [self.tensor(c.start_layer, c.output_name) for c in sources]
+        if len(tensors) == 1:
+            return tensors[0]
+        flat = []
+        for c, tensor in zip(sources, tensors, strict=True):
+            structure = self.network.layers[c.start_layer].out_shapes[c.output_name]
+            flat.append(self.flatten(tensor, structure))
+        return self.add("Concat", *flat, axis=-1)
+
+    def flat_input(self, layer: Layer) -> str:
+        """What goes into a layer, as (T, B, F)."""
+        return self.flatten(self.input(layer), layer.in_shapes["default"])
+
+    def flatten(self, tensor: str, structure: BufferStructure) -> str:
+        """(T, B, ...) as (T, B, F)."""
+        if len(structure.feature_shape) == 1:
+            return tensor
+        return self.reshape(tensor, (structure.feature_size,))
+
+    def reshape(self, tensor: str, feature_shape: tuple[int, ...]) -> str:
+        """(T, B, ...) with other features."""
+        return self.add(
+            "Reshape", tensor, self.constant((0, 0, *feature_shape), np.int64)
+        )
+
+    def activate(self, tensor: str, activation: str) -> str:
+        """The values of an activation function."""
+        if activation == "linear":
+            return tensor
+        if activation in ACTIVATIONS:
+            op, alpha = ACTIVATIONS[activation]
+            return self.add(op, tensor, **({} if alpha is None else {"alpha": alpha}))
+        gate = tensor  # that of swish
+        if activation == "gelu":
+            square = self.add("Mul", tensor, tensor)
+            factor = self.add("Mul", square, self.constant(GELU * 0.044715))
+            factor = self.add("Add", factor, self.constant(GELU))
+            gate = self.add("Mul", tensor, factor)
+        return self.add("Mul", tensor, self.add("Sigmoid", gate))
+
+    # -- the model -----------------------------------------------------------
+
+    def model(self, needed: list[str], path: str) -> Any:
+        """The complete model.
+
+        Args:
+            needed: Names of its inputs.
+            path: Path of its output.
+        """
+        helper = self._onnx.helper
+        layer, _, output = path.split(".")
+        result = f"{layer}.{output}"
+        tensor = self.tensor(layer, output)
+        self._nodes.append(helper.make_node("Identity", [tensor], [result], result))
+        structures = self.network.layers["Input"].out_shapes
+        graph = helper.make_graph(
+            self._nodes,
+            "network",
+            [self._info(name, structures[name]) for name in needed],
+            [self._info(result, self.network.layers[layer].out_shapes[output])],
+            list(self._constants.values()),
+        )
+        model = helper.make_model(
+            graph,
+            producer_name="brainstorm",
+            producer_version=__version__,
+            opset_imports=[helper.make_opsetid("", OPSET)],
+            ir_version=IR_VERSION,
+        )
+        self._onnx.checker.check_model(model, full_check=True)
+        return model
+
+    def _info(self, name: str, structure: BufferStructure) -> Any:
+        return self._onnx.helper.make_tensor_value_info(
+            name, self.FLOAT, structure.shape
+        )
