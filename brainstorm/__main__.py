@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import h5py
 import numpy as np
 
 from brainstorm import __version__, scorers, tools
 from brainstorm.data_iterators import Minibatches
-from brainstorm.files import atomic_hdf5, atomic_path
+from brainstorm.files import (
+    atomic_hdf5,
+    atomic_path,
+    check_start,
+    check_target,
+    reading,
+)
 from brainstorm.structure.network import Network
-from brainstorm.structure.prediction import arrange
+from brainstorm.structure.prediction import arrange, find_output
 from brainstorm.utils import (
     BrainstormError,
     FileFormatError,
+    MissingFileError,
     MissingInputError,
     ValidationError,
     get_inheritors,
@@ -30,6 +38,7 @@ from brainstorm.utils import (
 __all__ = ["main"]
 
 SCORERS = {cls.__name__: cls for cls in get_inheritors(scorers.Scorer)}
+FORMAT = "Predictions file v1.0"
 DATA_HELP = "HDF5 or npz file with an array (T, B, ...) or (B, ...) for each input"
 
 
@@ -40,19 +49,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The words of the command line. Default: those of the process.
 
     Returns:
-        The exit status: 0, or 1 if something went wrong.
+        The exit status: 0, or 2 if something went wrong, which one line then tells.
     """
     args = _parser().parse_args(arguments)
     try:
         args.command(args)
     except (BrainstormError, OSError, ImportError) as error:
-        print(f"brainstorm {args.name}: {error}", file=sys.stderr)
-        return 1
+        message = " ".join(str(error).split())
+        print(f"brainstorm {args.name}: {message}", file=sys.stderr)
+        return 2
     return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Tell what is wrong without the usage, which takes several lines."""
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="brainstorm", description="Look at saved networks and use them."
     )
     parser.add_argument("--version", action="version", version=__version__)
@@ -114,6 +130,8 @@ def _draw(args: argparse.Namespace) -> None:
 
 def _evaluate(args: argparse.Namespace) -> None:
     net = Network.from_hdf5(args.network)
+    if args.output_name:
+        find_output(net, args.output_name)  # without scorers nothing else would look
     with ExitStack() as files:
         data, _ = arrange(net, _load(args, net, files))
         results = tools.evaluate(
@@ -133,11 +151,15 @@ def _predict(args: argparse.Namespace) -> None:
         raise ValidationError(
             f"{args.predictions!r} has to end in one of {listing(WRITERS)}"
         )
+    check, write = WRITERS[ending]
+    check(args.predictions)
+    if os.path.realpath(args.predictions) == os.path.realpath(args.data):
+        raise ValidationError(f"{args.predictions!r} is the file of the data")
     net = Network.from_hdf5(args.network)
     with ExitStack() as files:
         data = _load(args, net, files)
         predictions = net.predict(data, args.batch_size, args.output_name)
-    WRITERS[ending](args.predictions, predictions)
+    write(args.predictions, predictions)
 
 
 # -- files -------------------------------------------------------------------
@@ -145,9 +167,10 @@ def _predict(args: argparse.Namespace) -> None:
 
 def _load(args: argparse.Namespace, net: Network, files: ExitStack) -> dict[str, Any]:
     """The arrays in a file that are inputs of the network."""
-    with open(args.data, "rb"):  # tells at once if there is no such file
-        is_hdf5 = h5py.is_hdf5(args.data)
-    arrays = _in_hdf5(args, files) if is_hdf5 else _in_npz(args, files)
+    if not os.path.isfile(args.data):
+        raise MissingFileError(f"there is no file {args.data!r}")
+    is_hdf5 = h5py.is_hdf5(args.data)
+    arrays = _in_hdf5(args, files) if is_hdf5 else _in_npz(args)
     names = [name for name in net.layers["Input"].out_shapes if name in arrays]
     if not names:
         raise MissingInputError(
@@ -158,30 +181,50 @@ def _load(args: argparse.Namespace, net: Network, files: ExitStack) -> dict[str,
 
 
 def _in_hdf5(args: argparse.Namespace, files: ExitStack) -> Mapping[str, Any]:
-    group = files.enter_context(h5py.File(args.data, "r"))
+    with reading(args.data):
+        group = files.enter_context(h5py.File(args.data, "r"))
     for part in filter(None, args.group.split("/")):
         if not isinstance(group.get(part), h5py.Group):
-            inner = [n for n in group if isinstance(group[n], h5py.Group)]
+            inner = [n for n in group if isinstance(group.get(n), h5py.Group)]
             raise FileFormatError(
                 f"{args.data!r} has no group {part!r} in {group.name!r}; there are:"
                 f" {listing(inner)}"
             )
         group = group[part]
-    return group
+    datasets = {n: a for n, a in group.items() if isinstance(a, h5py.Dataset)}
+    return {n: a for n, a in datasets.items() if a.shape is not None}
 
 
-def _in_npz(args: argparse.Namespace, files: ExitStack) -> Mapping[str, Any]:
+def _in_npz(args: argparse.Namespace) -> Mapping[str, Any]:
     try:
-        archive = files.enter_context(np.load(args.data, allow_pickle=False))
-        arrays = {name: archive[name] for name in archive}
+        with open(args.data, "rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            arrays = {name: archive[name] for name in archive}
     except (ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise FileFormatError(
             f"{args.data!r} is neither an HDF5 file nor an npz file of numbers"
         ) from error
     prefix = f"{args.group}/" if args.group else ""
+    if not any(name.startswith(prefix) for name in arrays):
+        raise FileFormatError(
+            f"{args.data!r} has no array whose name begins with {prefix!r}; there are:"
+            f" {listing(arrays)}"
+        )
     return {
         n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)
     }
+
+
+def _check_npy(filename: str) -> None:
+    check_start(filename, rb"\x93NUMPY", "npy file")
+
+
+def _check_npz(filename: str) -> None:
+    check_start(filename, rb"PK", "npz file")
+
+
+def _check_hdf5(filename: str) -> None:
+    check_target(filename, FORMAT)
 
 
 def _write_npy(filename: str, predictions: np.ndarray) -> None:
@@ -195,15 +238,15 @@ def _write_npz(filename: str, predictions: np.ndarray) -> None:
 
 
 def _write_hdf5(filename: str, predictions: np.ndarray) -> None:
-    with atomic_hdf5(filename) as f:
+    with atomic_hdf5(filename, FORMAT) as f:
         f.create_dataset("predictions", data=predictions, compression="gzip")
 
 
 WRITERS = {
-    ".npy": _write_npy,
-    ".npz": _write_npz,
-    ".hdf5": _write_hdf5,
-    ".h5": _write_hdf5,
+    ".npy": (_check_npy, _write_npy),
+    ".npz": (_check_npz, _write_npz),
+    ".hdf5": (_check_hdf5, _write_hdf5),
+    ".h5": (_check_hdf5, _write_hdf5),
 }
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -100,27 +101,65 @@ def test_predict_another_output(net, data):
         (["predict", "net.hdf5", "wrong.npz", "p.txt"], "has to end in one of '.npy'"),
         (["predict", "net.hdf5", "wrong.npz", "p.npy"], r"expected data of the shape"),
         (["predict", "net.hdf5", "data.npz", "no/p.npy"], "no folder"),
+        (["predict", "net.hdf5", "data.npz", "data.npz"], "is the file of the data"),
+        (["predict", "net.hdf5", "data.npz", "net.hdf5"], "file of another kind"),
+        (["predict", "net.hdf5", "data.npz", "data.hdf5"], "file of another kind"),
+        (["predict", "net.hdf5", "data.npz", "text.npz"], "no npz file"),
+        (["predict", "net.hdf5", "data.npz", "text.npy"], "no npy file"),
+        (["draw", "net.hdf5", "text.svg"], "no svg file"),
+        (["info", "text.npz"], "can not read 'text.npz'"),
+        (["info", "half.hdf5"], "can not read 'half.hdf5'"),
+        (["evaluate", "net.hdf5", "half.hdf5"], "can not read 'half.hdf5'"),
+        (["evaluate", "net.hdf5", "half.npz"], "neither an HDF5 file nor an npz"),
+        (["evaluate", "net.hdf5", "."], "there is no file '.'"),
+        (["evaluate", "net.hdf5", "empty.hdf5"], "no data for the inputs 'default'"),
+        (["evaluate", "net.hdf5", "data.npz", "--group=a"], "begins with 'a/'; there"),
+        (["evaluate", "net.hdf5", "data.npz", "--output-name=x"], "no output 'x'"),
+        (["predict", "net.hdf5", "data.npz", "p.npy", "--batch-size=-1"], "got -1"),
+        (["evaluate", "net.hdf5", "classes.npz"], "from 0 to 2, got 3.0"),
     ],
 )
 def test_errors(net, data, capsys, arguments, text):
     if arguments[0] == "draw":
         pytest.importorskip("pygraphviz")
-    with open("text.npz", "w") as f:
-        f.write("some text")
+    for name in ("text.npz", "text.npy", "text.svg"):
+        Path(name).write_text("some text")
+    for name in ("data.hdf5", "data.npz"):
+        whole = Path(name).read_bytes()
+        Path(name).with_stem("half").write_bytes(whole[: len(whole) // 2])
+    with h5py.File("empty.hdf5", "w") as f:
+        f["default"] = h5py.Empty("f")
+        f["targets/inner"] = 1
+        f["a"] = h5py.SoftLink("/nowhere")
+    np.savez("classes.npz", default=data[0], targets=np.full((1, 30, 1), 3))
     np.savez("objects.npz", default=np.array([{}, None], dtype=object))
     np.savez("wrong.npz", default=np.zeros((1, 5, 3)))
-    assert main(arguments) == 1
+    before = {path: path.read_bytes() for path in Path().iterdir()}
+    assert main(arguments) == 2
+    assert {path: path.read_bytes() for path in Path().iterdir()} == before
     captured = capsys.readouterr()
     assert captured.out == ""
+    assert captured.err.count("\n") == 1
     assert captured.err.startswith(f"brainstorm {arguments[0]}: ")
     assert text in captured.err
 
 
-@pytest.mark.parametrize("arguments", [[], ["nope"], ["evaluate", "a"]])
-def test_usage(capsys, arguments):
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ([], "required: name"),
+        (["nope"], "choose from 'info'"),
+        (["evaluate", "a"], "required: data"),
+        (["evaluate", "a", "b", "--batch-size=many"], "--batch-size: invalid int"),
+        (["evaluate", "a", "b", "--scorer=Luck"], "choose from 'Accuracy'"),
+    ],
+)
+def test_usage(capsys, arguments, text):
     with pytest.raises(SystemExit, match="2"):
         main(arguments)
-    assert "usage: brainstorm" in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert text.replace("'", "") in line.replace("'", "")
+    assert line.endswith("--help")
 
 
 def test_as_a_process(net):
