@@ -11,7 +11,12 @@ from typing import Any
 import numpy as np
 
 from brainstorm.handlers.base_handler import Handler
-from brainstorm.handlers.cuda.arrays import CudaArray, check_neighbours, overlap
+from brainstorm.handlers.cuda.arrays import (
+    CudaArray,
+    check_neighbours,
+    matrix_rows,
+    overlap,
+)
 from brainstorm.handlers.cuda.checks import checked, named
 from brainstorm.handlers.cuda.convolutions import CudaConvolutions
 from brainstorm.handlers.cuda.device import PyCudaDevice
@@ -381,7 +386,12 @@ class PyCudaHandler(
         if out.size:
             rows, cols = m.shape
             self._gpu.launch(
-                "softmax_m", *row_blocks(rows, cols), *_row(m), *_row(out), rows, cols
+                "softmax_m",
+                *row_blocks(rows, cols),
+                *matrix_rows(m),
+                *matrix_rows(out),
+                rows,
+                cols,
             )
 
     def binarize_v(self, v, out):
@@ -390,7 +400,7 @@ class PyCudaHandler(
             self._gpu.launch(
                 "binarize_v",
                 *row_blocks(*out.shape),
-                *(*_row(v), *_row(out), *out.shape),
+                *(*matrix_rows(v), *matrix_rows(out), *out.shape),
             )
 
     def index_m_by_v(self, m, v, out):
@@ -400,7 +410,7 @@ class PyCudaHandler(
                 "index_m_by_v",
                 self._gpu.over(out.size),
                 (BLOCK, 1, 1),
-                *(*_row(m), *_row(v), *_row(out), *m.shape),
+                *(*matrix_rows(m), *matrix_rows(v), *matrix_rows(out), *m.shape),
             )
 
     def broadcast_t(self, a, axis, out):
@@ -547,7 +557,12 @@ class PyCudaHandler(
             self._gpu.launch(
                 "softmax_ce_forward",
                 *row_blocks(rows, cols),
-                *(*_row(x), *_row(targets), *_row(predictions), *_row(loss)),
+                *(
+                    *matrix_rows(x),
+                    *matrix_rows(targets),
+                    *matrix_rows(predictions),
+                    *matrix_rows(loss),
+                ),
                 *(rows, cols),
             )
 
@@ -558,8 +573,13 @@ class PyCudaHandler(
             self._gpu.launch(
                 "softmax_ce_backward",
                 *row_blocks(*t_bin.shape),
-                *(*_row(targets), *_row(predictions), *_row(dloss), *_row(t_bin)),
-                *((0, 0) if dx is None else _row(dx)),
+                *(
+                    *matrix_rows(targets),
+                    *matrix_rows(predictions),
+                    *matrix_rows(dloss),
+                    *matrix_rows(t_bin),
+                ),
+                *((0, 0) if dx is None else matrix_rows(dx)),
                 *(*t_bin.shape, fresh_dx),
             )
 
@@ -569,7 +589,13 @@ class PyCudaHandler(
             self._gpu.launch(
                 "take_rows",
                 *row_blocks(*out.shape),
-                *(*_row(m), m.shape[0], *_row(indices), *_row(out), *out.shape),
+                *(
+                    *matrix_rows(m),
+                    m.shape[0],
+                    *matrix_rows(indices),
+                    *matrix_rows(out),
+                    *out.shape,
+                ),
             )
 
     def add_to_rows(self, a, indices, out, fresh_out=False):
@@ -579,7 +605,13 @@ class PyCudaHandler(
             self._gpu.launch(
                 "add_to_rows",
                 *row_blocks(*a.shape),
-                *(*_row(a), *_row(indices), a.shape[0], *_row(out), *out.shape),
+                *(
+                    *matrix_rows(a),
+                    *matrix_rows(indices),
+                    a.shape[0],
+                    *matrix_rows(out),
+                    *out.shape,
+                ),
             )
 
     def sigmoid_ce_forward(self, x, targets, predictions, loss):
@@ -608,7 +640,7 @@ class PyCudaHandler(
             self._gpu.launch(
                 "constrain_rows",
                 *row_blocks(rows, cols),
-                *(*_row(m), rows, cols, limit, *_row(norms)),
+                *(*matrix_rows(m), rows, cols, limit, *matrix_rows(norms)),
             )
 
 
@@ -622,12 +654,6 @@ def _float32(arr: Any) -> np.ndarray:
             f" {arr.dtype}"
         )
     return np.asarray(arr, np.float32)
-
-
-def _row(m: CudaArray) -> tuple[int, int]:
-    """Address of a matrix, and the distance of its rows."""
-    check_neighbours(m)
-    return m.pointer, m.strides[0]
 
 
 def _blas(m: CudaArray) -> tuple[int, int]:

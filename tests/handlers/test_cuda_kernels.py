@@ -120,8 +120,8 @@ def run(handler, name, values, strided, **flags):
             arrays = Arrays(handler, strided=strided and value.ndim > 1)
             value = arrays.put(value)
         arguments[argument] = value
-    if strided and "peepholes" in arguments:
-        arguments["peepholes"] = handler.create_from_numpy(values["peepholes"])
+    for argument in {"peepholes", "dpeepholes"} & set(values):
+        arguments[argument] = handler.create_from_numpy(values[argument])
     getattr(handler, name)(**arguments, **flags)
     return {
         argument: handler.get_numpy_copy(arguments[argument])
@@ -135,14 +135,25 @@ def emulated():
     return sanitized_handler(seed=1)
 
 
+# What is cut into parts, or takes more than one block for a row.
+LARGE = {
+    "layer_norm_forward": {"M": 3, "C": 300},
+    "layer_norm_backward": {"M": 70, "C": 300},
+    "lstm_backward": {"T": 9, "B": 20, "U": 10},
+    "gru_forward": {"T": 9, "B": 70, "U": 10},
+    "gru_backward": {"T": 9, "B": 70, "U": 10},
+}
+CASES = [(name, {}) for name in COMPARED] + list(LARGE.items())
+
+
 @pytest.mark.parametrize("strided", [False, True])
-@pytest.mark.parametrize("name", COMPARED)
-def test_operations_compute_what_numpy_computes(emulated, name, strided):
+@pytest.mark.parametrize(("name", "sizes"), CASES)
+def test_operations_compute_what_numpy_computes(emulated, name, sizes, strided):
     flags = [p for p in signature(name) if p.startswith("fresh")]
     reference = NumpyHandler(np.float64)
     for activation in activations_for(name):
         for fresh in (False, True) if flags else (False,):
-            values = values_for(name, activation)
+            values = values_for(name, activation, **sizes)
             chosen = dict.fromkeys(flags, fresh)
             expected = run(reference, name, values, False, **chosen)
             got = run(emulated, name, values, strided, **chosen)

@@ -10,7 +10,14 @@ import numpy as np
 
 from brainstorm.utils import HandlerError
 
-__all__ = ["CudaArray", "OperationError", "check_neighbours", "overlap"]
+__all__ = [
+    "CudaArray",
+    "OperationError",
+    "check_neighbours",
+    "matrix_rows",
+    "overlap",
+    "vector",
+]
 
 ITEM = np.dtype(np.float32)
 
@@ -193,6 +200,27 @@ def check_neighbours(array: CudaArray) -> None:
     """
     if array.shape[-1] > 1 and array.strides[-1] != 1:
         raise OperationError(f"the last axis has to be dense, got {array!r}")
+
+
+def matrix_rows(m: CudaArray) -> tuple[int, int]:
+    """Address of a matrix, and the distance of its rows.
+
+    Raises:
+        OperationError: The elements of a row do not lie side by side.
+    """
+    check_neighbours(m)
+    return m.pointer, m.strides[0]
+
+
+def vector(array: CudaArray) -> int:
+    """Address of a parameter, or of something like it.
+
+    Raises:
+        OperationError: Its elements do not lie side by side.
+    """
+    if not array.contiguous:
+        raise OperationError(f"parameters have to be dense, got {array!r}")
+    return array.pointer
 
 
 def overlap(a: CudaArray, b: CudaArray) -> str:

@@ -36,6 +36,8 @@ FORMATS = {
     "Sequence": "Pqq",
     "Step": "iiiiPPqq",
     "Cells": "Pqq" * 10,
+    "GruCells": "Pqq" * 7,
+    "GruDeltas": "Pqq" * 4,
 }
 SCALARS = "q7fIII"
 ZEROS = (0.0,) * 7

@@ -1,11 +1,15 @@
-"""Batch normalisation for PyCudaHandler: sums of columns, and kernels between them."""
+"""Normalisation of batches and of rows for PyCudaHandler.
 
-# Operations are documented in CoarseOperations.
+The former consists of sums over columns, and of kernels between them.
+"""
+
+# Operations are documented in CoarseOperations and LayerOperations.
 # ruff: noqa: D102
 
 from __future__ import annotations
 
-from brainstorm.handlers.cuda.launcher import Launcher
+from brainstorm.handlers.cuda.arrays import matrix_rows, vector
+from brainstorm.handlers.cuda.launcher import Launcher, row_blocks
 
 __all__ = ["CudaNormalisation"]
 
@@ -61,3 +65,34 @@ class CudaNormalisation:
             name = "batch_norm_backward" + ("_fresh" if fresh_dx else "")
             per_row = 1.0 / max(dy.shape[0], 1)
             run(name, (dy, x_hat, sum_gamma, sum_beta, factor, dx), per_row)
+
+    def layer_norm_forward(self, x, gamma, beta, sigma, x_hat, y, epsilon):
+        if x.size:
+            self._gpu.launch(
+                "layer_norm_forward",
+                *row_blocks(*x.shape),
+                *(*matrix_rows(x), vector(gamma), vector(beta), *matrix_rows(sigma)),
+                *(*matrix_rows(x_hat), *matrix_rows(y), *x.shape, epsilon),
+            )
+
+    def layer_norm_backward(
+        self,
+        gamma,
+        sigma,
+        x_hat,
+        dy,
+        dx,
+        dgamma,
+        dbeta,
+        fresh_dx=False,
+        fresh_gradients=False,
+    ):
+        self._sum_columns(dy, x_hat, dgamma, add=not fresh_gradients)
+        self._sum_columns(dy, None, dbeta, add=not fresh_gradients)
+        if dx is not None and dx.size:
+            self._gpu.launch(
+                "layer_norm_backward",
+                *row_blocks(*dy.shape),
+                *(vector(gamma), *matrix_rows(sigma), *matrix_rows(x_hat)),
+                *(*matrix_rows(dy), *matrix_rows(dx), *dy.shape, fresh_dx),
+            )

@@ -4,7 +4,7 @@ All steps' products with the inputs are one matrix product. In each step there i
 product with the outputs of the step before, and one kernel for everything else.
 """
 
-# Operations are documented in RecurrentOperations.
+# Operations are documented in RecurrentOperations and GruOperations.
 # ruff: noqa: D102
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from brainstorm.handlers.cuda.arrays import CudaArray, OperationError
-from brainstorm.handlers.cuda.launcher import BLOCK, Call, Launcher
+from brainstorm.handlers.cuda.arrays import CudaArray, OperationError, vector
+from brainstorm.handlers.cuda.launcher import BLOCK, Call, Launcher, column_blocks
 from brainstorm.handlers.cuda.sequences import sequence
 from brainstorm.handlers.primitive_operations import ACTIVATIONS
 from brainstorm.utils import flatten_time
@@ -21,6 +21,8 @@ from brainstorm.utils import flatten_time
 __all__ = ["CudaRecurrent"]
 
 NO_SEQUENCE = (0, 0, 0)
+# Sums over more rows of all steps are cut into parts.
+ROWS_PER_PART = 64
 # The kernels count units with 32 bits.
 MOST = 2**31 - 1
 
@@ -189,11 +191,132 @@ class CudaRecurrent:
             x, y, stacked, dx, W, dW, dR, dbias, fresh_dx, fresh_gradients
         )
         if peepholes is not None:
-            before = flatten_time(self._delayed(Ca))
-            pairs = ((dIa, before), (dFa, before), (dOa, flatten_time(Ca[:-1])))
-            for k, (gate, cell) in enumerate(pairs):
-                gate = flatten_time(gate[:-1])
-                self._sum_columns(gate, cell, dpeepholes[k], add=not fresh_gradients)
+            arrays = (Ca, dIa, dFa, dOa)
+            self._peephole_sums(y, arrays, dpeepholes, add=not fresh_gradients)
+
+    def _peephole_sums(
+        self, y: CudaArray, arrays: tuple[CudaArray, ...], out: CudaArray, add: bool
+    ) -> None:
+        vector(out)
+        steps, batch, units = y.shape[0] - 1, *y.shape[1:]
+        rows, wide = steps * batch, column_blocks(units, 1)[0]
+        chunk = max(ROWS_PER_PART, -(-rows * wide // self._gpu.device.max_blocks))
+        parts = -(-rows // chunk)
+        if units and parts:
+            sums = self.scratch((parts, 3 * units), 5)
+            arguments = (
+                *_sizes(y, "linear", None, None),
+                *sum([sequence(array) for array in arrays], ()),
+                *(chunk, sums.pointer),
+            )
+            block = (32, 8, 1)
+            self._gpu.launch("peephole_gradients", (wide, parts), block, *arguments)
+            self._sum_columns(sums, None, out.reshape(3 * units), add)
+
+    def gru_forward(self, x, W, R, bias, Ra, Rb, Za, Zb, Pa, Ha, Hb, y, activation):
+        steps, batch = x.shape[:2]
+        from_x = self.scratch((steps, batch, W.shape[0]), 3)
+        from_y = self.scratch((batch, W.shape[0]), 4)
+        self._multiply(flatten_time(x), W, flatten_time(from_x), transb=True)
+        cells = [sequence(array) for array in (Ra, Rb, Za, Zb, Pa, Ha, Hb)]
+        arguments = (
+            *_sizes(y, activation, None, None),
+            *(from_x.pointer, from_y.pointer, _pointer(bias)),
+            *sum(cells, ()),
+            *sequence(y),
+        )
+
+        def one_step(t: int) -> list[Call]:
+            return [
+                *self._product(y[t - 1], R, from_y, transb=True),
+                *self._launch("gru_forward_step", y, *arguments, t),
+            ]
+
+        self._run_steps(range(steps), one_step, arguments, R)
+
+    def gru_backward(
+        self,
+        x,
+        W,
+        R,
+        Ra,
+        Rb,
+        Za,
+        Zb,
+        Pa,
+        Ha,
+        Hb,
+        y,
+        dy,
+        dRa,
+        dZa,
+        dPa,
+        dHa,
+        dx,
+        dW,
+        dR,
+        dbias,
+        activation,
+        fresh_dx=False,
+        fresh_gradients=False,
+    ):
+        steps, batch, units = Zb.shape
+        carry = self.scratch((batch, units), 4)
+        stacked = self.scratch((steps, batch, 3 * units), 3)
+        arrays = (Ra, Rb, Za, Zb, Pa, Ha, Hb, y, dy, dRa, dZa, dPa, dHa)
+        arguments = (
+            *_sizes(y, activation, None, None),
+            *sum([sequence(array) for array in arrays], ()),
+            *(carry.pointer, stacked.pointer),
+        )
+
+        def step_back(t: int) -> list[Call]:
+            return [
+                *self._launch("gru_backward_step", y, *arguments, t),
+                *self._product(stacked[t], R, carry, add=True),
+            ]
+
+        self._run_steps(reversed(range(steps)), step_back, arguments, R)
+        self._gpu.elementwise("copy_to", (carry, dy[-1]))
+        self._output_weight_gradients(stacked, y, dR, fresh_gradients)
+        # The reset gates act on what comes from the outputs alone.
+        self._gpu.elementwise("copy_to", (dHa, stacked[..., 2 * units :]))
+        self._input_weight_gradients(
+            stacked, x, dx, W, dW, dbias, fresh_dx, fresh_gradients
+        )
+
+    def _gate_gradients(
+        self, x, y, dh, dx, W, dW, dR, dbias, fresh_dx, fresh_gradients
+    ):
+        self._output_weight_gradients(dh, y, dR, fresh_gradients)
+        self._input_weight_gradients(dh, x, dx, W, dW, dbias, fresh_dx, fresh_gradients)
+
+    def _output_weight_gradients(
+        self, dh: CudaArray, y: CudaArray, dR: CudaArray, fresh: bool
+    ) -> None:
+        """Gradients of R in ``h[t] = R y[t-1]``."""
+        self._multiply(dh[0], y[-1], dR, transa=True, add=not fresh)
+        if dh.shape[0] > 1:
+            later, before = flatten_time(dh[1:]), flatten_time(y[: y.shape[0] - 2])
+            self._multiply(later, before, dR, transa=True, add=True)
+
+    def _input_weight_gradients(
+        self,
+        dh: CudaArray,
+        x: CudaArray,
+        dx: CudaArray | None,
+        W: CudaArray,
+        dW: CudaArray,
+        dbias: CudaArray,
+        fresh_dx: bool,
+        fresh_gradients: bool,
+    ) -> None:
+        """Deltas of what ``h[t] = W x[t] + bias`` depends on."""
+        rows = flatten_time(dh)
+        self._multiply(rows, flatten_time(x), dW, transa=True, add=not fresh_gradients)
+        self._sum_columns(rows, None, dbias, add=not fresh_gradients)
+        if dx is not None:
+            self._multiply(rows, W, flatten_time(dx), add=not fresh_dx)
 
     def _start(
         self, y: CudaArray, activation: str, timing: CudaArray | None, step: Any
@@ -248,8 +371,4 @@ def _sizes(
 
 
 def _pointer(array: CudaArray | None) -> int:
-    if array is None:
-        return 0
-    if not array.contiguous:
-        raise OperationError(f"parameters have to be dense, got {array!r}")
-    return array.pointer
+    return 0 if array is None else vector(array)

@@ -190,6 +190,51 @@ extern "C" __global__ void softmax_ce_backward(
   }
 }
 
+// -- layer normalisation --------------------------------------------------------
+
+// A row of threads normalises one row.
+extern "C" __global__ void layer_norm_forward(
+    const float *x, long long x_row, const float *gamma, const float *beta,
+    float *sigma, long long sigma_row, float *x_hat, long long x_hat_row, float *y,
+    long long y_row, int rows, int cols, float epsilon) {
+  const long long row = (long long)blockIdx.x * blockDim.y + threadIdx.y;
+  const int length = row < rows ? cols : 0;
+  x += row * x_row, x_hat += row * x_hat_row, y += row * y_row;
+  float sum = 0.0f, squares = 0.0f;
+  for (int c = threadIdx.x; c < length; c += blockDim.x) sum += x[c];
+  const float mean = sum_over_x(sum) / cols;
+  for (int c = threadIdx.x; c < length; c += blockDim.x)
+    squares += (x[c] - mean) * (x[c] - mean);
+  const float deviation = sqrtf(sum_over_x(squares) / cols + epsilon);
+  for (int c = threadIdx.x; c < length; c += blockDim.x) {
+    x_hat[c] = (x[c] - mean) / deviation;
+    y[c] = gamma[c] * x_hat[c] + beta[c];
+  }
+  if (threadIdx.x == 0 && length) sigma[row * sigma_row] = deviation;
+}
+
+// dx (+)= (d - mean(d) - x_hat mean(d x_hat)) / sigma with d = gamma dy.
+extern "C" __global__ void layer_norm_backward(
+    const float *gamma, const float *sigma, long long sigma_row, const float *x_hat,
+    long long x_hat_row, const float *dy, long long dy_row, float *dx,
+    long long dx_row, int rows, int cols, int fresh) {
+  const long long row = (long long)blockIdx.x * blockDim.y + threadIdx.y;
+  const int length = row < rows ? cols : 0;
+  x_hat += row * x_hat_row, dy += row * dy_row, dx += row * dx_row;
+  float sum = 0.0f, product = 0.0f;
+  for (int c = threadIdx.x; c < length; c += blockDim.x) {
+    sum += gamma[c] * dy[c];
+    product += gamma[c] * dy[c] * x_hat[c];
+  }
+  const float mean = sum_over_x(sum) / cols;
+  const float mean_product = sum_over_x(product) / cols;
+  for (int c = threadIdx.x; c < length; c += blockDim.x) {
+    const float inner = gamma[c] * dy[c] - mean - x_hat[c] * mean_product;
+    const float delta = inner / sigma[row * sigma_row];
+    dx[c] = fresh ? delta : dx[c] + delta;
+  }
+}
+
 // -- indices --------------------------------------------------------------------
 
 extern "C" __global__ void binarize_v(
