@@ -15,6 +15,10 @@ from tests.layers.cases import CASES
 
 # Known failures: reshaping a part of a joined buffer makes a copy.
 
+# Layers that go through the steps one by one, and how often at once.
+LOOPS = {"Recurrent": 1, "Clockwork": 1, "Lstm": 1, "ClockworkLstm": 1, "Gru": 1}
+LOOPS["Bidirectional"] = 2
+
 # NumPy itself buffers 8192 elements for each of up to three strided operands.
 MOST = 4096 + 3 * 8192 * 8
 
@@ -54,15 +58,13 @@ def test_no_activation_is_forgotten():
         assert activations == set(ACTIVATIONS), layer_type
 
 
-# NumPy's own arrays do the work in Ctc.
-@pytest.mark.parametrize("name", [n for n in CASES if not n.startswith("Ctc")])
-def test_passes_allocate_nothing_after_the_first(name):
+def bench_that_has_run(name, handler, sizes):
+    """A layer for which both passes were run once."""
     case = CASES[name]
     specification = Specification.of(case.layer, None)
     in_shapes = case.in_shapes or specification.default_shapes()
     architecture = specification.architecture(in_shapes)
-    bench = Bench(specification.name, architecture, NumpyHandler(np.float64))
-    sizes = (1, 40000)  # already one feature of this makes more than MOST
+    bench = Bench(specification.name, architecture, handler)
 
     def values(structures, chosen):
         for n, structure in structures.items():
@@ -75,6 +77,14 @@ def test_passes_allocate_nothing_after_the_first(name):
     deltas = dict(values(bench.layer.out_shapes, None))
     bench.forward(data, parameters)
     bench.backward(deltas)
+    return bench
+
+
+# NumPy's own arrays do the work in Ctc.
+@pytest.mark.parametrize("name", [n for n in CASES if not n.startswith("Ctc")])
+def test_passes_allocate_nothing_after_the_first(name):
+    sizes = (1, 40000)  # already one feature of this makes more than MOST
+    bench = bench_that_has_run(name, NumpyHandler(np.float64), sizes)
     peaks = []
     for training_pass in (True, False, True, False):
         tracemalloc.start()
@@ -83,3 +93,39 @@ def test_passes_allocate_nothing_after_the_first(name):
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert max(peaks[2:]) < MOST
+
+
+def count_launches(name, handler, time_size, monkeypatch):
+    """Number of kernels and products in a forward and a backward pass."""
+    device, launched = handler.context, []
+
+    def counted(function):
+        return lambda *args: launched.append(function(*args))
+
+    with monkeypatch.context() as patch:
+        # Sequences of calls that were prepared before would not be counted.
+        patch.setattr(handler._gpu, "_sequences", {})
+        for function in ("launch", "sgemm"):
+            patch.setattr(device, function, counted(getattr(device, function)))
+        bench = bench_that_has_run(name, handler, (time_size, 4))
+        bench.layer.forward_pass(bench.view, True)
+        bench.layer.backward_pass(bench.view)
+        launched.clear()
+        for function in ("allocate", "read", "write"):
+            patch.setattr(device, function, None)
+        bench.layer.forward_pass(bench.view, True)
+        bench.layer.backward_pass(bench.view)
+    return len(launched)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "handler", ["cuda-emulated", pytest.param("pycuda", marks=pytest.mark.gpu)]
+)
+def test_passes_on_a_gpu_only_start_work(name, handler, monkeypatch):
+    handler = HANDLERS[handler]()
+    few, many = (count_launches(name, handler, t, monkeypatch) for t in (2, 12))
+    # A step of a recurrent layer is a product and a kernel in each direction. Of
+    # larger arrays sums are computed in two parts.
+    loops = LOOPS.get(CASES[name].layer.layer.layer_type, 0)
+    assert many - few <= 10 * 4 * loops + 4
