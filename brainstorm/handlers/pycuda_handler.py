@@ -42,6 +42,10 @@ __all__ = ["PyCudaHandler"]
 _PART = 4096
 _MAX_PARTS = 1024
 _ROWS_PER_PART = 64
+# Long sums of products are cut into parts of at least this size, if there are few:
+# cuBLAS computes a tile of about this size with one multiprocessor.
+_PRODUCTS_PER_PART = 2048
+_TILE = 64
 # As many arrays as the kernels' struct Pieces holds.
 _PIECES = 16
 
@@ -280,8 +284,36 @@ class PyCudaHandler(
         transb: bool = False,
         add: bool = False,
     ) -> None:
+        k = a.shape[0] if transa else a.shape[1]
+        parts = _parts_of_sums(*out.shape, k, self._gpu.device.max_blocks)
+        if parts > 1 and out.contiguous:
+            self._multiply_parts(a, b, out, transa, transb, add, parts)
+            return
         for function, arguments in self._product(a, b, out, transa, transb, add):
             function(*arguments)
+
+    def _multiply_parts(
+        self,
+        a: CudaArray,
+        b: CudaArray,
+        out: CudaArray,
+        transa: bool,
+        transb: bool,
+        add: bool,
+        parts: int,
+    ) -> None:
+        """A product whose long sums are computed in equal parts, all at once."""
+        m, n = out.shape
+        length = (a.shape[0] if transa else a.shape[1]) // parts
+        sums = self.scratch((parts, m * n), 9)
+        (first, lda), (second, ldb) = _blas(a), _blas(b)
+        self._gpu.device.sgemm_batched(
+            *(transa, transb, m, n, length),
+            *(first, lda, length * lda if transa else length),
+            *(second, ldb, length if transb else length * ldb),
+            *(sums.pointer, n, m * n, parts),
+        )
+        self._sum_columns(sums, None, out.reshape(m * n), add)
 
     def _product(
         self,
@@ -660,6 +692,16 @@ def _blas(m: CudaArray) -> tuple[int, int]:
     """The same for cuBLAS, which wants to have it right for a single row, too."""
     check_neighbours(m)
     return m.pointer, m.strides[0] if m.shape[0] > 1 else m.shape[1]
+
+
+@functools.cache
+def _parts_of_sums(m: int, n: int, k: int, max_blocks: int) -> int:
+    """Into how many equal parts to cut the sums of a matrix product."""
+    tiles = -(-m // _TILE) * -(-n // _TILE)
+    if not tiles:
+        return 1
+    most = min(k // _PRODUCTS_PER_PART, max_blocks // (4 * tiles))
+    return next(parts for parts in range(max(most, 1), 0, -1) if k % parts == 0)
 
 
 def _step(vector: CudaArray) -> int:

@@ -34,4 +34,19 @@ int cublasSgemm_v2(void *, int transa, int transb, int m, int n, int k,
     }
   return 0;
 }
+
+int cublasSgemmStridedBatched(void *handle, int transa, int transb, int m, int n,
+                              int k, const float *alpha, const float *a, int lda,
+                              long long step_a, const float *b, int ldb,
+                              long long step_b, const float *beta, float *c, int ldc,
+                              long long step_c, int count) {
+  if (count < 0) return 7;
+  for (long long i = 0; i < count; ++i) {
+    const int status =
+        cublasSgemm_v2(handle, transa, transb, m, n, k, alpha, a + i * step_a, lda,
+                       b + i * step_b, ldb, beta, c + i * step_c, ldc);
+    if (status) return status;
+  }
+  return 0;
+}
 }

@@ -8,6 +8,10 @@
 extern "C" int cublasSgemm_v2(void *, int, int, int, int, int, const float *,
                               const float *, int, const float *, int, const float *,
                               float *, int);
+extern "C" int cublasSgemmStridedBatched(void *, int, int, int, int, int, const float *,
+                                         const float *, int, long long, const float *,
+                                         int, long long, const float *, float *, int,
+                                         long long, int);
 
 static std::map<uintptr_t, size_t> allocations;
 
@@ -107,6 +111,18 @@ static void multiply() {
                                  p.ldb, p.a, p.lda, &p.beta, p.c, p.ldc));
 }
 
+static void multiply_batched() {
+  struct {
+    int32_t transa, transb, m, n, k, lda, ldb, ldc, count, unused;
+    float *a, *b, *c;
+    int64_t step_a, step_b, step_c;
+  } p = receive<decltype(p)>();
+  const float one = 1.0f, zero = 0.0f;
+  answer<int32_t>(cublasSgemmStridedBatched(
+      nullptr, p.transb, p.transa, p.n, p.m, p.k, &one, p.b, p.ldb, p.step_b, p.a,
+      p.lda, p.step_a, &zero, p.c, p.ldc, p.step_c, p.count));
+}
+
 int main() {
   for (;;) {
     switch (receive<char>()) {
@@ -137,6 +153,9 @@ int main() {
         break;
       case 'M':
         multiply();
+        break;
+      case 'B':
+        multiply_batched();
         break;
     }
     fflush(stdout);

@@ -159,6 +159,30 @@ class SanitizedDevice:
         if status:
             raise EmulationError(f"cublasSgemm: status {status}")
 
+    def sgemm_batched(
+        self,
+        transa,
+        transb,
+        m,
+        n,
+        k,
+        a,
+        lda,
+        step_a,
+        b,
+        ldb,
+        step_b,
+        c,
+        ldc,
+        step_c,
+        count,
+    ):
+        sizes = (transa, transb, m, n, k, lda, ldb, ldc, count, 0)
+        places = (a, b, c, step_a, step_b, step_c)
+        status = self.ask("B", "10i3Q3q", *sizes, *places, answer="i")
+        if status:
+            raise EmulationError(f"cublasSgemmStridedBatched: status {status}")
+
 
 class SanitizedCudaHandler(PyCudaHandler):
     """PyCudaHandler on an emulated GPU, the same one as long as it runs."""

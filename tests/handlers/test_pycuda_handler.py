@@ -14,6 +14,7 @@ from cuda_on_cpu.sanitized import SanitizedCudaHandler, sanitized_handler
 import brainstorm as bs
 from brainstorm.describable import create_from_description, get_description
 from brainstorm.handlers import DebugHandler, NumpyHandler, PyCudaHandler
+from brainstorm.handlers import pycuda_handler as pycuda
 from brainstorm.handlers.cuda import compiler, cublas, device, libraries, sequences
 from brainstorm.randomness import global_rnd
 from brainstorm.utils import HandlerError
@@ -161,6 +162,34 @@ def test_unknown_activations_list_the_choices(handler):
     ):
         with pytest.raises(KeyError, match="'linear', 'rel'"):
             call()
+
+
+# -- products ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("transa", [False, True])
+@pytest.mark.parametrize("transb", [False, True])
+@pytest.mark.parametrize("strided", [False, True])
+@pytest.mark.parametrize("add", [False, True])
+def test_long_sums_are_cut_into_parts(handler, transa, transb, strided, add):
+    arrays = Arrays(handler, 1, strided)
+    k = 2 * 2053  # both are prime
+    a = arrays.randn(*((k, 3) if transa else (3, k)))
+    b = arrays.randn(*((4, k) if transb else (k, 4)))
+    out, before = arrays.flat().destination(arrays.randn(3, 4), not add)
+    operation = handler.dot_add_mm if add else handler.dot_mm
+    operation(arrays.put(a), arrays.put(b), out, transa=transa, transb=transb)
+    product = (a.T if transa else a) @ (b.T if transb else b)
+    check(handler, out, before + product, scale=1000)
+
+
+def test_products_are_cut_where_that_keeps_more_multiprocessors_busy(handler):
+    parts = pycuda._parts_of_sums
+    assert parts(32, 75, 102400, 16 * 132) == 50  # of 2048
+    assert parts(32, 75, 2 * 2048 - 1, 16 * 132) == 1
+    assert parts(4000, 1000, 102400, 16 * 132) == 1  # there is enough to do
+    assert parts(0, 3, 102400, 16 * 132) == 1
+    assert parts(1, 1, 2 * 2053, handler.context.max_blocks) == 2
 
 
 # -- connectionist temporal classification -------------------------------------

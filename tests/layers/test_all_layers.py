@@ -105,7 +105,7 @@ def count_launches(name, handler, time_size, monkeypatch):
     with monkeypatch.context() as patch:
         # Sequences of calls that were prepared before would not be counted.
         patch.setattr(handler._gpu, "_sequences", {})
-        for function in ("launch", "sgemm"):
+        for function in ("launch", "sgemm", "sgemm_batched"):
             patch.setattr(device, function, counted(getattr(device, function)))
         bench = bench_that_has_run(name, handler, (time_size, 4))
         bench.layer.forward_pass(bench.view, True)

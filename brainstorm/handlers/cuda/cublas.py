@@ -1,4 +1,4 @@
-"""The matrix product of cuBLAS, through ctypes."""
+"""The matrix products of cuBLAS, through ctypes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STATUS = {
     14: "internal error",
     15: "not supported",
 }
-FLOAT_P, INT = ctypes.c_void_p, ctypes.c_int
+FLOAT_P, INT, LONG = ctypes.c_void_p, ctypes.c_int, ctypes.c_longlong
 
 
 class Cublas:
@@ -52,6 +52,12 @@ class Cublas:
         self._sgemm.argtypes = [
             *(ctypes.c_void_p, INT, INT, INT, INT, INT),
             *(FLOAT_P, FLOAT_P, INT, FLOAT_P, INT, FLOAT_P, FLOAT_P, INT),
+        ]
+        self._batched = library.cublasSgemmStridedBatched
+        self._batched.argtypes = [
+            *(ctypes.c_void_p, INT, INT, INT, INT, INT),
+            *(FLOAT_P, FLOAT_P, INT, LONG, FLOAT_P, INT, LONG),
+            *(FLOAT_P, FLOAT_P, INT, LONG, INT),
         ]
         self._one = ctypes.c_float(1.0)
         self._zero = ctypes.c_float(0.0)
@@ -99,6 +105,39 @@ class Cublas:
         )
         if status:
             raise OperationError(_text("cublasSgemm", status))
+
+    def sgemm_batched(
+        self,
+        transa: bool,
+        transb: bool,
+        m: int,
+        n: int,
+        k: int,
+        a: int,
+        lda: int,
+        step_a: int,
+        b: int,
+        ldb: int,
+        step_b: int,
+        c: int,
+        ldc: int,
+        step_c: int,
+        count: int,
+    ) -> None:
+        """``c[i] = a[i] b[i]`` for `count` matrices of each.
+
+        Args are those of `sgemm`, and the distances from one matrix to the next.
+
+        Raises:
+            OperationError: cuBLAS failed.
+        """
+        status = self._batched(
+            *(self._handle, transb, transa, n, m, k, self._alpha),
+            *(b, ldb, step_b, a, lda, step_a, self._betas[False]),
+            *(c, ldc, step_c, count),
+        )
+        if status:
+            raise OperationError(_text("cublasSgemmStridedBatched", status))
 
 
 def _text(function: str, status: int) -> str:

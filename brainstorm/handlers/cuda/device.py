@@ -150,6 +150,10 @@ class PyCudaDevice:
         else:
             self._guarded(self._cublas.sgemm, *args)
 
+    def sgemm_batched(self, *args: Any) -> None:
+        """See `Cublas.sgemm_batched`."""
+        self._guarded(self._cublas.sgemm_batched, *args)
+
     # -- memory --------------------------------------------------------------
 
     def allocate(self, size: int) -> Any:
