@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -34,6 +35,7 @@ struct Function {
   Launch launch;
 };
 
+std::atomic<long long> waits{0};
 std::mutex lock;
 std::map<CUdeviceptr, size_t> allocations;
 size_t used = 0;
@@ -143,13 +145,18 @@ CUresult cuCtxGetDevice(CUdevice *device) {
   return contexts ? CUDA_SUCCESS : CUDA_ERROR_INVALID_CONTEXT;
 }
 
+// How often the host has waited, or would have on a GPU.
+long long emulated_waits() { return waits; }
+
 CUresult cuCtxSynchronize() {
+  ++waits;
   return contexts ? CUDA_SUCCESS : CUDA_ERROR_INVALID_CONTEXT;
 }
 
 // -- memory ---------------------------------------------------------------------
 
 CUresult cuMemAlloc(CUdeviceptr *address, size_t size) {
+  ++waits;
   if (!contexts) return CUDA_ERROR_INVALID_CONTEXT;
   std::lock_guard<std::mutex> guard(lock);
   if (!size) return CUDA_ERROR_INVALID_VALUE;
@@ -178,6 +185,7 @@ CUresult cuMemcpyHtoD(CUdeviceptr to, const void *from, size_t size) {
 }
 
 CUresult cuMemcpyDtoH(void *to, CUdeviceptr from, size_t size) {
+  ++waits;
   return copy(from, size, to, reinterpret_cast<const void *>(from));
 }
 

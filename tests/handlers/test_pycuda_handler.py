@@ -1,6 +1,7 @@
 """What PyCudaHandler promises beyond the operations themselves."""
 
 import copy
+import ctypes
 import json
 import pickle
 import subprocess
@@ -461,6 +462,29 @@ def test_a_training_step_neither_allocates_nor_waits(handler, stepper, monkeypat
     for _ in range(4):
         step()
     assert len(set(losses)) == 4
+
+
+@pytest.mark.gpu
+def test_the_driver_is_not_waited_for():
+    handler = new_handler("pycuda")
+    driver = ctypes.CDLL("libcuda.so.1")
+    if not hasattr(driver, "emulated_waits"):
+        pytest.skip("only the stand-in driver counts")
+    net = bs.tools.create_net_from_spec("classification", 6, 3, "L5 R4 D F8")
+    net.set_handler(handler)
+    stepper = bs.training.AdamStepper(0.01)
+    stepper.start(net)
+    counts = []
+    for _ in range(3):
+        data = {"default": np.ones((3, 5, 6)), "targets": np.ones((3, 5, 1))}
+        net.provide_external_data(data)
+        counts.append(driver.emulated_waits())
+        stepper.run()
+        counts.append(driver.emulated_waits())
+        net.get_loss_values()
+    assert counts[1] > counts[0]  # memory is allocated
+    assert counts[3] > counts[1]  # the loss is read
+    assert counts[5] == counts[4]
 
 
 def test_wrapping_in_a_debug_handler(handler):
