@@ -75,7 +75,8 @@ class _NetworkEstimator(BaseEstimator):
             verbose=self.verbose,
         )
         self.network_ = net
-        self.loss_curve_ = trainer.logs["rolling_training"]["total_loss"]
+        log = trainer.logs.get("rolling_training", {"total_loss": []})
+        self.loss_curve_ = log["total_loss"]
 
     def _make_network(
         self, task: str, nr_features: int, nr_outputs: int, seed: int

@@ -27,6 +27,7 @@ from brainstorm.utils import (
     FileFormatError,
     MissingFileError,
     NotAFileError,
+    ValidationError,
     listing,
 )
 
@@ -35,6 +36,7 @@ __all__ = [
     "atomic_path",
     "check_start",
     "check_target",
+    "checked_name",
     "open_hdf5",
     "read_array",
     "read_group",
@@ -82,7 +84,7 @@ def atomic_path(filename: str | os.PathLike) -> Iterator[Path]:
         PermissionError: `filename` is write-protected.
         FileFormatError: `filename` is a device, a pipe or the like.
     """
-    target = Path(os.path.realpath(filename))
+    target = _resolved(filename)
     mode = _mode_to_keep(target, str(filename))
     name = f".{target.name[:50]}.{secrets.token_hex(4)}.tmp"
     temporary = target.with_name(name)
@@ -140,10 +142,8 @@ def check_target(filename: str | os.PathLike, kind: str | None = None) -> None:
         PermissionError: `filename` is write-protected.
         FileFormatError: `filename` is a file of another kind, or no regular file.
     """
-    target = os.path.realpath(filename)
-    if _mode_to_keep(Path(target), str(filename)) is None or not os.path.getsize(
-        target
-    ):
+    target = _resolved(filename)
+    if _mode_to_keep(target, str(filename)) is None or not os.path.getsize(target):
         return
     found: str | None = "no HDF5 file"
     if h5py.is_hdf5(target):
@@ -172,7 +172,7 @@ def check_start(filename: str | os.PathLike, start: bytes, kind: str) -> None:
         FileFormatError: `filename` is a file of another kind.
         OSError: As `atomic_path`.
     """
-    target = Path(os.path.realpath(filename))
+    target = _resolved(filename)
     if _mode_to_keep(target, str(filename)) is None:
         return
     with open(target, "rb") as f:
@@ -209,6 +209,24 @@ class _Shield(io.FileIO):
         except OSError as error:
             self.error = error
             return size
+
+
+def checked_name(filename: str | os.PathLike) -> str:
+    """The name of a file as text.
+
+    Raises:
+        ValidationError: It is none.
+    """
+    if not isinstance(filename, str | bytes | os.PathLike) or (
+        "\0" in os.fsdecode(filename)
+    ):
+        raise ValidationError(f"expected the name of a file, got {filename!r}")
+    return os.fsdecode(filename)
+
+
+def _resolved(filename: str | os.PathLike) -> Path:
+    """The path of a file, behind links."""
+    return Path(os.path.realpath(checked_name(filename)))
 
 
 def _mode_to_keep(target: Path, filename: str) -> int | None:
@@ -252,7 +270,7 @@ def open_hdf5(filename: str | os.PathLike, kind: str) -> Iterator[h5py.File]:
         FileFormatError: It is damaged, or of another kind. Errors within the block
             are taken for damage too.
     """
-    if not os.path.isfile(filename):
+    if not os.path.isfile(_resolved(filename)):
         raise MissingFileError(f"there is no file {str(filename)!r}")
     with reading(filename), h5py.File(filename, "r") as f:
         found = _read_format(f, kind)

@@ -6,7 +6,7 @@ import keyword
 import math
 import time
 from collections.abc import Generator, Iterable, Mapping
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ __all__ = [
     "UnknownNameError",
     "ValidationError",
     "checked_array",
+    "checked_integer",
     "checked_number",
     "flatten_all_but_last",
     "flatten_features",
@@ -34,6 +35,7 @@ __all__ = [
     "flatten_time_and_features",
     "get_by_path",
     "get_inheritors",
+    "is_finite",
     "is_valid_layer_name",
     "listing",
     "missing_extra",
@@ -118,10 +120,32 @@ def checked_number(value: Any, what: str, minimum: float = -math.inf) -> float:
         ValidationError: It is not a finite number of at least `minimum`;
             the message begins with `what`.
     """
-    if isinstance(value, Real) and math.isfinite(value) and value >= minimum:
+    if is_finite(value) and value >= minimum:
         return float(value)
     bound = "" if minimum == -math.inf else f" >= {minimum}"
     raise ValidationError(f"{what} has to be a finite number{bound}, not {value!r}")
+
+
+def checked_integer(value: Any, what: str, minimum: int) -> int:
+    """The value as an int.
+
+    Raises:
+        ValidationError: It is not a whole number of at least `minimum`; the message
+            begins with `what`.
+    """
+    if isinstance(value, Integral) and not isinstance(value, bool) and value >= minimum:
+        return int(value)
+    raise ValidationError(
+        f"{what} has to be a whole number of at least {minimum}, got {value!r}"
+    )
+
+
+def is_finite(value: Any) -> bool:
+    """Whether the value is a finite number, and no larger than a float can be."""
+    try:
+        return isinstance(value, Real) and math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def checked_array(values: Any, what: str) -> np.ndarray:

@@ -95,3 +95,25 @@ def test_own_networks_and_steppers():
 def test_bad_networks(network):
     with pytest.raises(bs.utils.ValidationError, match="network: expected a line like"):
         NetworkClassifier(network).fit([[0.0], [1.0]], [0, 1])
+
+
+@pytest.mark.parametrize("kind", [NetworkClassifier, NetworkRegressor])
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"network": "Q3"}, "spec: expected the letter of a layer"),
+        ({"epochs": -1}, "epochs .* at least 0, got -1"),
+        ({"epochs": 1.5}, "epochs .* got 1.5"),
+        ({"batch_size": 0}, "batch_size: expected an integer >= 1, got 0"),
+        ({"stepper": "adam"}, "stepper has to be a TrainingStepper"),
+        ({"random_state": "x"}, "'x' cannot be used to seed"),
+    ],
+)
+def test_bad_arguments(kind, arguments, text):
+    with pytest.raises(ValueError, match=text):
+        kind(**arguments).fit([[0.0], [1.0]], [0, 1])
+
+
+def test_no_epochs():
+    model = NetworkRegressor("", epochs=0).fit([[0.0], [1.0]], [0, 1])
+    assert model.loss_curve_ == []

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from brainstorm.files import atomic_hdf5, atomic_path, check_start, open_hdf5
-from brainstorm.utils import FileFormatError
+from brainstorm.utils import FileFormatError, ValidationError
 
 KIND = "Test file v1.0"
 
@@ -178,6 +178,18 @@ def test_files_of_other_kinds_are_told_by_their_start(tmp_path):
         check_start(target, b"AB", "test file")
     with pytest.raises(IsADirectoryError, match="is a folder"):
         check_start(tmp_path, b"AB", "test file")
+
+
+@pytest.mark.parametrize("name", [None, 1, [], {}, "a\0b"])
+def test_names_of_files_are_texts_or_paths(name):
+    for function in (
+        lambda: atomic_path(name).__enter__(),
+        lambda: atomic_hdf5(name).__enter__(),
+        lambda: open_hdf5(name, KIND).__enter__(),
+        lambda: check_start(name, b"", KIND),
+    ):
+        with pytest.raises(ValidationError, match="expected the name of a file, got"):
+            function()
 
 
 # -- reading -----------------------------------------------------------------

@@ -188,7 +188,7 @@ class Layer:
         value = self.kwargs.get(name, default)
         try:
             good = accept(value)
-        except (TypeError, ValueError):
+        except (ArithmeticError, TypeError, ValueError):
             good = False
         if not good:
             raise self.error(f"expected {expected} as {name!r}, got {value!r}")

@@ -9,6 +9,7 @@ from brainstorm.utils import (
     LayerValidationError,
     NetworkValidationError,
     is_valid_layer_name,
+    listing,
 )
 
 __all__ = ["ConstructionWrapper", "LayerDetails"]
@@ -163,11 +164,20 @@ class ConstructionWrapper:
 
         Returns:
             This layer.
+
+        Raises:
+            NetworkValidationError: `other` is no other layer, or a name is no text.
+                Making the network tells whether the parameters exist and fit.
         """
         if not isinstance(other, ConstructionWrapper) or other.layer is self.layer:
             raise NetworkValidationError(
                 f"layer {self.name!r} can share parameters with another layer, not with"
                 f" {other!r}"
+            )
+        if not all(isinstance(name, str) for name in names):
+            raise NetworkValidationError(
+                f"layer {self.name!r}: expected names of parameters to share, got"
+                f" {listing(names)}"
             )
         self.layer.shared.update(dict.fromkeys(names or [None], other.layer))
         return self

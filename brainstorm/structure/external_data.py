@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
 
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.utils import MissingInputError, NetworkValidationError, listing
 
-__all__ = ["check_shapes"]
+__all__ = ["check_shapes", "shapes_of"]
+
+
+def shapes_of(data: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The shapes of data by the names of the inputs.
+
+    Raises:
+        NetworkValidationError: There is no dict, or what is in it forms no arrays.
+    """
+    try:
+        return {name: tuple(np.shape(array)) for name, array in data.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise NetworkValidationError(
+            f"data: expected a dict of arrays by the names of the inputs: {error}"
+        ) from error
 
 
 def check_shapes(

@@ -27,7 +27,7 @@ from brainstorm.structure.buffer_views import BufferView
 from brainstorm.structure.buffers import BufferManager
 from brainstorm.structure.clearing import find_unneeded, plan_clearing
 from brainstorm.structure.construction import ConstructionWrapper
-from brainstorm.structure.external_data import check_shapes
+from brainstorm.structure.external_data import check_shapes, shapes_of
 from brainstorm.structure.modifiers import (
     Modifiers,
     each_modifier,
@@ -428,7 +428,7 @@ class Network(Describable):
             NetworkValidationError: A name is unknown, or a shape does not fit.
         """
         structures = self.layers["Input"].out_shapes
-        shapes = {name: tuple(np.shape(array)) for name, array in data.items()}
+        shapes = shapes_of(data)
         if shapes != self._input_shapes:
             sizes = check_shapes(structures, shapes, all_inputs)
             self._buffer_manager.resize(
@@ -447,8 +447,11 @@ class Network(Describable):
             array, np.ndarray
         ):
             self.handler.copy_to(array, target)
-        else:
+            return
+        try:
             self.handler.set_from_numpy(target, array)
+        except HandlerError as error:
+            raise HandlerError(f"data for the input {name!r}: {error}") from error
 
     def _resized(self) -> None:
         """Take note of new views."""

@@ -15,7 +15,7 @@ from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import layer_type_name
 from brainstorm.structure.layout import Hub, create_layout
-from brainstorm.utils import ValidationError
+from brainstorm.utils import checked_integer
 
 if TYPE_CHECKING:
     from brainstorm.structure.network import Network
@@ -65,7 +65,7 @@ def get_network_info(
         The tables as text.
 
     Raises:
-        ValidationError: A size is not positive.
+        ValidationError: A size is no positive integer.
     """
     return "\n\n".join(
         part if isinstance(part, str) else _as_text(part)
@@ -86,12 +86,13 @@ def network_info_html(
 def _describe(
     network: Network, time_size: int | None, batch_size: int | None
 ) -> list[str | Table]:
-    T = network.time_size if time_size is None else time_size
-    B = network.batch_size if batch_size is None else batch_size
-    if min(T, B) < 1:
-        raise ValidationError(
-            f"time_size and batch_size have to be at least 1, got {T} and {B}"
+    T, B = (
+        default if size is None else checked_integer(size, name, 1)
+        for size, default, name in (
+            (time_size, network.time_size, "time_size"),
+            (batch_size, network.batch_size, "batch_size"),
         )
+    )
     dtype = np.dtype(network.handler.dtype)
     memory = _memory(create_layout(network.layers)[0], T, B, dtype.itemsize)
     return [

@@ -12,6 +12,7 @@ from brainstorm.utils import (
     MissingInputError,
     NetworkValidationError,
     UnknownNameError,
+    checked_integer,
     listing,
 )
 
@@ -26,10 +27,7 @@ def predict(
     net: Network, x: Any, batch_size: int, output_name: str | None = None
 ) -> np.ndarray:
     """Run a network on data, see `Network.predict`."""
-    if batch_size < 1:
-        raise NetworkValidationError(
-            f"batch_size has to be at least 1, got {batch_size!r}"
-        )
+    batch_size = checked_integer(batch_size, "batch_size", 1)
     path = find_output(net, output_name)
     structure = _structure(net, path)
     needed, layers = inputs_of(net, path)
@@ -57,7 +55,7 @@ def find_output(net: Network, output_name: str | None = None) -> str:
         NetworkValidationError: There are several, or none.
         UnknownNameError: There is no such output (a KeyError).
     """
-    path = output_name or net.output_name
+    path = net.output_name if output_name is None else output_name
     if path is not None:
         _structure(net, path)
         return path
@@ -129,6 +127,7 @@ def arrange(net: Network, data: Mapping[str, Any]) -> tuple[dict[str, Any], bool
 
     Raises:
         UnknownNameError: The network has no such input (a KeyError).
+        NetworkValidationError: Something does not form an array.
     """
     structures = net.layers["Input"].out_shapes
     unknown = [name for name in data if name not in structures]
@@ -138,13 +137,21 @@ def arrange(net: Network, data: Mapping[str, Any]) -> tuple[dict[str, Any], bool
             f" {listing(structures)}"
         )
     first = next((n for n in data if structures[n].buffer_type == 2), None)
-    has_time = first is None or np.ndim(data[first]) >= len(structures[first].shape)
+    data = {n: v if hasattr(v, "shape") else _as_array(n, v) for n, v in data.items()}
+    has_time = first is None or len(data[first].shape) >= len(structures[first].shape)
     return {n: _complete(v, structures[n], has_time) for n, v in data.items()}, has_time
 
 
+def _as_array(name: str, values: Any) -> np.ndarray:
+    try:
+        return np.asarray(values)
+    except (TypeError, ValueError) as error:
+        raise NetworkValidationError(
+            f"the data for the input {name!r} does not form an array: {error}"
+        ) from error
+
+
 def _complete(values: Any, structure: BufferStructure, has_time: bool) -> Any:
-    if not hasattr(values, "shape"):
-        values = np.asarray(values)
     if structure.buffer_type == 2 and not has_time:
         values = np.asarray(values)[np.newaxis]
     if values.ndim == len(structure.shape) - 1 and structure.shape[-1] == 1:
@@ -153,8 +160,8 @@ def _complete(values: Any, structure: BufferStructure, has_time: bool) -> Any:
 
 
 def _structure(net: Network, path: str) -> BufferStructure:
-    name, _, rest = path.partition(".")
-    category, _, output = rest.partition(".")
+    parts = path.split(".") if isinstance(path, str) else []
+    name, category, output = parts if len(parts) == 3 else ("", "", "")
     outputs = getattr(net.layers.get(name), "out_shapes", {})
     if category != "outputs" or output not in outputs:
         choices = [

@@ -49,14 +49,16 @@ def with_trainable(
         chosen: True, False or, for nothing chosen, None by layer and parameter.
 
     Raises:
-        NetworkValidationError: There is another value.
+        NetworkValidationError: There is another value, or a fallback.
     """
     changed = {
         name: {k: v for k, v in properties.items() if k != "@trainable"}
         for name, properties in architecture.items()
     }
     for layer, parameters in chosen.items():
-        for name, (value, _) in parameters.items():
+        for name, (value, fallback) in parameters.items():
+            if fallback is not None:
+                raise NetworkValidationError("trainable can not have a 'fallback'")
             if not (value is None or isinstance(value, bool)):
                 raise NetworkValidationError(
                     f"expected True or False for {layer}.{name}, got {value!r}"

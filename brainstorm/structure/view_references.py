@@ -53,9 +53,10 @@ def resolve_references(
         By layer and parameter.
 
     Raises:
-        NetworkValidationError: A pattern matches nothing, or several values fit
-            one parameter.
+        NetworkValidationError: A pattern matches nothing, or is no text, or several
+            values fit one parameter.
     """
+    _check_patterns(references)
     matched: set[str] = set()
     resolved = {
         layer: {
@@ -71,6 +72,15 @@ def resolve_references(
             f" {listing(choices)}"
         )
     return resolved
+
+
+def _check_patterns(references: Mapping[Any, Any]) -> None:
+    inner = [p for value in references.values() if _is_dict(value) for p in value]
+    wrong = [p for p in [*references, *inner] if not isinstance(p, str)]
+    if wrong:
+        raise NetworkValidationError(
+            f"expected names or patterns of names, got {listing(wrong)}"
+        )
 
 
 def _patterns(references: Mapping[str, Any]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from brainstorm.files import atomic_path, check_start, reading
+from brainstorm.files import atomic_path, check_start, checked_name, reading
 from brainstorm.utils import (
     FileFormatError,
     MissingFileError,
@@ -61,7 +61,7 @@ def load_safetensors(network: Network, filename: str | os.PathLike) -> None:
         ValidationError: Names or shapes are not those of the network.
     """
     safetensors = _import_safetensors("load_safetensors")
-    if not os.path.isfile(filename):
+    if not os.path.isfile(checked_name(filename)):
         raise MissingFileError(f"there is no file {str(filename)!r}")
     paths = _paths(network)
     shapes = {name: tuple(network.buffer[path].shape) for name, path in paths.items()}

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from brainstorm.files import atomic_path, check_start
+from brainstorm.files import atomic_path, check_start, checked_name
 from brainstorm.layers.input_layer import InputLayerImpl
 from brainstorm.layers.loss_layer import LossLayerImpl
 from brainstorm.structure.construction import layer_type_name
@@ -68,7 +68,7 @@ def draw_network(
         import pygraphviz
     except ImportError as error:
         raise missing_extra("draw_network", "pygraphviz", "draw_net") from error
-    file_format = Path(file_name).suffix[1:].lower()
+    file_format = Path(checked_name(file_name)).suffix[1:].lower()
     if file_format not in FORMATS:
         endings = listing(f".{name}" for name in FORMATS)
         raise ValidationError(

@@ -18,6 +18,7 @@ from brainstorm.structure.construction import layer_type_name
 from brainstorm.structure.prediction import find_output, inputs_of
 from brainstorm.tools.onnx_graph import Graph
 from brainstorm.tools.onnx_sequences import bidirectional, recurrent
+from brainstorm.training.utils import check_network
 from brainstorm.utils import ValidationError, listing, missing_extra
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ def export_onnx(
 
     Raises:
         ImportError: onnx is not installed.
-        ValidationError: A layer can not be exported, or several outputs can be meant.
+        ValidationError: A layer can not be exported, several outputs can be meant, or
+            an argument is of a wrong type.
         UnknownNameError: There is no such output (a KeyError).
         FileFormatError: There is a file of another kind already.
         FileNotFoundError: The folder does not exist.
@@ -60,6 +62,7 @@ def export_onnx(
         import onnx
     except ImportError as error:
         raise missing_extra("export_onnx", "onnx", "onnx") from error
+    check_network(network)
     check_start(file_name, START, "ONNX file")
     path = find_output(network, output_name)
     needed, names = inputs_of(network, path)

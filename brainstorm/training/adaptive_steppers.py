@@ -9,7 +9,7 @@ import numpy as np
 
 from brainstorm.training.steppers import TrainingStepper
 from brainstorm.training.utils import check_number
-from brainstorm.utils import ValidationError
+from brainstorm.utils import ValidationError, checked_array, checked_integer
 
 if TYPE_CHECKING:
     from brainstorm.structure.network import Network
@@ -72,9 +72,10 @@ class AdamStepper(TrainingStepper):
 
     def start(self, net: Network) -> None:
         """Get ready to train a network; see :meth:`TrainingStepper.start`."""
-        if net is not self.net and not self._restored:
-            self.update_count = 0
+        begins = net is not self.net and not self._restored
         super().start(net)
+        if begins:
+            self.update_count = 0
 
     def get_state(self) -> dict[str, np.ndarray]:
         """NumPy copies of all slots, and the number of updates so far."""
@@ -90,15 +91,18 @@ class AdamStepper(TrainingStepper):
             ValidationError: The names of the arrays are not those of a state, or
                 the number of updates is none.
         """
-        state = dict(state)
-        count = np.asarray(state.pop(COUNT, 0))
-        if count.size != 1 or not count.item() >= 0 or count.item() % 1:
-            raise ValidationError(
-                f"{type(self).__name__}: expected one whole number of updates as"
-                f" {COUNT!r}, got {count!r}"
-            )
-        super().set_state(state)
-        self.update_count = int(count.item())
+        what = f"{type(self).__name__}: {COUNT}"
+        has_count = isinstance(state, Mapping) and COUNT in state
+        count = checked_array(state[COUNT] if has_count else 0, what)
+        if count.size != 1 or not count.item().is_integer():
+            raise ValidationError(f"{what} has to be one whole number, got {count}")
+        updates = checked_integer(int(count.item()), what, 0)
+        super().set_state(
+            {n: array for n, array in state.items() if n != COUNT}
+            if has_count
+            else state
+        )
+        self.update_count = updates
 
     def run(self) -> None:
         """Do one update with the data that has been provided to the network."""

@@ -281,6 +281,7 @@ class Warmup(Schedule):
         value = self.schedule
         if callable(value):
             value = value(epoch_nr, update_nr, timescale, interval, net, stepper, logs)
+            check_number(self, "what schedule returns", value)
         calls = _calls(epoch_nr, update_nr, timescale, interval)
         return value * min((calls + 1) / (self.num_changes + 1), 1)
 

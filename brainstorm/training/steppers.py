@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from brainstorm.describable import Describable
-from brainstorm.training.utils import check_number
-from brainstorm.utils import ValidationError, listing
+from brainstorm.training.utils import check_network, check_number
+from brainstorm.utils import ValidationError, checked_array, listing
 
 if TYPE_CHECKING:
     from brainstorm.handlers import Handler
@@ -52,8 +52,10 @@ class TrainingStepper(Describable):
         has just been set by :meth:`set_state`.
 
         Raises:
-            ValidationError: A state that was set does not fit the network.
+            ValidationError: `net` is no network, or a state that was set does not fit
+                it.
         """
+        check_network(net)
         state = self._restored
         if not state and net is self.net:
             if net.handler is self._handler and self._fits(net):
@@ -81,14 +83,21 @@ class TrainingStepper(Describable):
         It takes effect with the next :meth:`start`.
 
         Raises:
-            ValidationError: The names of the arrays are not those of the slots.
+            ValidationError: The names of the arrays are not those of the slots, or
+                these are no arrays of numbers.
         """
+        kind = type(self).__name__
+        if not isinstance(state, Mapping):
+            raise ValidationError(f"the state of a {kind} is a dict, not {state!r}")
         if state and sorted(state) != sorted(self.slots):
             raise ValidationError(
-                f"the state of a {type(self).__name__} consists of"
-                f" {listing(self.slots)}, not of {listing(state)}"
+                f"the state of a {kind} consists of {listing(self.slots)}, not of"
+                f" {listing(state)}"
             )
-        self._restored = {name: np.array(array) for name, array in state.items()}
+        self._restored = {
+            name: checked_array(array, f"{kind}: {name}")
+            for name, array in state.items()
+        }
 
     def _make_slot(self, net: Network, name: str, state: dict[str, np.ndarray]) -> Any:
         shape = tuple(net.buffer.parameters.shape)

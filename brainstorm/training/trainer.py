@@ -26,6 +26,7 @@ from brainstorm.training.steppers import TrainingStepper
 from brainstorm.training.utils import (
     check_continues,
     check_iterator,
+    check_network,
     check_scorers,
     compute_scores,
     report,
@@ -34,6 +35,7 @@ from brainstorm.utils import (
     IteratorValidationError,
     UnknownNameError,
     ValidationError,
+    checked_integer,
     listing,
 )
 
@@ -99,6 +101,10 @@ class Trainer:
                 "Trainer: stepper has to be a TrainingStepper, such as"
                 f" SgdStepper(), not {stepper!r}"
             )
+        if not isinstance(carry_context, bool):
+            raise ValidationError(
+                f"Trainer: carry_context has to be True or False, not {carry_context!r}"
+            )
         self.stepper = stepper
         self.verbose = verbose
         self.carry_context = carry_context
@@ -157,6 +163,8 @@ class Trainer:
         Raises:
             ValidationError: The data, or another argument, does not fit.
         """
+        check_network(net)
+        epochs = checked_integer(epochs, "epochs", 0)
         trainer = cls(AdamStepper() if stepper is None else stepper, verbose)
         trainer.train_scorers = train_scorers
         rnd = global_rnd.create_random_state(seed)

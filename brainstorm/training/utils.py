@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import numbers
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,12 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from brainstorm.scorers import aggregate_losses_and_scores, gather_losses_and_scores
-from brainstorm.utils import IteratorValidationError, ValidationError, listing
+from brainstorm.utils import (
+    IteratorValidationError,
+    ValidationError,
+    is_finite,
+    listing,
+)
 
 if TYPE_CHECKING:
     from brainstorm.data_iterators import DataIterator
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "check_continues",
     "check_iterator",
+    "check_network",
     "check_number",
     "check_scorers",
     "compute_scores",
@@ -90,6 +95,16 @@ def compute_scores(
     return aggregate_losses_and_scores(scores, net, scorers)
 
 
+def check_network(net: Network) -> None:
+    """Check that this is a network.
+
+    Raises:
+        ValidationError: It is not.
+    """
+    if not hasattr(net, "provide_external_data"):
+        raise ValidationError(f"net: expected a Network, got {type(net).__name__}")
+
+
 def check_iterator(net: Network, iterator: DataIterator, name: str) -> None:
     """Check that an iterator provides just what the network's Input expects.
 
@@ -97,8 +112,7 @@ def check_iterator(net: Network, iterator: DataIterator, name: str) -> None:
         IteratorValidationError: Lists the names on both sides.
         ValidationError: `net` is no network.
     """
-    if not hasattr(net, "provide_external_data"):
-        raise ValidationError(f"net: expected a Network, got {type(net).__name__}")
+    check_network(net)
     if not hasattr(iterator, "data_shapes"):
         raise IteratorValidationError(
             f"{name}: expected a data iterator, got {type(iterator).__name__}"
@@ -168,8 +182,8 @@ def check_number(
     Raises:
         ValidationError: Names the owner's class, the argument and the range.
     """
-    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or not low <= value < below:
+    good = is_finite(value) and not isinstance(value, bool) and low <= value < below
+    if not good:
         raise ValidationError(
             f"{type(owner).__name__}: {name} has to be a finite number in"
             f" [{low}, {below}), not {value!r}"

@@ -279,6 +279,16 @@ def test_bad_data_is_refused_and_the_network_stays_usable(change, error, message
     assert run(net) == loss
 
 
+@pytest.mark.parametrize("wrong", [None, 3, [1.0], {"default": [[1], [1, 2]]}])
+def test_data_are_a_dict_of_arrays(wrong):
+    net = classifier()
+    with pytest.raises(
+        NetworkValidationError, match="^data: expected a dict of arrays"
+    ):
+        net.provide_external_data(wrong)
+    run(net)
+
+
 def test_inputs_can_be_left_out_on_request():
     net = classifier()
     net.initialize(bs.Gaussian(0.5), seed=3)

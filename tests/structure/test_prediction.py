@@ -8,7 +8,7 @@ import brainstorm as bs
 from brainstorm import layers
 from brainstorm.handlers import NumpyHandler
 from brainstorm.tools import create_net_from_spec
-from brainstorm.utils import NetworkValidationError
+from brainstorm.utils import BrainstormError, NetworkValidationError, ValidationError
 
 
 def in_float64(net):
@@ -179,9 +179,33 @@ def test_bad_shapes(shape):
 
 
 @pytest.mark.parametrize(
+    ("x", "text"),
+    [
+        ([[1, 2], [3]], "data for the input 'default' does not form an array"),
+        (None, "expected data of the shape"),
+        (values(5, 4) * 1j, "data for the input 'default': .* dtype complex"),
+        (np.full((5, 4), "a"), "data for the input 'default': .* dtype <U1"),
+        (np.full((5, 4), None), "data for the input 'default': .* dtype object"),
+        ({"default": values(5, 4), "targets": [[1, 2], [3]]}, "input 'targets' does"),
+        ({"default": values(5, 4), "targets": values(2, 1)}, "the input 'targets', T"),
+    ],
+)
+def test_bad_data(x, text):
+    net = classifier()
+    with pytest.raises(BrainstormError, match=text):
+        net.predict(x)
+    assert net(values(5, 4)).shape == (5, 3)
+
+
+@pytest.mark.parametrize(
     ("arguments", "error", "text"),
     [
-        ({"batch_size": 0}, NetworkValidationError, "batch_size .* at least 1, got 0"),
+        ({"batch_size": 0}, ValidationError, "batch_size .* at least 1, got 0"),
+        ({"batch_size": 1.5}, ValidationError, "batch_size .* whole number.* got 1.5"),
+        ({"batch_size": None}, ValidationError, "batch_size .* got None"),
+        ({"output_name": ""}, KeyError, "no output ''; choices are: 'Input"),
+        ({"output_name": 3}, KeyError, "no output 3; choices are: 'Input"),
+        ({"output_name": "a.b.c.d"}, KeyError, "no output 'a.b.c.d'; choices"),
         ({"output_name": "Nope"}, KeyError, "no output 'Nope'; choices are: 'Input"),
         ({"output_name": "Output.inputs.default"}, KeyError, "no output 'Output.inp"),
         ({"output_name": "Loss.outputs.loss"}, NetworkValidationError, "no values for"),

@@ -231,6 +231,11 @@ def test_it_is_saved_and_described(tmp_path):
         ({"X": False}, "'X' matches no parameter"),
         ({"A": 0}, "expected True or False for A.W, got 0"),
         ({"A": False, "*": True}, "several patterns match A.W"),
+        ({"A": False, "fallback": False}, "trainable can not have a 'fallback'"),
+        ({"A": {"fallback": False}}, "trainable can not have a 'fallback'"),
+        ({3: False}, "expected names or patterns of names, got 3"),
+        ({"A": {None: False}}, "expected names or patterns of names, got None"),
+        ("A", "expected True or False for A.W, got 'A'"),
     ],
 )
 def test_bad_choices(references, text):
@@ -399,6 +404,9 @@ def test_bad_wiring():
         a.share(a)
     with pytest.raises(NetworkValidationError, match="not with 'B'"):
         a.share("B")
+    for wrong in (None, 3, ["W"]):
+        with pytest.raises(NetworkValidationError, match="'B': expected names of para"):
+            b.share(a, wrong)
     with pytest.raises(
         NetworkValidationError, match="with 'B', which is not connected"
     ):

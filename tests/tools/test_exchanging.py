@@ -103,6 +103,8 @@ def test_files_of_other_kinds_are_not_replaced(net, path):
     with pytest.raises(FileFormatError, match="no safetensors file"):
         save_safetensors(net, path)
     assert path.read_text() == "some text"
+    with pytest.raises(ValidationError, match="the name of a file, got None"):
+        load_safetensors(net, None)
     path.unlink()
     for _ in range(2):
         save_safetensors(net, path)

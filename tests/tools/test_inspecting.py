@@ -15,7 +15,7 @@ from brainstorm.tools import (
     get_network_info,
     print_network_info,
 )
-from brainstorm.utils import ValidationError
+from brainstorm.utils import FileFormatError, ValidationError
 
 
 def small_net():
@@ -125,9 +125,9 @@ def test_printing(capsys):
     assert capsys.readouterr().out == get_network_info(net, 2, 3) + "\n"
 
 
-@pytest.mark.parametrize("sizes", [(0, 1), (1, -1)])
-def test_sizes_are_positive(sizes):
-    with pytest.raises(ValidationError, match="time_size and batch_size"):
+@pytest.mark.parametrize("sizes", [(0, 1), (1, -1), (1.5, 1), (1, "1")])
+def test_sizes_are_positive_integers(sizes):
+    with pytest.raises(ValidationError, match="time_size|batch_size has to be a whole"):
         get_network_info(small_net(), *sizes)
 
 
@@ -231,6 +231,21 @@ def test_unknown_endings(tmp_path, name):
     with pytest.raises(ValidationError, match=r"file_name: .*'.png', '.svg', '.pdf'"):
         draw_network(small_net(), tmp_path / name)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_drawing_replaces_no_files_of_other_kinds(tmp_path):
+    pytest.importorskip("pygraphviz")
+    file = tmp_path / "net.png"
+    file.write_text("some text")
+    with pytest.raises(FileFormatError, match="no png file"):
+        draw_network(small_net(), file)
+    assert file.read_text() == "some text"
+    file.unlink()
+    for kind in ("png", "svg", "pdf"):
+        for _ in range(2):
+            draw_network(small_net(), file.with_suffix(f".{kind}"))
+    with pytest.raises(ValidationError, match="the name of a file, got None"):
+        draw_network(small_net(), None)
 
 
 def test_drawing_needs_an_existing_folder(tmp_path):

@@ -310,6 +310,10 @@ def test_other_errors(tmp_path, monkeypatch):
     net = single(layers.FullyConnected(3), 4)
     with pytest.raises(KeyError, match="no output 'Nope'"):
         export_onnx(net, tmp_path / "net.onnx", "Nope")
+    with pytest.raises(ValidationError, match="net: expected a Network, got str"):
+        export_onnx("net", tmp_path / "net.onnx")
+    with pytest.raises(ValidationError, match="the name of a file, got None"):
+        export_onnx(net, None)
     with pytest.raises(FileNotFoundError, match="no folder"):
         export_onnx(net, tmp_path / "none" / "net.onnx")
     monkeypatch.setitem(sys.modules, "onnx", None)

@@ -125,13 +125,47 @@ def test_the_count_of_updates_is_part_of_the_state(net, data):
     assert stepper.get_state()["update_count"] == [0]
 
 
-@pytest.mark.parametrize("count", [[-1], [0.5], [1, 2], [float("nan")]])
+@pytest.mark.parametrize(
+    "count", [[-1], [0.5], [1, 2], [float("nan")], [float("inf")], None, "1", 1j, {}]
+)
 def test_bad_count_of_updates(count):
     zeros = np.zeros(8)
     stepper = AdamStepper()
-    with pytest.raises(ValidationError, match="AdamStepper: expected one whole number"):
+    with pytest.raises(ValidationError, match="^AdamStepper: update_count has to "):
         stepper.set_state({"mean": zeros, "variance": zeros, "update_count": count})
     assert stepper.update_count == 0
+
+
+@all_steppers
+@pytest.mark.parametrize("state", [None, "mean", 3, [1.0]])
+def test_states_are_dicts(stepper_class, state):
+    stepper = stepper_class()
+    with pytest.raises(ValidationError, match=f"{stepper_class.__name__} is a dict"):
+        stepper.set_state(state)
+    assert stepper.get_state() == {}
+
+
+@all_steppers
+@pytest.mark.parametrize("values", [None, "zeros", [[1], [1, 2]], np.ones(8) * 1j])
+def test_states_consist_of_numbers(net, data, stepper_class, values):
+    stepper = stepper_class()
+    name = stepper.slots[0]
+    state = {**dict.fromkeys(stepper.slots, np.zeros(8)), name: values}
+    with pytest.raises(ValidationError, match=f"^{stepper_class.__name__}: {name}"):
+        stepper.set_state(state)
+    run(net, stepper, data, steps=1)
+
+
+@all_steppers
+@pytest.mark.parametrize("wrong", [None, "net", 3, {}])
+def test_start_needs_a_network(net, data, stepper_class, wrong):
+    stepper = stepper_class()
+    run(net, stepper, data, steps=1)
+    before = stepper.get_state()
+    with pytest.raises(ValidationError, match="^net: expected a Network, got"):
+        stepper.start(wrong)
+    for name, array in stepper.get_state().items():
+        np.testing.assert_array_equal(array, before[name])
 
 
 def test_bad_state():
@@ -143,6 +177,10 @@ def test_bad_state():
     ("make", "text"),
     [
         (lambda: AdamStepper(-1), "AdamStepper: learning_rate .* not -1"),
+        (lambda: AdamStepper(float("nan")), "AdamStepper: learning_rate .* not nan"),
+        (lambda: AdamStepper(10**400), "AdamStepper: learning_rate .* not 1000"),
+        (lambda: AdamStepper(beta1=True), "beta1 .* not True"),
+        (lambda: AdamStepper(epsilon=None), "epsilon .* not None"),
         (lambda: AdamStepper(beta1=1), r"beta1 .* in \[0, 1\), not 1"),
         (lambda: AdamStepper(beta2=-0.1), "beta2 .* not -0.1"),
         (lambda: AdamStepper(epsilon=0), "AdamStepper: epsilon has to be above 0"),

@@ -219,6 +219,9 @@ def test_a_million_steps_take_no_more_memory_than_a_piece():
 
 
 def test_batches_have_to_continue_each_other():
+    for wrong in (None, 1, "yes"):
+        with pytest.raises(ValidationError, match="carry_context has to be True or"):
+            Trainer(SgdStepper(), carry_context=wrong)
     with pytest.raises(IteratorValidationError, match="Minibatches.*in Subsequences"):
         train(network(), Minibatches(3, **data()), carry_context=True)
 

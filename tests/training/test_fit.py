@@ -112,6 +112,12 @@ def test_it_reports(capsys):
         ({"x": np.zeros((5, 2))}, np.zeros(5), {}, "y: expected one input"),
         (np.zeros((5, 2)), np.zeros(5), {"batch_size": 0}, "batch_size"),
         (np.zeros((5, 2)), np.zeros(5), {"stepper": 0.1}, "TrainingStepper"),
+        (np.zeros((5, 2)), np.zeros(5), {"epochs": -1}, "epochs .* at least 0, got -1"),
+        (np.zeros((5, 2)), np.zeros(5), {"epochs": 1.5}, "epochs .* got 1.5"),
+        (np.zeros((5, 2)), np.zeros(5), {"epochs": None}, "epochs .* got None"),
+        (np.zeros((0, 2)), np.zeros(0), {}, "expected some data, got none"),
+        ([[1, 2], [3]], np.zeros(2), {}, "input 'default' does not form an array"),
+        (np.zeros((5, 2)), ["a"] * 5, {}, "'targets': expected floats, integers"),
     ],
 )
 def test_bad_arguments(x, y, arguments, text):

@@ -104,6 +104,13 @@ def test_decrease_after_epoch():
     assert values == pytest.approx([0.8, 0.8, 0.8, 0.64, 0.4, 0.2])
 
 
+@pytest.mark.parametrize("value", [None, "0.1", math.nan, [0.1]])
+def test_warmup_needs_numbers_to_follow(value):
+    warmup = Warmup(lambda *_: value, 3)
+    with pytest.raises(ValidationError, match="^Warmup: what schedule returns has to"):
+        by_epoch(warmup, [1])
+
+
 @pytest.mark.parametrize(
     ("make", "text"),
     [
@@ -115,6 +122,17 @@ def test_decrease_after_epoch():
         (lambda: MultiStep(1, [1, 2], [0.5]), "as many steps as values, not 2 and 1"),
         (lambda: MultiStep(1, [2, 2], [0.5, 0.1]), "ascending order"),
         (lambda: MultiStep(1, [-1], [0.5]), "each of steps .* not -1"),
+        (lambda: Cosine("1", 0, 3), "Cosine: initial_value has to be a finite"),
+        (lambda: Cosine(1, math.inf, 3), "Cosine: final_value .* not inf"),
+        (lambda: Cosine(1, 0, 0.5), r"Cosine: num_changes .* \[1, inf\), not 0.5"),
+        (lambda: OneCycle(None, 3), "OneCycle: peak_value .* not None"),
+        (lambda: OneCycle(1, -1), "OneCycle: num_changes .* not -1"),
+        (lambda: OneCycle(1, 3, rise=1), r"OneCycle: rise .* \[0, 1\), not 1"),
+        (lambda: OneCycle(1, 3, initial_value="a"), "initial_value .* not 'a'"),
+        (lambda: OneCycle(1, 3, final_value=10**400), "final_value .* not 1000"),
+        (lambda: Warmup(math.nan, 3), "Warmup: schedule, if it .* not nan"),
+        (lambda: Warmup([0.1], 3), "Warmup: schedule, if it .* not .0.1"),
+        (lambda: Warmup(0.1, 0), "Warmup: num_changes .* not 0"),
         (lambda: DecreaseAfterEpoch(1, 0), "T has to be positive"),
         (lambda: DecreaseAfterEpoch(True, 1), "initial_value .* not True"),
     ],
