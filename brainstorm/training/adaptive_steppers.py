@@ -9,7 +9,7 @@ import numpy as np
 
 from brainstorm.training.steppers import TrainingStepper
 from brainstorm.training.utils import check_number
-from brainstorm.utils import ValidationError, checked_array, checked_integer
+from brainstorm.utils import ValidationError, checked_array
 
 if TYPE_CHECKING:
     from brainstorm.structure.network import Network
@@ -91,18 +91,15 @@ class AdamStepper(TrainingStepper):
             ValidationError: The names of the arrays are not those of a state, or
                 the number of updates is none.
         """
-        what = f"{type(self).__name__}: {COUNT}"
-        has_count = isinstance(state, Mapping) and COUNT in state
-        count = checked_array(state[COUNT] if has_count else 0, what)
-        if count.size != 1 or not count.item().is_integer():
-            raise ValidationError(f"{what} has to be one whole number, got {count}")
-        updates = checked_integer(int(count.item()), what, 0)
-        super().set_state(
-            {n: array for n, array in state.items() if n != COUNT}
-            if has_count
-            else state
-        )
-        self.update_count = updates
+        slots, count = state, np.zeros(1)
+        if isinstance(state, Mapping) and COUNT in state:
+            what = f"{type(self).__name__}: {COUNT}"
+            slots = {n: array for n, array in state.items() if n != COUNT}
+            count = checked_array(state[COUNT], what)
+            if count.size != 1 or not (count.item().is_integer() and count.item() >= 0):
+                raise ValidationError(f"{what} has to be a whole number, got {count}")
+        super().set_state(slots)
+        self.update_count = int(count.item())
 
     def run(self) -> None:
         """Do one update with the data that has been provided to the network."""
