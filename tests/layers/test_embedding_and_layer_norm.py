@@ -7,6 +7,7 @@ from brainstorm import layers
 from brainstorm.handlers import NumpyHandler
 from brainstorm.structure.network import Network
 from brainstorm.utils import HandlerError, LayerValidationError
+from tests.handlers.handler_cases import HANDLERS, handler_params
 from tests.layers.single_layer import SingleLayer, normal
 
 
@@ -57,11 +58,15 @@ def test_embedding_is_fully_connected_of_one_hot_vectors():
     assert np.allclose(results[0][1], results[1][1].T)
 
 
-@pytest.mark.parametrize("index", [5, -1, 1.5])
-def test_embedding_needs_indices_of_the_vocabulary(index):
-    run = SingleLayer(layers.Embedding(5, 2), {"default": [[[index]]]}, {"W": 1.0})
-    with pytest.raises(HandlerError, match=r"from 0 to 4, got"):
-        run.forward()
+@pytest.mark.parametrize("handler", handler_params("pycuda"))
+@pytest.mark.parametrize("index", [5, -1, 1.5, np.nan, 1e30])
+def test_embedding_needs_indices_of_the_vocabulary(index, handler):
+    layer, inputs = layers.Embedding(5, 2), {"default": [[[index]]]}
+    run = SingleLayer(layer, inputs, {"W": 1.0}, HANDLERS[handler]())
+    with pytest.raises(HandlerError, match=r"from 0 to 4, got|got NaN"):
+        assert run.forward().y.all()  # GPUs tell when values are read
+    run.inputs["default"] = np.array([[[4.0]]])
+    assert run.forward().y.all()
 
 
 @pytest.mark.parametrize(("words", "size"), [(0, 2), (2, 0), (None, 2), (2.5, 2)])

@@ -1,9 +1,12 @@
 """Gru, and the arguments bias and initial_state of all layers that have them."""
 
+import json
+
 import numpy as np
 import pytest
 
 from brainstorm import layers
+from brainstorm.describable import create_from_description, get_description
 from brainstorm.handlers import NumpyHandler
 from brainstorm.initializers import Gaussian
 from brainstorm.structure.architecture import generate_architecture
@@ -160,6 +163,76 @@ def test_bias_is_true_or_false(kind, bad):
     shape = (4, 3, 2) if kind == "Convolution2D" else (I,)
     with pytest.raises(LayerValidationError, match=f"{kind}.*True or False as 'bias'"):
         SingleLayer(WITH_BIAS[kind](3, bias=bad), {"default": normal(1, 1, *shape)})
+
+
+@pytest.mark.parametrize("kind", RECURRENT)
+@pytest.mark.parametrize(
+    ("argument", "bad"),
+    [
+        *(("size", bad) for bad in (None, 0, -1, 1.5, "3", [3], np.nan)),
+        *(("activation", bad) for bad in (None, 3, "relu", [])),
+    ],
+)
+def test_bad_sizes_and_activations(kind, argument, bad):
+    layer = RECURRENT[kind](**{"size": 3, argument: bad})
+    expected = {"size": "a positive integer", "activation": "one of 'linear'"}[argument]
+    with pytest.raises(LayerValidationError, match=f"^{kind} .* {expected}.*got") as e:
+        SingleLayer(layer, {"default": normal(1, 1, 2)})
+    assert repr(bad) in str(e.value)
+
+
+OPTIONS = [
+    {"bias": False},
+    *({"bias": bias, "initial_state": "learned"} for bias in (True, False)),
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("both_ways", [False, True])
+@pytest.mark.parametrize("kind", RECURRENT)
+def test_options_are_described_and_saved(kind, both_ways, options, tmp_path):
+    layer, x = RECURRENT[kind](N, name="L", **options), normal(T, B, I)
+    timing = {"timing": [1, 2, 3, 1, 2]} if "Clockwork" in kind else {}
+    if both_ways:
+        layer = layers.Bidirectional(layer, name="L")
+        timing = {f"*_{name}": value for name, value in timing.items()}
+    net = initialized(layer, (I,), **timing)
+    check_round_trips(net, x, tmp_path)
+    names = {name.split("_")[-1] for name in net.layers["L"].parameter_shapes}
+    assert ("y0" in names) == ("initial_state" in options)
+    assert ("c0" in names) == ("initial_state" in options and "Lstm" in kind)
+    assert any(name[0] == "b" for name in names) == options.get("bias", True)
+
+
+@pytest.mark.parametrize("kind", ["FullyConnected", "Convolution2D"])
+def test_layers_without_bias_are_described_and_saved(kind, tmp_path):
+    shape = (4, 3, 2) if kind == "Convolution2D" else (I,)
+    net = initialized(WITH_BIAS[kind](N, name="L", bias=False), shape)
+    check_round_trips(net, normal(T, B, *shape), tmp_path)
+    assert list(net.layers["L"].parameter_shapes) == ["W"]
+
+
+def initialized(layer, shape, **initializers):
+    net = Network.from_layer(layers.Input({"default": ("T", "B", *shape)}) >> layer)
+    net.initialize(L={"default": Gaussian(0.5), **initializers}, seed=1)
+    return net
+
+
+def as_text(net):
+    return json.dumps(net.architecture)  # where tuples and lists are the same
+
+
+def check_round_trips(net, x, tmp_path):
+    """A description gives the same layers, a file also the same parameters."""
+    y = net.predict(x)
+    again = create_from_description(json.loads(json.dumps(get_description(net))))
+    assert as_text(again) == as_text(net)
+    assert again.initializers == net.initializers
+    net.save_as_hdf5(tmp_path / "net.hdf5")
+    loaded = Network.from_hdf5(tmp_path / "net.hdf5")
+    assert as_text(loaded) == as_text(net)
+    np.testing.assert_array_equal(loaded.get("parameters"), net.get("parameters"))
+    np.testing.assert_array_equal(loaded.predict(x), y)
 
 
 @pytest.mark.parametrize("kind", RECURRENT)
