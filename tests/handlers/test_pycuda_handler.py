@@ -211,6 +211,25 @@ def test_ctc_goes_through_few_sequences_at_once(handler, monkeypatch):
         np.testing.assert_allclose(array, expected, 1e-5, 1e-6)
 
 
+def test_ctc_does_not_lose_what_is_not_a_number(handler):
+    x = np.zeros((4, 3, 3))
+    x[1, 1] = np.nan
+    x[2, 2, 1:] = -np.inf  # only the blank is possible
+    targets = np.zeros((4, 3, 1))
+    targets[0], targets[1:3, 2, 0] = 2, [1, 2]
+    values = [x, targets, [[4], [4], [3]]]
+    results = []
+    for chosen in (NumpyHandler(np.float64), handler):
+        got = [chosen.zeros(shape) for shape in ((4, 3, 3), (4, 3, 3), (3, 1))]
+        with np.errstate(invalid="ignore"):
+            chosen.ctc_forward(*[chosen.create_from_numpy(v) for v in values], *got)
+        results.append([chosen.get_numpy_copy(array) for array in got])
+    for expected, array in zip(*results, strict=True):
+        np.testing.assert_allclose(array, expected, 1e-5, 1e-6)
+    assert np.isnan(results[1][2][1, 0])
+    assert np.isposinf(results[1][2][2, 0])
+
+
 # -- errors that depend on values ----------------------------------------------
 
 

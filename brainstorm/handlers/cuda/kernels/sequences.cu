@@ -14,7 +14,7 @@ __device__ __forceinline__ float &at(const Sequence &s, int t, int b, int n) {
 __device__ __forceinline__ int length_of(
     const float *lengths, long long lengths_row, int b, int steps) {
   const float length = lengths ? lengths[b * lengths_row] : (float)steps;
-  return (int)clipped(length, 0.0f, (float)steps);
+  return length >= (float)steps ? steps : length > 0.0f ? (int)length : 0;
 }
 
 extern "C" __global__ void sequence_lengths(
@@ -115,8 +115,8 @@ __device__ __forceinline__ double look_up(
 }
 
 __device__ double log_add(double a, double b, double c) {
+  if (a <= IMPOSSIBLE && b <= IMPOSSIBLE && c <= IMPOSSIBLE) return IMPOSSIBLE;
   const double most = a > b ? (a > c ? a : c) : (b > c ? b : c);
-  if (most <= IMPOSSIBLE) return IMPOSSIBLE;
   return most + log(exp(a - most) + exp(b - most) + exp(c - most));
 }
 
@@ -187,7 +187,8 @@ __device__ void ctc_back(
             skips(q, s + 2) ? look_up(q, later, t + 1, s + 2) : IMPOSSIBLE);
       const double share = exp(row[s - first] + left - total);
       now[s - first] = left + emitted(q, t, s);
-      row[s - first] = share <= FLOAT_MAX ? share : 0.0;  // NaN becomes 0, too
+      // NaN becomes 0, and so does all where the labels can not be.
+      row[s - first] = total > IMPOSSIBLE && share <= FLOAT_MAX ? share : 0.0;
     }
     __syncthreads();
   }
