@@ -13,7 +13,6 @@ import numpy as np
 from brainstorm.handlers.base_handler import Handler
 from brainstorm.handlers.cuda.arrays import (
     CudaArray,
-    check_neighbours,
     matrix_rows,
     overlap,
 )
@@ -22,13 +21,12 @@ from brainstorm.handlers.cuda.convolutions import CudaConvolutions
 from brainstorm.handlers.cuda.device import PyCudaDevice
 from brainstorm.handlers.cuda.launcher import (
     BLOCK,
-    Call,
     Launcher,
     Randomness,
-    column_blocks,
     row_blocks,
 )
 from brainstorm.handlers.cuda.normalisation import CudaNormalisation
+from brainstorm.handlers.cuda.products import CudaProducts
 from brainstorm.handlers.cuda.recurrent import CudaRecurrent
 from brainstorm.handlers.cuda.sequences import CudaSequences
 from brainstorm.handlers.cuda.updates import CudaUpdates
@@ -38,14 +36,6 @@ from brainstorm.utils import HandlerError
 
 __all__ = ["PyCudaHandler"]
 
-# Sums of more elements are cut into parts of at least this size.
-_PART = 4096
-_MAX_PARTS = 1024
-_ROWS_PER_PART = 64
-# Long sums of products are cut into parts of at least this size, if there are few:
-# cuBLAS computes a tile of about this size with one multiprocessor.
-_PRODUCTS_PER_PART = 2048
-_TILE = 64
 # As many arrays as the kernels' struct Pieces holds.
 _PIECES = 16
 
@@ -53,6 +43,7 @@ _PIECES = 16
 class PyCudaHandler(
     CudaConvolutions,
     CudaNormalisation,
+    CudaProducts,
     CudaRecurrent,
     CudaSequences,
     CudaUpdates,
@@ -267,152 +258,7 @@ class PyCudaHandler(
     def subtract_mv(self, m, v, out):
         self._gpu.elementwise("subtract_tt", (m, v, out))
 
-    # -- products, sums and rearrangements -----------------------------------
-
-    def dot_mm(self, a, b, out, transa=False, transb=False):
-        self._multiply(a, b, out, transa, transb, add=False)
-
-    def dot_add_mm(self, a, b, out, transa=False, transb=False):
-        self._multiply(a, b, out, transa, transb, add=True)
-
-    def _multiply(
-        self,
-        a: CudaArray,
-        b: CudaArray,
-        out: CudaArray,
-        transa: bool = False,
-        transb: bool = False,
-        add: bool = False,
-    ) -> None:
-        k = a.shape[0] if transa else a.shape[1]
-        parts = _parts_of_sums(*out.shape, k, self._gpu.device.max_blocks)
-        if parts > 1 and out.contiguous:
-            self._multiply_parts(a, b, out, transa, transb, add, parts)
-            return
-        for function, arguments in self._product(a, b, out, transa, transb, add):
-            function(*arguments)
-
-    def _multiply_parts(
-        self,
-        a: CudaArray,
-        b: CudaArray,
-        out: CudaArray,
-        transa: bool,
-        transb: bool,
-        add: bool,
-        parts: int,
-    ) -> None:
-        """A product whose long sums are computed in equal parts, all at once."""
-        m, n = out.shape
-        length = (a.shape[0] if transa else a.shape[1]) // parts
-        sums = self.scratch((parts, m * n), 9)
-        (first, lda), (second, ldb) = _blas(a), _blas(b)
-        self._gpu.device.sgemm_batched(
-            *(transa, transb, m, n, length),
-            *(first, lda, length * lda if transa else length),
-            *(second, ldb, length if transb else length * ldb),
-            *(sums.pointer, n, m * n, parts),
-        )
-        self._sum_columns(sums, None, out.reshape(m * n), add)
-
-    def _product(
-        self,
-        a: CudaArray,
-        b: CudaArray,
-        out: CudaArray,
-        transa: bool = False,
-        transb: bool = False,
-        add: bool = False,
-    ) -> list[Call]:
-        """The calls that compute a matrix product."""
-        m, n = out.shape
-        k = a.shape[0] if transa else a.shape[1]
-        if m == 0 or n == 0 or (k == 0 and add):
-            return []
-        if k == 0:
-            return [(self.fill, (out, 0.0))]
-        arguments = (transa, transb, m, n, k, *_blas(a), *_blas(b), add, *_blas(out))
-        return [(self._gpu.device.sgemm, arguments)]
-
-    def sum_t(self, a, axis, out):
-        if axis is None or a.ndim == 1:
-            self._sum_all(a, out)
-        elif axis == 0:
-            self._sum_columns(a, None, out)
-        else:
-            rows, cols = a.shape
-            self._launch_row_sums(
-                a, (rows, cols), a.strides, rows * cols, out, _step(out)
-            )
-
-    def _sum_all(self, a: CudaArray, out: CudaArray) -> None:
-        if not a.contiguous and a.ndim == 2:
-            rows, cols = a.shape
-            sums = self.scratch((rows,), 1)
-            self._launch_row_sums(a, a.shape, a.strides, rows * cols, sums, 1)
-            a = sums
-        step = 1 if a.contiguous else a.strides[0]
-        parts = min(-(-a.size // _PART), _MAX_PARTS)
-        if parts > 1:
-            length = -(-a.size // parts)
-            sums = self.scratch((parts,), 0)
-            strides = (length * step, step)
-            self._launch_row_sums(a, (parts, length), strides, a.size, sums, 1)
-            a, step = sums, 1
-        size = a.size
-        self._launch_row_sums(a, (1, size), (size, step), size, out, 1)
-
-    def _launch_row_sums(
-        self,
-        a: CudaArray,
-        shape: tuple[int, int],
-        strides: tuple[int, int],
-        total: int,
-        out: CudaArray,
-        out_step: int,
-    ) -> None:
-        """Sum rows of a flat view of `a`; the last ones end at element `total`."""
-        if shape[0] > 0:
-            self._gpu.launch(
-                "row_sums",
-                *row_blocks(*shape),
-                *(a.pointer, *strides, *shape, total, out.pointer, out_step),
-            )
-
-    def _sum_columns(
-        self, a: CudaArray, b: CudaArray | None, out: CudaArray, add: bool = False
-    ) -> None:
-        """``out (+)=`` the sums over the rows of `a`, or of ``a b``."""
-        rows, cols = a.shape
-        if cols == 0:
-            return
-        gpu = self._gpu
-        wide = column_blocks(cols, 1)[0]
-        parts = min(
-            max(1, rows // _ROWS_PER_PART), max(1, gpu.device.max_blocks // wide), 65535
-        )
-        length = -(-rows // parts)
-        second = (0, 0, 0) if b is None else (b.pointer, *b.strides)
-        destination = (out.pointer, 0, _step(out), add)
-        if parts > 1:
-            sums = self.scratch((parts, cols), 0)
-            destination, last = (sums.pointer, cols, 1, False), destination
-        gpu.launch(
-            "column_sums",
-            (wide, parts),
-            (32, 8, 1),
-            *(a.pointer, *a.strides, *second, rows, cols, length, *destination),
-        )
-        if parts > 1:
-            gpu.launch(
-                "column_sums",
-                (wide, 1),
-                (32, 8, 1),
-                *(sums.pointer, cols, 1, 0, 0, 0, parts, cols, parts, *last),
-            )
-
-    def _sum_rows(self, m, out, fresh):
-        self._sum_columns(m, None, out, add=not fresh)
+    # -- softmax, indices and rearrangements -----------------------------------
 
     def softmax_m(self, m, out):
         if out.size:
@@ -686,30 +532,6 @@ def _float32(arr: Any) -> np.ndarray:
             f" {arr.dtype}"
         )
     return np.asarray(arr, np.float32)
-
-
-def _blas(m: CudaArray) -> tuple[int, int]:
-    """The same for cuBLAS, which wants to have it right for a single row, too."""
-    check_neighbours(m)
-    return m.pointer, m.strides[0] if m.shape[0] > 1 else m.shape[1]
-
-
-@functools.cache
-def _parts_of_sums(m: int, n: int, k: int, max_blocks: int) -> int:
-    """Into how many equal parts to cut the sums of a matrix product."""
-    tiles = -(-m // _TILE) * -(-n // _TILE)
-    if not tiles:
-        return 1
-    most = min(k // _PRODUCTS_PER_PART, max_blocks // (4 * tiles))
-    return next(parts for parts in range(max(most, 1), 0, -1) if k % parts == 0)
-
-
-def _step(vector: CudaArray) -> int:
-    """Distance of the elements of an array with at most one size above 1."""
-    for size, stride in zip(vector.shape, vector.strides, strict=True):
-        if size > 1:
-            return stride
-    return 1
 
 
 for _name in OPERATIONS:

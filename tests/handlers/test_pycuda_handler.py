@@ -15,8 +15,14 @@ from cuda_on_cpu.sanitized import SanitizedCudaHandler, sanitized_handler
 import brainstorm as bs
 from brainstorm.describable import create_from_description, get_description
 from brainstorm.handlers import DebugHandler, NumpyHandler, PyCudaHandler
-from brainstorm.handlers import pycuda_handler as pycuda
-from brainstorm.handlers.cuda import compiler, cublas, device, libraries, sequences
+from brainstorm.handlers.cuda import (
+    compiler,
+    cublas,
+    device,
+    libraries,
+    products,
+    sequences,
+)
 from brainstorm.randomness import global_rnd
 from brainstorm.utils import HandlerError
 from tests.handlers.handler_cases import Arrays, check, pycuda_handler
@@ -185,7 +191,7 @@ def test_long_sums_are_cut_into_parts(handler, transa, transb, strided, add):
 
 
 def test_products_are_cut_where_that_keeps_more_multiprocessors_busy(handler):
-    parts = pycuda._parts_of_sums
+    parts = products._parts_of_sums
     assert parts(32, 75, 102400, 16 * 132) == 50  # of 2048
     assert parts(32, 75, 2 * 2048 - 1, 16 * 132) == 1
     assert parts(4000, 1000, 102400, 16 * 132) == 1  # there is enough to do

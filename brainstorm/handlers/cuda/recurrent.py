@@ -14,6 +14,7 @@ from typing import Any
 
 from brainstorm.handlers.cuda.arrays import CudaArray, OperationError, vector
 from brainstorm.handlers.cuda.launcher import BLOCK, Call, Launcher, column_blocks
+from brainstorm.handlers.cuda.products import ROWS_PER_PART
 from brainstorm.handlers.cuda.sequences import sequence
 from brainstorm.handlers.primitive_operations import ACTIVATIONS
 from brainstorm.utils import flatten_time
@@ -21,8 +22,6 @@ from brainstorm.utils import flatten_time
 __all__ = ["CudaRecurrent"]
 
 NO_SEQUENCE = (0, 0, 0)
-# Sums over more rows of all steps are cut into parts.
-ROWS_PER_PART = 64
 # The kernels count units with 32 bits.
 MOST = 2**31 - 1
 
