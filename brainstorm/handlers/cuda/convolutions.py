@@ -3,7 +3,8 @@
 Convolution copies the windows that slide over the images into the rows of a matrix,
 and multiplies that by the kernels (Chellapilla et al., *High performance
 convolutional neural networks for document processing*, 2006): all images at once, as
-far as the matrix fits into the memory set aside for it.
+far as the matrix fits into the memory set aside for it. The gradients of the kernels
+are few sums over all windows: these are cut into a batch of products, see products.py.
 """
 
 # Operations are documented in PrimitiveOperations.
