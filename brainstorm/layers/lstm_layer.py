@@ -116,7 +116,10 @@ class LstmLayerImpl(SequenceLayer):
         }
         internals = {
             name: BufferStructure(
-                "T", "B", n, context_size=1, is_backward_only=name in DELTAS
+                *("T", "B", n),
+                context_size=1,
+                is_backward_only=name in DELTAS,
+                is_state=name == "Ca",
             )
             for name in CELLS + DELTAS
         }

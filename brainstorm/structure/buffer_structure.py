@@ -23,6 +23,8 @@ class BufferStructure:
             They are reached by negative indices and carry state from one
             forward pass to the next.
         is_backward_only: Whether only backward passes need this buffer.
+        is_state: Whether the next forward pass needs the last steps, where there is a
+            context: only then is it part of what `Network.get_context` returns.
 
     Attributes:
         shape (tuple): The whole shape, e.g. ``('T', 'B', 28, 28)``.
@@ -32,13 +34,20 @@ class BufferStructure:
         StructureValidationError: The shape is malformed.
     """
 
-    __slots__ = ("buffer_type", "context_size", "is_backward_only", "shape")
+    __slots__ = (
+        "buffer_type",
+        "context_size",
+        "is_backward_only",
+        "is_state",
+        "shape",
+    )
 
     def __init__(
         self,
         *shape: str | int,
         context_size: int = 0,
         is_backward_only: bool = False,
+        is_state: bool = True,
     ):
         self.buffer_type = _buffer_type(shape)
         for size in shape[self.buffer_type :]:
@@ -54,6 +63,7 @@ class BufferStructure:
         self.shape = _plain(shape)
         self.context_size = context_size
         self.is_backward_only = is_backward_only
+        self.is_state = is_state
 
     @property
     def feature_shape(self) -> tuple[int, ...]:
@@ -82,6 +92,7 @@ class BufferStructure:
     def __repr__(self) -> str:
         extra = f", context_size={self.context_size}" if self.context_size else ""
         extra += ", is_backward_only=True" if self.is_backward_only else ""
+        extra += "" if self.is_state else ", is_state=False"
         return f"BufferStructure({', '.join(map(repr, self.shape))}{extra})"
 
 

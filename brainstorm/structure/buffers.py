@@ -30,13 +30,15 @@ class SizedBuffers(NamedTuple):
     """The hubs' memory cut to one time and batch size, and the views of it.
 
     `carried` and `last_steps` are the context's steps of the forward hubs that
-    have one, and as many steps before them, by the paths of the hubs' sources.
+    carry state, and as many steps before them, by the paths of the hubs' sources.
+    `contexts` are those steps of all forward hubs that have them.
     """
 
     hub_buffers: list[Any]
     views: BufferView
     carried: dict[str, Any]
     last_steps: dict[str, Any]
+    contexts: list[Any]
 
 
 class BufferManager:
@@ -128,13 +130,16 @@ class BufferManager:
         views = create_buffer_views_from_layout(
             self.layout, hub_buffers, self.hubs, existing_view, self.ensure_backward
         )
-        carried, last_steps = {}, {}
+        carried, last_steps, contexts = {}, {}, []
         for hub, buffer in zip(self.hubs, hub_buffers, strict=True):
             if hub.context_size and not hub.is_backward_only:
                 name, stop = " ".join(hub.sources), self.time_size
+                contexts.append(buffer[stop:])
+                if not hub.is_state:
+                    continue
                 carried[name] = buffer[stop:]
                 last_steps[name] = buffer[stop - hub.context_size : stop]
-        return SizedBuffers(hub_buffers, views, carried, last_steps)
+        return SizedBuffers(hub_buffers, views, carried, last_steps, contexts)
 
     # -- context -------------------------------------------------------------
 
@@ -169,7 +174,7 @@ class BufferManager:
 
     def clear_context(self) -> None:
         """Start the next forward pass from zeros."""
-        self.handler.clear(*self.sized.carried.values())
+        self.handler.clear(*self.sized.contexts)
 
     @property
     def hub_buffers(self) -> list[Any]:

@@ -42,6 +42,7 @@ class Hub:
         buffer_type: 0 constant, 1 batch, 2 time.
         context_size: Extra time steps after the last one.
         is_backward_only: Whether only backward passes need it.
+        is_state: Whether forward passes need the last steps of the one before.
         size: Number of features.
     """
 
@@ -50,6 +51,7 @@ class Hub:
     buffer_type: int
     context_size: int
     is_backward_only: bool
+    is_state: bool = False
     slices: dict[str, tuple[int, int]] = field(default_factory=dict)
     size: int = 0
 
@@ -71,6 +73,7 @@ class Hub:
             first.buffer_type,
             max(s.context_size for s in structures.values()),
             all(s.is_backward_only for s in structures.values()),
+            any(s.context_size and s.is_state for s in structures.values()),
         )
         for source in sources:
             stop = hub.size + structures[source].feature_size

@@ -15,6 +15,7 @@ import pytest
 import brainstorm as bs
 from brainstorm.handlers import NumpyHandler, choosing
 from brainstorm.handlers.onednn import OneDnnHandler, binding, images, products, session
+from brainstorm.handlers.onednn import recurrent as recurrent_passes
 from brainstorm.utils import HandlerError, ValidationError
 from tests.handlers.handler_cases import onednn_handler
 
@@ -156,6 +157,17 @@ def test_networks_move_between_handlers(handler, tmp_path):
 # -- what an LSTM leaves out -------------------------------------------------
 
 
+@pytest.fixture(params=["together", "in parts"])
+def lstm_handler(request, monkeypatch):
+    """One that runs all sequences together, or splits them among three threads."""
+    onednn_handler()
+    if request.param == "in parts":
+        monkeypatch.setattr(recurrent_passes, "_MIN_WORK", 1)
+        if not binding.load_library().runs_in_parallel:
+            pytest.skip("this oneDNN was built without OpenMP")
+    return OneDnnHandler(threads=3 if request.param == "in parts" else None)
+
+
 def lstm_internals(net):
     names = net.buffer.Lstm.internals.keys()
     return {name: net.get(f"Lstm.internals.{name}") for name in names}
@@ -167,9 +179,9 @@ def assert_same(got, expected, **tolerances):
 
 
 @pytest.mark.parametrize("name", ["lstm", "without peepholes"])
-def test_internals_are_those_of_the_pass(handler, name):
+def test_internals_are_those_of_the_pass(lstm_handler, name):
     """Although weights and inputs have changed since."""
-    nets = make_net(name, handler), make_net(name, NumpyHandler(np.float64))
+    nets = make_net(name, lstm_handler), make_net(name, NumpyHandler(np.float64))
     results = []
     for net in nets:
         net.provide_external_data(batch(net))
@@ -183,8 +195,8 @@ def test_internals_are_those_of_the_pass(handler, name):
     assert_same(*results, rtol=1e-4, atol=1e-5)
 
 
-def test_internals_of_a_pass_without_a_backward_pass(handler):
-    nets = make_net("lstm", handler), make_net("lstm", NumpyHandler(np.float64))
+def test_internals_of_a_pass_without_a_backward_pass(lstm_handler):
+    nets = make_net("lstm", lstm_handler), make_net("lstm", NumpyHandler(np.float64))
     results = []
     for net in nets:
         train(net, 1)
@@ -194,9 +206,9 @@ def test_internals_of_a_pass_without_a_backward_pass(handler):
     assert_same(*results, rtol=1e-4, atol=1e-5)
 
 
-def test_sizes_take_turns(handler):
+def test_sizes_take_turns(lstm_handler):
     """Passes of another size use the same memory."""
-    nets = make_net("lstm", handler), make_net("lstm", NumpyHandler(np.float64))
+    nets = make_net("lstm", lstm_handler), make_net("lstm", NumpyHandler(np.float64))
     losses = [[], []]
     for time_size, batch_size in [(6, 80), (2, 80), (9, 90), (6, 80), (1, 1), (6, 80)]:
         sizes = {"time_size": time_size, "batch_size": batch_size}
@@ -205,23 +217,81 @@ def test_sizes_take_turns(handler):
     np.testing.assert_allclose(*losses, rtol=1e-4)
 
 
-def test_complete_fills_memory(handler):
-    net = make_net("lstm", handler)
+def test_state_is_not_left_out(lstm_handler):
+    """Carrying it on costs nothing more, and looking does not change it."""
+    net, reference = (
+        make_net("lstm", each) for each in (lstm_handler, NumpyHandler(np.float64))
+    )
+    contexts = []
+    for each in (net, reference):
+        each.provide_external_data(batch(each))
+        each.forward_pass(training_pass=True)
+        contexts.append(each.get_context())
+    assert set(contexts[0]) == {"Lstm.outputs.default", "Lstm.internals.Ca"}
+    assert_same(*contexts, rtol=1e-4, atol=1e-5)
+    (layer,) = lstm_handler._lstm_layers.values()
+    assert len(layer._last._forward) == (lstm_handler.threads or 1)
+    assert layer.leaves_out(net.buffer.Lstm.internals.Fb)
+    assert layer.leaves_out(net.buffer.Lstm.internals.Ca)
+    net.get("Lstm.internals.Ca")
+    assert_same(net.get_context(), contexts[0], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["lstm", "without peepholes"])
+def test_lstms_train_as_with_numpy(lstm_handler, name):
+    """Some sizes can not be split, or not evenly."""
+    nets = make_net(name, lstm_handler), make_net(name, NumpyHandler(np.float64))
+    for batch_size in (80, 7, 9, 13):
+        losses = [train(net, 2, batch_size=batch_size) for net in nets]
+        np.testing.assert_allclose(*losses, rtol=1e-4)
+    for each in nets:
+        each.forward_pass(training_pass=True)
+        each.backward_pass(all_deltas=True)
+        each.backward_pass(all_deltas=True)  # gradients of Lstm are written again
+    expected = all_buffers(nets[1])
+    for path, values in all_buffers(nets[0]).items():
+        scale = max(1e-3, np.abs(expected[path]).max())
+        np.testing.assert_allclose(
+            values, expected[path], rtol=0, atol=2e-3 * scale, err_msg=path
+        )
+
+
+def test_gradients_of_all_parts_are_added(lstm_handler):
+    """To what there is, where the gradients are not to be overwritten."""
+    steps, size, units, inputs = 4, 13, 6, 3
+    results = []
+    for each in (lstm_handler, NumpyHandler(np.float32)):
+        x, y = randn(steps, size, inputs), np.zeros((steps + 1, size, units), "f")
+        weights = randn(4 * units, inputs), randn(4 * units, units), randn(3, units)
+        bias, cells = randn(4 * units), [np.zeros_like(y) for _ in range(10)]
+        each.lstm_forward(x, *weights, bias, *cells, y, "tanh")
+        deltas = [np.zeros_like(y) for _ in range(10)]
+        to = [randn(*a.shape, seed=5) for a in (x, *weights, bias)]
+        each.lstm_backward(
+            *(x, *weights, *cells, y, randn(*y.shape, seed=3), *deltas, *to, "tanh")
+        )
+        results.append([y, *to])
+    for got, expected in zip(*results, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_complete_fills_memory(lstm_handler):
+    net = make_net("lstm", lstm_handler)
     train(net, 1)
     gates = net.buffer.Lstm.internals.Fb
-    handler.complete(gates)
+    lstm_handler.complete(gates)
     np.testing.assert_array_equal(gates, net.get("Lstm.internals.Fb"))
     assert gates[:-1].min() > 0
 
 
-def test_backward_pass_on_other_arrays_than_the_forward_pass(handler):
+def test_backward_pass_on_other_arrays_than_the_forward_pass(lstm_handler):
     """Internals that somebody filled by hand are what counts."""
     other = NumpyHandler(np.float32)
     steps, size, units = 3, 4, 5
     cells = [randn(steps + 1, size, units, seed=k) for k in range(11)]
     inputs = randn(steps, size, 2), randn(4 * units, 2), randn(4 * units, units)
     results = []
-    for each in (handler, other):
+    for each in (lstm_handler, other):
         arrays = [a.copy() for a in (*inputs, randn(3, units), *cells)]
         dy, *deltas = (randn(steps + 1, size, units) for _ in range(11))
         gradients = [np.empty_like(a) for a in (inputs[0], *arrays[1:4])]
@@ -236,15 +306,15 @@ def test_backward_pass_on_other_arrays_than_the_forward_pass(handler):
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_memory_goes_with_the_network(handler):
-    net = make_net("lstm", handler)
+def test_memory_goes_with_the_network(lstm_handler):
+    net = make_net("lstm", lstm_handler)
     train(net, 1)
-    assert handler._lstm_layers
-    assert handler.current_session().calls
+    assert lstm_handler._lstm_layers
+    assert lstm_handler.current_session().calls
     del net
     gc.collect()
-    assert not handler._lstm_layers
-    assert not handler.current_session().calls
+    assert not lstm_handler._lstm_layers
+    assert not lstm_handler.current_session().calls
 
 
 # -- numbers that are none ---------------------------------------------------
@@ -413,6 +483,27 @@ def run_python(code, **environment):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_works_in_parallel(handler):
+    library, done = binding.load_library(), []
+    if not library.runs_in_parallel:
+        pytest.skip("this oneDNN was built without OpenMP")
+    library.in_parallel([lambda k=k: done.append(k) for k in range(5)])
+    assert sorted(done) == list(range(5))
+
+    def fail():
+        raise HandlerError("this one")
+
+    with pytest.raises(HandlerError, match="this one"):
+        library.in_parallel([lambda: done.append(5), fail, lambda: done.append(6)])
+    assert sorted(done) == list(range(7))
+    with pytest.raises(KeyboardInterrupt):
+        library.in_parallel([lambda: None, lambda: _interrupt()])
+
+
+def _interrupt():
+    raise KeyboardInterrupt
+
+
 def test_forked_processes_go_on(handler):
     result = run_python(
         """

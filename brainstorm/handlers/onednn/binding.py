@@ -13,7 +13,7 @@ import ctypes
 import functools
 import site
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -74,6 +74,8 @@ INSTRUCTION_SETS = {
 
 MATH_MODES = {"f32": 0, "bf16": 1}
 
+_Work = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+
 
 class Prop(IntEnum):
     """What a pass is for (``dnnl_prop_kind_t``)."""
@@ -114,6 +116,7 @@ class Arg(IntEnum):
     SRC_ITER = 2
     SRC_ITER_C = 3
     DST = 17
+    DST_ITER = 18
     DST_ITER_C = 19
     WEIGHTS = 33
     WEIGHTS_ITER = 34
@@ -129,6 +132,8 @@ class Arg(IntEnum):
     DIFF_SRC_ITER = 130
     DIFF_SRC_ITER_C = 131
     DIFF_DST = 145
+    DIFF_DST_ITER = 146
+    DIFF_DST_ITER_C = 147
     DIFF_WEIGHTS = 161
     DIFF_WEIGHTS_ITER = 162
     DIFF_WEIGHTS_PEEPHOLE = 163
@@ -388,6 +393,40 @@ class Library:
         """Set the number of OpenMP threads, for this thread."""
         with contextlib.suppress(AttributeError):
             self.functions.omp_set_num_threads(number)
+
+    @functools.cached_property
+    def runs_in_parallel(self) -> bool:
+        """Whether `in_parallel` can be used."""
+        return hasattr(self.functions, "GOMP_parallel")
+
+    def in_parallel(self, works: Sequence[Callable[[], None]]) -> None:
+        """Do several works at the same time, in OpenMP's threads.
+
+        What they execute starts no threads of its own.
+
+        Raises:
+            HandlerError: A work was not done.
+            Exception: What the first of them raised that failed.
+        """
+        functions = self.functions
+        outcomes: list[Any] = [HandlerError("interrupted")] * len(works)
+
+        def do(_: int | None) -> None:
+            functions.omp_set_num_threads(1)
+            first, threads = (
+                functions.omp_get_thread_num(),
+                functions.omp_get_num_threads(),
+            )
+            for k in range(first, len(works), threads):
+                try:
+                    outcomes[k] = works[k]()
+                except BaseException as error:
+                    outcomes[k] = error
+
+        functions.GOMP_parallel(_Work(do), None, ctypes.c_uint(len(works)), 0)
+        for outcome in outcomes:
+            if outcome is not None:
+                raise outcome
 
     # -- making objects ------------------------------------------------------
 

@@ -17,8 +17,9 @@ from brainstorm.handlers.onednn.recurrent import (
     LstmArrays,
     LstmDeltas,
     LstmPass,
+    Part,
 )
-from brainstorm.handlers.onednn.session import Arenas, Session, named_errors, place_of
+from brainstorm.handlers.onednn.session import Session, named_errors, place_of
 from brainstorm.handlers.recurrent_operations import LstmCells, RecurrentOperations
 
 __all__ = ["LstmOperations"]
@@ -35,7 +36,8 @@ class _Layer:
 
     def __init__(self, session: Session):
         self.session = session
-        self._arenas = Arenas(session.library)
+        self._whole = Part(session)
+        self._parts = [Part(part) for part in session.parts]
         self._passes: dict[tuple[Any, ...], LstmPass] = {}
         self._last: LstmPass | None = None
         self._arrays: list[Any] = []  # references to those of the last pass
@@ -68,7 +70,7 @@ class _Layer:
             if len(self._passes) >= _MAX_PASSES:
                 del self._passes[next(iter(self._passes))]
             with named_errors("lstm_forward", arrays[:3]):
-                self._passes[key] = LstmPass(self.session, self._arenas, arrays)
+                self._passes[key] = LstmPass(self._whole, self._parts, arrays)
         return self._passes[key]
 
     def was_last(self, arrays: LstmArrays) -> bool:
@@ -91,12 +93,15 @@ class _Layer:
 
     def leaves_out(self, array: np.ndarray) -> bool:
         """Whether content of an array is still to be computed."""
-        left_out = self._arrays[4:14] if self._lacks_cells else []
+        left_out = _alive(self._arrays[4:14]) if self._lacks_cells else []
+        if left_out:
+            left_out[-2] = _without_last(left_out[-2], 2)  # the state, also that before
         if self._lacks_deltas:
-            left_out = left_out + self._deltas[1:]
+            left_out += _alive(self._deltas[1:])
+            left_out[-2] = _without_last(left_out[-2], 1)
         return any(
-            (other := ref()) is not None and np.may_share_memory(other, array)
-            for ref in left_out
+            other is not None and np.may_share_memory(other, array)
+            for other in left_out
         )
 
     def complete(self, handler: Any) -> None:
@@ -111,10 +116,12 @@ class _Layer:
             self._lacks_cells = False
             outputs = np.empty_like(y)
             outputs[-1] = y[-1]
+            state = cells.Ca[-2].copy()
             RecurrentOperations.lstm_forward(
                 handler, used["x"], used["W"], used["R"], used.get("peepholes"),
                 used["bias"], *cells, outputs, "tanh",
             )  # fmt: skip
+            cells.Ca[-2] = state  # looking does not change how it goes on
         dy, *deltas = _alive(self._deltas) if lacks_deltas else [None]
         if dy is not None and all(delta is not None for delta in deltas):
             RecurrentOperations._lstm_deltas(
@@ -216,3 +223,7 @@ def _references(arrays: Sequence[Any]) -> list[Any]:
 
 def _alive(references: Sequence[Any]) -> list[Any]:
     return [None if ref is None else ref() for ref in references]
+
+
+def _without_last(array: np.ndarray | None, count: int) -> np.ndarray | None:
+    return None if array is None else array[:-count]

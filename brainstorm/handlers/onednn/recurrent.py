@@ -3,11 +3,15 @@
 The library has its own order of the gates (i, f, z, o) and formats of the weights. It
 keeps of a forward pass only what its backward pass needs, in a format that is its own
 affair; so this module also keeps what the internals of a layer can be computed from.
+
+Threads that share the work of a step wait for each other after each. Small layers are
+faster when each thread has sequences of its own, and they meet at the end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,11 +27,17 @@ from brainstorm.handlers.onednn.binding import (
 from brainstorm.handlers.onednn.session import Arenas, Call, Recipe, Session, place_of
 from brainstorm.handlers.recurrent_operations import LstmCells
 
-__all__ = ["Fresh", "LstmArrays", "LstmDeltas", "LstmPass"]
+__all__ = ["Fresh", "LstmArrays", "LstmDeltas", "LstmPass", "Part", "parts_of"]
 
 LEFT_TO_RIGHT = 1
 NO_FLAGS = 0
 OVERWRITE_GRADIENTS = 1
+
+# Each thread has sequences of its own if it has this many at least, if all weights find
+# room in its cache, and if there is enough to do. Measured with two threads.
+_MIN_SEQUENCES = 4
+_MAX_WEIGHTS = 2**18
+_MIN_WORK = 2**24
 
 # Our gates are z, i, f and o. Which ones, where they begin in the library, how many.
 _GATES = ((0, 2, 1), (1, 0, 2), (3, 3, 1))
@@ -44,6 +54,16 @@ class LstmArrays(NamedTuple):
     cells: LstmCells
     y: np.ndarray
 
+    @property
+    def step_work(self) -> int:
+        """Number of multiplications in one step."""
+        return self.x[0].size * len(self.W) + self.y[0].size * len(self.R)
+
+    def of(self, sequences: slice) -> LstmArrays:
+        """What belongs to some of the sequences."""
+        x, cells, y = _each((self.x, self.cells, self.y), sequences)
+        return self._replace(x=x, cells=cells, y=y)
+
 
 class LstmDeltas(NamedTuple):
     """What the backward pass works on besides, see `lstm_backward`."""
@@ -51,7 +71,14 @@ class LstmDeltas(NamedTuple):
     dy: np.ndarray
     cells: LstmCells
     dx: np.ndarray | None
-    gradients: dict[str, np.ndarray | None]  # of W, R, peepholes and bias
+    gradients: Mapping[str, np.ndarray | None]  # of W, R, peepholes and bias
+
+    def of(
+        self, sequences: slice, gradients: Mapping[str, np.ndarray | None]
+    ) -> LstmDeltas:
+        """What belongs to some of the sequences, with other gradients."""
+        dy, cells, dx = _each((self.dy, self.cells, self.dx), sequences)
+        return LstmDeltas(dy, cells, dx, gradients)
 
 
 class Fresh(NamedTuple):
@@ -61,43 +88,94 @@ class Fresh(NamedTuple):
     gradients: bool
 
 
+def _each(arrays: tuple[Any, ...], sequences: slice) -> tuple[Any, ...]:
+    """The part of each array (T, B, ...), or of each in a tuple of arrays."""
+    parts = []
+    for array in arrays:
+        if isinstance(array, LstmCells):
+            parts.append(LstmCells(*_each(array, sequences)))
+        else:
+            parts.append(None if array is None else array[:, sequences])
+    return tuple(parts)
+
+
+class Part:
+    """What the passes of a layer on a part of the sequences share.
+
+    Args:
+        session: Where they run.
+
+    Attributes:
+        session: Likewise.
+        arenas: Memory to keep between the forward and the backward pass.
+    """
+
+    def __init__(self, session: Session):
+        self.session = session
+        self.arenas = Arenas(session.library)
+        self._gradients: dict[str, np.ndarray | None] = {}
+
+    def gradients_like(
+        self, gradients: Mapping[str, np.ndarray | None]
+    ) -> dict[str, np.ndarray | None]:
+        """Gradients of its own."""
+        for name, array in gradients.items():
+            if name not in self._gradients:
+                self._gradients[name] = None if array is None else np.empty_like(array)
+        return self._gradients
+
+
+def parts_of(arrays: LstmArrays, threads: int) -> list[slice]:
+    """How to split the sequences."""
+    steps, batch = arrays.x.shape[:2]
+    small = arrays.W.size + arrays.R.size <= _MAX_WEIGHTS
+    enough = steps * arrays.step_work >= _MIN_WORK
+    count = min(threads, batch // _MIN_SEQUENCES) if small and enough else 1
+    ends = [batch * k // max(count, 1) for k in range(max(count, 1) + 1)]
+    return [slice(*pair) for pair in itertools.pairwise(ends)]
+
+
 class LstmPass:
     """A forward pass on certain arrays, and its backward pass.
 
     Args:
-        session: Where they are going to run.
-        arenas: Memory to keep between them. Only the last pass of all that share it
+        whole: What it shares with other passes of the layer: only the last one of them
             can be continued.
+        parts: Likewise, if the sequences are split: one for each thread.
         arrays: The arrays. No references to them are kept.
-
-    Attributes:
-        forward: Computes the outputs, from weights and inputs that it keeps. The cells
-            are left out.
 
     Raises:
         UnimplementedError: The library can not do it.
     """
 
-    def __init__(self, session: Session, arenas: Arenas, arrays: LstmArrays):
-        self._session = session
-        # That of one step: the threads wait for each other after each.
-        self._work = arrays.x[0].size * len(arrays.W) + arrays.y[0].size * len(arrays.R)
-        self._arenas = arenas
-        self._shapes = {
-            name: array.shape
-            for name, array in arrays._asdict().items()
-            if isinstance(array, np.ndarray)
-        }
-        self._backward: tuple[Any, Call | None] = (None, None)
-        self.forward = self._prepare_forward(arrays)
+    def __init__(self, whole: Part, parts: list[Part], arrays: LstmArrays):
+        self._session = whole.session
+        self._slices = parts_of(arrays, len(parts))
+        self._parts = [whole] if len(self._slices) == 1 else parts[: len(self._slices)]
+        self._passes = [
+            _PartialPass(part, arrays.of(sequences))
+            for part, sequences in zip(self._parts, self._slices, strict=True)
+        ]
+        self._forward = [each.forward for each in self._passes]
+        self._backward: tuple[Any, list[Call], Call | None] = (None, [], None)
+
+    def forward(self) -> None:
+        """Compute the outputs, from weights and inputs that are kept.
+
+        The cells are left out, but for the last state.
+        """
+        self._session.run(self._forward)
 
     def backward(self, arrays: LstmArrays, to: LstmDeltas, fresh: Fresh) -> None:
         """Compute all gradients and deltas but those of the cells."""
         changing = (to.dy, to.dx, to.gradients["W"], to.cells.Ca)
         key = fresh, *[place_of(array) for array in changing]
         if self._backward[0] != key:
-            self._backward = key, self._prepare_backward(arrays, to, fresh)
-        self._backward[1]()
+            self._backward = key, *self._prepare_backward(arrays, to, fresh)
+        _, calls, finish = self._backward
+        self._session.run(calls)
+        if finish is not None:
+            finish()
 
     def used(self, session: Session) -> dict[str, np.ndarray]:
         """Copies of the inputs and of the weights that the last pass used.
@@ -105,6 +183,54 @@ class LstmPass:
         Args:
             session: The session of this thread.
         """
+        first, *others = [each.used(session) for each in self._passes]
+        xs = [first["x"], *[other["x"] for other in others]]
+        return {**first, "x": np.concatenate(xs, axis=1)}
+
+    def _prepare_backward(
+        self, arrays: LstmArrays, to: LstmDeltas, fresh: Fresh
+    ) -> tuple[list[Call], Call | None]:
+        """The calls of the parts, and what adds their gradients."""
+        calls = []
+        named = (arrays.x, arrays.W, to.dy)
+        recipe = Recipe(self._session, "lstm_backward", named, arrays.W.size)
+        for k, each in enumerate(self._passes):
+            gradients, overwrites = to.gradients, fresh
+            if k > 0:
+                gradients = self._parts[k].gradients_like(to.gradients)
+                overwrites = Fresh(fresh.dx, True)
+                for name, array in gradients.items():
+                    if array is not None:
+                        total = recipe.array(to.gradients[name])
+                        recipe.reorder(recipe.kept_array(array), total, add=True)
+            part = self._slices[k]
+            calls.append(
+                each.prepare_backward(
+                    arrays.of(part), to.of(part, gradients), overwrites
+                )
+            )
+        return calls, recipe.call() if len(calls) > 1 else None
+
+
+class _PartialPass:
+    """A pass on a part of the sequences.
+
+    Attributes:
+        forward: Computes the outputs.
+    """
+
+    def __init__(self, part: Part, arrays: LstmArrays):
+        self._session, self._arenas = part.session, part.arenas
+        self._work = arrays.step_work  # the threads wait for each other after a step
+        self._shapes = {
+            name: array.shape
+            for name, array in arrays._asdict().items()
+            if isinstance(array, np.ndarray)
+        }
+        self.forward = self._prepare_forward(arrays)
+
+    def used(self, session: Session) -> dict[str, np.ndarray]:
+        """See `LstmPass.used`."""
         recipe = Recipe(session, "lstm_forward", (), self._work)
         copies = {n: np.empty(self._shapes[n], np.float32) for n in self._kept}
         for name, kept in self._kept.items():
@@ -134,7 +260,10 @@ class LstmPass:
             Arg.SRC_ITER_C: recipe.array(arrays.cells.Ca[-1].reshape(row)),
             Arg.BIAS: self._kept["bias"],
             Arg.DST: recipe.array(arrays.y[:-1]),
+            Arg.DST_ITER_C: recipe.array(arrays.cells.Ca[-2].reshape(row)),
         }
+        last = memories[Arg.SRC_ITER].desc
+        memories[Arg.DST_ITER] = self._arenas.memory("last outputs", last)
         self._keep(recipe, "x", memories[Arg.SRC])
         if arrays.peepholes is not None:
             given = recipe.array(_in_format("peepholes", arrays.peepholes))
@@ -177,14 +306,16 @@ class LstmPass:
             Layout((1, 1, units, 4, units)),
             peepholes and peepholes.desc,
             None,  # no projection
-            *(memories[a].desc for a in (Arg.BIAS, Arg.DST)),
-            None,  # the last state is needed by nobody
-            None,
+            *(
+                memories[a].desc
+                for a in (Arg.BIAS, Arg.DST, Arg.DST_ITER, Arg.DST_ITER_C)
+            ),
         ]
 
-    def _prepare_backward(
+    def prepare_backward(
         self, arrays: LstmArrays, to: LstmDeltas, fresh: Fresh
     ) -> Call:
+        """What computes the gradients and the deltas."""
         named = (arrays.x, arrays.W, to.dy)
         recipe = Recipe(self._session, "lstm_backward", named, self._work)
         recipe.kept.append(self._arenas)
@@ -197,6 +328,9 @@ class LstmPass:
             Arg.DIFF_SRC_ITER: recipe.array(to.dy[-1].reshape(row)),
             Arg.DIFF_SRC_ITER_C: recipe.array(to.cells.Ca[-1].reshape(row)),
         }
+        # Nothing comes from later than the last step.
+        nothing = recipe.kept_array(np.zeros(row, np.float32))
+        memories |= {Arg.DIFF_DST_ITER: nothing, Arg.DIFF_DST_ITER_C: nothing}
         peepholes = to.gradients["peepholes"]
         if peepholes is not None:
             peepholes = recipe.array(_in_format("peepholes", peepholes))
@@ -251,9 +385,10 @@ class LstmPass:
             dpeepholes and dpeepholes.desc,
             None,
             memories[Arg.BIAS].desc,
-            memories[Arg.DIFF_DST].desc,
-            None,
-            None,
+            *(
+                memories[a].desc
+                for a in (Arg.DIFF_DST, Arg.DIFF_DST_ITER, Arg.DIFF_DST_ITER_C)
+            ),
             OVERWRITE_GRADIENTS,
             self._primitive,
             slow=True,

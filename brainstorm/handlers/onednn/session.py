@@ -9,6 +9,7 @@ kept as a `Call`.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -257,6 +258,24 @@ class Session:
         self._by_place: dict[tuple[Any, ...], Call | bool] = {}
         self.arenas = Arenas(library)
         self._ones = np.ones((1, 1), np.float32)
+
+    @functools.cached_property
+    def parts(self) -> list[Session]:
+        """Sessions to use at the same time, in `run`: one for each thread."""
+        if self.threads == 1 or not self.library.runs_in_parallel:
+            return [self]
+        return [Session(self.library, self.math_mode, 1) for _ in range(self.threads)]
+
+    def run(self, calls: Sequence[Call]) -> None:
+        """Execute one call of this session, or one of each of its `parts`.
+
+        Raises:
+            HandlerError: One of them failed.
+        """
+        if len(calls) == 1:
+            calls[0]()
+        else:
+            self.library.in_parallel(calls)
 
     def ones(self, count: int) -> np.ndarray:
         """A matrix (1, count) of ones."""
