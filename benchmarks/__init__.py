@@ -1,6 +1,7 @@
 """Benchmarks: the same work by this library and by PyTorch, side by side in one run.
 
-Each work is a module with a function `steps()`. It returns a dict from the name of
-each contestant to a callable that does one training step and returns the loss. All
-start from the same weights and get the same batch, so their losses must agree.
+`works` says what there is to do. Each contestant works in a process of its own
+(`worker`), on the same data from the same weights, with this library
+(`with_brainstorm`) or with PyTorch (`with_pytorch`). `__main__` has them take turns,
+makes sure that their losses agree, and prints the tables.
 """
