@@ -16,7 +16,7 @@ bokeh = pytest.importorskip("bokeh")
 LOSSES = ["rolling_training.total_loss", "MonitorLoss.total_loss"]
 
 
-class Counter(Hook):
+class UpdateCounter(Hook):
     """Logs 10, 20, 30, ..., and something that is no number."""
 
     reads_deltas = False
@@ -175,8 +175,8 @@ def test_file_shows_the_logs(net, batches, visualizer, tmp_path):
 
 def test_quantities_have_plots_of_their_own(net, batches, visualizer, tmp_path):
     path = tmp_path / "plots.html"
-    names = [*LOSSES, "Counter.value"]
-    train(net, batches, visualizer(names, filename=path), earlier=[Counter()])
+    names = [*LOSSES, "UpdateCounter.value"]
+    train(net, batches, visualizer(names, filename=path), earlier=[UpdateCounter()])
     titles = re.findall(r'"name":"Title".*?"text":"(\w+)"', path.read_text())
     assert sorted(titles) == ["total_loss", "value"]
 
@@ -185,15 +185,15 @@ def test_file_is_there_during_the_training(net, batches, visualizer, tmp_path):
     path = tmp_path / "plots.html"
     sizes = []
 
-    class Spy(Counter):
+    class Spy(UpdateCounter):
         def __call__(self, epoch_nr, update_nr, net, stepper, logs):
             found = curves_of_file(path) if path.exists() else {}
-            sizes.append(len(found.get("Counter.value", [])))
+            sizes.append(len(found.get("UpdateCounter.value", [])))
 
-    hook = visualizer("Counter.value", filename=path)
+    hook = visualizer("UpdateCounter.value", filename=path)
     hook.SECONDS_BETWEEN_SAVES = 0
     trainer = Trainer(SgdStepper(0.01))
-    for other in (Counter(), hook, Spy(name="Spy"), StopAfterEpoch(2)):
+    for other in (UpdateCounter(), hook, Spy(name="Spy"), StopAfterEpoch(2)):
         trainer.add_hook(other)
     trainer.train(net, batches)
     assert sizes == [1, 2, 3]
@@ -206,10 +206,10 @@ def test_file_is_written_when_a_training_fails(net, batches, visualizer, tmp_pat
                 raise RuntimeError("bang")
 
     path = tmp_path / "plots.html"
-    hook = visualizer("Counter.value", filename=path)
+    hook = visualizer("UpdateCounter.value", filename=path)
     with pytest.raises(RuntimeError, match="bang"):
-        train(net, batches, hook, earlier=[Counter(), Bomb()], epochs=5)
-    assert len(curves_of_file(path)["Counter.value"]) >= 2
+        train(net, batches, hook, earlier=[UpdateCounter(), Bomb()], epochs=5)
+    assert len(curves_of_file(path)["UpdateCounter.value"]) >= 2
 
 
 # -- the curves --------------------------------------------------------------
@@ -220,10 +220,12 @@ def points(hook, path="a.b"):
 
 
 def test_axis_counts_updates(net, batches, visualizer):
-    hook = visualizer(["Counter.value", LOSSES[0]], timescale="update", interval=2)
-    train(net, batches, hook, earlier=[Counter(timescale="update")], epochs=2)
+    hook = visualizer(
+        ["UpdateCounter.value", LOSSES[0]], timescale="update", interval=2
+    )
+    train(net, batches, hook, earlier=[UpdateCounter(timescale="update")], epochs=2)
     # Three updates in each epoch; the hook is called at 0, 2, 4, 6, and after epochs.
-    found = points(hook, "Counter.value")
+    found = points(hook, "UpdateCounter.value")
     assert found == [(x, 10 * (x + 1)) for x in range(7)]
     assert [x for x, _ in points(hook, LOSSES[0])] == [3, 6]
 
@@ -247,10 +249,10 @@ def test_entries_of_an_earlier_training_end_where_it_ended(visualizer, number, x
 
 
 def test_new_training_begins_anew(net, batches, visualizer):
-    hook = visualizer("Counter.value")
-    train(net, batches, hook, earlier=[Counter()], epochs=4)
-    train(net, batches, hook, earlier=[Counter()], epochs=2)
-    assert points(hook, "Counter.value") == [(0, 10), (1, 40), (2, 70)]
+    hook = visualizer("UpdateCounter.value")
+    train(net, batches, hook, earlier=[UpdateCounter()], epochs=4)
+    train(net, batches, hook, earlier=[UpdateCounter()], epochs=2)
+    assert points(hook, "UpdateCounter.value") == [(0, 10), (1, 40), (2, 70)]
 
 
 # -- what goes wrong ---------------------------------------------------------
@@ -306,14 +308,14 @@ def test_training_goes_on_without_the_file(net, batches, visualizer, tmp_path, c
 def test_training_goes_on_with_logs_that_can_not_be_shown(
     net, batches, visualizer, capsys
 ):
-    names = ["Counter.foo", "Counter.text", "Counter.value"]
+    names = ["UpdateCounter.foo", "UpdateCounter.text", "UpdateCounter.value"]
     hook = visualizer(names)
-    assert train(net, batches, hook, earlier=[Counter()]).current_epoch_nr == 3
+    assert train(net, batches, hook, earlier=[UpdateCounter()]).current_epoch_nr == 3
     first, second = warnings(capsys)
-    assert "Counter.foo" in first
+    assert "UpdateCounter.foo" in first
     assert "choices are: 'value', 'text'" in first
-    assert "Counter.text" in second
-    assert len(points(hook, "Counter.value")) == 4
+    assert "UpdateCounter.text" in second
+    assert len(points(hook, "UpdateCounter.value")) == 4
 
 
 def test_warnings_are_left_out_where_nothing_is_to_be_printed(visualizer, capsys):

@@ -178,7 +178,7 @@ class CudaProducts:
 
 
 def _blas(m: CudaArray) -> tuple[int, int]:
-    """The same for cuBLAS, which wants to have it right for a single row, too."""
+    """Address, and distance of the rows: cuBLAS looks at it for a single row, too."""
     check_neighbours(m)
     return m.pointer, m.strides[0] if m.shape[0] > 1 else m.shape[1]
 
