@@ -155,6 +155,7 @@ INTERNAL = (
     "brainstorm.structure.modifiers",
     "brainstorm.structure.network_files",
     "brainstorm.structure.network_info",
+    "brainstorm.structure.ordering",
     "brainstorm.structure.prediction",
     "brainstorm.structure.trainable",
     "brainstorm.structure.view_references",

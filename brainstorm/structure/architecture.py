@@ -8,7 +8,8 @@ each written ``'layer.input'``, or ``'layer'`` for its ``default`` input.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import itertools
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -118,29 +119,38 @@ def canonical_layer_order(
         NetworkValidationError: There is a cycle; names its layers.
     """
     successors: dict[str, set[str]] = {name: set() for name in names}
+    predecessors: dict[str, set[str]] = {name: set() for name in successors}
     for c in connections:
         successors[c.start_layer].add(c.end_layer)
+        predecessors[c.end_layer].add(c.start_layer)
+    left = {name: len(ends) for name, ends in successors.items()}
     taken: list[str] = []
-    while len(taken) < len(successors):
-        done = set(taken)
-        ready = [n for n, s in successors.items() if n not in done and s <= done]
-        if not ready:
-            cycle = _find_cycle({n: s for n, s in successors.items() if n not in done})
-            raise NetworkValidationError(
-                f"the connections form a cycle: {' >> '.join(cycle)}"
-            )
+    ready = [name for name, nr in left.items() if nr == 0]
+    while ready:
         taken += sorted(ready, reverse=True)
+        before, ready = ready, []
+        for name in itertools.chain.from_iterable(predecessors[n] for n in before):
+            left[name] -= 1
+            if left[name] == 0:
+                ready.append(name)
+    if len(taken) < len(successors):
+        cycle = _find_cycle({n: successors[n] for n, nr in left.items() if nr})
+        if len(cycle) > 20:
+            cycle[10:-2] = ["..."]
+        raise NetworkValidationError(
+            f"the connections form a cycle: {' >> '.join(cycle)}"
+        )
     return taken[::-1]
 
 
 def _find_cycle(successors: Mapping[str, set[str]]) -> list[str]:
     """A cycle in a graph in which every node has a successor."""
-    path = [min(successors)]
-    while True:
-        following = min(n for n in successors[path[-1]] if n in successors)
-        if following in path:
-            return [*path[path.index(following) :], following]
-        path.append(following)
+    node = min(successors)
+    path: dict[str, int] = {}
+    while node not in path:
+        path[node] = len(path)
+        node = min(n for n in successors[node] if n in successors)
+    return [*list(path)[path[node] :], node]
 
 
 # -- validation --------------------------------------------------------------
@@ -165,8 +175,8 @@ def validate_architecture(architecture: Mapping[str, Any]) -> None:
                 f"layer {c.start_layer!r} is connected to {c.end_layer!r}, which does"
                 f" not exist; the layers are: {listing(architecture)}"
             )
-    for c in connections:
-        if connections.count(c) > 1:
+    for c, count in Counter(connections).items():
+        if count > 1:
             raise NetworkValidationError(
                 f"output {c.output_name!r} of {c.start_layer!r} is connected more than"
                 f" once to input {c.input_name!r} of {c.end_layer!r}"
@@ -259,11 +269,15 @@ def instantiate_layers_from_architecture(
     """
     validate_architecture(architecture)
     connections = collect_all_connections(architecture)
+    all_incoming: dict[str, list[Connection]] = {name: [] for name in architecture}
+    all_outgoing: dict[str, list[Connection]] = {name: [] for name in architecture}
+    for c in connections:
+        all_incoming[c.end_layer].append(c)
+        all_outgoing[c.start_layer].append(c)
     layers: OrderedDict[str, Layer] = OrderedDict()
     for name in canonical_layer_order(architecture, connections):
         properties = architecture[name]
-        incoming = [c for c in connections if c.end_layer == name]
-        outgoing = [c for c in connections if c.start_layer == name]
+        incoming, outgoing = all_incoming[name], all_outgoing[name]
         layer_class = get_layer_class_from_typename(properties["@type"])
         layer = layer_class(
             name,

@@ -53,6 +53,7 @@ def plan_clearing(layers: Mapping[str, Layer], hubs: Sequence[Hub]) -> ClearingP
     """Find out what has to be cleared for layers in canonical order."""
     fresh: dict[str, set[str]] = {name: set() for name in layers}
     plan = ClearingPlan({}, [], [])
+    positions = {name: i for i, name in enumerate(layers)}
     for i, hub in enumerate(hubs):
         if not hub.is_backward_only or not hub.size:
             continue
@@ -62,7 +63,7 @@ def plan_clearing(layers: Mapping[str, Layer], hubs: Sequence[Hub]) -> ClearingP
         elif kind == "internals":
             needed = not layers[hub.sources[0].split(".")[0]].honours_fresh
         else:
-            needed = _plan_deltas(hub, layers, fresh)
+            needed = _plan_deltas(hub, layers, positions, fresh)
         if needed:
             plan.hubs.append(i)
         elif hub.context_size:
@@ -87,15 +88,17 @@ def _plan_gradients(layers: Mapping[str, Layer], fresh: dict[str, set[str]]) -> 
 
 
 def _plan_deltas(
-    hub: Hub, layers: Mapping[str, Layer], fresh: dict[str, set[str]]
+    hub: Hub,
+    layers: Mapping[str, Layer],
+    positions: Mapping[str, int],
+    fresh: dict[str, set[str]],
 ) -> bool:
     """Whether a hub of deltas has to be cleared."""
-    order = {name: i for i, name in enumerate(layers)}
     writers = []  # (position, layer, input, slice) of sinks that are written to
     for sink in hub.sinks:
         name, _, input_name = sink.split(".")
         if input_name not in layers[name].computes_no_input_deltas_for:
-            writers.append((order[name], name, input_name, hub.slices[sink]))
+            writers.append((positions[name], name, input_name, hub.slices[sink]))
     if not writers:
         return any(_takes_deltas(source, layers) for source in hub.sources)
     writers.sort(reverse=True)

@@ -16,6 +16,7 @@ from typing import Any
 
 from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.buffer_structure import BufferStructure, leading_shape
+from brainstorm.structure.ordering import order_with_blocks
 from brainstorm.utils import NetworkValidationError
 
 __all__ = ["BUFFER_CATEGORIES", "Hub", "create_layout"]
@@ -196,52 +197,28 @@ def _connection_hubs(
             )
     group_of = {source: {source} for source in sources}
     for members in sinks.values():
-        merged = set().union(*(group_of[m] for m in members))
-        for member in merged:
-            group_of[member] = merged
-    hubs, seen = [], set()
+        for member in members:
+            small, large = sorted((group_of[member], group_of[members[0]]), key=len)
+            if small is not large:
+                large |= small
+                group_of.update(dict.fromkeys(small, large))
+    # Members of a group in the order in which they stand in the network.
+    groups: dict[int, dict[str, BufferStructure]] = {}
+    sinks_of: dict[int, dict[str, list[str]]] = {}
     for source in sources:
-        if source not in seen:
-            group = group_of[source]
-            seen |= group
-            hubs.append(
-                Hub.create(
-                    {s: structures[s] for s in sources if s in group},
-                    {sink: m for sink, m in sinks.items() if m[0] in group},
-                )
-            )
+        groups.setdefault(id(group_of[source]), {})[source] = structures[source]
+    for sink, members in sinks.items():
+        sinks_of.setdefault(id(group_of[members[0]]), {})[sink] = members
+    hubs = [Hub.create(g, sinks_of.get(key, {})) for key, g in groups.items()]
     unconnected = [p for p in structures if _category(p) == inputs and p not in sinks]
     return hubs + [Hub.create({p: structures[p]}, {}) for p in unconnected]
 
 
 def _order_sources(sources: Sequence[str], sinks: Iterable[list[str]]) -> list[str]:
-    """Order the sources so that the members of every sink stand together.
-
-    Sources are placed one after the other. Once some but not all members of a
-    sink are placed, the next source has to belong to that sink too; this leaves
-    few choices, and a search with backtracking ends soon.
-    """
+    """Order the sources so that the members of every sink stand together."""
     groups = {frozenset(members) for members in sinks if len(members) > 1}
-    order: list[str] = []
-    dead_ends: set[frozenset[str]] = set()
-
-    def place(left: list[str]) -> bool:
-        if not left:
-            return True
-        unplaced = frozenset(left)
-        if unplaced in dead_ends:
-            return False
-        begun = [g for g in groups if g & unplaced and not g <= unplaced]
-        for source in left:
-            if all(source in g for g in begun):
-                order.append(source)
-                if place([s for s in left if s != source]):
-                    return True
-                order.pop()
-        dead_ends.add(unplaced)
-        return False
-
-    if not place(list(sources)):
+    order = order_with_blocks(sources, groups)
+    if order is None:
         conflicts = "; ".join(" + ".join(sorted(g)) for g in sorted(groups, key=sorted))
         raise NetworkValidationError(
             "there is no order of outputs in which all of these, which go together into"

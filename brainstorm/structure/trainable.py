@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from brainstorm.layers.base_layer import Layer
+from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.layout import Hub
 from brainstorm.structure.view_references import Resolved
 from brainstorm.utils import NetworkValidationError, listing
@@ -35,8 +36,14 @@ def set_layer_properties(
     for name, layer in layers.items():
         layer.shared = _shared(layer, architecture[name].get("@shared", {}))
         layer.frozen = _frozen(layer, architecture[name].get("@trainable", True))
+    owned = {
+        f"{name}.{parameter}": structure
+        for name, layer in layers.items()
+        for parameter, structure in layer.parameter_shapes.items()
+        if parameter not in layer.shared
+    }
     for layer in layers.values():
-        _check_shared(layer, layers)
+        _check_shared(layer, layers, owned)
 
 
 def with_trainable(
@@ -144,13 +151,9 @@ def _shared(layer: Layer, shared: Any) -> dict[str, str]:
     return dict(shared)
 
 
-def _check_shared(layer: Layer, layers: Mapping[str, Layer]) -> None:
-    owned = {
-        f"{other.name}.{name}": structure
-        for other in layers.values()
-        for name, structure in other.parameter_shapes.items()
-        if name not in other.shared
-    }
+def _check_shared(
+    layer: Layer, layers: Mapping[str, Layer], owned: Mapping[str, BufferStructure]
+) -> None:
     for name, owner in layer.shared.items():
         if name not in layer.parameter_shapes:
             raise NetworkValidationError(

@@ -1,4 +1,6 @@
+import itertools
 import json
+import random
 
 import pytest
 
@@ -106,6 +108,29 @@ def test_canonical_order_waits_for_all_successors():
     edges = [("I", "A"), ("A", "B"), ("B", "Z"), ("I", "Z")]
     connections = [Connection(s, "default", e, "default") for s, e in edges]
     assert canonical_layer_order("IABZ", connections) == ["I", "A", "B", "Z"]
+
+
+def test_thousands_of_layers_come_in_any_order():
+    ends = [f"L{i}" for i in range(3000)]
+    chain = {
+        "Input": {"@type": "Input", "out_shapes": {"default": ("T", "B", 1)}},
+        **{name: {"@type": "NoOp"} for name in ends},
+    }
+    for start, end in itertools.pairwise(chain):
+        chain[start]["@outgoing_connections"] = {"default": [end]}
+    for seed in range(2):
+        names = list(chain)
+        random.Random(seed).shuffle(names)
+        architecture = {name: chain[name] for name in names}
+        layers = instantiate_layers_from_architecture(architecture)
+        assert list(layers) == ["Input", *ends]
+        assert layers["L2999"].incoming == [
+            Connection("L2998", "default", "L2999", "default")
+        ]
+    closed = {**chain, "L2999": {**chain["L2999"], "@outgoing_connections": ["L5"]}}
+    message = r"cycle: L5 >> L6 >> .* >> L14 >> \.\.\. >> L2999 >> L5$"
+    with pytest.raises(NetworkValidationError, match=message):
+        instantiate_layers_from_architecture(closed)
 
 
 def changed(layer, **properties):

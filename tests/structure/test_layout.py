@@ -166,6 +166,23 @@ def test_orders_are_found_where_there_are_any():
     assert 50 < found < 250
 
 
+def test_thousands_of_outputs_join():
+    inp = layers.Input({"default": ("T", "B", 1)})
+    ends = [layers.NoOp(name=f"end{i}") for i in range(3)]
+    for i in range(3000):
+        middle = inp >> layers.NoOp(name=f"L{i:04}")
+        middle >> ends[0]
+        if i < 2000:
+            middle >> ends[1]
+        if i >= 1000:
+            middle >> ends[2]
+    hubs, _ = create_layout(make_layers(inp))
+    (hub,) = (hub for hub in hubs if "end0.inputs.default" in hub.sinks)
+    assert hub.slices["end0.inputs.default"] == (0, 3000)
+    starts = hub.slices["end1.inputs.default"], hub.slices["end2.inputs.default"]
+    assert starts == ((0, 2000), (1000, 3000))
+
+
 def test_impossible_wiring_names_the_conflict():
     inp = layers.Input({"default": ("T", "B", 4)})
     a, b, c, d = (layers.FullyConnected(2, name=n) for n in "abcd")
