@@ -31,14 +31,14 @@ class SizedBuffers(NamedTuple):
 
     `carried` and `last_steps` are the context's steps of the forward hubs that
     carry state, and as many steps before them, by the paths of the hubs' sources.
-    `contexts` are those steps of all forward hubs that have them.
+    `cleared` are the context's steps of the other ones, which begin as zeros.
     """
 
     hub_buffers: list[Any]
     views: BufferView
     carried: dict[str, Any]
     last_steps: dict[str, Any]
-    contexts: list[Any]
+    cleared: list[Any]
 
 
 class BufferManager:
@@ -130,16 +130,16 @@ class BufferManager:
         views = create_buffer_views_from_layout(
             self.layout, hub_buffers, self.hubs, existing_view, self.ensure_backward
         )
-        carried, last_steps, contexts = {}, {}, []
+        carried, last_steps, cleared = {}, {}, []
         for hub, buffer in zip(self.hubs, hub_buffers, strict=True):
             if hub.context_size and not hub.is_backward_only:
                 name, stop = " ".join(hub.sources), self.time_size
-                contexts.append(buffer[stop:])
                 if not hub.is_state:
+                    cleared.append(buffer[stop:])
                     continue
                 carried[name] = buffer[stop:]
                 last_steps[name] = buffer[stop - hub.context_size : stop]
-        return SizedBuffers(hub_buffers, views, carried, last_steps, contexts)
+        return SizedBuffers(hub_buffers, views, carried, last_steps, cleared)
 
     # -- context -------------------------------------------------------------
 
@@ -171,10 +171,11 @@ class BufferManager:
                 )
         for name, buffer in carried.items():
             self.handler.set_from_numpy(buffer, np.asarray(context[name]))
+        self.handler.clear(*self.sized.cleared)
 
     def clear_context(self) -> None:
         """Start the next forward pass from zeros."""
-        self.handler.clear(*self.sized.contexts)
+        self.handler.clear(*self.sized.carried.values(), *self.sized.cleared)
 
     @property
     def hub_buffers(self) -> list[Any]:
