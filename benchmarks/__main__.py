@@ -1,40 +1,172 @@
-"""Run benchmarks: ``python -m benchmarks small``, with ``--gpu`` on the GPU."""
+"""Run benchmarks: ``python -m benchmarks lstm gru``, with ``--gpu`` on the GPU."""
 
 from __future__ import annotations
 
 import argparse
-import importlib
+import math
 import os
+import platform
+import statistics
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
 
-WORKS = ["small", "adam", "mnist_pi", "cifar10_cnn", "lstm", "hutter"]
+import numpy as np
+
+import brainstorm as bs
+from benchmarks.contestants import Contestant, ContestantError, find_contestants
+from benchmarks.work import Work
+from benchmarks.worker import product_size
+from benchmarks.works import NAMES, load
+
+MODES = ("training", "evaluation")
+SECONDS_PER_TURN = 0.1
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("works", nargs="*", help=f"any of {WORKS}; default: all")
+    parser.add_argument("works", nargs="*", help=f"any of {NAMES}; default: all")
     parser.add_argument("--threads", type=int, default=2, help="default: 2")
-    parser.add_argument("--rounds", type=int, default=30, help="default: 30")
+    parser.add_argument("--rounds", type=int, default=20, help="default: 20")
     parser.add_argument("--gpu", action="store_true", help="PyCudaHandler and PyTorch")
+    parser.add_argument("--no-compile", action="store_true", help="no torch.compile")
     args = parser.parse_args()
-    if unknown := set(args.works) - set(WORKS):
-        parser.error(f"unknown: {sorted(unknown)}; choose from {WORKS}")
+    if unknown := set(args.works) - set(NAMES):
+        parser.error(f"unknown: {sorted(unknown)}; choose from {NAMES}")
 
-    # The libraries read these once, when they are loaded.
+    # The contestants' libraries read these when they are loaded.
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[variable] = str(args.threads)
-    common = importlib.import_module("benchmarks.common")
+    print(describe_machine(args.threads))
+    peak = product_rate(args.gpu)
+    for name in args.works or NAMES:
+        compare(name, args, peak)
 
-    if args.gpu:
-        common.use_gpu()
-    print(common.describe_machine(args.threads))
-    for name in args.works or WORKS:
-        work = importlib.import_module(f"benchmarks.{name}")
-        steps = work.steps()
-        common.check_losses(steps, work.LOSS_TOLERANCE)
-        times = common.interleaved_times(steps, args.rounds)
-        print(f"\n{name}: {work.__doc__}\n{common.table(times)}")
-        if args.gpu:
-            print(f"of which the GPU works:\n{common.table(common.gpu_times(steps))}")
+
+def describe_machine(threads: int) -> str:
+    return (
+        f"brainstorm {bs.__version__}, PyTorch {version('torch')}, NumPy"
+        f" {np.__version__}, Python {platform.python_version()},"
+        f" {platform.machine()}, {threads} threads on {os.cpu_count()} cores,"
+        f" load {os.getloadavg()[0]:.1f} (0: nothing else runs)"
+    )
+
+
+def product_rate(gpu: bool, rounds: int = 5) -> float:
+    """Floating point operations per second in the fastest large matrix product."""
+    size, rates = product_size(gpu), [math.nan]
+    with started(find_contestants(gpu), "product", gpu) as contestants:
+        for contestant in contestants:
+            runs = [contestant.ask("run", "product", 5) for _ in range(rounds)]
+            rates.append(2 * size**3 / min(run["seconds"] for run in runs))
+            name = f"product of {size} x {size} matrices, {contestant.name}"
+            print(f"{name}: {rates[-1] / 1e9:.0f} GFLOP/s")
+    return np.nanmax(rates)
+
+
+def compare(name: str, args: argparse.Namespace, peak: float) -> None:
+    """Have everybody do a work, and print what it took."""
+    work = load(name)
+    print(f"\n{name}: {work.description}", flush=True)
+    everybody = find_contestants(
+        args.gpu, not args.no_compile, work.our_variants, work.torch_variants
+    )
+    order, unit = ("gpu_ms", "GPU ms") if args.gpu else ("megabytes", "MB")
+    with started(everybody, name, args.gpu) as contestants:
+        check_losses(contestants, work)
+        times = {m: interleaved_times(contestants, m, args.rounds) for m in MODES}
+        for mode in MODES:
+            extra = [contestant.ask(order, mode) for contestant in contestants]
+            at_peak = work.flops(mode) / peak
+            columns = columns_of_times(contestants, times[mode], at_peak)
+            columns[unit] = extra
+            columns["/ eager"] = ratios(extra, contestants, tuned=False)
+            print(table(mode, contestants, columns), flush=True)
+
+
+@contextmanager
+def started(
+    contestants: list[Contestant], work: str, gpu: bool
+) -> Iterator[list[Contestant]]:
+    """Those who can run here; the others are left out with a line."""
+    with ExitStack() as stack:
+        running = []
+        for contestant in contestants:
+            try:
+                stack.callback(contestant.stop)
+                contestant.start(work, gpu)
+                running.append(contestant)
+            except ContestantError as error:
+                print(f"left out: {contestant.name}: {error}")
+        yield running
+
+
+def check_losses(contestants: list[Contestant], work: Work) -> None:
+    """Make sure that all contestants do the same work."""
+    expected = contestants[0].first_losses
+    for contestant in contestants[1:]:
+        for mode, losses in contestant.first_losses.items():
+            np.testing.assert_allclose(
+                losses,
+                expected[mode],
+                rtol=work.tolerance if mode == "training" else 1e-4,
+                err_msg=f"{contestant.name} and {contestants[0].name}, {mode}",
+            )
+
+
+def interleaved_times(
+    contestants: list[Contestant], mode: str, rounds: int
+) -> list[list[float]]:
+    """Each contestant's seconds per step in each round, all taking turns in each.
+
+    Taking turns spreads what else the machine does over all of them.
+    """
+    steps = [
+        max(1, round(SECONDS_PER_TURN / contestant.ask("run", mode, 3)["seconds"]))
+        for contestant in contestants
+    ]
+    found: list[list[float]] = [[] for _ in contestants]
+    for _ in range(rounds):
+        for contestant, times, n in zip(contestants, found, steps, strict=True):
+            times.append(contestant.ask("run", mode, n)["seconds"])
+    return found
+
+
+def columns_of_times(
+    contestants: list[Contestant], times: list[list[float]], seconds_at_peak: float
+) -> dict[str, list[float]]:
+    """Milliseconds, ratios of medians, and the share of the product's speed."""
+    medians = [statistics.median(ts) for ts in times]
+    return {
+        "ms": [1e3 * seconds for seconds in medians],
+        "min": [1e3 * min(ts) for ts in times],
+        "max": [1e3 * max(ts) for ts in times],
+        "/eager": ratios(medians, contestants, tuned=False),
+        "/tuned": ratios(medians, contestants, tuned=True),
+        "% peak": [100 * seconds_at_peak / seconds for seconds in medians],
+    }
+
+
+def ratios(
+    values: list[float], contestants: list[Contestant], tuned: bool
+) -> list[float]:
+    """Values over that of the first "PyTorch eager", with malloc tuned or not."""
+    for value, contestant in zip(values, contestants, strict=True):
+        if contestant.kind == "eager" and bool(contestant.environment) == tuned:
+            return [v / value if value else math.nan for v in values]
+    return [math.nan] * len(values)
+
+
+def table(
+    title: str, contestants: list[Contestant], columns: dict[str, list[float]]
+) -> str:
+    """Three significant digits, and "-" for what there is not."""
+    lines = [f"{title:32}" + "".join(f"{header:>8}" for header in columns)]
+    for contestant, *values in zip(contestants, *columns.values(), strict=True):
+        numbers = ["-" if math.isnan(v) else f"{v:#.3g}".rstrip(".") for v in values]
+        line = "".join(f"{number:>8}" for number in numbers)
+        lines.append(f"{contestant.name:32}{line}")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -52,5 +52,5 @@ WORK = Work(
     ),
     tolerance=0.5,  # everybody draws other masks
     limited=("Hidden_1", "Hidden_2"),
-    torch_variants=("", "fused update"),
+    torch_variants=("", "fused"),
 )

@@ -1,0 +1,73 @@
+"""Works done by this library."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import brainstorm as bs
+from benchmarks.work import Work
+
+Run = Callable[[int], list[float]]
+
+
+def make_runs(work: Work, handler: str, variant: str) -> dict[str, Run]:
+    """What trains and what evaluates: gets a number of steps, returns their losses."""
+    net = _network(work, handler, variant)
+    batch = {
+        "default": work.data.astype(np.float32, copy=False),
+        "targets": work.targets.astype(np.float32),
+    }
+    stepper: Any = {
+        "momentum": lambda rate: bs.training.MomentumStepper(
+            rate, momentum=0.9, scale_learning_rate=False
+        ),
+        "adam": bs.training.AdamStepper,
+    }[work.optimizer](work.learning_rate)
+
+    def train(steps: int) -> list[float]:
+        stepper.start(net)
+        losses = []
+        for _ in range(steps):
+            net.provide_external_data(batch)
+            stepper.run()
+            net.apply_weight_modifiers()
+            losses.append(net.get_loss_values()["total_loss"])
+        return losses
+
+    def evaluate(steps: int) -> list[float]:
+        losses = []
+        for _ in range(steps):
+            net.provide_external_data(batch)
+            net.forward_pass(training_pass=False)
+            losses.append(net.get_loss_values()["total_loss"])
+        return losses
+
+    return {"evaluation": evaluate, "training": train}
+
+
+def _network(work: Work, handler: str, variant: str) -> bs.Network:
+    inp, out = bs.tools.get_in_out_layers(
+        "classification", work.shape[2:], work.classes
+    )
+    net = bs.Network.from_layer(work.layers(inp, variant) >> out)
+    net.set_handler(getattr(bs.handlers, handler)(seed=1))
+    net.initialize({layer: {"default": 0, **w} for layer, w in work.weights.items()})
+    limit = bs.value_modifiers.ConstrainL2Norm(1.0)
+    net.set_weight_modifiers({layer: {"W": limit} for layer in work.limited})
+    return net
+
+
+def make_product(handler: str, size: int) -> dict[str, Run]:
+    """What multiplies two square matrices, and returns one of the numbers."""
+    computing = getattr(bs.handlers, handler)()
+    a, b, out = (computing.ones((size, size)) for _ in range(3))
+
+    def run(steps: int) -> list[float]:
+        for _ in range(steps):
+            computing.dot_mm(a, b, out)
+        return computing.get_numpy_copy(out[0])[:1].tolist()
+
+    return {"product": run}

@@ -1,0 +1,139 @@
+"""The benchmarks: all contestants do each work, and do the same. Nothing is timed."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import __main__ as command
+from benchmarks import with_brainstorm
+from benchmarks.contestants import Contestant, ContestantError, find_contestants
+from benchmarks.worker import Worker
+from benchmarks.works import NAMES, load
+from tests.handlers.handler_cases import onednn_handler
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def do(library, work, kind, variant=""):
+    """Have a contestant work in this process."""
+    contestant = Contestant(f"{kind} {variant}", kind, variant)
+    for mode, run in library.make_runs(work, kind, variant).items():
+        contestant.first_losses[mode] = run(2)
+    return contestant
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def done(request):
+    """A work, and what NumpyHandler made of it."""
+    work = load(request.param)
+    return work, do(with_brainstorm, work, "NumpyHandler")
+
+
+def test_onednn_does_the_same(done):
+    onednn_handler()
+    work, expected = done
+    others = [do(with_brainstorm, work, "OneDnnHandler", v) for v in work.our_variants]
+    command.check_losses([expected, *others], work)
+
+
+def test_pytorch_does_the_same(done):
+    pytest.importorskip("torch")
+    from benchmarks import with_pytorch
+
+    work, expected = done
+    others = [do(with_pytorch, work, "eager", v) for v in work.torch_variants]
+    command.check_losses([expected, *others], work)
+
+
+def test_other_losses_are_found_out(done):
+    work, expected = done
+    other = Contestant("Other", "eager")
+    for mode, (first, second) in expected.first_losses.items():
+        other.first_losses = {**expected.first_losses, mode: [first, 2 * second]}
+        with pytest.raises(AssertionError, match=f"Other and NumpyHandler.*{mode}"):
+            command.check_losses([expected, other], work)
+
+
+@pytest.mark.parametrize("name", ["small", "mnist_pi", "cifar10_cnn", "embedding"])
+def test_operations_are_those_that_pytorch_counts(name):
+    pytest.importorskip("torch")
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from benchmarks import with_pytorch
+
+    work = load(name)
+    for mode, run in with_pytorch.make_runs(work, "eager", "").items():
+        with FlopCounterMode(display=False) as counter:
+            run(1)
+        assert counter.get_total_flops() == work.flops(mode)
+
+
+def test_a_contestant_has_a_process_of_its_own(capsys):
+    ours, unknown = Contestant("Ours", "NumpyHandler"), Contestant("Odd", "OddHandler")
+    with command.started([unknown, ours], "small", gpu=False) as running:
+        assert running == [ours]
+        assert capsys.readouterr().out.startswith("left out: Odd: AttributeError")
+        losses = ours.first_losses["training"]
+        assert losses[-1] < losses[0] == ours.first_losses["evaluation"][0]
+        with pytest.raises(ContestantError, match="no_order"):
+            ours.ask("no_order")
+        seconds = command.interleaved_times(running, "evaluation", 2)
+        assert np.all(np.array(seconds) > 0)
+    assert ours.process.returncode == 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux")
+def test_memory_is_the_peak_of_steps_above_nothing():
+    def make_runs():
+        kept, first = np.ones(32 << 17), [1]  # 32 MiB
+
+        def run(steps):
+            while first:  # taken once, not in each step
+                np.ones(128 << 17)
+                first.pop()
+            return [float(np.ones(16 << 17)[0] * kept[0])]
+
+        return {"training": run}
+
+    worker = Worker.__new__(Worker)
+    worker.make_runs, worker.runs = make_runs, make_runs()
+    megabytes = worker.megabytes("training")
+    if np.isnan(megabytes):
+        pytest.skip("needs glibc")
+    assert abs(megabytes - (32 + 16) * 1.048576) < 1
+
+
+def test_table():
+    contestants = find_contestants(gpu=False)
+    assert [c.kind for c in contestants[2:]] == ["eager", "eager"]
+    times = [[1.0, 3.0, 2.0], [4.0], [8.0], [5.0]]
+    columns = command.columns_of_times(contestants, times, seconds_at_peak=0.5)
+    assert columns["ms"] == [2000, 4000, 8000, 5000]
+    assert columns["min"][0] == 1000
+    assert columns["max"][0] == 3000
+    assert columns["/eager"] == [0.25, 0.5, 1, 0.625]
+    assert columns["/tuned"] == [0.4, 0.8, 1.6, 1]
+    assert columns["% peak"] == [25, 12.5, 6.25, 10]
+    assert np.all(np.isnan(command.ratios([1.0], contestants[:1], tuned=False)))
+    columns = {"ms": [1.23456, 0.001], "MB": [0.5, float("nan")]}
+    assert command.table("title", contestants[:2], columns).splitlines() == [
+        "title                                 ms      MB",
+        "NumpyHandler                        1.23   0.500",
+        "OneDnnHandler                    0.00100       -",
+    ]
+
+
+@pytest.mark.slow
+def test_command():
+    pytest.importorskip("torch")
+    result = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "small", "--rounds", "1", "--no-compile"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "small: 20-32-3 perceptron" in result.stdout
