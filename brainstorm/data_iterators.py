@@ -21,7 +21,7 @@ are read batch by batch. Arrays that are yielded are not to be written to.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import h5py
@@ -36,12 +36,12 @@ from brainstorm._data_checks import (
     check_lengths,
     check_names,
     check_numbers,
-    check_open,
     check_window,
     fill_numbers,
 )
+from brainstorm._data_reading import Part
 from brainstorm.randomness import global_rnd
-from brainstorm.utils import FileFormatError, IteratorValidationError, listing
+from brainstorm.utils import IteratorValidationError, listing
 
 if TYPE_CHECKING:
     from brainstorm.handlers.base_handler import Handler
@@ -141,6 +141,8 @@ class DataIterator:
 class Undivided(DataIterator):
     """Yields all of the data as one batch.
 
+    This reads datasets of HDF5 files whole, but for `Subsequences` piece by piece.
+
     Args:
         **named_data: NumPy arrays or h5py datasets of shape ``(T, B, ...)`` with
             the same B.
@@ -156,7 +158,13 @@ class Undivided(DataIterator):
 
     def __call__(self, handler: Handler | None) -> Iterator[Batch]:
         """Yield the data."""
-        yield {name: _read(name, data) for name, data in self.data.items()}
+        return _read(self._parts())
+
+    def _parts(self) -> Iterator[Mapping[str, Part]]:
+        yield {
+            name: Part(name, data, slice(None), self.data_shapes[name][0])
+            for name, data in self.data.items()
+        }
 
 
 class Minibatches(DataIterator):
@@ -205,29 +213,30 @@ class Minibatches(DataIterator):
         self.batch_size = int(batch_size)
         self.shuffle = bool(shuffle)
         self.data = named_data
+        self._steps = {name: shape[0] for name, shape in self.data_shapes.items()}
         self.rnd = global_rnd.create_random_state()
         self._cut_by, self._cut_items = self._plan_cutting(cut_according_to)
 
     def __call__(self, handler: Handler | None) -> Iterator[Batch]:
         """Yield batch after batch."""
+        return _read(self._parts())
+
+    def _parts(self) -> Iterator[Mapping[str, Part]]:
         starts = np.arange(0, self.nr_sequences, self.batch_size)
         if self.shuffle:
             self.rnd.shuffle(starts)
         for start in starts.tolist():
-            stop = start + self.batch_size
-            steps = self._longest(start, stop) if self._cut_items else None
-            yield {
-                name: _read(
-                    name, data, steps if name in self._cut_items else None, start, stop
-                )
-                for name, data in self.data.items()
-            }
+            some = slice(start, start + self.batch_size)
+            longest = self._longest(some) if self._cut_items else 0
+            steps = self._steps | dict.fromkeys(self._cut_items, longest)
+            yield {n: Part(n, d, some, steps[n]) for n, d in self.data.items()}
 
-    def _longest(self, start: int, stop: int) -> int:
+    def _longest(self, some: slice) -> int:
         """Number of time steps of a batch that are in use."""
         if not isinstance(self._cut_by, str):
-            return max(1, int(self._cut_by[start:stop].max()))
-        mask = _read(self._cut_by, self.data[self._cut_by], None, start, stop)
+            return max(1, int(self._cut_by[some].max()))
+        name = self._cut_by
+        mask = Part(name, self.data[name], some, self._steps[name])[:]
         used = np.flatnonzero(mask.any(axis=tuple(range(1, mask.ndim))))
         return int(used[-1]) + 1 if used.size else 1
 
@@ -278,7 +287,8 @@ class Subsequences(DataIterator):
     each piece, and carries its state on from one to the next. Of a batch whose
     sequences have 100 steps, pieces of 40 steps have 40, 40 and 20. A batch of the
     wrapped iterator begins new sequences. Items that have fewer time steps than others
-    are static, and come with each piece.
+    are static, and come with each piece. Datasets that `Undivided`, `Minibatches` or
+    `Online` holds are read piece by piece.
 
     >>> series = np.zeros((1000, 1, 3), dtype=np.float32)
     >>> pieces = Subsequences(Undivided(default=series), 400)
@@ -314,14 +324,17 @@ class Subsequences(DataIterator):
 
     def __call__(self, handler: Handler | None) -> Iterator[Batch]:
         """Yield piece after piece of batch after batch."""
-        for batch in self.iter(handler):
+        # Classes derived from these may change what they yield.
+        in_parts = type(self.iter) in (Undivided, Minibatches, Online)
+        for batch in self.iter._parts() if in_parts else self.iter(handler):
             longest = max(len(batch[name]) for name in self._timed)
+            static = {n: item[:] for n, item in batch.items() if n not in self._timed}
             for start in range(0, longest, self.steps):
                 piece = slice(start, start + self.steps)
                 self.continues = start > 0
                 yield {
-                    name: array[piece] if name in self._timed else array
-                    for name, array in batch.items()
+                    name: item[piece] if name in self._timed else static[name]
+                    for name, item in batch.items()
                 }
 
 
@@ -626,24 +639,12 @@ class OneHot(MultiHot):
             )
 
 
-# -- reading -------------------------------------------------------------------
+# -- what they share -----------------------------------------------------------
 
 
-def _read(
-    name: str,
-    data: np.ndarray | h5py.Dataset,
-    steps: int | None = None,
-    start: int | None = None,
-    stop: int | None = None,
-) -> np.ndarray:
-    """The first `steps` time steps of the sequences from `start` to `stop`."""
-    if isinstance(data, np.ndarray):
-        return data[:steps, start:stop]
-    check_open(name, data)
-    try:
-        return data[:steps, start:stop]
-    except OSError as error:
-        raise FileFormatError(f"can not read data item {name!r}: {error}") from error
+def _read(batches: Iterable[Mapping[str, Part]]) -> Iterator[Batch]:
+    for batch in batches:
+        yield {name: part[:] for name, part in batch.items()}
 
 
 def _float_type(array: np.ndarray) -> np.dtype:

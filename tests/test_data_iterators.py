@@ -1,3 +1,5 @@
+from functools import partial
+
 import h5py
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from brainstorm.data_iterators import (
     Online,
     Pad,
     RandomCrop,
+    Subsequences,
     Undivided,
 )
 from brainstorm.randomness import global_rnd
@@ -336,6 +339,31 @@ def test_hdf5_data_is_read_batch_by_batch(hdf5):
     assert next(batches)["default"].max() == 0
     hdf5["x"][:, 2:] = 7
     assert next(batches)["default"].min() == 7
+
+
+@pytest.mark.parametrize("holder", [Undivided, partial(Minibatches, 2, False)])
+def test_hdf5_data_is_read_piece_by_piece(hdf5, holder):
+    hdf5["x"] = np.zeros((7, 2, 1))
+    hdf5["static"] = np.ones((1, 2, 3))
+    iterator = holder(default=hdf5["x"], static=hdf5["static"])
+    pieces = Subsequences(iterator, 3)(None)
+    assert not next(pieces)["default"].any()
+    hdf5["x"][3:] = 7
+    second, last = pieces
+    assert np.array_equal(second["default"], np.full((3, 2, 1), 7))
+    assert np.array_equal(last["default"], np.full((1, 2, 1), 7))
+    assert np.array_equal(last["static"], np.ones((1, 2, 3)))
+
+
+def test_pieces_are_those_of_what_a_derived_class_yields():
+    class Negative(Undivided):
+        def __call__(self, handler):
+            for batch in super().__call__(handler):
+                yield {name: -array for name, array in batch.items()}
+
+    x = numbered(5, 2, 1)
+    pieces = Subsequences(Negative(default=x), 3)(None)
+    assert np.array_equal(np.concatenate([p["default"] for p in pieces]), -x)
 
 
 def test_hdf5_data_can_be_read_undivided(hdf5):

@@ -1,0 +1,50 @@
+"""How data iterators read what they hold: arrays, or datasets of HDF5 files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import h5py
+import numpy as np
+
+from brainstorm._data_checks import check_open
+from brainstorm.utils import FileFormatError
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some sequences of a data item, read when they are sliced along the time.
+
+    Attributes:
+        name: Name of the data item.
+        data: All of it, of shape ``(T, B, ...)``.
+        sequences: Which sequences.
+        steps: The number of time steps, from the first on.
+    """
+
+    name: str
+    data: np.ndarray | h5py.Dataset
+    sequences: slice
+    steps: int
+
+    def __len__(self) -> int:
+        """The number of time steps."""
+        return self.steps
+
+    def __getitem__(self, piece: slice) -> np.ndarray:
+        """Some time steps: a view of an array, or a copy of what is in the file.
+
+        Raises:
+            IteratorValidationError: The HDF5 file was closed.
+            FileFormatError: It can not be read.
+        """
+        start, stop, _ = piece.indices(self.steps)
+        if isinstance(self.data, np.ndarray):
+            return self.data[start:stop, self.sequences]
+        check_open(self.name, self.data)
+        try:
+            return self.data[start:stop, self.sequences]
+        except OSError as error:
+            raise FileFormatError(
+                f"can not read data item {self.name!r}: {error}"
+            ) from error
