@@ -83,7 +83,9 @@ class BidirectionalLayerImpl(Layer):
     Behind the end its outputs are 0; the first layer goes on over the padding. No
     deltas flow to the mask. Without a mask all sequences have T steps.
 
-    It needs whole sequences: a context is ignored, each pass begins anew.
+    It needs whole sequences: a context is ignored, each pass begins anew. Trainers that
+    carry the context on refuse it, because the second layer would begin at the end of
+    each piece of a sequence as if nothing came behind.
 
     Raises:
         LayerValidationError: `layer` is not recurrent, or refuses its arguments, or the
