@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
@@ -58,6 +57,9 @@ from brainstorm.value_modifiers import GradientModifier, ValueModifier
 
 __all__ = ["Network"]
 
+# As text, numbers take ten times their memory, and parameters are saved anyway.
+_LARGEST_DESCRIBED = 10_000
+
 
 class Network(Describable):
     """A directed acyclic graph of layers, with the memory to run it.
@@ -70,6 +72,8 @@ class Network(Describable):
         handler (Handler): Does the arithmetic.
         output_name (str | None): Path of the output that scorers look at when
             they are not told otherwise.
+        initializers (dict): Description of the last call of `initialize`, where
+            functions and arrays of more than 10,000 numbers are only named.
         weight_modifiers, gradient_modifiers (dict): Lists of modifiers by layer
             and parameter.
         trained_slices (list[slice]): Where in the flat parameters and gradients those
@@ -89,7 +93,7 @@ class Network(Describable):
         self.rnd = global_rnd.create_random_state(seed)
         self.handler = handler
         self.output_name: str | None = None
-        self._initializers: Any = {}
+        self.initializers: dict[str, Any] = {}
         self.weight_modifiers: Modifiers = {}
         self.gradient_modifiers: Modifiers = {}
         self._buffer_manager = buffer_manager
@@ -168,11 +172,6 @@ class Network(Describable):
         """
         save_network(self, filename, comment)
 
-    @property
-    def initializers(self) -> dict[str, Any]:
-        """Description of the last call of `initialize`."""
-        return _describe_initializers(self._initializers)
-
     def __describe__(self) -> dict[str, Any]:
         return {
             "@type": "Network",
@@ -188,7 +187,7 @@ class Network(Describable):
     def __new_from_description__(cls, description: Mapping[str, Any]) -> Network:
         net = cls.from_architecture(description["architecture"])
         net.output_name = description.get("output_name")
-        net._initializers = description.get("initializers", {})
+        net.initializers = description.get("initializers", {})
         for kind in ("gradient_modifiers", "weight_modifiers"):
             modifiers = create_from_description(description.get(kind, {}))
             if modifiers:
@@ -345,7 +344,7 @@ class Network(Describable):
                 )
         for path, value in values.items():
             self.handler.set_from_numpy(self.buffer[path], value)
-        self._initializers = _kept_initializers(references)
+        self.initializers = _describe_initializers(references)
 
     def set_weight_modifiers(
         self, default_or_mod_dict: Any = None, **kwargs: Any
@@ -648,19 +647,12 @@ def _recreate(description: dict[str, Any], parameters: np.ndarray) -> Network:
     return net
 
 
-def _kept_initializers(references: Any) -> Any:
-    """Copies of initializers to describe later: arrays take less memory till then."""
-    if isinstance(references, Mapping):
-        return {k: _kept_initializers(v) for k, v in references.items()}
-    if isinstance(references, (np.ndarray, Describable)):
-        return copy.deepcopy(references)
-    return _describe_initializers(references)
-
-
 def _describe_initializers(references: Any) -> Any:
-    """Describe initializers; functions can not be described, only named."""
+    """Describe initializers; functions and large arrays are only named."""
     if isinstance(references, Mapping):
         return {k: _describe_initializers(v) for k, v in references.items()}
+    if isinstance(references, np.ndarray) and references.size > _LARGEST_DESCRIBED:
+        return f"<array {references.shape}>"
     if callable(references) and not isinstance(references, Describable):
         return f"<{getattr(references, '__name__', type(references).__name__)}>"
     return get_description(references)
