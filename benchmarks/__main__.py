@@ -60,7 +60,7 @@ def product_rate(gpu: bool, rounds: int = 5) -> float:
             runs = [contestant.ask("run", "product", 5) for _ in range(rounds)]
             rates.append(2 * size**3 / min(run["seconds"] for run in runs))
             name = f"product of {size} x {size} matrices, {contestant.name}"
-            print(f"{name}: {rates[-1] / 1e9:.0f} GFLOP/s")
+            print(f"{name}: {rates[-1] / 1e9:.0f} GFLOP/s", flush=True)
     return np.nanmax(rates)
 
 
@@ -97,7 +97,7 @@ def started(
                 contestant.start(work, gpu)
                 running.append(contestant)
             except ContestantError as error:
-                print(f"left out: {contestant.name}: {error}")
+                print(f"left out: {contestant.name}: {error}", flush=True)
         yield running
 
 

@@ -54,6 +54,8 @@ class Contestant:
             stdout=subprocess.PIPE,
             text=True,
             cwd=ROOT,
+            # In a group of its own: groups with stopped processes end with the shell.
+            preexec_fn=os.setpgrp,
             # Handlers are made as needed; by default none starts threads.
             env=os.environ | {"BRAINSTORM_HANDLER": "numpy"} | self.environment,
         )

@@ -54,7 +54,10 @@ def _network(work: Work, handler: str, variant: str) -> bs.Network:
     )
     net = bs.Network.from_layer(work.layers(inp, variant) >> out)
     net.set_handler(getattr(bs.handlers, handler)(seed=1))
-    net.initialize({layer: {"default": 0, **w} for layer, w in work.weights.items()})
+    net.initialize(0)
+    for layer, weights in work.weights.items():
+        for name, values in weights.items():
+            net.handler.set_from_numpy(net.buffer[layer].parameters[name], values)
     limit = bs.value_modifiers.ConstrainL2Norm(1.0)
     net.set_weight_modifiers({layer: {"W": limit} for layer in work.limited})
     return net

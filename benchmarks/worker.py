@@ -75,16 +75,17 @@ class Worker:
             _trimmed_size()
             Path("/proc/self/clear_refs").write_text("5")  # forget the peak
             self.runs[mode](3)
-            return round((_status("VmHWM") - before) * 1e-6, 1)
+            peak = _status("VmHWM") - _status("RssFile")
+            return round((peak - before) * 1e-6, 1)
         except (AttributeError, OSError):  # not Linux with glibc
             return math.nan
 
 
 def _trimmed_size() -> int:
-    """Bytes that the process has when it has given back what it does not need."""
+    """Bytes, but those of files, when what is not needed was given back."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
-    return _status("VmRSS")
+    return _status("RssAnon")
 
 
 def _status(field: str) -> int:
