@@ -66,4 +66,5 @@ WORK = Work(
         BATCH * FLATTENED * HIDDEN,
         BATCH * HIDDEN * CLASSES,
     ),
+    learning_rate=1e-3,  # larger ones make much of differences in rounding
 )
