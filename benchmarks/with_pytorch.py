@@ -58,7 +58,8 @@ def make_runs(work: Work, kind: str, variant: str) -> dict[str, Run]:
     optimizer, update = _make_update(work, model, "fused" in variant)
     if kind == "compiled":
         torch._logging.set_logs(dynamo=logging.ERROR)  # not of what it ignores
-        loss_of, update = torch.compile(loss_of), torch.compile(update)
+        loss_of = torch.compile(loss_of, dynamic=False)
+        update = torch.compile(update, dynamic=False)
 
     def train(steps: int) -> list[float]:
         model.train()

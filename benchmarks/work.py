@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -72,6 +72,15 @@ class Work:
                 values /= np.sqrt(np.prod(shape[1:]), dtype=np.float32)
                 weights[layer][name] = values
         return weights
+
+    def with_little_data(self) -> Work:
+        """The same network, on two short sequences."""
+        time = min(self.shape[0], 2)
+        return replace(self, shape=(time, 2, *self.shape[2:]))
+
+    def make_arrays(self) -> None:
+        """Make data, targets and weights, which are made when they are needed."""
+        _ = self.data, self.targets, self.weights
 
     def flops(self, mode: str) -> int:
         """Floating point operations of products and convolutions in a step."""

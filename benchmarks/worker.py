@@ -6,6 +6,7 @@ share one heap.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import importlib
@@ -13,11 +14,14 @@ import json
 import math
 import sys
 import time
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.work import Work
 from benchmarks.works import load
+
+Run = Callable[[int], list[float]]
 
 
 def product_size(gpu: bool) -> int:
@@ -34,12 +38,38 @@ class Worker:
         library = importlib.import_module(f"benchmarks.{module}")
         if gpu and is_torch:
             library.use_gpu()
+        self._peaks: dict[str, float] = {}
         if work == "product":
-            make = partial(library.make_product, kind, product_size(gpu))
+            self.runs = library.make_product(kind, product_size(gpu))
         else:
-            make = partial(library.make_runs, load(work), kind, variant)
-        self.make_runs = make
-        self.runs = make()
+            self.runs = self._make_and_measure(
+                lambda work: library.make_runs(work, kind, variant), load(work)
+            )
+
+    def _make_and_measure(
+        self, make: Callable[[Work], dict[str, Run]], work: Work
+    ) -> dict[str, Run]:
+        """What the work consists of; notes the most memory that it has at any time.
+
+        What the libraries need for themselves they have after the same work on little
+        data. It has to be the first real one: some keep temporary memory for good.
+        """
+        little = make(work.with_little_data())
+        for mode in little:
+            little[mode](3)
+        del little
+        work.make_arrays()
+        before = _trimmed_size()
+        runs = make(work)
+        for mode, run in runs.items():
+            run(3)
+            _trimmed_size()
+            _forget_peak()
+            run(3)
+            peak = _status("VmHWM") - _status("RssFile")
+            self._peaks[mode] = round((peak - before) * 1e-6, 1)
+        del run, runs
+        return make(work)
 
     def modes(self) -> list[str]:
         """What there is to run."""
@@ -62,39 +92,31 @@ class Worker:
         return sum(e.self_device_time_total for e in events) * 1e-3 / steps
 
     def megabytes(self, mode: str) -> float:
-        """The most memory that a network and its steps have at any time.
-
-        All that the libraries keep for good is there by now. So the network is made
-        anew, and what the process grows by is the network's.
-        """
-        try:
-            self.runs = {}
-            before = _trimmed_size()
-            self.runs = self.make_runs()
-            self.runs[mode](3)
-            _trimmed_size()
-            Path("/proc/self/clear_refs").write_text("5")  # forget the peak
-            self.runs[mode](3)
-            peak = _status("VmHWM") - _status("RssFile")
-            return round((peak - before) * 1e-6, 1)
-        except (AttributeError, OSError):  # not Linux with glibc
-            return math.nan
+        """The most memory that the network and its steps had at any time."""
+        return self._peaks[mode]
 
 
-def _trimmed_size() -> int:
+def _trimmed_size() -> float:
     """Bytes, but those of files, when what is not needed was given back."""
     gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
+    with contextlib.suppress(AttributeError):  # not glibc
+        ctypes.CDLL(None).malloc_trim(0)
     return _status("RssAnon")
 
 
-def _status(field: str) -> int:
-    """A number of bytes that Linux tells about this process."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name == field:
-            return 1024 * int(value.split()[0])
-    raise OSError(f"no {field}")
+def _forget_peak() -> None:
+    with contextlib.suppress(OSError):  # not Linux
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _status(field: str) -> float:
+    """A number of bytes that Linux tells about this process, elsewhere NaN."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name == field:
+                return 1024 * int(value.split()[0])
+    return math.nan
 
 
 def main() -> None:

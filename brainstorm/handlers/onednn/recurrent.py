@@ -164,6 +164,8 @@ class LstmPass:
 
         The cells are left out, but for the last state.
         """
+        for each in self._passes:
+            each.kept = each.kept_by_forward
         self._session.run(self._forward)
 
     def backward(self, arrays: LstmArrays, to: LstmDeltas, fresh: Fresh) -> None:
@@ -173,6 +175,8 @@ class LstmPass:
         if self._backward[0] != key:
             self._backward = key, *self._prepare_backward(arrays, to, fresh)
         _, calls, finish = self._backward
+        for each in self._passes:
+            each.kept = each.kept_by_backward
         self._session.run(calls)
         if finish is not None:
             finish()
@@ -217,6 +221,10 @@ class _PartialPass:
 
     Attributes:
         forward: Computes the outputs.
+        kept_by_forward: Inputs and weights, in the formats of the forward pass.
+        kept_by_backward: The same after the backward pass, whose weights lie where
+            those of the forward pass were.
+        kept: What is kept now.
     """
 
     def __init__(self, part: Part, arrays: LstmArrays):
@@ -228,12 +236,13 @@ class _PartialPass:
             if isinstance(array, np.ndarray)
         }
         self.forward = self._prepare_forward(arrays)
+        self.kept = self.kept_by_forward
 
     def used(self, session: Session) -> dict[str, np.ndarray]:
         """See `LstmPass.used`."""
         recipe = Recipe(session, "lstm_forward", (), self._work)
-        copies = {n: np.empty(self._shapes[n], np.float32) for n in self._kept}
-        for name, kept in self._kept.items():
+        copies = {n: np.empty(self._shapes[n], np.float32) for n in self.kept}
+        for name, kept in self.kept.items():
             if name in ("W", "R", "bias"):
                 parts = _parts(self._arenas, name, kept)
                 _copy(recipe, parts, _gates(recipe, copies[name]))
@@ -253,12 +262,12 @@ class _PartialPass:
         bias = recipe.library.desc(
             Layout((1, 1, 4, units), (4 * units,) * 2 + (units, 1))
         )
-        self._kept = {"bias": self._arenas.memory("bias", bias)}
+        self.kept_by_forward = {"bias": self._arenas.memory("bias", bias)}
         memories = {
             Arg.SRC: recipe.array(arrays.x),
             Arg.SRC_ITER: recipe.array(arrays.y[-1].reshape(row)),
             Arg.SRC_ITER_C: recipe.array(arrays.cells.Ca[-1].reshape(row)),
-            Arg.BIAS: self._kept["bias"],
+            Arg.BIAS: self.kept_by_forward["bias"],
             Arg.DST: recipe.array(arrays.y[:-1]),
             Arg.DST_ITER_C: recipe.array(arrays.cells.Ca[-2].reshape(row)),
         }
@@ -277,22 +286,25 @@ class _PartialPass:
         )
         for name, arg in (("W", Arg.WEIGHTS), ("R", Arg.WEIGHTS_ITER)):
             desc = primitive.query(Query.ARGUMENT, arg)
-            self._kept[name] = self._arenas.memory(name, desc)
+            self.kept_by_forward[name] = self._arenas.memory(name, desc)
         for name in ("W", "R", "bias"):
             gates = _gates(recipe, getattr(arrays, name))
-            _copy(recipe, gates, _parts(self._arenas, name, self._kept[name]))
+            _copy(recipe, gates, _parts(self._arenas, name, self.kept_by_forward[name]))
         workspace = self._arenas.memory("workspace", primitive.query(Query.WORKSPACE))
         memories[Arg.WORKSPACE] = workspace
-        weights = {Arg.WEIGHTS: self._kept["W"], Arg.WEIGHTS_ITER: self._kept["R"]}
+        weights = {
+            Arg.WEIGHTS: self.kept_by_forward["W"],
+            Arg.WEIGHTS_ITER: self.kept_by_forward["R"],
+        }
         recipe.add(primitive, {**memories, **weights})
         self._memories, self._primitive = memories, primitive
         return recipe.call()
 
     def _keep(self, recipe: Recipe, name: str, memory: Memory) -> Memory:
         """Append copying memory to where it stays."""
-        self._kept[name] = self._arenas.memory(name, memory.desc)
-        recipe.reorder(memory, self._kept[name])
-        return self._kept[name]
+        self.kept_by_forward[name] = self._arenas.memory(name, memory.desc)
+        recipe.reorder(memory, self.kept_by_forward[name])
+        return self.kept_by_forward[name]
 
     def _common_args(
         self, memories: dict[Arg, Memory], arrays: LstmArrays
@@ -338,17 +350,18 @@ class _PartialPass:
                 peepholes, peepholes.desc, fresh.gradients, "peepholes"
             )
         primitive = self._backward_primitive(recipe, memories, arrays)
-        slots = ("WEIGHTS", "WEIGHTS_ITER", "DIFF_WEIGHTS", "DIFF_WEIGHTS_ITER")
-        for slot in (*slots, "DIFF_BIAS"):
+        self.kept_by_backward = dict(self.kept_by_forward)
+        for name, arg in (("W", Arg.WEIGHTS), ("R", Arg.WEIGHTS_ITER)):
+            memory = self._arenas.memory(name, primitive.query(Query.ARGUMENT, arg))
+            gates = _gates(recipe, getattr(arrays, name))
+            _copy(recipe, gates, _parts(self._arenas, name, memory))
+            memories[arg] = self.kept_by_backward[name] = memory
+        slots = ("DIFF_WEIGHTS", "DIFF_WEIGHTS_ITER", "DIFF_BIAS")
+        for slot in slots:
             desc = primitive.query(Query.ARGUMENT, Arg[slot])
             memories[Arg[slot]] = recipe.temporary(slot, desc)
-        for name, slot in (("W", "WEIGHTS"), ("R", "WEIGHTS_ITER")):
-            parts = _parts(self._session.arenas, slot, memories[Arg[slot]])
-            _copy(recipe, _gates(recipe, getattr(arrays, name)), parts)
         recipe.add(primitive, memories)
-        for name, slot in zip(
-            ("W", "R", "bias"), (*slots[2:], "DIFF_BIAS"), strict=True
-        ):
+        for name, slot in zip(("W", "R", "bias"), slots, strict=True):
             parts = _parts(self._session.arenas, slot, memories[Arg[slot]])
             gates = _gates(recipe, to.gradients[name])
             _copy(recipe, parts, gates, add=not fresh.gradients)
