@@ -579,6 +579,8 @@ class NumpyHandler(NumpyConvolutions, Handler):
         if not out.flags.c_contiguous:
             np.add.at(out, rows[:, 0], a)
             return
+        if fresh_out and rows.size:
+            rows, a = self._put_first(rows[:, 0], a, out)
         # Adding at single places of a flat array is faster than at rows.
         np.multiply(rows, width, rows)
         flat = out.reshape(-1)
@@ -588,6 +590,38 @@ class NumpyHandler(NumpyConvolutions, Handler):
             np.copyto(places, starts)
             np.add(places, columns, places)
             np.add.at(flat, places.reshape(-1), self._contiguous(values).reshape(-1))
+
+    def _put_first(
+        self, rows: np.ndarray, a: np.ndarray, out: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Put the first of what is to be added to each row, which is zero, there.
+
+        Returns:
+            The rows, as a column, and values that are still to be added.
+        """
+        # Sorted numbers tell which rows are the same, and where they came from.
+        count, bits = len(rows), len(rows).bit_length()
+        order, mask = self._temporary((2, count), "order", np.intp), (1 << bits) - 1
+        keys, repeated = order
+        np.left_shift(rows, bits, keys)
+        np.add(keys, self._row_numbers(count), keys)
+        keys.sort()
+        np.right_shift(keys, bits, repeated)
+        repeated[1:] = np.equal(
+            repeated[1:], repeated[:-1], self._temporary((count - 1,), "bool", np.bool_)
+        )
+        repeated[0] = 0
+        firsts = count - np.count_nonzero(repeated)
+        np.bitwise_and(keys, mask, keys)
+        np.left_shift(repeated, bits, repeated)
+        np.add(keys, repeated, keys)
+        keys.sort()
+        np.bitwise_and(keys, mask, keys)
+        values = self.scratch(a.shape)
+        self._contiguous(a).take(keys, 0, values, "clip")
+        rows.take(keys, None, repeated, "clip")
+        out[repeated[:firsts]] = values[:firsts]
+        return repeated[firsts:, np.newaxis], values[firsts:]
 
     def reverse_steps(self, x, lengths, out, fresh_out=False):
         if lengths is None:
