@@ -111,15 +111,37 @@ def test_cifar10_cnn_runs_and_saves_the_best_network(tmp_path):
     assert net.layers["Conv3"].out_shapes["default"].feature_shape == (7, 7, 64)
 
 
-def test_hutter_lstm_runs_on_other_text(tmp_path):
-    text = np.random.RandomState(1).randint(5, size=(10, 41, 1))
-    with h5py.File(tmp_path / "text.hdf5", "w") as f:
+def write_text(path, steps=10, nr_batches=3):
+    """A random text in sequences of which number i goes on in number i + 100."""
+    text = np.random.RandomState(1).randint(5, size=100 * nr_batches * steps + 1)
+    arrays = np.empty((2, steps, 100 * nr_batches, 1), int)
+    for place in range(100):
+        for batch in range(nr_batches):
+            start = (place * nr_batches + batch) * steps
+            for shift in range(2):
+                piece = text[start + shift : start + shift + steps]
+                arrays[shift, :, 100 * batch + place, 0] = piece
+    with h5py.File(path, "w") as f:
         for part in ("training", "validation", "test"):
-            f[f"split/{part}/default"] = text[:, :-1]
-            f[f"split/{part}/targets"] = text[:, 1:]
+            f[f"split/{part}/default"], f[f"split/{part}/targets"] = arrays
+
+
+def test_hutter_lstm_runs_on_other_text(tmp_path):
+    write_text(tmp_path / "text.hdf5")
     options = ("--data", tmp_path / "text.hdf5", "--output-dir", tmp_path)
     output = run_example("hutter_lstm.py", "--epochs", 1, *options)
     assert 1 < result_of(output) < 4  # log2(5) is the best that there is
+
+
+def test_hutter_lstm_refuses_sequences_that_do_not_continue_each_other(tmp_path):
+    write_text(tmp_path / "text.hdf5")
+    with h5py.File(tmp_path / "text.hdf5", "r+") as f:
+        part = f["split/validation"]
+        for name in part:
+            part[name][...] = part[name][...][:, ::-1]
+    options = ("--data", tmp_path / "text.hdf5", "--output-dir", tmp_path)
+    with pytest.raises(AssertionError, match="validation: .* continue each other"):
+        run_example("hutter_lstm.py", *options)
 
 
 def test_missing_data_are_told_how_to_get(tmp_path, data_dir):
