@@ -20,6 +20,7 @@ from sklearn.datasets import load_digits
 import brainstorm as bs
 
 parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("--stepper", choices=["momentum", "adam"], default="momentum")
 parser.add_argument("--epochs", type=int, default=60, help="default: 60")
 parser.add_argument("--data", type=Path, help="HDF5 file with other images of digits")
 parser.add_argument("--seed", type=int, default=42, help="of all that is random")
@@ -72,12 +73,18 @@ network.initialize({"*": {"W": bs.initializers.DenseSqrtFanIn(), "bias": 0}})
 
 # ----------------------------------- the training ------------------------------------
 
-LEARNING_RATE = 0.5  # falls to a twentieth during the training
+# Adam divides the step of each weight by the size of its gradients of late, so it
+# wants a smaller learning rate.
+if args.stepper == "adam":
+    stepper = bs.training.AdamStepper(0.012, beta2=0.99)
+else:
+    stepper = bs.training.MomentumStepper(0.5, momentum=0.9)
+learning_rate = stepper.learning_rate  # falls to a twentieth during the training
 
 scorers = [bs.scorers.Accuracy(out_name="Output.outputs.predictions")]
 best_file = args.output_dir / "digits_mlp.hdf5"
 
-trainer = bs.Trainer(bs.training.MomentumStepper(LEARNING_RATE, momentum=0.9))
+trainer = bs.Trainer(stepper)
 trainer.train_scorers = scorers
 
 # Hooks run in the order in which they are added, most of them after each epoch: here
@@ -89,7 +96,7 @@ trainer.add_hook(
         "validation.total_loss", filename=str(best_file), criterion="min", name="best"
     )
 )
-slower = bs.training.Linear(LEARNING_RATE, LEARNING_RATE / 20, num_changes=args.epochs)
+slower = bs.training.Linear(learning_rate, learning_rate / 20, num_changes=args.epochs)
 trainer.add_hook(bs.hooks.ModifyStepperAttribute(slower, name="learning rate"))
 trainer.add_hook(bs.hooks.StopAfterEpoch(args.epochs))
 

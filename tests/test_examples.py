@@ -62,13 +62,19 @@ def run_digits_mlp(folder, *arguments):
     return float(re.fullmatch(r"test accuracy: ([01]\.\d{3})", last_line).group(1))
 
 
-def test_digits_mlp_learns_and_writes_network_and_picture(tmp_path):
-    assert run_digits_mlp(tmp_path, "--epochs", "2") > 0.8
+@pytest.mark.parametrize("options", [(), ("--stepper", "adam")])
+def test_digits_mlp_learns_and_writes_network_and_picture(options, tmp_path):
+    assert run_digits_mlp(tmp_path, "--epochs", "2", *options) > 0.8
 
 
 @pytest.mark.slow
 def test_digits_mlp_reaches_its_accuracy(tmp_path):
     assert run_digits_mlp(tmp_path) >= 0.96
+
+
+@pytest.mark.slow
+def test_digits_mlp_learns_in_few_epochs_with_adam(tmp_path):
+    assert run_digits_mlp(tmp_path, "--stepper", "adam", "--epochs", "15") >= 0.94
 
 
 # A short run of each does clearly better than by chance; what the scripts reach in
