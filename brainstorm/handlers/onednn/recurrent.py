@@ -4,8 +4,9 @@ The library has its own order of the gates (i, f, z, o) and formats of the weigh
 keeps of a forward pass only what its backward pass needs, in a format that is its own
 affair; so this module also keeps what the internals of a layer can be computed from.
 
-Threads that share the work of a step wait for each other after each. Small layers are
-faster when each thread has sequences of its own, and they meet at the end.
+It sums up the gradients of peepholes number by number, and threads that share the work
+of a step wait for each other after each. So small layers with peepholes are faster when
+each thread has sequences of its own, and they meet at the end.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ LEFT_TO_RIGHT = 1
 NO_FLAGS = 0
 OVERWRITE_GRADIENTS = 1
 
-# Each thread has sequences of its own if it has this many at least, if all weights find
-# room in its cache, and if there is enough to do. Measured with two threads.
+# With peepholes, each thread has sequences of its own if it has this many at least, if
+# all weights find room in its cache, and if there is enough to do. Measured with two.
 _MIN_SEQUENCES = 4
 _MAX_WEIGHTS = 2**18
 _MIN_WORK = 2**24
@@ -128,10 +129,13 @@ class Part:
 def parts_of(arrays: LstmArrays, threads: int) -> list[slice]:
     """How to split the sequences."""
     steps, batch = arrays.x.shape[:2]
-    small = arrays.W.size + arrays.R.size <= _MAX_WEIGHTS
-    enough = steps * arrays.step_work >= _MIN_WORK
-    count = min(threads, batch // _MIN_SEQUENCES) if small and enough else 1
-    ends = [batch * k // max(count, 1) for k in range(max(count, 1) + 1)]
+    worth_it = (
+        arrays.peepholes is not None
+        and arrays.W.size + arrays.R.size <= _MAX_WEIGHTS
+        and steps * arrays.step_work >= _MIN_WORK
+    )
+    count = max(1, min(threads, batch // _MIN_SEQUENCES)) if worth_it else 1
+    ends = [batch * k // count for k in range(count + 1)]
     return [slice(*pair) for pair in itertools.pairwise(ends)]
 
 
