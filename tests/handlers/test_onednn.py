@@ -230,7 +230,7 @@ def test_state_is_not_left_out(lstm_handler):
     assert set(contexts[0]) == {"Lstm.outputs.default", "Lstm.internals.Ca"}
     assert_same(*contexts, rtol=1e-4, atol=1e-5)
     (layer,) = lstm_handler._lstm_layers.values()
-    assert len(layer._last._forward) == (lstm_handler.threads or 1)
+    assert len(layer._last._forward.parts) == (lstm_handler.threads or 1)
     assert layer.leaves_out(net.buffer.Lstm.internals.Fb)
     assert layer.leaves_out(net.buffer.Lstm.internals.Ca)
     net.get("Lstm.internals.Ca")

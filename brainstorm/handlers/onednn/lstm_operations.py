@@ -37,7 +37,7 @@ class _Layer:
     def __init__(self, session: Session):
         self.session = session
         self._whole = Part(session)
-        self._parts = [Part(part) for part in session.parts]
+        self._parts = [Part(part, self._whole.arenas) for part in session.parts]
         self._passes: dict[tuple[Any, ...], LstmPass] = {}
         self._last: LstmPass | None = None
         self._arrays: list[Any] = []  # references to those of the last pass

@@ -4,27 +4,32 @@ The library has its own order of the gates (i, f, z, o) and formats of the weigh
 keeps of a forward pass only what its backward pass needs, in a format that is its own
 affair; so this module also keeps what the internals of a layer can be computed from.
 
-It sums up the gradients of peepholes number by number, and threads that share the work
-of a step wait for each other after each. So small layers with peepholes are faster when
-each thread has sequences of its own, and they meet at the end.
+Threads that share the work of a step wait for each other after each. So small layers
+are faster when each thread has sequences of its own, in memory of its own, and they meet
+at the end.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+import operator
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from brainstorm.handlers.onednn.binding import (
+    Algorithm,
     Arg,
     Layout,
+    Library,
     Memory,
+    MemoryDesc,
     Primitive,
     Prop,
     Query,
 )
+from brainstorm.handlers.onednn.elementwise import add_binary
 from brainstorm.handlers.onednn.session import Arenas, Call, Recipe, Session, place_of
 from brainstorm.handlers.recurrent_operations import LstmCells
 
@@ -34,14 +39,23 @@ LEFT_TO_RIGHT = 1
 NO_FLAGS = 0
 OVERWRITE_GRADIENTS = 1
 
-# With peepholes, each thread has sequences of its own if it has this many at least, if
-# all weights find room in its cache, and if there is enough to do. Measured with two.
+# Each thread has sequences of its own if it has this many at least, if all weights find
+# room in its cache, and if there is enough to do. Measured with two threads.
 _MIN_SEQUENCES = 4
 _MAX_WEIGHTS = 2**18
 _MIN_WORK = 2**24
 
 # Our gates are z, i, f and o. Which ones, where they begin in the library, how many.
 _GATES = ((0, 2, 1), (1, 0, 2), (3, 3, 1))
+
+# Where the library writes the gradients.
+_GRADIENTS = {
+    "W": Arg.DIFF_WEIGHTS,
+    "R": Arg.DIFF_WEIGHTS_ITER,
+    "bias": Arg.DIFF_BIAS,
+    "peepholes": Arg.DIFF_WEIGHTS_PEEPHOLE,
+}
+_WEIGHTS = {"W": Arg.WEIGHTS, "R": Arg.WEIGHTS_ITER}
 
 
 class LstmArrays(NamedTuple):
@@ -74,12 +88,10 @@ class LstmDeltas(NamedTuple):
     dx: np.ndarray | None
     gradients: Mapping[str, np.ndarray | None]  # of W, R, peepholes and bias
 
-    def of(
-        self, sequences: slice, gradients: Mapping[str, np.ndarray | None]
-    ) -> LstmDeltas:
-        """What belongs to some of the sequences, with other gradients."""
+    def of(self, sequences: slice) -> LstmDeltas:
+        """What belongs to some of the sequences, but for the gradients."""
         dy, cells, dx = _each((self.dy, self.cells, self.dx), sequences)
-        return LstmDeltas(dy, cells, dx, gradients)
+        return LstmDeltas(dy, cells, dx, {})
 
 
 class Fresh(NamedTuple):
@@ -105,38 +117,57 @@ class Part:
 
     Args:
         session: Where they run.
+        weights: Memory that the parts share. By default, `arenas`.
 
     Attributes:
         session: Likewise.
         arenas: Memory to keep between the forward and the backward pass.
+        weights: Likewise, for weights in the library's formats.
     """
 
-    def __init__(self, session: Session):
+    def __init__(self, session: Session, weights: Arenas | None = None):
         self.session = session
         self.arenas = Arenas(session.library)
-        self._gradients: dict[str, np.ndarray | None] = {}
+        self.weights = weights or self.arenas
 
-    def gradients_like(
-        self, gradients: Mapping[str, np.ndarray | None]
-    ) -> dict[str, np.ndarray | None]:
-        """Gradients of its own."""
-        for name, array in gradients.items():
-            if name not in self._gradients:
-                self._gradients[name] = None if array is None else np.empty_like(array)
-        return self._gradients
+    def recipe(self, name: str, arrays: LstmArrays, work: int) -> Recipe:
+        """A recipe that uses its memory."""
+        named = (arrays.x, arrays.W, arrays.y)
+        recipe = Recipe(self.session, name, named, work)
+        recipe.kept += [self.arenas, self.weights]
+        return recipe
 
 
 def parts_of(arrays: LstmArrays, threads: int) -> list[slice]:
     """How to split the sequences."""
     steps, batch = arrays.x.shape[:2]
     worth_it = (
-        arrays.peepholes is not None
-        and arrays.W.size + arrays.R.size <= _MAX_WEIGHTS
+        arrays.W.size + arrays.R.size <= _MAX_WEIGHTS
         and steps * arrays.step_work >= _MIN_WORK
     )
     count = max(1, min(threads, batch // _MIN_SEQUENCES)) if worth_it else 1
     ends = [batch * k // count for k in range(count + 1)]
     return [slice(*pair) for pair in itertools.pairwise(ends)]
+
+
+class _Around(NamedTuple):
+    """Recipes for what all parts of a pass need, and for what to make of them."""
+
+    before: Recipe
+    after: Recipe
+
+
+class _Calls(NamedTuple):
+    """What a pass does: something before, all parts at the same time, the rest."""
+
+    before: Call
+    parts: list[Call]
+    after: Call
+
+    def run(self, session: Session) -> None:
+        self.before()
+        session.run(self.parts)
+        self.after()
 
 
 class LstmPass:
@@ -153,37 +184,35 @@ class LstmPass:
     """
 
     def __init__(self, whole: Part, parts: list[Part], arrays: LstmArrays):
-        self._session = whole.session
+        self._whole = whole
         self._slices = parts_of(arrays, len(parts))
         self._parts = [whole] if len(self._slices) == 1 else parts[: len(self._slices)]
-        self._passes = [
-            _PartialPass(part, arrays.of(sequences))
-            for part, sequences in zip(self._parts, self._slices, strict=True)
-        ]
-        self._forward = [each.forward for each in self._passes]
-        self._backward: tuple[Any, list[Call], Call | None] = (None, [], None)
+        self._shapes = {
+            name: array.shape
+            for name, array in arrays._asdict().items()
+            if isinstance(array, np.ndarray)
+        }
+        self._passes: list[_PartialPass] = []
+        self._forward = self._prepare_forward(arrays)
+        self._backward: tuple[Any, _Calls | None] = (None, None)
 
     def forward(self) -> None:
         """Compute the outputs, from weights and inputs that are kept.
 
         The cells are left out, but for the last state.
         """
-        for each in self._passes:
-            each.kept = each.kept_by_forward
-        self._session.run(self._forward)
+        self._kept |= self._passes[0].weights
+        self._forward.run(self._whole.session)
 
     def backward(self, arrays: LstmArrays, to: LstmDeltas, fresh: Fresh) -> None:
         """Compute all gradients and deltas but those of the cells."""
         changing = (to.dy, to.dx, to.gradients["W"], to.cells.Ca)
         key = fresh, *[place_of(array) for array in changing]
         if self._backward[0] != key:
-            self._backward = key, *self._prepare_backward(arrays, to, fresh)
-        _, calls, finish = self._backward
-        for each in self._passes:
-            each.kept = each.kept_by_backward
-        self._session.run(calls)
-        if finish is not None:
-            finish()
+            self._backward = key, self._prepare_backward(arrays, to, fresh)
+        # They take the place of those of the forward pass.
+        self._kept |= self._passes[0].backward_weights
+        self._backward[1].run(self._whole.session)
 
     def used(self, session: Session) -> dict[str, np.ndarray]:
         """Copies of the inputs and of the weights that the last pass used.
@@ -191,135 +220,193 @@ class LstmPass:
         Args:
             session: The session of this thread.
         """
-        first, *others = [each.used(session) for each in self._passes]
-        xs = [first["x"], *[other["x"] for other in others]]
-        return {**first, "x": np.concatenate(xs, axis=1)}
-
-    def _prepare_backward(
-        self, arrays: LstmArrays, to: LstmDeltas, fresh: Fresh
-    ) -> tuple[list[Call], Call | None]:
-        """The calls of the parts, and what adds their gradients."""
-        calls = []
-        named = (arrays.x, arrays.W, to.dy)
-        recipe = Recipe(self._session, "lstm_backward", named, arrays.W.size)
-        for k, each in enumerate(self._passes):
-            gradients, overwrites = to.gradients, fresh
-            if k > 0:
-                gradients = self._parts[k].gradients_like(to.gradients)
-                overwrites = Fresh(fresh.dx, True)
-                for name, array in gradients.items():
-                    if array is not None:
-                        total = recipe.array(to.gradients[name])
-                        recipe.reorder(recipe.kept_array(array), total, add=True)
-            part = self._slices[k]
-            calls.append(
-                each.prepare_backward(
-                    arrays.of(part), to.of(part, gradients), overwrites
-                )
-            )
-        return calls, recipe.call() if len(calls) > 1 else None
-
-
-class _PartialPass:
-    """A pass on a part of the sequences.
-
-    Attributes:
-        forward: Computes the outputs.
-        kept_by_forward: Inputs and weights, in the formats of the forward pass.
-        kept_by_backward: The same after the backward pass, whose weights lie where
-            those of the forward pass were.
-        kept: What is kept now.
-    """
-
-    def __init__(self, part: Part, arrays: LstmArrays):
-        self._session, self._arenas = part.session, part.arenas
-        self._work = arrays.step_work  # the threads wait for each other after a step
-        self._shapes = {
-            name: array.shape
-            for name, array in arrays._asdict().items()
-            if isinstance(array, np.ndarray)
-        }
-        self.forward = self._prepare_forward(arrays)
-        self.kept = self.kept_by_forward
-
-    def used(self, session: Session) -> dict[str, np.ndarray]:
-        """See `LstmPass.used`."""
-        recipe = Recipe(session, "lstm_forward", (), self._work)
-        copies = {n: np.empty(self._shapes[n], np.float32) for n in self.kept}
-        for name, kept in self.kept.items():
-            if name in ("W", "R", "bias"):
-                parts = _parts(self._arenas, name, kept)
-                _copy(recipe, parts, _gates(recipe, copies[name]))
-            else:
-                recipe.reorder(kept, recipe.array(_in_format(name, copies[name])))
+        recipe = Recipe(session, "lstm_forward", ())
+        copies = {n: np.empty(self._shapes[n], np.float32) for n in (*self._kept, "x")}
+        for name, kept in self._kept.items():
+            blocks = _blocks(self._whole.arenas, name, kept)
+            _copy(recipe, blocks, _gates(recipe, name, copies[name]))
+        for each, sequences in zip(self._passes, self._slices, strict=True):
+            recipe.reorder(each.x, recipe.array(copies["x"][:, sequences]))
         recipe.call()()
         return copies
 
     # -- preparing -----------------------------------------------------------
 
-    def _prepare_forward(self, arrays: LstmArrays) -> Call:
-        named = (arrays.x, arrays.W, arrays.y)
-        recipe = Recipe(self._session, "lstm_forward", named, self._work)
-        recipe.kept.append(self._arenas)
-        batch, units = arrays.y.shape[1:]
-        row = (1, 1, batch, units)
-        bias = recipe.library.desc(
-            Layout((1, 1, 4, units), (4 * units,) * 2 + (units, 1))
+    def _prepare_forward(self, arrays: LstmArrays) -> _Calls:
+        around = before, after = self._recipes("lstm_forward", arrays)
+        arenas, shape = self._whole.arenas, arrays.y.shape
+        self._kept = {
+            name: arenas.memory(name, _dense(before.library, (1, 1, count, shape[2])))
+            for name, count in (("bias", 4), ("peepholes", 3))
+            if name in self._shapes
+        }
+        for part, sequences in zip(self._parts, self._slices, strict=True):
+            first = self._passes[0] if self._passes else None
+            self._passes.append(
+                _PartialPass(part, arrays.of(sequences), self._kept, around, first)
+            )
+        self._kept |= self._passes[0].weights
+        self._pack(before, arrays, self._kept)
+        calls = [each.forward for each in self._passes]
+        return _Calls(before.call(), calls, after.call())
+
+    def _prepare_backward(
+        self, arrays: LstmArrays, to: LstmDeltas, fresh: Fresh
+    ) -> _Calls:
+        around = before, after = self._recipes("lstm_backward", arrays)
+        calls = [
+            each.prepare_backward(arrays.of(part), to.of(part), fresh.dx, around)
+            for each, part in zip(self._passes, self._slices, strict=True)
+        ]
+        first, *others = self._passes
+        self._pack(before, arrays, first.backward_weights)
+        for name, total in first.gradients.items():
+            for other in others:
+                add_binary(
+                    *(after, Algorithm.ADD),
+                    *(first.flat_gradient(name), other.flat_gradient(name)),
+                    first.flat_gradient(name),
+                )
+            blocks = _blocks(self._parts[0].session.arenas, name, total)
+            gates = _gates(after, name, to.gradients[name])
+            _copy(after, blocks, gates, add=not fresh.gradients)
+        return _Calls(before.call(), calls, after.call())
+
+    def _recipes(self, name: str, arrays: LstmArrays) -> _Around:
+        return _Around(
+            self._whole.recipe(name, arrays, arrays.W.size),
+            self._whole.recipe(name, arrays, arrays.W.size),
         )
-        self.kept_by_forward = {"bias": self._arenas.memory("bias", bias)}
-        memories = {
-            Arg.SRC: recipe.array(arrays.x),
+
+    def _pack(
+        self, recipe: Recipe, arrays: LstmArrays, packed: Mapping[str, Memory]
+    ) -> None:
+        """Append copying weights into the library's formats."""
+        for name, memory in packed.items():
+            gates = _gates(recipe, name, getattr(arrays, name))
+            _copy(recipe, gates, _blocks(self._whole.arenas, name, memory))
+
+
+class _PartialPass:
+    """A pass on a part of the sequences.
+
+    Steps that do not lie one after the other are copied to where they do: then the
+    library can multiply for all of them at once.
+
+    Args:
+        part: What it shares with other passes.
+        arrays: The arrays of the part.
+        kept: The bias, and the peepholes if there are any.
+        around: Where to append what is done before and after the pass.
+        first: The pass on another part, whose formats to use.
+
+    Attributes:
+        x: The inputs, which are kept.
+        forward: Computes the outputs.
+        weights: The weights, as the forward pass wants them.
+        backward_weights: The same for the backward pass.
+        gradients: Where the backward pass writes gradients.
+    """
+
+    backward_weights: dict[str, Memory]
+    gradients: dict[str, Memory]
+
+    def __init__(
+        self,
+        part: Part,
+        arrays: LstmArrays,
+        kept: Mapping[str, Memory],
+        around: _Around,
+        first: _PartialPass | None,
+    ):
+        self._part, self._first = part, first
+        recipe = part.recipe("lstm_forward", arrays, arrays.step_work)
+        row = (1, 1, *arrays.y.shape[1:])
+        given, outputs = recipe.array(arrays.x), recipe.array(arrays.y[:-1])
+        self.x = part.arenas.memory("x", _dense(recipe.library, arrays.x.shape))
+        self._memories = memories = {
+            Arg.SRC: self.x,
             Arg.SRC_ITER: recipe.array(arrays.y[-1].reshape(row)),
             Arg.SRC_ITER_C: recipe.array(arrays.cells.Ca[-1].reshape(row)),
-            Arg.BIAS: self.kept_by_forward["bias"],
-            Arg.DST: recipe.array(arrays.y[:-1]),
+            Arg.BIAS: kept["bias"],
+            Arg.DST: _unless_dense(outputs, part.arenas, "y"),
             Arg.DST_ITER_C: recipe.array(arrays.cells.Ca[-2].reshape(row)),
         }
         last = memories[Arg.SRC_ITER].desc
-        memories[Arg.DST_ITER] = self._arenas.memory("last outputs", last)
-        self._keep(recipe, "x", memories[Arg.SRC])
-        if arrays.peepholes is not None:
-            given = recipe.array(_in_format("peepholes", arrays.peepholes))
-            memories[Arg.WEIGHTS_PEEPHOLE] = self._keep(recipe, "peepholes", given)
-        primitive = recipe.primitive(
+        memories[Arg.DST_ITER] = part.arenas.memory("last outputs", last)
+        if "peepholes" in kept:
+            memories[Arg.WEIGHTS_PEEPHOLE] = kept["peepholes"]
+        self._sizes = [(1, 1, w.shape[1], 4, row[-1]) for w in (arrays.W, arrays.R)]
+        self._forward = recipe.primitive(
             "lstm_forward",
             *(Prop.FORWARD_TRAINING, LEFT_TO_RIGHT),
-            *self._common_args(memories, arrays),
+            *self._common_args(first and first._forward),
             NO_FLAGS,
             slow=True,  # its name is ref, but it is not
         )
-        for name, arg in (("W", Arg.WEIGHTS), ("R", Arg.WEIGHTS_ITER)):
-            desc = primitive.query(Query.ARGUMENT, arg)
-            self.kept_by_forward[name] = self._arenas.memory(name, desc)
-        for name in ("W", "R", "bias"):
-            gates = _gates(recipe, getattr(arrays, name))
-            _copy(recipe, gates, _parts(self._arenas, name, self.kept_by_forward[name]))
-        workspace = self._arenas.memory("workspace", primitive.query(Query.WORKSPACE))
-        memories[Arg.WORKSPACE] = workspace
-        weights = {
-            Arg.WEIGHTS: self.kept_by_forward["W"],
-            Arg.WEIGHTS_ITER: self.kept_by_forward["R"],
+        workspace = self._forward.query(Query.WORKSPACE)
+        memories[Arg.WORKSPACE] = part.arenas.memory("workspace", workspace)
+        self.weights = self._weights_of(self._forward)
+        recipe.add(self._forward, memories | _by_argument(self.weights))
+        self.forward = recipe.call()
+        around.before.reorder(given, self.x)
+        if memories[Arg.DST] is not outputs:
+            around.after.reorder(memories[Arg.DST], outputs)
+
+    def prepare_backward(
+        self, arrays: LstmArrays, to: LstmDeltas, fresh_dx: bool, around: _Around
+    ) -> Call:
+        """What computes the gradients and the deltas."""
+        recipe = self._part.recipe("lstm_backward", arrays, arrays.step_work)
+        arenas = self._part.session.arenas
+        row = (1, 1, *arrays.y.shape[1:])
+        nothing = recipe.kept_array(np.zeros(row, np.float32))
+        deltas = recipe.array(to.dy[:-1])
+        memories = {
+            **self._memories,
+            Arg.DIFF_DST: _unless_dense(deltas, arenas, "deltas"),
+            Arg.DIFF_SRC: arenas.memory("inputs", self.x.desc),
+            Arg.DIFF_SRC_ITER: recipe.array(to.dy[-1].reshape(row)),
+            Arg.DIFF_SRC_ITER_C: recipe.array(to.cells.Ca[-1].reshape(row)),
+            # Nothing comes from later than the last step.
+            Arg.DIFF_DST_ITER: nothing,
+            Arg.DIFF_DST_ITER_C: nothing,
         }
-        recipe.add(primitive, {**memories, **weights})
-        self._memories, self._primitive = memories, primitive
+        if memories[Arg.DIFF_DST] is not deltas:
+            around.before.reorder(deltas, memories[Arg.DIFF_DST])
+        if to.dx is not None:
+            inputs = recipe.array(to.dx)
+            if fresh_dx:
+                memories[Arg.DIFF_SRC] = _unless_dense(inputs, arenas, "inputs")
+            if memories[Arg.DIFF_SRC] is not inputs:
+                around.after.reorder(memories[Arg.DIFF_SRC], inputs, add=not fresh_dx)
+        primitive = self._make_backward(recipe, memories)
+        self.backward_weights = self._weights_of(primitive)
+        self.gradients = {
+            name: arenas.memory(name, primitive.query(Query.ARGUMENT, arg))
+            for name, arg in _GRADIENTS.items()
+            if name != "peepholes" or Arg.WEIGHTS_PEEPHOLE in memories
+        }
+        memories |= _by_argument(self.backward_weights)
+        for name, memory in self.gradients.items():
+            memories[_GRADIENTS[name]] = memory
+        recipe.add(primitive, memories)
         return recipe.call()
 
-    def _keep(self, recipe: Recipe, name: str, memory: Memory) -> Memory:
-        """Append copying memory to where it stays."""
-        self.kept_by_forward[name] = self._arenas.memory(name, memory.desc)
-        recipe.reorder(memory, self.kept_by_forward[name])
-        return self.kept_by_forward[name]
+    def _weights_of(self, primitive: Primitive) -> dict[str, Memory]:
+        """Memory for the weights in the formats that a primitive wants."""
+        return {
+            name: self._part.weights.memory(name, primitive.query(Query.ARGUMENT, arg))
+            for name, arg in _WEIGHTS.items()
+        }
 
-    def _common_args(
-        self, memories: dict[Arg, Memory], arrays: LstmArrays
-    ) -> list[Any]:
+    def _common_args(self, like: Primitive | None) -> list[Any]:
         """The descriptions that both passes expect."""
-        inputs, units = arrays.W.shape[1], arrays.R.shape[1]
+        memories = self._memories
         peepholes = memories.get(Arg.WEIGHTS_PEEPHOLE)
         return [
             *(memories[a].desc for a in (Arg.SRC, Arg.SRC_ITER, Arg.SRC_ITER_C)),
-            Layout((1, 1, inputs, 4, units)),
-            Layout((1, 1, units, 4, units)),
+            *self._formats(like, Arg.WEIGHTS, Arg.WEIGHTS_ITER),
             peepholes and peepholes.desc,
             None,  # no projection
             *(
@@ -328,95 +415,60 @@ class _PartialPass:
             ),
         ]
 
-    def prepare_backward(
-        self, arrays: LstmArrays, to: LstmDeltas, fresh: Fresh
-    ) -> Call:
-        """What computes the gradients and the deltas."""
-        named = (arrays.x, arrays.W, to.dy)
-        recipe = Recipe(self._session, "lstm_backward", named, self._work)
-        recipe.kept.append(self._arenas)
-        row = (1, 1, *arrays.y.shape[1:])
-        inputs, finish_inputs = self._input_deltas(recipe, arrays, to.dx, fresh.dx)
-        memories = {
-            **self._memories,
-            Arg.DIFF_DST: recipe.array(to.dy[:-1]),
-            Arg.DIFF_SRC: inputs,
-            Arg.DIFF_SRC_ITER: recipe.array(to.dy[-1].reshape(row)),
-            Arg.DIFF_SRC_ITER_C: recipe.array(to.cells.Ca[-1].reshape(row)),
-        }
-        # Nothing comes from later than the last step.
-        nothing = recipe.kept_array(np.zeros(row, np.float32))
-        memories |= {Arg.DIFF_DST_ITER: nothing, Arg.DIFF_DST_ITER_C: nothing}
-        peepholes = to.gradients["peepholes"]
-        if peepholes is not None:
-            peepholes = recipe.array(_in_format("peepholes", peepholes))
-            memories[Arg.DIFF_WEIGHTS_PEEPHOLE], finish_peepholes = recipe.destination(
-                peepholes, peepholes.desc, fresh.gradients, "peepholes"
-            )
-        primitive = self._backward_primitive(recipe, memories, arrays)
-        self.kept_by_backward = dict(self.kept_by_forward)
-        for name, arg in (("W", Arg.WEIGHTS), ("R", Arg.WEIGHTS_ITER)):
-            memory = self._arenas.memory(name, primitive.query(Query.ARGUMENT, arg))
-            gates = _gates(recipe, getattr(arrays, name))
-            _copy(recipe, gates, _parts(self._arenas, name, memory))
-            memories[arg] = self.kept_by_backward[name] = memory
-        slots = ("DIFF_WEIGHTS", "DIFF_WEIGHTS_ITER", "DIFF_BIAS")
-        for slot in slots:
-            desc = primitive.query(Query.ARGUMENT, Arg[slot])
-            memories[Arg[slot]] = recipe.temporary(slot, desc)
-        recipe.add(primitive, memories)
-        for name, slot in zip(("W", "R", "bias"), slots, strict=True):
-            parts = _parts(self._session.arenas, slot, memories[Arg[slot]])
-            gates = _gates(recipe, to.gradients[name])
-            _copy(recipe, parts, gates, add=not fresh.gradients)
-        finish_inputs()
-        if peepholes is not None:
-            finish_peepholes()
-        return recipe.call()
+    def _formats(self, like: Primitive | None, *args: Arg) -> list[Any]:
+        """Descriptions of W and R: those of another primitive, or any."""
+        if like is None:
+            return [Layout(size) for size in self._sizes]
+        return [like.query(Query.ARGUMENT, arg) for arg in args]
 
-    def _input_deltas(
-        self, recipe: Recipe, arrays: LstmArrays, dx: np.ndarray | None, fresh: bool
-    ) -> tuple[Memory, Callable[[], None]]:
-        """Where to write the deltas of the inputs, and what to do afterwards."""
-        if dx is None:
-            return recipe.temporary("inputs", recipe.array(arrays.x).desc), lambda: None
-        memory = recipe.array(dx)
-        return recipe.destination(memory, memory.desc, fresh, "inputs")
-
-    def _backward_primitive(
-        self, recipe: Recipe, memories: dict[Arg, Memory], arrays: LstmArrays
-    ) -> Primitive:
+    def _make_backward(self, recipe: Recipe, memories: dict[Arg, Memory]) -> Primitive:
         """It overwrites the gradients."""
-        inputs, units = arrays.W.shape[1], arrays.R.shape[1]
-        dpeepholes = memories.get(Arg.DIFF_WEIGHTS_PEEPHOLE)
-        return recipe.primitive(
+        like = self._first and self._first._backward
+        peepholes = memories.get(Arg.WEIGHTS_PEEPHOLE)
+        deltas_in = (Arg.DIFF_SRC, Arg.DIFF_SRC_ITER, Arg.DIFF_SRC_ITER_C)
+        deltas_out = (Arg.DIFF_DST, Arg.DIFF_DST_ITER, Arg.DIFF_DST_ITER_C)
+        self._backward = recipe.primitive(
             "lstm_backward",
             *(Prop.BACKWARD, LEFT_TO_RIGHT),
-            *self._common_args(memories, arrays),
-            *(
-                memories[a].desc
-                for a in (Arg.DIFF_SRC, Arg.DIFF_SRC_ITER, Arg.DIFF_SRC_ITER_C)
-            ),
-            Layout((1, 1, inputs, 4, units)),
-            Layout((1, 1, units, 4, units)),
-            dpeepholes and dpeepholes.desc,
+            *self._common_args(like),
+            *(memories[a].desc for a in deltas_in),
+            *self._formats(like, Arg.DIFF_WEIGHTS, Arg.DIFF_WEIGHTS_ITER),
+            peepholes and peepholes.desc,
             None,
             memories[Arg.BIAS].desc,
-            *(
-                memories[a].desc
-                for a in (Arg.DIFF_DST, Arg.DIFF_DST_ITER, Arg.DIFF_DST_ITER_C)
-            ),
+            *(memories[a].desc for a in deltas_out),
             OVERWRITE_GRADIENTS,
-            self._primitive,
+            self._forward,
             slow=True,
         )
+        return self._backward
+
+    def flat_gradient(self, name: str) -> Memory:
+        """The numbers of a gradient in a row, with those between them."""
+        arenas, size = self._part.session.arenas, self.gradients[name].desc.size
+        return arenas.memory(name, _dense(self._forward.library, (size // 4,)))
 
 
-def _gates(recipe: Recipe, array: np.ndarray) -> list[Memory]:
-    """The parts of weights (4N, I) or of a bias (4N,), each as the library's order.
+def _dense(library: Library, shape: tuple[int, ...]) -> MemoryDesc:
+    """The description of memory without gaps."""
+    strides = itertools.accumulate((*shape[:0:-1],), operator.mul, initial=1)
+    return library.desc(Layout(shape, tuple(strides)[::-1]))
 
-    In the library the sizes are (1, 1, I, 4, N), or (1, 1, 4, N) of a bias.
+
+def _unless_dense(memory: Memory, arenas: Arenas, name: str) -> Memory:
+    """The memory if it has no gaps, else some that has none."""
+    desc = _dense(memory.library, memory.desc.shape)
+    return memory if desc == memory.desc else arenas.memory(name, desc)
+
+
+def _gates(recipe: Recipe, name: str, array: np.ndarray) -> list[Memory]:
+    """The blocks of weights (4N, I) or of a bias (4N,), each as the library's order.
+
+    In the library the sizes are (1, 1, I, 4, N), or (1, 1, 4, N) of a bias. Peepholes
+    (3, N) are one block, in the same order.
     """
+    if name == "peepholes":
+        return [recipe.array(array[np.newaxis, np.newaxis])]
     blocks = array.reshape(4, -1, *array.shape[1:])
     if blocks.ndim == 3:
         blocks = blocks.transpose(2, 0, 1)
@@ -427,20 +479,17 @@ def _gates(recipe: Recipe, array: np.ndarray) -> list[Memory]:
     ]
 
 
-def _in_format(name: str, array: np.ndarray) -> np.ndarray:
-    """Inputs or peepholes with the dimensions that the library expects."""
-    return array if name == "x" else array[np.newaxis, np.newaxis]
-
-
-def _parts(arenas: Arenas, name: str, packed: Memory) -> list[Memory]:
-    """The same parts of an arena's memory in the library's order of the gates."""
+def _blocks(arenas: Arenas, name: str, packed: Memory) -> list[Memory]:
+    """The same blocks of an arena's memory in the library's order of the gates."""
+    if name == "peepholes":
+        return [packed]
     shape = packed.desc.shape
-    parts = []
+    blocks = []
     for _, first, count in _GATES:
         start = (0,) * (len(shape) - 2) + (first, 0)
         desc = packed.desc.part(start, (*shape[:-2], count, shape[-1]))
-        parts.append(arenas.memory(name, desc))
-    return parts
+        blocks.append(arenas.memory(name, desc))
+    return blocks
 
 
 def _copy(
@@ -448,3 +497,7 @@ def _copy(
 ) -> None:
     for source, target in zip(sources, targets, strict=True):
         recipe.reorder(source, target, add)
+
+
+def _by_argument(weights: Mapping[str, Memory]) -> dict[Arg, Memory]:
+    return {_WEIGHTS[name]: memory for name, memory in weights.items()}
