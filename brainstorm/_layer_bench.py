@@ -133,6 +133,7 @@ class Bench:
         if garbage is not None:
             for buffer in (*self.view.outputs, *self.view.internals):
                 self.handler.fill(buffer, garbage)
+            self.manager.resize(*data.sizes)  # clears what passes may rely on
         if context is None:
             self.manager.clear_context()
         else:

@@ -31,14 +31,15 @@ class SizedBuffers(NamedTuple):
 
     `carried` and `last_steps` are the context's steps of the forward hubs that
     carry state, and as many steps before them, by the paths of the hubs' sources.
-    `cleared` are the context's steps of the other ones, which begin as zeros.
+    `others` are the context's steps of the other ones, which stay zeros, by the hubs'
+    indices.
     """
 
     hub_buffers: list[Any]
     views: BufferView
     carried: dict[str, Any]
     last_steps: dict[str, Any]
-    cleared: list[Any]
+    others: dict[int, Any]
 
 
 class BufferManager:
@@ -84,13 +85,17 @@ class BufferManager:
         The parameters keep their values, all other content is undefined.
         """
         self.time_size, self.batch_size = key = (time_size, batch_size)
+        new: set[int] = set()
         if key not in self._kept:
-            self._allocate()
+            new = self._allocate()
             self._kept[key] = self._cut()
             if len(self._kept) > KEPT_SIZES:
                 self._kept.popitem(last=False)
         self.sized = self._kept[key]
         self.views = self.sized.views
+        # New memory is zeros, old memory may have been used with other sizes.
+        others = self.sized.others.items()
+        self.handler.clear(*[steps for i, steps in others if i not in new])
         return self.views
 
     def ensure_backward(self) -> None:
@@ -109,8 +114,9 @@ class BufferManager:
         self.resize(self.time_size, self.batch_size)
         new_handler.set_from_numpy(self.views.parameters, parameters)
 
-    def _allocate(self) -> None:
-        """See to it that all hubs have enough memory."""
+    def _allocate(self) -> set[int]:
+        """See to it that all hubs have enough memory. Returns which ones got new."""
+        new = set()
         for i, hub in enumerate(self.hubs):
             size = math.prod(hub.get_shape(self.time_size, self.batch_size))
             memory = self._memory[i]
@@ -119,6 +125,8 @@ class BufferManager:
                 self._kept.clear()
                 self._memory[i] = memory = None  # free it before there is more
                 self._memory[i] = self.handler.zeros((size,))
+                new.add(i)
+        return new
 
     def _cut(self, existing_view: BufferView | None = None) -> SizedBuffers:
         hub_buffers = []
@@ -130,16 +138,16 @@ class BufferManager:
         views = create_buffer_views_from_layout(
             self.layout, hub_buffers, self.hubs, existing_view, self.ensure_backward
         )
-        carried, last_steps, cleared = {}, {}, []
-        for hub, buffer in zip(self.hubs, hub_buffers, strict=True):
+        carried, last_steps, others = {}, {}, {}
+        for i, (hub, buffer) in enumerate(zip(self.hubs, hub_buffers, strict=True)):
             if hub.context_size and not hub.is_backward_only:
                 name, stop = " ".join(hub.sources), self.time_size
                 if not hub.is_state:
-                    cleared.append(buffer[stop:])
+                    others[i] = buffer[stop:]
                     continue
                 carried[name] = buffer[stop:]
                 last_steps[name] = buffer[stop - hub.context_size : stop]
-        return SizedBuffers(hub_buffers, views, carried, last_steps, cleared)
+        return SizedBuffers(hub_buffers, views, carried, last_steps, others)
 
     # -- context -------------------------------------------------------------
 
@@ -171,11 +179,10 @@ class BufferManager:
                 )
         for name, buffer in carried.items():
             self.handler.set_from_numpy(buffer, np.asarray(context[name]))
-        self.handler.clear(*self.sized.cleared)
 
     def clear_context(self) -> None:
         """Start the next forward pass from zeros."""
-        self.handler.clear(*self.sized.carried.values(), *self.sized.cleared)
+        self.handler.clear(*self.sized.carried.values())
 
     @property
     def hub_buffers(self) -> list[Any]:

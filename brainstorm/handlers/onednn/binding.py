@@ -13,6 +13,7 @@ import ctypes
 import functools
 import site
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from enum import IntEnum
 from pathlib import Path
@@ -341,6 +342,9 @@ class Library:
         self.stream = self.create(_Stream, "dnnl_stream_create", self.engine, IN_ORDER)
         self.primitive = functools.lru_cache(512)(self._primitive)
         self.desc = functools.lru_cache(2048)(self._desc)
+        self._local = threading.local()
+        # Others may not run Python while this calls something.
+        self._quick = ctypes.PyDLL(path)
 
     def _check_version(self, path: str) -> None:
         try:
@@ -408,22 +412,23 @@ class Library:
             HandlerError: A work was not done.
             Exception: What the first of them raised that failed.
         """
-        functions = self.functions
+        quick, local = self._quick, self._local
         outcomes: list[Any] = [HandlerError("interrupted")] * len(works)
 
         def do(_: int | None) -> None:
-            functions.omp_set_num_threads(1)
-            first, threads = (
-                functions.omp_get_thread_num(),
-                functions.omp_get_num_threads(),
-            )
+            quick.omp_set_num_threads(1)
+            first, threads = quick.omp_get_thread_num(), quick.omp_get_num_threads()
+            if first and not hasattr(local, "kept"):
+                # Python forgets threads that are not its own after each call, and it
+                # takes 20 us to get to know them again.
+                local.kept = ctypes.pythonapi.PyGILState_Ensure()
             for k in range(first, len(works), threads):
                 try:
                     outcomes[k] = works[k]()
                 except BaseException as error:
                     outcomes[k] = error
 
-        functions.GOMP_parallel(_Work(do), None, ctypes.c_uint(len(works)), 0)
+        self.functions.GOMP_parallel(_Work(do), None, ctypes.c_uint(len(works)), 0)
         for outcome in outcomes:
             if outcome is not None:
                 raise outcome

@@ -28,6 +28,7 @@ __all__ = [
     "add_binary",
     "arithmetic",
     "blend",
+    "difference_mv",
     "momentum",
 ]
 
@@ -142,6 +143,17 @@ def arithmetic(
     if b.shape == a.shape:
         a, b, out = _flat(a, b, out)
     add_binary(recipe, algorithm, *map(recipe.array, (a, b, out)))
+    return recipe.call()
+
+
+def difference_mv(
+    session: Session, a: np.ndarray, b: np.ndarray, v: np.ndarray, out: np.ndarray
+) -> Call:
+    """``out = (a - b) v``, for matrices and a row or a column `v`."""
+    recipe = Recipe(session, "difference_mv", (a, b, v, out))
+    memories = [recipe.array(array) for array in (a, b, out)]
+    scaled = ((Algorithm.MULTIPLY, recipe.array(v)),)
+    add_binary(recipe, Algorithm.SUBTRACT, *memories, scaled)
     return recipe.call()
 
 

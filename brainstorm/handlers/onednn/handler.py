@@ -239,6 +239,18 @@ class OneDnnHandler(ImageOperations, LstmOperations, NumpyHandler):
                 return
         super().softmax_m(m, out)
 
+    def softmax_ce_backward(
+        self, targets, predictions, dloss, t_bin, dx, fresh_dx=False
+    ):
+        if dx is not None and fresh_dx and dx.size >= self._large:
+            arrays = predictions, t_bin, dloss, dx
+            call = self._find(elementwise.difference_mv, arrays)
+            if call:
+                self.binarize_v(targets, t_bin)
+                call()
+                return
+        super().softmax_ce_backward(targets, predictions, dloss, t_bin, dx, fresh_dx)
+
     # -- elementwise ---------------------------------------------------------
 
     def _act(self, name: str, x: np.ndarray, y: np.ndarray) -> bool:

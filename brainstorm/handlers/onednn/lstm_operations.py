@@ -43,6 +43,8 @@ class _Layer:
         self._arrays: list[Any] = []  # references to those of the last pass
         self._deltas: list[Any] = []  # and to dy and those of its deltas
         self._lacks_cells = self._lacks_deltas = False
+        self._cells: list[tuple[int, int]] = []  # what memory that is
+        self._cell_deltas: list[tuple[int, int]] = []
 
     def drop_with(
         self, weights: np.ndarray, layers: dict[int, _Layer], address: int
@@ -62,6 +64,8 @@ class _Layer:
         if not self.was_last(arrays):
             self._last = self._find(arrays, tuple(map(place_of, (*flat, arrays.bias))))
             self._arrays = _references(flat)
+            # The state is computed, also that before.
+            self._cells = _extents(arrays.cells, computed=2)
         self._last.forward()
         self._lacks_cells, self._lacks_deltas = True, False
 
@@ -75,10 +79,7 @@ class _Layer:
 
     def was_last(self, arrays: LstmArrays) -> bool:
         """Whether the last pass was on these arrays."""
-        return self._last is not None and all(
-            array is (ref and ref())
-            for ref, array in zip(self._arrays, _flat(arrays), strict=True)
-        )
+        return self._last is not None and _are(self._arrays, _flat(arrays))
 
     def backward(self, arrays: LstmArrays, to: LstmDeltas, fresh: Fresh) -> None:
         """Run the backward pass of the last forward pass.
@@ -88,21 +89,18 @@ class _Layer:
         """
         with named_errors("lstm_backward", arrays[:3]):
             self._last.backward(arrays, to, fresh)
-        self._deltas = _references((to.dy, *to.cells))
+        if not _are(self._deltas, (to.dy, *to.cells)):
+            self._deltas = _references((to.dy, *to.cells))
+            self._cell_deltas = _extents(to.cells, computed=1)
         self._lacks_deltas = True
 
     def leaves_out(self, array: np.ndarray) -> bool:
         """Whether content of an array is still to be computed."""
-        left_out = _alive(self._arrays[4:14]) if self._lacks_cells else []
-        if left_out:
-            left_out[-2] = _without_last(left_out[-2], 2)  # the state, also that before
+        left_out = self._cells if self._lacks_cells else []
         if self._lacks_deltas:
-            left_out += _alive(self._deltas[1:])
-            left_out[-2] = _without_last(left_out[-2], 1)
-        return any(
-            other is not None and np.may_share_memory(other, array)
-            for other in left_out
-        )
+            left_out = left_out + self._cell_deltas
+        start, stop = _extent(array)
+        return any(start < other[1] and other[0] < stop for other in left_out)
 
     def complete(self, handler: Any) -> None:
         """Compute all that is left out, from what the last pass used."""
@@ -225,5 +223,26 @@ def _alive(references: Sequence[Any]) -> list[Any]:
     return [None if ref is None else ref() for ref in references]
 
 
-def _without_last(array: np.ndarray | None, count: int) -> np.ndarray | None:
-    return None if array is None else array[:-count]
+def _are(references: Sequence[Any], arrays: Sequence[Any]) -> bool:
+    """Whether they are references to these arrays."""
+    return len(references) == len(arrays) and all(
+        array is (ref and ref()) for ref, array in zip(references, arrays, strict=True)
+    )
+
+
+def _extents(cells: LstmCells, computed: int) -> list[tuple[int, int]]:
+    """The memory of what is left out: of Ca, not the last steps, which are computed."""
+    cells = cells._replace(Ca=cells.Ca[:-computed])
+    return [_extent(array) for array in cells if array is not None]
+
+
+def _extent(array: np.ndarray) -> tuple[int, int]:
+    """The addresses between which an array lies."""
+    start = array.__array_interface__["data"][0]
+    ends = [
+        (size - 1) * stride
+        for size, stride in zip(array.shape, array.strides, strict=True)
+    ]
+    first = start + sum(end for end in ends if end < 0)
+    last = start + sum(end for end in ends if end > 0)
+    return first, last + array.itemsize if array.size else first

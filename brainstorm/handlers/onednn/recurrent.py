@@ -5,8 +5,8 @@ keeps of a forward pass only what its backward pass needs, in a format that is i
 affair; so this module also keeps what the internals of a layer can be computed from.
 
 Threads that share the work of a step wait for each other after each. So small layers
-are faster when each thread has sequences of its own, in memory of its own, and they meet
-at the end.
+are faster when each thread has sequences of its own, in memory of its own, and they
+meet at the end.
 """
 
 from __future__ import annotations
@@ -274,8 +274,8 @@ class LstmPass:
 
     def _recipes(self, name: str, arrays: LstmArrays) -> _Around:
         return _Around(
-            self._whole.recipe(name, arrays, arrays.W.size),
-            self._whole.recipe(name, arrays, arrays.W.size),
+            self._whole.recipe(name, arrays, arrays.step_work),
+            self._whole.recipe(name, arrays, arrays.step_work),
         )
 
     def _pack(

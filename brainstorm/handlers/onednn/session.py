@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+import mmap
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -39,6 +40,8 @@ _SMALL_WORK = 2**19
 _MAX_CALLS = 2048
 _LARGE_VALUES = 4096
 _ALIGNMENT = 64
+_LARGE_MEMORY = 2**20
+_PRIVATE = {"flags": mmap.MAP_PRIVATE} if hasattr(mmap, "MAP_PRIVATE") else {}
 
 
 class Call:
@@ -396,7 +399,13 @@ def place_of(array: np.ndarray | None) -> Any:
 
 
 def _aligned(size: int) -> np.ndarray:
-    """Bytes that begin at a multiple of what the widest instructions like."""
+    """Bytes that begin at a multiple of what the widest instructions like.
+
+    The library touches less than half of some memory that it wants. NumPy asks for huge
+    pages where arrays are large, which leave no gaps; so this does not use NumPy there.
+    """
+    if size >= _LARGE_MEMORY:
+        return np.frombuffer(mmap.mmap(-1, size, **_PRIVATE), np.uint8)
     raw = np.empty(size + _ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % _ALIGNMENT
     return raw[start : start + size]
