@@ -14,8 +14,16 @@ import pytest
 
 import brainstorm as bs
 from brainstorm.handlers import NumpyHandler, choosing
-from brainstorm.handlers.onednn import OneDnnHandler, binding, images, products, session
+from brainstorm.handlers.onednn import (
+    OneDnnHandler,
+    binding,
+    images,
+    lstm_operations,
+    products,
+    session,
+)
 from brainstorm.handlers.onednn import recurrent as recurrent_passes
+from brainstorm.handlers.onednn.lstm_steps import SteppedLstm
 from brainstorm.utils import HandlerError, ValidationError
 from tests.handlers.handler_cases import onednn_handler
 
@@ -157,10 +165,15 @@ def test_networks_move_between_handlers(handler, tmp_path):
 # -- what an LSTM leaves out -------------------------------------------------
 
 
-@pytest.fixture(params=["together", "in parts"])
+@pytest.fixture(params=["together", "in parts", "step by step"])
 def lstm_handler(request, monkeypatch):
-    """One that runs all sequences together, or splits them among three threads."""
+    """One that has the library run all sequences, or splits them among three threads.
+
+    Or one that runs step by step.
+    """
     onednn_handler()
+    if request.param == "step by step":
+        monkeypatch.setattr(lstm_operations, "_LARGE_STEP", 1)
     if request.param == "in parts":
         monkeypatch.setattr(recurrent_passes, "_MIN_WORK", 1)
         if not binding.load_library().runs_in_parallel:
@@ -230,9 +243,13 @@ def test_state_is_not_left_out(lstm_handler):
     assert set(contexts[0]) == {"Lstm.outputs.default", "Lstm.internals.Ca"}
     assert_same(*contexts, rtol=1e-4, atol=1e-5)
     (layer,) = lstm_handler._lstm_layers.values()
-    assert len(layer._last._forward.parts) == (lstm_handler.threads or 1)
-    assert layer.leaves_out(net.buffer.Lstm.internals.Fb)
-    assert layer.leaves_out(net.buffer.Lstm.internals.Ca)
+    if lstm_operations._LARGE_STEP == 1:
+        assert type(layer._last) is SteppedLstm
+        assert not layer.leaves_out(net.buffer.Lstm.internals.Ca)
+    else:
+        assert len(layer._last._forward.parts) == (lstm_handler.threads or 1)
+        assert layer.leaves_out(net.buffer.Lstm.internals.Fb)
+        assert layer.leaves_out(net.buffer.Lstm.internals.Ca)
     net.get("Lstm.internals.Ca")
     assert_same(net.get_context(), contexts[0], rtol=0, atol=0)
 

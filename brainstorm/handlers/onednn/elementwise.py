@@ -164,8 +164,9 @@ def add_binary(
     b: Memory,
     out: Memory,
     then: tuple[tuple[Algorithm, Memory], ...] = (),
+    add: bool = False,
 ) -> None:
-    """Append ``out = a + b``, or another operation.
+    """Append ``out (+)= a + b``, or another operation.
 
     Args:
         recipe: What to append to.
@@ -174,8 +175,11 @@ def add_binary(
         b: The second one; it may be one row or one column.
         out: Receives the result; may be `a`.
         then: Further operations on the result, and their second operands.
+        add: Add to `out`; not together with `then`.
     """
     post_ops = tuple(("binary", other, memory.desc) for other, memory in then)
+    if add:
+        post_ops = (("sum",),)
     primitive = recipe.primitive(
         "binary", algorithm, a.desc, b.desc, out.desc, post_ops=post_ops
     )

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 
 from brainstorm.handlers.onednn.binding import UnimplementedError
+from brainstorm.handlers.onednn.lstm_steps import SteppedLstm
 from brainstorm.handlers.onednn.recurrent import (
     Fresh,
+    LibraryLstm,
     LstmArrays,
     LstmDeltas,
     LstmPass,
@@ -26,6 +28,8 @@ __all__ = ["LstmOperations"]
 
 # Passes that are kept for one layer: its memory is used in as many sizes.
 _MAX_PASSES = 16
+# From so many multiplications per step on, products take almost all the time.
+_LARGE_STEP = 2**26
 
 
 class _Layer:
@@ -67,15 +71,21 @@ class _Layer:
             # The state is computed, also that before.
             self._cells = _extents(arrays.cells, computed=2)
         self._last.forward()
-        self._lacks_cells, self._lacks_deltas = True, False
+        self._lacks_cells = self._last.leaves_out_cells
+        self._lacks_deltas = False
 
     def _find(self, arrays: LstmArrays, key: tuple[Any, ...]) -> LstmPass:
         if key not in self._passes:
             if len(self._passes) >= _MAX_PASSES:
                 del self._passes[next(iter(self._passes))]
             with named_errors("lstm_forward", arrays[:3]):
-                self._passes[key] = LstmPass(self._whole, self._parts, arrays)
+                self._passes[key] = self._make_pass(arrays)
         return self._passes[key]
+
+    def _make_pass(self, arrays: LstmArrays) -> LstmPass:
+        if arrays.step_work >= _LARGE_STEP:
+            return SteppedLstm(self._whole, arrays)
+        return LibraryLstm(self._whole, self._parts, arrays)
 
     def was_last(self, arrays: LstmArrays) -> bool:
         """Whether the last pass was on these arrays."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,7 +33,15 @@ from brainstorm.handlers.onednn.elementwise import add_binary
 from brainstorm.handlers.onednn.session import Arenas, Call, Recipe, Session, place_of
 from brainstorm.handlers.recurrent_operations import LstmCells
 
-__all__ = ["Fresh", "LstmArrays", "LstmDeltas", "LstmPass", "Part", "parts_of"]
+__all__ = [
+    "Fresh",
+    "LibraryLstm",
+    "LstmArrays",
+    "LstmDeltas",
+    "LstmPass",
+    "Part",
+    "parts_of",
+]
 
 LEFT_TO_RIGHT = 1
 NO_FLAGS = 0
@@ -160,18 +168,58 @@ class _Around(NamedTuple):
 class _Calls(NamedTuple):
     """What a pass does: something before, all parts at the same time, the rest."""
 
+    session: Session
     before: Call
     parts: list[Call]
     after: Call
 
-    def run(self, session: Session) -> None:
+    def __call__(self) -> None:
         self.before()
-        session.run(self.parts)
+        self.session.run(self.parts)
         self.after()
 
 
 class LstmPass:
     """A forward pass on certain arrays, and its backward pass.
+
+    Attributes:
+        leaves_out_cells: Whether of the cells only the last state is computed. Their
+            deltas are always left out, but for those of the carried state.
+    """
+
+    leaves_out_cells = True
+
+    def __init__(self) -> None:
+        self._backward: tuple[Any, Any] = (None, None)
+
+    def forward(self) -> None:
+        """Compute the outputs."""
+        raise NotImplementedError
+
+    def backward(self, arrays: LstmArrays, to: LstmDeltas, fresh: Fresh) -> None:
+        """Compute all gradients and the deltas of the inputs."""
+        changing = (to.dy, to.dx, to.gradients["W"], to.cells.Ca)
+        key = fresh, *[place_of(array) for array in changing]
+        if self._backward[0] != key:
+            self._backward = key, self._prepare_backward(arrays, to, fresh)
+        self._backward[1]()
+
+    def used(self, session: Session) -> dict[str, np.ndarray]:
+        """Copies of what the last pass used, to compute what was left out.
+
+        Args:
+            session: The session of this thread.
+        """
+        raise NotImplementedError
+
+    def _prepare_backward(
+        self, arrays: LstmArrays, to: LstmDeltas, fresh: Fresh
+    ) -> Callable[[], None]:
+        raise NotImplementedError
+
+
+class LibraryLstm(LstmPass):
+    """Passes by the library's own LSTM.
 
     Args:
         whole: What it shares with other passes of the layer: only the last one of them
@@ -184,6 +232,7 @@ class LstmPass:
     """
 
     def __init__(self, whole: Part, parts: list[Part], arrays: LstmArrays):
+        super().__init__()
         self._whole = whole
         self._slices = parts_of(arrays, len(parts))
         self._parts = [whole] if len(self._slices) == 1 else parts[: len(self._slices)]
@@ -194,32 +243,20 @@ class LstmPass:
         }
         self._passes: list[_PartialPass] = []
         self._forward = self._prepare_forward(arrays)
-        self._backward: tuple[Any, _Calls | None] = (None, None)
 
     def forward(self) -> None:
-        """Compute the outputs, from weights and inputs that are kept.
-
-        The cells are left out, but for the last state.
-        """
+        """Compute the outputs, from weights and inputs that are kept."""
         self._kept |= self._passes[0].weights
-        self._forward.run(self._whole.session)
+        self._forward()
 
     def backward(self, arrays: LstmArrays, to: LstmDeltas, fresh: Fresh) -> None:
-        """Compute all gradients and deltas but those of the cells."""
-        changing = (to.dy, to.dx, to.gradients["W"], to.cells.Ca)
-        key = fresh, *[place_of(array) for array in changing]
-        if self._backward[0] != key:
-            self._backward = key, self._prepare_backward(arrays, to, fresh)
-        # They take the place of those of the forward pass.
+        """See `LstmPass`."""
+        super().backward(arrays, to, fresh)
+        # They took the place of those of the forward pass.
         self._kept |= self._passes[0].backward_weights
-        self._backward[1].run(self._whole.session)
 
     def used(self, session: Session) -> dict[str, np.ndarray]:
-        """Copies of the inputs and of the weights that the last pass used.
-
-        Args:
-            session: The session of this thread.
-        """
+        """Copies of the inputs and of the weights that the last pass used."""
         recipe = Recipe(session, "lstm_forward", ())
         copies = {n: np.empty(self._shapes[n], np.float32) for n in (*self._kept, "x")}
         for name, kept in self._kept.items():
@@ -248,7 +285,7 @@ class LstmPass:
         self._kept |= self._passes[0].weights
         self._pack(before, arrays, self._kept)
         calls = [each.forward for each in self._passes]
-        return _Calls(before.call(), calls, after.call())
+        return _Calls(self._whole.session, before.call(), calls, after.call())
 
     def _prepare_backward(
         self, arrays: LstmArrays, to: LstmDeltas, fresh: Fresh
@@ -270,7 +307,7 @@ class LstmPass:
             blocks = _blocks(self._parts[0].session.arenas, name, total)
             gates = _gates(after, name, to.gradients[name])
             _copy(after, blocks, gates, add=not fresh.gradients)
-        return _Calls(before.call(), calls, after.call())
+        return _Calls(self._whole.session, before.call(), calls, after.call())
 
     def _recipes(self, name: str, arrays: LstmArrays) -> _Around:
         return _Around(

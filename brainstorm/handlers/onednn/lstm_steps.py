@@ -1,0 +1,254 @@
+"""Long short-term memory step by step, of products and elementwise operations.
+
+For large layers: products take almost all of the time then. Unlike the library's own
+LSTM this needs little memory but that of the layer, is fast with peepholes, and leaves
+out deltas of the inputs that nobody wants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from brainstorm.handlers.onednn.binding import (
+    Algorithm,
+    Arg,
+    Layout,
+    Memory,
+    Primitive,
+    Query,
+)
+from brainstorm.handlers.onednn.elementwise import add_act, add_act_deriv, add_binary
+from brainstorm.handlers.onednn.products import add_product, add_sum_of_rows
+from brainstorm.handlers.onednn.recurrent import (
+    Fresh,
+    LstmArrays,
+    LstmDeltas,
+    LstmPass,
+    Part,
+)
+from brainstorm.handlers.onednn.session import Call, Recipe, Session, layout
+from brainstorm.handlers.recurrent_operations import LstmCells
+from brainstorm.utils import flatten_time
+
+__all__ = ["SteppedLstm"]
+
+
+class SteppedLstm(LstmPass):
+    """A forward pass on certain arrays, and its backward pass.
+
+    Args:
+        part: What it shares with other passes of the layer.
+        arrays: The arrays. No references to them are kept.
+
+    Raises:
+        UnimplementedError: The library can not do it.
+    """
+
+    leaves_out_cells = False
+
+    def __init__(self, part: Part, arrays: LstmArrays):
+        super().__init__()
+        self._part = part
+        self._has_peepholes = arrays.peepholes is not None
+        self._forward = self._prepare_forward(arrays)
+
+    def forward(self) -> None:
+        """Compute the outputs and the cells."""
+        self._forward()
+
+    def used(self, session: Session) -> dict[str, np.ndarray]:
+        """Copies of the recurrent weights that the last backward pass used."""
+        recipe = Recipe(session, "lstm_backward", ())
+        units = self._packed[0].desc.shape[0]
+        copies = {"R": np.empty((4 * units, units), np.float32)}
+        for packed, block in zip(self._packed, _blocks(copies["R"]), strict=True):
+            recipe.reorder(packed, recipe.array(block))
+        if self._has_peepholes:
+            copies["peepholes"] = np.empty((3, units), np.float32)
+            rows = _rows(copies["peepholes"])
+            for kept, row in zip(self._peepholes, rows, strict=True):
+                recipe.reorder(kept, recipe.array(row))
+        recipe.call()()
+        return copies
+
+    # -- preparing -----------------------------------------------------------
+
+    def _prepare_forward(self, arrays: LstmArrays) -> Call:
+        recipe = self._part.recipe("lstm_forward", arrays, arrays.step_work)
+        cells, x = arrays.cells, flatten_time(arrays.x)
+        blocks = zip(cells.gates, _blocks(arrays.W), _blocks(arrays.bias), strict=True)
+        for gate, W, bias in blocks:
+            add_product(recipe, x, W.T, flatten_time(gate[:-1]), bias)
+        R = [block.T for block in _blocks(arrays.R)]
+        add_from_y, packed = self._pack(recipe, R, arrays.y[0])
+        self._peepholes = self._keep_peepholes(recipe, arrays)
+        for t in range(len(arrays.x)):
+            now = LstmCells(*map(recipe.array, cells.at(t)))
+            y_before = recipe.array(arrays.y[t - 1])
+            for weights, gate in zip(packed, now.gates, strict=True):
+                _add_packed(recipe, add_from_y, y_before, weights, gate)
+            self._add_step(recipe, now, recipe.array(cells.Ca[t - 1]))
+            _multiply(recipe, now.Ob, now.Cb, recipe.array(arrays.y[t]))
+        return recipe.call()
+
+    def _add_step(self, recipe: Recipe, now: LstmCells, before: Memory) -> None:
+        """Append what is between the products and the output of a step."""
+        if self._has_peepholes:
+            _multiply(recipe, before, self._peepholes[0], now.Ia, add=True)
+            _multiply(recipe, before, self._peepholes[1], now.Fa, add=True)
+        add_act(recipe, now.Za, now.Zb, "tanh")
+        add_act(recipe, now.Ia, now.Ib, "sigmoid")
+        add_act(recipe, now.Fa, now.Fb, "sigmoid")
+        _multiply(recipe, now.Fb, before, now.Ca)
+        _multiply(recipe, now.Ib, now.Zb, now.Ca, add=True)
+        if self._has_peepholes:
+            _multiply(recipe, now.Ca, self._peepholes[2], now.Oa, add=True)
+        add_act(recipe, now.Oa, now.Ob, "sigmoid")
+        add_act(recipe, now.Ca, now.Cb, "tanh")
+
+    def _prepare_backward(
+        self, arrays: LstmArrays, to: LstmDeltas, fresh: Fresh
+    ) -> Call:
+        recipe = self._part.recipe("lstm_backward", arrays, arrays.step_work)
+        R = _blocks(arrays.R)
+        from_above, self._packed = self._pack(recipe, R, arrays.y[0])
+        dout = recipe.temporary("dout", recipe.array(arrays.y[0]).desc)
+        nothing = recipe.kept_array(np.zeros_like(arrays.y[0]))
+        sums = np.empty((3, *arrays.y.shape[1:]), np.float32)
+        last = len(arrays.x) - 1
+        for t in range(last, -1, -1):
+            self._add_step_back(recipe, arrays.cells, to, t, dout, sums)
+            from_outside = recipe.array(to.dy[t - 1]) if t > 0 else nothing
+            dout = dout if t > 0 else recipe.array(to.dy[-1])
+            recipe.reorder(from_outside, dout)
+            for weights, gate in zip(self._packed, to.cells.gates, strict=True):
+                _add_packed(recipe, from_above, recipe.array(gate[t]), weights, dout)
+        self._add_gradients(recipe, arrays, to, fresh)
+        if self._has_peepholes:
+            dpeepholes = to.gradients["peepholes"]
+            for total, gradient in zip(sums, dpeepholes, strict=True):
+                add_sum_of_rows(recipe, total, gradient, fresh.gradients)
+        return recipe.call()
+
+    def _add_step_back(
+        self,
+        recipe: Recipe,
+        cells: LstmCells,
+        to: LstmDeltas,
+        t: int,
+        dout: Memory,
+        sums: np.ndarray,
+    ) -> None:
+        """Append the backward pass of a step, but for its products.
+
+        The deltas of the cell, and the sums for the gradients of the peepholes, go on
+        from the step after.
+        """
+        is_last, peepholes = t == len(to.dy) - 2, self._peepholes
+        now = LstmCells(*map(recipe.array, cells.at(t)))
+        before, deltas = recipe.array(cells.Ca[t - 1]), to.cells.at(t)
+        dZa, dIa, dFa, dOa = map(recipe.array, deltas.gates)
+        if is_last:
+            dout = recipe.array(to.dy[t])
+        names = ("dcell", "later", "product")
+        dcell, later, product = (recipe.temporary(n, dout.desc) for n in names)
+        _multiply(recipe, dout, now.Cb, product)
+        add_act_deriv(recipe, now.Ob, product, dOa, "sigmoid")
+        _multiply(recipe, dout, now.Ob, product)
+        add_act_deriv(recipe, now.Cb, product, dcell, "tanh")
+        if not is_last:
+            add_binary(recipe, Algorithm.ADD, dcell, later, dcell)
+        if self._has_peepholes:
+            _multiply(recipe, dOa, peepholes[2], dcell, add=True)
+        _multiply(recipe, dcell, now.Ib, product)
+        add_act_deriv(recipe, now.Zb, product, dZa, "tanh")
+        _multiply(recipe, dcell, now.Zb, product)
+        add_act_deriv(recipe, now.Ib, product, dIa, "sigmoid")
+        _multiply(recipe, dcell, before, product)
+        add_act_deriv(recipe, now.Fb, product, dFa, "sigmoid")
+        if t == 0:
+            later = recipe.array(to.cells.Ca[-1])
+        _multiply(recipe, dcell, now.Fb, later)
+        if self._has_peepholes:
+            _multiply(recipe, dIa, peepholes[0], later, add=True)
+            _multiply(recipe, dFa, peepholes[1], later, add=True)
+            seen = ((dIa, before), (dFa, before), (dOa, now.Ca))
+            for (gate, cell), total in zip(seen, sums, strict=True):
+                total = recipe.kept_array(total)
+                _multiply(recipe, gate, cell, total, add=not is_last)
+
+    def _add_gradients(
+        self, recipe: Recipe, arrays: LstmArrays, to: LstmDeltas, fresh: Fresh
+    ) -> None:
+        """Append products over all steps."""
+        add, x, y = not fresh.gradients, flatten_time(arrays.x), arrays.y
+        stacked = (arrays.W, *(to.gradients[name] for name in ("W", "R", "bias")))
+        for k, (gate, *blocks) in enumerate(
+            zip(to.cells.gates, *map(_blocks, stacked), strict=True)
+        ):
+            W, dW, dR, dbias = blocks
+            rows = flatten_time(gate[:-1])
+            add_product(recipe, rows.T, x, dW, add=add)
+            add_product(recipe, gate[0].T, y[-1], dR, add=add)
+            if len(gate) > 2:
+                later, before = flatten_time(gate[1:-1]), flatten_time(y[:-2])
+                add_product(recipe, later.T, before, dR, add=True)
+            add_sum_of_rows(recipe, rows, dbias, fresh.gradients)
+            if to.dx is not None:
+                dx = flatten_time(to.dx)
+                add_product(recipe, rows, W, dx, add=k > 0 or not fresh.dx)
+
+    def _pack(
+        self, recipe: Recipe, matrices: Sequence[np.ndarray], like: np.ndarray
+    ) -> tuple[Primitive, list[Memory]]:
+        """Append copying matrices into the format that the library likes best.
+
+        Returns:
+            What adds a product of rows with one of them to rows like the given ones,
+            and the copies.
+        """
+        rows = layout(like)
+        primitive = recipe.primitive(
+            *("matmul", rows, Layout(matrices[0].shape), None, rows),
+            post_ops=(("sum",),),
+        )
+        desc, packed = primitive.query(Query.WEIGHTS), []
+        for k, matrix in enumerate(matrices):
+            packed.append(self._part.weights.memory(f"R{k}", desc))
+            recipe.reorder(recipe.array(matrix), packed[k])
+        return primitive, packed
+
+    def _keep_peepholes(self, recipe: Recipe, arrays: LstmArrays) -> list[Memory]:
+        """Append copying them; each becomes a row."""
+        kept = []
+        if self._has_peepholes:
+            for k, row in enumerate(_rows(arrays.peepholes)):
+                given = recipe.array(row)
+                kept.append(self._part.weights.memory(f"peephole {k}", given.desc))
+                recipe.reorder(given, kept[k])
+        return kept
+
+
+def _blocks(stacked: np.ndarray) -> list[np.ndarray]:
+    """Those of the block input and of the gates, in a stack of four."""
+    return list(stacked.reshape(4, -1, *stacked.shape[1:]))
+
+
+def _rows(matrix: np.ndarray) -> list[np.ndarray]:
+    return [row[np.newaxis] for row in matrix]
+
+
+def _add_packed(
+    recipe: Recipe, product: Primitive, rows: Memory, weights: Memory, out: Memory
+) -> None:
+    memories = {Arg.SRC: rows, Arg.WEIGHTS: weights, Arg.DST: out}
+    recipe.add(product, memories)
+
+
+def _multiply(
+    recipe: Recipe, a: Memory, b: Memory, out: Memory, add: bool = False
+) -> None:
+    """Append ``out (+)= a b``, number by number; `b` may be one row."""
+    add_binary(recipe, Algorithm.MULTIPLY, a, b, out, add=add)
