@@ -29,7 +29,7 @@ __all__ = ["LstmOperations"]
 # Passes that are kept for one layer: its memory is used in as many sizes.
 _MAX_PASSES = 16
 # From so many multiplications per step on, products take almost all the time.
-_LARGE_STEP = 2**26
+_LARGE_STEP = 2**25
 
 
 class _Layer:
