@@ -79,6 +79,7 @@ class NumpyHandler(NumpyConvolutions, Handler):
         )
         self._ones = np.ones(1, self.dtype)
         self._range = np.arange(1)
+        self._starts = 0, np.empty((0, 1), np.intp)
         self._workspace = _Workspace()
         self._generator: np.random.Generator | None = None
         self._generator_origin: Any = None
@@ -345,14 +346,12 @@ class NumpyHandler(NumpyConvolutions, Handler):
 
     def _take(self, m: np.ndarray, columns: np.ndarray, out: np.ndarray) -> None:
         """Take from each row of `m` the given column; overwrites `columns`."""
-        rows, width = m.shape
-        starts = self._temporary((rows,), "starts", np.intp)
-        np.multiply(self._row_numbers(rows), width, starts)
-        np.add(columns, starts.reshape(rows, 1), columns)
-        values = self.scratch(out.shape)
+        np.add(columns, self._row_starts(*m.shape), columns)
+        values = out if out.flags.c_contiguous else self.scratch(out.shape)
         # Other modes than 'raise' write into `values` directly.
         self._contiguous(m).take(columns, None, values, "clip")
-        np.copyto(out, values)
+        if values is not out:
+            np.copyto(out, values)
 
     def _contiguous(self, m: np.ndarray) -> np.ndarray:
         if m.flags.c_contiguous:
@@ -360,6 +359,14 @@ class NumpyHandler(NumpyConvolutions, Handler):
         copy = self.scratch(m.shape, 1)
         np.copyto(copy, m)
         return copy
+
+    def _row_starts(self, rows: int, width: int) -> np.ndarray:
+        """Where the rows of a matrix begin, as a column."""
+        width_now, starts = self._starts
+        if width_now != width or len(starts) < rows:
+            starts = np.arange(rows)[:, np.newaxis] * width
+            self._starts = width, starts
+        return starts[:rows]
 
     def _row_numbers(self, rows: int) -> np.ndarray:
         numbers = self._range

@@ -25,6 +25,7 @@ class BufferStructure:
         is_backward_only: Whether only backward passes need this buffer.
         is_state: Whether the next forward pass needs the last steps, where there is a
             context: only then is it part of what `Network.get_context` returns.
+            Otherwise the extra steps are zeros, and no forward pass may write there.
 
     Attributes:
         shape (tuple): The whole shape, e.g. ``('T', 'B', 28, 28)``.

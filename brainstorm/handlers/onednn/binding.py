@@ -8,7 +8,6 @@ success becomes an exception.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import functools
 import site
@@ -345,6 +344,8 @@ class Library:
         self._local = threading.local()
         # Others may not run Python while this calls something.
         self._quick = ctypes.PyDLL(path)
+        # Missing where the library was built without OpenMP.
+        self._set_threads = getattr(self._quick, "omp_set_num_threads", None)
 
     def _check_version(self, path: str) -> None:
         try:
@@ -395,8 +396,8 @@ class Library:
 
     def set_threads(self, number: int) -> None:
         """Set the number of OpenMP threads, for this thread."""
-        with contextlib.suppress(AttributeError):
-            self.functions.omp_set_num_threads(number)
+        if self._set_threads is not None:
+            self._set_threads(number)
 
     @functools.cached_property
     def runs_in_parallel(self) -> bool:
