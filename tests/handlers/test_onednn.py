@@ -24,8 +24,11 @@ from brainstorm.handlers.onednn import (
 )
 from brainstorm.handlers.onednn import recurrent as recurrent_passes
 from brainstorm.handlers.onednn.lstm_steps import SteppedLstm
+from brainstorm.handlers.onednn.recurrent import LibraryLstm
+from brainstorm.testing import check_layer
 from brainstorm.utils import HandlerError, ValidationError
 from tests.handlers.handler_cases import onednn_handler
+from tests.layers.cases import CASES
 
 
 @pytest.fixture
@@ -271,6 +274,24 @@ def test_lstms_train_as_with_numpy(lstm_handler, name):
         np.testing.assert_allclose(
             values, expected[path], rtol=0, atol=2e-3 * scale, err_msg=path
         )
+
+
+@pytest.mark.parametrize("name", ["Lstm tanh", "Lstm, neither, learned"])
+def test_lstms_pass_all_checks_of_layers(lstm_handler, name, monkeypatch):
+    """Also with inputs and outputs between those of other layers."""
+    made, make = [], lstm_operations._Layer._make_pass
+
+    def make_and_note(self, arrays):
+        made.append(make(self, arrays))
+        return made[-1]
+
+    monkeypatch.setattr(lstm_operations._Layer, "_make_pass", make_and_note)
+    case = CASES[name]
+    arguments = {"time_size": 3, "batch_size": 9, "seed": 1}
+    check_layer(case.layer, **case.arguments, **arguments, handler=lstm_handler)
+    stepped = lstm_operations._LARGE_STEP == 1
+    assert any(type(each) is SteppedLstm for each in made) == stepped
+    assert any(type(each) is LibraryLstm for each in made)  # also if joined
 
 
 def test_gradients_of_all_parts_are_added(lstm_handler):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from collections.abc import Sequence
 from typing import Any
@@ -84,7 +85,9 @@ class _Layer:
 
     def _make_pass(self, arrays: LstmArrays) -> LstmPass:
         if arrays.step_work >= _LARGE_STEP:
-            return SteppedLstm(self._whole, arrays)
+            # It can not write outputs between those of other layers.
+            with contextlib.suppress(UnimplementedError):
+                return SteppedLstm(self._whole, arrays)
         return LibraryLstm(self._whole, self._parts, arrays)
 
     def was_last(self, arrays: LstmArrays) -> bool:
