@@ -394,15 +394,16 @@ class OneDnnHandler(ImageOperations, LstmOperations, NumpyHandler):
     # -- updates -------------------------------------------------------------
 
     def momentum_update(self, parameters, gradients, velocity, learning_rate, momentum):
-        arrays = (parameters, gradients, velocity)
         call = parameters.size >= self._large and self._find(
-            elementwise.momentum, arrays
+            elementwise.momentum, (parameters, gradients, velocity)
         )
         if call:
             call.values[:] = momentum, -learning_rate
             call()
         else:
-            super().momentum_update(*arrays, learning_rate, momentum)
+            super().momentum_update(
+                parameters, gradients, velocity, learning_rate, momentum
+            )
 
     def constrain_rows(self, m, limit, norms):
         # einsum needs no temporary for the squares.

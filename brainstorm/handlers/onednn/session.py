@@ -51,13 +51,23 @@ class Call:
         values: What the operation reads or writes besides its arrays, or None.
     """
 
-    __slots__ = ("_execute", "_kept", "_recipe", "_steps", "_threads", "values")
+    __slots__ = (
+        "_execute",
+        "_kept",
+        "_library",
+        "_name",
+        "_shapes",
+        "_steps",
+        "_threads",
+        "values",
+    )
 
     def __init__(self, recipe: Recipe, values: np.ndarray | None):
         self._execute = recipe.library.execute
         self._steps = tuple(recipe.steps)
         self._kept = recipe.kept
-        self._recipe = recipe.library, recipe.name, recipe.shapes
+        self._library = recipe.library
+        self._name, self._shapes = recipe.name, recipe.shapes
         self._threads = recipe.session.threads if recipe.has_to_keep_to_one else None
         self.values = values
 
@@ -72,25 +82,20 @@ class Call:
         Raises:
             HandlerError: The library reports an error.
         """
-        if self._threads is None:
-            self._run()
-            return
-        library = self._recipe[0]
-        library.set_threads(1)
+        threads = self._threads
+        if threads is not None:
+            self._library.set_threads(1)
         try:
-            self._run()
+            for step in self._steps:
+                status = self._execute(*step)
+                if status:
+                    raise HandlerError(
+                        f"{self._name} of arrays of the shapes {self._shapes}:"
+                        f" oneDNN says {status_name(status)}"
+                    )
         finally:
-            library.set_threads(self._threads)
-
-    def _run(self) -> None:
-        for step in self._steps:
-            status = self._execute(*step)
-            if status:
-                _, name, shapes = self._recipe
-                raise HandlerError(
-                    f"{name} of arrays of the shapes {shapes}:"
-                    f" oneDNN says {status_name(status)}"
-                )
+            if threads is not None:
+                self._library.set_threads(threads)
 
 
 class Arenas:
