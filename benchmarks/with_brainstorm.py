@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 import brainstorm as bs
-from benchmarks.work import Work
-
-Run = Callable[[int], list[float]]
+from benchmarks.work import Run, Work
 
 
 def make_runs(work: Work, handler: str, variant: str) -> dict[str, Run]:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
-from benchmarks.work import Work
-
-Run = Callable[[int], list[float]]
+from benchmarks.work import Run, Work
 
 # In the order in which PyTorch stacks their weights
 GATES = {nn.LSTM: "ifzo", nn.GRU: "rzh"}

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 Arrays = dict[str, dict[str, np.ndarray]]
+Run = Callable[[int], list[float]]
 
 
 @dataclass

@@ -18,10 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.work import Work
+from benchmarks.work import Run, Work
 from benchmarks.works import load
-
-Run = Callable[[int], list[float]]
 
 
 def product_size(gpu: bool) -> int:

@@ -175,17 +175,16 @@ def add_binary(
         b: The second one; it may be one row or one column.
         out: Receives the result; may be `a`.
         then: Further operations on the result, and their second operands.
-        add: Add to `out`; not together with `then`.
+        add: Add to `out`, before these.
     """
-    post_ops = tuple(("binary", other, memory.desc) for other, memory in then)
-    if add:
-        post_ops = (("sum",),)
+    sums = (("sum",),) if add else ()
+    post_ops = (*sums, *(("binary", other, memory.desc) for other, memory in then))
     primitive = recipe.primitive(
         "binary", algorithm, a.desc, b.desc, out.desc, post_ops=post_ops
     )
     memories = {Arg.SRC: a, Arg.SRC_1: b, Arg.DST: out}
-    for k, (_, memory) in enumerate(then):
-        memories[POST_OP * (k + 1) | Arg.SRC_1] = memory
+    for number, (_, memory) in enumerate(then, len(sums) + 1):
+        memories[POST_OP * number | Arg.SRC_1] = memory
     recipe.add(primitive, memories)
 
 

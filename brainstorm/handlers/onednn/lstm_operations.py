@@ -151,8 +151,8 @@ class LstmOperations:
     def complete(self, array: np.ndarray) -> None:
         """Compute what was left out of the content of an array.
 
-        The forward pass of an LSTM does not compute the internals of the layer, nor
-        does the backward pass compute their deltas. They are computed, from what
+        The forward pass of a small LSTM does not compute the internals of the layer,
+        nor does any backward pass compute their deltas. They are computed, from what
         the passes used, when `get_numpy_copy` is asked for them. Call this before
         looking at their memory in another way.
         """
@@ -251,7 +251,7 @@ def _extents(cells: LstmCells, computed: int) -> list[tuple[int, int]]:
 
 def _extent(array: np.ndarray) -> tuple[int, int]:
     """The addresses between which an array lies."""
-    start = array.__array_interface__["data"][0]
+    start = place_of(array)[0]
     ends = [
         (size - 1) * stride
         for size, stride in zip(array.shape, array.strides, strict=True)

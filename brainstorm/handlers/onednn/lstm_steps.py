@@ -8,6 +8,7 @@ out deltas of the inputs that nobody wants.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -33,6 +34,20 @@ from brainstorm.handlers.recurrent_operations import LstmCells
 from brainstorm.utils import flatten_time
 
 __all__ = ["SteppedLstm"]
+
+
+class _Between(NamedTuple):
+    """Memory that the steps of a backward pass share.
+
+    The deltas of the output and of the cell, those that go on to the cell before, some
+    for products, and the sums for the gradients of the peepholes.
+    """
+
+    dout: Memory
+    dcell: Memory
+    later: Memory
+    product: Memory
+    sums: list[Memory]
 
 
 class SteppedLstm(LstmPass):
@@ -114,14 +129,16 @@ class SteppedLstm(LstmPass):
         recipe = self._part.recipe("lstm_backward", arrays, arrays.step_work)
         R = _blocks(arrays.R)
         from_above, self._packed = self._pack(recipe, R, arrays.y[0])
-        dout = recipe.temporary("dout", recipe.array(arrays.y[0]).desc)
         nothing = recipe.kept_array(np.zeros_like(arrays.y[0]))
+        names = ("dout", "dcell", "later", "product")
+        temporary = [recipe.temporary(name, nothing.desc) for name in names]
         sums = np.empty((3, *arrays.y.shape[1:]), np.float32)
+        between = _Between(*temporary, [recipe.kept_array(total) for total in sums])
         last = len(arrays.x) - 1
         for t in range(last, -1, -1):
-            self._add_step_back(recipe, arrays.cells, to, t, dout, sums)
+            self._add_step_back(recipe, arrays.cells, to, t, between)
             from_outside = recipe.array(to.dy[t - 1]) if t > 0 else nothing
-            dout = dout if t > 0 else recipe.array(to.dy[-1])
+            dout = between.dout if t > 0 else recipe.array(to.dy[-1])
             recipe.reorder(from_outside, dout)
             for weights, gate in zip(self._packed, to.cells.gates, strict=True):
                 _add_packed(recipe, from_above, recipe.array(gate[t]), weights, dout)
@@ -138,8 +155,7 @@ class SteppedLstm(LstmPass):
         cells: LstmCells,
         to: LstmDeltas,
         t: int,
-        dout: Memory,
-        sums: np.ndarray,
+        between: _Between,
     ) -> None:
         """Append the backward pass of a step, but for its products.
 
@@ -150,10 +166,9 @@ class SteppedLstm(LstmPass):
         now = LstmCells(*map(recipe.array, cells.at(t)))
         before, deltas = recipe.array(cells.Ca[t - 1]), to.cells.at(t)
         dZa, dIa, dFa, dOa = map(recipe.array, deltas.gates)
+        dout, dcell, later, product, sums = between
         if is_last:
             dout = recipe.array(to.dy[t])
-        names = ("dcell", "later", "product")
-        dcell, later, product = (recipe.temporary(n, dout.desc) for n in names)
         _multiply(recipe, dout, now.Cb, product)
         add_act_deriv(recipe, now.Ob, product, dOa, "sigmoid")
         _multiply(recipe, dout, now.Ob, product)
@@ -176,7 +191,6 @@ class SteppedLstm(LstmPass):
             _multiply(recipe, dFa, peepholes[1], later, add=True)
             seen = ((dIa, before), (dFa, before), (dOa, now.Ca))
             for (gate, cell), total in zip(seen, sums, strict=True):
-                total = recipe.kept_array(total)
                 _multiply(recipe, gate, cell, total, add=not is_last)
 
     def _add_gradients(

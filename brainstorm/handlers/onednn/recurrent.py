@@ -299,11 +299,9 @@ class LibraryLstm(LstmPass):
         self._pack(before, arrays, first.backward_weights)
         for name, total in first.gradients.items():
             for other in others:
-                add_binary(
-                    *(after, Algorithm.ADD),
-                    *(first.flat_gradient(name), other.flat_gradient(name)),
-                    first.flat_gradient(name),
-                )
+                flat = first.flat_gradient(name)
+                added = other.flat_gradient(name)
+                add_binary(after, Algorithm.ADD, flat, added, flat)
             blocks = _blocks(self._parts[0].session.arenas, name, total)
             gates = _gates(after, name, to.gradients[name])
             _copy(after, blocks, gates, add=not fresh.gradients)
