@@ -56,7 +56,7 @@ else:
     digits = digits.reshape(1, -1, 1)
 
 images, digits = bs.tools.shuffle_data(images, digits, seed=args.seed)
-(x_train, x_valid, x_test), (t_train, t_valid, t_test) = bs.tools.split(
+(x_train, t_train), (x_valid, t_valid), (x_test, t_test) = bs.tools.split(
     images, digits, ratios=(70, 10, 20)
 )
 

@@ -24,8 +24,8 @@ def diabetes():
     parts = bs.tools.split(*bs.tools.shuffle_data(x, y, seed=1), ratios=(6, 2, 2))
     return {
         name: {"default": default, "targets": targets}
-        for name, default, targets in zip(
-            ("training", "validation", "test"), *parts, strict=True
+        for name, (default, targets) in zip(
+            ("training", "validation", "test"), parts, strict=True
         )
     }
 

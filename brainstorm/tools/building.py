@@ -133,7 +133,8 @@ def create_net_from_spec(
     Activations are l, r, s, t for linear, rel, sigmoid, tanh; the default is that
     of the layer. Kernels and strides are square: ``C32:5p2`` has 32 filters of 5 x 5
     and a padding of 2, ``P3s2`` takes the maximum over 3 x 3 and moves by (2, 2).
-    In place of ``:`` there may be ``/``. All whitespace is ignored.
+    In place of ``:`` there may be ``/``. All whitespace is ignored. Layers may be
+    separated by commas.
 
     The layers with an activation function are initialized with DenseSqrtFanInOut
     for that function, where the shape of a parameter allows it. All else is

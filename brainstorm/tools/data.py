@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from numbers import Real
+from typing import Any
 
 import numpy as np
 
@@ -15,83 +17,90 @@ __all__ = ["shuffle_data", "split"]
 
 
 def shuffle_data(
-    *arrays: np.ndarray, seed: int | None = None
-) -> np.ndarray | tuple[np.ndarray, ...]:
+    *arrays: np.ndarray | None, seed: int | None = None
+) -> list[np.ndarray | None]:
     """Shuffle the sequences (axis 1) of some arrays, all in the same way.
+
+    >>> x, y = np.zeros((1, 20, 5)), np.zeros((1, 20, 1))
+    >>> x, y = shuffle_data(x, y, seed=1)
 
     Args:
         *arrays: Arrays of shape ``(T, B, ...)`` with the same B. The T may differ.
+            None stands for data that is not there.
         seed: Seed of the order. By default it comes from `global_rnd`.
 
     Returns:
-        Shuffled copies: a tuple of them, or the array alone if there is just one.
+        A list of shuffled copies, one for each array, and None for None.
 
     Raises:
         ValidationError: The arrays do not fit.
     """
     loaded, nr_sequences = _load(arrays)
     order = global_rnd.create_random_state(seed).permutation(nr_sequences)
-    shuffled = tuple(array[:, order] for array in loaded)
-    return shuffled if len(shuffled) > 1 else shuffled[0]
+    return [None if array is None else array[:, order] for array in loaded]
 
 
 def split(
-    *arrays: np.ndarray, ratios: Sequence[float] = (9, 1)
-) -> tuple[np.ndarray, ...] | tuple[tuple[np.ndarray, ...], ...]:
+    *arrays: np.ndarray | None, ratios: Sequence[float] = (9, 1)
+) -> list[list[np.ndarray | None]]:
     """Split arrays along the sequences (axis 1) in the given proportions.
 
     The parts hold neighboring sequences: shuffle the data first if its order means
     something.
 
     >>> x, y = np.zeros((1, 20, 5)), np.zeros((1, 20, 1))
-    >>> (x_train, x_valid, x_test), (y_train, y_valid, y_test) = split(
+    >>> (x_train, y_train), (x_valid, y_valid), (x_test, y_test) = split(
     ...     x, y, ratios=(8, 1, 1))
-    >>> x_train.shape, x_valid.shape, x_test.shape, y_test.shape
-    ((1, 16, 5), (1, 2, 5), (1, 2, 5), (1, 2, 1))
+    >>> x_train.shape, y_train.shape, x_valid.shape, x_test.shape
+    ((1, 16, 5), (1, 16, 1), (1, 2, 5), (1, 2, 5))
 
     Args:
         *arrays: Arrays of shape ``(T, B, ...)`` with the same B. The T may differ.
+            None stands for data that is not there.
         ratios: Sizes of the parts in proportion to each other.
 
     Returns:
-        For each array the tuple of its parts, which are views of it. If there is
-        just one array, the tuple of its parts alone.
+        A list of the parts. Each is a list with what it has of each array, a view of
+        it, and None for None. A part can be empty: of few sequences, or by a ratio
+        of 0.
 
     Raises:
-        ValidationError: The arrays or ratios do not fit, or a part would be empty.
+        ValidationError: The arrays or ratios do not fit.
     """
     loaded, nr_sequences = _load(arrays)
     ratios = list(ratios)
-    if not ratios or not all(
-        isinstance(r, Real) and math.isfinite(r) and r > 0 for r in ratios
-    ):
-        raise ValidationError(f"ratios: expected positive numbers, got {ratios}")
-    shares = np.cumsum(ratios) / math.fsum(ratios)
-    ends = np.rint(shares * nr_sequences).astype(int)
-    ends[-1] = nr_sequences
-    if min(np.diff(ends, prepend=0)) < 1:
+    good = all(isinstance(r, Real) and math.isfinite(r) and r >= 0 for r in ratios)
+    if not good or not any(ratios):
         raise ValidationError(
-            f"ratios: {tuple(ratios)} would leave a part empty, there are only"
-            f" {nr_sequences} sequences"
+            f"ratios: expected numbers of at least 0, and not only zeros, got {ratios}"
         )
-    parts = tuple(tuple(np.split(array, ends[:-1], axis=1)) for array in loaded)
-    return parts if len(parts) > 1 else parts[0]
+    shares = np.cumsum(ratios) / np.sum(ratios)
+    ends = [0, *np.rint(shares * nr_sequences).astype(int).tolist()]
+    return [
+        [None if array is None else array[:, start:end] for array in loaded]
+        for start, end in pairwise(ends)
+    ]
 
 
-def _load(arrays: Sequence) -> tuple[list[np.ndarray], int]:
+def _load(arrays: Sequence[Any]) -> tuple[list[np.ndarray | None], int]:
     """The data as NumPy arrays, and their number of sequences."""
     if not arrays:
         raise ValidationError("expected at least one array, got none")
-    loaded = [np.asarray(array) for array in arrays]
+    loaded = [None if array is None else np.asarray(array) for array in arrays]
+    first = None
     for i, array in enumerate(loaded):
+        if array is None:
+            continue
         if array.ndim < 2:
             raise ValidationError(
                 f"array {i}: expected at least the 2 dimensions (T, B), got shape"
                 f" {array.shape}"
             )
-        if array.shape[1] != loaded[0].shape[1]:
+        first = i if first is None else first
+        nr_sequences = loaded[first].shape[1]
+        if array.shape[1] != nr_sequences:
             raise ValidationError(
-                f"array {i}: expected as many sequences (axis 1) as in array 0,"
-                f" {loaded[0].shape[1]}, got {array.shape[1]}"
+                f"array {i}: expected as many sequences (axis 1) as in array {first},"
+                f" {nr_sequences}, got {array.shape[1]}"
             )
-    return loaded, loaded[0].shape[1]
+    return loaded, 0 if first is None else nr_sequences

@@ -39,6 +39,7 @@ def parse_spec(spec: str) -> list[tuple[str, Arguments]]:
         reader.layer, parse = PARSERS[letter]
         layers.append((reader.layer, parse(reader)))
         reader.layer = ""
+        reader.take(",")
     return layers
 
 

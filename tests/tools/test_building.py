@@ -196,6 +196,7 @@ def test_bad_arguments(arguments, words):
         ("D.2", [("Dropout", {"drop_prob": 0.2})]),
         ("D0.25", [("Dropout", {"drop_prob": 0.25})]),
         ("D0", [("Dropout", {"drop_prob": 0.0})]),
+        ("B, D.2 ,", [("BatchNorm", {}), ("Dropout", {"drop_prob": 0.2})]),
         ("C32:3", [("Convolution2D", {"num_filters": 32, "kernel_size": (3, 3)})]),
         ("C32/3", [("Convolution2D", {"num_filters": 32, "kernel_size": (3, 3)})]),
         (
@@ -261,6 +262,9 @@ def test_whitespace_is_ignored_everywhere(spaces):
         ("F0", 1, "the size, an integer >= 1,"),
         ("Fx5", 1, "the size"),
         ("F5.5", 2, "the letter of a layer"),
+        (",F5", 0, "the letter of a layer"),
+        ("F5,,F6", 3, "the letter of a layer"),
+        ("F,5", 1, "the size"),
         ("F-5", 1, "the size"),
         ("B3", 1, "the letter of a layer"),
         ("F5 D1", 4, "the probability, a number in [0, 1), of Dropout"),
