@@ -8,12 +8,13 @@ batches make the score of a data set.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from brainstorm.describable import Describable
+from brainstorm.layers.loss_layer import LossLayerImpl
 from brainstorm.utils import (
     ValidationError,
     checked_number,
@@ -34,6 +35,10 @@ __all__ = [
 ]
 
 _DEFAULT_TARGETS = "targets"
+_TOTAL = "total_loss"
+_MOST_PAIRS = 100
+
+Pairs = list[tuple[float, float]]
 
 
 class Scorer(Describable):
@@ -98,15 +103,15 @@ class Scorer(Describable):
         """The score of a data set from those of its batches.
 
         Args:
-            errors: For each batch the sum of the scores and the sum of the weights
-                (the number of rows if there is no mask).
+            errors: For each batch the sum of the weights (the number of rows if there
+                is no mask) and the sum of the scores.
 
         Returns:
             Sum of scores / sum of weights; NaN if the weights sum to zero.
         """
         errors = list(errors)
-        weight = sum(w for _, w in errors)
-        return sum(score for score, _ in errors) / weight if weight else math.nan
+        weight = sum(w for w, _ in errors)
+        return sum(score for _, score in errors) / weight if weight else math.nan
 
     def _check_same_shape(self, true_labels: np.ndarray, predicted: np.ndarray) -> None:
         if true_labels.shape != predicted.shape:
@@ -199,74 +204,116 @@ class MeanSquaredError(Scorer):
 def gather_losses_and_scores(
     net: Network,
     scorers: Sequence[Scorer],
-    scores: MutableMapping[str, list[tuple[float, float]]],
+    scores: MutableMapping[str, Pairs],
     out_name: str = "",
     targets_name: str = _DEFAULT_TARGETS,
     mask_name: str | None = "",
+    continues: bool = False,
 ) -> None:
     """Add the losses and scores of the batch that a network has just processed.
 
-    Sums are kept, so that the memory they take does not grow with the batches. Only
-    for scorers that override :meth:`Scorer.aggregate` each batch is kept.
+    What has been gathered is summed up from time to time, so that the memory it takes
+    does not grow with the batches. Only for scorers that override
+    :meth:`Scorer.aggregate` each batch is kept.
 
     Args:
         net: The network, after a forward pass.
         scorers: The scorers. Where their own names of output, targets and mask are
             not the defaults, these count rather than the arguments.
         scores: What has been gathered so far, to add to; at first an empty dict.
-            For the name of each loss it holds ``[(sum of losses * batch sizes, sum
-            of batch sizes)]``, for that of each scorer ``[(sum of scores, sum of
-            weights)]``, or such a pair for each batch.
+            For the name of each loss it holds pairs ``(batch size, loss)``, for that
+            of each scorer ``(sum of weights, sum of scores)``.
         out_name: Path of the output to score. Default: the network's
             ``output_name``.
         targets_name: Name of the data item with the targets.
         mask_name: Name of the data item with the weights, if any: of shape
             (T, B, 1), or one for each row of the output.
+        continues: Whether these are further time steps of the sequences of the batch
+            before, of which the pair is then that of all steps.
 
     Raises:
         ValidationError: It is not known which output to score, or shapes do not fit.
         KeyError: There is no such output or data item.
     """
-    size = net.batch_size
-    for name, loss in net.get_loss_values().items():
-        _add(scores.setdefault(name, []), float(loss) * size, size)
+    losses = {name: float(loss) for name, loss in net.get_loss_values().items()}
+    if continues and all(scores.get(name) for name in losses):
+        for name, loss in _continued_losses(net, losses, scores).items():
+            scores[name][-1] = (net.batch_size, loss)
+    else:
+        for name, loss in losses.items():
+            _add(scores.setdefault(name, []), net.batch_size, loss, is_mean=True)
     for scorer in scorers:
-        path = scorer.out_name or out_name or net.output_name
-        if not path:
-            raise ValidationError(
-                f"{scorer.__name__}: it is not known which output to score; pass"
-                " out_name (such as 'Output.outputs.predictions') or set the"
-                " network's output_name"
-            )
-        targets = scorer.targets_name
-        if targets == _DEFAULT_TARGETS:
-            targets = targets_name
-        mask = scorer.mask_name or mask_name
-        predicted, labels, weights = _flatten(
-            scorer.__name__,
-            net.get(path),
-            net.get_input(targets),
-            net.get_input(mask) if mask else None,
-        )
-        score = float(scorer(labels, predicted, weights))
-        weight = len(predicted) if weights is None else float(weights.sum())
+        weight, score = _score(net, scorer, out_name, targets_name, mask_name)
         pairs = scores.setdefault(scorer.__name__, [])
-        if scorer.aggregate is Scorer.aggregate:
-            _add(pairs, score, weight)
+        if continues and pairs:
+            weights, total = pairs[-1]
+            pairs[-1] = (weights + weight, total + score)
+        elif scorer.aggregate is Scorer.aggregate:
+            _add(pairs, weight, score)
         else:
-            pairs.append((score, weight))
+            pairs.append((weight, score))
 
 
-def _add(pairs: list[tuple[float, float]], score: float, weight: float) -> None:
-    """Add to the one pair of sums."""
-    total, weights = pairs[0] if pairs else (0.0, 0)
-    pairs[:] = [(total + score, weights + weight)]
+def _add(pairs: Pairs, weight: float, value: float, is_mean: bool = False) -> None:
+    """Add a pair, after summing up those before if there are many."""
+    if len(pairs) >= _MOST_PAIRS:
+        weights = sum(w for w, _ in pairs)
+        total = sum(w * v if is_mean else v for w, v in pairs)
+        pairs[:] = [(weights, total / weights if is_mean else total)]
+    pairs.append((weight, value))
+
+
+def _continued_losses(
+    net: Network, losses: Mapping[str, float], scores: Mapping[str, Pairs]
+) -> dict[str, float]:
+    """The losses of all steps so far of the current sequences.
+
+    A loss is a sum over time, unless what it is computed from has no time.
+    """
+    single = len(losses) == 1
+    parts = {
+        name: (_TOTAL if single else name, layer.in_shapes["default"].buffer_type == 2)
+        for name, layer in net.layers.items()
+        if isinstance(layer, LossLayerImpl)
+    }
+    summed = {
+        name: losses[name] + (scores[name][-1][1] if has_time else 0.0)
+        for name, has_time in parts.values()
+    }
+    return {**summed, _TOTAL: sum(summed.values())}
+
+
+def _score(
+    net: Network,
+    scorer: Scorer,
+    out_name: str,
+    targets_name: str,
+    mask_name: str | None,
+) -> tuple[float, float]:
+    """The sums of weights and scores of a batch."""
+    path = scorer.out_name or out_name or net.output_name
+    if not path:
+        raise ValidationError(
+            f"{scorer.__name__}: it is not known which output to score; pass"
+            " out_name (such as 'Output.outputs.predictions') or set the"
+            " network's output_name"
+        )
+    targets = scorer.targets_name
+    if targets == _DEFAULT_TARGETS:
+        targets = targets_name
+    mask = scorer.mask_name or mask_name
+    predicted, labels, weights = _flatten(
+        scorer.__name__,
+        net.get(path),
+        net.get_input(targets),
+        net.get_input(mask) if mask else None,
+    )
+    score = float(scorer(labels, predicted, weights))
+    return len(predicted) if weights is None else float(weights.sum()), score
 
 
 def aggregate_losses_and_scores(
-    scores: MutableMapping[str, list[tuple[float, float]]],
-    net: Network,
-    scorers: Sequence[Scorer],
+    scores: Mapping[str, Pairs], net: Network, scorers: Sequence[Scorer]
 ) -> dict[str, float]:
     """Losses and scores of a data set from those of its batches.
 
@@ -284,7 +331,8 @@ def aggregate_losses_and_scores(
     """
     results = {}
     for name in net.get_loss_values():
-        results[name] = Scorer.aggregate(scores.get(name, ()))
+        weighted = [(w, w * loss) for w, loss in scores.get(name, ())]
+        results[name] = Scorer.aggregate(weighted)
     for scorer in scorers:
         if scorer.__name__ in results:
             raise ValidationError(

@@ -1,9 +1,11 @@
+import collections
 import json
 import math
 
 import numpy as np
 import pytest
 
+from brainstorm import layers
 from brainstorm.describable import create_from_description, get_description
 from brainstorm.scorers import (
     Accuracy,
@@ -13,6 +15,7 @@ from brainstorm.scorers import (
     aggregate_losses_and_scores,
     gather_losses_and_scores,
 )
+from brainstorm.structure.network import Network
 from brainstorm.utils import ValidationError
 
 PREDICTED = np.array(
@@ -120,11 +123,11 @@ def test_targets_need_the_shape_of_the_predictions(scorer):
 
 
 def test_aggregate_divides_the_sums():
-    assert Scorer.aggregate([(3, 4), (1.5, 2), (0, 1)]) == 4.5 / 7
-    assert Accuracy().aggregate([(3, 4)]) == 0.75
+    assert Scorer.aggregate([(4, 3), (2, 1.5), (1, 0)]) == 4.5 / 7
+    assert Accuracy().aggregate([(4, 3)]) == 0.75
 
 
-@pytest.mark.parametrize("entries", [[], [(0.0, 0)], [(0.0, 0.0), (0.0, 0.0)]])
+@pytest.mark.parametrize("entries", [[], [(0, 0.0)], [(0.0, 0.0), (0.0, 0.0)]])
 def test_aggregate_of_nothing_is_nan(entries):
     assert math.isnan(Scorer.aggregate(entries))
 
@@ -176,9 +179,9 @@ def test_losses_and_scores_are_gathered_over_batches():
     net.inputs["targets"] = CLASSES[[1, 1]].reshape(2, 1, 1)
     gather_losses_and_scores(net, [Accuracy()], scores)
     assert scores == {
-        "total_loss": [(3.0 * 2 + 6.0, 3)],
-        "Loss_1": [(1.0 * 2 + 4.0, 3)],
-        "Accuracy": [(2.0 + 1.0, 4 + 2)],
+        "total_loss": [(2, 3.0), (1, 6.0)],
+        "Loss_1": [(2, 1.0), (1, 4.0)],
+        "Accuracy": [(4, 2.0), (2, 1.0)],
     }
     results = aggregate_losses_and_scores(scores, net, [Accuracy()])
     assert results == {"total_loss": 4.0, "Loss_1": 2.0, "Accuracy": 0.5}
@@ -195,7 +198,7 @@ def test_losses_and_scores_are_gathered_over_batches():
 )
 def test_whose_name_of_the_output_counts(scorer, arguments, output_name):
     net = network(output_name=output_name)
-    assert gathered(net, [scorer], **arguments)["Accuracy"] == [(2.0, 4)]
+    assert gathered(net, [scorer], **arguments)["Accuracy"] == [(4, 2.0)]
 
 
 @pytest.mark.parametrize(
@@ -208,16 +211,16 @@ def test_whose_name_of_the_output_counts(scorer, arguments, output_name):
     ],
 )
 def test_whose_name_of_the_targets_counts(scorer, arguments, expected):
-    assert gathered(network(), [scorer], **arguments)["Accuracy"] == [(expected, 4)]
+    assert gathered(network(), [scorer], **arguments)["Accuracy"] == [(4, expected)]
 
 
 @pytest.mark.parametrize(
     ("scorer", "arguments", "expected"),
     [
-        (Accuracy(PATH), {"mask_name": None}, (2, 4)),
-        (Accuracy(PATH), {"mask_name": "mask"}, (1.5, 2.5)),
-        (Accuracy(PATH, mask_name="mask"), {}, (1.5, 2.5)),
-        (Accuracy(PATH, mask_name="mask"), {"mask_name": "labels"}, (1.5, 2.5)),
+        (Accuracy(PATH), {"mask_name": None}, (4, 2)),
+        (Accuracy(PATH), {"mask_name": "mask"}, (2.5, 1.5)),
+        (Accuracy(PATH, mask_name="mask"), {}, (2.5, 1.5)),
+        (Accuracy(PATH, mask_name="mask"), {"mask_name": "labels"}, (2.5, 1.5)),
     ],
 )
 def test_whose_name_of_the_mask_counts(scorer, arguments, expected):
@@ -243,12 +246,63 @@ def test_own_scorer():
 
         @staticmethod
         def aggregate(errors):
-            return max(score for score, _ in errors)
+            return max(score for _, score in errors)
 
-    scores = {"Worst": [(0.25, 4)], "total_loss": []}
+    scores = {"Worst": [(4, 0.25)], "total_loss": []}
     gather_losses_and_scores(network(), [Worst(PATH)], scores)
     result = aggregate_losses_and_scores(scores, network(), [Worst(PATH)])
     assert result["Worst"] == pytest.approx(1.9, rel=1e-6)
+
+
+def test_what_many_batches_leave_stays_small():
+    class Last(Scorer):
+        def __call__(self, true_labels, predicted, mask=None):
+            return float(len(labels))
+
+        @staticmethod
+        def aggregate(errors):
+            return list(errors)
+
+    net, scores, labels = network(output_name=PATH), {}, []
+    scorers = [Accuracy(), Last(PATH)]
+    rnd = np.random.RandomState(0)
+    losses, sizes = rnd.rand(1000), rnd.randint(1, 9, 1000)
+    for loss, size in zip(losses, sizes, strict=True):
+        net.losses, net.batch_size = {"total_loss": loss}, size
+        gather_losses_and_scores(net, scorers, scores)
+        labels.append(0)
+    assert len(scores["total_loss"]) <= 101
+    assert len(scores["Accuracy"]) <= 101
+    results = aggregate_losses_and_scores(scores, net, scorers)
+    assert results["total_loss"] == pytest.approx(np.average(losses, weights=sizes))
+    assert results["Accuracy"] == 0.5
+    assert results["Last"] == [(4, float(i)) for i in range(1000)]
+
+
+def test_a_default_dict_will_do():
+    scores = collections.defaultdict(list)
+    gather_losses_and_scores(network(), [Accuracy(PATH)], scores)
+    assert scores == {"total_loss": [(2, 1.0)], "Accuracy": [(4, 2.0)]}
+
+
+def test_losses_without_time_count_once_for_each_sequence():
+    """A sum over time goes on from piece to piece, a penalty is there once."""
+    inp = layers.Input({"default": ("T", "B", 1), "penalty": ("B", 1)})
+    inp >> layers.Loss(name="Sum")
+    inp - "penalty" >> layers.Loss(name="Penalty")
+    net = Network.from_layer(inp)
+    scores = {}
+    for steps, continues in ((3, False), (2, True), (2, True), (1, False)):
+        net.provide_external_data(
+            {"default": np.ones((steps, 4, 1)), "penalty": np.full((4, 1), 0.5)}
+        )
+        net.forward_pass()
+        gather_losses_and_scores(net, [], scores, continues=continues)
+    assert scores == {
+        "Sum": [(4, 7.0), (4, 1.0)],
+        "Penalty": [(4, 0.5), (4, 0.5)],
+        "total_loss": [(4, 7.5), (4, 1.5)],
+    }
 
 
 @pytest.mark.parametrize("name", ["Accuracy", "total_loss"])
@@ -274,7 +328,7 @@ def test_a_mask_of_zeros_gives_nan():
 def test_the_carried_state_of_recurrent_outputs_is_not_scored():
     net = network()
     net.outputs[PATH] = np.concatenate([net.outputs[PATH], np.full((1, 2, 3), 9.0)])
-    assert gathered(net, [Accuracy(PATH)])["Accuracy"] == [(2.0, 4)]
+    assert gathered(net, [Accuracy(PATH)])["Accuracy"] == [(4, 2.0)]
 
 
 def test_a_prediction_for_each_pixel():
@@ -287,7 +341,7 @@ def test_a_prediction_for_each_pixel():
         mask[t, b, 0] * correct[t, b, y, x] for t, b, y, x in np.ndindex(2, 3, 4, 5)
     )
     scores = gathered(net, [Accuracy(PATH)], mask_name="mask")
-    assert scores["Accuracy"] == [(expected, 4 * 20)]
+    assert scores["Accuracy"] == [(4 * 20, expected)]
     net.inputs["mask"] = np.broadcast_to(mask[..., None, None], (2, 3, 4, 5, 1))
     assert gathered(net, [Accuracy(PATH)], mask_name="mask") == scores
 

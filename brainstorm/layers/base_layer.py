@@ -86,7 +86,7 @@ class Layer:
     takes_no_output_deltas_from: Sequence[str] = ()
     honours_fresh = False
     needs_whole_sequences = False
-    """Whether a context is of no use to it, because it looks ahead."""
+    """Whether a context is of no use to it, because it looks at all time steps."""
     stacks_parameters = False
     """Whether it uses its parameters as one array: they can not be shared singly."""
 

@@ -58,6 +58,7 @@ class CtcLayerImpl(Layer):
     computes_no_input_deltas_for = ("targets", "mask")
     takes_no_output_deltas_from = ("predictions",)
     honours_fresh = True
+    needs_whole_sequences = True
 
     def inputs_to_expect(self, given):
         mask = {"mask": StructureTemplate("T", "B", 1)} if "mask" in given else {}

@@ -5,12 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import h5py
 import numpy as np
 
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.utils import MissingInputError, NetworkValidationError, listing
 
-__all__ = ["check_shapes", "shapes_of"]
+__all__ = ["check_open", "check_shapes", "shapes_of"]
+
+
+def check_open(name: str, values: Any) -> None:
+    """Check that data is not in an HDF5 file that has been closed.
+
+    Raises:
+        NetworkValidationError: It is. Names the input.
+    """
+    if isinstance(values, (h5py.Dataset, h5py.Group)) and not values:
+        raise NetworkValidationError(
+            f"the HDF5 file with the data for the input {name!r} is closed; keep it"
+            " open for as long as the data is used"
+        )
 
 
 def shapes_of(data: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -21,7 +35,9 @@ def shapes_of(data: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """
     try:
         return {name: tuple(np.shape(array)) for name, array in data.items()}
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+        for name, values in data.items() if isinstance(data, Mapping) else ():
+            check_open(name, values)
         raise NetworkValidationError(
             f"data: expected a dict of arrays by the names of the inputs: {error}"
         ) from error

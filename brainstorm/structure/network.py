@@ -46,6 +46,7 @@ from brainstorm.structure.trainable import (
     trained_slices,
     with_trainable,
 )
+from brainstorm.structure.turns import Turns
 from brainstorm.structure.view_references import merge_references, resolve_references
 from brainstorm.utils import (
     HandlerError,
@@ -66,10 +67,24 @@ class Network(Describable):
 
     Made by `from_layer`, `from_architecture` or `from_hdf5`.
 
+    Threads can share it: `predict`, `tools.evaluate`, `tools.extract` and the updates
+    of a `Trainer`, with the hooks that follow them, take turns. Single steps belong
+    together, so a thread that calls them itself has to have the network for itself::
+
+        with net.lock:
+            net.provide_external_data(data)
+            net.forward_pass()
+            loss = net.get_loss_values()
+
+    Without the lock, `forward_pass`, `backward_pass` and what reads their results
+    refuse to work on data that another thread has given meanwhile. Hooks must not wait
+    for other threads that use the network.
+
     Attributes:
         layers (dict[str, Layer]): Layers by name, in canonical order.
         architecture (dict): What the network was made from.
         handler (Handler): Does the arithmetic.
+        lock (Turns): Gives the network to one thread at a time; see above.
         output_name (str | None): Path of the output that scorers look at when
             they are not told otherwise.
         initializers (dict): Description of the last call of `initialize`, where
@@ -88,6 +103,7 @@ class Network(Describable):
         seed: int | None = None,
         handler: Handler = default_handler,
     ):
+        self.lock = Turns()
         self.layers = layers
         self.architecture = architecture
         self.rnd = global_rnd.create_random_state(seed)
@@ -234,15 +250,18 @@ class Network(Describable):
         Raises:
             KeyError: There is no such buffer; lists the choices.
         """
-        if "_deltas." in buffer_path:
-            self._check_deltas(buffer_path)
-        buffer = self.buffer[buffer_path]
-        if isinstance(buffer, BufferView):
-            raise UnknownNameError(
-                f"{buffer_path!r} is not one buffer but a view of several:"
-                f" {listing(buffer.keys())}"
-            )
-        return self.handler.get_numpy_copy(buffer)
+        with self.lock:
+            if "parameters" not in buffer_path.split("."):
+                self.lock.check()
+            if "_deltas." in buffer_path:
+                self._check_deltas(buffer_path)
+            buffer = self.buffer[buffer_path]
+            if isinstance(buffer, BufferView):
+                raise UnknownNameError(
+                    f"{buffer_path!r} is not one buffer but a view of several:"
+                    f" {listing(buffer.keys())}"
+                )
+            return self.handler.get_numpy_copy(buffer)
 
     def get_input(self, input_name: str) -> np.ndarray:
         """Get a NumPy copy of one of the named inputs.
@@ -250,7 +269,9 @@ class Network(Describable):
         Raises:
             KeyError: There is no such input; lists the choices.
         """
-        return self.handler.get_numpy_copy(self.buffer.Input.outputs[input_name])
+        with self.lock:
+            self.lock.check()
+            return self.handler.get_numpy_copy(self.buffer.Input.outputs[input_name])
 
     get_inputs = get_input
 
@@ -261,11 +282,13 @@ class Network(Describable):
             ``{'total_loss': sum}``, and each loss by the name of its layer where
             there are several.
         """
-        views = self._buffer_manager.views
-        losses = {
-            name: self._as_float(views.__dict__[name].outputs.loss)
-            for name in self._loss_layers
-        }
+        with self.lock:
+            self.lock.check()
+            views = self._buffer_manager.views
+            losses = {
+                name: self._as_float(views.__dict__[name].outputs.loss)
+                for name in self._loss_layers
+            }
         total = sum(losses.values())
         if len(losses) < 2:
             return {"total_loss": total}
@@ -285,12 +308,13 @@ class Network(Describable):
             raise NetworkValidationError(
                 f"expected a Handler, got {type(new_handler).__name__}"
             )
-        if new_handler is not self._buffer_manager.handler:
-            self._buffer_manager.set_handler(new_handler)
-        self.handler = new_handler
-        for layer in self.layers.values():
-            layer.set_handler(new_handler)
-        self._resized()
+        with self.lock:
+            if new_handler is not self._buffer_manager.handler:
+                self._buffer_manager.set_handler(new_handler)
+            self.handler = new_handler
+            for layer in self.layers.values():
+                layer.set_handler(new_handler)
+            self._resized()
 
     def initialize(
         self,
@@ -342,8 +366,9 @@ class Network(Describable):
                 values[path] = evaluate_initializer(
                     value, tuple(self.buffer[path].shape), fallback, rnd.generate_seed()
                 )
-        for path, value in values.items():
-            self.handler.set_from_numpy(self.buffer[path], value)
+        with self.lock:
+            for path, value in values.items():
+                self.handler.set_from_numpy(self.buffer[path], value)
         self.initializers = _describe_initializers(references)
 
     def set_weight_modifiers(
@@ -431,20 +456,22 @@ class Network(Describable):
             MissingInputError: Data for an input is missing (a KeyError).
             NetworkValidationError: A name is unknown, or a shape does not fit.
         """
-        structures = self.layers["Input"].out_shapes
-        shapes = shapes_of(data)
-        if shapes != self._input_shapes:
-            sizes = check_shapes(structures, shapes, all_inputs)
-            self._buffer_manager.resize(
-                sizes.get("T", self.time_size), sizes.get("B", self.batch_size)
-            )
-            self._resized()
-            self._input_shapes = shapes
-        elif all_inputs and len(shapes) < len(structures):
-            check_shapes(structures, shapes, all_inputs)
-        targets = self._buffer_manager.views.Input.outputs.__dict__
-        for name, array in data.items():
-            self._provide(name, targets[name], array)
+        with self.lock:
+            self.lock.take_over()
+            structures = self.layers["Input"].out_shapes
+            shapes = shapes_of(data)
+            if shapes != self._input_shapes:
+                sizes = check_shapes(structures, shapes, all_inputs)
+                self._buffer_manager.resize(
+                    sizes.get("T", self.time_size), sizes.get("B", self.batch_size)
+                )
+                self._resized()
+                self._input_shapes = shapes
+            elif all_inputs and len(shapes) < len(structures):
+                check_shapes(structures, shapes, all_inputs)
+            targets = self._buffer_manager.views.Input.outputs.__dict__
+            for name, array in data.items():
+                self._provide(name, targets[name], array)
 
     def _provide(self, name: str, target: Any, array: Any) -> None:
         if isinstance(array, self.handler.array_type) and not isinstance(
@@ -516,16 +543,18 @@ class Network(Describable):
                 taken as that of the step before the first. Zeros otherwise.
             only: Names of the layers to run. All by default.
         """
-        if context is None:
-            self._buffer_manager.clear_context()
-        else:
-            self._buffer_manager.apply_context(context)
-        try:
-            for layer, buffers in self._run_order:
-                if only is None or layer.name in only:
-                    layer.forward_pass(buffers, training_pass)
-        except HandlerError as error:
-            raise _in_layer(layer, error) from error
+        with self.lock:
+            self.lock.check()
+            if context is None:
+                self._buffer_manager.clear_context()
+            else:
+                self._buffer_manager.apply_context(context)
+            try:
+                for layer, buffers in self._run_order:
+                    if only is None or layer.name in only:
+                        layer.forward_pass(buffers, training_pass)
+            except HandlerError as error:
+                raise _in_layer(layer, error) from error
 
     def backward_pass(self, all_deltas: bool = True) -> None:
         """Compute all deltas and gradients, after a forward pass.
@@ -538,19 +567,21 @@ class Network(Describable):
                 then. Steppers do this, as long as nobody has asked `get` for
                 deltas.
         """
-        self._set_lacking(not (all_deltas or self._wants_all_deltas))
-        if self._to_clear is None:
-            self._to_clear = self._find_what_to_clear()
-        self.handler.clear(*self._to_clear)
-        try:
-            for layer, buffers in self._backward_order:
-                layer.backward_pass(buffers)
-        except HandlerError as error:
-            raise _in_layer(layer, error) from error
-        for part in self._frozen_slices:
-            self.handler.fill(self.buffer.gradients[part], 0.0)
-        if self.gradient_modifiers:
-            self.apply_gradient_modifiers()
+        with self.lock:
+            self.lock.check()
+            self._set_lacking(not (all_deltas or self._wants_all_deltas))
+            if self._to_clear is None:
+                self._to_clear = self._find_what_to_clear()
+            self.handler.clear(*self._to_clear)
+            try:
+                for layer, buffers in self._backward_order:
+                    layer.backward_pass(buffers)
+            except HandlerError as error:
+                raise _in_layer(layer, error) from error
+            for part in self._frozen_slices:
+                self.handler.fill(self.buffer.gradients[part], 0.0)
+            if self.gradient_modifiers:
+                self.apply_gradient_modifiers()
 
     def _set_lacking(self, lacks_deltas: bool) -> None:
         """Begin or end leaving out deltas that are not needed."""
@@ -600,7 +631,9 @@ class Network(Describable):
 
     def get_context(self) -> dict[str, np.ndarray]:
         """The state after the last step, to be given to `forward_pass`."""
-        return self._buffer_manager.get_context()
+        with self.lock:
+            self.lock.check()
+            return self._buffer_manager.get_context()
 
     def apply_gradient_modifiers(self) -> None:
         """Run the gradient modifiers; `backward_pass` does so by itself."""

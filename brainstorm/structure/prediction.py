@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from brainstorm.layers.loss_layer import LossLayerImpl
+from brainstorm.structure.external_data import check_open
 from brainstorm.utils import (
+    FileFormatError,
     MissingInputError,
     NetworkValidationError,
     UnknownNameError,
@@ -28,6 +30,13 @@ def predict(
 ) -> np.ndarray:
     """Run a network on data, see `Network.predict`."""
     batch_size = checked_integer(batch_size, "batch_size", 1)
+    with net.lock:
+        return _predict(net, x, batch_size, output_name)
+
+
+def _predict(
+    net: Network, x: Any, batch_size: int, output_name: str | None
+) -> np.ndarray:
     path = find_output(net, output_name)
     structure = _structure(net, path)
     needed, layers = inputs_of(net, path)
@@ -127,7 +136,8 @@ def arrange(net: Network, data: Mapping[str, Any]) -> tuple[dict[str, Any], bool
 
     Raises:
         UnknownNameError: The network has no such input (a KeyError).
-        NetworkValidationError: Something does not form an array.
+        NetworkValidationError: Something does not form an array, or is sparse, or is in
+            an HDF5 file that is closed.
     """
     structures = net.layers["Input"].out_shapes
     unknown = [name for name in data if name not in structures]
@@ -137,12 +147,21 @@ def arrange(net: Network, data: Mapping[str, Any]) -> tuple[dict[str, Any], bool
             f" {listing(structures)}"
         )
     first = next((n for n in data if structures[n].buffer_type == 2), None)
-    data = {n: v if hasattr(v, "shape") else _as_array(n, v) for n, v in data.items()}
+    data = {n: _as_array(n, v) for n, v in data.items()}
     has_time = first is None or len(data[first].shape) >= len(structures[first].shape)
     return {n: _complete(v, structures[n], has_time) for n, v in data.items()}, has_time
 
 
-def _as_array(name: str, values: Any) -> np.ndarray:
+def _as_array(name: str, values: Any) -> Any:
+    """An array, or what can be sliced like one."""
+    check_open(name, values)
+    if hasattr(values, "toarray"):
+        raise NetworkValidationError(
+            f"the data for the input {name!r} is sparse, a {type(values).__name__};"
+            " give dense data, by its method toarray()"
+        )
+    if hasattr(values, "shape") and not hasattr(values, "iloc"):
+        return values
     try:
         return np.asarray(values)
     except (TypeError, ValueError) as error:
@@ -194,7 +213,7 @@ def _named(x: Any, needed: list[str]) -> dict[str, Any]:
 
 def _sizes(net: Network, data: Mapping[str, Any]) -> tuple[int, int]:
     """Numbers of time steps and of sequences."""
-    sizes = {"T": 1, "B": 0}
+    sizes: dict[str, int] = {}
     for name, values in data.items():
         expected = net.layers["Input"].out_shapes[name].shape
         if len(values.shape) != len(expected):
@@ -203,9 +222,14 @@ def _sizes(net: Network, data: Mapping[str, Any]) -> tuple[int, int]:
                 f"expected data of the shape {expected} for the input {name!r}, or"
                 f" {without_time} without time, got {tuple(values.shape)}"
             )
-        places = zip(expected, values.shape, strict=True)
-        sizes.update({kind: size for kind, size in places if kind in sizes})
-    return sizes["T"], sizes["B"]
+        for kind, size in zip(expected, values.shape, strict=True):
+            if kind in ("T", "B") and sizes.setdefault(kind, size) != size:
+                raise NetworkValidationError(
+                    f"expected data of the shape {expected} for the input {name!r},"
+                    f" {', '.join(f'{k} = {v}' for k, v in sizes.items())}; got"
+                    f" {tuple(values.shape)}"
+                )
+    return sizes.get("T", 1), sizes.get("B", 0)
 
 
 def _cut(net: Network, data: Mapping[str, Any], part: slice) -> dict[str, np.ndarray]:
@@ -214,7 +238,13 @@ def _cut(net: Network, data: Mapping[str, Any], part: slice) -> dict[str, np.nda
     cut = {}
     for name, values in data.items():
         axis = structures[name].buffer_type - 1
-        cut[name] = values if axis < 0 else values[(slice(None),) * axis + (part,)]
+        place = (slice(None),) * axis + (part,) if axis >= 0 else ...
+        try:
+            cut[name] = values[place]
+        except OSError as error:
+            raise FileFormatError(
+                f"can not read the data for the input {name!r}: {error}"
+            ) from error
     return cut
 
 

@@ -10,7 +10,12 @@ import h5py
 import numpy as np
 
 from brainstorm.files import atomic_hdf5
-from brainstorm.training.utils import check_iterator, check_scorers, compute_scores
+from brainstorm.training.utils import (
+    check_iterator,
+    check_scorers,
+    compute_scores,
+    run_batches,
+)
 from brainstorm.utils import IteratorValidationError, ValidationError, listing
 
 if TYPE_CHECKING:
@@ -21,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluate", "extract", "extract_and_save"]
 
+# Numbers of the time step and of the sequence where a batch begins.
+Place = tuple[int, int]
 BUFFERS_FORMAT = "Buffers file v1.0"
 # What a forward pass fills anew for each batch, and where the layers describe it.
 STRUCTURES = {
@@ -42,7 +49,8 @@ def evaluate(
 
     Args:
         network: The network.
-        iter: Provides the data, all inputs of the network.
+        iter: Provides the data, all inputs of the network. Items that are no inputs
+            are left out, here and in the functions below.
         scorers: The scorers. What they say themselves about output, targets and
             mask counts before the following arguments.
         out_name: Path of the output that is compared with the targets. Default: the
@@ -68,7 +76,7 @@ def evaluate(
 
 
 def extract(
-    network: Network, iter: DataIterator, buffer_names: Sequence[str]
+    network: Network, iter: DataIterator, buffer_names: str | Sequence[str]
 ) -> dict[str, np.ndarray]:
     """Run a network on a data set and collect what some of its buffers hold.
 
@@ -78,14 +86,15 @@ def extract(
 
     The sequences come in the order in which `iter` yields them: pass it
     ``shuffle=False`` to have that of the data. Batches of fewer time steps than the
-    longest one, as they come from cut sequences, are filled up with zeros. The carried
+    longest one, as they come from cut sequences, are filled up with zeros. Pieces that
+    continue each other, as those of `Subsequences`, are put together again. The carried
     state, which recurrent layers keep in one more row, is left out.
 
     Args:
         network: The network.
         iter: Provides the data.
         buffer_names: Dotted paths of the buffers, such as
-            ``'Output.outputs.predictions'``.
+            ``'Output.outputs.predictions'``; or just one.
 
     Returns:
         By path an array of shape (T, B, ...), or (B, ...) if the buffer has no time
@@ -97,18 +106,18 @@ def extract(
         IteratorValidationError: There are no batches.
         NetworkValidationError: The data do not fit the network.
     """
-    batches: dict[str, list[np.ndarray]] = {}
     axes = _batch_axes(network, buffer_names)
-    for batch in _run(network, iter, axes):
+    batches: dict[str, list[tuple[Place, np.ndarray]]] = {name: [] for name in axes}
+    for place, batch in _run(network, iter, axes):
         for name, values in batch.items():
-            batches.setdefault(name, []).append(values)
+            batches[name].append((place, values))
     return {name: _join(batches[name], axis) for name, axis in axes.items()}
 
 
 def extract_and_save(
     network: Network,
     iter: DataIterator,
-    buffer_names: Sequence[str],
+    buffer_names: str | Sequence[str],
     file_name: str | os.PathLike,
 ) -> None:
     """Run a network on a data set and save some buffers to an HDF5 file.
@@ -141,17 +150,15 @@ def extract_and_save(
     """
     axes = _batch_axes(network, buffer_names)
     with atomic_hdf5(file_name, BUFFERS_FORMAT) as f:
-        for batch in _run(network, iter, axes):
+        for place, batch in _run(network, iter, axes):
             for name, values in batch.items():
-                _append(f, name, values, axes[name])
+                _put(f, name, values, _slices(values, axes[name], place))
 
 
-def _batch_axes(network: Network, buffer_names: Sequence[str]) -> dict[str, int]:
+def _batch_axes(network: Network, buffer_names: str | Sequence[str]) -> dict[str, int]:
     """Which dimension of each buffer counts the sequences."""
     if isinstance(buffer_names, str):
-        raise ValidationError(
-            f"buffer_names: expected a list of paths, got the text {buffer_names!r}"
-        )
+        buffer_names = [buffer_names]
     if not buffer_names:
         raise ValidationError("buffer_names: expected at least one path, got none")
     return {name: _structure(network, name).buffer_type - 1 for name in buffer_names}
@@ -180,54 +187,55 @@ def _structure(network: Network, path: str) -> BufferStructure:
 
 def _run(
     network: Network, iter: DataIterator, axes: dict[str, int]
-) -> Iterator[dict[str, np.ndarray]]:
-    """The buffers after each batch, without carried state."""
+) -> Iterator[tuple[Place, dict[str, np.ndarray]]]:
+    """The buffers after each batch, without carried state, and where they belong."""
     if not callable(iter):
         raise IteratorValidationError(
             f"iter: expected a data iterator, got {type(iter).__name__}"
         )
-    batch = None
-    for batch in iter(network.handler):
-        network.provide_external_data(batch, all_inputs=False)
-        for name, buffer in network.buffer.Input.outputs.items():
-            if name not in batch:
-                network.handler.fill(buffer, 0.0)
-        network.forward_pass()
-        yield {
-            name: network.get(name)[: network.time_size] if axis else network.get(name)
-            for name, axis in axes.items()
-        }
-    if batch is None:
+    step = sequence = time_size = batch_size = 0
+    for continues in run_batches(network, iter, all_inputs=False):
+        step, sequence = (
+            (step + time_size, sequence) if continues else (0, sequence + batch_size)
+        )
+        time_size, batch_size = network.time_size, network.batch_size
+        yield (
+            (step, sequence),
+            {
+                name: network.get(name)[:time_size] if axis else network.get(name)
+                for name, axis in axes.items()
+            },
+        )
+    if not batch_size:
         raise IteratorValidationError("iter provides no batches")
 
 
-def _join(batches: list[np.ndarray], axis: int) -> np.ndarray:
-    """All batches side by side, each filled up with zeros to the longest."""
-    shape = list(np.max([batch.shape for batch in batches], axis=0))
-    shape[axis] = sum(batch.shape[axis] for batch in batches)
-    joined = np.zeros(shape, batches[0].dtype)
-    start = 0
-    for batch in batches:
-        joined[_place(batch, axis, start)] = batch
-        start += batch.shape[axis]
+def _slices(batch: np.ndarray, axis: int, place: Place) -> tuple[slice, ...]:
+    """Where a batch goes that begins at a time step of a sequence."""
+    starts = place[1 - axis :]
+    return tuple(slice(s, s + n) for s, n in zip(starts, batch.shape, strict=False))
+
+
+def _join(batches: list[tuple[Place, np.ndarray]], axis: int) -> np.ndarray:
+    """All batches in their places, with zeros where none is."""
+    parts = [_slices(batch, axis, place) for place, batch in batches]
+    shape = np.max([[s.stop for s in slices] for slices in parts], axis=0)
+    first = batches[0][1]
+    joined = np.zeros((*shape, *first.shape[axis + 1 :]), first.dtype)
+    for slices, (_, batch) in zip(parts, batches, strict=True):
+        joined[slices] = batch
     return joined
 
 
-def _append(f: h5py.File, name: str, batch: np.ndarray, axis: int) -> None:
-    """Add a batch to a dataset, likewise."""
+def _put(f: h5py.File, name: str, batch: np.ndarray, slices: tuple[slice, ...]) -> None:
+    """Put a batch into a dataset, likewise."""
+    features = batch.shape[len(slices) :]
     if name not in f:
-        maximum = (None,) * (axis + 1) + batch.shape[axis + 1 :]
+        maximum = (None,) * len(slices) + features
         f.create_dataset(name, data=batch, maxshape=maximum)
         return
     dataset = f[name]
-    start = dataset.shape[axis]
-    shape = np.maximum(dataset.shape, batch.shape)
-    shape[axis] = start + batch.shape[axis]
-    dataset.resize(tuple(shape))
-    dataset[_place(batch, axis, start)] = batch
-
-
-def _place(batch: np.ndarray, axis: int, start: int) -> tuple[slice, ...]:
-    """Where a batch goes that begins with the sequence number `start`."""
-    sequences = slice(start, start + batch.shape[axis])
-    return (slice(batch.shape[0]),) * axis + (sequences,)
+    stops = [s.stop for s in slices]
+    shape = np.maximum(dataset.shape[: len(stops)], stops)
+    dataset.resize((*shape.tolist(), *features))
+    dataset[slices] = batch

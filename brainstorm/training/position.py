@@ -36,17 +36,39 @@ class Epoch:
     Attributes:
         data_state: State of the training data before the first of its batches.
         nr_batches: Number of batches so far.
-        scores: Sums of the losses and scores over these.
+        scores: Losses and scores of these, see `gather_losses_and_scores`.
+        weight_first: Whether that is the order of the pairs in `scores`. In the first
+            files of version 0.6.0 they are ``(sum, weight)``, for losses too.
     """
 
     data_state: dict[str, Any]
     nr_batches: int = 0
     scores: dict[str, list] = field(default_factory=dict)
+    weight_first: bool = False
 
     @classmethod
     def begin(cls, training_data_iter: DataIterator) -> Epoch:
         """An epoch that is about to begin."""
-        return cls(_get_state(training_data_iter))
+        return cls(_get_state(training_data_iter), weight_first=True)
+
+    @classmethod
+    def restore(cls, state: Mapping[str, Any], net: Network) -> Epoch:
+        """The epoch that `asdict` has described.
+
+        Errors, of whatever kind, mean that there is none.
+        """
+        epoch = cls(**state)
+        if not epoch.nr_batches > 0:
+            raise ValueError(f"an epoch can not stand at {epoch.nr_batches} batches")
+        if not epoch.weight_first:
+            losses = net.get_loss_values()
+            epoch.scores = {
+                name: [(w, s / w if name in losses else s) for s, w in pairs]
+                for name, pairs in epoch.scores.items()
+            }
+            epoch.weight_first = True
+        epoch.scores = {n: [(w, v) for w, v in p] for n, p in epoch.scores.items()}
+        return epoch
 
     def skip_batches(
         self, net: Network, training_data_iter: DataIterator
@@ -94,11 +116,7 @@ def prepare_for_position(position: Mapping[str, Any], net: Network) -> None:
     Errors, of whatever kind, mean that one can not go there.
     """
     if position["epoch"] is not None:
-        epoch = Epoch(**position["epoch"])
-        if not epoch.nr_batches > 0 or not all(
-            len(pair) == 2 for pairs in epoch.scores.values() for pair in pairs
-        ):
-            raise ValueError(f"an epoch can not stand at {epoch.nr_batches} batches")
+        Epoch.restore(position["epoch"], net)
     modifiers = dict(_modifiers_with_state(net))
     for path, state in position["modifiers"].items():
         modifiers[path].set_state(state)
@@ -118,7 +136,7 @@ def go_to_position(
     """
     epoch = batches = None
     if position["epoch"] is not None:
-        epoch = Epoch(**position["epoch"])
+        epoch = Epoch.restore(position["epoch"], net)
         batches = epoch.skip_batches(net, iterators[TRAINING_DATA])
     # Hooks may have used the same iterator meanwhile, so its state is another now.
     for name, state in position["data"].items():

@@ -174,8 +174,9 @@ class Trainer:
         trainer.stepper.start(net)
         net.start_weight_modifiers()
         trainer._net, trainer._iterators = net, {TRAINING_DATA: data}
-        for _ in range(epochs):
-            trainer._train_epoch(net, data)
+        with net.lock:
+            for _ in range(epochs):
+                trainer._train_epoch(net, data)
         return trainer
 
     def add_hook(self, hook: Hook) -> None:
@@ -219,7 +220,7 @@ class Trainer:
             ValidationError: The `train_scorers` do not fit.
             KeyError: A hook needs a data iterator or a log that does not exist.
         """
-        check_iterator(net, training_data_iter, "training_data_iter")
+        check_iterator(net, training_data_iter, "training_data_iter", exactly=True)
         if self.carry_context:
             check_continues(net, training_data_iter)
         self._check_watched_logs(net)
@@ -229,7 +230,7 @@ class Trainer:
         self.stepper.start(net)
         net.start_weight_modifiers()
         self._net, self._iterators = net, named_data_iters
-        with contextlib.ExitStack() as started:
+        with net.lock, contextlib.ExitStack() as started:
             for hook in self.hooks.values():
                 hook.start(net, self.stepper, self.verbose, named_data_iters)
                 started.callback(hook.stop)
@@ -303,11 +304,17 @@ class Trainer:
 
     def _train_batches(self, net: Network, batches: Iterable[Any]) -> bool:
         """Do the updates of an epoch, and return whether a hook stopped them."""
-        epoch = self._epoch
+        epoch, training_data = self._epoch, self._iterators[TRAINING_DATA]
         for batch in batches:
+            net.lock.give_way()
             net.provide_external_data(batch)
             self._run_stepper(net)
-            gather_losses_and_scores(net, self.train_scorers, epoch.scores)
+            gather_losses_and_scores(
+                net,
+                self.train_scorers,
+                epoch.scores,
+                continues=bool(getattr(training_data, "continues", False)),
+            )
             net.apply_weight_modifiers()
             self.current_update_nr += 1
             epoch.nr_batches += 1

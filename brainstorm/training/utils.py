@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from tqdm import tqdm
 
+from brainstorm.layers.loss_layer import LossLayerImpl
 from brainstorm.scorers import aggregate_losses_and_scores, gather_losses_and_scores
 from brainstorm.utils import (
     IteratorValidationError,
@@ -30,6 +33,7 @@ __all__ = [
     "check_scorers",
     "compute_scores",
     "report",
+    "run_batches",
     "run_network",
 ]
 
@@ -43,26 +47,83 @@ def run_network(
 
     Each step provides the data of one batch and does a forward pass that is no
     training pass. What that computed can then be read from the network. Where a batch
-    continues the one before it, so does the state of recurrent layers.
+    continues the one before it, so does the state of recurrent layers; for layers that
+    need whole sequences, such batches are put together.
+
+    Other threads have to wait with the network until the next step, or the end.
 
     Args:
         net: The network.
         iterator: A data iterator, or the dicts of ``(T, B, ...)`` arrays that
-            one yields.
+            one yields. Items that are no inputs of the network are left out.
         all_inputs: Whether each batch has to contain all inputs of the network.
+            Otherwise missing ones are zero.
 
     Yields:
         The number of the batch, counted from 0.
     """
+    return (i for i, _ in enumerate(run_batches(net, iterator, all_inputs)))
+
+
+def run_batches(
+    net: Network,
+    iterator: DataIterator | Iterable[Mapping[str, Any]],
+    all_inputs: bool = True,
+) -> Iterator[bool]:
+    """As `run_network`, but yields whether the batch continues the one before it."""
+    context: dict[str, np.ndarray] = {}
+    for data, continues in _known_batches(net, iterator):
+        with net.lock:
+            net.provide_external_data(data, all_inputs=all_inputs)
+            if len(data) < len(net.layers["Input"].out_shapes):
+                _clear_inputs_without(net, data)
+            net.forward_pass(context=context if continues else None)
+            if continues is not None:
+                context = net.get_context()
+            yield bool(continues)
+
+
+def _known_batches(
+    net: Network, iterator: DataIterator | Iterable[Mapping[str, Any]]
+) -> Iterator[tuple[dict[str, Any], bool | None]]:
+    """Batches of what the network knows, and whether they continue, None for never."""
     batches = iterator(net.handler) if callable(iterator) else iterator
-    carries = getattr(iterator, "continues", None) is not None
-    context = None
-    for i, data in enumerate(batches):
-        net.provide_external_data(data, all_inputs=all_inputs)
-        net.forward_pass(context=context if carries and iterator.continues else None)
-        if carries:
-            context = net.get_context()
-        yield i
+    if getattr(iterator, "continues", None) is None:
+        pairs = ((batch, None) for batch in batches)
+    else:
+        pairs = ((batch, bool(iterator.continues)) for batch in batches)
+        if _need_whole_sequences(net):
+            pairs = _joined(net, pairs)
+    inputs = net.layers["Input"].out_shapes
+    for batch, continues in pairs:
+        known = inputs.keys() & batch if isinstance(batch, Mapping) else ()
+        if known and len(known) < len(batch):
+            batch = {name: batch[name] for name in batch if name in known}
+        yield batch, continues
+
+
+def _joined(
+    net: Network, pairs: Iterable[tuple[Mapping[str, Any], bool]]
+) -> Iterator[tuple[dict[str, Any], None]]:
+    """Put batches that continue each other together."""
+    inputs = net.layers["Input"].out_shapes
+    pieces: list[Mapping[str, Any]] = []
+    for batch, continues in itertools.chain(pairs, [({}, False)]):
+        if pieces and not continues:
+            whole = {
+                name: np.concatenate([np.asarray(piece[name]) for piece in pieces])
+                for name in pieces[0]
+                if name in inputs and inputs[name].buffer_type == 2
+            }
+            yield {**pieces[0], **whole}, None
+            pieces = []
+        pieces.append(batch)
+
+
+def _clear_inputs_without(net: Network, data: Mapping[str, Any]) -> None:
+    for name, buffer in net.buffer.Input.outputs.items():
+        if name not in data:
+            net.handler.fill(buffer, 0.0)
 
 
 def compute_scores(
@@ -88,11 +149,12 @@ def compute_scores(
         names of their scorers.
     """
     scores: dict[str, list] = {}
-    for _ in run_network(net, iterator):
-        gather_losses_and_scores(
-            net, scorers, scores, out_name, targets_name, mask_name
-        )
-    return aggregate_losses_and_scores(scores, net, scorers)
+    with net.lock:
+        for continues in run_batches(net, iterator):
+            gather_losses_and_scores(
+                net, scorers, scores, out_name, targets_name, mask_name, continues
+            )
+        return aggregate_losses_and_scores(scores, net, scorers)
 
 
 def check_network(net: Network) -> None:
@@ -105,8 +167,16 @@ def check_network(net: Network) -> None:
         raise ValidationError(f"net: expected a Network, got {type(net).__name__}")
 
 
-def check_iterator(net: Network, iterator: DataIterator, name: str) -> None:
-    """Check that an iterator provides just what the network's Input expects.
+def check_iterator(
+    net: Network, iterator: DataIterator, name: str, exactly: bool = False
+) -> None:
+    """Check that an iterator provides what the network's Input expects.
+
+    Args:
+        net: The network.
+        iterator: The iterator.
+        name: Its name, for the error.
+        exactly: Whether it must not provide anything else.
 
     Raises:
         IteratorValidationError: Lists the names on both sides.
@@ -119,7 +189,7 @@ def check_iterator(net: Network, iterator: DataIterator, name: str) -> None:
         )
     given = sorted(iterator.data_shapes)
     expected = sorted(net.layers["Input"].out_shapes)
-    if given != expected:
+    if given != expected and (exactly or not set(expected) <= set(given)):
         raise IteratorValidationError(
             f"{name} provides {listing(given)}, but the inputs of the network are"
             f" {listing(expected)}"
@@ -139,11 +209,15 @@ def check_continues(net: Network, iterator: DataIterator) -> None:
             f" {type(iterator).__name__}, never continue each other; wrap it in"
             " Subsequences"
         )
-    whole = [n for n, layer in net.layers.items() if layer.needs_whole_sequences]
+    whole = _need_whole_sequences(net)
     if whole:
         raise ValidationError(
             f"carry_context: the layer {listing(whole)} needs whole sequences"
         )
+
+
+def _need_whole_sequences(net: Network) -> list[str]:
+    return [n for n, layer in net.layers.items() if layer.needs_whole_sequences]
 
 
 def check_scorers(net: Network, scorers: Sequence[Scorer], owner: str) -> list[str]:
@@ -159,7 +233,7 @@ def check_scorers(net: Network, scorers: Sequence[Scorer], owner: str) -> list[s
         raise ValidationError(
             f"{owner}: scorers have to be a list of scorers, not {scorers!r}"
         )
-    names = list(net.get_loss_values())
+    names = _loss_names(net)
     for scorer in scorers:
         if scorer.__name__ in names:
             raise ValidationError(
@@ -168,6 +242,12 @@ def check_scorers(net: Network, scorers: Sequence[Scorer], owner: str) -> list[s
             )
         names.append(scorer.__name__)
     return names
+
+
+def _loss_names(net: Network) -> list[str]:
+    """The keys of `Network.get_loss_values`, whether or not it has run."""
+    names = [n for n, layer in net.layers.items() if isinstance(layer, LossLayerImpl)]
+    return [*(names if len(names) > 1 else []), "total_loss"]
 
 
 def check_number(

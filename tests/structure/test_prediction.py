@@ -3,6 +3,7 @@
 import h5py
 import numpy as np
 import pytest
+import scipy.sparse
 
 import brainstorm as bs
 from brainstorm import layers
@@ -188,6 +189,7 @@ def test_bad_shapes(shape):
         (np.full((5, 4), None), "data for the input 'default': .* dtype object"),
         ({"default": values(5, 4), "targets": [[1, 2], [3]]}, "input 'targets' does"),
         ({"default": values(5, 4), "targets": values(2, 1)}, "the input 'targets', T"),
+        (scipy.sparse.csr_matrix(np.eye(5, 4)), "input 'default' is sparse, a csr_mat"),
     ],
 )
 def test_bad_data(x, text):
@@ -216,3 +218,29 @@ def test_bad_arguments(arguments, error, text):
     with pytest.raises(error, match=text):
         net.predict(values(5, 4), **arguments)
     assert net(values(5, 4)).shape == (5, 3)
+
+
+@pytest.mark.parametrize("sizes", [(1, 10, 5), (1, 5, 10), (1, 10, 15), (2, 10, 10)])
+def test_what_is_not_needed_has_the_same_sizes(sizes):
+    T, B, nr_targets = sizes
+    data = {"default": values(1, B, 4), "targets": np.zeros((T, nr_targets, 1))}
+    for batch_size in (5, 100):
+        with pytest.raises(NetworkValidationError, match="'targets', T = 1, B = "):
+            classifier().predict(data, batch_size)
+
+
+@pytest.mark.parametrize("name", ["default", "targets"])
+def test_closed_files(name, tmp_path):
+    data = {"default": values(1, 5, 4), "targets": np.zeros((1, 5, 1))}
+    with h5py.File(tmp_path / "data.hdf5", "w") as f:
+        f[name] = data[name]
+        data[name] = f[name]
+    net = classifier()
+    for use in (
+        lambda: net.predict(data),
+        lambda: net.provide_external_data(data),
+        lambda: bs.Trainer.fit(net, data, epochs=1),
+    ):
+        with pytest.raises(NetworkValidationError, match=f"{name!r} is closed"):
+            use()
+    assert net.predict(values(5, 4)).shape == (5, 3)

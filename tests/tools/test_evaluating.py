@@ -244,10 +244,35 @@ def test_only_backward_passes_fill_some_buffers():
         extract(net, Undivided(**d), ["Output.internals.t_bin"])
 
 
+def test_one_path_needs_no_list(tmp_path):
+    net, d = linear_net(), data()
+    found = extract(net, Undivided(**d), PREDICTIONS)
+    np.testing.assert_allclose(
+        found[PREDICTIONS], predictions(net, d["default"]), atol=1e-12
+    )
+    assert list(found) == [PREDICTIONS]
+    extract_and_save(net, Undivided(**d), PREDICTIONS, tmp_path / "buffers.hdf5")
+    with h5py.File(tmp_path / "buffers.hdf5") as f:
+        np.testing.assert_array_equal(f[PREDICTIONS], found[PREDICTIONS])
+
+
+def test_items_that_are_no_inputs_are_left_out():
+    net, d = linear_net(), data()
+    more = Minibatches(4, shuffle=False, names=np.zeros((1, 10, 7)), **d)
+    expected = evaluate(net, Undivided(**d))
+    assert evaluate(net, more) == pytest.approx(expected)
+    trainer = bs.Trainer(bs.training.SgdStepper(), verbose=False)
+    assert trainer.evaluate(net, more=more)["more"] == pytest.approx(expected)
+    assert extract(net, more, PREDICTIONS)[PREDICTIONS].shape == (1, 10, 2)
+    assert [*bs.training.utils.run_network(net, more)] == [0, 1, 2]
+    with pytest.raises(IteratorValidationError, match="provides 'default', 'names'"):
+        trainer.train(net, more)
+
+
 def test_other_bad_arguments():
     net, d = linear_net(), data()
-    with pytest.raises(ValidationError, match="buffer_names: expected a list"):
-        extract(net, Undivided(**d), PREDICTIONS)
+    with pytest.raises(KeyError, match="'Fc.outputs'"):
+        extract(net, Undivided(**d), "Fc.outputs")
     with pytest.raises(ValidationError, match="buffer_names: expected at least one"):
         extract(net, Undivided(**d), [])
     with pytest.raises(IteratorValidationError, match=r"iter: expected .*, got dict"):

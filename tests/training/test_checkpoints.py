@@ -71,7 +71,7 @@ class WorstLoss(Scorer):
 
     @staticmethod
     def aggregate(errors):
-        return max(score for score, _ in errors)
+        return max(score for _, score in errors)
 
 
 class Crash(Hook):

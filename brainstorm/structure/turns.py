@@ -1,0 +1,83 @@
+"""How threads take turns with a network."""
+
+from __future__ import annotations
+
+import threading
+from types import TracebackType
+from weakref import WeakSet
+
+from brainstorm.utils import NetworkValidationError
+
+__all__ = ["Turns"]
+
+
+class Turns:
+    """A lock that a thread may acquire again while it has it.
+
+    Threads get it in the order in which they come, and one that keeps it long can let
+    them go first with `give_way`.
+
+    It also knows whose data a network holds: a thread that does without the lock is
+    told when those of another one have taken the place of its own.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._depth = 0
+        # Locked while somebody waits, whom newcomers must not overtake.
+        self._queue = threading.Lock()
+        self._owner_id: int | None = None
+        self._owner: threading.Thread | None = None
+        self._displaced: WeakSet[threading.Thread] = WeakSet()
+
+    def __enter__(self) -> None:
+        """Wait for one's turn."""
+        lock = self._lock
+        others_wait = self._queue.locked() and not lock._is_owned()
+        if others_wait or not lock.acquire(blocking=False):
+            with self._queue:
+                lock.acquire()
+        self._depth += 1
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Let the next one have its turn."""
+        self._depth -= 1
+        self._lock.release()
+
+    def give_way(self) -> None:
+        """Let those go first who wait, unless the lock has been acquired repeatedly."""
+        if self._queue.locked() and self._depth == 1:
+            self.__exit__(None, None, None)
+            self.__enter__()
+
+    def take_over(self) -> None:
+        """Take note that the network holds the data of this thread."""
+        if threading.get_ident() == self._owner_id:
+            return
+        if self._owner is not None:
+            self._displaced.add(self._owner)
+        self._owner = threading.current_thread()
+        self._owner_id = self._owner.ident
+        self._displaced.discard(self._owner)
+
+    def check(self) -> None:
+        """Check that the data of this thread are still there, if it has given some.
+
+        Raises:
+            NetworkValidationError: Another thread, which may do so again at any time,
+                has given other data.
+        """
+        if not self._displaced or threading.current_thread() not in self._displaced:
+            return
+        if not self._owner.is_alive():
+            return
+        raise NetworkValidationError(
+            f"the thread {self._owner.name!r} has given the network other data"
+            " meanwhile. Use 'with net.lock:' from provide_external_data to the last"
+            " look at its results; or use predict, evaluate or extract, which do so"
+        )

@@ -1,0 +1,210 @@
+"""Several threads on one network."""
+
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+import brainstorm as bs
+from brainstorm.data_iterators import Minibatches, Subsequences, Undivided
+from brainstorm.handlers import NumpyHandler
+from brainstorm.hooks import Hook, MonitorLoss, StopAfterEpoch
+from brainstorm.structure.turns import Turns
+from brainstorm.tools import create_net_from_spec, evaluate, extract
+from brainstorm.training import SgdStepper, Trainer
+from brainstorm.utils import NetworkValidationError
+
+PATH = "Output.outputs.predictions"
+
+
+@pytest.fixture(autouse=True)
+def _frequent_switches():
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(before)
+
+
+def network(spec="L5", handler=None):
+    net = create_net_from_spec("regression", 3, 2, spec)
+    net.set_handler(handler or NumpyHandler(np.float64))
+    net.initialize(bs.Gaussian(0.5), seed=1)
+    return net
+
+
+def data(T, B, seed=0):
+    rnd = np.random.RandomState(seed)
+    return {"default": rnd.randn(T, B, 3), "targets": rnd.randn(T, B, 2)}
+
+
+def in_threads(function, arguments, nr_threads=8):
+    with ThreadPoolExecutor(nr_threads) as pool:
+        return list(pool.map(function, arguments, timeout=60))
+
+
+@pytest.mark.parametrize("handler", ["numpy", "default"])
+def test_each_thread_gets_its_own_answers(handler):
+    net = network(handler=bs.handlers.default_handler if handler == "default" else None)
+    batches = [data(1 + i % 3, 1 + i % 5, i) for i in range(60)]
+    tasks = {
+        "predict": lambda d: net.predict(d["default"], batch_size=2),
+        "evaluate": lambda d: evaluate(net, Minibatches(2, **d))["total_loss"],
+        "pieces": lambda d: evaluate(net, Subsequences(Undivided(**d), 1))[
+            "total_loss"
+        ],
+        "extract": lambda d: extract(net, Undivided(**d), [PATH])[PATH],
+    }
+
+    def answer(i):
+        return list(tasks.values())[i % 4](batches[i])
+
+    expected = [answer(i) for i in range(60)]
+    for got, wanted in zip(in_threads(answer, range(60)), expected, strict=True):
+        assert np.shape(got) == np.shape(wanted)
+        np.testing.assert_allclose(got, wanted, rtol=1e-5)
+
+
+class Recorder(Hook):
+    """Keeps the parameters after each update."""
+
+    def __init__(self):
+        super().__init__(timescale="update")
+        self.seen = []
+
+    def __call__(self, epoch_nr, update_nr, net, stepper, logs):
+        self.seen.append(net.get("parameters"))
+
+
+def train(net, carry_context=False):
+    trainer = Trainer(SgdStepper(0.05), verbose=False, carry_context=carry_context)
+    recorder = Recorder()
+    trainer.add_hook(recorder)
+    trainer.add_hook(MonitorLoss("valid", timescale="update"))
+    trainer.add_hook(StopAfterEpoch(4))
+    batches = Subsequences(Minibatches(4, shuffle=False, **data(6, 8)), 2)
+    trainer.train(net, batches, valid=Undivided(**data(3, 5, 1)))
+    return recorder.seen, trainer.logs
+
+
+@pytest.mark.parametrize("carry_context", [False, True])
+def test_a_network_is_used_while_it_is_trained(carry_context):
+    expected, logs = train(network(), carry_context)
+    net, done = network(), threading.Event()
+    x = data(2, 3, 5)["default"]
+    seen = []
+
+    def use():
+        while not done.is_set():
+            seen.append(net.predict(x))
+
+    users = [threading.Thread(target=use) for _ in range(3)]
+    for user in users:
+        user.start()
+    try:
+        got, got_logs = train(net, carry_context)
+    finally:
+        done.set()
+        for user in users:
+            user.join()
+    np.testing.assert_array_equal(got, expected)
+    assert got_logs == logs
+    # Each prediction is that of the network between two updates, and they had turns.
+    possible = []
+    for parameters in expected:
+        net.handler.set_from_numpy(net.buffer.parameters, parameters)
+        possible.append(net.predict(x))
+    distances = np.abs(np.array(seen)[:, None] - np.array(possible)).max((2, 3, 4))
+    assert (distances.min(axis=1) < 1e-12).all()
+    assert len(set(distances.argmin(axis=1).tolist())) > 3
+
+
+def test_steps_without_the_lock_refuse_the_data_of_others():
+    net, x = network(), data(2, 3)
+    proceed, finish = threading.Event(), threading.Event()
+
+    def other():
+        net.provide_external_data(data(1, 9, 4))
+        proceed.set()
+        finish.wait(60)
+
+    net.provide_external_data(x)
+    net.forward_pass()
+    thread = threading.Thread(target=other, name="the other one")
+    thread.start()
+    proceed.wait(60)
+    try:
+        for step in (
+            net.forward_pass,
+            net.backward_pass,
+            net.get_loss_values,
+            net.get_context,
+            lambda: net.get_input("default"),
+            lambda: net.get(PATH),
+            lambda: net.get("gradients"),
+        ):
+            with pytest.raises(NetworkValidationError, match=r"'the other one'.*lock:"):
+                step()
+        assert net.get("parameters").shape == net.buffer.parameters.shape
+        net.provide_external_data(x)
+        net.forward_pass()
+        assert net.get(PATH).shape == (2, 3, 2)
+    finally:
+        finish.set()
+        thread.join()
+
+
+def test_what_a_finished_thread_has_left_can_be_read():
+    net = network()
+    net.provide_external_data(data(2, 3))
+    thread = threading.Thread(target=train, args=(net,))
+    thread.start()
+    thread.join()
+    assert net.get(PATH).shape == (3, 5, 2)  # the validation data
+
+
+def test_steps_with_the_lock_belong_together():
+    net = network()
+    batches = [data(1 + i % 3, 1 + i % 4, i) for i in range(40)]
+
+    def gradients(d):
+        with net.lock:
+            net.provide_external_data(d)
+            net.forward_pass(training_pass=True)
+            net.backward_pass()
+            return net.get("gradients"), net.get(PATH)
+
+    expected = [gradients(d) for d in batches]
+    for got, wanted in zip(in_threads(gradients, batches), expected, strict=True):
+        np.testing.assert_array_equal(got[0], wanted[0])
+        np.testing.assert_array_equal(got[1], wanted[1])
+
+
+def test_one_that_keeps_the_lock_long_gives_way():
+    lock, order = Turns(), []
+
+    def visit():
+        with lock:
+            order.append("visitor")
+
+    visitor = threading.Thread(target=visit)
+    with lock:
+        visitor.start()
+        with lock:
+            while not lock._queue.locked():
+                pass
+            lock.give_way()  # held twice: not now
+            order.append("owner")
+        lock.give_way()
+        order.append("owner again")
+    visitor.join()
+    assert order == ["owner", "visitor", "owner again"]
+
+
+def test_errors_let_go_of_the_lock():
+    net = network()
+    with pytest.raises(NetworkValidationError):
+        net.predict(np.zeros((1, 2, 7)))
+    (predictions,) = in_threads(net.predict, [np.zeros((1, 2, 3))], 1)
+    assert predictions.shape == (1, 2, 2)
