@@ -41,8 +41,10 @@ __all__ = [
     "read_array",
     "read_group",
     "read_text",
+    "read_text_attribute",
     "read_tree",
     "reading",
+    "write_text_attribute",
 ]
 
 # Deflate can not compress to less than about 1/1032.
@@ -63,6 +65,8 @@ DAMAGE = (
 )
 # Texts are what people could have typed, and logs, but no data.
 LARGEST_TEXT = 256 * 2**20
+# Of the 64 KB that HDF5 gives an object's header message.
+LARGEST_ATTRIBUTE = 60_000
 
 
 # -- writing -----------------------------------------------------------------
@@ -179,6 +183,19 @@ def check_start(filename: str | os.PathLike, start: bytes, kind: str) -> None:
         found = f.read(100)
     if found and not re.match(start, found, re.DOTALL):
         raise _other_kind(filename, f"no {kind}")
+
+
+def write_text_attribute(node: Any, name: str, text: str) -> None:
+    """Write a text as attributes of a file, group or dataset.
+
+    HDF5 has room for 64 KB in one attribute: what does not fit goes on in attributes
+    called `name` and a dot and a number.
+    """
+    data = text.encode()
+    starts = range(0, max(len(data), 1), LARGEST_ATTRIBUTE)
+    for i, start in enumerate(starts):
+        part = data[start : start + LARGEST_ATTRIBUTE]
+        node.attrs[f"{name}.{i}" if i else name] = np.bytes_(part)
 
 
 def _other_kind(filename: str | os.PathLike, found: str) -> FileFormatError:
@@ -299,14 +316,41 @@ def _read_format(f: h5py.File, default: str) -> str | None:
     if "format" not in f.attrs:
         return None
     attribute = f.attrs.get_id("format")
-    kind = attribute.dtype
-    info = h5py.check_string_dtype(kind)
+    info = h5py.check_string_dtype(attribute.dtype)
     if info is None or attribute.shape != () or (info.length or 0) > 1000:
-        return f"{kind} of the shape {attribute.shape}"
+        return f"{attribute.dtype} of the shape {attribute.shape}"
     if info.length is None:
         # It lies on the heap, see below. What else is in the file has to tell.
         return default
     return f.attrs["format"].decode("utf-8", "replace")
+
+
+def read_text_attribute(node: Any, name: str) -> str | None:
+    """Read what `write_text_attribute` wrote.
+
+    Returns:
+        The text. None if there is no such attribute, or one that lies on the heap, see
+        below: brainstorm 0.5 wrote such.
+
+    Raises:
+        FileFormatError: It is something else.
+    """
+    parts = []
+    for i in itertools.count():
+        part_name = f"{name}.{i}" if i else name
+        if part_name not in node.attrs:
+            break
+        attribute = node.attrs.get_id(part_name)
+        info = h5py.check_string_dtype(attribute.dtype)
+        if info is None or attribute.shape != ():
+            raise FileFormatError(
+                f"expected a text as attribute {part_name!r}, got {attribute.dtype} of"
+                f" the shape {attribute.shape}"
+            )
+        if info.length is None:
+            return None
+        parts.append(bytes(node.attrs[part_name]))
+    return b"".join(parts).decode("utf-8") if parts else None
 
 
 def read_group(parent: h5py.Group, name: str) -> h5py.Group:

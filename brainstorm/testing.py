@@ -213,7 +213,8 @@ class _Battery:
         self.other = Data(sizes, self.draw(shapes, inputs))
         shapes = {n: s.get_shape(*sizes) for n, s in layer.parameter_shapes.items()}
         self.parameters = self.draw(shapes, parameters)
-        shapes = {n: s.get_shape(*sizes) for n, s in layer.out_shapes.items()}
+        outputs = {n: layer.like(s) for n, s in layer.out_shapes.items()}
+        shapes = {n: s.get_shape(*sizes) for n, s in outputs.items()}
         self.deltas = self.draw(shapes)
         ignored = set(layer.takes_no_output_deltas_from)
         self.weights = {n: d for n, d in self.deltas.items() if n not in ignored}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import keyword
 import math
 import time
 from collections.abc import Generator, Iterable, Mapping
@@ -172,15 +171,14 @@ def checked_array(values: Any, what: str) -> np.ndarray:
 def is_valid_layer_name(name: object) -> bool:
     """Whether `name` can be a layer's name.
 
-    Layer names are Python identifiers, but not keywords, and not ``default``
-    or ``fallback``, which mean something in the dicts given to
-    ``Network.initialize``.
+    Layer names are Python identifiers, but not ``default`` or ``fallback``, which mean
+    something in the dicts given to ``Network.initialize``, and not ``parameters`` or
+    ``gradients``, which are the network's flat arrays.
     """
     return (
         isinstance(name, str)
         and name.isidentifier()
-        and not keyword.iskeyword(name)
-        and name not in ("default", "fallback")
+        and name not in ("default", "fallback", "parameters", "gradients")
     )
 
 

@@ -154,6 +154,7 @@ INTERNAL = (
     "brainstorm.structure.external_data",
     "brainstorm.structure.modifiers",
     "brainstorm.structure.network_files",
+    "brainstorm.structure.parameter_order",
     "brainstorm.structure.network_info",
     "brainstorm.structure.ordering",
     "brainstorm.structure.prediction",

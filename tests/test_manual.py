@@ -627,7 +627,9 @@ def test_full_layout_example():
 
     Its layers Rnn and MseLayer are Recurrent and SquaredError, ``net_out`` is the input
     ``default`` of the latter, and build_net is Network.from_layer. Its tree has one
-    buffer for each type; here each hub has its own, so slices are within hubs.
+    buffer for each type; here each hub has its own, so slices are within hubs. In that
+    of the parameters layers are sorted by name, as files of 0.5 have them: OutLayer has
+    the first 60.
     """
     from brainstorm.structure.layout import create_layout
 
@@ -646,11 +648,15 @@ def test_full_layout_example():
     rnn_nodes = layout["Rnn"]
     assert rnn_nodes["@type"] == "BufferView"
     W, R, bias = (rnn_nodes["parameters"][name] for name in ("W", "R", "bias"))
-    assert [W["@slice"], R["@slice"], bias["@slice"]] == [(0, 20), (20, 45), (45, 50)]
+    assert [W["@slice"], R["@slice"], bias["@slice"]] == [
+        (60, 80),
+        (80, 105),
+        (105, 110),
+    ]
     assert W["@shape"] == (5, 4)  # (4, 5) in the manual; weights are (out, in)
     assert R["@shape"] == (5, 5)
     out = layout["OutLayer"]["parameters"]
-    assert [out["W"]["@slice"], out["bias"]["@slice"]] == [(50, 100), (100, 110)]
+    assert [out["W"]["@slice"], out["bias"]["@slice"]] == [(0, 50), (50, 60)]
     assert rnn_nodes["outputs"]["default"]["@context_size"] == 1
     # What the input layer writes is where the recurrent one reads.
     read, written = (

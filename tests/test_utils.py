@@ -105,13 +105,14 @@ def test_checked_array_refuses(values):
 # -- names and paths ---------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["a", "Lstm_1", "_x", "größe", "match"])
+@pytest.mark.parametrize("name", ["a", "Lstm_1", "_x", "größe", "match", "in"])
 def test_valid_layer_names(name):
     assert is_valid_layer_name(name)
 
 
 @pytest.mark.parametrize(
-    "name", ["", "1a", "a b", "a.b", "a-b", "default", "fallback", "class", None, 3]
+    "name",
+    ["", "1a", "a b", "a.b", "a-b", "default", "fallback", "parameters", None, 3],
 )
 def test_invalid_layer_names(name):
     assert not is_valid_layer_name(name)

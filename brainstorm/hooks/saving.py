@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
-from brainstorm.describable import create_from_description, get_description
+from brainstorm.describable import get_description
 from brainstorm.files import atomic_hdf5, check_target, open_hdf5, read_tree
 from brainstorm.hooks.base_hook import Hook, LogWatcher, get_log
 from brainstorm.structure.network import Network
@@ -290,7 +290,7 @@ class SaveBestNetwork(LogWatcher):
             return Network.from_hdf5(self.filename)
         if self._net is None or self.parameters is None:
             raise ValidationError(f"{self.__name__} has not saved a network so far")
-        net = create_from_description(get_description(self._net))
+        net = Network.uninitialized(get_description(self._net))
         net.handler.set_from_numpy(net.buffer.parameters, self.parameters)
         return net
 

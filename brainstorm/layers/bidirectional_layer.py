@@ -262,7 +262,9 @@ def _view(buffers: BufferView, half: Layer, direction: int, x: Any) -> BufferVie
 
     def complete() -> None:
         names = list(half.internal_shapes)
-        view.internals.fill(names, [internals[prefix + n] for n in names], None)
+        BufferView.fill(
+            view.internals, names, [internals[prefix + n] for n in names], None
+        )
         dx = buffers.input_deltas.default
         if direction:
             dx = internals.backward_input_deltas
@@ -274,7 +276,7 @@ def _view(buffers: BufferView, half: Layer, direction: int, x: Any) -> BufferVie
             "gradients": part("gradients", half.parameter_shapes),
         }
         children = {**now, **deltas}
-        view.fill(list(children), list(children.values()), None)
+        BufferView.fill(view, list(children), list(children.values()), None)
 
     kept = {n: s for n, s in half.internal_shapes.items() if not s.is_backward_only}
     now = {

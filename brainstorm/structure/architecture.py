@@ -9,7 +9,7 @@ each written ``'layer.input'``, or ``'layer'`` for its ``default`` input.
 from __future__ import annotations
 
 import itertools
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -92,7 +92,10 @@ def _shared(
 
 
 def collect_all_connections(architecture: Mapping[str, Any]) -> list[Connection]:
-    """All connections of an architecture, in the order in which they stand there."""
+    """All connections of an architecture, in the order in which they stand there.
+
+    One that stands there twice is one connection, as it was for version 0.5.
+    """
     connections = []
     for name, properties in architecture.items():
         outgoing = properties.get("@outgoing_connections", {})
@@ -104,7 +107,7 @@ def collect_all_connections(architecture: Mapping[str, Any]) -> list[Connection]
                 connections.append(
                     Connection(name, output_name, end_layer, input_name or "default")
                 )
-    return connections
+    return list(dict.fromkeys(connections))
 
 
 def canonical_layer_order(
@@ -175,12 +178,6 @@ def validate_architecture(architecture: Mapping[str, Any]) -> None:
                 f"layer {c.start_layer!r} is connected to {c.end_layer!r}, which does"
                 f" not exist; the layers are: {listing(architecture)}"
             )
-    for c, count in Counter(connections).items():
-        if count > 1:
-            raise NetworkValidationError(
-                f"output {c.output_name!r} of {c.start_layer!r} is connected more than"
-                f" once to input {c.input_name!r} of {c.end_layer!r}"
-            )
     _validate_input_layer(architecture, connections)
     canonical_layer_order(architecture, connections)
     _validate_connected(architecture, connections)
@@ -190,7 +187,7 @@ def _validate_properties(name: Any, properties: Any) -> None:
     if not is_valid_layer_name(name):
         raise NetworkValidationError(
             f"{name!r} can not be the name of a layer: expected a Python identifier"
-            " other than 'default' and 'fallback'"
+            " other than 'default', 'fallback', 'parameters' and 'gradients'"
         )
     if not isinstance(properties, Mapping):
         raise NetworkValidationError(
@@ -309,7 +306,11 @@ def _input_structures(
 def _combine(
     layers: Mapping[str, Layer], connections: list[Connection]
 ) -> BufferStructure:
-    """The structure of an input: several outputs are joined along the features."""
+    """The structure of an input: several outputs are joined along the features.
+
+    Side by side in memory they are one row of features. Of pixels and other outputs
+    whose leading dimensions are 1, that is also a join along the last dimension.
+    """
     structures = [layers[c.start_layer].out_shapes[c.output_name] for c in connections]
     first = structures[0]
     if len({s.buffer_type for s in structures}) > 1:
@@ -324,5 +325,8 @@ def _combine(
     if len(structures) == 1:
         feature_shape = first.feature_shape
     else:
-        feature_shape = (sum(s.feature_size for s in structures),)
-    return BufferStructure(*first.shape[: first.buffer_type], *feature_shape)
+        leading = {s.feature_shape[:-1] for s in structures}
+        kept = leading.pop() if len(leading) == 1 else ()
+        kept = kept if set(kept) == {1} else ()
+        feature_shape = (*kept, sum(s.feature_size for s in structures))
+    return BufferStructure(*first.scaling_shape, *feature_shape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,11 +12,66 @@ from brainstorm.utils import StructureValidationError
 __all__ = ["BufferStructure", "StructureTemplate"]
 
 
-class BufferStructure:
+class _Shape:
+    """What structures and templates have in common."""
+
+    _wildcards: tuple[str, ...] = ()
+    """Texts that may stand for feature sizes."""
+
+    def __init__(self, shape: tuple, context_size: int, is_backward_only: bool):
+        self.buffer_type = _buffer_type(shape)
+        for size in shape[self.buffer_type :]:
+            wildcard = isinstance(size, str) and size in self._wildcards
+            if not (wildcard or _is_size(size)):
+                expected = [*map(repr, self._wildcards), "positive integers"]
+                raise StructureValidationError(
+                    f"expected {' or '.join(expected)} as feature sizes of {shape},"
+                    f" got {size!r}"
+                )
+        if context_size and self.buffer_type != 2:
+            raise StructureValidationError(
+                f"only time-sized buffers can have a context, not {shape}"
+            )
+        self.shape = _plain(shape)
+        self.context_size = context_size
+        self.is_backward_only = is_backward_only
+
+    @property
+    def scales_with_time(self) -> bool:
+        """Whether there is a ``'T'``."""
+        return self.buffer_type == 2
+
+    @property
+    def scales_with_batch_size(self) -> bool:
+        """Whether there is a ``'B'``."""
+        return self.buffer_type > 0
+
+    @property
+    def first_feature_dim(self) -> int:
+        """Index of the first dimension behind T and B."""
+        return self.buffer_type
+
+    @property
+    def nr_dims(self) -> int:
+        """Number of dimensions, with T and B."""
+        return len(self.shape)
+
+    @property
+    def scaling_shape(self) -> tuple[str, ...]:
+        """T and B, as far as there are such."""
+        return self.shape[: self.buffer_type]
+
+    @property
+    def feature_shape(self) -> tuple:
+        """The shape without T and B."""
+        return self.shape[self.buffer_type :]
+
+
+class BufferStructure(_Shape):
     """The shape of a buffer whose time and batch size are not known yet.
 
     ``BufferStructure('T', 'B', 28, 28)`` has one 28 x 28 image for every time
-    step of every sequence.
+    step of every sequence. Structures of the same shape are equal.
 
     Args:
         *shape: ``'T', 'B'`` or ``'B'`` or neither, then the feature sizes.
@@ -35,14 +91,6 @@ class BufferStructure:
         StructureValidationError: The shape is malformed.
     """
 
-    __slots__ = (
-        "buffer_type",
-        "context_size",
-        "is_backward_only",
-        "is_state",
-        "shape",
-    )
-
     def __init__(
         self,
         *shape: str | int,
@@ -50,26 +98,8 @@ class BufferStructure:
         is_backward_only: bool = False,
         is_state: bool = True,
     ):
-        self.buffer_type = _buffer_type(shape)
-        for size in shape[self.buffer_type :]:
-            if not _is_size(size):
-                raise StructureValidationError(
-                    f"expected positive integers as feature sizes of {shape},"
-                    f" got {size!r}"
-                )
-        if context_size and self.buffer_type != 2:
-            raise StructureValidationError(
-                f"only time-sized buffers can have a context, not {shape}"
-            )
-        self.shape = _plain(shape)
-        self.context_size = context_size
-        self.is_backward_only = is_backward_only
+        super().__init__(shape, context_size, is_backward_only)
         self.is_state = is_state
-
-    @property
-    def feature_shape(self) -> tuple[int, ...]:
-        """The shape without T and B."""
-        return self.shape[self.buffer_type :]
 
     @property
     def feature_size(self) -> int:
@@ -77,15 +107,12 @@ class BufferStructure:
         return math.prod(self.feature_shape)
 
     def get_shape(self, time_size: int, batch_size: int) -> tuple[int, ...]:
-        """The shape for given sizes, without the context's steps."""
-        return leading_shape(self.buffer_type, time_size, batch_size) + (
-            self.feature_shape
-        )
+        """The shape for given sizes, with the context's steps."""
+        steps = time_size + self.context_size
+        return leading_shape(self.buffer_type, steps, batch_size) + self.feature_shape
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, BufferStructure) and all(
-            getattr(self, name) == getattr(other, name) for name in self.__slots__
-        )
+        return isinstance(other, BufferStructure) and self.shape == other.shape
 
     def __hash__(self) -> int:
         return hash(self.shape)
@@ -97,7 +124,7 @@ class BufferStructure:
         return f"BufferStructure({', '.join(map(repr, self.shape))}{extra})"
 
 
-class StructureTemplate:
+class StructureTemplate(_Shape):
     """A pattern for the structures that a layer accepts as an input.
 
     >>> StructureTemplate('T', 'B', 'F').matches(BufferStructure('T', 'B', 7))
@@ -109,19 +136,24 @@ class StructureTemplate:
         *shape: ``'T'`` and ``'B'`` stand for themselves, ``'F'`` for any one
             feature size, ``'...'`` (at the end) for any number of them.
             ``'...'`` alone matches every structure.
+        context_size, is_backward_only: As of a `BufferStructure`. Whether a structure
+            matches does not depend on them.
+
+    Raises:
+        StructureValidationError: The shape is malformed.
     """
 
-    def __init__(self, *shape: str | int):
+    _wildcards = ("F", "...")
+
+    def __init__(
+        self,
+        *shape: str | int,
+        context_size: int = 0,
+        is_backward_only: bool = False,
+    ):
         if shape.count("...") > 1 or "..." in shape[:-1]:
             raise StructureValidationError(f"'...' has to come last in {shape}")
-        self.buffer_type = _buffer_type(shape)
-        for size in shape[self.buffer_type :]:
-            if size not in ("F", "...") and not _is_size(size):
-                raise StructureValidationError(
-                    "expected 'F', '...' or positive integers as feature sizes of"
-                    f" {shape}, got {size!r}"
-                )
-        self.shape = shape
+        super().__init__(shape, context_size, is_backward_only)
 
     def matches(self, structure: BufferStructure) -> bool:
         """Whether `structure` fits this template."""
@@ -129,7 +161,7 @@ class StructureTemplate:
             return True
         if structure.buffer_type != self.buffer_type:
             return False
-        wanted = self.shape[self.buffer_type :]
+        wanted = self.feature_shape
         given = structure.feature_shape
         if wanted and wanted[-1] == "...":
             wanted = wanted[:-1]
@@ -162,7 +194,8 @@ def _buffer_type(shape: Iterable[Any]) -> int:
 
 
 def _is_size(size: Any) -> bool:
-    return not isinstance(size, (str, bool)) and int(size) == size and size > 0
+    is_number = isinstance(size, numbers.Real) and not isinstance(size, bool)
+    return is_number and size % 1 == 0 < size
 
 
 def _plain(shape: tuple) -> tuple:

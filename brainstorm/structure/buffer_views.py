@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, KeysView, Sequence
 from typing import Any
+
+import numpy as np
 
 from brainstorm.utils import UnknownNameError, listing
 
@@ -18,6 +20,13 @@ class BufferView(list):
     ([1, 2], [3], True)
     >>> W, bias = view
 
+    Any name is good. Where it is one of those below, the attribute is the child, and
+    the method is reached by ``BufferView.keys(view)``.
+
+    Copies, and pickled views, hold buffers of their own, which share no memory.
+    ``copy.copy`` gives another view of the same buffers. Views are equal if they have
+    the same names and the same values.
+
     Args:
         buffer_names: Names of the children.
         buffers: The children, in the same order.
@@ -28,8 +37,16 @@ class BufferView(list):
             only allocated when somebody wants them.
     """
 
-    # Children live in __dict__ too, so that layers reach them at the speed of
-    # plain attributes; __getattr__ only sees names that are not there.
+    # Children live in __dict__, so that layers reach them at the speed of plain
+    # attributes; __getattr__ only sees names that are not there. What is a view's own
+    # has slots, which no name of a child can hide.
+    __slots__ = (
+        "__dict__",
+        "__weakref__",
+        "_buffer_names",
+        "_complete",
+        "_full_buffer",
+    )
 
     def __init__(
         self,
@@ -39,39 +56,67 @@ class BufferView(list):
         complete: Callable[[], None] | None = None,
     ):
         super().__init__()
-        self.fill(buffer_names, buffers, full_buffer)
-        self._complete = complete
+        self._buffer_names: tuple[str, ...] = ()
+        BufferView.fill(self, buffer_names, buffers, full_buffer, complete)
+
+    def adjust(
+        self,
+        buffer_names: Sequence[str],
+        buffers: Iterable[Any],
+        full_buffer: Any = None,
+    ) -> BufferView:
+        """Set all children, and forget the ones before. Returns this view."""
+        self.__dict__ = {}
+        BufferView.fill(self, buffer_names, buffers, full_buffer)
+        return self
 
     def fill(
-        self, buffer_names: Sequence[str], buffers: Iterable[Any], full_buffer: Any
+        self,
+        buffer_names: Sequence[str],
+        buffers: Iterable[Any],
+        full_buffer: Any,
+        complete: Callable[[], None] | None = None,
     ) -> None:
-        """Set all children; they are complete then."""
-        self._complete = None
-        self[:] = buffers
-        self._buffer_names = tuple(buffer_names)
-        if len(self._buffer_names) != list.__len__(self):
-            raise ValueError(
-                f"got {list.__len__(self)} buffers for {len(self._buffer_names)} names"
-            )
+        """Set children beside those that are there.
+
+        What layers keep with this view (see `once_per_resize`) stays.
+        """
+        names, children = tuple(buffer_names), list(buffers)
+        if len(names) != len(children):
+            raise ValueError(f"got {len(children)} buffers for {len(names)} names")
+        self[:] = children
+        self._buffer_names = names
         self._full_buffer = full_buffer
-        self.__dict__.update(zip(self._buffer_names, list.__iter__(self), strict=True))
+        self._complete = complete
+        self.__dict__.update(zip(names, children, strict=True))
+
+    def _get_state(self) -> tuple[Any, ...]:
+        """All that is in this view; it may not be changed from now on."""
+        own = self._buffer_names, self._full_buffer, self._complete
+        return (list(list.__iter__(self)), *own, self.__dict__)
+
+    def _set_state(self, state: tuple[Any, ...]) -> None:
+        """Go back to what `_get_state` returned."""
+        self[:], self._buffer_names, self._full_buffer, self._complete, children = state
+        self.__dict__ = children
 
     def _ensure_complete(self) -> None:
         if self._complete is not None:
             self._complete()
 
     def __getattr__(self, name: str) -> Any:
-        if not name.startswith("_"):
-            self._ensure_complete()
-            if name in self._buffer_names:
-                return self.__dict__[name]
+        if name in BufferView.__slots__ or name.startswith("__"):
+            raise AttributeError(name)  # in the midst of being made or copied
+        BufferView._ensure_complete(self)
+        if name in self._buffer_names:
+            return self.__dict__[name]
         raise AttributeError(
             f"no buffer {name!r}; choices are: {listing(self._buffer_names)}"
         )
 
     def __getitem__(self, item: Any) -> Any:
         if not isinstance(item, str):
-            self._ensure_complete()
+            BufferView._ensure_complete(self)
             return list.__getitem__(self, item)
         node: Any = self
         for name in item.split("."):
@@ -86,21 +131,25 @@ class BufferView(list):
 
     def __contains__(self, item: object) -> bool:
         if item not in self._buffer_names:
-            self._ensure_complete()
+            BufferView._ensure_complete(self)
         return item in self._buffer_names
 
     def __iter__(self) -> Iterator[Any]:
-        self._ensure_complete()
+        BufferView._ensure_complete(self)
         return list.__iter__(self)
 
     def __len__(self) -> int:
-        self._ensure_complete()
+        BufferView._ensure_complete(self)
         return list.__len__(self)
 
-    def keys(self) -> tuple[str, ...]:
-        """Names of the children."""
-        self._ensure_complete()
-        return self._buffer_names
+    def _asdict(self) -> dict[str, Any]:
+        """The children by name."""
+        BufferView._ensure_complete(self)
+        return dict(zip(self._buffer_names, list.__iter__(self), strict=True))
+
+    def keys(self) -> KeysView[str]:
+        """Set of the names of the children, which it lists in their order."""
+        return BufferView._asdict(self).keys()
 
     def values(self) -> list[Any]:
         """The children."""
@@ -108,12 +157,39 @@ class BufferView(list):
 
     def items(self) -> list[tuple[str, Any]]:
         """Pairs of name and child."""
-        return list(zip(BufferView.keys(self), self, strict=True))
+        return list(BufferView._asdict(self).items())
 
-    # Two views are the same only if they are one: comparing arrays is ambiguous.
-    __eq__ = object.__eq__
-    __ne__ = object.__ne__
-    __hash__ = object.__hash__
+    def __eq__(self, other: object) -> bool:
+        if self is other or not isinstance(other, BufferView):
+            return self is other
+        pairs = zip(self, other, strict=False)  # completes both
+        return self._buffer_names == other._buffer_names and all(
+            _same(a, b) for a, b in pairs
+        )
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        BufferView._ensure_complete(self)
+        return BufferView, (self._buffer_names, list(self), self._full_buffer)
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        return BufferView.__reduce__(self)
 
     def __repr__(self) -> str:
         return f"BufferView({', '.join(self._buffer_names)})"
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether two children are equal: views, or arrays of the same shape."""
+    if isinstance(a, BufferView) or isinstance(b, BufferView):
+        return a == b
+    return a is b or np.array_equal(_as_numpy(a), _as_numpy(b))
+
+
+def _as_numpy(buffer: Any) -> np.ndarray:
+    """The values of an array, which may be on a GPU."""
+    return buffer.get() if hasattr(buffer, "get") else np.asarray(buffer)

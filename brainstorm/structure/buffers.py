@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,25 +21,38 @@ __all__ = [
     "get_total_size_slices_and_shapes",
 ]
 
-# Sizes for which views are kept: training and evaluation batches, the last
-# partial batches of both, and some lengths of cut sequences.
-KEPT_SIZES = 16
+# For how many sizes the cut memory is kept: there are many where sequences differ in
+# length, and twice as many with the last batch of an epoch.
+KEPT_SIZES = 512
+# Arrays that may be kept in all, of some hundred bytes each.
+KEPT_ARRAYS = 200_000
 
 
 class SizedBuffers(NamedTuple):
-    """The hubs' memory cut to one time and batch size, and the views of it.
+    """The hubs' memory cut to one time and batch size.
 
-    `carried` and `last_steps` are the context's steps of the forward hubs that
-    carry state, and as many steps before them, by the paths of the hubs' sources.
-    `others` are the context's steps of the other ones, which stay zeros, by the hubs'
-    indices.
+    `states` are those of all views of the tree. `carried` is the part of each forward
+    hub that carries state, by the paths of the hub's sources. `others` are the
+    context's steps of the other ones, which stay zeros, by the hubs' indices.
     """
 
     hub_buffers: list[Any]
-    views: BufferView
-    carried: dict[str, Any]
-    last_steps: dict[str, Any]
+    states: list[tuple[BufferView, Any]]
+    carried: dict[str, Carried]
     others: dict[int, Any]
+
+
+class Carried(NamedTuple):
+    """The context's steps of some memory, and as many before them.
+
+    Where there are less of these, the former context has the rest: its `remaining`
+    steps, which `rest` leaves from the next one.
+    """
+
+    steps: Any
+    last: Any
+    remaining: Any
+    rest: int
 
 
 class BufferManager:
@@ -47,7 +60,8 @@ class BufferManager:
 
     Memory grows when `resize` asks for more than there is, and is reused
     otherwise. Backward-only hubs are allocated when a backward pass, or a user,
-    first asks for them.
+    first asks for them. There is one tree of views, which always shows the buffers of
+    the current sizes; what it shows is kept for the sizes that come again.
 
     Attributes:
         handler (Handler): Allocates the memory.
@@ -62,6 +76,13 @@ class BufferManager:
         self.handler = handler
         self.hubs = list(hubs)
         self.layout = layout
+        nothing = [None] * len(self.hubs)
+        self.views = create_buffer_views_from_layout(layout, nothing, self.hubs)
+        self._tree = list(_each_view(self.views))
+        nr_arrays = sum(len(hub.slices) for hub in self.hubs)
+        self._most_kept = max(2, min(KEPT_SIZES, KEPT_ARRAYS // (nr_arrays + 1)))
+        self._choose = random.Random(0)
+        self.time_size = self.batch_size = 1
         self._reset()
         self.resize(1, 1)
 
@@ -74,25 +95,32 @@ class BufferManager:
 
     def _reset(self) -> None:
         self._memory: list[Any] = [None] * len(self.hubs)
-        self._kept: OrderedDict[tuple[int, int], SizedBuffers] = OrderedDict()
+        self._kept: dict[tuple[int, int], SizedBuffers] = {}
         self._has_backward = False
 
     # -- sizes ---------------------------------------------------------------
 
     def resize(self, time_size: int, batch_size: int) -> BufferView:
-        """Provide views for the given sizes.
+        """Have the views show buffers of the given sizes.
 
-        The parameters keep their values, all other content is undefined.
+        The parameters keep their values, all other content is undefined. If there is
+        not enough memory, the sizes stay as they are.
         """
-        self.time_size, self.batch_size = key = (time_size, batch_size)
+        sizes = (time_size, batch_size)
         new: set[int] = set()
-        if key not in self._kept:
-            new = self._allocate()
-            self._kept[key] = self._cut()
-            if len(self._kept) > KEPT_SIZES:
-                self._kept.popitem(last=False)
-        self.sized = self._kept[key]
-        self.views = self.sized.views
+        if sizes in self._kept:
+            if self._kept[sizes] is not self.sized:
+                self._show(self._kept[sizes])
+        else:
+            try:
+                new = self._allocate(sizes)
+            except BaseException:
+                # Some memory may be new, or missing.
+                self._allocate((self.time_size, self.batch_size))
+                self._cut((self.time_size, self.batch_size))
+                raise
+            self._cut(sizes)
+        self.time_size, self.batch_size = sizes
         # New memory is zeros, old memory may have been used with other sizes.
         others = self.sized.others.items()
         self.handler.clear(*[steps for i, steps in others if i not in new])
@@ -102,23 +130,38 @@ class BufferManager:
         """Allocate the backward-only hubs, if they are not there yet."""
         if not self._has_backward:
             self._has_backward = True
-            self._allocate()
-            self.sized = self._cut(self.views)
-            self._kept = OrderedDict({(self.time_size, self.batch_size): self.sized})
+            try:
+                self._allocate((self.time_size, self.batch_size))
+            except BaseException:
+                self._has_backward = False
+                raise
+            # What layers keep with the views of a forward pass stays valid.
+            kept = [(view, view.__dict__) for view in self._tree]
+            self._cut((self.time_size, self.batch_size))
+            for view, before in kept:
+                view.__dict__ = {**before, **view.__dict__}
+            self._keep((self.time_size, self.batch_size))
 
     def set_handler(self, new_handler: Handler) -> None:
         """Move the parameters to another handler; other content is lost."""
         parameters = self.handler.get_numpy_copy(self.views.parameters)
+        before = self.handler, self._memory, self._kept, self._has_backward, self.sized
         self.handler = new_handler
         self._reset()
-        self.resize(self.time_size, self.batch_size)
-        new_handler.set_from_numpy(self.views.parameters, parameters)
+        try:
+            self.resize(self.time_size, self.batch_size)
+            new_handler.set_from_numpy(self.views.parameters, parameters)
+        except BaseException:
+            *own, sized = before
+            self.handler, self._memory, self._kept, self._has_backward = own
+            self._show(sized)
+            raise
 
-    def _allocate(self) -> set[int]:
+    def _allocate(self, sizes: tuple[int, int]) -> set[int]:
         """See to it that all hubs have enough memory. Returns which ones got new."""
         new = set()
         for i, hub in enumerate(self.hubs):
-            size = math.prod(hub.get_shape(self.time_size, self.batch_size))
+            size = math.prod(hub.get_shape(*sizes))
             memory = self._memory[i]
             wanted = self._has_backward or not hub.is_backward_only
             if wanted and (memory is None or memory.shape[0] < size):
@@ -128,35 +171,54 @@ class BufferManager:
                 new.add(i)
         return new
 
-    def _cut(self, existing_view: BufferView | None = None) -> SizedBuffers:
+    def _cut(self, sizes: tuple[int, int]) -> None:
+        """Fill the views anew."""
         hub_buffers = []
         for hub, memory in zip(self.hubs, self._memory, strict=True):
             if memory is not None:
-                shape = hub.get_shape(self.time_size, self.batch_size)
+                shape = hub.get_shape(*sizes)
                 memory = memory[: math.prod(shape)].reshape(shape)
             hub_buffers.append(memory)
-        views = create_buffer_views_from_layout(
-            self.layout, hub_buffers, self.hubs, existing_view, self.ensure_backward
+        create_buffer_views_from_layout(
+            self.layout, hub_buffers, self.hubs, self.views, self.ensure_backward
         )
-        carried, last_steps, others = {}, {}, {}
+        carried, others = {}, {}
         for i, (hub, buffer) in enumerate(zip(self.hubs, hub_buffers, strict=True)):
             if hub.context_size and not hub.is_backward_only:
-                name, stop = " ".join(hub.sources), self.time_size
-                if not hub.is_state:
-                    others[i] = buffer[stop:]
-                    continue
-                carried[name] = buffer[stop:]
-                last_steps[name] = buffer[stop - hub.context_size : stop]
-        return SizedBuffers(hub_buffers, views, carried, last_steps, others)
+                if hub.is_state:
+                    carried.update(_carried(hub, buffer, sizes[0]))
+                else:
+                    others[i] = buffer[sizes[0] :]
+        self.sized = SizedBuffers(hub_buffers, [], carried, others)
+        self._keep(sizes)
+
+    def _keep(self, sizes: tuple[int, int]) -> None:
+        """Take note of what the views show."""
+        states = [(view, view._get_state()) for view in self._tree]
+        self._kept[sizes] = self.sized = self.sized._replace(states=states)
+        if len(self._kept) > self._most_kept:
+            # Any one: dropping the oldest would never find one of a cycle again.
+            others = [key for key in self._kept if key != sizes]
+            del self._kept[self._choose.choice(others)]
+
+    def _show(self, sized: SizedBuffers) -> None:
+        for view, state in sized.states:
+            view._set_state(state)
+        self.sized = sized
 
     # -- context -------------------------------------------------------------
 
     def get_context(self) -> dict[str, np.ndarray]:
         """Copies of the last steps of all hubs that carry state."""
         return {
-            name: self.handler.get_numpy_copy(buffer)
-            for name, buffer in self.sized.last_steps.items()
+            name: self._last_steps(part) for name, part in self.sized.carried.items()
         }
+
+    def _last_steps(self, part: Carried) -> np.ndarray:
+        last = self.handler.get_numpy_copy(part.last)
+        if not part.rest:
+            return last
+        return np.concatenate([self.handler.get_numpy_copy(part.remaining), last])
 
     def apply_context(self, context: Mapping[str, np.ndarray]) -> None:
         """Start the next forward pass from a state that `get_context` returned.
@@ -170,19 +232,19 @@ class BufferManager:
             raise NetworkValidationError(
                 f"expected a context for {listing(carried)}, got {given}"
             )
-        for name, buffer in carried.items():
-            expected, given = tuple(buffer.shape), np.shape(context[name])
+        for name, part in carried.items():
+            expected, given = tuple(part.steps.shape), np.shape(context[name])
             if given != expected:
                 raise NetworkValidationError(
                     f"expected the context of {name} to have the shape {expected}, got"
                     f" {given}"
                 )
-        for name, buffer in carried.items():
-            self.handler.set_from_numpy(buffer, np.asarray(context[name]))
+        for name, part in carried.items():
+            self.handler.set_from_numpy(part.steps, np.asarray(context[name]))
 
     def clear_context(self) -> None:
         """Start the next forward pass from zeros."""
-        self.handler.clear(*self.sized.carried.values())
+        self.handler.clear(*[part.steps for part in self.sized.carried.values()])
 
     @property
     def hub_buffers(self) -> list[Any]:
@@ -245,11 +307,43 @@ def create_buffer_views_from_layout(
     full_buffer = None
     if "@slice" in layout and not left_out:
         full_buffer = _cut_features(layout, hub_buffers[layout["@hub"]])
+    complete = complete if left_out else None
     if existing_view is None:
-        complete = complete if left_out else None
         return BufferView(names, children, full_buffer, complete)
-    existing_view.fill(names, children, full_buffer)
+    existing_view.__dict__ = {}
+    BufferView.fill(existing_view, names, children, full_buffer, complete)
     return existing_view
+
+
+def _each_view(view: BufferView) -> Iterator[BufferView]:
+    """A view and all views below it."""
+    yield view
+    for child in list.__iter__(view):
+        if isinstance(child, BufferView):
+            yield from _each_view(child)
+
+
+def _carried(hub: Hub, buffer: Any, time_size: int) -> dict[str, Carried]:
+    """What carries state in a hub.
+
+    As a whole if all its sources go back as many steps; otherwise each source by
+    itself, because each has its last steps right behind the others.
+    """
+    names = " ".join(hub.sources)
+    parts = {names: (hub.context_size, buffer)}
+    sizes = {source: size for source, size in hub.contexts.items() if size}
+    if set(sizes.values()) != {hub.context_size}:
+        parts = {
+            source: (size, _cut_features({"@slice": hub.slices[source]}, buffer))
+            for source, size in sizes.items()
+        }
+    carried = {}
+    for name, (size, part) in parts.items():
+        rest = max(0, size - time_size)
+        steps = part[time_size : time_size + size]
+        last = part[time_size - size + rest : time_size]
+        carried[name] = Carried(steps, last, steps[size - rest :], rest)
+    return carried
 
 
 def _cut_array(

@@ -44,6 +44,7 @@ class Hub:
         context_size: Extra time steps after the last one.
         is_backward_only: Whether only backward passes need it.
         is_state: Whether forward passes need the last steps of the one before.
+        contexts: Extra time steps of each source; `context_size` is the most.
         size: Number of features.
     """
 
@@ -53,6 +54,7 @@ class Hub:
     context_size: int
     is_backward_only: bool
     is_state: bool = False
+    contexts: dict[str, int] = field(default_factory=dict)
     slices: dict[str, tuple[int, int]] = field(default_factory=dict)
     size: int = 0
 
@@ -75,6 +77,7 @@ class Hub:
             max(s.context_size for s in structures.values()),
             all(s.is_backward_only for s in structures.values()),
             any(s.context_size and s.is_state for s in structures.values()),
+            {source: structures[source].context_size for source in sources},
         )
         for source in sources:
             stop = hub.size + structures[source].feature_size
@@ -124,22 +127,35 @@ def _flat_hub(
     structures: Mapping[str, BufferStructure],
     category: str,
 ) -> Hub:
-    """The hub of all parameters or gradients, each of them there once."""
+    """The hub of all parameters or gradients, each of them there once.
+
+    Files depend on its order: layers by name, the parameters of each as declared.
+    """
     shared = {
         f"{layer.name}.{category}.{name}": owner.replace(".", f".{category}.")
         for layer in layers.values()
         for name, owner in layer.shared.items()
     }
-    members = {
-        p: s
-        for p, s in structures.items()
-        if _category(p) == category and p not in shared
-    }
+    paths = [
+        f"{name}.{category}.{parameter}"
+        for name in sorted(layers)
+        for parameter in layers[name].parameter_shapes
+    ]
+    members = {path: structures[path] for path in paths if path not in shared}
     if not members:
         return Hub([], {}, 0, 0, category == "gradients")
     hub = Hub.create(members, {}, keep_order=True)
     hub.slices.update({path: hub.slices[owner] for path, owner in shared.items()})
     return hub
+
+
+def joins_in_running_order(layers: Mapping[str, Layer]) -> bool:
+    """Whether outputs are joined as they were before version 0.6.0 was released.
+
+    Then they lie in canonical order, where the order of paths is the rule. Networks
+    that were saved at that time and have joins keep it, see `load_network`.
+    """
+    return getattr(layers.get("Input"), "joins_in_running_order", False)
 
 
 # -- collecting --------------------------------------------------------------
@@ -202,7 +218,9 @@ def _connection_hubs(
             if small is not large:
                 large |= small
                 group_of.update(dict.fromkeys(small, large))
-    # Members of a group in the order in which they stand in the network.
+    # Files depend on the order within a group, which is that of the paths.
+    if not joins_in_running_order(layers):
+        sources.sort()
     groups: dict[int, dict[str, BufferStructure]] = {}
     sinks_of: dict[int, dict[str, list[str]]] = {}
     for source in sources:

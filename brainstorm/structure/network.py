@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
@@ -119,10 +120,12 @@ class Network(Describable):
         self._clearing = plan_clearing(layers, buffer_manager.hubs)
         self._wants_all_deltas = False
         self._lacks_deltas = False
+        self._were_left_out: set[int] = set()
         for name, layer in layers.items():
             layer.fresh = self._clearing.fresh[name]
         self._input_shapes: dict[str, tuple[int, ...]] = {}
-        self._run_order: list[tuple[Layer, BufferView]] = []
+        views = buffer_manager.views.__dict__
+        self._run_order = [(layer, views[name]) for name, layer in layers.items()]
         self._backward_order: list[tuple[Layer, BufferView]] = []
         self._plan_training()
         self.set_handler(handler)
@@ -201,6 +204,14 @@ class Network(Describable):
 
     @classmethod
     def __new_from_description__(cls, description: Mapping[str, Any]) -> Network:
+        net = cls.uninitialized(description)
+        if net.initializers:
+            net._initialize_as_described()
+        return net
+
+    @classmethod
+    def uninitialized(cls, description: Mapping[str, Any]) -> Network:
+        """A network made from a description, whose parameters are zeros."""
         net = cls.from_architecture(description["architecture"])
         net.output_name = description.get("output_name")
         net.initializers = description.get("initializers", {})
@@ -214,6 +225,12 @@ class Network(Describable):
         if "handler" in description:
             net.set_handler(available_handler(description["handler"]))
         return net
+
+    def _initialize_as_described(self) -> None:
+        """Initialize as `initializers` say; they stay as they are."""
+        description = self.initializers
+        self.initialize(_create_initializers(description))
+        self.initializers = description
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copy and pickle as `save_as_hdf5` does: the description and parameters."""
@@ -253,13 +270,13 @@ class Network(Describable):
         with self.lock:
             if "parameters" not in buffer_path.split("."):
                 self.lock.check()
+            buffer = self.buffer[buffer_path]
             if "_deltas." in buffer_path:
                 self._check_deltas(buffer_path)
-            buffer = self.buffer[buffer_path]
             if isinstance(buffer, BufferView):
                 raise UnknownNameError(
                     f"{buffer_path!r} is not one buffer but a view of several:"
-                    f" {listing(buffer.keys())}"
+                    f" {listing(BufferView.keys(buffer))}"
                 )
             return self.handler.get_numpy_copy(buffer)
 
@@ -440,6 +457,7 @@ class Network(Describable):
         self._unneeded = find_unneeded(self.layers, hubs)
         self.trained_slices = trained_slices(self.layers, hubs[0])
         self._frozen_slices = frozen_slices(self.layers, hubs[0])
+        self._set_backward_order()
 
     # -- running -------------------------------------------------------------
 
@@ -485,14 +503,9 @@ class Network(Describable):
             raise HandlerError(f"data for the input {name!r}: {error}") from error
 
     def _resized(self) -> None:
-        """Take note of new views."""
-        views = self._buffer_manager.views
+        """Take note of other memory."""
         self._input_shapes = {}
         self._to_clear = None
-        self._run_order = [
-            (layer, views.__dict__[name]) for name, layer in self.layers.items()
-        ]
-        self._set_backward_order()
 
     def predict(
         self, x: Any, batch_size: int = 100, output_name: str | None = None
@@ -609,6 +622,10 @@ class Network(Describable):
         unneeded = self._unneeded.hubs if self._lacks_deltas else ()
         for i in unneeded:
             self.handler.fill(manager.hub_buffers[i], float("nan"))
+        self._were_left_out |= set(unneeded)
+        for i in self._were_left_out.difference(unneeded):
+            # A backward pass may rely on zeros that nobody writes.
+            self.handler.fill(manager.hub_buffers[i], 0.0)
         return self._clearing.buffers(manager.hubs, manager.hub_buffers, unneeded)
 
     def ask_for_deltas(self) -> None:
@@ -675,9 +692,23 @@ def _in_layer(layer: Layer, error: HandlerError) -> HandlerError:
 
 
 def _recreate(description: dict[str, Any], parameters: np.ndarray) -> Network:
-    net = create_from_description(description)
+    net = Network.uninitialized(description)
     net.handler.set_from_numpy(net.buffer.parameters, parameters)
     return net
+
+
+def _create_initializers(description: Any) -> Any:
+    """Initializers from what `_describe_initializers` made of them."""
+    if isinstance(description, str):
+        warnings.warn(
+            f"the initializer {description} is only named in the description: the"
+            " parameters that it is for become 0",
+            stacklevel=2,
+        )
+        return 0.0
+    if isinstance(description, Mapping) and "@type" not in description:
+        return {k: _create_initializers(v) for k, v in description.items()}
+    return create_from_description(description)
 
 
 def _describe_initializers(references: Any) -> Any:

@@ -11,7 +11,7 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import h5py
@@ -23,11 +23,25 @@ from brainstorm.describable import (
     create_from_description,
     get_description,
 )
-from brainstorm.files import atomic_hdf5, open_hdf5, read_array, read_text
+from brainstorm.files import (
+    atomic_hdf5,
+    open_hdf5,
+    read_array,
+    read_text,
+    write_text_attribute,
+)
 from brainstorm.handlers import default_handler
 from brainstorm.handlers.base_handler import Handler
+from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.architecture import instantiate_layers_from_architecture
-from brainstorm.structure.layout import create_layout
+from brainstorm.structure.layout import Hub, create_layout
+from brainstorm.structure.parameter_order import (
+    find_order,
+    in_order,
+    of_development_version,
+    write_order,
+)
+from brainstorm.structure.trainable import OLD_JOINS
 from brainstorm.utils import FileFormatError, HandlerError, listing
 from brainstorm.value_modifiers import GradientModifier, ValueModifier
 
@@ -63,7 +77,7 @@ def save_network(net: Network, filename: str | os.PathLike, comment: str = "") -
     with atomic_hdf5(filename, FORMAT) as f:
         write_info(f)
         if comment:
-            f.attrs["comment"] = np.bytes_(comment.encode())
+            write_text_attribute(f, "comment", comment)
         description = get_description(net)
         if description["handler"] == {"@type": "OneDnnHandler"}:
             # Its results are those of NumpyHandler, which all versions know.
@@ -79,7 +93,7 @@ def load_network(cls: type[Network], filename: str | os.PathLike) -> Network:
         FileFormatError: It is damaged, or not a network's file.
     """
     with open_hdf5(filename, FORMAT) as f:
-        net = read_network(cls, f)
+        net, _ = read_network(cls, f)
     if get_description(net.handler) == {"@type": "NumpyHandler", "dtype": "float32"}:
         net.set_handler(default_handler)
     return net
@@ -87,7 +101,7 @@ def load_network(cls: type[Network], filename: str | os.PathLike) -> Network:
 
 def write_info(f: h5py.File) -> None:
     """Write who wrote a file."""
-    f.attrs["info"] = np.bytes_(f"Created with brainstorm {__version__}")
+    write_text_attribute(f, "info", f"Created with brainstorm {__version__}")
 
 
 def write_network(
@@ -95,21 +109,33 @@ def write_network(
 ) -> None:
     """Write a description of a network, and its parameters."""
     group["description"] = np.bytes_(json.dumps(description).encode())
-    group.create_dataset("parameters", data=net.get("parameters"), compression="gzip")
+    parameters = group.create_dataset(
+        "parameters", data=net.get("parameters"), compression="gzip"
+    )
+    write_order(parameters, net.layers, create_layout(net.layers)[0][0])
 
 
-def read_network(cls: type[Network], group: h5py.Group) -> Network:
+def read_network(
+    cls: type[Network], group: h5py.Group
+) -> tuple[Network, np.ndarray | None]:
     """Read what `write_network` has written.
 
     Errors, of whatever kind, mean that it is damaged; see `open_hdf5`.
+
+    Returns:
+        The network, and the order of its parameters, see `find_order`.
     """
     description = _checked(json.loads(read_text(group, "description")))
-    size = _number_of_parameters(description["architecture"])
+    architecture = description["architecture"]
+    layers, hubs = _lay_out(architecture)
     # A network is made once it is known that its parameters are there.
-    parameters = read_array(group, "parameters", (size,))
-    net = create_from_description(description)
-    net.handler.set_from_numpy(net.buffer.parameters, parameters)
-    return net
+    parameters = read_array(group, "parameters", (hubs[0].size,))
+    order = find_order(group["parameters"], layers, hubs[0])
+    if of_development_version(group["parameters"]):
+        description["architecture"] = _with_old_joins(architecture, hubs)
+    net = cls.uninitialized(description)
+    net.handler.set_from_numpy(net.buffer.parameters, in_order(parameters, order))
+    return net, order
 
 
 def available_handler(description: Mapping[str, Any]) -> Handler:
@@ -148,10 +174,13 @@ def _checked(description: Any) -> dict[str, Any]:
     return dict(description)
 
 
-def _number_of_parameters(architecture: Mapping[str, Any]) -> int:
-    """The number of parameters, found without memory for anything being taken."""
-    hubs, _ = create_layout(instantiate_layers_from_architecture(architecture))
-    parameters, *others = (hub for hub in hubs if not hub.is_backward_only)
+def _lay_out(
+    architecture: Mapping[str, Any],
+) -> tuple[Mapping[str, Layer], list[Hub]]:
+    """Layers and hubs, made without memory for anything being taken."""
+    layers = instantiate_layers_from_architecture(architecture)
+    hubs, _ = create_layout(layers)
+    _, *others = (hub for hub in hubs if not hub.is_backward_only)
     step = sum(math.prod(hub.get_shape(1, 1)) for hub in others)
     if step > LARGEST_STEP:
         raise FileFormatError(
@@ -159,4 +188,17 @@ def _number_of_parameters(architecture: Mapping[str, Any]) -> int:
             f" take at most {LARGEST_STEP}; larger ones can be made from their"
             " architecture"
         )
-    return parameters.size
+    return layers, hubs
+
+
+def _with_old_joins(
+    architecture: Mapping[str, Any], hubs: Sequence[Hub]
+) -> Mapping[str, Any]:
+    """An architecture that keeps the order of joined outputs in canonical order.
+
+    What such outputs go into has its weights in that order.
+    """
+    old = {**architecture, "Input": {**architecture["Input"], **OLD_JOINS}}
+    old_hubs, _ = create_layout(instantiate_layers_from_architecture(old))
+    same = sorted(h.sources for h in hubs) == sorted(h.sources for h in old_hubs)
+    return architecture if same else old

@@ -3,6 +3,7 @@
 In an architecture, ``'@trainable'`` is False for a layer whose parameters are frozen,
 or a dict with False for some of them. ``'@shared'`` names a layer whose parameters
 are used instead of own ones, or maps names of parameters to ``'layer.parameter'``.
+The Input's ``'@joins'`` may be ``'running order'``, see `joins_in_running_order`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from brainstorm.structure.view_references import Resolved
 from brainstorm.utils import NetworkValidationError, listing
 
 __all__ = [
+    "OLD_JOINS",
     "frozen_slices",
     "is_trained",
     "set_layer_properties",
@@ -24,11 +26,14 @@ __all__ = [
     "with_trainable",
 ]
 
+# A property of the Input in networks of the development version of 0.6.0.
+OLD_JOINS = {"@joins": "running order"}
+
 
 def set_layer_properties(
     layers: Mapping[str, Layer], architecture: Mapping[str, Any]
 ) -> None:
-    """Tell layers which of their parameters are frozen or shared.
+    """Tell layers which of their parameters are frozen or shared, and so on.
 
     Raises:
         NetworkValidationError: The architecture says what can not be.
@@ -44,6 +49,8 @@ def set_layer_properties(
     }
     for layer in layers.values():
         _check_shared(layer, layers, owned)
+    old_joins = OLD_JOINS.items() <= architecture["Input"].items()
+    layers["Input"].joins_in_running_order = old_joins
 
 
 def with_trainable(
@@ -98,11 +105,11 @@ def trained_slices(layers: Mapping[str, Layer], hub: Hub) -> list[slice]:
 
 def frozen_slices(layers: Mapping[str, Layer], hub: Hub) -> list[slice]:
     """Where in the hub of parameters those lie that are frozen."""
+    paths = (path.split(".") for path in hub.sources)
     return _merged(
-        hub.slices[f"{layer.name}.parameters.{name}"]
-        for layer in layers.values()
-        for name in layer.parameter_shapes
-        if name in layer.frozen
+        hub.slices[f"{layer}.parameters.{name}"]
+        for layer, _, name in paths
+        if name in layers[layer].frozen
     )
 
 

@@ -34,6 +34,7 @@ from brainstorm.handlers.base_handler import Handler
 from brainstorm.scorers import Scorer
 from brainstorm.structure.network import Network
 from brainstorm.structure.network_files import read_network, write_info, write_network
+from brainstorm.structure.parameter_order import in_order
 from brainstorm.training.steppers import TrainingStepper
 from brainstorm.utils import FileFormatError, ValidationError, listing
 
@@ -103,8 +104,10 @@ def load_checkpoint(
 ) -> tuple[Trainer, Network]:
     """Read a checkpoint; see `Trainer.load`."""
     with open_hdf5(filename, FORMAT) as f:
-        net = read_network(Network, read_group(f, "network"))
+        net, order = read_network(Network, read_group(f, "network"))
         training = _read_training(f)
+        for part in ("stepper", "hooks"):
+            training["state"][part] = _reordered(training["state"][part], order)
     descriptions = dict(training["hooks"])
     if hooks is not None:
         hooks = list(hooks)
@@ -130,6 +133,16 @@ def load_checkpoint(
             trainer.add_hook(hook)
         trainer.set_state(training["state"], net)
     return trainer, net
+
+
+def _reordered(state: Any, order: np.ndarray | None) -> Any:
+    """A state whose arrays with a value for each parameter have these in `order`."""
+    if isinstance(state, dict):
+        return {name: _reordered(value, order) for name, value in state.items()}
+    if isinstance(state, list):
+        return [_reordered(value, order) for value in state]
+    is_flat = order is not None and getattr(state, "shape", None) == order.shape
+    return in_order(state, order) if is_flat else state
 
 
 # -- descriptions ------------------------------------------------------------

@@ -9,6 +9,7 @@ from brainstorm import layers
 from brainstorm._layer_bench import Bench, Data, Specification
 from brainstorm.handlers import NumpyHandler
 from brainstorm.handlers.primitive_operations import ACTIVATIONS
+from brainstorm.layers.base_layer import Layer
 from brainstorm.testing import check_layer
 from tests.handlers.handler_cases import HANDLERS, handler_params
 from tests.layers.cases import CASES
@@ -69,7 +70,7 @@ def bench_that_has_run(name, handler, sizes):
     def values(structures, chosen):
         for n, structure in structures.items():
             value = (chosen or {}).get(n, 0.5)
-            shape = structure.get_shape(*sizes)
+            shape = Layer.like(structure).get_shape(*sizes)
             yield n, value(shape) if callable(value) else np.full(shape, value)
 
     data = Data(sizes, dict(values(bench.layer.in_shapes, case.inputs)))

@@ -11,11 +11,17 @@ import h5py
 import numpy as np
 import pytest
 
+from brainstorm.data_iterators import Minibatches
 from brainstorm.files import open_hdf5, read_array
 from brainstorm.handlers import NumpyHandler
 from brainstorm.hooks import load_logs
 from brainstorm.structure.network import Network
-from brainstorm.training import Trainer
+from brainstorm.training import (
+    MomentumStepper,
+    NesterovStepper,
+    SgdStepper,
+    Trainer,
+)
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 RELEASES = ("0.6.0",)
@@ -30,8 +36,81 @@ def make_release_files(monkeypatch):
     del sys.modules["make_release_files"]
 
 
+ORIGINALS = sorted(path.stem for path in (FIXTURES / "original").glob("*.hdf5"))
+
+
+def load_original(name):
+    computed = np.load(FIXTURES / "original" / f"{name}.npz")
+    net = Network.from_hdf5(FIXTURES / "original" / f"{name}.hdf5")
+    np.testing.assert_array_equal(net.get("parameters"), computed["parameters"])
+    kinds = [key.partition(".") for key in computed.files]
+    data = {rest: computed[f"data.{rest}"] for kind, _, rest in kinds if kind == "data"}
+    net.provide_external_data(data)
+    return net, computed
+
+
+def assert_agrees(actual, expected):
+    np.testing.assert_allclose(
+        actual, expected, rtol=1e-12, atol=1e-12 * np.abs(expected).max()
+    )
+
+
+def test_there_are_files_of_the_original():
+    assert len(ORIGINALS) == 7
+
+
+@pytest.mark.parametrize("name", ORIGINALS)
+def test_passes_give_what_the_original_computed(name):
+    net, computed = load_original(name)
+    net.forward_pass(training_pass=True)
+    net.backward_pass()
+    assert_agrees(net.get_loss_values()["total_loss"], computed["loss"])
+    paths = [key.partition(".")[2] for key in computed.files if key[:6] == "value."]
+    assert "gradients" in paths
+    for path in paths:
+        assert_agrees(net.get(path), computed[f"value.{path}"])
+    net.forward_pass()
+    assert_agrees(net.get_loss_values()["total_loss"], computed["eval_loss"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "stepper"),
+    [
+        ("sgd", SgdStepper(0.05)),
+        ("momentum", MomentumStepper(0.05, 0.9)),
+        ("nesterov", NesterovStepper(0.05, 0.9)),
+    ],
+)
+@pytest.mark.parametrize("name", ORIGINALS)
+def test_updates_give_what_the_original_computed(name, kind, stepper):
+    net, computed = load_original(name)
+    stepper.start(net)
+    for _ in range(5):
+        stepper.run()
+    assert_agrees(net.get("parameters"), computed[f"after.{kind}"])
+
+
+@pytest.mark.parametrize("name", ORIGINALS)
+def test_files_of_the_original_survive_being_saved(name, tmp_path):
+    """By name, however the layers of the file that is written are ordered."""
+    net, computed = load_original(name)
+    net.save_as_hdf5(tmp_path / "again.hdf5")
+    again = Network.from_hdf5(tmp_path / "again.hdf5")
+    np.testing.assert_array_equal(again.get("parameters"), computed["parameters"])
+
+
+def test_joined_outputs_as_in_the_original():
+    """In the order of sorted paths in which each input's stand together."""
+    computed = np.load(FIXTURES / "joins_0.5.npz")
+    net = Network.from_hdf5(FIXTURES / "joins_0.5.hdf5")
+    net.set_handler(NumpyHandler(np.float64))
+    np.testing.assert_allclose(
+        net.predict(computed["default"]), computed["output"], rtol=1e-12
+    )
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_network_of_the_original(dtype):
+def test_a_network_of_the_original_format(dtype):
     """Against outputs computed by formulas in NumPy."""
     expected = np.load(FIXTURES / "network_0.5.npz")
     net = Network.from_hdf5(FIXTURES / "network_0.5.hdf5")
@@ -66,11 +145,20 @@ def test_networks_saved_again_keep_the_format_of_the_original(tmp_path):
         assert isinstance(new["description"][()], bytes)
 
 
+def as_then(net):
+    """The parameters in the order of 0.6.0 before its release: layers as they run."""
+    layers = {name: net.buffer[name].parameters for name in net.layers}
+    assert list(layers) != sorted(layers)
+    return np.concatenate(
+        [net.handler.get_numpy_copy(p).ravel() for v in layers.values() for p in v]
+    )
+
+
 @pytest.mark.parametrize("version", RELEASES)
 def test_files_of_a_release(version):
     expected = np.load(FIXTURES / f"release_{version}.npz")
     net = Network.from_hdf5(FIXTURES / f"network_{version}.hdf5")
-    np.testing.assert_array_equal(net.get("parameters"), expected["parameters"])
+    np.testing.assert_array_equal(as_then(net), expected["parameters"])
     logs = load_logs(FIXTURES / f"logs_{version}.hdf5")
     assert logs["validation"]["total_loss"] == expected["losses"].tolist()
     with open_hdf5(FIXTURES / f"buffers_{version}.hdf5", "Buffers file v1.0") as f:
@@ -93,7 +181,49 @@ def test_trainings_of_a_release_go_on(
     assert trainer.current_update_nr == 8
     # Other versions of NumPy and other processors may round otherwise.
     np.testing.assert_allclose(
-        net.get("parameters"), expected["parameters"], rtol=1e-3, atol=1e-5
+        as_then(net), expected["parameters"], rtol=1e-3, atol=1e-5
     )
     losses = trainer.logs["validation"]["total_loss"]
     np.testing.assert_allclose(losses, expected["losses"], rtol=1e-4)
+
+
+# -- files of the development version, whose parameters lie in another order --------
+
+
+@pytest.fixture
+def development(monkeypatch):
+    monkeypatch.syspath_prepend(str(FIXTURES))
+    import make_development_files
+
+    yield make_development_files, np.load(FIXTURES / "development.npz")
+    del sys.modules["make_development_files"]
+
+
+@pytest.mark.parametrize("stepper", ["adam", "nesterov"])
+def test_networks_of_the_development_version(stepper, development, tmp_path):
+    """Their flat parameters and their joined outputs are in the order of running."""
+    made_by, expected = development
+    x = made_by.make_data()["default"]
+    net = Network.from_hdf5(FIXTURES / f"development_{stepper}.hdf5")
+    assert_agrees(net.predict(x), expected[f"{stepper}.predictions"])
+    net.save_as_hdf5(tmp_path / "again.hdf5")
+    again = Network.from_hdf5(tmp_path / "again.hdf5")
+    assert_agrees(again.predict(x), expected[f"{stepper}.predictions"])
+
+
+@pytest.mark.parametrize("stepper", ["adam", "nesterov"])
+def test_trainings_of_the_development_version_go_on(
+    stepper, development, tmp_path, monkeypatch
+):
+    """Moments, velocities and the best parameters so far are in that order too."""
+    made_by, expected = development
+    data = made_by.make_data()
+    monkeypatch.chdir(tmp_path)
+    checkpoint = FIXTURES / f"development_{stepper}_checkpoint.hdf5"
+    trainer, net = Trainer.load(checkpoint)
+    trainer.train(net, Minibatches(3, **data), valid=Minibatches(12, **data))
+    np.testing.assert_allclose(
+        net.predict(data["default"]), expected[f"{stepper}.predictions"], rtol=1e-9
+    )
+    best = trainer.hooks["SaveBestNetwork"].load_best_network()
+    assert_agrees(best.predict(data["default"]), expected[f"{stepper}.best"])

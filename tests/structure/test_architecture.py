@@ -179,13 +179,6 @@ def changed(layer, **properties):
             changed("Other", at_type="Input", out_shapes={"default": ("T", "B", 1)}),
             "exactly one layer of type 'Input'",
         ),
-        (
-            changed(
-                "hidden_layer",
-                at_outgoing_connections=["output_projection", "output_projection"],
-            ),
-            "'hidden_layer' is connected more than once",
-        ),
     ],
 )
 def test_invalid_architectures_are_refused(architecture, message):

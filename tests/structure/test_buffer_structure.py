@@ -76,3 +76,44 @@ def test_templates_match(template, shape, fits):
 def test_malformed_templates_are_refused(shape):
     with pytest.raises(StructureValidationError):
         StructureTemplate(*shape)
+
+
+@pytest.mark.parametrize("shape", [("T", "B", 4, 5), ("B", 4, 5), (4, 5)])
+@pytest.mark.parametrize("kind", [BufferStructure, StructureTemplate])
+def test_what_shapes_are_asked_for(kind, shape):
+    structure = kind(*shape, is_backward_only=True)
+    assert structure.scales_with_time is ("T" in shape)
+    assert structure.scales_with_batch_size is ("B" in shape)
+    assert structure.nr_dims == len(shape)
+    assert structure.scaling_shape == shape[:-2]
+    assert structure.feature_shape == shape[structure.first_feature_dim :] == (4, 5)
+    assert structure.is_backward_only
+    assert structure.context_size == 0
+
+
+def test_templates_tell_of_a_context_and_match_without_it():
+    template = StructureTemplate("T", "B", "F", "...", context_size=2)
+    assert template.context_size == 2
+    assert template.feature_shape == ("F", "...")
+    assert template.matches(BufferStructure("T", "B", 3))
+    with pytest.raises(StructureValidationError, match="context"):
+        StructureTemplate("B", 3, context_size=1)
+
+
+def test_structures_of_the_same_shape_are_equal():
+    plain = BufferStructure("T", "B", 3)
+    with_context = BufferStructure("T", "B", 3, context_size=1)
+    assert plain == with_context
+    assert len({plain, with_context}) == 1
+    assert plain != BufferStructure("T", "B", 4)
+    assert plain != ("T", "B", 3)
+
+
+def test_shapes_count_the_steps_of_the_context():
+    assert BufferStructure("T", "B", 3, context_size=2).get_shape(5, 4) == (7, 4, 3)
+
+
+@pytest.mark.parametrize("size", [None, np.nan, np.inf, [3], np.array([3, 4]), "3"])
+def test_what_is_no_size_is_refused(size):
+    with pytest.raises(StructureValidationError, match="feature sizes"):
+        BufferStructure("T", "B", size)

@@ -64,7 +64,7 @@ def test_incomplete_views_complete_themselves(look):
 
     def complete():
         calls.append(1)
-        view.fill(["x", "y"], [1, 2], None)
+        BufferView.fill(view, ["x", "y"], [1, 2], None)
 
     view = BufferView(["x"], [1], complete=complete)
     assert view.x == view["x"] == 1

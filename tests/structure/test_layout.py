@@ -81,8 +81,8 @@ def test_a_layer_without_connections_can_be_laid_out_by_itself():
 
 def test_views_come_in_the_promised_order():
     _, views = make_views(two_consumers())
-    assert views.keys() == ("parameters", "gradients", "Input", "a", "b", "c")
-    assert views.a.keys() == (
+    assert list(views.keys()) == ["parameters", "gradients", "Input", "a", "b", "c"]
+    assert list(views.a.keys()) == [
         "inputs",
         "outputs",
         "parameters",
@@ -90,10 +90,21 @@ def test_views_come_in_the_promised_order():
         "input_deltas",
         "output_deltas",
         "gradients",
-    )
+    ]
 
 
-def test_parameters_lie_in_canonical_order_in_one_flat_array():
+def test_parameters_lie_in_one_flat_array_by_the_names_of_layers():
+    inp = layers.Input({"default": ("T", "B", 4)})
+    z = inp >> layers.FullyConnected(3, name="z")
+    z >> layers.FullyConnected(2, name="B") >> layers.FullyConnected(2, name="a")
+    _, views = make_views(inp)
+    assert list(views.keys())[2:] == ["Input", "z", "B", "a"]
+    for kind in ("parameters", "gradients"):
+        pieces = [p.ravel() for name in ("B", "a", "z") for p in views[name][kind]]
+        assert np.array_equal(np.concatenate(pieces), views[kind])
+
+
+def test_parameters_lie_in_one_flat_array():
     _, views = make_views(two_consumers())
     pieces = [p.ravel() for name in "abc" for p in views[name].parameters]
     assert np.array_equal(np.concatenate(pieces), views.parameters)
@@ -124,6 +135,28 @@ def test_several_outputs_join_along_the_features():
     assert np.shares_memory(whole, b)
 
 
+def test_joined_outputs_lie_in_the_first_order_of_paths():
+    """The first permutation in which the members of each input stand together."""
+    inp = layers.Input({"default": ("T", "B", 4)})
+    sources = {n: layers.FullyConnected(1, name=n) for n in ("z", "a", "m", "a_1")}
+    previous = inp
+    for layer in sources.values():  # they run in this order
+        previous >> layer
+        previous = layer
+    groups = [("z", "a", "m", "a_1"), ("z", "a"), ("m", "a_1")]
+    for i, group in enumerate(groups):
+        end = layers.NoOp(name=f"end{i}")
+        for name in group:
+            sources[name] >> end
+    hubs, _ = create_layout(make_layers(inp))
+    for kind in ("outputs", "output_deltas"):
+        (hub,) = (h for h in hubs if f"a.{kind}.default" in h.sources)
+        assert hub.sources == first_by_brute_force(
+            sorted(f"{name}.{kind}.default" for name in sources),
+            [{f"{name}.{kind}.default" for name in group} for group in groups],
+        )
+
+
 def test_joined_networks_run_and_learn():
     net = Network.from_layer(joined())
     net.set_handler(NumpyHandler(np.float64))
@@ -132,6 +165,14 @@ def test_joined_networks_run_and_learn():
     net.forward_pass()
     sums = np.arange(24.0).reshape(3, 2, 4).sum(axis=2, keepdims=True) + 1
     assert np.array_equal(net.get("both.outputs.default"), np.repeat(sums, 7, axis=2))
+
+
+def first_by_brute_force(sources, sinks):
+    for order in itertools.permutations(sources):
+        places = [[order.index(m) for m in sink] for sink in sinks]
+        if all(max(p) - min(p) == len(p) - 1 for p in places):
+            return list(order)
+    raise AssertionError
 
 
 def brute_force(sources, sinks):

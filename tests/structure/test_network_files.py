@@ -7,6 +7,7 @@ import pytest
 
 import brainstorm as bs
 from brainstorm import layers
+from brainstorm.files import read_text_attribute
 from brainstorm.handlers import NumpyHandler
 from brainstorm.utils import FileFormatError, HandlerError
 
@@ -233,3 +234,220 @@ def test_files_do_not_tell_which_of_the_equal_handlers_wrote_them(tmp_path):
         description = json.loads(f["description"][()])
     assert description["handler"] == {"@type": "NumpyHandler", "dtype": "float32"}
     assert bs.Network.from_hdf5(path).handler is bs.handlers.default_handler
+
+
+# -- where the parameters lie ------------------------------------------------
+
+
+def make_unsorted_network():
+    """Layers run in another order than that of their names."""
+    inp = layers.Input({"default": ("T", "B", 4)})
+    inp >> layers.FullyConnected(5, name="z") >> layers.FullyConnected(2, name="a")
+    net = bs.Network.from_layer(inp)
+    net.initialize(bs.Gaussian(0.3), seed=1)
+    return net
+
+
+def test_files_list_their_parameters(tmp_path):
+    net = make_unsorted_network()
+    net.save_as_hdf5(tmp_path / "net.hdf5")
+    with h5py.File(tmp_path / "net.hdf5") as f:
+        entries = json.loads(f["parameters"].attrs["layout"])
+        flat = f["parameters"][()]
+    assert entries == [
+        {"path": "a.parameters.W", "shape": [2, 5], "start": 0, "stop": 10},
+        {"path": "a.parameters.bias", "shape": [2], "start": 10, "stop": 12},
+        {"path": "z.parameters.W", "shape": [5, 4], "start": 12, "stop": 32},
+        {"path": "z.parameters.bias", "shape": [5], "start": 32, "stop": 37},
+    ]
+    for e in entries:
+        part = flat[e["start"] : e["stop"]].reshape(e["shape"])
+        assert np.array_equal(part, net.get(e["path"]))
+
+
+def reorder(places):
+    """Write the parameters in another order than the library does."""
+
+    def change(f):
+        dataset = f["parameters"]
+        entries = json.loads(dataset.attrs["layout"])
+        old, start = dataset[()], 0
+        parts = []
+        for i in places:
+            entry = entries[i]
+            parts.append(old[entry["start"] : entry["stop"]])
+            entry["start"], entry["stop"] = start, start + len(parts[-1])
+            start = entry["stop"]
+        dataset[...] = np.concatenate(parts)
+        dataset.attrs["layout"] = np.bytes_(json.dumps(entries).encode())
+
+    return change
+
+
+@pytest.mark.parametrize("places", [(2, 3, 0, 1), (3, 1, 2, 0)])
+@pytest.mark.parametrize("info", [b"Created with brainstorm 0.5", None])
+def test_parameters_are_read_by_name(tmp_path, places, info):
+    net = make_unsorted_network()
+    net.save_as_hdf5(tmp_path / "net.hdf5")
+    rewrite(tmp_path / "net.hdf5", reorder(places))
+    if info is not None:
+        rewrite(tmp_path / "net.hdf5", lambda f: f.attrs.__setitem__("info", info))
+    again = bs.Network.from_hdf5(tmp_path / "net.hdf5")
+    assert np.array_equal(again.get("parameters"), net.get("parameters"))
+
+
+@pytest.mark.parametrize("info", ["0.5", "0.6.0"])
+def test_without_a_list_the_version_tells(tmp_path, info):
+    net = make_unsorted_network()
+    net.save_as_hdf5(tmp_path / "net.hdf5")
+    if info == "0.6.0":
+        rewrite(tmp_path / "net.hdf5", reorder((2, 3, 0, 1)))
+
+    def forget(f):
+        del f["parameters"].attrs["layout"]
+        f.attrs["info"] = np.bytes_(f"Created with brainstorm {info}")
+
+    rewrite(tmp_path / "net.hdf5", forget)
+    again = bs.Network.from_hdf5(tmp_path / "net.hdf5")
+    assert np.array_equal(again.get("parameters"), net.get("parameters"))
+
+
+def entries_with(change):
+    def rewritten(f):
+        entries = json.loads(f["parameters"].attrs["layout"])
+        entries = change(entries) or entries
+        f["parameters"].attrs["layout"] = np.bytes_(json.dumps(entries).encode())
+
+    return rewritten
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda e: e[:-1],
+        lambda e: [*e, e[0]],
+        lambda e: e[0].update(path="a.parameters.R"),
+        lambda e: e[0].update(shape=[5, 2]),
+        lambda e: e[0].update(shape=[10]),
+        lambda e: e[0].update(stop=11),
+        lambda e: e[0].update(start=-1),
+        lambda e: e[1].update(start=0, stop=2),
+        lambda e: e[2].update(start=13, stop=33),
+        lambda e: e[0].update(start=0.0),
+        lambda e: e[0].update(more=1),
+        lambda e: e[0].pop("shape"),
+        lambda e: {"a": 1},
+        lambda e: "abc",
+        lambda e: [3],
+    ],
+)
+def test_lists_that_contradict_the_architecture_are_refused(tmp_path, change):
+    make_unsorted_network().save_as_hdf5(tmp_path / "net.hdf5")
+    rewrite(tmp_path / "net.hdf5", entries_with(change))
+    with pytest.raises(FileFormatError):
+        bs.Network.from_hdf5(tmp_path / "net.hdf5")
+
+
+def test_lists_that_are_no_text_are_refused(tmp_path):
+    make_unsorted_network().save_as_hdf5(tmp_path / "net.hdf5")
+    for value in (3, "on the heap", np.array([b"[]", b"[]"])):
+        rewrite(
+            tmp_path / "net.hdf5",
+            lambda f, v=value: f["parameters"].attrs.__setitem__("layout", v),
+        )
+        with pytest.raises(FileFormatError):
+            bs.Network.from_hdf5(tmp_path / "net.hdf5")
+
+
+def test_long_comments_and_lists(tmp_path):
+    """HDF5 has room for 64 KB in one attribute."""
+    inp = last = layers.Input({"default": ("T", "B", 1)})
+    for i in range(100):
+        last = last >> layers.FullyConnected(1, name=f"{'layer_' * 60}{i}")
+    net = bs.Network.from_layer(inp)
+    net.initialize(bs.Gaussian(1))
+    comment = "é" * 70_000
+    net.save_as_hdf5(tmp_path / "net.hdf5", comment=comment)
+    again = bs.Network.from_hdf5(tmp_path / "net.hdf5")
+    assert np.array_equal(again.get("parameters"), net.get("parameters"))
+    with h5py.File(tmp_path / "net.hdf5") as f:
+        assert read_text_attribute(f, "comment") == comment
+        assert len(read_text_attribute(f["parameters"], "layout")) > 64_000
+
+
+# -- what 0.5 wrote and could load -------------------------------------------
+
+
+def write_as_original(filename, architecture, parameters):
+    description = {
+        "@type": "Network",
+        "architecture": architecture,
+        "handler": {"@type": "NumpyHandler", "dtype": "float64"},
+        "initializers": {},
+        "gradient_modifiers": {},
+        "weight_modifiers": {},
+        "output_name": None,
+    }
+    with h5py.File(filename, "w") as f:
+        f.attrs["info"] = "Created with brainstorm 0.5"
+        f.attrs["format"] = "Network file v1.0"
+        f["description"] = json.dumps(description).encode()
+        f.create_dataset("parameters", data=parameters, compression="gzip")
+
+
+def test_layers_with_odd_names_and_a_connection_twice(tmp_path):
+    def dense(*ends):
+        return {
+            "@type": "FullyConnected",
+            "@outgoing_connections": {"default": list(ends)},
+            "activation": "linear",
+            "size": 1,
+        }
+
+    architecture = {
+        "Input": {
+            "@type": "Input",
+            "@outgoing_connections": {"default": ["in", "in.default"]},
+            "out_shapes": {"default": ["T", "B", 1]},
+        },
+        "in": dense("fill", "fill"),
+        "fill": dense("_complete"),
+        "_complete": dense(),
+    }
+    # By name: _complete, fill, in; of each the weight and the bias.
+    write_as_original(tmp_path / "net.hdf5", architecture, [2.0, 0, 3, 1, 5, 0])
+    net = bs.Network.from_hdf5(tmp_path / "net.hdf5")
+    assert net.predict(np.array([[1.0], [2.0]])).tolist() == [[32.0], [62.0]]
+    assert net.get("in.parameters.W") == 5
+
+
+def test_pixels_join_along_the_last_dimension(tmp_path):
+    def pixels(channels):
+        return {
+            "@type": "Convolution2D",
+            "@outgoing_connections": {"default": ["last"]},
+            "activation": "linear",
+            "kernel_size": [1, 1],
+            "num_filters": channels,
+        }
+
+    architecture = {
+        "Input": {
+            "@type": "Input",
+            "@outgoing_connections": {"default": ["b", "a"]},
+            "out_shapes": {"default": ["T", "B", 1, 1, 2]},
+        },
+        "b": pixels(2),
+        "a": pixels(1),
+        "last": {**pixels(1), "@outgoing_connections": {}},
+    }
+    rnd = np.random.RandomState(0)
+    a, b, last = rnd.randn(1, 2), rnd.randn(2, 2), rnd.randn(1, 3)
+    flat = [*a.ravel(), 0, *b.ravel(), 0, 0, *last.ravel(), 0]
+    write_as_original(tmp_path / "net.hdf5", architecture, flat)
+    net = bs.Network.from_hdf5(tmp_path / "net.hdf5")
+    assert net.layers["last"].in_shapes["default"].shape == ("T", "B", 1, 1, 3)
+    x = rnd.randn(4, 2)
+    expected = np.concatenate([x @ a.T, x @ b.T], axis=1) @ last.T
+    found = net.predict(x.reshape(4, 1, 1, 2)).reshape(4, 1)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
