@@ -38,6 +38,8 @@ __all__ = ["PyCudaHandler"]
 
 # As many arrays as the kernels' struct Pieces holds.
 _PIECES = 16
+# More columns of a row are worked on by several blocks, if there are few rows.
+_PART = 4096
 
 
 class PyCudaHandler(
@@ -58,9 +60,9 @@ class PyCudaHandler(
 
     Operations only start work on the GPU; reading values waits for it. So an error
     that depends on values (a target that is no class index, a timing below 1, an
-    index beyond a matrix) is raised when values are read for the next time, and
-    updates of parameters are left out until then. All other errors are raised at
-    once. All arrays that an operation is given have to be on the GPU.
+    index beyond a matrix) is raised when the same thread reads values for the next
+    time, and its updates of parameters are left out until then. All other errors are
+    raised at once. All arrays that an operation is given have to be on the GPU.
 
     Random numbers come from a generator on the GPU (Philox) that is seeded from
     `rnd` when `rnd` is made, and again when `rnd` is set to a seed.
@@ -273,22 +275,22 @@ class PyCudaHandler(
             )
 
     def binarize_v(self, v, out):
-        if out.size:
-            self._gpu.expect_failures()
+        if v.size:
             self._gpu.launch(
                 "binarize_v",
                 *row_blocks(*out.shape),
                 *(*matrix_rows(v), *matrix_rows(out), *out.shape),
+                self._gpu.expect_failure(),
             )
 
     def index_m_by_v(self, m, v, out):
         if out.size:
-            self._gpu.expect_failures()
             self._gpu.launch(
                 "index_m_by_v",
                 self._gpu.over(out.size),
                 (BLOCK, 1, 1),
                 *(*matrix_rows(m), *matrix_rows(v), *matrix_rows(out), *m.shape),
+                self._gpu.expect_failure(),
             )
 
     def broadcast_t(self, a, axis, out):
@@ -431,7 +433,6 @@ class PyCudaHandler(
     def softmax_ce_forward(self, x, targets, predictions, loss):
         rows, cols = x.shape
         if rows:
-            self._gpu.expect_failures()
             self._gpu.launch(
                 "softmax_ce_forward",
                 *row_blocks(rows, cols),
@@ -441,7 +442,7 @@ class PyCudaHandler(
                     *matrix_rows(predictions),
                     *matrix_rows(loss),
                 ),
-                *(rows, cols),
+                *(rows, cols, self._gpu.expect_failure()),
             )
 
     def softmax_ce_backward(
@@ -463,7 +464,6 @@ class PyCudaHandler(
 
     def take_rows(self, m, indices, out):
         if out.size:
-            self._gpu.expect_failures()
             self._gpu.launch(
                 "take_rows",
                 *row_blocks(*out.shape),
@@ -473,23 +473,24 @@ class PyCudaHandler(
                     *matrix_rows(indices),
                     *matrix_rows(out),
                     *out.shape,
+                    self._gpu.expect_failure(),
                 ),
             )
 
     def add_to_rows(self, a, indices, out, fresh_out=False):
         if fresh_out:
             self._gpu.elementwise("fill", (out,), 0.0)
-        if a.size:
+        if a.shape[0]:
+            rows, cols = out.shape
+            (wanted, _), block = row_blocks(rows, cols)
+            # Each block looks through all indices, so more of them cost time.
+            blocks = max(1, min(wanted, self._gpu.device.max_blocks // 8))
             self._gpu.launch(
                 "add_to_rows",
-                *row_blocks(*a.shape),
-                *(
-                    *matrix_rows(a),
-                    *matrix_rows(indices),
-                    a.shape[0],
-                    *matrix_rows(out),
-                    *out.shape,
-                ),
+                (blocks, 1),
+                block,
+                *(*matrix_rows(a), *matrix_rows(indices), a.shape[0]),
+                *(*matrix_rows(out), rows, cols, self._gpu.expect_failure()),
             )
 
     def sigmoid_ce_forward(self, x, targets, predictions, loss):
@@ -514,12 +515,23 @@ class PyCudaHandler(
 
     def constrain_rows(self, m, limit, norms):
         rows, cols = m.shape
-        if rows:
-            self._gpu.launch(
-                "constrain_rows",
-                *row_blocks(rows, cols),
-                *(*matrix_rows(m), rows, cols, limit, *matrix_rows(norms)),
-            )
+        gpu = self._gpu
+        if not rows:
+            return
+        (blocks, _), block = row_blocks(rows, cols)
+        parts = min(-(-cols // _PART), gpu.device.max_blocks // blocks)
+        if parts <= 1:
+            arguments = (*matrix_rows(m), rows, cols, limit, *matrix_rows(norms))
+            gpu.launch("constrain_rows", (blocks, 1), block, *arguments)
+            return
+        chunk = -(-cols // parts)
+        grid = (-(-cols // chunk), rows)
+        # Two elements hold one number of 64 bits.
+        squares = self.scratch((2 * grid[0] * rows,), 2).pointer
+        row = (*matrix_rows(m), cols, chunk, squares)
+        gpu.launch("squares_of_parts", grid, (BLOCK, 1, 1), *row)
+        row = (*row, limit, *matrix_rows(norms))
+        gpu.launch("constrain_parts", grid, (BLOCK, 1, 1), *row)
 
 
 def _float32(arr: Any) -> np.ndarray:

@@ -223,15 +223,6 @@ CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, const char *
   return CUDA_ERROR_NOT_FOUND;
 }
 
-CUresult cuModuleGetGlobal(CUdeviceptr *address, size_t *size, CUmodule module,
-                           const char *name) {
-  void *found = dlsym(module, name);
-  if (!found) return CUDA_ERROR_NOT_FOUND;
-  *address = reinterpret_cast<CUdeviceptr>(found);
-  *size = 0;
-  return CUDA_SUCCESS;
-}
-
 CUresult cuLaunchKernel(CUfunction function, unsigned gx, unsigned gy, unsigned gz,
                         unsigned bx, unsigned by, unsigned bz, unsigned, CUstream,
                         void **, void **extra) {

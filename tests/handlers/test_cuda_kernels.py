@@ -142,6 +142,8 @@ LARGE = {
     "lstm_backward": {"T": 9, "B": 20, "U": 10},
     "gru_forward": {"T": 9, "B": 70, "U": 10},
     "gru_backward": {"T": 9, "B": 70, "U": 10},
+    "constrain_rows": {"N": 2, "I": 9001},
+    "add_to_rows": {"M": 2500, "V": 40},
 }
 CASES = [(name, {}) for name in COMPARED] + list(LARGE.items())
 
@@ -161,6 +163,43 @@ def test_operations_compute_what_numpy_computes(emulated, name, sizes, strided):
                 np.testing.assert_allclose(
                     got[argument], array, 2e-5, 2e-5, err_msg=(argument, activation)
                 )
+
+
+def cut_out(handler, value, axis):
+    """An array cut out of a larger one along an axis, and that one.
+
+    A further axis makes a view whose last axis is not dense.
+    """
+    shape, index = [*value.shape, 3][: value.ndim + 1], [slice(None)] * value.ndim
+    if axis < value.ndim:
+        shape = shape[:-1]
+        shape[axis] += 3
+        index[axis] = slice(1, -2)
+    else:
+        index.append(1)
+    whole = handler.allocate(tuple(shape))
+    handler.fill(whole, float("nan"))
+    handler.set_from_numpy(whole[tuple(index)], value)
+    return whole[tuple(index)], whole
+
+
+@pytest.mark.parametrize("first_axis", range(5))
+@pytest.mark.parametrize("name", COMPARED)
+def test_operations_on_what_is_cut_along_any_axis(emulated, name, first_axis):
+    values = values_for(name, activations_for(name)[-1])
+    fresh = {p: first_axis % 2 for p in signature(name) if p.startswith("fresh")}
+    expected = run(NumpyHandler(np.float64), name, values, False, **fresh)
+    arguments, wholes = dict(values), {}
+    for k, (argument, value) in enumerate(values.items()):
+        if isinstance(value, np.ndarray):
+            axis = (first_axis + k) % (value.ndim + 1)
+            arguments[argument], wholes[argument] = cut_out(emulated, value, axis)
+    getattr(emulated, name)(**arguments, **fresh)
+    for argument, array in expected.items():
+        got = emulated.get_numpy_copy(arguments[argument])
+        np.testing.assert_allclose(got, array, 2e-5, 2e-5, err_msg=argument)
+        around = emulated.get_numpy_copy(wholes[argument]).size - array.size
+        assert np.isnan(emulated.get_numpy_copy(wholes[argument])).sum() == around
 
 
 @needs_gpp
@@ -187,6 +226,7 @@ def test_every_kernel_is_run(emulated, monkeypatch):
         array = Arrays(emulated, strided=strided).put(np.ones((2, 3)))
         assert emulated.is_fully_finite(array)
     emulated.clear(emulated.ones((2, 3)), emulated.ones((300,)))
+    emulated.constrain_rows(emulated.ones((1, 9001)), 0.5, emulated.ones((1, 1)))
     source = compiler.kernel_source()
     kernels = set(kernel_names(expand(source)))
     assert len(kernels) > 90
@@ -201,7 +241,6 @@ def test_every_kernel_is_run(emulated, monkeypatch):
 # -- the emulation itself ------------------------------------------------------
 
 FAULTS = """
-__device__ struct { int a[4]; } failure;
 __device__ float sum(float x) {
   __shared__ float values[8];
   values[threadIdx.x] = x;
@@ -304,6 +343,9 @@ def test_kernels_compile_for_gpus(kind, arch):
     assert cubin.startswith(b"\x7fELF")
     for name in kernel_names(expand(source)):
         assert b".text." + name.encode() + b"\0" in cubin
+    ptx = compile_with(kind, source, arch.replace("sm", "compute"))
+    for name in kernel_names(expand(source)):
+        assert b".entry " + name.encode() + b"(" in ptx
 
 
 @pytest.mark.parametrize("kind", ["nvcc", "NVRTC"])

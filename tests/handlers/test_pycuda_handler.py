@@ -23,6 +23,7 @@ from brainstorm.handlers.cuda import (
     products,
     sequences,
 )
+from brainstorm.handlers.cuda.arrays import OperationError, matrix_rows
 from brainstorm.randomness import global_rnd
 from brainstorm.utils import HandlerError
 from tests.handlers.handler_cases import Arrays, check, pycuda_handler
@@ -137,19 +138,21 @@ def test_shapes_are_checked_each_time(handler):
         handler.maxpool2d_forward_batch(image, (1, 1), image, 0, (0, 1), image)
 
 
-def test_views_that_no_kernel_takes_are_refused(handler):
-    column = handler.zeros((6, 4))[:, :1]
-    spread = column.reshape((2, 3))
-    handler.add_tt(spread, spread, spread)
-    handler.sum_t(spread, 0, handler.zeros((3,)))
-    dense = handler.zeros((2, 3))
-    for name, arguments in [
-        ("dot_mm", (spread, dense, handler.zeros((2, 2)), False, True)),
-        ("softmax_m", (dense, spread)),
-        ("binarize_v", (handler.zeros((2, 1)), spread)),
-    ]:
-        with pytest.raises(HandlerError, match=f"^{name}: the last axis has to be den"):
-            getattr(handler, name)(*arguments)
+def test_views_that_no_kernel_takes_are_copied(handler):
+    whole = handler.zeros((6, 4))
+    spread = whole[:, :1].reshape((2, 3))
+    handler.set_from_numpy(spread, values := np.float32([[1, 2, 4], [3, 5, 7]]))
+    product = handler.zeros((2, 2))
+    handler.dot_mm(spread, spread, product, False, True)
+    check(handler, product, values @ values.T)
+    handler.binarize_v(handler.create_from_numpy(np.float32([[2], [0]])), spread)
+    check(handler, spread, [[0, 0, 1], [1, 0, 0]])
+    handler.softmax_m(handler.zeros((2, 3)), spread)
+    check(handler, spread, np.full((2, 3), 1 / 3))
+    check(handler, whole[:, 1:], np.zeros((6, 3)))
+    # Inside of an operation they are refused.
+    with pytest.raises(OperationError, match="the last axis has to be dense"):
+        matrix_rows(spread)
 
 
 @pytest.mark.parametrize("bad", ["x", None])
@@ -203,8 +206,8 @@ def test_products_are_cut_where_that_keeps_more_multiprocessors_busy(handler):
 
 
 def test_ctc_goes_through_few_sequences_at_once(handler, monkeypatch):
-    # Each has 2 * 42 * 41 numbers: two fit, of five sequences.
-    monkeypatch.setattr(sequences, "PATHS_SIZE", 2 * 2 * 42 * 41)
+    # Two fit, of five sequences.
+    monkeypatch.setattr(sequences, "PATHS_SIZE", 2 * sequences.paths_of(40)[1])
     rnd = np.random.RandomState(4)
     targets = rnd.randint(1, 4, (40, 5, 1)) * (rnd.rand(40, 5, 1) < 0.4)
     values = [3 * rnd.randn(40, 5, 6), targets, [[38], [40], [39], [40], [40]]]

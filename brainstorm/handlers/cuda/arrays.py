@@ -11,6 +11,7 @@ import numpy as np
 from brainstorm.utils import HandlerError
 
 __all__ = [
+    "MOST",
     "CudaArray",
     "OperationError",
     "check_neighbours",
@@ -20,6 +21,8 @@ __all__ = [
 ]
 
 ITEM = np.dtype(np.float32)
+# Kernels and libraries count with 32 bits.
+MOST = 2**31 - 1
 
 
 class OperationError(HandlerError):

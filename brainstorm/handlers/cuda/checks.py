@@ -7,6 +7,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from brainstorm.handlers.cuda.arrays import CudaArray, OperationError
 from brainstorm.handlers.debug_handler import ArgumentCheck
 from brainstorm.handlers.operation_specs import OPERATIONS
@@ -14,8 +16,10 @@ from brainstorm.utils import HandlerError
 
 __all__ = ["checked", "named"]
 
-MAX_PASSED = 8192
-LARGEST = 2**31 - 1
+MAX_PASSED = 2**15
+# Kernels count with 32 bits, and go beyond the end by less than a block.
+LARGEST = 2**31 - 2**10
+RECURRENT = ("recurrent_", "lstm_", "gru_")
 
 # Values of these types are part of a combination, other values only by their type.
 _KEPT = frozenset({bool, int, str, tuple, type(None)})
@@ -25,7 +29,8 @@ def checked(name: str, function: Callable) -> Callable:
     """An operation that refuses arrays of other kinds and shapes than it expects.
 
     What has passed is remembered: kernels trust their arguments, and in training the
-    same shapes come in each step.
+    same shapes come in each step. Numbers are remembered where they are checked. Views
+    that the kernels do not take are copied, and what was written is copied back.
 
     Raises:
         HandlerError: Arguments are wrong, or the GPU failed. The text names the
@@ -33,36 +38,66 @@ def checked(name: str, function: Callable) -> Callable:
     """
     signature = inspect.signature(function)
     spec = OPERATIONS[name]
-    passed: set[Any] = set()
+    layouts = {**spec.read, **spec.write, **spec.add}
+    # The names of those arguments that have to be copied.
+    passed: dict[Any, tuple[str, ...]] = {}
 
-    def check(self: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def arguments_of(self: Any, args: tuple[Any, ...], kwargs: Any) -> dict[str, Any]:
         bound = signature.bind(self, *args, **kwargs)
         bound.apply_defaults()
-        arguments = dict(list(bound.arguments.items())[1:])
+        return dict(list(bound.arguments.items())[1:])
+
+    def check(self: Any, arguments: dict[str, Any]) -> tuple[str, ...]:
         ArgumentCheck(self, name, arguments).shapes(spec)
         if "activation" in arguments:
             self.act_func[arguments["activation"]]  # a KeyError lists the choices
-        for argument, value in arguments.items():
-            if isinstance(value, CudaArray):
-                numbers = (*value.shape, *value.strides)
-                if max(numbers, default=0) > LARGEST:
-                    raise HandlerError(
-                        f"{name}: argument {argument!r}: sizes and strides of at most"
-                        f" {LARGEST} are possible, got {value!r}"
-                    )
+        arrays = {k: a for k, a in arguments.items() if isinstance(a, CudaArray)}
+        for argument, array in arrays.items():
+            if max((*array.shape, *array.strides), default=0) > LARGEST:
+                raise HandlerError(
+                    f"{name}: argument {argument!r}: sizes and strides of at most"
+                    f" {LARGEST} are possible, got {array!r}"
+                )
+        return tuple(
+            [
+                k
+                for k, a in arrays.items()
+                if not _is_taken(name, k, layouts.get(k, "*"), a)
+            ]
+        )
+
+    def on_copies(self: Any, arguments: dict[str, Any], cut: tuple[str, ...]) -> Any:
+        copies = {}
+        for argument in cut:
+            array = arguments[argument]
+            copies[argument] = self.scratch(array.shape, ("dense", argument))
+            self._gpu.elementwise("copy_to", (array, copies[argument]))
+        result = function(self, **{**arguments, **copies})
+        for argument in cut:
+            if argument not in spec.read:
+                arrays = (copies[argument], arguments[argument])
+                self._gpu.elementwise("copy_to", arrays)
+        return result
 
     @functools.wraps(function)
     def operation(self: Any, *args: Any, **kwargs: Any) -> Any:
-        key: Any = [_mark(value) for value in args]
+        key: Any = [_mark(value, spec.check) for value in args]
         if kwargs:
-            key += [(k, _mark(value)) for k, value in kwargs.items()]
+            key += [(k, _mark(value, spec.check)) for k, value in kwargs.items()]
         key = tuple(key)
-        if key not in passed:
-            check(self, args, kwargs)
-            if len(passed) >= MAX_PASSED:
-                passed.clear()
-            passed.add(key)
         try:
+            cut = passed.get(key)
+        except TypeError:  # what can not be remembered is checked each time
+            key = cut = None
+        try:
+            if cut is None:
+                cut = check(self, arguments_of(self, args, kwargs))
+                if len(passed) >= MAX_PASSED:
+                    passed.clear()
+                if key is not None:
+                    passed[key] = cut
+            if cut:
+                return on_copies(self, arguments_of(self, args, kwargs), cut)
             return function(self, *args, **kwargs)
         except OperationError as error:
             raise HandlerError(f"{name}: {error}") from error
@@ -83,8 +118,28 @@ def named(name: str, function: Callable) -> Callable:
     return operation
 
 
-def _mark(value: Any) -> Any:
+def _mark(value: Any, numbers_matter: Any) -> Any:
     kind = value.__class__
     if kind is CudaArray:
         return value.layout
-    return value if kind in _KEPT else kind
+    if numbers_matter or kind in _KEPT or isinstance(value, np.integer):
+        return value
+    return kind
+
+
+def _is_taken(name: str, argument: str, layout: str, array: CudaArray) -> bool:
+    """Whether an operation's kernels find their way through an array.
+
+    Elementwise ones do so through any. Others want the last axis to be dense, and
+    parameters to be dense as a whole. Recurrent ones take the steps of all sequences
+    for the rows of one matrix.
+    """
+    if array.contiguous or layout.startswith("*") or name.endswith("_mv"):
+        return True
+    if array.ndim == 1 or argument in ("peepholes", "dpeepholes"):
+        return False
+    dense = array.shape[-1] == 1 or array.strides[-1] == 1
+    if not name.startswith(RECURRENT) or array.ndim < 3:
+        return dense
+    steps, batch = array.strides[:2]
+    return dense and steps == batch * array.shape[1]

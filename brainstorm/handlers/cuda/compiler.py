@@ -25,7 +25,10 @@ __all__ = [
     "compile_with_nvrtc",
     "kernel_parameters",
     "kernel_source",
+    "nvcc_architectures",
+    "nvrtc_architectures",
     "renew_cubin",
+    "target_for",
 ]
 
 KERNEL_FILES = (
@@ -65,8 +68,12 @@ def cached_cubin(arch: str) -> bytes:
     Args:
         arch: What to compile for, for example ``sm_90``.
 
+    Returns:
+        A cubin; or PTX, which the driver compiles, for a GPU that the compiler does
+        not know yet.
+
     Raises:
-        HandlerError: No compiler was found, or it failed.
+        HandlerError: No compiler was found, or it failed, or the GPU is too old for it.
     """
     with contextlib.suppress(OSError):
         return _cache_path(kernel_source(), arch).read_bytes()
@@ -97,12 +104,58 @@ def compile_kernels(source: str, arch: str) -> bytes:
     """Compile with nvcc if it is there, else with NVRTC.
 
     Raises:
-        HandlerError: Neither is there, or it failed.
+        HandlerError: Neither is there, or it failed, or the GPU is too old for it.
     """
     nvcc = find_nvcc()
     if nvcc is not None:
-        return compile_with_nvcc(source, arch, nvcc)
-    return compile_with_nvrtc(source, arch)
+        target = target_for(arch, nvcc_architectures(nvcc), nvcc)
+        return compile_with_nvcc(source, target, nvcc)
+    target = target_for(arch, nvrtc_architectures(), "NVRTC")
+    return compile_with_nvrtc(source, target)
+
+
+def target_for(arch: str, known: list[int], compiler: str) -> str:
+    """What to have compiled for a GPU.
+
+    Args:
+        arch: The GPU's architecture, for example ``sm_90``.
+        known: Numbers of the architectures that the compiler knows; none if it does
+            not tell.
+        compiler: Its name.
+
+    Returns:
+        `arch`; or, for a GPU newer than the compiler, the newest virtual architecture
+        that it can run, for example ``compute_121``.
+
+    Raises:
+        HandlerError: The compiler knows only newer GPUs.
+    """
+    number = int(arch.removeprefix("sm_"))
+    if not known or number in known:
+        return arch
+    older = [n for n in known if n < number]
+    if not older:
+        raise HandlerError(
+            f"{compiler} does not compile for a GPU as old as {arch}, only from"
+            f" sm_{min(known)} on: an older CUDA toolkit is needed"
+        )
+    return f"compute_{max(older)}"
+
+
+def nvcc_architectures(nvcc: str) -> list[int]:
+    """The numbers of the architectures that nvcc compiles for."""
+    command = [nvcc, "--list-gpu-arch"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return [int(number) for number in re.findall(r"compute_(\d+)\b", done.stdout)]
+
+
+def nvrtc_architectures() -> list[int]:
+    """The numbers of the architectures that NVRTC compiles for."""
+    nvrtc, count = _nvrtc(), ctypes.c_int()
+    if nvrtc.nvrtcGetNumSupportedArchs(ctypes.byref(count)):
+        return []
+    numbers = (ctypes.c_int * count.value)()
+    return [] if nvrtc.nvrtcGetSupportedArchs(numbers) else list(numbers)
 
 
 def find_nvcc() -> str | None:
@@ -115,27 +168,22 @@ def find_nvcc() -> str | None:
 
 
 def compile_with_nvcc(source: str, arch: str, nvcc: str) -> bytes:
-    """Machine code from the compiler of the CUDA toolkit."""
+    """Machine code from the compiler of the CUDA toolkit, PTX for ``compute_90``."""
+    kind = "-ptx" if arch.startswith("compute") else "-cubin"
     with tempfile.TemporaryDirectory() as folder:
-        text, cubin = Path(folder, "kernels.cu"), Path(folder, "kernels.cubin")
+        text, compiled = Path(folder, "kernels.cu"), Path(folder, "kernels.out")
         text.write_text(source, encoding="utf-8")
-        command = [nvcc, "-cubin", f"-arch={arch}", "-std=c++17", "-o", cubin, text]
+        command = [nvcc, kind, f"-arch={arch}", "-std=c++17", "-o", compiled, text]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode or not cubin.is_file():
+        if done.returncode or not compiled.is_file():
             raise HandlerError(_failure(nvcc, arch, done.stderr or done.stdout))
-        return cubin.read_bytes()
+        # The driver wants text to end with a zero.
+        return compiled.read_bytes() + (b"\0" if kind == "-ptx" else b"")
 
 
 def compile_with_nvrtc(source: str, arch: str) -> bytes:
-    """Machine code from the compiler in the library NVRTC."""
-    nvrtc = load_library("nvrtc")
-    if nvrtc is None:
-        raise HandlerError(
-            "PyCudaHandler has to compile its kernels, but there is neither nvcc nor"
-            " NVRTC. Install the CUDA toolkit and put its folder 'bin' on PATH, or:"
-            " pip install nvidia-cuda-nvrtc"
-        )
-    program = ctypes.c_void_p()
+    """Machine code from the library NVRTC, PTX for ``compute_90``."""
+    nvrtc, program = _nvrtc(), ctypes.c_void_p()
     options = [f"--gpu-architecture={arch}".encode(), b"--std=c++17"]
     created = nvrtc.nvrtcCreateProgram(
         ctypes.byref(program), source.encode(), b"kernels.cu", 0, None, None
@@ -149,9 +197,21 @@ def compile_with_nvrtc(source: str, arch: str) -> bytes:
         if failed:
             log = _nvrtc_output(nvrtc, program, "ProgramLog").decode(errors="replace")
             raise HandlerError(_failure("NVRTC", arch, log))
-        return _nvrtc_output(nvrtc, program, "CUBIN")
+        kind = "PTX" if arch.startswith("compute") else "CUBIN"
+        return _nvrtc_output(nvrtc, program, kind)
     finally:
         nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
+
+
+def _nvrtc() -> ctypes.CDLL:
+    nvrtc = load_library("nvrtc")
+    if nvrtc is None:
+        raise HandlerError(
+            "PyCudaHandler has to compile its kernels, but there is neither nvcc nor"
+            " NVRTC. Install the CUDA toolkit and put its folder 'bin' on PATH, or:"
+            " pip install nvidia-cuda-nvrtc"
+        )
+    return nvrtc
 
 
 def _nvrtc_output(nvrtc: ctypes.CDLL, program: ctypes.c_void_p, what: str) -> bytes:

@@ -16,15 +16,18 @@ import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from brainstorm.handlers.cuda.arrays import CudaArray, OperationError, check_neighbours
+from brainstorm.handlers.cuda.arrays import (
+    MOST,
+    CudaArray,
+    OperationError,
+    check_neighbours,
+)
 from brainstorm.handlers.cuda.launcher import BLOCK, Launcher, row_blocks
 
 __all__ = ["CudaConvolutions"]
 
 # Elements of the largest matrix of windows: 512 MiB.
 MATRIX_SIZE = 2**27
-# The kernels count elements with 32 bits.
-MOST = 2**31 - 1
 
 Pair = tuple[int, int]
 

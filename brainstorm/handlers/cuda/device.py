@@ -122,10 +122,6 @@ class PyCudaDevice:
         """What `launch` wants to have for a kernel."""
         return self._guarded(self._module.get_function, name)
 
-    def address(self, name: str) -> int:
-        """Address of a global variable of the kernels."""
-        return int(self._guarded(self._module.get_global, name)[0])
-
     def launch(
         self,
         kernel: Any,

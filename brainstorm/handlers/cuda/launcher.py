@@ -10,19 +10,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from brainstorm.handlers.cuda.arrays import CudaArray, OperationError
+from brainstorm.handlers.cuda.arrays import MOST, CudaArray, OperationError
 from brainstorm.handlers.cuda.compiler import kernel_parameters, kernel_source
 from brainstorm.utils import HandlerError
 
 __all__ = ["Launcher", "Randomness", "column_blocks", "row_blocks"]
 
 BLOCK = 256
-MAX_PLANS = 4096
+MAX_PLANS = 2**15
 MAX_VIEWS = 256
-MAX_SEQUENCES = 64
+# Calls that are kept prepared, each with its arguments: about 200 MiB.
+MAX_CALLS = 2**18
 MAX_ARRAYS = 6
-# Indices into strided arrays are calculated with 32 bits.
-MAX_STRIDED = 2**31 - 1
 
 FORMATS = {
     "pointer": "P",
@@ -39,7 +38,7 @@ FORMATS = {
     "GruCells": "Pqq" * 7,
     "GruDeltas": "Pqq" * 4,
 }
-SCALARS = "q7fIII"
+SCALARS = "qP7fIII"
 ZEROS = (0.0,) * 7
 FLAT = struct.Struct("q6P" + SCALARS)
 STRIDED = struct.Struct("3i4x18q6P" + SCALARS)
@@ -56,6 +55,7 @@ FAILURES = {
     " {!r}",
     7: "ctc_forward: a sequence of {} steps has labels that take {:.0f} (those that"
     " repeat the one before take two)",
+    8: "add_to_rows: indices have to be integers from 0 to {}, got {!r}",
 }
 
 Call = tuple[Callable[..., None], tuple[Any, ...]]
@@ -97,11 +97,22 @@ class _Memory:
 
 
 class _Workspace(threading.local):
-    """Reusable memory for temporaries, for each thread its own."""
+    """Reusable memory for temporaries, and what went wrong, for each thread its own.
 
-    def __init__(self) -> None:
+    Attributes:
+        buffers (dict): The memory for each slot.
+        views (dict): Arrays in it, by slot and shape.
+        failure (int): Address of what kernels note; see `FAILURE`.
+        may_have_failed (bool): Whether they may have noted anything.
+    """
+
+    def __init__(self, launcher: Launcher) -> None:
         self.buffers: dict[Any, CudaArray] = {}
         self.views: dict[Any, CudaArray] = {}
+        self._noted = launcher.allocate((FAILURE.itemsize // CudaArray.dtype.itemsize,))
+        self.failure = self._noted.pointer
+        launcher.device.write(self.failure, np.zeros(1, FAILURE))
+        self.may_have_failed = False
 
     def grow(
         self,
@@ -136,10 +147,8 @@ class Launcher:
         self._kernels: dict[str, Any] = {}
         self._structs: dict[str, struct.Struct] = {}
         self._plans: dict[Any, tuple[_Launch, ...]] = {}
-        self._workspace = _Workspace()
-        self._failure = device.address("failure")
-        self._may_have_failed = False
         self._sequences: dict[Any, list[Call]] = {}
+        self._workspace = _Workspace(self)
 
     # -- memory --------------------------------------------------------------
 
@@ -179,18 +188,23 @@ class Launcher:
 
     # -- failures ------------------------------------------------------------
 
-    def expect_failures(self) -> None:
-        """Have the next `raise_failure` look whether a kernel has failed."""
-        self._may_have_failed = True
+    def expect_failure(self) -> int:
+        """Have the next `raise_failure` look whether a kernel has failed.
+
+        Returns:
+            Where kernels of this thread note it.
+        """
+        self._workspace.may_have_failed = True
+        return self._workspace.failure
 
     def raise_failure(self) -> None:
-        """Raise what a kernel found wrong, if anything, and forget about it.
+        """Raise what a kernel of this thread found wrong, if anything; forget it.
 
         Raises:
             HandlerError: Names the operation and the value.
         """
-        if self._may_have_failed:
-            self._may_have_failed = False
+        if self._workspace.may_have_failed:
+            self._workspace.may_have_failed = False
             failure = self._take_failure()
             if failure["operation"]:
                 text = FAILURES[int(failure["operation"])]
@@ -205,10 +219,10 @@ class Launcher:
 
     def _take_failure(self) -> Any:
         """What the kernels have noted; it is reset."""
-        noted = np.zeros(1, FAILURE)
-        self.device.read(noted, self._failure)
+        noted, address = np.zeros(1, FAILURE), self._workspace.failure
+        self.device.read(noted, address)
         if noted["operation"][0] or noted["not_finite"][0]:
-            self.device.write(self._failure, np.zeros(1, FAILURE))
+            self.device.write(address, np.zeros(1, FAILURE))
         return noted[0]
 
     # -- kernels -------------------------------------------------------------
@@ -238,14 +252,22 @@ class Launcher:
         block: tuple[int, int, int],
         *arguments: Any,
     ) -> tuple[Any, ...]:
-        """What ``device.launch`` has to be given to launch a kernel."""
+        """What ``device.launch`` has to be given to launch a kernel.
+
+        Raises:
+            OperationError: A number is none, or does not fit into the kernel's type.
+        """
         try:
             packer = self._structs[name]
         except KeyError:
             types = self.parameters[name]
             packer = struct.Struct("".join([_aligned(FORMATS[t]) for t in types]))
             self._structs[name] = packer
-        return self.kernel(name), grid, block, packer.pack(*arguments)
+        try:
+            packed = packer.pack(*arguments)
+        except struct.error as error:
+            raise OperationError(_refused(arguments, error)) from error
+        return self.kernel(name), grid, block, packed
 
     def replay(self, key: Any, prepare: Callable[[], list[Call]]) -> None:
         """Make the calls that were prepared for a key.
@@ -254,11 +276,16 @@ class Launcher:
             key: All that they depend on, such as the addresses of arrays.
             prepare: Prepares them, if that was not done for this key.
         """
-        calls = self._sequences.get(key)
+        sequences = self._sequences
+        calls = sequences.pop(key, None)
         if calls is None:
-            if len(self._sequences) >= MAX_SEQUENCES:
-                self._sequences.clear()
-            calls = self._sequences[key] = prepare()
+            calls = prepare()
+            free = MAX_CALLS - len(calls) - sum(map(len, list(sequences.values())))
+            for longest_unused in list(sequences):
+                if free >= 0:
+                    break
+                free += len(sequences.pop(longest_unused, ()))
+        sequences[key] = calls  # behind all others
         for function, arguments in calls:
             function(*arguments)
 
@@ -293,6 +320,7 @@ class Launcher:
         pointers = [array.pointer for array in arrays]
         pointers += pointers[:1] * (MAX_ARRAYS - len(arrays))
         seed, call = randomness
+        failure = self._workspace.failure
         for launch in plan:
             places = pointers
             if launch.offsets:
@@ -302,6 +330,7 @@ class Launcher:
                     *launch.head,
                     *places,
                     launch.first,
+                    failure,
                     *scalars,
                     *ZEROS[len(scalars) :],
                     seed,
@@ -309,7 +338,7 @@ class Launcher:
                     call >> 32,
                 )
             except struct.error as error:
-                raise OperationError(f"expected numbers, got {scalars}") from error
+                raise OperationError(_refused(scalars, error)) from error
             self.device.launch(launch.kernel, launch.grid, (BLOCK, 1, 1), packed)
 
     def _plan(self, name: str, arrays: tuple[CudaArray, ...]) -> tuple[_Launch, ...]:
@@ -337,7 +366,7 @@ class Launcher:
     ) -> list[_Launch]:
         """Launches for all elements; more than three axes need one for each index."""
         count = math.prod([size for size, _ in axes])
-        if len(axes) <= 3 and count <= MAX_STRIDED:
+        if len(axes) <= 3 and count <= MOST:
             padded = [(1, (0,) * MAX_ARRAYS)] * (3 - len(axes)) + axes
             sizes = [size for size, _ in padded]
             strides = [padded[d][1][k] for k in range(MAX_ARRAYS) for d in range(3)]
@@ -357,6 +386,12 @@ class Launcher:
             start = first + i * (count // size)
             launches += self._strided_launches(name, inner, moved, start)
         return launches
+
+
+def _refused(numbers: tuple[Any, ...], error: Exception) -> str:
+    if all(isinstance(n, (int, float, np.number)) for n in numbers):
+        return f"numbers are too large for a kernel ({error}), got {numbers}"
+    return f"expected numbers, got {numbers}"
 
 
 def _aligned(item: str) -> str:

@@ -67,7 +67,7 @@ class CudaNormalisation:
             run(name, (dy, x_hat, sum_gamma, sum_beta, factor, dx), per_row)
 
     def layer_norm_forward(self, x, gamma, beta, sigma, x_hat, y, epsilon):
-        if x.size:
+        if x.shape[0]:
             self._gpu.launch(
                 "layer_norm_forward",
                 *row_blocks(*x.shape),

@@ -7,7 +7,12 @@ from __future__ import annotations
 
 import functools
 
-from brainstorm.handlers.cuda.arrays import CudaArray, check_neighbours
+from brainstorm.handlers.cuda.arrays import (
+    MOST,
+    CudaArray,
+    OperationError,
+    check_neighbours,
+)
 from brainstorm.handlers.cuda.launcher import Call, Launcher, column_blocks, row_blocks
 
 __all__ = ["CudaProducts"]
@@ -67,6 +72,7 @@ class CudaProducts:
         length = (a.shape[0] if transa else a.shape[1]) // parts
         sums = self.scratch((parts, m * n), 9)
         (first, lda), (second, ldb) = _blas(a), _blas(b)
+        _check_sizes(m, n, length, lda, ldb, parts)
         self._gpu.device.sgemm_batched(
             *(transa, transb, m, n, length),
             *(first, lda, length * lda if transa else length),
@@ -91,7 +97,9 @@ class CudaProducts:
             return []
         if k == 0:
             return [(self.fill, (out, 0.0))]
-        arguments = (transa, transb, m, n, k, *_blas(a), *_blas(b), add, *_blas(out))
+        (first, lda), (second, ldb), (to, ldc) = _blas(a), _blas(b), _blas(out)
+        _check_sizes(m, n, k, lda, ldb, ldc)
+        arguments = (transa, transb, m, n, k, first, lda, second, ldb, add, to, ldc)
         return [(self._gpu.device.sgemm, arguments)]
 
     # -- sums ----------------------------------------------------------------
@@ -175,6 +183,18 @@ class CudaProducts:
 
     def _sum_rows(self, m, out, fresh):
         self._sum_columns(m, None, out, add=not fresh)
+
+
+def _check_sizes(*sizes: int) -> None:
+    """Refuse what cuBLAS, which counts with 32 bits, would take for something else.
+
+    Raises:
+        OperationError: A size or a distance of rows is too large.
+    """
+    if max(sizes) > MOST:
+        raise OperationError(
+            f"matrices of at most {MOST} rows and columns are possible, got {sizes}"
+        )
 
 
 def _blas(m: CudaArray) -> tuple[int, int]:

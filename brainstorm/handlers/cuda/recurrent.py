@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from brainstorm.handlers.cuda.arrays import CudaArray, OperationError, vector
+from brainstorm.handlers.cuda.arrays import MOST, CudaArray, OperationError, vector
 from brainstorm.handlers.cuda.launcher import BLOCK, Call, Launcher, column_blocks
 from brainstorm.handlers.cuda.products import ROWS_PER_PART
 from brainstorm.handlers.cuda.sequences import sequence
@@ -22,8 +22,6 @@ from brainstorm.utils import flatten_time
 __all__ = ["CudaRecurrent"]
 
 NO_SEQUENCE = (0, 0, 0)
-# The kernels count units with 32 bits.
-MOST = 2**31 - 1
 
 
 class CudaRecurrent:
@@ -323,10 +321,9 @@ class CudaRecurrent:
         """Advance the clock, if there is one; returns what `_sizes` does."""
         sizes = _sizes(y, activation, timing, step)
         if timing is not None:
-            self._gpu.expect_failures()
-            count = max(y.shape[1:])
-            grid = self._gpu.over(count)
-            self._gpu.launch("advance_clock", grid, (BLOCK, 1, 1), *sizes)
+            gpu = self._gpu
+            grid, arguments = gpu.over(max(y.shape[1:])), (*sizes, gpu.expect_failure())
+            gpu.launch("advance_clock", grid, (BLOCK, 1, 1), *arguments)
         return sizes
 
     def _run_steps(

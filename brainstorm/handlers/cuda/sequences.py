@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
-from brainstorm.handlers.cuda.arrays import CudaArray, check_neighbours
+import math
+
+from brainstorm.handlers.cuda.arrays import CudaArray, OperationError, check_neighbours
 from brainstorm.handlers.cuda.launcher import BLOCK, Launcher, row_blocks
 
 __all__ = ["CudaSequences", "sequence"]
 
-# Elements of the largest array of the log-probabilities of all paths: 512 MiB.
+# Elements of the largest array of the log-probabilities of paths: 512 MiB.
 PATHS_SIZE = 2**27
 
 
@@ -36,26 +38,28 @@ class CudaSequences:
 
     def ctc_forward(self, x, targets, lengths, predictions, expected, loss):
         steps, batch, classes = x.shape
-        if not x.size:
-            return
         gpu = self._gpu
-        log_sums = self.scratch((steps * batch,), 2)
+        if not steps or not batch:
+            gpu.elementwise("fill", (loss,), 0.0)
+            return
+        if not classes:
+            raise OperationError("expected at least one class, the blank, got none")
+        # Two elements hold one number of 64 bits, here and below.
+        log_sums = self.scratch((2 * steps * batch,), 2)
         gpu.launch(
             "ctc_softmax",
             *row_blocks(steps * batch, classes),
             *(*sequence(x), *sequence(predictions), log_sums.pointer, *x.shape),
         )
-        # Two elements hold one number of 64 bits.
-        size = 2 * (steps + 2) * (steps + 1)
+        segment, size = paths_of(steps)
         at_once = min(batch, max(1, PATHS_SIZE // size))
         work = self.scratch((at_once, size), 3)
         labels = self.scratch((at_once, 2 * steps), 4)
         arguments = (
             *(*sequence(x), log_sums.pointer, *sequence(targets)),
             *(*_column(lengths), *sequence(expected), *_column(loss)),
-            *(work.pointer, labels.pointer, *x.shape),
+            *(work.pointer, labels.pointer, *x.shape, segment, gpu.expect_failure()),
         )
-        gpu.expect_failures()
         for start in range(0, batch, at_once):
             grid = (min(at_once, batch - start), 1)
             gpu.launch("ctc_forward", grid, (BLOCK, 1, 1), *arguments, start)
@@ -68,6 +72,17 @@ class CudaSequences:
             )
             grid = self._gpu.over(dx.size)
             self._gpu.launch("ctc_backward", grid, (BLOCK, 1, 1), *arguments)
+
+
+def paths_of(steps: int) -> tuple[int, int]:
+    """How many steps to keep the paths' probabilities of, and room for them.
+
+    Returns:
+        The length of a segment, and the number of elements for one sequence.
+    """
+    segment = math.isqrt(steps - 1) + 1
+    rows = segment + -(-steps // segment) + 2
+    return segment, 2 * rows * (steps + 1)
 
 
 def sequence(array: CudaArray) -> tuple[int, int, int]:

@@ -7,7 +7,8 @@
 #define MAX_THREADS 256  // of blocks that share values
 #define FLOAT_MAX 3.402823466e+38f
 
-// What a kernel found wrong with values, for the host to read later.
+// What kernels found wrong with values, for the host to read later: each of its threads
+// has its own.
 struct Failure {
   int operation;   // which check failed, 0 for none
   int limit;       // what was expected
@@ -15,11 +16,9 @@ struct Failure {
   int not_finite;  // set by find_not_finite
 };
 
-__device__ Failure failure = {0, 0, 0.0f, 0};
-
 enum {
   BAD_TARGET = 1, BAD_COLUMN = 2, BAD_INDEX = 3, BAD_TIMING = 4, BAD_ROW = 5,
-  BAD_LABEL = 6, TOO_MANY_LABELS = 7
+  BAD_LABEL = 6, TOO_MANY_LABELS = 7, BAD_DESTINATION = 8
 };
 enum {
   LINEAR = 0, REL = 1, TANH = 2, SIGMOID = 3, EL = 4,
@@ -27,10 +26,10 @@ enum {
 };
 
 // Only the first failure is kept.
-__device__ void fail(int operation, int limit, float value) {
-  if (atomicCAS(&failure.operation, 0, operation) == 0) {
-    failure.limit = limit;
-    failure.value = value;
+__device__ void fail(Failure *failure, int operation, int limit, float value) {
+  if (atomicCAS(&failure->operation, 0, operation) == 0) {
+    failure->limit = limit;
+    failure->value = value;
   }
 }
 
@@ -47,8 +46,10 @@ __device__ __forceinline__ bool is_index(float value, int count) {
   return value >= 0.0f && value < (float)count && value == floorf(value);
 }
 
+// Nothing overflows, and nothing cancels.
 __device__ __forceinline__ float sigmoid_of(float x) {
-  return 1.0f / (1.0f + expf(-x));
+  const float e = expf(-fabsf(x));
+  return (x < 0.0f ? e : 1.0f) / (1.0f + e);
 }
 
 // NaN stays NaN here and below.
@@ -64,6 +65,11 @@ __device__ __forceinline__ float clipped(float x, float low, float high) {
 
 __device__ __forceinline__ float softplus_of(float x) {
   return rel_of(x) + log1pf(expf(-fabsf(x)));
+}
+
+// The -log of a probability, of which none counts as less than 1e-6.
+__device__ __forceinline__ float limited_loss(float loss) {
+  return loss > 13.8155106f ? 13.8155106f : loss;
 }
 
 // The sigmoid that gelu and swish multiply x with. Where it is 0 or 1, x does not

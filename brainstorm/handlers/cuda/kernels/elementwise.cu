@@ -4,6 +4,7 @@
 
 struct Scalars {
   long long first;                     // number of the first element
+  Failure *failure;                    // what was found wrong, and what not finite
   float s, t, u, v, w, x, y;           // what the operation makes of them
   unsigned seed, call_low, call_high;  // of random numbers
 };
@@ -67,7 +68,8 @@ extern "C" __global__ void clear(Pieces pieces) {
 }
 
 ELEMENTWISE(fill_if, if (b != 0.0f) a = s)
-ELEMENTWISE(find_not_finite, if (!(fabsf(a) <= FLOAT_MAX)) failure.not_finite = 1)
+ELEMENTWISE(find_not_finite,
+            if (!(fabsf(a) <= FLOAT_MAX)) scalars.failure->not_finite = 1)
 
 // -- arithmetic -----------------------------------------------------------------
 
@@ -108,13 +110,10 @@ ACTIVATION(swish, SWISH)
 
 // -- losses ---------------------------------------------------------------------
 
-__device__ __forceinline__ float limited_log(float p) {
-  return logf(clipped(p, 1e-6f, 1.0f));
-}
-
-// (x, targets, predictions, loss)
+// (x, targets, predictions, loss); -log(sigmoid(x)) is softplus(-x)
 ELEMENTWISE(sigmoid_ce_forward, c = sigmoid_of(a);
-            d = -(b * limited_log(c) + (1.0f - b) * limited_log(1.0f - c)))
+            d = b * limited_loss(softplus_of(-a)) +
+                (1.0f - b) * limited_loss(softplus_of(a)))
 // (targets, predictions, dloss, dcee, dx)
 ELEMENTWISE(sigmoid_ce_backward, d = b - a; e += d * c)
 ELEMENTWISE(sigmoid_ce_backward_fresh, d = b - a; e = d * c)
@@ -137,43 +136,39 @@ ELEMENTWISE(batch_norm_backward_fresh, f = e * (a - s * (d + b * c)))
 // -- updates --------------------------------------------------------------------
 // They leave the parameters alone once a check of the same pass has failed.
 
-ELEMENTWISE(sgd_update, if (failure.operation == 0) a -= s * b)
-ELEMENTWISE(momentum_update, if (failure.operation == 0) {
-  c = t * c - s * b;
-  a += c;
-})
-ELEMENTWISE(nesterov_ahead, if (failure.operation == 0) {
-  b *= s;
-  a += b;
-})
-ELEMENTWISE(nesterov_correct, if (failure.operation == 0) {
-  c -= s * b;
-  a -= s * b;
-})
+#define UPDATE(NAME, ...)                                                          \
+  ELEMENTWISE(NAME, if (scalars.failure->operation == 0) { __VA_ARGS__; })
+
+UPDATE(sgd_update, a -= s * b)
+UPDATE(momentum_update,
+       c = t * c - s * b;
+       a += c)
+UPDATE(nesterov_ahead,
+       b *= s;
+       a += b)
+UPDATE(nesterov_correct,
+       c -= s * b;
+       a -= s * b)
 
 // (parameters, gradients, mean, variance); s to w: both factors of each running mean,
 // epsilon; x: rate; y: what the decay leaves
-ELEMENTWISE(adam_update, if (failure.operation == 0) {
-  c = s * c + t * b;
-  d = scalars.u * d + scalars.v * (b * b);
-  a = scalars.y * a - scalars.x * (c / (sqrtf(d) + scalars.w));
-})
+UPDATE(adam_update,
+       c = s * c + t * b;
+       d = scalars.u * d + scalars.v * (b * b);
+       a = scalars.y * a - scalars.x * (c / (sqrtf(d) + scalars.w)))
 // (parameters, gradients, mean_square); s, t: both factors of the running mean
-ELEMENTWISE(rms_prop_update, if (failure.operation == 0) {
-  c = s * c + t * (b * b);
-  a -= scalars.u * (b / (sqrtf(c) + scalars.v));
-})
-ELEMENTWISE(ada_grad_update, if (failure.operation == 0) {
-  c += b * b;
-  a -= s * (b / (sqrtf(c) + t));
-})
+UPDATE(rms_prop_update,
+       c = s * c + t * (b * b);
+       a -= scalars.u * (b / (sqrtf(c) + scalars.v)))
+UPDATE(ada_grad_update,
+       c += b * b;
+       a -= s * (b / (sqrtf(c) + t)))
 // (parameters, gradients, mean_square, mean_square_step); s, t as above
-ELEMENTWISE(ada_delta_update, if (failure.operation == 0) {
-  c = s * c + t * (b * b);
-  const float step = b * sqrtf((d + scalars.v) / (c + scalars.v));
-  d = s * d + t * (step * step);
-  a -= scalars.u * step;
-})
+UPDATE(ada_delta_update,
+       c = s * c + t * (b * b);
+       const float step = b * sqrtf((d + scalars.v) / (c + scalars.v));
+       d = s * d + t * (step * step);
+       a -= scalars.u * step)
 
 // -- random numbers -------------------------------------------------------------
 // Philox 4x32-10: Salmon et al., Parallel random numbers: as easy as 1, 2, 3, 2011.

@@ -21,12 +21,12 @@ __device__ __forceinline__ bool keeps(const Step &s, int t, int b, int n) {
   return s.timing && modulo(at(s.clock, t, b, 0) - 1.0f, s.timing[n]) != 0.0f;
 }
 
-extern "C" __global__ void advance_clock(Step s) {
+extern "C" __global__ void advance_clock(Step s, Failure *failure) {
   for (int b = thread_number(); b < s.batch; b += thread_count())
     for (int t = 0; t < s.steps; ++t)
       at(s.clock, t, b, 0) = at(s.clock, step_before(s, t), b, 0) + 1.0f;
   for (int n = thread_number(); n < s.units; n += thread_count())
-    if (!(s.timing[n] >= 1.0f)) fail(BAD_TIMING, 1, s.timing[n]);
+    if (!(s.timing[n] >= 1.0f)) fail(failure, BAD_TIMING, 1, s.timing[n]);
 }
 
 // -- recurrent ------------------------------------------------------------------
@@ -179,26 +179,26 @@ extern "C" __global__ void lstm_backward_step(
 extern "C" __global__ void peephole_gradients(
     Step s, Sequence Ca, Sequence dIa, Sequence dFa, Sequence dOa, int chunk,
     float *out) {
-  __shared__ float sums[3][8][32];
+  __shared__ double sums[3][8][32];
   const int x = threadIdx.x, y = threadIdx.y, u = blockIdx.x * 32 + x;
   const long long rows = (long long)s.steps * s.batch;
   const long long start = (long long)blockIdx.y * chunk;
   const long long stop = start + chunk < rows ? start + chunk : rows;
-  float sum[3] = {0.0f, 0.0f, 0.0f};
+  double sum[3] = {0.0, 0.0, 0.0};
   if (u < s.units)
     for (long long r = start + y; r < stop; r += 8) {
       const int t = r / s.batch, b = r % s.batch;
-      const float old_cell = at(Ca, step_before(s, t), b, u);
+      const double old_cell = at(Ca, step_before(s, t), b, u);
       sum[0] += at(dIa, t, b, u) * old_cell;
       sum[1] += at(dFa, t, b, u) * old_cell;
-      sum[2] += at(dOa, t, b, u) * at(Ca, t, b, u);
+      sum[2] += (double)at(dOa, t, b, u) * at(Ca, t, b, u);
     }
   for (int k = 0; k < 3; ++k) sums[k][y][x] = sum[k];
   __syncthreads();
   if (y < 3 && u < s.units) {
-    float total = 0.0f;
+    double total = 0.0;
     for (int i = 0; i < 8; ++i) total += sums[y][i][x];
-    out[(3LL * blockIdx.y + y) * s.units + u] = total;
+    out[(3LL * blockIdx.y + y) * s.units + u] = (float)total;
   }
 }
 
