@@ -80,6 +80,10 @@ class Scorer(Describable):
         """Name of the score in the logs."""
         return self.name or type(self).__name__
 
+    @__name__.setter
+    def __name__(self, name: str) -> None:
+        self.name = name
+
     def __call__(
         self,
         true_labels: np.ndarray,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from brainstorm.structure.network import Network
     from brainstorm.training.steppers import TrainingStepper
 
-__all__ = ["Hook", "LogWatcher"]
+__all__ = ["Hook", "LogWatcher", "NetworkReader"]
 
 
 class Hook(Describable):
@@ -50,7 +50,18 @@ class Hook(Describable):
         "timescale": "epoch",
         "interval": 1,
         "verbose": None,
+        "priority": 0,
     }
+
+    # For subclasses whose constructor leaves out that of this class.
+    name: str | None = None
+    timescale: str = "epoch"
+    interval: int = 1
+    verbose: bool | None = None
+    run_verbosity = False
+
+    priority = 0
+    """The place among the hooks of a trainer, which counts from 1."""
 
     initial_state: dict[str, Any] = {}
     """The members that change during a training, with the values that they have
@@ -62,10 +73,6 @@ class Hook(Describable):
     Such hooks log nothing. They are asked first when a training is resumed; as update
     hooks they are called at the end of epochs too, to see the logs of epoch hooks."""
 
-    reads_deltas = True
-    """Whether the hook may read deltas. Training leaves out those on which no gradient
-    depends, unless one of the hooks may read them."""
-
     def __init__(
         self,
         name: str | None = None,
@@ -74,13 +81,9 @@ class Hook(Describable):
         verbose: bool | None = None,
     ):
         kind = type(self).__name__
-        # Dots and slashes separate names in paths of logs and in HDF5 files.
-        if name is not None and (
-            not isinstance(name, str) or not name or set(name) & set("./")
-        ):
-            raise ValidationError(
-                f"{kind}: name has to be a string without '.' and '/', not {name!r}"
-            )
+        self.name = None
+        if name is not None:
+            self.__name__ = name
         if timescale not in ("epoch", "update"):
             raise ValidationError(
                 f"{kind}: timescale has to be 'epoch' or 'update', not {timescale!r}"
@@ -89,7 +92,6 @@ class Hook(Describable):
             raise ValidationError(
                 f"{kind}: interval has to be an integer of at least 1, not {interval!r}"
             )
-        self.name = name
         self.timescale = timescale
         self.interval = interval
         self.verbose = verbose
@@ -99,6 +101,16 @@ class Hook(Describable):
     @property
     def __name__(self) -> str:
         return self.name or type(self).__name__
+
+    @__name__.setter
+    def __name__(self, name: str) -> None:
+        # Dots and slashes separate names in paths of logs and in HDF5 files.
+        if not isinstance(name, str) or not name or set(name) & set("./"):
+            raise ValidationError(
+                f"{type(self).__name__}: name has to be a string without '.' and '/',"
+                f" not {name!r}"
+            )
+        self.name = name
 
     def start(
         self,
@@ -126,7 +138,7 @@ class Hook(Describable):
         stepper: TrainingStepper,
         logs: dict[str, Any],
     ) -> Any:
-        """Do what the hook is for.
+        """Do what the hook is for; nothing, unless a subclass does something.
 
         Args:
             epoch_nr: Number of the current epoch, 0 before the training.
@@ -141,9 +153,9 @@ class Hook(Describable):
 
         Raises:
             StopIteration: To end the training, once the other hooks that are due have
-                been called.
+                been called. Its value, if any, is logged, unless the hook is
+                `repeatable`, or the value is a text and there are logs already.
         """
-        raise NotImplementedError
 
     def stop(self) -> None:
         """Clean up; called when the training ends, also by an exception."""
@@ -175,10 +187,38 @@ class Hook(Describable):
         """Dotted paths of the logs that the hook reads."""
         return ()
 
-    def message(self, text: str) -> None:
+    def message(self, msg: str) -> None:
         """Print something, if the hook is verbose."""
         if self.run_verbosity:
-            report(f"{self.__name__} >> {text}")
+            report(f"{self.__name__} >> {msg}")
+
+
+class NetworkReader(Hook):
+    """Base class of hooks that read what the last update has left in the network.
+
+    Other hooks run the network on other data. Before the first of them does so, the
+    trainer lets hooks of this class look. A subclass overrides :meth:`read`.
+    """
+
+    _seen: tuple[int, Any] = (-1, None)
+
+    def start(self, net, stepper, verbose, named_data_iters):
+        """Get ready; called when a training starts or is resumed."""
+        super().start(net, stepper, verbose, named_data_iters)
+        self._seen = (-1, None)
+
+    def read(self, net: Network) -> Any:
+        """Read what the hook is interested in."""
+        raise NotImplementedError
+
+    def look(self, net: Network, update_nr: int) -> None:
+        """Read it now, since other data are about to come."""
+        self._seen = (update_nr, self.read(net))
+
+    def seen(self, net: Network, update_nr: int) -> Any:
+        """What :meth:`read` gave, or gives, right after the update of this number."""
+        seen_at, value = self._seen
+        return value if seen_at == update_nr else self.read(net)
 
 
 class LogWatcher(Hook):
@@ -195,8 +235,6 @@ class LogWatcher(Hook):
     Raises:
         ValidationError: An argument does not fit.
     """
-
-    reads_deltas = False
 
     repeatable = True
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from brainstorm.hooks.base_hook import Hook
+from brainstorm.hooks.base_hook import Hook, NetworkReader
 from brainstorm.training.utils import (
     check_iterator,
     check_number,
@@ -33,6 +33,18 @@ __all__ = [
 ]
 
 
+# Where layers keep the structures of their views.
+STRUCTURES = {
+    "inputs": "in_shapes",
+    "outputs": "out_shapes",
+    "parameters": "parameter_shapes",
+    "gradients": "parameter_shapes",
+    "internals": "internal_shapes",
+    "input_deltas": "in_shapes",
+    "output_deltas": "out_shapes",
+}
+
+
 class MonitorLoss(Hook):
     """Log the losses of the network on a data set.
 
@@ -49,7 +61,7 @@ class MonitorLoss(Hook):
         ValidationError: An argument does not fit.
     """
 
-    reads_deltas = False
+    __undescribed__ = {"iter"}
 
     scorers: Sequence[Scorer] = ()
 
@@ -63,7 +75,7 @@ class MonitorLoss(Hook):
     ):
         super().__init__(name, timescale, interval, verbose)
         self.iter_name = iter_name
-        self._iterator: DataIterator | None = None
+        self.iter: DataIterator | None = None
 
     def start(self, net, stepper, verbose, named_data_iters):
         """Look the iterator up.
@@ -79,13 +91,13 @@ class MonitorLoss(Hook):
                 f"{self.__name__}: trainer.train got no data iterator named"
                 f" {self.iter_name!r}; choices are: {listing(named_data_iters)}"
             )
-        self._iterator = named_data_iters[self.iter_name]
-        check_iterator(net, self._iterator, self.iter_name)
+        self.iter = named_data_iters[self.iter_name]
+        check_iterator(net, self.iter, self.iter_name)
         check_scorers(net, self.scorers, self.__name__)
 
     def __call__(self, epoch_nr, update_nr, net, stepper, logs):
         """The losses and scores by name, means over the data set."""
-        return compute_scores(net, self._iterator, self.scorers)
+        return compute_scores(net, self.iter, self.scorers)
 
 
 class MonitorScores(MonitorLoss):
@@ -121,8 +133,6 @@ class MonitorScores(MonitorLoss):
 class _MonitorLayer(Hook):
     """Base class of hooks that log statistics of the buffers of a layer."""
 
-    reads_deltas = False
-
     what = ""
 
     def __init__(
@@ -155,8 +165,14 @@ class _MonitorLayer(Hook):
         return {name: _statistics(a) for name, a in self._arrays(net, view).items()}
 
     def _arrays(self, net: Network, view: str) -> dict[str, np.ndarray]:
-        names = net.buffer[self.layer_name][view].keys()
-        return {name: net.get(f"{self.layer_name}.{view}.{name}") for name in names}
+        """All buffers in one of the layer's views, without carried states."""
+        arrays = {}
+        structures = getattr(net.layers[self.layer_name], STRUCTURES[view])
+        for name in structures:
+            values = net.get(f"{self.layer_name}.{view}.{name}")
+            has_time = structures[name].shape[:1] == ("T",)
+            arrays[name] = values[: net.time_size] if has_time else values
+        return arrays
 
 
 class MonitorLayerParameters(_MonitorLayer):
@@ -215,13 +231,12 @@ class MonitorLayerGradients(_MonitorLayer):
         return self._log_view(net, "gradients") if update_nr > 0 else None
 
 
-class MonitorLayerDeltas(_MonitorLayer):
+class MonitorLayerDeltas(_MonitorLayer, NetworkReader):
     """Log ``min``, ``avg`` and ``max`` of all deltas of a layer.
 
     They are grouped into ``output_deltas``, ``input_deltas`` and ``internals``; the
-    last are those that only the backward pass uses. They are valid right after a
-    backward pass, so add this hook before any that runs the network on other data.
-    Before the first update there are none.
+    last are those that only the backward pass uses. They are those of the last
+    training batch; before the first there are none.
 
     Args:
         layer_name: Name of the layer.
@@ -234,14 +249,23 @@ class MonitorLayerDeltas(_MonitorLayer):
         ValidationError: An argument does not fit.
     """
 
-    reads_deltas = True
-
     what = "Deltas"
+
+    def start(self, net, stepper, verbose, named_data_iters):
+        """Check that the layer exists, and have its deltas computed.
+
+        Raises:
+            KeyError: There is no layer of this name. Lists the choices.
+        """
+        super().start(net, stepper, verbose, named_data_iters)
+        net.ask_for_deltas()
 
     def __call__(self, epoch_nr, update_nr, net, stepper, logs):
         """The statistics by name, for each buffer by view and name."""
-        if update_nr == 0:
-            return None
+        return self.seen(net, update_nr) if update_nr > 0 else None
+
+    def read(self, net):
+        """The statistics of what is in the network now."""
         structures = net.layers[self.layer_name].internal_shapes
         internals = self._log_view(net, "internals")
         return {
@@ -253,11 +277,11 @@ class MonitorLayerDeltas(_MonitorLayer):
         }
 
 
-class MonitorLayerInOuts(_MonitorLayer):
+class MonitorLayerInOuts(_MonitorLayer, NetworkReader):
     """Log ``min``, ``avg`` and ``max`` of all inputs and outputs of a layer.
 
-    They are grouped into ``inputs`` and ``outputs``, and are those of the batch that
-    the network has seen last; before the first update there are none.
+    They are grouped into ``inputs`` and ``outputs``, and are those of the last
+    training batch; before the first there are none.
 
     Args:
         layer_name: Name of the layer.
@@ -274,8 +298,10 @@ class MonitorLayerInOuts(_MonitorLayer):
 
     def __call__(self, epoch_nr, update_nr, net, stepper, logs):
         """The statistics by name, for each buffer by view and name."""
-        if update_nr == 0:
-            return None
+        return self.seen(net, update_nr) if update_nr > 0 else None
+
+    def read(self, net):
+        """The statistics of what is in the network now."""
         return {view: self._log_view(net, view) for view in ("inputs", "outputs")}
 
 
@@ -294,7 +320,8 @@ class ModifyStepperAttribute(Hook):
     """Change an attribute of the stepper, such as the learning rate, by a schedule.
 
     The new value is logged. With the timescale ``'update'`` it is printed only if
-    `verbose` is True.
+    `verbose` is True. A value that the stepper itself would not take, such as a
+    momentum of 1, ends the training with an error.
 
     Args:
         schedule: Computes the value; see :mod:`brainstorm.training.schedules`.
@@ -307,8 +334,6 @@ class ModifyStepperAttribute(Hook):
     Raises:
         ValidationError: An argument does not fit.
     """
-
-    reads_deltas = False
 
     __default_values__ = {"attr_name": "learning_rate"}
 
@@ -338,8 +363,8 @@ class ModifyStepperAttribute(Hook):
             ValidationError: It has not. Lists the choices.
         """
         super().start(net, stepper, verbose, named_data_iters)
-        choices = [n for n in vars(stepper) if not n.startswith("_")]
-        if self.attr_name not in choices:
+        if not hasattr(stepper, self.attr_name):
+            choices = [n for n in vars(stepper) if not n.startswith("_")]
             raise ValidationError(
                 f"{self.__name__}: {type(stepper).__name__} has no attribute"
                 f" {self.attr_name!r}; choices are: {listing(choices)}"
@@ -350,5 +375,8 @@ class ModifyStepperAttribute(Hook):
         value = self.schedule(
             epoch_nr, update_nr, self.timescale, self.interval, net, stepper, logs
         )
-        setattr(stepper, self.attr_name, check_number(self, self.attr_name, value))
+        check_number(self, self.attr_name, value)
+        if hasattr(stepper, "checked"):
+            stepper.checked(self.attr_name, value)
+        setattr(stepper, self.attr_name, value)
         return value

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import sys
 import time
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from brainstorm.hooks.base_hook import Hook
+from brainstorm.hooks.base_hook import NetworkReader
+
+if TYPE_CHECKING:
+    from brainstorm.structure.network import Network
 
 __all__ = ["ProgressBar"]
 
 
-class ProgressBar(Hook):
+class ProgressBar(NetworkReader):
     """Show how far each epoch is, with the loss of the batch and the rate.
 
     The bar goes to the standard error stream. It shows nothing where that is no
     terminal, or where the trainer is not verbose.
     """
 
-    reads_deltas = False
-
+    __undescribed__ = initial_state = {"epoch_nr": 0, "nr_batches": 0}
     __default_values__ = {"timescale": "update"}
 
     REDRAW_SECONDS = 0.1
@@ -30,8 +33,6 @@ class ProgressBar(Hook):
         self._is_shown = False
         self._length: int | None = None
         self._bar: _Bar | None = None
-        self._epoch_nr = 0
-        self._pending = 0
         self._drawn = 0.0
 
     def start(self, net, stepper, verbose, named_data_iters):
@@ -39,44 +40,54 @@ class ProgressBar(Hook):
         super().start(net, stepper, verbose, named_data_iters)
         is_terminal = sys.stderr is not None and sys.stderr.isatty()
         self._is_shown = self.run_verbosity and is_terminal
-        self._length = getattr(named_data_iters["training_data_iter"], "length", None)
+        data = named_data_iters.get("training_data_iter")
+        self._length = getattr(data, "length", None)
 
     def __call__(self, epoch_nr, update_nr, net, stepper, logs):
         """Move the bar by one update."""
-        if not self._is_shown or update_nr == 0:
+        if update_nr == 0:
             return
-        if self._bar is None or epoch_nr != self._epoch_nr:
-            self._open(epoch_nr)
-        else:
-            self._pending += 1
-        is_full = self._bar.n + self._pending == self._length
-        now = time.monotonic()
-        if is_full or now - self._drawn >= self.REDRAW_SECONDS:
-            loss = net.get_loss_values()["total_loss"]
-            self._bar.set_postfix_str(f"loss={loss:.4g}", refresh=False)
-            self._bar.update(self._pending)
-            self._pending = 0
-            self._drawn = now
+        self.nr_batches = self.nr_batches + 1 if epoch_nr == self.epoch_nr else 1
+        self.epoch_nr = epoch_nr
+        if not self._is_shown:
+            return
+        if self._bar is None:
+            self._open()
+        is_full = self.nr_batches == self._length
+        if is_full or time.monotonic() - self._drawn >= self.REDRAW_SECONDS:
+            self._draw(self.seen(net, update_nr))
         if is_full:
+            self.stop()
+
+    def read(self, net):
+        """The loss of the batch that the network has seen last."""
+        return net.get_loss_values()["total_loss"]
+
+    def end_epoch(self, net: Network, update_nr: int) -> None:
+        """Leave the bar as it is now that the epoch is over."""
+        if self._bar is not None:
+            self._draw(self.seen(net, update_nr))
             self.stop()
 
     def stop(self):
         """Leave the bar as it is, and go on below it."""
         if self._bar is not None:
-            self._bar.update(self._pending)
+            self._bar.update(self.nr_batches - self._bar.n)
             self._bar.close()
             self._bar = None
 
-    def _open(self, epoch_nr: int) -> None:
-        self.stop()
-        self._epoch_nr = epoch_nr
-        self._pending = 0
+    def _draw(self, loss: float) -> None:
+        self._bar.set_postfix_str(f"loss={loss:.4g}", refresh=False)
+        self._bar.update(self.nr_batches - self._bar.n)
+        self._drawn = time.monotonic()
+
+    def _open(self) -> None:
         self._drawn = 0.0
         # Opened after the first update, so that one does not count for the rate.
         self._bar = _Bar(
-            desc=f"Epoch {epoch_nr}",
+            desc=f"Epoch {self.epoch_nr}",
             total=self._length,
-            initial=1,
+            initial=self.nr_batches,
             unit="batch",
             mininterval=0,
             file=sys.stderr,

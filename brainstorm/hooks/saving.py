@@ -47,10 +47,9 @@ class _Saver(Hook):
         interval: The hook is called every `interval` epochs or updates.
     """
 
-    reads_deltas = False
-
     file_format = ""
     """The kind of the files."""
+    saves = "the newest"
 
     def __init__(
         self,
@@ -236,6 +235,7 @@ class SaveBestNetwork(LogWatcher):
         ValidationError: An argument does not fit.
     """
 
+    saves = "the best"
     __undescribed__ = initial_state = {"best_so_far": None, "parameters": None}
     __default_values__ = {"filename": None, "criterion": "max"}
 
@@ -298,7 +298,8 @@ class SaveBestNetwork(LogWatcher):
 class InfoUpdater(Hook):
     """Save the counts and the logs to the custom info of a Sacred run.
 
-    ``run.info`` gets the entries ``epoch_nr``, ``update_nr`` and ``logs``.
+    ``run.info`` gets the entry ``nr_parameters`` when a training starts, then
+    ``epoch_nr``, ``update_nr`` and ``logs``.
 
     Args:
         run: The run that Sacred passes to a function which has ``_run`` among its
@@ -310,8 +311,6 @@ class InfoUpdater(Hook):
     Raises:
         ValidationError: An argument does not fit.
     """
-
-    reads_deltas = False
 
     __undescribed__ = {"run"}
 
@@ -328,6 +327,11 @@ class InfoUpdater(Hook):
                 f"{self.__name__}: run has to be a Run of Sacred, not {run!r}"
             )
         self.run = run
+
+    def start(self, net, stepper, verbose, named_data_iters):
+        """Note the number of parameters in the info."""
+        super().start(net, stepper, verbose, named_data_iters)
+        self.run.info["nr_parameters"] = int(net.buffer.parameters.size)
 
     def __call__(self, epoch_nr, update_nr, net, stepper, logs):
         """Update the info."""

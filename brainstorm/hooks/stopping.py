@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from brainstorm.hooks.base_hook import Hook, LogWatcher, get_log
+from brainstorm.hooks.base_hook import Hook, LogWatcher, NetworkReader, get_log
 from brainstorm.training.utils import check_number
 from brainstorm.utils import ValidationError
 
@@ -95,8 +95,6 @@ class StopAfterEpoch(Hook):
         ValidationError: An argument does not fit.
     """
 
-    reads_deltas = False
-
     repeatable = True
 
     def __init__(
@@ -124,7 +122,9 @@ class StopAfterEpoch(Hook):
 
 
 class StopAfterThresholdReached(LogWatcher):
-    """Stop the training if the newest entry of a log has reached a threshold.
+    """Stop the training if an entry of a log has reached a threshold.
+
+    The whole log counts, also what it held before this training.
 
     Args:
         log_name: Dotted path of the log, ``<hook name>.<log name>``, such as
@@ -141,6 +141,7 @@ class StopAfterThresholdReached(LogWatcher):
         ValidationError: An argument does not fit.
     """
 
+    __undescribed__ = initial_state = {"best_so_far": None, "seen": 0}
     __default_values__ = {"criterion": "min"}
 
     def __init__(
@@ -159,19 +160,24 @@ class StopAfterThresholdReached(LogWatcher):
     def __call__(self, epoch_nr, update_nr, net, stepper, logs):
         """Stop if the threshold has been reached."""
         entries = get_log(logs, self.log_name)
-        if entries and (
-            entries[-1] == self.threshold or self.improves(entries[-1], self.threshold)
+        for value in entries[self.seen :]:
+            if self.improves(value, self.best_so_far):
+                self.best_so_far = value
+        self.seen = len(entries)
+        best = self.best_so_far
+        if best is not None and (
+            best == self.threshold or self.improves(best, self.threshold)
         ):
             raise StopIteration(
-                f"{self.log_name} is {entries[-1]} and has reached {self.threshold}."
+                f"{self.log_name} was {best} and has reached {self.threshold}."
             )
 
 
-class StopOnNan(Hook):
+class StopOnNan(NetworkReader):
     """Stop the training if something is infinite or NaN.
 
     Args:
-        logs_to_check: Dotted paths of logs whose newest entry to check.
+        logs_to_check: Dotted paths of logs whose newest entry to check; or one.
         check_parameters: Whether to check the parameters of the network.
         check_training_loss: Whether to check the training loss: that of the last
             batch after updates, the mean over the epoch after epochs.
@@ -184,8 +190,6 @@ class StopOnNan(Hook):
         ValidationError: An argument does not fit.
     """
 
-    reads_deltas = False
-
     repeatable = True
     __default_values__ = {
         "logs_to_check": [],
@@ -195,7 +199,7 @@ class StopOnNan(Hook):
 
     def __init__(
         self,
-        logs_to_check: Sequence[str] = (),
+        logs_to_check: str | Sequence[str] = (),
         check_parameters: bool = True,
         check_training_loss: bool = True,
         name: str | None = None,
@@ -205,13 +209,18 @@ class StopOnNan(Hook):
     ):
         super().__init__(name, timescale, interval, verbose)
         if isinstance(logs_to_check, str):
-            raise ValidationError(
-                f"{self.__name__}: logs_to_check has to be a list of names, not the"
-                f" string {logs_to_check!r}"
-            )
+            logs_to_check = [logs_to_check]
         self.logs_to_check = tuple(logs_to_check)
         self.check_parameters = check_parameters
         self.check_training_loss = check_training_loss
+
+    _resumes = False
+
+    def start(self, net, stepper, verbose, named_data_iters):
+        """Get ready; called when a training starts or is resumed."""
+        super().start(net, stepper, verbose, named_data_iters)
+        # What is in the network then was not left there by an update.
+        self._resumes = self.timescale == "update"
 
     def watched_logs(self) -> tuple[str, ...]:
         """Dotted paths of the logs that the hook reads."""
@@ -222,21 +231,28 @@ class StopOnNan(Hook):
         found: list[str] = []
         if self.check_parameters:
             found += _broken_parameters(net)
-        if self.check_training_loss and update_nr > 0:
-            found += self._broken_losses(net, logs)
+        has_loss = update_nr > 0 and not self._resumes
+        self._resumes = False
+        if (
+            self.check_training_loss
+            and has_loss
+            and not _is_finite(self._training_loss(net, update_nr, logs))
+        ):
+            found.append("the training loss")
         for path in self.logs_to_check:
             if not _is_finite(get_log(logs, path)[-1:]):
                 found.append(f"the log {path}")
         if found:
             raise StopIteration(f"Infinite or NaN: {', '.join(found)}.")
 
-    def _broken_losses(self, net: Network, logs: dict[str, Any]) -> list[str]:
+    def read(self, net):
+        """The loss of the batch that the network has seen last."""
+        return net.get_loss_values()["total_loss"]
+
+    def _training_loss(self, net: Network, update_nr: int, logs: dict) -> Any:
         if self.timescale == "update":
-            losses = net.get_loss_values()
-        else:
-            losses = {n: v[-1] for n, v in logs.get("rolling_training", {}).items()}
-        broken = not _is_finite(losses.get("total_loss", 0.0))
-        return ["the training loss"] if broken else []
+            return self.seen(net, update_nr)
+        return get_log(logs, "rolling_training.total_loss")[-1:]
 
 
 def _broken_parameters(net: Network) -> list[str]:
@@ -272,8 +288,6 @@ class StopOnSigQuit(Hook):
         ValidationError: An argument does not fit.
     """
 
-    reads_deltas = False
-
     repeatable = True
     __undescribed__ = {"quit"}
 
@@ -294,7 +308,7 @@ class StopOnSigQuit(Hook):
         super().start(net, stepper, verbose, named_data_iters)
         self.quit = False
         try:
-            self._previous = signal.signal(self._signal, self._receive)
+            self._previous = signal.signal(self._signal, self.receive_signal)
         except ValueError as error:
             raise ValidationError(
                 f"{self.__name__} works only in the main thread: {error}"
@@ -311,6 +325,7 @@ class StopOnSigQuit(Hook):
         previous = signal.SIG_DFL if self._previous is None else self._previous
         signal.signal(self._signal, previous)
 
-    def _receive(self, signum: int, frame: Any) -> None:
+    def receive_signal(self, signum: int, frame: Any) -> None:
+        """Note that the training is to stop; called when the signal comes."""
         self.message("Received the signal to quit; stopping soon.")
         self.quit = True

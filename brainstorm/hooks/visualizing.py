@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from brainstorm.files import atomic_path
+from brainstorm.files import atomic_path, check_start
 from brainstorm.hooks.base_hook import Hook, get_log
 from brainstorm.utils import ValidationError, missing_extra
 
@@ -51,7 +51,8 @@ class BokehVisualizer(Hook):
             ``'validation.Accuracy'``; or one of them.
         filename: Name of an HTML file for the plots, which needs neither the server
             nor the internet to be viewed. It is written now and then, and when the
-            training ends. Its folder has to exist. Default: no file.
+            training ends, if there is no file of another kind. Its folder has to
+            exist. Default: no file.
         timescale: ``'epoch'`` or ``'update'``, which is also the horizontal axis.
         interval: The hook is called every `interval` epochs or updates.
         name: Name of this hook, the title of the page. Default is
@@ -66,7 +67,6 @@ class BokehVisualizer(Hook):
     __default_values__ = {"filename": None}
 
     repeatable = True
-    reads_deltas = False
 
     PORT = 5006
     """Where to look for a free port first; Bokeh's usual one."""
@@ -182,6 +182,7 @@ class BokehVisualizer(Hook):
         from bokeh.embed import file_html
         from bokeh.resources import INLINE
 
+        check_start(self.filename, rb"\s*<(!DOCTYPE )?html", "HTML file")
         plots, _ = _create_plots(self._curves, self.timescale)
         text = file_html(plots, INLINE, title=self.__name__)
         with atomic_path(self.filename) as temporary:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -92,6 +92,8 @@ class Network(Describable):
             functions and arrays of more than 10,000 numbers are only named.
         weight_modifiers, gradient_modifiers (dict): Lists of modifiers by layer
             and parameter.
+        before_next_run (Callable[[], None] | None): Called, once, before other data
+            come or a forward pass, so that what the last one left can be looked at.
         trained_slices (list[slice]): Where in the flat parameters and gradients those
             lie that steppers change.
     """
@@ -113,6 +115,7 @@ class Network(Describable):
         self.initializers: dict[str, Any] = {}
         self.weight_modifiers: Modifiers = {}
         self.gradient_modifiers: Modifiers = {}
+        self.before_next_run: Callable[[], None] | None = None
         self._buffer_manager = buffer_manager
         self._loss_layers = [
             name for name, la in layers.items() if isinstance(la, LossLayerImpl)
@@ -476,6 +479,8 @@ class Network(Describable):
         """
         with self.lock:
             self.lock.take_over()
+            if self.before_next_run is not None:
+                self._announce_run()
             structures = self.layers["Input"].out_shapes
             shapes = shapes_of(data)
             if shapes != self._input_shapes:
@@ -490,6 +495,10 @@ class Network(Describable):
             targets = self._buffer_manager.views.Input.outputs.__dict__
             for name, array in data.items():
                 self._provide(name, targets[name], array)
+
+    def _announce_run(self) -> None:
+        announce, self.before_next_run = self.before_next_run, None
+        announce()
 
     def _provide(self, name: str, target: Any, array: Any) -> None:
         if isinstance(array, self.handler.array_type) and not isinstance(
@@ -558,6 +567,8 @@ class Network(Describable):
         """
         with self.lock:
             self.lock.check()
+            if self.before_next_run is not None:
+                self._announce_run()
             if context is None:
                 self._buffer_manager.clear_context()
             else:

@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from brainstorm.training.steppers import TrainingStepper
-from brainstorm.training.utils import check_number
+from brainstorm.training.steppers import (
+    NOT_NEGATIVE,
+    POSITIVE,
+    SHARE,
+    TrainingStepper,
+)
 from brainstorm.utils import ValidationError, checked_array
 
 if TYPE_CHECKING:
@@ -44,6 +48,12 @@ class AdamStepper(TrainingStepper):
     """
 
     slots = ("mean", "variance")
+    ranges = {
+        "learning_rate": NOT_NEGATIVE,
+        "beta1": SHARE,
+        "beta2": SHARE,
+        "epsilon": POSITIVE,
+    }
     __undescribed__ = {"mean", "variance", COUNT}
     __default_values__ = {
         "learning_rate": 0.001,
@@ -61,11 +71,10 @@ class AdamStepper(TrainingStepper):
         beta2: float = 0.999,
         epsilon: float = 1e-8,
     ):
-        super().__init__()
-        self.learning_rate = check_number(self, "learning_rate", learning_rate, low=0)
-        self.beta1 = check_number(self, "beta1", beta1, low=0, below=1)
-        self.beta2 = check_number(self, "beta2", beta2, low=0, below=1)
-        self.epsilon = _positive(self, "epsilon", epsilon)
+        self.learning_rate = self.checked("learning_rate", learning_rate)
+        self.beta1 = self.checked("beta1", beta1)
+        self.beta2 = self.checked("beta2", beta2)
+        self.epsilon = self.checked("epsilon", epsilon)
         self.mean: Any = None
         self.variance: Any = None
         self.update_count = 0
@@ -104,7 +113,7 @@ class AdamStepper(TrainingStepper):
     def run(self) -> None:
         """Do one update with the data that has been provided to the network."""
         net = self._compute_gradients()
-        self.update_count += 1
+        count = self.update_count + 1
         for arrays in self._flat_arrays():
             net.handler.adam_update(
                 *arrays,
@@ -113,8 +122,9 @@ class AdamStepper(TrainingStepper):
                 self.beta2,
                 self.epsilon,
                 self._weight_decay,
-                self.update_count,
+                count,
             )
+        self.update_count = count
 
 
 class AdamWStepper(AdamStepper):
@@ -131,6 +141,7 @@ class AdamWStepper(AdamStepper):
         weight_decay: Strength of the decay, not negative.
     """
 
+    ranges = {**AdamStepper.ranges, "weight_decay": NOT_NEGATIVE}
     __default_values__ = {"weight_decay": 0.01}
 
     def __init__(
@@ -142,7 +153,7 @@ class AdamWStepper(AdamStepper):
         weight_decay: float = 0.01,
     ):
         super().__init__(learning_rate, beta1, beta2, epsilon)
-        self.weight_decay = check_number(self, "weight_decay", weight_decay, low=0)
+        self.weight_decay = self.checked("weight_decay", weight_decay)
 
     @property
     def _weight_decay(self) -> float:
@@ -164,16 +175,16 @@ class RmsPropStepper(TrainingStepper):
     """
 
     slots = ("mean_square",)
+    ranges = {"learning_rate": NOT_NEGATIVE, "decay": SHARE, "epsilon": POSITIVE}
     __undescribed__ = {"mean_square"}
     __default_values__ = {"learning_rate": 0.001, "decay": 0.9, "epsilon": 1e-8}
 
     def __init__(
         self, learning_rate: float = 0.001, decay: float = 0.9, epsilon: float = 1e-8
     ):
-        super().__init__()
-        self.learning_rate = check_number(self, "learning_rate", learning_rate, low=0)
-        self.decay = check_number(self, "decay", decay, low=0, below=1)
-        self.epsilon = _positive(self, "epsilon", epsilon)
+        self.learning_rate = self.checked("learning_rate", learning_rate)
+        self.decay = self.checked("decay", decay)
+        self.epsilon = self.checked("epsilon", epsilon)
         self.mean_square: Any = None
 
     def run(self) -> None:
@@ -205,16 +216,16 @@ class AdaDeltaStepper(TrainingStepper):
     """
 
     slots = ("mean_square", "mean_square_step")
+    ranges = {"learning_rate": NOT_NEGATIVE, "decay": SHARE, "epsilon": POSITIVE}
     __undescribed__ = {"mean_square", "mean_square_step"}
     __default_values__ = {"learning_rate": 1.0, "decay": 0.95, "epsilon": 1e-6}
 
     def __init__(
         self, learning_rate: float = 1.0, decay: float = 0.95, epsilon: float = 1e-6
     ):
-        super().__init__()
-        self.learning_rate = check_number(self, "learning_rate", learning_rate, low=0)
-        self.decay = check_number(self, "decay", decay, low=0, below=1)
-        self.epsilon = _positive(self, "epsilon", epsilon)
+        self.learning_rate = self.checked("learning_rate", learning_rate)
+        self.decay = self.checked("decay", decay)
+        self.epsilon = self.checked("epsilon", epsilon)
         self.mean_square: Any = None
         self.mean_square_step: Any = None
 
@@ -244,13 +255,13 @@ class AdaGradStepper(TrainingStepper):
     """
 
     slots = ("sum_of_squares",)
+    ranges = {"learning_rate": NOT_NEGATIVE, "epsilon": POSITIVE}
     __undescribed__ = {"sum_of_squares"}
     __default_values__ = {"learning_rate": 0.01, "epsilon": 1e-8}
 
     def __init__(self, learning_rate: float = 0.01, epsilon: float = 1e-8):
-        super().__init__()
-        self.learning_rate = check_number(self, "learning_rate", learning_rate, low=0)
-        self.epsilon = _positive(self, "epsilon", epsilon)
+        self.learning_rate = self.checked("learning_rate", learning_rate)
+        self.epsilon = self.checked("epsilon", epsilon)
         self.sum_of_squares: Any = None
 
     def run(self) -> None:
@@ -262,9 +273,3 @@ class AdaGradStepper(TrainingStepper):
                 self.learning_rate,
                 self.epsilon,
             )
-
-
-def _positive(owner: TrainingStepper, name: str, value: float) -> float:
-    if check_number(owner, name, value, low=0) == 0:
-        raise ValidationError(f"{type(owner).__name__}: {name} has to be above 0")
-    return value

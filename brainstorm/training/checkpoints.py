@@ -85,9 +85,9 @@ def save_checkpoint(
     training = {
         "verbose": bool(trainer.verbose),
         "carry_context": bool(trainer.carry_context),
-        "stepper": get_description(trainer.stepper),
-        "train_scorers": [get_description(s) for s in trainer.train_scorers],
-        "hooks": [[name, _describe(hook)] for name, hook in trainer.hooks.items()],
+        "stepper": _describe(trainer.stepper, TrainingStepper),
+        "train_scorers": [_describe(s, Scorer) for s in trainer.train_scorers],
+        "hooks": [[n, _try_to_describe(hook)] for n, hook in trainer.hooks.items()],
         "state": _pack(trainer.get_state(), arrays, "the training"),
     }
     with atomic_hdf5(filename, FORMAT) as f:
@@ -148,10 +148,26 @@ def _reordered(state: Any, order: np.ndarray | None) -> Any:
 # -- descriptions ------------------------------------------------------------
 
 
-def _describe(hook: Hook) -> Any:
+def _describe(part: Any, kind: type = Describable) -> Any:
+    """The description of a part of a trainer, of which it can be made again.
+
+    Raises:
+        ValidationError: There is none: a member has a value that its class refuses.
+    """
+    description = get_description(part)
+    try:
+        _create(description, kind)
+    except FileFormatError as error:
+        raise ValidationError(
+            f"can not save {part!r}, since it could not be loaded: {error}"
+        ) from error
+    return description
+
+
+def _try_to_describe(hook: Hook) -> Any:
     """The description of a hook, None if there is none."""
     try:
-        return get_description(hook)
+        return _describe(hook)
     except ValidationError:
         return None
 

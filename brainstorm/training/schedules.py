@@ -289,12 +289,13 @@ class Warmup(Schedule):
 class DecreaseAfterEpoch(Schedule):
     """Keep the value for `T` epochs, then decrease it with the inverse of the epoch.
 
-    The value is ``initial * T / max(T, epoch)``: still the initial one at epoch T, a
-    half of it at 2 T.
+    The value is ``initial * T / max(T, epoch + 1)``: the hook that uses it is called at
+    the end of an epoch and sets the value of the next one. So the first T epochs have
+    the initial value, epoch 2 T has a half of it.
 
     >>> decrease = DecreaseAfterEpoch(1.0, T=2)
     >>> [decrease(k, 0, 'epoch', 1, None, None, {}) for k in range(5)]
-    [1.0, 1.0, 1.0, 0.6666666666666666, 0.5]
+    [1.0, 1.0, 0.6666666666666666, 0.5, 0.4]
 
     Args:
         initial_value: The value of the first epochs.
@@ -309,7 +310,7 @@ class DecreaseAfterEpoch(Schedule):
 
     def __call__(self, epoch_nr, update_nr, timescale, interval, net, stepper, logs):
         """The value to use from now on."""
-        return self.initial_value * self.T / max(self.T, epoch_nr)
+        return self.initial_value * self.T / max(self.T, epoch_nr + 1)
 
 
 def _calls(epoch_nr: int, update_nr: int, timescale: str, interval: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,11 @@ __all__ = [
 ]
 
 
+NOT_NEGATIVE, SHARE = (0, math.inf), (0, 1)
+ABOVE_0 = math.ulp(0.0)
+POSITIVE = (ABOVE_0, math.inf)
+
+
 class TrainingStepper(Describable):
     """Base class of all steppers.
 
@@ -35,14 +41,29 @@ class TrainingStepper(Describable):
 
     slots: tuple[str, ...] = ()
     """Names of the members that hold an array of the size of the parameters."""
+    ranges: dict[str, tuple[float, float]] = {}
+    """Members that have to be numbers within [low, high), with these two."""
 
     __undescribed__ = {"net", "context"}
 
-    def __init__(self) -> None:
-        self.net: Network | None = None
-        self.context: dict[str, np.ndarray] | None = None
-        self._handler: Handler | None = None
-        self._restored: dict[str, np.ndarray] = {}
+    # Members, so that subclasses need no constructor, or one of their own.
+    net: Network | None = None
+    context: dict[str, np.ndarray] | None = None
+    _handler: Handler | None = None
+    _restored: Mapping[str, np.ndarray] = {}
+
+    def checked(self, name: str, value: Any) -> Any:
+        """Return a value if the member of this name may have it.
+
+        Raises:
+            ValidationError: It may not. Names the class, the member and the range.
+        """
+        if name not in self.ranges:
+            return value
+        low, high = self.ranges[name]
+        if low == ABOVE_0 and value == 0:
+            raise ValidationError(f"{type(self).__name__}: {name} has to be above 0")
+        return check_number(self, name, value, low, high)
 
     def start(self, net: Network) -> None:
         """Get ready to train a network.
@@ -150,7 +171,6 @@ class ForwardStepper(TrainingStepper):
     __default_values__ = {"use_training_pass": False}
 
     def __init__(self, use_training_pass: bool = False):
-        super().__init__()
         self.use_training_pass = use_training_pass
 
     def run(self) -> None:
@@ -165,11 +185,11 @@ class SgdStepper(TrainingStepper):
         learning_rate: Step size, not negative.
     """
 
+    ranges = {"learning_rate": NOT_NEGATIVE}
     __default_values__ = {"learning_rate": 0.1}
 
     def __init__(self, learning_rate: float = 0.1):
-        super().__init__()
-        self.learning_rate = check_number(self, "learning_rate", learning_rate, low=0)
+        self.learning_rate = self.checked("learning_rate", learning_rate)
 
     def run(self) -> None:
         """Do one update with the data that has been provided to the network."""
@@ -194,6 +214,7 @@ class MomentumStepper(TrainingStepper):
     """
 
     slots = ("velocity",)
+    ranges = {"learning_rate": NOT_NEGATIVE, "momentum": SHARE}
     __undescribed__ = {"velocity"}
     __default_values__ = {
         "learning_rate": 0.1,
@@ -207,9 +228,8 @@ class MomentumStepper(TrainingStepper):
         momentum: float = 0.0,
         scale_learning_rate: bool = True,
     ):
-        super().__init__()
-        self.learning_rate = check_number(self, "learning_rate", learning_rate, low=0)
-        self.momentum = check_number(self, "momentum", momentum, low=0, below=1)
+        self.learning_rate = self.checked("learning_rate", learning_rate)
+        self.momentum = self.checked("momentum", momentum)
         self.scale_learning_rate = scale_learning_rate
         self.velocity: Any = None
 
@@ -230,7 +250,8 @@ class NesterovStepper(MomentumStepper):
 
     Like :class:`MomentumStepper`, but the gradient is taken where the velocity
     leads: ``v = momentum * v``, ``p += v``, the gradient g there, then
-    ``v -= rate * g`` and ``p -= rate * g``.
+    ``v -= rate * g`` and ``p -= rate * g``. If that fails, on data that do not fit for
+    example, parameters and velocity are again what they were.
 
     Args:
         learning_rate: Step size, not negative.
@@ -239,11 +260,27 @@ class NesterovStepper(MomentumStepper):
             ``1 - momentum``.
     """
 
+    _before: tuple[Any, Any] | None = None
+
+    def start(self, net: Network) -> None:
+        """Get ready to train a network; see :meth:`TrainingStepper.start`."""
+        super().start(net)
+        shape = tuple(self.velocity.shape)
+        self._before = net.handler.zeros(shape), net.handler.zeros(shape)
+
     def run(self) -> None:
         """Do one update with the data that has been provided to the network."""
-        handler = self._started_net().handler
-        for parameters, _, velocity in self._flat_arrays():
-            handler.nesterov_ahead(parameters, velocity, self.momentum)
-        self._compute_gradients()
+        net = self._started_net()
+        handler, moved = net.handler, (net.buffer.parameters, self.velocity)
+        for array, before in zip(moved, self._before, strict=True):
+            handler.copy_to(array, before)
+        try:
+            for parameters, _, velocity in self._flat_arrays():
+                handler.nesterov_ahead(parameters, velocity, self.momentum)
+            self._compute_gradients()
+        except BaseException:
+            for array, before in zip(moved, self._before, strict=True):
+                handler.copy_to(before, array)
+            raise
         for arrays in self._flat_arrays():
             handler.nesterov_correct(*arrays, self._rate())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import numbers
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -30,6 +31,7 @@ from brainstorm.training.utils import (
     check_scorers,
     compute_scores,
     report,
+    run_network,
 )
 from brainstorm.utils import (
     IteratorValidationError,
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
     from brainstorm.scorers import Scorer
     from brainstorm.structure.network import Network
 
-__all__ = ["Trainer"]
+__all__ = ["Trainer", "run_network"]
 
 ROLLING = "rolling_training"
 
@@ -57,7 +59,8 @@ class Trainer:
     the hooks and collects their logs.
 
     Args:
-        stepper: Does the parameter updates.
+        stepper: Does the parameter updates: a TrainingStepper, or anything with the
+            methods ``start(net)`` and ``run()``.
         verbose: Whether to print what happens. Each hook can override it.
         carry_context: Whether the state of recurrent layers is carried on from batch to
             batch where these continue each other, as those of
@@ -67,7 +70,7 @@ class Trainer:
             trajectories*, 1990). Deltas end where batches do.
 
     Raises:
-        ValidationError: `stepper` is no TrainingStepper.
+        ValidationError: `stepper` can not step.
     """
 
     stepper: TrainingStepper
@@ -79,7 +82,7 @@ class Trainer:
     hooks: dict[str, Hook]
     """The hooks by name, in the order in which they are called."""
     train_scorers: Sequence[Scorer]
-    """Scorers to evaluate on the training batches as they go by. Assign to it."""
+    """Scorers to evaluate on the training batches as they go by; a list at first."""
     current_epoch_nr: int
     """Number of the epoch that runs or ran last, 0 before the training."""
     current_update_nr: int
@@ -87,8 +90,9 @@ class Trainer:
     logs: dict[str, Any]
     """What the hooks returned, by their names: nested dicts of lists. The losses
     and scores over the batches of each epoch are in ``'rolling_training'``."""
-    results: dict[str, dict[str, float]]
-    """What :meth:`evaluate` computed, by the names of the data iterators."""
+    results: dict[str, Any]
+    """What :meth:`evaluate` computed: losses and scores by the names of the data
+    iterators, and logs by the names of the hooks."""
 
     def __init__(
         self,
@@ -96,7 +100,8 @@ class Trainer:
         verbose: bool = True,
         carry_context: bool = False,
     ):
-        if not isinstance(stepper, TrainingStepper):
+        methods = (getattr(stepper, name, None) for name in ("start", "run"))
+        if isinstance(stepper, type) or not all(map(callable, methods)):
             raise ValidationError(
                 "Trainer: stepper has to be a TrainingStepper, such as"
                 f" SgdStepper(), not {stepper!r}"
@@ -109,7 +114,7 @@ class Trainer:
         self.verbose = verbose
         self.carry_context = carry_context
         self.hooks = {}
-        self.train_scorers = ()
+        self.train_scorers = []
         self.current_epoch_nr = 0
         self.current_update_nr = 0
         self.logs = {}
@@ -119,6 +124,7 @@ class Trainer:
         self._epoch: Epoch | None = None
         self._context: dict[str, np.ndarray] = {}
         self._loaded_position: dict[str, Any] | None = None
+        self._looked_at = 0
 
     @classmethod
     def fit(
@@ -183,20 +189,43 @@ class Trainer:
         """Add a hook, to be called after those that have been added before.
 
         Args:
-            hook: The hook.
+            hook: The hook. Also a plain function with an attribute `timescale`, and
+                perhaps `interval`, that takes the arguments of a hook's call.
 
         Raises:
-            ValidationError: It is no hook, or its name is taken.
+            ValidationError: It is no hook, its name is taken, or it writes a file that
+                another hook writes with other content.
         """
-        if not callable(hook) or not hasattr(hook, "timescale"):
+        if (
+            not callable(hook)
+            or isinstance(hook, type)
+            or not hasattr(hook, "timescale")
+        ):
             raise ValidationError(f"add_hook: expected a Hook, got {hook!r}")
+        _complete_hook(hook)
         name = hook.__name__
         if name in self.hooks or name == ROLLING:
             raise ValidationError(
                 f"add_hook: the name {name!r} is taken; give the hook another one by"
                 f" its argument name. Names in use: {listing([*self.hooks, ROLLING])}"
             )
+        self._check_file(hook)
+        others = (other.priority for other in self.hooks.values())
+        hook.priority = 1 + max(others, default=0)
         self.hooks[name] = hook
+
+    def _check_file(self, hook: Hook) -> None:
+        """Check that no two hooks write different things to one file."""
+        for other in self.hooks.values():
+            if (
+                _file_of(hook) is not None
+                and _file_of(hook) == _file_of(other)
+                and not (type(hook) is type(other) and hook.saves == "the newest")
+            ):
+                raise ValidationError(
+                    f"add_hook: {hook.__name__!r} and {other.__name__!r} would write to"
+                    f" the same file, {hook.filename!r}; give one of them another"
+                )
 
     def train(
         self, net: Network, training_data_iter: DataIterator, **named_data_iters: Any
@@ -225,7 +254,7 @@ class Trainer:
             check_continues(net, training_data_iter)
         self._check_watched_logs(net)
         named_data_iters[TRAINING_DATA] = training_data_iter
-        if any(hook.reads_deltas for hook in self.hooks.values()):
+        if not all(map(_is_ours, self.hooks.values())):
             net.ask_for_deltas()
         self.stepper.start(net)
         net.start_weight_modifiers()
@@ -236,6 +265,8 @@ class Trainer:
                 started.callback(hook.stop)
             # An epoch that is broken off is over; checkpoints know how far it was.
             started.callback(setattr, self, "_epoch", None)
+            started.callback(setattr, net, "before_next_run", None)
+            self._looked_at = self.current_update_nr
             batches = self._go_to_loaded_position()
             if batches is None:
                 running = self._call_hooks_before_training(net)
@@ -247,7 +278,11 @@ class Trainer:
     def evaluate(
         self, net: Network, **named_data_iters: DataIterator
     ) -> dict[str, dict[str, float]]:
-        """Compute the losses and the `train_scorers` on data sets.
+        """Compute the losses and the `train_scorers` on data sets, and run the hooks.
+
+        Hooks that log are called once each, whatever their timescale and interval, and
+        their logs go into `results`. Left out are those that stop or save something,
+        and monitors of data that are not given.
 
         Args:
             net: The network.
@@ -255,7 +290,7 @@ class Trainer:
 
         Returns:
             The losses and scores by name for each data iterator, by its name. They
-            are kept in `results` too.
+            are kept in `results` too, unless a hook of the same name logs there.
 
         Raises:
             IteratorValidationError: The names of the data are not those of the
@@ -265,11 +300,27 @@ class Trainer:
         check_scorers(net, self.train_scorers, "train_scorers")
         for name, iterator in named_data_iters.items():
             check_iterator(net, iterator, name)
+        results = {}
         for name, iterator in named_data_iters.items():
-            self.results[name] = compute_scores(net, iterator, self.train_scorers)
+            results[name] = compute_scores(net, iterator, self.train_scorers)
             if self.verbose:
-                _print_log(name, self.results[name])
-        return {name: self.results[name] for name in named_data_iters}
+                _print_log(name, results[name])
+        hooks = [
+            hook
+            for hook in self.hooks.values()
+            if not hook.repeatable
+            and not getattr(hook, "saves", "")
+            and getattr(hook, "iter_name", None) in (None, *named_data_iters)
+        ]
+        named = {n: r for n, r in results.items() if n not in self.hooks}
+        self.results.update(named)
+        with contextlib.ExitStack() as started:
+            started.callback(setattr, net, "before_next_run", None)
+            for hook in hooks:
+                hook.start(net, self.stepper, self.verbose, named_data_iters)
+                started.callback(hook.stop)
+            self._call_hooks(net, hooks, self.results)
+        return results
 
     # -- the training loop ---------------------------------------------------
 
@@ -293,11 +344,14 @@ class Trainer:
         scores = self._epoch.scores
         if not stopped:
             stopped = self._train_batches(net, batches)
+            for hook in self.hooks.values():
+                if hasattr(hook, "end_epoch"):
+                    hook.end_epoch(net, self.current_update_nr)
         self._epoch = None
         if not scores:
             raise IteratorValidationError(f"{TRAINING_DATA} provides no batches")
         rolling = aggregate_losses_and_scores(scores, net, self.train_scorers)
-        self._add_log(ROLLING, rolling, self.verbose)
+        _add_log(self.logs, ROLLING, rolling, self.verbose)
         stopped |= self._call_hooks(net, self._hooks_after_epoch())
         self._finish_round()
         return not stopped
@@ -306,6 +360,7 @@ class Trainer:
         """Do the updates of an epoch, and return whether a hook stopped them."""
         epoch, training_data = self._epoch, self._iterators[TRAINING_DATA]
         for batch in batches:
+            net.before_next_run = None
             net.lock.give_way()
             net.provide_external_data(batch)
             self._run_stepper(net)
@@ -379,9 +434,13 @@ class Trainer:
             if hasattr(hook, "finish_round"):
                 hook.finish_round(self)
 
-    def _call_hooks(self, net: Network, hooks: Iterable[Hook]) -> bool:
+    def _call_hooks(
+        self, net: Network, hooks: Iterable[Hook], logs: dict[str, Any] | None = None
+    ) -> bool:
         """Call hooks, add their logs, and return whether one wants to stop."""
         stopped = False
+        logs = self.logs if logs is None else logs
+        net.before_next_run = functools.partial(self._let_look, net)
         for hook in hooks:
             verbose = self.verbose if hook.verbose is None else hook.verbose
             try:
@@ -396,10 +455,24 @@ class Trainer:
                 stopped = True
                 if verbose:
                     report(f"{hook.__name__} >> Stopping the training. {reason}")
-            else:
-                if log is not None:
-                    self._add_log(hook.__name__, log, verbose)
+                log, verbose = reason.value, False
+                # Words would spoil a log of numbers.
+                words_between = isinstance(log, str) and hook.__name__ in logs
+                if hook.repeatable or words_between:
+                    log = None
+            if log is not None:
+                _add_log(logs, hook.__name__, log, verbose)
         return stopped
+
+    def _let_look(self, net: Network) -> None:
+        """Let hooks read what the update has left, before others run the network."""
+        nr = self.current_update_nr
+        if nr > self._looked_at:
+            self._looked_at = nr
+            for hook in self.hooks.values():
+                is_due = hook.timescale == "epoch" or nr % hook.interval == 0
+                if is_due and hasattr(hook, "look"):
+                    hook.look(net, nr)
 
     def _check_watched_logs(self, net: Network) -> None:
         """Check as far as it can be known that the logs that hooks read will exist."""
@@ -407,10 +480,13 @@ class Trainer:
         rolling = [f"{ROLLING}.{name}" for name in names]
         logging = [n for n, hook in self.hooks.items() if not hook.repeatable]
         known = [*dict.fromkeys([*logging, *self.logs, ROLLING])]
+        # Other hooks may write into the logs by themselves.
+        all_known = all(map(_is_ours, self.hooks.values()))
         for hook in self.hooks.values():
             for path in hook.watched_logs():
                 root, _, rest = path.partition(".")
-                if root not in known or (root == ROLLING and rest not in names):
+                unknown = all_known and root not in known
+                if unknown or (root == ROLLING and rest not in names):
                     choices = rolling if root == ROLLING else known
                     raise UnknownNameError(
                         f"{hook.__name__} needs the log {path!r}, but nothing logs"
@@ -531,16 +607,66 @@ class Trainer:
             raise ValidationError("the trainer has not trained a network so far")
         return self._net
 
-    # -- logs ----------------------------------------------------------------
-
-    def _add_log(self, name: str, value: Any, verbose: bool) -> None:
-        _append(self.logs, name, value)
-        if verbose:
-            _print_log(name, value)
-
     def _print_header(self, title: str) -> None:
         if self.verbose:
             report(f"\n{'- ' * 8}{title}{' -' * 8}")
+
+
+def _file_of(hook: Any) -> str | None:
+    """The file that a hook writes, None if there is none."""
+    if not getattr(hook, "saves", "") or hook.filename is None:
+        return None
+    return os.path.realpath(hook.filename)
+
+
+def _is_ours(hook: Any) -> bool:
+    """Whether the library defines a hook, so that it is known what it does."""
+    return type(hook).__module__.startswith("brainstorm.")
+
+
+def _nothing(*args: Any, **kwargs: Any) -> None:
+    pass
+
+
+def _complete_hook(hook: Any) -> None:
+    """Give a function what the trainer expects of a hook."""
+    members: dict[str, Any] = {
+        "__name__": type(hook).__name__,
+        "get_state": dict,
+        "interval": 1,
+        "repeatable": False,
+        "reset": _nothing,
+        "set_state": _nothing,
+        "start": _nothing,
+        "stop": _nothing,
+        "verbose": None,
+        "watched_logs": tuple,
+    }
+    for name, value in members.items():
+        if not hasattr(hook, name):
+            setattr(hook, name, value)
+
+
+def _add_log(logs: dict[str, Any], name: str, value: Any, verbose: bool) -> None:
+    _check_log(logs, name, value)
+    _append(logs, name, value)
+    if verbose:
+        _print_log(name, value)
+
+
+def _check_log(logs: Mapping[str, Any], name: str, value: Any) -> None:
+    if name not in logs:
+        return
+    if isinstance(value, Mapping) != isinstance(logs[name], Mapping):
+        kinds = ("a dict", "a single value")
+        before, now = kinds if isinstance(logs[name], Mapping) else kinds[::-1]
+        raise ValidationError(
+            f"the hook logs {now} as {name!r}, {value!r}, but has logged {before} there"
+            " before"
+        )
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            _check_log(logs[name], key, item)
 
 
 def _append(logs: dict[str, Any], name: str, value: Any) -> None:

@@ -272,6 +272,7 @@ def check_number(
 
 
 def report(text: str) -> None:
-    """Print for the user, above any progress bar."""
-    tqdm.write(text)
-    sys.stdout.flush()
+    """Print for the user, above any progress bar; not where nothing can be printed."""
+    if sys.stdout is not None:  # as under pythonw
+        tqdm.write(text)
+        sys.stdout.flush()

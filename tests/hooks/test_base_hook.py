@@ -128,7 +128,7 @@ def test_defaults():
 def test_messages(capsys, own, of_trainer, printed):
     hook = Hook(name="me", verbose=own)
     hook.start(None, None, of_trainer, {})
-    hook.message("hello")
+    hook.message(msg="hello")
     assert capsys.readouterr().out == ("me >> hello\n" if printed else "")
 
 
@@ -144,14 +144,16 @@ def test_get_log():
         get_log(logs, "validation")
 
 
-def test_info_updater():
+def test_info_updater(net):
     run = SimpleNamespace(info={"mine": 1})
     logs = {"validation": {"Accuracy": [0.5]}}
     hook = hooks.InfoUpdater(run)
+    hook.start(net, None, False, {})
     assert hook(epoch_nr=3, update_nr=9, net=None, stepper=None, logs=logs) is None
     logs["validation"]["Accuracy"].append(0.6)
     assert run.info == {
         "mine": 1,
+        "nr_parameters": 2 * 3 + 2,
         "epoch_nr": 3,
         "update_nr": 9,
         "logs": {"validation": {"Accuracy": [0.5]}},

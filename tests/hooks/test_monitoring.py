@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from brainstorm import layers
-from brainstorm.data_iterators import Undivided
+from brainstorm import layers, tools
+from brainstorm.data_iterators import Minibatches, Undivided
+from brainstorm.handlers import NumpyHandler
 from brainstorm.hooks import (
     ModifyStepperAttribute,
     MonitorLayerDeltas,
@@ -15,7 +16,14 @@ from brainstorm.hooks import (
 )
 from brainstorm.scorers import MeanSquaredError
 from brainstorm.structure.network import Network
-from brainstorm.training import Linear, MomentumStepper, SgdStepper, Trainer
+from brainstorm.training import (
+    AdamStepper,
+    Linear,
+    MomentumStepper,
+    MultiStep,
+    SgdStepper,
+    Trainer,
+)
 from brainstorm.utils import IteratorValidationError, ValidationError
 
 
@@ -259,3 +267,68 @@ def test_bad_arguments_of_modify_stepper_attribute(net, batches):
         ModifyStepperAttribute(0.1)
     with pytest.raises(ValidationError, match=r"learning_rate .* not 'slow'"):
         train(net, batches, ModifyStepperAttribute(lambda *args: "slow"))
+
+
+def validation(data):
+    return {name: array[:, :3] * 5 for name, array in data.items()}
+
+
+@pytest.mark.parametrize("timescale", ["update", "epoch"])
+@pytest.mark.parametrize("monitor", [MonitorLayerDeltas, MonitorLayerInOuts])
+def test_monitors_after_hooks_that_run_the_network(
+    net, data, batches, monitor, timescale
+):
+    initial = net.get("parameters")
+    alone = train(net, batches, monitor("Fc", name="m", timescale=timescale))
+    net.handler.set_from_numpy(net.buffer.parameters, initial)
+    logs = train(
+        net,
+        batches,
+        MonitorLoss("valid", timescale="update"),
+        MonitorLoss("valid", "at the end"),
+        monitor("Fc", name="m", timescale=timescale),
+        valid=Undivided(**validation(data)),
+    )
+    assert logs["m"] == alone["m"]
+
+
+def test_monitors_leave_out_the_carried_state():
+    inp, out = tools.get_in_out_layers("regression", 1, 1)
+    net = Network.from_layer(inp >> layers.Recurrent(3, name="R") >> out)
+    net.set_handler(NumpyHandler(np.float64))
+    net.initialize(0, R={"bias": 10.0, "default": 0})
+    data = {"default": np.zeros((1, 8, 1)), "targets": np.ones((1, 8, 1))}
+    logs = train(
+        net,
+        Minibatches(4, **data),
+        MonitorLayerInOuts("R", name="states"),
+        MonitorLayerDeltas("R", name="deltas"),
+        stepper=SgdStepper(0.0),
+    )
+    assert last(logs["states"]["outputs"]["default"])["avg"] == pytest.approx(
+        np.tanh(10), rel=1e-12
+    )
+    expected = statistics(net.get("R.output_deltas.default")[:1])
+    assert last(logs["deltas"]["output_deltas"]["default"]) == expected
+    assert logs["states"]["inputs"]["default"]["max"] == [0.0]
+
+
+@pytest.mark.parametrize(
+    ("stepper", "attribute", "value", "text"),
+    [
+        (MomentumStepper(0.1, 0.5), "momentum", 1.0, r"momentum .* \[0, 1\), not 1.0"),
+        (SgdStepper(0.1), "learning_rate", -0.1, "learning_rate .* not -0.1"),
+        (AdamStepper(), "epsilon", 0.0, "epsilon has to be above 0"),
+        (AdamStepper(), "beta2", 1.5, "beta2 .* not 1.5"),
+    ],
+)
+def test_schedules_give_what_the_stepper_takes(
+    net, batches, stepper, attribute, value, text
+):
+    before = getattr(stepper, attribute)
+    hook = ModifyStepperAttribute(
+        MultiStep(before, [2], [value]), attribute, timescale="update"
+    )
+    with pytest.raises(ValidationError, match=text):
+        train(net, batches, hook, stepper=stepper)
+    assert getattr(stepper, attribute) == before

@@ -4,7 +4,14 @@ import sys
 
 import pytest
 
-from brainstorm.hooks import Hook, ProgressBar, StopAfterEpoch
+from brainstorm.data_iterators import Minibatches, Undivided
+from brainstorm.hooks import (
+    Hook,
+    MonitorLoss,
+    ProgressBar,
+    SaveCheckpoint,
+    StopAfterEpoch,
+)
 from brainstorm.training import SgdStepper, Trainer
 
 
@@ -102,3 +109,71 @@ def test_without_standard_error(net, batches, monkeypatch):
     hook = ProgressBar()
     hook.start(net, None, True, {"training_data_iter": batches})
     assert hook(1, 1, net, None, {}) is None
+
+
+class NoLength:
+    def __init__(self, batches):
+        self.batches, self.data_shapes = batches, batches.data_shapes
+
+    def __call__(self, handler):
+        return self.batches(handler)
+
+
+def test_an_iterator_of_unknown_length(net, batches, terminal, pretend):
+    pretend()
+
+    class Look(Hook):
+        def __call__(self, epoch_nr, update_nr, net, stepper, logs):
+            if epoch_nr:
+                drawn = terminal.getvalue().splitlines()[-1].rpartition("\r")[2]
+                seen.append(drawn)
+                loss = net.get_loss_values()["total_loss"]
+                assert f"loss={loss:.4g}" in drawn
+
+    seen = []
+    train(net, NoLength(batches), Look(), ProgressBar(), StopAfterEpoch(2))
+    assert [re.match(r"Epoch (.): (.)batch", s).groups() for s in seen] == [
+        ("1", "3"),
+        ("2", "3"),
+    ]
+
+
+def test_the_loss_is_that_of_the_training_data(
+    net, data, batches, terminal, pretend, monkeypatch
+):
+    pretend()
+    monkeypatch.setattr(ProgressBar, "REDRAW_SECONDS", 0)
+    valid = Undivided(**{**data, "targets": data["targets"] + 1000})
+    monitor = MonitorLoss("valid", timescale="update")
+    trainer = Trainer(SgdStepper(0.1), verbose=True)
+    for hook in (monitor, ProgressBar(), StopAfterEpoch(1)):
+        trainer.add_hook(hook)
+    trainer.train(net, batches, valid=valid)
+    losses = re.findall(r"loss=([0-9.e+]+)", terminal.getvalue())
+    assert len(losses) >= 3
+    assert (
+        max(map(float, losses)) < 1000 < min(trainer.logs["MonitorLoss"]["total_loss"])
+    )
+
+
+class Interrupt(Hook):
+    def __call__(self, epoch_nr, update_nr, net, stepper, logs):
+        if update_nr == 7:
+            raise RuntimeError
+
+
+def test_an_epoch_that_goes_on(net, data, tmp_path, terminal, pretend):
+    pretend()
+    path = tmp_path / "training.hdf5"
+    batches = Minibatches(3, **data)  # four of them
+    save = SaveCheckpoint(path, timescale="update")
+    interrupt = Interrupt("i", "update")
+    with pytest.raises(RuntimeError):
+        train(net, batches, ProgressBar(), StopAfterEpoch(2), save, interrupt)
+    hooks = [ProgressBar(), StopAfterEpoch(2), save, Hook("i")]
+    trainer, net = Trainer.load(path, hooks)
+    before = len(terminal.getvalue())
+    trainer.train(net, Minibatches(3, **data))
+    drawn = states(terminal.getvalue()[before:])
+    assert drawn[0] == (2, 3, 4)
+    assert drawn[-1] == (2, 4, 4)

@@ -6,9 +6,11 @@ import threading
 import numpy as np
 import pytest
 
+from brainstorm.data_iterators import Minibatches, Undivided
 from brainstorm.hooks import (
     EarlyStopper,
     Hook,
+    MonitorLoss,
     StopAfterEpoch,
     StopAfterThresholdReached,
     StopOnNan,
@@ -184,9 +186,9 @@ def test_stop_on_nan_in_a_training(net, batches, data, capsys):
     )
 
 
-def test_bad_arguments_of_stop_on_nan():
-    with pytest.raises(ValidationError, match=r"not the string 'a\.b'"):
-        StopOnNan("a.b")
+def test_stop_on_nan_takes_one_log():
+    assert call(StopOnNan("a.b", False, False), logs={"a": {"b": [1, NAN]}})
+    assert not call(StopOnNan("a.b", False, False), logs={"a": {"b": [1]}})
 
 
 # -- StopOnSigQuit -----------------------------------------------------------
@@ -241,3 +243,37 @@ def test_stop_on_sig_quit_needs_the_main_thread():
     thread.start()
     thread.join()
     assert "StopOnSigQuit works only in the main thread" in errors[0]
+
+
+@pytest.mark.parametrize("timescale", ["update", "epoch"])
+def test_stop_on_nan_looks_at_the_training_data_alone(net, batches, data, timescale):
+    broken = {**data, "default": data["default"] * NAN}
+    trainer = Trainer(SgdStepper(0.01), verbose=False)
+    trainer.add_hook(MonitorLoss("valid", timescale=timescale))
+    trainer.add_hook(StopOnNan(timescale="update"))
+    trainer.add_hook(StopAfterEpoch(2))
+    trainer.train(net, batches, valid=Undivided(**broken))
+    assert trainer.current_epoch_nr == 2
+    trainer.hooks["StopAfterEpoch"].max_epochs = 3
+    trainer.train(net, batches, valid=Undivided(**broken))
+    assert trainer.current_epoch_nr == 3
+
+
+def test_stop_on_nan_sees_training_data_that_others_hide(net, data):
+    data["targets"][0, 5] = np.inf
+    trainer = Trainer(SgdStepper(0.01), verbose=False)
+    good = {name: array[:, :2] for name, array in data.items()}
+    trainer.add_hook(MonitorLoss("valid", timescale="update"))
+    trainer.add_hook(StopOnNan(check_parameters=False, timescale="update"))
+    batches = Minibatches(4, shuffle=False, **data)
+    with np.errstate(all="ignore"):
+        trainer.train(net, batches, valid=Undivided(**good))
+    assert trainer.current_update_nr == 2
+
+
+def test_the_whole_log_counts_for_a_threshold():
+    hook = StopAfterThresholdReached("a", 0.5)
+    assert call(hook, logs={"a": [0.9, 0.4, 0.8]}) == "a was 0.4 and has reached 0.5."
+    assert call(hook, logs={"a": [0.9, 0.4, 0.8, 0.7]})
+    hook.threshold = 0.3
+    assert not call(hook, logs={"a": [0.9, 0.4, 0.8, 0.7]})

@@ -1,3 +1,4 @@
+import asyncio
 import json
 import re
 import socket
@@ -89,12 +90,17 @@ def test_live_plots_show_the_logs(net, batches, visualizer, capsys):
     hook = visualizer(LOSSES, name="Losses")
     logs = train(net, batches, hook).logs
     assert f"Losses >> The plots are at {hook.url}" in capsys.readouterr().out
-    session = pull_session(url=hook.url)
+    # Unlike the server, this client wants an event loop that does not run yet.
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
     try:
+        session = pull_session(url=hook.url)
         assert session.document.title == "Losses"
         curves = curves_of_page(session.document)
-    finally:
         session.close()
+    finally:
+        asyncio.set_event_loop(None)
+        loop.close()
     validation = logs["MonitorLoss"]["total_loss"]
     training = logs["rolling_training"]["total_loss"]
     assert curves == {
@@ -303,6 +309,24 @@ def test_training_goes_on_without_the_file(net, batches, visualizer, tmp_path, c
     (warning,) = warnings(capsys)
     assert "plots.html" in warning
     assert "no folder" in warning
+
+
+@pytest.mark.parametrize("content", ["import brainstorm\n", "# Notes <html>"])
+def test_other_files_are_not_overwritten(visualizer, tmp_path, capsys, content):
+    path = tmp_path / "my_script.py"
+    path.write_text(content)
+    hook = visualizer("a.b", path)
+    hook.start(None, None, True, {})
+    hook(0, 0, None, None, {"a": {"b": [1]}})
+    hook.stop()
+    assert path.read_text() == content
+    assert "a file of another kind already (no HTML file)" in capsys.readouterr().out
+    path.write_text("")
+    hook.stop()
+    written = path.read_text()
+    hook.stop()
+    assert written.startswith("<!DOCTYPE html>")
+    assert curves_of_file(path)["a.b"] == [(0, 1)]
 
 
 def test_training_goes_on_with_logs_that_can_not_be_shown(

@@ -100,7 +100,8 @@ def test_multi_step_without_steps_is_constant():
 
 
 def test_decrease_after_epoch():
-    values = by_epoch(DecreaseAfterEpoch(0.8, T=4), [0, 3, 4, 5, 8, 16])
+    # At the end of epoch k the value of epoch k + 1 is set.
+    values = by_epoch(DecreaseAfterEpoch(0.8, T=4), [0, 2, 3, 4, 7, 15])
     assert values == pytest.approx([0.8, 0.8, 0.8, 0.64, 0.4, 0.2])
 
 

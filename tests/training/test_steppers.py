@@ -291,3 +291,46 @@ def test_an_update_allocates_no_arrays(stepper_class):
     finally:
         tracemalloc.stop()
     assert peak - before < 4096
+
+
+@pytest.mark.parametrize("stage", ["forward_pass", "backward_pass"])
+@pytest.mark.parametrize(
+    "stepper", [SgdStepper(), MomentumStepper(0.1, 0.9), NesterovStepper(0.1, 0.9)]
+)
+def test_a_step_that_fails_moves_nothing(net, data, stepper, stage, monkeypatch):
+    run(net, stepper, data, steps=3)
+    before, state = net.get("parameters"), stepper.get_state()
+
+    def fail(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(net.layers["Fc"], stage, fail)
+        with pytest.raises(KeyboardInterrupt):
+            stepper.run()
+    assert np.array_equal(net.get("parameters"), before)
+    for name, values in state.items():
+        assert np.array_equal(stepper.get_state()[name], values)
+
+
+class MinimalStepper(TrainingStepper):
+    """A user's stepper, whose constructor does not call that of the base class."""
+
+    def __init__(self, rate):
+        self.rate = rate
+
+    def run(self):
+        self.net.forward_pass(training_pass=True)
+        self.net.backward_pass()
+        p = self.net.buffer.parameters
+        self.net.handler.mult_add_st(-self.rate, self.net.buffer.gradients, p)
+
+
+def test_a_constructor_of_ones_own(net, data):
+    p = parameters(net)
+    expected = {n: p[n] - 0.1 * g for n, g in gradient(p, data).items()}
+    stepper = MinimalStepper(0.1)
+    run(net, stepper, data, steps=1)
+    assert_same(net, expected)
+    assert get_description(stepper) == {"@type": "MinimalStepper", "rate": 0.1}
+    assert stepper.get_state() == {}

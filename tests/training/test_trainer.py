@@ -7,6 +7,7 @@ from brainstorm.hooks import (
     Hook,
     MonitorScores,
     SaveBestNetwork,
+    SaveNetwork,
     StopAfterEpoch,
 )
 from brainstorm.randomness import global_rnd
@@ -290,6 +291,31 @@ def test_evaluate(net, data, batches):
     trainer.evaluate(net, more=batches)
     assert list(trainer.results) == ["all", "first", "more"]
     assert trainer.logs == {}
+
+
+def test_evaluate_runs_the_hooks_and_logs_into_results(net, data, batches, tmp_path):
+    calls = []
+    path = tmp_path / "net.hdf5"
+    trainer = make_trainer(
+        MonitorScores("valid", [], name="validation", timescale="update"),
+        Recorder(calls, log=lambda logs: 3.0, name="recorder", interval=5),
+        MonitorScores("other", [], name="not given"),
+        SaveNetwork(path, timescale="update"),
+        StopAfterEpoch(0),
+    )
+    trainer.current_update_nr = 7
+    logged = {"validation": {"total_loss": [1.0]}}
+    trainer.logs = {"validation": {"total_loss": [1.0]}}
+    scores = trainer.evaluate(net, valid=batches)
+    loss = mean_loss(net, data)
+    assert scores == {"valid": {"total_loss": pytest.approx(loss)}}
+    assert trainer.results == {
+        "valid": {"total_loss": pytest.approx(loss)},
+        "validation": {"total_loss": [pytest.approx(loss)]},
+        "recorder": [3.0],
+    }
+    assert trainer.logs == logged
+    assert not path.exists()
 
 
 def test_evaluate_checks_the_names(net, data):
