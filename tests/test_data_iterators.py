@@ -1,3 +1,4 @@
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import h5py
@@ -96,8 +97,8 @@ def test_bad_data_is_refused_by_name(holder, data, words):
 @pytest.mark.parametrize("holder", HOLDERS)
 def test_data_keeps_its_dtype(holder, dtype):
     data = np.ones((2, 3, 4), dtype=dtype)
-    for batch in holder(default=data)(None):
-        assert batch["default"].dtype == data.dtype
+    dtypes = {batch["default"].dtype for batch in holder(default=data)(None)}
+    assert dtypes == {data.dtype}
 
 
 @pytest.mark.parametrize(
@@ -131,8 +132,9 @@ def test_undivided_yields_all_at_once():
 
 def test_the_batches_of_an_array_are_views():
     data = numbered(3, 4, 2)
-    for batch in Minibatches(2, default=data, mask=np.ones((3, 4, 1)))(None):
-        assert np.shares_memory(batch["default"], data)
+    batches = list(Minibatches(2, default=data, mask=np.ones((3, 4, 1)))(None))
+    assert len(batches) == 2
+    assert all(np.shares_memory(batch["default"], data) for batch in batches)
 
 
 @given(
@@ -751,7 +753,124 @@ def test_one_hot_works_on_cut_batches():
     )
 
 
+# -- pieces --------------------------------------------------------------------
+
+
+def steps_of(iterator):
+    """Numbers of time steps, and whether each piece continues the one before."""
+    return [(len(piece["default"]), iterator.continues) for piece in iterator()]
+
+
+def test_pieces_of_pieces_continue_like_their_sequences():
+    batches = Minibatches(2, False, default=numbered(11, 3, 1))
+    nested = Subsequences(AsItIs(Subsequences(batches, 6)), 4)
+    steps = [(4, False), (2, True), (4, True), (1, True)]
+    assert steps_of(nested) == steps * 2
+    assert nested.length == 8
+    assert nested.data_shapes == {"default": (4, 3, 1)}
+    three = Subsequences(nested, 3)
+    assert [n for n, _ in steps_of(three)] == [3, 1, 2, 3, 1, 1] * 2
+    assert [c for _, c in steps_of(three)] == ([False] + [True] * 5) * 2
+    assert three.length == 12
+
+
+class AsItIs(DataIterator):
+    """Changes nothing, in the way of a user."""
+
+    def __init__(self, iter):
+        super().__init__(iter.data_shapes, iter.length)
+        self.iter = iter
+
+    @property
+    def continues(self):
+        return self.iter.continues
+
+    def __call__(self, handler):
+        yield from self.iter(handler)
+
+
+@pytest.mark.parametrize("steps", [(3, 2), (2, 3), (1, 1), (6, 7), (7, 3)])
+def test_static_items_stay_static_in_pieces_of_pieces(steps):
+    data = {"default": numbered(7, 2, 1), "static": numbered(3, 2, 1)}
+    iterator = Undivided(**data)
+    for n in steps:
+        iterator = Subsequences(iterator, n)
+    pieces = list(iterator())
+    assert iterator.length == len(pieces)
+    joined = np.concatenate([piece["default"] for piece in pieces])
+    assert np.array_equal(joined, data["default"])
+    assert all(np.array_equal(piece["static"], data["static"]) for piece in pieces)
+    assert iterator.data_shapes["static"] == (3, 2, 1)
+
+
+def test_the_number_of_pieces_of_cut_batches_is_not_known():
+    data = {"default": numbered(6, 4, 1), "mask": mask_of([1, 6, 2, 3], 6)}
+    assert Subsequences(Subsequences(Online(**data), 3), 2).length is None
+
+
+def test_each_thread_knows_whether_its_own_pieces_continue():
+    pieces = Subsequences(Undivided(default=numbered(5, 1, 1)), 2)
+    iteration = pieces()
+    next(iteration), next(iteration)
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(steps_of, pieces).result()[0] == (2, False)
+        assert pieces.continues is True
+        assert pool.submit(lambda: pieces.continues).result() is True
+
+
+# -- without a handler, lengths ------------------------------------------------
+
+
+@pytest.mark.parametrize("holder", HOLDERS)
+def test_iterators_need_no_handler(holder, wrap):
+    iterator = wrap(holder(**all_kinds()))
+    assert len(list(iterator())) == len(list(iterator(handler=None))) > 0
+    assert list(Subsequences(iterator, 1)())
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 10])
+def test_lengths_of_sequences(batch_size):
+    lengths = [3, 0, 5, 1]
+    mask = mask_of(lengths, 6).astype(float)
+    mask[0, 2] = 0  # a gap does not end a sequence
+    data = {"default": numbered(6, 4, 2), "mask": mask}
+    make = partial(Minibatches, batch_size, False)
+    assert make(**data).seq_lens.tolist() == lengths
+    assert make(cut_according_to=lengths, **data).seq_lens.tolist() == lengths
+    assert make(cut_according_to=None, **data).seq_lens is None
+    assert make(default=data["default"]).seq_lens is None
+    by_features = make(cut_according_to="default", default=mask.repeat(2, axis=2))
+    assert by_features.seq_lens.tolist() == lengths
+
+
 # -- state ---------------------------------------------------------------------
+
+
+def test_iterations_at_the_same_time_do_not_disturb_each_other(wrap_randomly):
+    def make():
+        global_rnd.set_seed(7)
+        return wrap_randomly(Minibatches(4, False, **all_kinds()))
+
+    alone = [batch["default"] for batch in make()()]
+    iterator = make()
+    disturbed = []
+    for i, batch in enumerate(iterator()):
+        disturbed.append(batch["default"])
+        if i == 1:
+            list(iterator())
+        next(iterator())
+    np.testing.assert_array_equal(disturbed, alone)
+
+
+def test_iterations_draw_one_after_the_other(wrap_randomly):
+    """As if there were one stream, as long as they do not overlap."""
+    global_rnd.set_seed(7)
+    iterator = wrap_randomly(Undivided(**all_kinds()))
+    before = iterator.rnd.get_state()
+    first = only_batch(iterator)["default"]
+    assert not np.array_equal(only_batch(iterator)["default"], first)
+    iterator.rnd.set_state(before)
+    assert np.array_equal(only_batch(iterator)["default"], first)
 
 
 def augmented(**data):

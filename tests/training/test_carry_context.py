@@ -70,8 +70,9 @@ def test_pieces_follow_each_other():
 
 def test_pieces_are_views():
     values = data(100_000, 1)
-    for piece in Subsequences(Undivided(**values), 1000)(None):
-        assert np.shares_memory(piece["default"], values["default"])
+    pieces = list(Subsequences(Undivided(**values), 1000)())
+    assert len(pieces) == 100
+    assert all(np.shares_memory(p["default"], values["default"]) for p in pieces)
 
 
 def test_static_items_come_with_each_piece():

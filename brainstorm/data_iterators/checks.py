@@ -20,6 +20,7 @@ def brief(value: object) -> str:
 
 
 def check_open(name: str, data: h5py.Dataset) -> None:
+    """Check that a dataset can be read."""
     if not data:
         raise IteratorValidationError(
             f"data item {name!r}: its HDF5 file is closed; keep the file open for as"
@@ -89,6 +90,7 @@ def check_lengths(lengths: Any, nr_sequences: int, steps: int) -> np.ndarray:
 
 
 def check_names(argument: str, names: Any, choices: Mapping) -> None:
+    """Check that this is a dict by data items that there are."""
     if not isinstance(names, Mapping):
         raise IteratorValidationError(
             f"{argument}: expected a dict by data item, got {brief(names)}"
@@ -132,6 +134,7 @@ def fill_numbers(
 
 
 def check_integer(what: str, value: Any, minimum: int) -> None:
+    """Check that this is an integer of at least `minimum`."""
     if not isinstance(value, Integral) or value < minimum:
         raise IteratorValidationError(
             f"{what}: expected an integer >= {minimum}, got {brief(value)}"
@@ -139,6 +142,7 @@ def check_integer(what: str, value: Any, minimum: int) -> None:
 
 
 def check_window(what: str, window: Any, image: tuple[int, int]) -> None:
+    """Check that this is the size of a window within an image."""
     fits = (
         isinstance(window, (tuple, list))
         and len(window) == 2

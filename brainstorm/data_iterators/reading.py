@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import h5py
 import numpy as np
 
-from brainstorm._data_checks import check_open
+from brainstorm.data_iterators.checks import check_open
 from brainstorm.utils import FileFormatError
 
 

@@ -1,0 +1,336 @@
+"""Data iterators that change the items of another one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from brainstorm.data_iterators.base import Batch, DataIterator
+from brainstorm.data_iterators.checks import (
+    PROBABILITY,
+    brief,
+    check_integer,
+    check_names,
+    check_numbers,
+    check_window,
+    fill_numbers,
+)
+from brainstorm.randomness import global_rnd
+from brainstorm.utils import IteratorValidationError
+
+if TYPE_CHECKING:
+    from brainstorm.handlers.base_handler import Handler
+
+__all__ = [
+    "AddGaussianNoise",
+    "AddSaltNPepper",
+    "Flip",
+    "MultiHot",
+    "OneHot",
+    "Pad",
+    "RandomCrop",
+]
+
+
+class _Transformer(DataIterator):
+    """Base of the iterators that change some of the items of another one."""
+
+    def __init__(self, iter: DataIterator, argument: str, names: Mapping) -> None:
+        if not isinstance(iter, DataIterator):
+            raise IteratorValidationError(
+                f"iter: expected a DataIterator, got {brief(iter)}"
+            )
+        check_names(argument, names, iter.data_shapes)
+        super().__init__(iter.data_shapes, iter.length)
+        self.iter = iter
+        self._names = list(names)
+
+    def __call__(self, handler: Handler | None = None) -> Iterator[Batch]:
+        """Yield the batches of the wrapped iterator, changed."""
+        rnd = self.start_stream() if hasattr(self, "rnd") else None
+        for batch in self.iter(handler):
+            changed = {n: self._transform(n, batch[n], rnd) for n in self._names}
+            if rnd is not None:
+                self.rnd = rnd
+            yield {**batch, **changed}
+
+    @property
+    def continues(self) -> bool | None:
+        """As of the wrapped iterator."""
+        return self.iter.continues
+
+    def _transform(
+        self, name: str, array: np.ndarray, rnd: np.random.RandomState | None
+    ) -> np.ndarray:
+        """What to yield in place of an item; `array` itself must not change."""
+        raise NotImplementedError
+
+    def _check_images(self) -> None:
+        for name in self._names:
+            if len(self.data_shapes[name]) != 5:
+                raise IteratorValidationError(
+                    f"{type(self).__name__}: data item {name!r}: expected images,"
+                    f" (T, N, H, W, C), got shape {self.data_shapes[name]}"
+                )
+
+
+class AddGaussianNoise(_Transformer):
+    """Adds Gaussian noise to some items.
+
+    These come out as floats (float64 if they are that, otherwise float32).
+
+    Args:
+        iter: The iterator to wrap.
+        std_dict: Standard deviation of the noise by item; not negative.
+        mean_dict: Mean of the noise by item, for items in `std_dict`; 0 if missing.
+
+    Raises:
+        IteratorValidationError: An unknown item or a number out of range.
+    """
+
+    def __init__(
+        self,
+        iter: DataIterator,
+        std_dict: Mapping[str, float],
+        mean_dict: Mapping[str, float] | None = None,
+    ) -> None:
+        super().__init__(iter, "std_dict", std_dict)
+        self.std_dict = check_numbers("std_dict", std_dict, "a number >= 0", 0)
+        self.mean_dict = fill_numbers("mean_dict", mean_dict, std_dict, 0.0, "a number")
+        self.rnd = global_rnd.create_random_state()
+
+    def _transform(self, name, array, rnd):
+        noise = rnd.standard_normal(array.shape)
+        noise *= self.std_dict[name]
+        noise += self.mean_dict[name]
+        noise += array
+        return noise.astype(_float_type(array), copy=False)
+
+
+class AddSaltNPepper(_Transformer):
+    """Replaces some values at random by 1 (salt) or 0 (pepper).
+
+    The items come out as floats (float64 if they are that, otherwise float32).
+
+    Args:
+        iter: The iterator to wrap.
+        prob_dict: Probability that a value is replaced, by item.
+        ratio_dict: Share of salt among the replaced values by item, for items in
+            `prob_dict`; 0.5 if missing.
+
+    Raises:
+        IteratorValidationError: An unknown item or a number out of range.
+    """
+
+    def __init__(
+        self,
+        iter: DataIterator,
+        prob_dict: Mapping[str, float],
+        ratio_dict: Mapping[str, float] | None = None,
+    ) -> None:
+        super().__init__(iter, "prob_dict", prob_dict)
+        self.prob_dict = check_numbers("prob_dict", prob_dict, *PROBABILITY)
+        self.ratio_dict = fill_numbers(
+            "ratio_dict", ratio_dict, prob_dict, 0.5, *PROBABILITY
+        )
+        self.rnd = global_rnd.create_random_state()
+
+    def _transform(self, name, array, rnd):
+        prob = self.prob_dict[name]
+        drawn = rnd.random_sample(array.shape)
+        result = array.astype(_float_type(array))
+        result[drawn < prob] = 0
+        result[drawn < prob * self.ratio_dict[name]] = 1
+        return result
+
+
+class Flip(_Transformer):
+    """Flips images left to right at random.
+
+    All images of a sequence are flipped, or none. Only 5D data in TNHWC format is
+    supported; it is the axis W that is flipped.
+
+    Args:
+        iter: The iterator to wrap.
+        prob_dict: Probability that a sequence is flipped, by item. Default:
+            ``{'default': 0.5}``.
+
+    Raises:
+        IteratorValidationError: An unknown item, one that is not 5D, or a number
+            out of range.
+    """
+
+    def __init__(
+        self, iter: DataIterator, prob_dict: Mapping[str, float] | None = None
+    ) -> None:
+        prob_dict = {"default": 0.5} if prob_dict is None else prob_dict
+        super().__init__(iter, "prob_dict", prob_dict)
+        self.prob_dict = check_numbers("prob_dict", prob_dict, *PROBABILITY)
+        self._check_images()
+        self.rnd = global_rnd.create_random_state()
+
+    def _transform(self, name, array, rnd):
+        flipped = rnd.random_sample(array.shape[1]) < self.prob_dict[name]
+        result = array.copy()
+        result[:, flipped] = array[:, flipped, :, ::-1]
+        return result
+
+
+class Pad(_Transformer):
+    """Pads images equally on all four sides.
+
+    Only 5D data in TNHWC format is supported. The items come out as floats (float64
+    if they are that, otherwise float32).
+
+    Args:
+        iter: The iterator to wrap.
+        size_dict: Number of pixels to add on each side, by item.
+        value_dict: Value of the added pixels by item, for items in `size_dict`; 0
+            if missing.
+
+    Raises:
+        IteratorValidationError: An unknown item, one that is not 5D, or a number
+            out of range.
+    """
+
+    def __init__(
+        self,
+        iter: DataIterator,
+        size_dict: Mapping[str, int],
+        value_dict: Mapping[str, float] | None = None,
+    ) -> None:
+        super().__init__(iter, "size_dict", size_dict)
+        self._check_images()
+        for name, size in size_dict.items():
+            check_integer(f"size_dict[{name!r}]", size, 0)
+            T, B, H, W, C = self.data_shapes[name]
+            self.data_shapes[name] = (T, B, H + 2 * size, W + 2 * size, C)
+        self.size_dict = dict(size_dict)
+        self.value_dict = fill_numbers(
+            "value_dict", value_dict, size_dict, 0, "a number"
+        )
+
+    def _transform(self, name, array, rnd):
+        size = self.size_dict[name]
+        T, B, H, W, C = array.shape
+        shape = (T, B, H + 2 * size, W + 2 * size, C)
+        result = np.full(shape, self.value_dict[name], _float_type(array))
+        result[:, :, size : size + H, size : size + W] = array
+        return result
+
+
+class RandomCrop(_Transformer):
+    """Cuts a window out of images at random.
+
+    All images of a sequence are cropped at the same place. Only 5D data in TNHWC
+    format is supported.
+
+    Args:
+        iter: The iterator to wrap.
+        shape_dict: Size ``(height, width)`` of the window by item.
+
+    Raises:
+        IteratorValidationError: An unknown item, one that is not 5D, or a window
+            that is no pair of positive integers or larger than the image.
+    """
+
+    def __init__(
+        self, iter: DataIterator, shape_dict: Mapping[str, tuple[int, int]]
+    ) -> None:
+        super().__init__(iter, "shape_dict", shape_dict)
+        self._check_images()
+        for name, window in shape_dict.items():
+            T, B, H, W, C = self.data_shapes[name]
+            check_window(f"shape_dict[{name!r}]", window, (H, W))
+            self.data_shapes[name] = (T, B, int(window[0]), int(window[1]), C)
+        self.shape_dict = {n: tuple(window) for n, window in shape_dict.items()}
+        self.rnd = global_rnd.create_random_state()
+
+    def _transform(self, name, array, rnd):
+        h, w = self.shape_dict[name]
+        B, H, W = array.shape[1:4]
+        rows = rnd.randint(0, H - h + 1, size=B)
+        columns = rnd.randint(0, W - w + 1, size=B)
+        windows = sliding_window_view(array, (h, w), axis=(2, 3))
+        crops = windows[:, np.arange(B), rows, columns]  # (T, B, C, h, w)
+        return np.ascontiguousarray(np.moveaxis(crops, 2, 4))
+
+
+class MultiHot(_Transformer):
+    """Turns lists of labels into vectors with a one for each label.
+
+    An item of shape ``(T, B, k)`` with k labels becomes ``(T, B, V)`` for a
+    vocabulary of V labels; a label that occurs twice counts once. Items without a
+    vocabulary are yielded as they are. Only 3D data is supported. The vectors are
+    floats (float64 if the labels are that, otherwise float32).
+
+    Args:
+        iter: The iterator to wrap.
+        vocab_size_dict: Number V of labels by item. Labels are the integers from 0
+            to V - 1, of any dtype.
+
+    Raises:
+        IteratorValidationError: An unknown item, one that is not 3D, or a bad
+            vocabulary size; while iterating: a label is not in the vocabulary.
+    """
+
+    def __init__(self, iter: DataIterator, vocab_size_dict: Mapping[str, int]) -> None:
+        super().__init__(iter, "vocab_size_dict", vocab_size_dict)
+        for name, size in vocab_size_dict.items():
+            check_integer(f"vocab_size_dict[{name!r}]", size, 1)
+            self._check_shape(name, self.data_shapes[name])
+            self.data_shapes[name] = (*self.data_shapes[name][:2], int(size))
+        self.vocab_size_dict = dict(vocab_size_dict)
+
+    def _check_shape(self, name: str, shape: tuple[int, ...]) -> None:
+        if len(shape) != 3:
+            raise IteratorValidationError(
+                f"{type(self).__name__}: data item {name!r}: expected 3 dimensions,"
+                f" got shape {shape}"
+            )
+
+    def _transform(self, name, array, rnd):
+        size = self.vocab_size_dict[name]
+        valid = (array >= 0) & (array < size) & (np.trunc(array) == array)
+        if not valid.all():
+            raise IteratorValidationError(
+                f"data item {name!r}: expected integer labels from 0 to {size - 1}"
+                f" (its vocabulary size is {size}), got {array[~valid][0]}"
+            )
+        result = np.zeros((*array.shape[:2], size), _float_type(array))
+        np.put_along_axis(result, array.astype(np.intp), 1, axis=2)
+        return result
+
+
+class OneHot(MultiHot):
+    """Turns labels into one-hot vectors.
+
+    An item of shape ``(T, B, 1)`` becomes ``(T, B, V)`` for a vocabulary of V labels.
+    Items without a vocabulary are yielded as they are. Only 3D data whose last
+    dimension has size 1 is supported. The vectors are floats (float64 if the labels
+    are that, otherwise float32).
+
+    Args:
+        iter: The iterator to wrap.
+        vocab_size_dict: Number V of labels by item. Labels are the integers from 0
+            to V - 1, of any dtype.
+
+    Raises:
+        IteratorValidationError: An unknown item, one of another shape, or a bad
+            vocabulary size; while iterating: a label is not in the vocabulary.
+    """
+
+    def _check_shape(self, name: str, shape: tuple[int, ...]) -> None:
+        if len(shape) != 3 or shape[2] != 1:
+            raise IteratorValidationError(
+                f"OneHot: data item {name!r}: expected the shape (T, B, 1), got {shape}"
+            )
+
+
+def _float_type(array: np.ndarray) -> np.dtype:
+    """Float64 stays what it is, all smaller ones and integers become float32."""
+    wide = array.dtype if array.dtype.kind == "f" else np.float32
+    return np.promote_types(wide, np.float32)

@@ -1,0 +1,220 @@
+"""Trainings go on exactly, whatever iterators and hooks draw or run the network."""
+
+import numpy as np
+import pytest
+
+from brainstorm import layers
+from brainstorm.data_iterators import (
+    AddGaussianNoise,
+    AddSaltNPepper,
+    DataIterator,
+    Flip,
+    Minibatches,
+    MultiHot,
+    OneHot,
+    Online,
+    Pad,
+    RandomCrop,
+    Subsequences,
+    Undivided,
+)
+from brainstorm.handlers import NumpyHandler
+from brainstorm.hooks import (
+    EarlyStopper,
+    Hook,
+    ModifyStepperAttribute,
+    MonitorLayerDeltas,
+    MonitorLayerGradients,
+    MonitorLayerInOuts,
+    MonitorLayerParameters,
+    MonitorLoss,
+    MonitorScores,
+    SaveBestNetwork,
+    StopAfterEpoch,
+)
+from brainstorm.initializers import Gaussian
+from brainstorm.randomness import global_rnd
+from brainstorm.scorers import Accuracy
+from brainstorm.structure.network import Network
+from brainstorm.training import Exponential, MomentumStepper, Trainer
+from brainstorm.training.utils import run_network
+
+SOURCES = {
+    "undivided": Undivided,
+    "online": Online,
+    "minibatches": lambda **data: Minibatches(2, **data),
+}
+
+
+class OwnNoise(DataIterator):
+    """An iterator as a user would write it."""
+
+    def __init__(self, iter):
+        super().__init__(iter.data_shapes, iter.length)
+        self.iter = iter
+        self.rnd = global_rnd.create_random_state()
+
+    @property
+    def continues(self):
+        return self.iter.continues
+
+    def __call__(self, handler=None):
+        rnd = self.start_stream()
+        for batch in self.iter(handler):
+            noise = rnd.uniform(size=batch["default"].shape)
+            self.rnd = rnd
+            yield {**batch, "default": batch["default"] + noise}
+
+
+CHANGES = {
+    "noise": lambda it: AddGaussianNoise(it, {"default": 0.1}),
+    "pepper": lambda it: AddSaltNPepper(it, {"default": 0.2}),
+    "flip": Flip,
+    "pad": lambda it: Pad(it, {"default": 0}),
+    "crop": lambda it: RandomCrop(Pad(it, {"default": 1}), {"default": (2, 2)}),
+    "pieces": lambda it: Subsequences(it, 2),
+    "own": OwnNoise,
+    "nothing": lambda it: it,
+}
+ALL = ["crop", "flip", "noise", "pepper", "own"]
+NESTINGS = {
+    **{
+        f"{change} {source}": [source, change]
+        for change in CHANGES
+        for source in SOURCES
+    },
+    **{f"pieces of {n}": ["minibatches", n, "pieces"] for n in ALL},
+    **{f"{n} of pieces": ["minibatches", "pieces", n] for n in ALL},
+    "all": ["minibatches", *ALL],
+    "pieces of all": ["minibatches", *ALL, "pieces"],
+    "all of pieces": ["minibatches", "pieces", *ALL],
+    "pieces among all": ["minibatches", "crop", "noise", "pieces", "flip", "own"],
+    "pieces of pieces": ["online", "noise", "pieces", "pepper", "pieces", "flip"],
+}
+
+
+def make_iterators(nesting):
+    rnd = np.random.RandomState(0)
+    mask = np.arange(5)[:, None, None] < rnd.randint(3, 6, (1, 4, 1))
+    data = {
+        "default": rnd.rand(5, 4, 2, 2, 1),
+        "targets": rnd.randint(0, 3, (5, 4, 1)),
+        "tags": rnd.randint(0, 3, (5, 4, 2)),
+        "mask": mask.astype(float),
+    }
+    source, *changes = nesting
+    iterator = source = SOURCES[source](**data)
+    for change in changes:
+        iterator = CHANGES[change](iterator)
+    iterator = MultiHot(OneHot(iterator, {"targets": 3}), {"tags": 3})
+    same = MultiHot(OneHot(source, {"targets": 3}), {"tags": 3})
+    return iterator, same
+
+
+class Disturber(Hook):
+    """Draws wherever one can, and runs the network on a part of the data."""
+
+    def __init__(self):
+        super().__init__(timescale="update")
+        self.iterator = None
+
+    __undescribed__ = {"iterator"}
+
+    def start(self, net, stepper, verbose, named_data_iters):
+        self.iterator = named_data_iters["training_data_iter"]
+
+    def __call__(self, epoch_nr, update_nr, net, stepper, logs):
+        for nr in run_network(net, self.iterator):
+            if nr == update_nr % 3:
+                break
+        net.forward_pass(training_pass=True)
+        drawn = [net.rnd.rand(), global_rnd.rand(), net.handler.rnd.rand()]
+        return {**net.get_loss_values(), "drawn": sum(drawn)}
+
+
+def make_network():
+    inp = layers.Input(
+        {
+            "default": ("T", "B", 2, 2, 1),
+            "targets": ("T", "B", 3),
+            "tags": ("T", "B", 3),
+            "mask": ("T", "B", 1),
+        }
+    )
+    out, mask = layers.SigmoidCE(name="Output"), layers.Mask()
+    hidden = inp >> layers.Dropout(0.2) >> layers.Recurrent(4, name="R")
+    hidden >> layers.BatchNorm() >> layers.FullyConnected(3, "linear") >> out
+    inp - "targets" >> "targets" - out - "loss" >> mask >> layers.Loss()
+    inp - "tags" >> layers.Loss(name="Tags")
+    inp - "mask" >> "mask" - mask
+    net = Network.from_layer(out)
+    net.output_name = "Output.outputs.predictions"
+    net.set_handler(NumpyHandler(np.float64, seed=3))
+    net.initialize(Gaussian(0.3), seed=1)
+    return net
+
+
+def make_trainer(carry_context, saver):
+    trainer = Trainer(MomentumStepper(0.1, 0.5), False, carry_context)
+    trainer.train_scorers = [Accuracy()]
+    for hook in (
+        MonitorLayerDeltas("R", timescale="update"),
+        MonitorLayerGradients("R", timescale="update"),
+        MonitorLayerInOuts("R", timescale="update"),
+        MonitorLayerParameters("R", timescale="update"),
+        MonitorLoss("training_data_iter", timescale="update", name="loss"),
+        MonitorScores("same", [Accuracy()], timescale="update", interval=2),
+        Disturber(),
+        MonitorScores("training_data_iter", [Accuracy()], name="each_epoch"),
+        ModifyStepperAttribute(Exponential(0.1, 0.9), timescale="update"),
+        SaveBestNetwork("loss.total_loss", criterion="min"),
+        EarlyStopper("each_epoch.total_loss", patience=50, criterion="min"),
+        StopAfterEpoch(2),
+        saver,
+    ):
+        trainer.add_hook(hook)
+    return trainer
+
+
+class Saver(Hook):
+    """Saves the training after each round of an update, each time to another file."""
+
+    def __init__(self, folder=None):
+        super().__init__()
+        self.folder = folder
+        self.files = []
+
+    def __call__(self, epoch_nr, update_nr, net, stepper, logs):
+        pass
+
+    def finish_round(self, trainer):
+        if self.folder and trainer.current_update_nr:
+            self.files.append(self.folder / f"{len(self.files)}.hdf5")
+            trainer.save(self.files[-1])
+
+
+QUICK = ["all", "pieces among all", "pieces of pieces", "pieces of noise", "own online"]
+
+
+@pytest.mark.parametrize(
+    "nesting",
+    [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in NESTINGS],
+)
+def test_it_goes_on_exactly(nesting, tmp_path):
+    parts = NESTINGS[nesting]
+    global_rnd.set_seed(5)
+    net, trainer = make_network(), make_trainer("pieces" in parts, Saver(tmp_path))
+    iterator, same = make_iterators(parts)
+    trainer.train(net, iterator, same=same)
+    expected, nr_updates = net.get("parameters"), trainer.current_update_nr
+    files = trainer.hooks["Saver"].files
+    assert len(files) > nr_updates
+    for file in files:
+        hooks = make_trainer(False, Saver()).hooks.values()
+        resumed, resumed_net = Trainer.load(file, hooks)
+        global_rnd.set_seed(99)
+        iterator, same = make_iterators(parts)
+        resumed.train(resumed_net, iterator, same=same)
+        assert resumed.current_update_nr == nr_updates
+        np.testing.assert_array_equal(resumed_net.get("parameters"), expected)
+        assert resumed.logs == trainer.logs
