@@ -19,6 +19,7 @@ from brainstorm.handlers.onednn import (
     binding,
     images,
     lstm_operations,
+    lstm_records,
     products,
     session,
 )
@@ -184,9 +185,9 @@ def lstm_handler(request, monkeypatch):
     return OneDnnHandler(threads=3 if request.param == "in parts" else None)
 
 
-def lstm_internals(net):
-    names = net.buffer.Lstm.internals.keys()
-    return {name: net.get(f"Lstm.internals.{name}") for name in names}
+def lstm_internals(net, deltas=True):
+    names = net.layers["Lstm"].internal_shapes
+    return {n: net.get(f"Lstm.internals.{n}") for n in names if deltas or n[0] != "d"}
 
 
 def assert_same(got, expected, **tolerances):
@@ -218,7 +219,7 @@ def test_internals_of_a_pass_without_a_backward_pass(lstm_handler):
         train(net, 1)
         net.provide_external_data(batch(net, 3, 5))
         net.forward_pass()
-        results.append({n: v for n, v in lstm_internals(net).items() if n[0] != "d"})
+        results.append(lstm_internals(net, deltas=False))
     assert_same(*results, rtol=1e-4, atol=1e-5)
 
 
@@ -245,14 +246,14 @@ def test_state_is_not_left_out(lstm_handler):
         contexts.append(each.get_context())
     assert set(contexts[0]) == {"Lstm.outputs.default", "Lstm.internals.Ca"}
     assert_same(*contexts, rtol=1e-4, atol=1e-5)
-    (layer,) = lstm_handler._lstm_layers.values()
+    (record,) = lstm_handler._lstm_records
     if lstm_operations._LARGE_STEP == 1:
-        assert type(layer._last) is SteppedLstm
-        assert not layer.leaves_out(net.buffer.Lstm.internals.Ca)
+        assert type(record.last.what) is SteppedLstm
+        assert not record.leaves_out(net.buffer.Lstm.internals.Ca)
     else:
-        assert len(layer._last._forward.parts) == (lstm_handler.threads or 1)
-        assert layer.leaves_out(net.buffer.Lstm.internals.Fb)
-        assert layer.leaves_out(net.buffer.Lstm.internals.Ca)
+        assert len(record.last.what._forward.parts) == (lstm_handler.threads or 1)
+        assert record.leaves_out(net.buffer.Lstm.internals.Fb)
+        assert record.leaves_out(net.buffer.Lstm.internals.Ca)
     net.get("Lstm.internals.Ca")
     assert_same(net.get_context(), contexts[0], rtol=0, atol=0)
 
@@ -279,13 +280,13 @@ def test_lstms_train_as_with_numpy(lstm_handler, name):
 @pytest.mark.parametrize("name", ["Lstm tanh", "Lstm, neither, learned"])
 def test_lstms_pass_all_checks_of_layers(lstm_handler, name, monkeypatch):
     """Also with inputs and outputs between those of other layers."""
-    made, make = [], lstm_operations._Layer._make_pass
+    made, make = [], lstm_records.Record._make_pass
 
-    def make_and_note(self, arrays):
-        made.append(make(self, arrays))
+    def make_and_note(*args):
+        made.append(make(*args))
         return made[-1]
 
-    monkeypatch.setattr(lstm_operations._Layer, "_make_pass", make_and_note)
+    monkeypatch.setattr(lstm_records.Record, "_make_pass", make_and_note)
     case = CASES[name]
     arguments = {"time_size": 3, "batch_size": 9, "seed": 1}
     check_layer(case.layer, **case.arguments, **arguments, handler=lstm_handler)
@@ -347,12 +348,13 @@ def test_backward_pass_on_other_arrays_than_the_forward_pass(lstm_handler):
 def test_memory_goes_with_the_network(lstm_handler):
     net = make_net("lstm", lstm_handler)
     train(net, 1)
-    assert lstm_handler._lstm_layers
-    assert lstm_handler.current_session().calls
+    train(net, 1)
+    assert lstm_handler._lstm_records
+    assert lstm_handler.current_session().known.values
     del net
     gc.collect()
-    assert not lstm_handler._lstm_layers
-    assert not lstm_handler.current_session().calls
+    assert not lstm_handler._lstm_records
+    assert not lstm_handler.current_session().known.values
 
 
 # -- numbers that are none ---------------------------------------------------
@@ -425,21 +427,25 @@ def test_arrays_that_are_gone_are_forgotten(handler):
         a, out = randn(rows, 40, seed=rows), np.empty((rows, 50), np.float32)
         handler.dot_mm(a, b, out)
         np.testing.assert_allclose(out, a.astype(float) @ b, rtol=1e-3, atol=1e-4)
+        handler.dot_mm(a, b, out)
+        assert handler.current_session().known.values
     del a, out
-    assert not handler.current_session().calls
+    assert not handler.current_session().known.values
 
 
 def test_number_of_calls_is_limited(handler, monkeypatch):
-    monkeypatch.setattr(session, "_MAX_CALLS", 10)
-    arrays = [randn(4, 4, seed=k) for k in range(30)]
-    out = np.empty((4, 4), np.float32)
-    for _ in range(2):
-        for a in arrays:
+    """Of layouts by bytes, of arrays by number; what is not kept still works."""
+    monkeypatch.setattr(session, "_MAX_BYTES", 10 * session._STEP_BYTES)
+    monkeypatch.setattr(session, "_MAX_KNOWN", 12)
+    arrays = [randn(k, k, seed=k) for k in range(1, 31)]
+    outs = [np.empty_like(a) for a in arrays]
+    for _ in range(4):
+        for a, out in zip(arrays, outs, strict=True):
             handler.dot_mm(a, a, out)
             np.testing.assert_allclose(out, a @ a, rtol=1e-4, atol=1e-5)
     prepared = handler.current_session()
-    assert len(prepared.calls) <= 10
-    assert len(prepared._by_place) <= 10
+    assert len(prepared.known.values) <= 12
+    assert len(prepared._calls) <= 10
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from enum import IntEnum
 from pathlib import Path
 from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
 from brainstorm.utils import HandlerError, missing_extra
 
@@ -144,6 +145,17 @@ class Arg(IntEnum):
     SRC_1_SCALE = 0x1000 | 2
 
 
+_WRITTEN = frozenset({Arg.DST, Arg.DST_ITER, Arg.DST_ITER_C, Arg.WORKSPACE}) | {
+    Arg.MEAN,
+    Arg.VARIANCE,
+}
+_WRITTEN_BACKWARD = frozenset(arg for arg in Arg if arg.name.startswith("DIFF_")) - {
+    Arg.DIFF_DST,
+    Arg.DIFF_DST_ITER,
+    Arg.DIFF_DST_ITER_C,
+}
+
+
 class Query(IntEnum):
     """What to ask a primitive for (``dnnl_query_t``)."""
 
@@ -249,12 +261,14 @@ class Memory(_Owned):
 
     release = "dnnl_memory_destroy"
     desc: MemoryDesc
+    is_writable = True
+    number: int | None = None  # of the array that it is memory of
 
     def move(self, address: int) -> None:
         """Use other bytes."""
-        self.library.call(
-            "dnnl_memory_set_data_handle", self.handle, ctypes.c_void_p(address)
-        )
+        status = self.library.set_address(self.handle, address)
+        if status:
+            raise HandlerError(f"can not move memory: {status_name(status)}")
 
 
 class _Engine(_Owned):
@@ -297,6 +311,10 @@ class Primitive(_Owned):
         )
         return (name.value or b"").decode()
 
+    def writes(self, arg: int) -> bool:
+        """Whether the memory that is passed for something is written."""
+        return arg in (_WRITTEN_BACKWARD if "backward" in self.kind else _WRITTEN)
+
     def query(self, what: Query, index: int = 0) -> MemoryDesc:
         """The format that the primitive wants for some of its memory."""
         borrowed = self.library.functions.dnnl_primitive_desc_query_md(
@@ -322,6 +340,7 @@ class Library:
         functions: Its C functions.
         version: Like '3.2.0'.
         instruction_set: The best one that the library uses on this CPU.
+        get_threads: Tells the number of OpenMP threads that this thread would use.
 
     Raises:
         OSError: There is no such library, or it can not be loaded.
@@ -335,17 +354,20 @@ class Library:
         query = functions.dnnl_primitive_desc_query_md
         query.restype, query.argtypes = pointer, [pointer, ctypes.c_int, ctypes.c_int]
         functions.dnnl_memory_desc_get_size.restype = size
+        # Called with ctypes' objects, which is faster than having it convert others.
         self.execute = functions.dnnl_primitive_execute
-        self.execute.argtypes = [pointer, pointer, ctypes.c_int, pointer]
         self.engine = self.create(_Engine, "dnnl_engine_create", CPU, size(0))
         self.stream = self.create(_Stream, "dnnl_stream_create", self.engine, IN_ORDER)
-        self.primitive = functools.lru_cache(512)(self._primitive)
+        self._primitives: WeakValueDictionary[Any, Primitive] = WeakValueDictionary()
         self.desc = functools.lru_cache(2048)(self._desc)
         self._local = threading.local()
         # Others may not run Python while this calls something.
         self._quick = ctypes.PyDLL(path)
         # Missing where the library was built without OpenMP.
         self._set_threads = getattr(self._quick, "omp_set_num_threads", None)
+        self.get_threads = getattr(self._quick, "omp_get_max_threads", lambda: 1)
+        self.set_address = self._quick.dnnl_memory_set_data_handle
+        self.set_address.argtypes = [pointer, pointer]
 
     def _check_version(self, path: str) -> None:
         try:
@@ -386,13 +408,6 @@ class Library:
         return cls(self, self._create(function, *[_convert(a) for a in args]))
 
     # -- number of threads ---------------------------------------------------
-
-    def get_threads(self) -> int:
-        """The number of OpenMP threads that this thread would use."""
-        try:
-            return self.functions.omp_get_max_threads()
-        except AttributeError:  # built without OpenMP
-            return 1
 
     def set_threads(self, number: int) -> None:
         """Set the number of OpenMP threads, for this thread."""
@@ -453,7 +468,7 @@ class Library:
         memory.desc = desc
         return memory
 
-    def _primitive(
+    def primitive(
         self,
         kind: str,
         args: tuple[Any, ...],
@@ -462,7 +477,7 @@ class Library:
         math_mode: str = "f32",
         threads: int = 1,
     ) -> Primitive:
-        """Make a primitive. (`primitive` keeps what it returned.)
+        """A primitive. As long as it lives, it is the same for the same arguments.
 
         Args:
             kind: As in ``dnnl_<kind>_primitive_desc_create``.
@@ -479,6 +494,21 @@ class Library:
         Raises:
             UnimplementedError: There is none.
         """
+        key = kind, args, post_ops, scaled, math_mode, threads
+        primitive = self._primitives.get(key)
+        if primitive is None:
+            self._primitives[key] = primitive = self._make(*key)
+        return primitive
+
+    def _make(
+        self,
+        kind: str,
+        args: tuple[Any, ...],
+        post_ops: tuple[tuple[Any, ...], ...],
+        scaled: tuple[Arg, ...],
+        math_mode: str,
+        threads: int,
+    ) -> Primitive:
         attributes = self._attributes(post_ops, scaled, math_mode)
         values = [self.desc(a) if isinstance(a, Layout) else a for a in args]
         function = f"dnnl_{kind}_primitive_desc_create"

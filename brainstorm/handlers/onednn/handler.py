@@ -18,7 +18,6 @@ from brainstorm.handlers.onednn import elementwise, norms, products
 from brainstorm.handlers.onednn.binding import (
     MATH_MODES,
     Algorithm,
-    Library,
     load_library,
 )
 from brainstorm.handlers.onednn.image_operations import ImageOperations
@@ -43,10 +42,6 @@ _FUSED = frozenset({"linear", "rel", "tanh", "sigmoid", "el"})
 
 class _Local(threading.local):
     session: Session | None = None
-
-
-# The session that set the number of threads that this thread computes with.
-_active = _Local()
 
 
 class OneDnnHandler(ImageOperations, LstmOperations, NumpyHandler):
@@ -101,6 +96,8 @@ class OneDnnHandler(ImageOperations, LstmOperations, NumpyHandler):
         self.math_mode = math_mode
         self.threads = threads
         self._library = load_library()
+        self._get_threads = self._library.get_threads
+        self._fixed_threads = 1 if _forked else threads
         self._local = _Local()
         _handlers.add(self)
 
@@ -130,27 +127,36 @@ class OneDnnHandler(ImageOperations, LstmOperations, NumpyHandler):
     # -- finding what was prepared -------------------------------------------
 
     def current_session(self) -> Session:
-        """This thread's session, its number of threads set."""
-        session = self._local.session
-        if session is None:
-            threads = self.threads or _default_threads(self._library)
-            session = Session(self._library, self.math_mode, threads)
+        """This thread's session, for the number of threads that it is to use now."""
+        session, fixed = self._local.session, self._fixed_threads
+        threads = fixed or self._get_threads()
+        if session is None or session.threads != threads:
+            session = Session(
+                self._library, self.math_mode, threads, sets_threads=fixed is not None
+            )
             self._local.session = session
-        self._library.set_threads(session.threads)
-        _active.session = session
         return session
 
     def _find(
         self, build: Build, arrays: tuple[Any, ...], *options: Any
     ) -> Call | bool:
         """The prepared call of an operation, or False if oneDNN can not do it."""
-        session = self._local.session
-        if session is None or session is not _active.session:
+        session, fixed = self._local.session, self._fixed_threads
+        if session is None or session.threads != (fixed or self._get_threads()):
             session = self.current_session()
         key = (build, options, *map(id, arrays))
-        call = session.calls.get(key)
-        if call is None:
-            call = session.find(key, build, arrays, options)
+        known = session.known.values.get(key)
+        if known is None:
+            return session.find(key, build, arrays, options)
+        call, addresses = known
+        if not call:
+            return False
+        if call.addresses is not addresses and not call.move(addresses):
+            session.known.forget(key)
+            return session.find(key, build, arrays, options)
+        for number in call.written:
+            if not arrays[number].flags.writeable:
+                return False
         return call
 
     # -- products ------------------------------------------------------------
@@ -479,18 +485,13 @@ _handlers: weakref.WeakSet[OneDnnHandler] = weakref.WeakSet()
 _forked = False
 
 
-def _default_threads(library: Library) -> int:
-    return 1 if _forked else library.get_threads()
-
-
 def _after_fork() -> None:
     """OpenMP's threads are gone, and would be waited for."""
     global _forked
     _forked = True
-    _active.session = None
     for handler in _handlers:
         handler._local = _Local()
-        handler.threads = None
+        handler._fixed_threads = 1
 
 
 if hasattr(os, "register_at_fork"):

@@ -5,140 +5,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import weakref
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from brainstorm.handlers.onednn.binding import UnimplementedError
-from brainstorm.handlers.onednn.lstm_steps import SteppedLstm
-from brainstorm.handlers.onednn.recurrent import (
-    Fresh,
-    LibraryLstm,
-    LstmArrays,
-    LstmDeltas,
-    LstmPass,
-    Part,
-)
-from brainstorm.handlers.onednn.session import Session, named_errors, place_of
-from brainstorm.handlers.recurrent_operations import LstmCells, RecurrentOperations
+from brainstorm.handlers.onednn.lstm_records import Backward, Record, Records, Run
+from brainstorm.handlers.onednn.recurrent import Fresh, LstmArrays, LstmDeltas
+from brainstorm.handlers.onednn.session import Session
+from brainstorm.handlers.recurrent_operations import LstmCells
+from brainstorm.utils import HandlerError
 
 __all__ = ["LstmOperations"]
 
-# Passes that are kept for one layer: its memory is used in as many sizes.
-_MAX_PASSES = 16
 # From so many multiplications per step on, products take almost all the time.
 _LARGE_STEP = 2**25
-
-
-class _Layer:
-    """What is known of a layer by its weights: its last pass, and what that left out.
-
-    It refers to arrays only weakly.
-    """
-
-    def __init__(self, session: Session):
-        self.session = session
-        self._whole = Part(session)
-        self._parts = [Part(part, self._whole.arenas) for part in session.parts]
-        self._passes: dict[tuple[Any, ...], LstmPass] = {}
-        self._last: LstmPass | None = None
-        self._arrays: list[Any] = []  # references to those of the last pass
-        self._deltas: list[Any] = []  # and to dy and those of its deltas
-        self._lacks_cells = self._lacks_deltas = False
-        self._cells: list[tuple[int, int]] = []  # what memory that is
-        self._cell_deltas: list[tuple[int, int]] = []
-
-    def drop_with(
-        self, weights: np.ndarray, layers: dict[int, _Layer], address: int
-    ) -> None:
-        """Take this out of `layers` once the memory of the weights is gone."""
-        owner = weights if weights.base is None else weights.base
-        self._owner = weakref.ref(owner, lambda _: layers.pop(address, None))
-
-    def forward(self, arrays: LstmArrays) -> None:
-        """Run the forward pass.
-
-        Raises:
-            UnimplementedError: The library can not do it.
-            HandlerError: It failed.
-        """
-        flat = _flat(arrays)
-        if not self.was_last(arrays):
-            self._last = self._find(arrays, tuple(map(place_of, (*flat, arrays.bias))))
-            self._arrays = _references(flat)
-            # The state is computed, also that before.
-            self._cells = _extents(arrays.cells, computed=2)
-        self._last.forward()
-        self._lacks_cells = self._last.leaves_out_cells
-        self._lacks_deltas = False
-
-    def _find(self, arrays: LstmArrays, key: tuple[Any, ...]) -> LstmPass:
-        if key not in self._passes:
-            if len(self._passes) >= _MAX_PASSES:
-                del self._passes[next(iter(self._passes))]
-            with named_errors("lstm_forward", arrays[:3]):
-                self._passes[key] = self._make_pass(arrays)
-        return self._passes[key]
-
-    def _make_pass(self, arrays: LstmArrays) -> LstmPass:
-        if arrays.step_work >= _LARGE_STEP:
-            # It can not write outputs between those of other layers.
-            with contextlib.suppress(UnimplementedError):
-                return SteppedLstm(self._whole, arrays)
-        return LibraryLstm(self._whole, self._parts, arrays)
-
-    def was_last(self, arrays: LstmArrays) -> bool:
-        """Whether the last pass was on these arrays."""
-        return self._last is not None and _are(self._arrays, _flat(arrays))
-
-    def backward(self, arrays: LstmArrays, to: LstmDeltas, fresh: Fresh) -> None:
-        """Run the backward pass of the last forward pass.
-
-        Raises:
-            HandlerError: It failed.
-        """
-        with named_errors("lstm_backward", arrays[:3]):
-            self._last.backward(arrays, to, fresh)
-        if not _are(self._deltas, (to.dy, *to.cells)):
-            self._deltas = _references((to.dy, *to.cells))
-            self._cell_deltas = _extents(to.cells, computed=1)
-        self._lacks_deltas = True
-
-    def leaves_out(self, array: np.ndarray) -> bool:
-        """Whether content of an array is still to be computed."""
-        left_out = self._cells if self._lacks_cells else []
-        if self._lacks_deltas:
-            left_out = left_out + self._cell_deltas
-        start, stop = _extent(array)
-        return any(start < other[1] and other[0] < stop for other in left_out)
-
-    def complete(self, handler: Any) -> None:
-        """Compute all that is left out, from what the last pass used."""
-        lacks_deltas, self._lacks_deltas = self._lacks_deltas, False
-        *cells, y = _alive(self._arrays[4:])
-        if any(array is None for array in (*cells, y)):
-            return
-        cells = LstmCells(*cells)
-        used = self._last.used(handler.current_session())
-        if self._lacks_cells:
-            self._lacks_cells = False
-            outputs = np.empty_like(y)
-            outputs[-1] = y[-1]
-            state = cells.Ca[-2].copy()
-            RecurrentOperations.lstm_forward(
-                handler, used["x"], used["W"], used["R"], used.get("peepholes"),
-                used["bias"], *cells, outputs, "tanh",
-            )  # fmt: skip
-            cells.Ca[-2] = state  # looking does not change how it goes on
-        dy, *deltas = _alive(self._deltas) if lacks_deltas else [None]
-        if dy is not None and all(delta is not None for delta in deltas):
-            RecurrentOperations._lstm_deltas(
-                handler, used["R"], used.get("peepholes"), cells, dy,
-                LstmCells(*deltas), "tanh", None,
-            )  # fmt: skip
 
 
 class LstmOperations:
@@ -146,7 +27,9 @@ class LstmOperations:
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self._lstm_layers: dict[int, _Layer] = {}
+        self._lstm_records = Records()
+
+    # -- what is left out ----------------------------------------------------
 
     def complete(self, array: np.ndarray) -> None:
         """Compute what was left out of the content of an array.
@@ -155,20 +38,53 @@ class LstmOperations:
         nor does any backward pass compute their deltas. They are computed, from what
         the passes used, when `get_numpy_copy` is asked for them. Call this before
         looking at their memory in another way.
+
+        Raises:
+            HandlerError: They are deltas, and another forward pass has begun since.
         """
-        for layer in list(self._lstm_layers.values()):
-            if layer.leaves_out(array):
-                layer.complete(self)
+        for record in self._lstm_records.of([array]):
+            if record.leaves_out(array):
+                record.complete(self)
+            if record.has_lost(array):
+                raise HandlerError(
+                    "the backward pass of an LSTM left out these deltas, and another"
+                    " forward pass has run since: read them right after the backward"
+                    " pass, as MonitorLayerDeltas does before other hooks, or use a"
+                    " NumpyHandler"
+                )
+
+    def _complete_before_writing(self, array: np.ndarray) -> None:
+        for record in self._lstm_records.of([array]):
+            if record.leaves_out(array):
+                record.complete(self)
+            record.found(array)
 
     def get_numpy_copy(self, mem):
-        if self._lstm_layers:
+        if self._lstm_records:
             self.complete(mem)
         return super().get_numpy_copy(mem)
 
     def is_fully_finite(self, a):
-        if self._lstm_layers:
+        if self._lstm_records:
             self.complete(a)
         return super().is_fully_finite(a)
+
+    def set_from_numpy(self, mem, arr):
+        if self._lstm_records:
+            self._complete_before_writing(mem)
+        super().set_from_numpy(mem, arr)
+
+    def fill(self, mem, val):
+        if self._lstm_records:
+            self._complete_before_writing(mem)
+        super().fill(mem, val)
+
+    def clear(self, *arrays):
+        # Networks make room with this: nothing is worth computing before.
+        for array in arrays:
+            array.fill(0.0)
+
+    # -- passes --------------------------------------------------------------
 
     def lstm_forward(
         self, x, W, R, peepholes, bias,
@@ -177,27 +93,57 @@ class LstmOperations:
     ):  # fmt: skip
         cells = LstmCells(Za, Zb, Ia, Ib, Fa, Fb, Oa, Ob, Ca, Cb)
         arrays = LstmArrays(x, W, R, peepholes, bias, cells, y)
-        if activation == "tanh" and timing is None and self._run_lstm(arrays):
+        found = None
+        if activation == "tanh" and timing is None:
+            found = self._find_run(arrays)
+        if found:
+            record, run = found
+            record.forward(run, self)
             return
-        self._lstm_layers.pop(place_of(W)[0], None)
+        self._supersede(cells)
         super().lstm_forward(
             x, W, R, peepholes, bias, *cells, y, activation, timing, step
         )
 
-    def _run_lstm(self, arrays: LstmArrays) -> bool:
-        """Run a forward pass, and return whether it could be done."""
-        session, address = self.current_session(), place_of(arrays.W)[0]
-        layer = self._lstm_layers.get(address)
-        if layer is None or layer.session is not session:
-            layer = _Layer(session)
+    def _find_run(self, arrays: LstmArrays) -> tuple[Record, Run] | None:
+        """The prepared forward pass, or None where it can not be done."""
+        x, W, R, peepholes, bias, cells, y = arrays
+        session, flat = self.current_session(), (x, W, R, peepholes, bias, *cells, y)
+        key = ("lstm_forward", *map(id, flat))
+        found = session.known.values.get(key)
+        if found is not None and not found[0].is_current:
+            session.known.forget(key)
+            found = None
+        if found is None:
+            found = self._prepare_run(session, arrays)
+            if found is not None:
+                session.known.note(key, flat, found)
+        return found if _writable(*cells, y) else None
+
+    def _prepare_run(
+        self, session: Session, arrays: LstmArrays
+    ) -> tuple[Record, Run] | None:
+        record = self._lstm_records.get(arrays.cells)
+        is_new = record is None or record.session is not session
+        if is_new:
+            if record is not None:
+                record.complete(self)
+            record = Record(session)
         try:
-            layer.forward(arrays)
+            run = record.find(arrays, arrays.step_work >= _LARGE_STEP)
         except UnimplementedError:
-            return False
-        if self._lstm_layers.get(address) is not layer:
-            self._lstm_layers[address] = layer
-            layer.drop_with(arrays.W, self._lstm_layers, address)
-        return True
+            return None
+        if is_new:
+            self._lstm_records.add(arrays.cells, record)
+        return record, run
+
+    def _supersede(self, cells: LstmCells) -> None:
+        """Note that the cells are going to be computed otherwise."""
+        for record in self._lstm_records.of(cells):
+            if record is self._lstm_records.get(cells):
+                record.supersede()
+            else:
+                record.complete(self)
 
     def lstm_backward(
         self, x, W, R, peepholes,
@@ -208,54 +154,59 @@ class LstmOperations:
     ):  # fmt: skip
         cells = LstmCells(Za, Zb, Ia, Ib, Fa, Fb, Oa, Ob, Ca, Cb)
         deltas = LstmCells(dZa, dZb, dIa, dIb, dFa, dFb, dOa, dOb, dCa, dCb)
-        layer = self._lstm_layers.get(place_of(W)[0])
-        if layer is not None:
+        gradients = {"W": dW, "R": dR, "peepholes": dpeepholes, "bias": dbias}
+        found = None
+        if activation == "tanh" and timing is None:
             arrays = LstmArrays(x, W, R, peepholes, None, cells, y)
-            if layer.session is self.current_session() and layer.was_last(arrays):
-                gradients = {"W": dW, "R": dR, "peepholes": dpeepholes, "bias": dbias}
-                to = LstmDeltas(dy, deltas, dx, gradients)
-                layer.backward(arrays, to, Fresh(fresh_dx, fresh_gradients))
-                return
-            layer.complete(self)
+            to = LstmDeltas(dy, deltas, dx, gradients)
+            found = self._find_backward(arrays, to, Fresh(fresh_dx, fresh_gradients))
+        if found:
+            record, _, backward = found
+            record.backward(backward)
+            return
+        for record in self._lstm_records.of((*cells, *deltas)):
+            record.complete(self)
         super().lstm_backward(
             x, W, R, peepholes, *cells, y, dy, *deltas, dx, dW, dR, dpeepholes, dbias,
             activation, timing, step, fresh_dx, fresh_gradients,
         )  # fmt: skip
+        for record in self._lstm_records.of(deltas):
+            for delta in deltas:
+                record.found(delta)
+
+    def _find_backward(
+        self, arrays: LstmArrays, to: LstmDeltas, fresh: Fresh
+    ) -> tuple[Record, Run, Backward] | None:
+        """The prepared backward pass, or None where it can not be done."""
+        session, gradients = self.current_session(), to.gradients.values()
+        x, W, R, peepholes, _, cells, y = arrays
+        written = (to.dy, *to.cells, to.dx, *gradients)
+        flat = (x, W, R, peepholes, *cells, y, *written)
+        key = ("lstm_backward", fresh, *map(id, flat))
+        found = session.known.values.get(key)
+        if found is None:
+            found = self._prepare_backward(session, arrays, to, fresh)
+            if found is None:
+                return None
+            session.known.note(key, flat, found)
+        record, run, _ = found
+        if not record.is_current:
+            session.known.forget(key)
+            return None
+        return found if record.last is run and _writable(*written) else None
+
+    def _prepare_backward(
+        self, session: Session, arrays: LstmArrays, to: LstmDeltas, fresh: Fresh
+    ) -> tuple[Record, Run, Backward] | None:
+        record = self._lstm_records.get(arrays.cells)
+        if record is None or record.session is not session:
+            return None
+        backward = record.find_backward(arrays, to, fresh)
+        if backward is None:
+            return None
+        self._lstm_records.note((to.dy, *to.cells), record)
+        return record, record.last, backward
 
 
-def _flat(arrays: LstmArrays) -> list[Any]:
-    """All arrays but the bias, which the backward pass is not given."""
-    return [*arrays[:4], *arrays.cells, arrays.y]
-
-
-def _references(arrays: Sequence[Any]) -> list[Any]:
-    return [None if array is None else weakref.ref(array) for array in arrays]
-
-
-def _alive(references: Sequence[Any]) -> list[Any]:
-    return [None if ref is None else ref() for ref in references]
-
-
-def _are(references: Sequence[Any], arrays: Sequence[Any]) -> bool:
-    """Whether they are references to these arrays."""
-    return len(references) == len(arrays) and all(
-        array is (ref and ref()) for ref, array in zip(references, arrays, strict=True)
-    )
-
-
-def _extents(cells: LstmCells, computed: int) -> list[tuple[int, int]]:
-    """The memory of what is left out: of Ca, not the last steps, which are computed."""
-    cells = cells._replace(Ca=cells.Ca[:-computed])
-    return [_extent(array) for array in cells if array is not None]
-
-
-def _extent(array: np.ndarray) -> tuple[int, int]:
-    """The addresses between which an array lies."""
-    start = place_of(array)[0]
-    ends = [
-        (size - 1) * stride
-        for size, stride in zip(array.shape, array.strides, strict=True)
-    ]
-    first = start + sum(end for end in ends if end < 0)
-    last = start + sum(end for end in ends if end > 0)
-    return first, last + array.itemsize if array.size else first
+def _writable(*arrays: np.ndarray | None) -> bool:
+    return all(array is None or array.flags.writeable for array in arrays)

@@ -7,7 +7,7 @@ out deltas of the inputs that nobody wants.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,8 +19,10 @@ from brainstorm.handlers.onednn.binding import (
     Memory,
     Primitive,
     Query,
+    UnimplementedError,
 )
 from brainstorm.handlers.onednn.elementwise import add_act, add_act_deriv, add_binary
+from brainstorm.handlers.onednn.keeping import address_of
 from brainstorm.handlers.onednn.products import add_product, add_sum_of_rows
 from brainstorm.handlers.onednn.recurrent import (
     Fresh,
@@ -29,11 +31,45 @@ from brainstorm.handlers.onednn.recurrent import (
     LstmPass,
     Part,
 )
-from brainstorm.handlers.onednn.session import Call, Recipe, Session, layout
+from brainstorm.handlers.onednn.session import Recipe, Session, layout
 from brainstorm.handlers.recurrent_operations import LstmCells
-from brainstorm.utils import flatten_time
+from brainstorm.utils import HandlerError
+from brainstorm.utils import flatten_time as flatten_or_fail
 
 __all__ = ["SteppedLstm"]
+
+
+class _Rows:
+    """A recipe for one time step, whose memory moves from step to step.
+
+    So it takes as long to prepare, and as much memory, for any number of steps.
+    """
+
+    def __init__(self, recipe: Recipe):
+        self.recipe = recipe
+        self._moving: list[tuple[Memory, int, int, int, int]] = []
+
+    def row(self, array: np.ndarray, shift: int = 0) -> Memory:
+        """The memory of row ``t + shift`` of an array (U, ...), in step t."""
+        memory = self.recipe.array(array[0])
+        steps, stride = len(array), array.strides[0]
+        self._moving.append((memory, address_of(array), stride, steps, shift))
+        return memory
+
+    def cells(self, arrays: Sequence[np.ndarray]) -> LstmCells:
+        """The same for each of the cells, in step t."""
+        return LstmCells(*map(self.row, arrays))
+
+    def call(self) -> Callable[[int], None]:
+        """What computes a step."""
+        execute, moving = self.recipe.call(), tuple(self._moving)
+
+        def step(t: int) -> None:
+            for memory, start, stride, steps, shift in moving:
+                memory.move(start + (t + shift) % steps * stride)
+            execute()
+
+        return step
 
 
 class _Between(NamedTuple):
@@ -51,7 +87,7 @@ class _Between(NamedTuple):
 
 
 class SteppedLstm(LstmPass):
-    """A forward pass on certain arrays, and its backward pass.
+    """A forward pass on certain arrays, and its backward passes.
 
     Args:
         part: What it shares with other passes of the layer.
@@ -64,20 +100,27 @@ class SteppedLstm(LstmPass):
     leaves_out_cells = False
 
     def __init__(self, part: Part, arrays: LstmArrays):
-        super().__init__()
         self._part = part
+        self._steps = len(arrays.x)
         self._has_peepholes = arrays.peepholes is not None
-        self._forward = self._prepare_forward(arrays)
+        self._packed: list[Memory] = []
+        self._prepare_forward(arrays)
 
     def forward(self) -> None:
         """Compute the outputs and the cells."""
-        self._forward()
+        self._before()
+        for t in range(self._steps):
+            self._step(t)
 
     def used(self, session: Session) -> dict[str, np.ndarray]:
-        """Copies of the recurrent weights that the last backward pass used."""
+        """Copies of the cells to begin with, and of the weights that were used last."""
         recipe = Recipe(session, "lstm_backward", ())
         units = self._packed[0].desc.shape[0]
-        copies = {"R": np.empty((4 * units, units), np.float32)}
+        copies = {
+            "R": np.empty((4 * units, units), np.float32),
+            "c": np.empty(self._carried.desc.shape, np.float32),
+        }
+        recipe.reorder(self._carried, recipe.array(copies["c"]))
         for packed, block in zip(self._packed, _blocks(copies["R"]), strict=True):
             recipe.reorder(packed, recipe.array(block))
         if self._has_peepholes:
@@ -90,8 +133,11 @@ class SteppedLstm(LstmPass):
 
     # -- preparing -----------------------------------------------------------
 
-    def _prepare_forward(self, arrays: LstmArrays) -> Call:
-        recipe = self._part.recipe("lstm_forward", arrays, arrays.step_work)
+    def _recipe(self, name: str, arrays: LstmArrays) -> Recipe:
+        return self._part.recipe(name, arrays, arrays.step_work)
+
+    def _prepare_forward(self, arrays: LstmArrays) -> None:
+        recipe, rows = (self._recipe("lstm_forward", arrays) for _ in range(2))
         cells, x = arrays.cells, flatten_time(arrays.x)
         blocks = zip(cells.gates, _blocks(arrays.W), _blocks(arrays.bias), strict=True)
         for gate, W, bias in blocks:
@@ -99,17 +145,24 @@ class SteppedLstm(LstmPass):
         R = [block.T for block in _blocks(arrays.R)]
         add_from_y, packed = self._pack(recipe, R, arrays.y[0])
         self._peepholes = self._keep_peepholes(recipe, arrays)
-        for t in range(len(arrays.x)):
-            now = LstmCells(*map(recipe.array, cells.at(t)))
-            y_before = recipe.array(arrays.y[t - 1])
-            for weights, gate in zip(packed, now.gates, strict=True):
-                _add_packed(recipe, add_from_y, y_before, weights, gate)
-            self._add_step(recipe, now, recipe.array(cells.Ca[t - 1]))
-            _multiply(recipe, now.Ob, now.Cb, recipe.array(arrays.y[t]))
-        return recipe.call()
+        carried = recipe.array(cells.Ca[-1])
+        self._carried = self._part.arenas.memory("c", carried.desc)
+        recipe.reorder(carried, self._carried)
+        self._before = recipe.call()
+        self._step = self._prepare_step(_Rows(rows), arrays, add_from_y, packed)
 
-    def _add_step(self, recipe: Recipe, now: LstmCells, before: Memory) -> None:
-        """Append what is between the products and the output of a step."""
+    def _prepare_step(
+        self,
+        rows: _Rows,
+        arrays: LstmArrays,
+        add_from_y: Primitive,
+        packed: list[Memory],
+    ) -> Callable[[int], None]:
+        recipe, now = rows.recipe, rows.cells(arrays.cells)
+        y_before, y = rows.row(arrays.y, -1), rows.row(arrays.y)
+        before = rows.row(arrays.cells.Ca, -1)
+        for weights, gate in zip(packed, now.gates, strict=True):
+            _add_packed(recipe, add_from_y, y_before, weights, gate)
         if self._has_peepholes:
             _multiply(recipe, before, self._peepholes[0], now.Ia, add=True)
             _multiply(recipe, before, self._peepholes[1], now.Fa, add=True)
@@ -122,59 +175,69 @@ class SteppedLstm(LstmPass):
             _multiply(recipe, now.Ca, self._peepholes[2], now.Oa, add=True)
         add_act(recipe, now.Oa, now.Ob, "sigmoid")
         add_act(recipe, now.Ca, now.Cb, "tanh")
+        _multiply(recipe, now.Ob, now.Cb, y)
+        return rows.call()
 
-    def _prepare_backward(
+    def prepare_backward(
         self, arrays: LstmArrays, to: LstmDeltas, fresh: Fresh
-    ) -> Call:
-        recipe = self._part.recipe("lstm_backward", arrays, arrays.step_work)
+    ) -> Callable[[], None]:
+        """See `LstmPass`."""
+        before, steps, after = (self._recipe("lstm_backward", arrays) for _ in range(3))
         R = _blocks(arrays.R)
-        from_above, self._packed = self._pack(recipe, R, arrays.y[0])
-        nothing = recipe.kept_array(np.zeros_like(arrays.y[0]))
+        from_above, self._packed = self._pack(before, R, arrays.y[0])
+        nothing = before.kept_array(np.zeros_like(arrays.y[0]))
         names = ("dout", "dcell", "later", "product")
-        temporary = [recipe.temporary(name, nothing.desc) for name in names]
+        temporary = [before.temporary(name, nothing.desc) for name in names]
         sums = np.empty((3, *arrays.y.shape[1:]), np.float32)
-        between = _Between(*temporary, [recipe.kept_array(total) for total in sums])
-        last = len(arrays.x) - 1
-        for t in range(last, -1, -1):
-            self._add_step_back(recipe, arrays.cells, to, t, between)
-            from_outside = recipe.array(to.dy[t - 1]) if t > 0 else nothing
-            dout = between.dout if t > 0 else recipe.array(to.dy[-1])
-            recipe.reorder(from_outside, dout)
-            for weights, gate in zip(self._packed, to.cells.gates, strict=True):
-                _add_packed(recipe, from_above, recipe.array(gate[t]), weights, dout)
-        self._add_gradients(recipe, arrays, to, fresh)
+        between = _Between(*temporary, [before.kept_array(total) for total in sums])
+        # Nothing comes from later than the last step, and from outside only what it
+        # adds to the carried output.
+        carried = before.array(to.dy[-1]), before.array(to.cells.Ca[-1])
+        for memory in (between.later, *between.sums, carried[0]):
+            before.reorder(nothing, memory)
+        before.reorder(before.array(to.dy[-2]), between.dout)
+        rows = _Rows(steps)
+        deltas = self._add_step_back(rows, arrays.cells, to, between)
+        steps.reorder(rows.row(to.dy, -1), between.dout)
+        for weights, gate in zip(self._packed, deltas, strict=True):
+            _add_packed(steps, from_above, gate, weights, between.dout)
+        after.reorder(between.dout, carried[0])
+        after.reorder(between.later, carried[1])
+        self._add_gradients(after, arrays, to, fresh)
         if self._has_peepholes:
             dpeepholes = to.gradients["peepholes"]
             for total, gradient in zip(sums, dpeepholes, strict=True):
-                add_sum_of_rows(recipe, total, gradient, fresh.gradients)
-        return recipe.call()
+                add_sum_of_rows(after, total, gradient, fresh.gradients)
+        begin, step, end, count = before.call(), rows.call(), after.call(), self._steps
+
+        def backward() -> None:
+            begin()
+            for t in range(count - 1, -1, -1):
+                step(t)
+            end()
+
+        return backward
 
     def _add_step_back(
-        self,
-        recipe: Recipe,
-        cells: LstmCells,
-        to: LstmDeltas,
-        t: int,
-        between: _Between,
-    ) -> None:
+        self, rows: _Rows, cells: LstmCells, to: LstmDeltas, between: _Between
+    ) -> list[Memory]:
         """Append the backward pass of a step, but for its products.
 
-        The deltas of the cell, and the sums for the gradients of the peepholes, go on
-        from the step after.
+        The deltas of the output and of the cell, and the sums for the gradients of the
+        peepholes, go on from the step after.
+
+        Returns:
+            The deltas of the gates.
         """
-        is_last, peepholes = t == len(to.dy) - 2, self._peepholes
-        now = LstmCells(*map(recipe.array, cells.at(t)))
-        before, deltas = recipe.array(cells.Ca[t - 1]), to.cells.at(t)
-        dZa, dIa, dFa, dOa = map(recipe.array, deltas.gates)
+        recipe, peepholes = rows.recipe, self._peepholes
+        now, before = rows.cells(cells), rows.row(cells.Ca, -1)
+        dZa, dIa, dFa, dOa = deltas = [rows.row(gate) for gate in to.cells.gates]
         dout, dcell, later, product, sums = between
-        if is_last:
-            dout = recipe.array(to.dy[t])
         _multiply(recipe, dout, now.Cb, product)
         add_act_deriv(recipe, now.Ob, product, dOa, "sigmoid")
         _multiply(recipe, dout, now.Ob, product)
         add_act_deriv(recipe, now.Cb, product, dcell, "tanh")
-        if not is_last:
-            add_binary(recipe, Algorithm.ADD, dcell, later, dcell)
+        add_binary(recipe, Algorithm.ADD, dcell, later, dcell)
         if self._has_peepholes:
             _multiply(recipe, dOa, peepholes[2], dcell, add=True)
         _multiply(recipe, dcell, now.Ib, product)
@@ -183,15 +246,14 @@ class SteppedLstm(LstmPass):
         add_act_deriv(recipe, now.Ib, product, dIa, "sigmoid")
         _multiply(recipe, dcell, before, product)
         add_act_deriv(recipe, now.Fb, product, dFa, "sigmoid")
-        if t == 0:
-            later = recipe.array(to.cells.Ca[-1])
         _multiply(recipe, dcell, now.Fb, later)
         if self._has_peepholes:
             _multiply(recipe, dIa, peepholes[0], later, add=True)
             _multiply(recipe, dFa, peepholes[1], later, add=True)
             seen = ((dIa, before), (dFa, before), (dOa, now.Ca))
             for (gate, cell), total in zip(seen, sums, strict=True):
-                _multiply(recipe, gate, cell, total, add=not is_last)
+                _multiply(recipe, gate, cell, total, add=True)
+        return deltas
 
     def _add_gradients(
         self, recipe: Recipe, arrays: LstmArrays, to: LstmDeltas, fresh: Fresh
@@ -243,6 +305,14 @@ class SteppedLstm(LstmPass):
                 kept.append(self._part.weights.memory(f"peephole {k}", given.desc))
                 recipe.reorder(given, kept[k])
         return kept
+
+
+def flatten_time(array: np.ndarray) -> np.ndarray:
+    """See `brainstorm.utils.flatten_time`; not all arrays have such a view."""
+    try:
+        return flatten_or_fail(array)
+    except HandlerError as error:
+        raise UnimplementedError(str(error)) from error
 
 
 def _blocks(stacked: np.ndarray) -> list[np.ndarray]:

@@ -30,7 +30,7 @@ from brainstorm.handlers.onednn.binding import (
     Query,
 )
 from brainstorm.handlers.onednn.elementwise import add_binary
-from brainstorm.handlers.onednn.session import Arenas, Call, Recipe, Session, place_of
+from brainstorm.handlers.onednn.session import Arenas, Call, Recipe, Session
 from brainstorm.handlers.recurrent_operations import LstmCells
 
 __all__ = [
@@ -180,7 +180,7 @@ class _Calls(NamedTuple):
 
 
 class LstmPass:
-    """A forward pass on certain arrays, and its backward pass.
+    """A forward pass on certain arrays, and its backward passes.
 
     Attributes:
         leaves_out_cells: Whether of the cells only the last state is computed. Their
@@ -189,20 +189,19 @@ class LstmPass:
 
     leaves_out_cells = True
 
-    def __init__(self) -> None:
-        self._backward: tuple[Any, Any] = (None, None)
-
     def forward(self) -> None:
         """Compute the outputs."""
         raise NotImplementedError
 
-    def backward(self, arrays: LstmArrays, to: LstmDeltas, fresh: Fresh) -> None:
-        """Compute all gradients and the deltas of the inputs."""
-        changing = (to.dy, to.dx, to.gradients["W"], to.cells.Ca)
-        key = fresh, *[place_of(array) for array in changing]
-        if self._backward[0] != key:
-            self._backward = key, self._prepare_backward(arrays, to, fresh)
-        self._backward[1]()
+    def prepare_backward(
+        self, arrays: LstmArrays, to: LstmDeltas, fresh: Fresh
+    ) -> Callable[[], None]:
+        """What computes all gradients and the deltas of the inputs.
+
+        Raises:
+            UnimplementedError: The library can not do it.
+        """
+        raise NotImplementedError
 
     def used(self, session: Session) -> dict[str, np.ndarray]:
         """Copies of what the last pass used, to compute what was left out.
@@ -210,11 +209,6 @@ class LstmPass:
         Args:
             session: The session of this thread.
         """
-        raise NotImplementedError
-
-    def _prepare_backward(
-        self, arrays: LstmArrays, to: LstmDeltas, fresh: Fresh
-    ) -> Callable[[], None]:
         raise NotImplementedError
 
 
@@ -232,7 +226,6 @@ class LibraryLstm(LstmPass):
     """
 
     def __init__(self, whole: Part, parts: list[Part], arrays: LstmArrays):
-        super().__init__()
         self._whole = whole
         self._slices = parts_of(arrays, len(parts))
         self._parts = [whole] if len(self._slices) == 1 else parts[: len(self._slices)]
@@ -249,21 +242,34 @@ class LibraryLstm(LstmPass):
         self._kept |= self._passes[0].weights
         self._forward()
 
-    def backward(self, arrays: LstmArrays, to: LstmDeltas, fresh: Fresh) -> None:
+    def prepare_backward(
+        self, arrays: LstmArrays, to: LstmDeltas, fresh: Fresh
+    ) -> Callable[[], None]:
         """See `LstmPass`."""
-        super().backward(arrays, to, fresh)
-        # They took the place of those of the forward pass.
-        self._kept |= self._passes[0].backward_weights
+        calls = self._prepare_backward(arrays, to, fresh)
+        weights = self._passes[0].backward_weights
+
+        def backward() -> None:
+            calls()
+            # They took the place of those of the forward pass.
+            self._kept |= weights
+
+        return backward
 
     def used(self, session: Session) -> dict[str, np.ndarray]:
-        """Copies of the inputs and of the weights that the last pass used."""
+        """Copies of the inputs, weights and state that the last pass used."""
         recipe = Recipe(session, "lstm_forward", ())
         copies = {n: np.empty(self._shapes[n], np.float32) for n in (*self._kept, "x")}
+        state = self._shapes["y"][1:]
+        copies |= {name: np.empty(state, np.float32) for name in ("y", "c")}
         for name, kept in self._kept.items():
             blocks = _blocks(self._whole.arenas, name, kept)
             _copy(recipe, blocks, _gates(recipe, name, copies[name]))
         for each, sequences in zip(self._passes, self._slices, strict=True):
             recipe.reorder(each.x, recipe.array(copies["x"][:, sequences]))
+            for name, memory in each.carried.items():
+                row = copies[name][np.newaxis, np.newaxis, sequences]
+                recipe.reorder(memory, recipe.array(row))
         recipe.call()()
         return copies
 
@@ -337,6 +343,7 @@ class _PartialPass:
 
     Attributes:
         x: The inputs, which are kept.
+        carried: The output and the cell to begin with, by 'y' and 'c', likewise.
         forward: Computes the outputs.
         weights: The weights, as the forward pass wants them.
         backward_weights: The same for the backward pass.
@@ -359,10 +366,15 @@ class _PartialPass:
         row = (1, 1, *arrays.y.shape[1:])
         given, outputs = recipe.array(arrays.x), recipe.array(arrays.y[:-1])
         self.x = part.arenas.memory("x", _dense(recipe.library, arrays.x.shape))
+        self.carried = {}
+        for name, array in (("y", arrays.y), ("c", arrays.cells.Ca)):
+            state = recipe.array(array[-1:, np.newaxis])
+            self.carried[name] = part.arenas.memory(f"carried {name}", state.desc)
+            around.before.reorder(state, self.carried[name])
         self._memories = memories = {
             Arg.SRC: self.x,
-            Arg.SRC_ITER: recipe.array(arrays.y[-1].reshape(row)),
-            Arg.SRC_ITER_C: recipe.array(arrays.cells.Ca[-1].reshape(row)),
+            Arg.SRC_ITER: self.carried["y"],
+            Arg.SRC_ITER_C: self.carried["c"],
             Arg.BIAS: kept["bias"],
             Arg.DST: _unless_dense(outputs, part.arenas, "y"),
             Arg.DST_ITER_C: recipe.array(arrays.cells.Ca[-2].reshape(row)),

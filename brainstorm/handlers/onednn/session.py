@@ -1,14 +1,15 @@
 """Finding, for the arrays of an operation, what was prepared for them before.
 
 To run a primitive takes a descriptor and a memory object for each array, a primitive
-that may have to be compiled, and a block of arguments. A network calls the same
-operations on the same arrays again and again, so all of this is prepared once and
-kept as a `Call`.
+that may have to be compiled, and a block of arguments. All of this is prepared once for
+arrays of the same layouts and kept as a `Call`, which then moves from arrays to arrays.
+Arrays that come again and again, as those of a network do, are known by identity.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import math
 import mmap
@@ -31,35 +32,51 @@ from brainstorm.handlers.onednn.binding import (
     UnimplementedError,
     status_name,
 )
+from brainstorm.handlers.onednn.keeping import (
+    KnownArrays,
+    Recent,
+    address_of,
+    layout_of,
+)
 from brainstorm.utils import HandlerError
 
-__all__ = ["Arenas", "Call", "Recipe", "Session", "layout", "named_errors", "place_of"]
+__all__ = ["Arenas", "Call", "Recipe", "Session", "layout", "named_errors"]
 
 # Up to this many multiplications, several threads are not worth their start.
 _SMALL_WORK = 2**19
-_MAX_CALLS = 2048
-_LARGE_VALUES = 4096
+# What calls are kept for layouts that come again, in bytes; their primitives, which
+# take most of it, are estimated.
+_MAX_BYTES = 2**29
+_STEP_BYTES = 2**17
+_MAX_KNOWN = 2**14
 _ALIGNMENT = 64
 _LARGE_MEMORY = 2**20
 _PRIVATE = {"flags": mmap.MAP_PRIVATE} if hasattr(mmap, "MAP_PRIVATE") else {}
 
 
 class Call:
-    """Primitives to execute one after the other, on fixed memory.
+    """Primitives to execute one after the other.
 
     Attributes:
         values: What the operation reads or writes besides its arrays, or None.
+        written: Which of the arrays it writes into, by their numbers.
+        addresses: Where the arrays are that it works on, see `move`.
+        size: About how many bytes it takes.
     """
 
     __slots__ = (
         "_execute",
         "_kept",
         "_library",
+        "_moving",
         "_name",
         "_shapes",
         "_steps",
         "_threads",
+        "addresses",
+        "size",
         "values",
+        "written",
     )
 
     def __init__(self, recipe: Recipe, values: np.ndarray | None):
@@ -68,13 +85,28 @@ class Call:
         self._kept = recipe.kept
         self._library = recipe.library
         self._name, self._shapes = recipe.name, recipe.shapes
-        self._threads = recipe.session.threads if recipe.has_to_keep_to_one else None
+        self._threads = recipe.fixed_threads
+        self._moving = tuple(recipe.moving)
+        self.addresses: tuple[int, ...] | None = None
+        self.written = tuple(sorted(recipe.written))
         self.values = values
+        self.size = len(self._steps) * _STEP_BYTES
+        if values is not None:
+            self.size += values.nbytes
 
-    @property
-    def is_large(self) -> bool:
-        """Whether `values` take much memory."""
-        return self.values is not None and self.values.nbytes > _LARGE_VALUES
+    def move(self, addresses: tuple[int, ...]) -> bool:
+        """Work on the arrays at the given addresses from now on, unless given up."""
+        if not self._steps:
+            return False
+        for memory, number, offset in self._moving:
+            memory.move(addresses[number] + offset)
+        self.addresses = addresses
+        return True
+
+    def give_up(self) -> None:
+        """Let go of all that was prepared."""
+        self._steps = self._moving = ()
+        self._kept, self.addresses, self.values = None, None, None
 
     def __call__(self) -> None:
         """Execute them.
@@ -82,9 +114,10 @@ class Call:
         Raises:
             HandlerError: The library reports an error.
         """
-        threads = self._threads
-        if threads is not None:
-            self._library.set_threads(1)
+        before = None
+        if self._threads is not None:
+            before = self._library.get_threads()
+            self._library.set_threads(self._threads)
         try:
             for step in self._steps:
                 status = self._execute(*step)
@@ -94,8 +127,8 @@ class Call:
                         f" oneDNN says {status_name(status)}"
                     )
         finally:
-            if threads is not None:
-                self._library.set_threads(threads)
+            if before is not None:
+                self._library.set_threads(before)
 
 
 class Arenas:
@@ -131,8 +164,9 @@ class Recipe:
             done in one thread.
 
     Attributes:
-        has_to_keep_to_one: Whether OpenMP has to be told so, because a primitive does
-            not remember for how many threads it was made.
+        moving: Memories of arrays that are going to move: each with the number of the
+            array and how many bytes after its beginning it lies.
+        written: The numbers of the arrays that are written into.
     """
 
     def __init__(
@@ -144,22 +178,45 @@ class Recipe:
     ):
         self.session = session
         self._threads = 1 if work <= _SMALL_WORK else session.threads
-        self.has_to_keep_to_one = False
+        self._has_to_keep_to_one = False
         self.library = session.library
         self.name = name
         self.shapes = [None if a is None else a.shape for a in arrays]
         self.steps: list[tuple[Any, ...]] = []
         self.kept: list[Any] = [session.arenas]
+        self.moving: list[tuple[Memory, int, int]] = []
+        self.written: set[int] = set()
 
     def array(self, array: np.ndarray) -> Memory:
-        """The memory of an array of the operation."""
-        desc = self.library.desc(layout(array))
-        return self.library.memory(desc, _address(array))
+        """The memory of an array of the operation, or of a view of one.
+
+        Raises:
+            UnimplementedError: The library can not use it.
+        """
+        memory = self._memory(array)
+        memory.is_writable = array.flags.writeable
+        if isinstance(array, Moving):
+            memory.number, offset = array.trace()
+            self.moving.append((memory, memory.number, offset))
+        return memory
 
     def kept_array(self, array: np.ndarray) -> Memory:
         """The memory of an array that belongs to the call."""
         self.kept.append(array)
-        return self.array(array)
+        return self._memory(array)
+
+    def _memory(self, array: np.ndarray) -> Memory:
+        return self.library.memory(self.library.desc(layout(array)), address_of(array))
+
+    @property
+    def fixed_threads(self) -> int | None:
+        """For how many threads OpenMP has to be set.
+
+        Primitives do not remember for how many they were made, but for products.
+        """
+        if self._has_to_keep_to_one:
+            return 1
+        return self.session.threads if self.session.sets_threads else None
 
     def temporary(self, slot: str, desc: MemoryDesc | Layout) -> Memory:
         """Memory that later calls use too; slots do not share theirs."""
@@ -174,6 +231,7 @@ class Recipe:
         post_ops: tuple[tuple[Any, ...], ...] = (),
         scaled: tuple[Arg, ...] = (),
         slow: bool = False,
+        exact: bool = False,
     ) -> Primitive:
         """A primitive.
 
@@ -183,11 +241,12 @@ class Recipe:
             post_ops: See `Library.primitive`.
             scaled: Likewise.
             slow: Whether an implementation is good that is not optimized.
+            exact: Whether to multiply in float32 in any mode.
 
         Raises:
             UnimplementedError: There is none.
         """
-        math_mode = self.session.math_mode
+        math_mode = "f32" if exact else self.session.math_mode
         primitive = self.library.primitive(
             kind, args, post_ops, scaled, math_mode, self._threads
         )
@@ -196,9 +255,16 @@ class Recipe:
         return primitive
 
     def add(self, primitive: Primitive, memories: Mapping[int, Memory]) -> None:
-        """Append the execution of a primitive."""
+        """Append the execution of a primitive.
+
+        Raises:
+            UnimplementedError: It would write into an array that is read-only.
+        """
         if primitive.kind != "matmul" and self._threads < self.session.threads:
-            self.has_to_keep_to_one = True
+            self._has_to_keep_to_one = True
+        for arg, memory in memories.items():
+            if primitive.writes(arg):
+                self._note_written(memory)
         if primitive.scratchpad.size:
             scratchpad = self.temporary("scratchpad", primitive.scratchpad)
             memories = {**memories, Arg.SCRATCHPAD: scratchpad}
@@ -206,8 +272,15 @@ class Recipe:
             *[(arg, memory.handle) for arg, memory in memories.items()]
         )
         self.kept += [primitive, memories, block]
-        step = primitive.handle, self.library.stream.handle, len(memories), block
-        self.steps.append(step)
+        count, address = ctypes.c_int(len(memories)), ctypes.addressof(block)
+        stream = self.library.stream.handle
+        self.steps.append((primitive.handle, stream, count, ctypes.c_void_p(address)))
+
+    def _note_written(self, memory: Memory) -> None:
+        if not memory.is_writable:
+            raise UnimplementedError("expected an array that can be written")
+        if memory.number is not None:
+            self.written.add(memory.number)
 
     def reorder(self, source: Memory, target: Memory, add: bool = False) -> None:
         """Append copying, or adding, memory to some in another format."""
@@ -242,6 +315,36 @@ class Recipe:
 Build = Callable[..., Call]
 
 
+class Moving(np.ndarray):
+    """An array of an operation, whose views know which one they are of."""
+
+    number: int
+    origin: np.ndarray
+
+    @classmethod
+    def of(cls, array: np.ndarray | None, number: int) -> Any:
+        """The array with this number, or None."""
+        if array is None:
+            return None
+        moving = array.view(cls)
+        moving.number, moving.origin = number, array
+        return moving
+
+    def __array_finalize__(self, obj: Any) -> None:
+        if isinstance(obj, Moving) and hasattr(obj, "origin"):
+            self.number, self.origin = obj.number, obj.origin
+
+    def trace(self) -> tuple[int, int]:
+        """The array that it is a view of, and how many bytes behind its beginning.
+
+        Raises:
+            UnimplementedError: It is a copy.
+        """
+        if not np.may_share_memory(self, self.origin):
+            raise UnimplementedError("expected a view")
+        return self.number, address_of(self) - address_of(self.origin)
+
+
 class Session:
     """What one thread prepared for one handler.
 
@@ -249,21 +352,23 @@ class Session:
         library: The library.
         math_mode: How to multiply.
         threads: Number of threads to compute with.
+        sets_threads: Whether OpenMP has to be told so.
 
     Attributes:
         arenas: Temporary memory of all calls.
-        calls: What was prepared, by the identity of the arrays: the ``id`` of an
-            array that is gone never stays in a key. False where the library can not
-            do the operation.
+        known: For arrays that came before, the call of an operation and the addresses
+            where it finds them; a call of False is what the library can not do.
     """
 
-    def __init__(self, library: Library, math_mode: str, threads: int):
+    def __init__(
+        self, library: Library, math_mode: str, threads: int, sets_threads: bool = False
+    ):
         self.library = library
         self.math_mode = math_mode
         self.threads = threads
-        self.calls: dict[tuple[Any, ...], Call | bool] = {}
-        self._references: dict[tuple[Any, ...], list[weakref.ref]] = {}
-        self._by_place: dict[tuple[Any, ...], Call | bool] = {}
+        self.sets_threads = sets_threads
+        self.known = KnownArrays(_MAX_KNOWN)
+        self._calls = Recent(_MAX_BYTES, _give_up)
         self.arenas = Arenas(library)
         self._ones = np.ones((1, 1), np.float32)
 
@@ -300,55 +405,44 @@ class Session:
     ) -> Call | bool:
         """Find or prepare a call, for arrays that are not known by identity.
 
-        Arrays in the same place as earlier ones can share their call; but large calls
-        go with their arrays.
-
         Args:
-            key: For `calls`.
-            build: ``build(session, *arrays, *options)`` prepares the call.
+            key: For `known`.
+            build: ``build(session, *arrays, *options)`` prepares the call, for any
+                arrays of these layouts.
             arrays: The arrays of the operation, or None for missing ones.
             options: Whatever else the call depends on.
 
         Returns:
-            The call. False if the library can not do it.
+            The call, moved to the arrays. False if the library can not do it.
 
         Raises:
             HandlerError: Preparing it failed.
         """
-        place = (build, options, *[place_of(array) for array in arrays])
-        call = self._by_place.get(place)
+        layouts = (build, options, *map(layout_of, arrays))
+        call = self._calls.get(layouts)
         if call is None:
             call = self._prepare(build, arrays, options)
-            if call is False or not call.is_large:
-                if len(self._by_place) >= _MAX_CALLS:
-                    del self._by_place[next(iter(self._by_place))]
-                self._by_place[place] = call
-        self._remember(key, arrays, call)
+            self._calls.put(layouts, call, call.size if call else _STEP_BYTES)
+        addresses = tuple(map(address_of, arrays)) if call else ()
+        if call and call.addresses != addresses:
+            call.move(addresses)
+        self.known.note(key, arrays, (call, addresses))
         return call
 
     def _prepare(
         self, build: Build, arrays: Sequence[Any], options: tuple[Any, ...]
     ) -> Call | bool:
+        moving = [Moving.of(array, number) for number, array in enumerate(arrays)]
         with named_errors(build.__name__, arrays):
             try:
-                return build(self, *arrays, *options)
+                return build(self, *moving, *options)
             except UnimplementedError:
                 return False
 
-    def _remember(
-        self, key: tuple[Any, ...], arrays: Sequence[Any], call: Call | bool
-    ) -> None:
-        if len(self.calls) >= _MAX_CALLS:
-            self.calls.clear()
-            self._references.clear()
-        calls, references = self.calls, self._references
 
-        def forget(_: weakref.ref) -> None:
-            calls.pop(key, None)
-            references.pop(key, None)
-
-        references[key] = [weakref.ref(a, forget) for a in arrays if a is not None]
-        calls[key] = call
+def _give_up(call: Call | bool) -> None:
+    if call:
+        call.give_up()
 
 
 @contextlib.contextmanager
@@ -390,17 +484,6 @@ def layout(array: np.ndarray) -> Layout:
         strides.append(stride)
         extent = max(extent, stride * size)
     return Layout(array.shape, tuple(strides[::-1]), FLOAT32)
-
-
-def _address(array: np.ndarray) -> int:
-    return array.__array_interface__["data"][0]
-
-
-def place_of(array: np.ndarray | None) -> Any:
-    """What two arrays have in common that can share a call."""
-    if array is None:
-        return None
-    return _address(array), array.shape, array.strides, array.dtype.char
 
 
 def _aligned(size: int) -> np.ndarray:

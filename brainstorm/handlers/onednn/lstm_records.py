@@ -1,0 +1,353 @@
+"""What the passes of an LSTM leave out, and what is prepared for its buffers.
+
+All of it belongs to the memory of the cells, and goes with that. Layers that share
+weights have a record each.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from brainstorm.handlers.onednn.binding import UnimplementedError
+from brainstorm.handlers.onednn.keeping import (
+    Recent,
+    Region,
+    address_of,
+    owner_of,
+    place_of,
+)
+from brainstorm.handlers.onednn.lstm_steps import SteppedLstm
+from brainstorm.handlers.onednn.recurrent import (
+    Fresh,
+    LibraryLstm,
+    LstmArrays,
+    LstmDeltas,
+    LstmPass,
+    Part,
+)
+from brainstorm.handlers.onednn.session import Session, named_errors
+from brainstorm.handlers.recurrent_operations import LstmCells, RecurrentOperations
+
+__all__ = ["Backward", "Record", "Records", "Run"]
+
+# Passes that are kept for one layer, whose memory is used in as many sizes.
+_MAX_PASSES = 256
+# Backward passes that are kept for one of them.
+_MAX_BACKWARD = 4
+
+
+class Run:
+    """A prepared forward pass, and the places that it works on.
+
+    Args:
+        what: The pass.
+        arrays: Its arrays.
+    """
+
+    def __init__(self, what: LstmPass, arrays: LstmArrays):
+        self.what = what
+        # Of the state the last steps are computed, also that before the carried one.
+        computed = {"Ca": 2}
+        self.cells = LstmCells(
+            *[
+                Region(cell, computed.get(name, 0))
+                for name, cell in arrays.cells._asdict().items()
+            ]
+        )
+        self.places = _places(arrays)
+        self.backward = Recent(_MAX_BACKWARD)
+
+
+class Backward(NamedTuple):
+    """A prepared backward pass, and the places of the deltas that it leaves out."""
+
+    what: Callable[[], None]
+    dy: Region
+    deltas: LstmCells
+
+
+class Record:
+    """What is known of the buffers of a layer: the last pass, and what it left out.
+
+    Args:
+        session: Where the passes run.
+
+    Attributes:
+        session: Likewise.
+        last: The last forward pass, or None.
+        is_current: Whether no other record has taken its place.
+        rivals: Other records of memory that overlaps.
+    """
+
+    def __init__(self, session: Session):
+        self.session = session
+        self.last: Run | None = None
+        self.is_current = True
+        self.rivals: list[Record] = []
+        self._whole = Part(session)
+        self._parts = [Part(part, self._whole.arenas) for part in session.parts]
+        self._runs = Recent(_MAX_PASSES)
+        self._lacks_cells = False
+        self._last_backward: Backward | None = None  # whose deltas are left out
+        self._lost: list[Region] = []  # deltas that can not be computed any more
+
+    # -- running -------------------------------------------------------------
+
+    def find(self, arrays: LstmArrays, stepped: bool) -> Run:
+        """The prepared pass on these arrays, step by step if that is possible.
+
+        Raises:
+            UnimplementedError: The library can not do it.
+            HandlerError: Preparing it failed.
+        """
+        places = _places(arrays)
+        run = self._runs.get(places)
+        if run is None:
+            with named_errors("lstm_forward", arrays[:3]), self._losing():
+                run = Run(self._make_pass(arrays, stepped), arrays)
+            self._runs.put(places, run)
+        return run
+
+    def _make_pass(self, arrays: LstmArrays, stepped: bool) -> LstmPass:
+        if stepped:
+            # It can not write outputs between those of other layers.
+            with contextlib.suppress(UnimplementedError):
+                return SteppedLstm(self._whole, arrays)
+        return LibraryLstm(self._whole, self._parts, arrays)
+
+    def forward(self, run: Run, handler: Any) -> None:
+        """Run a forward pass.
+
+        Raises:
+            HandlerError: It failed.
+        """
+        for rival in self.rivals:
+            rival.complete(handler)
+        self._lose_deltas()
+        with self._losing():
+            run.what.forward()
+        self.last = run
+        self._lacks_cells = run.what.leaves_out_cells
+
+    def find_backward(
+        self, arrays: LstmArrays, to: LstmDeltas, fresh: Fresh
+    ) -> Backward | None:
+        """The prepared backward pass of the last forward pass, if it was on these.
+
+        Raises:
+            HandlerError: Preparing it failed.
+        """
+        run = self.last
+        if run is None or run.places[:-1] != _places(arrays)[:-1]:
+            return None
+        gradients = to.gradients.values()
+        places = fresh, *map(place_of, (to.dy, *to.cells, to.dx, *gradients))
+        backward = run.backward.get(places)
+        if backward is None:
+            try:
+                with named_errors("lstm_backward", arrays[:3]):
+                    deltas = to.cells._asdict().items()
+                    backward = Backward(
+                        run.what.prepare_backward(arrays, to, fresh),
+                        Region(to.dy),
+                        LstmCells(*[Region(d, n == "Ca") for n, d in deltas]),
+                    )
+            except UnimplementedError:
+                return None
+            run.backward.put(places, backward)
+        return backward
+
+    def backward(self, backward: Backward) -> None:
+        """Run a backward pass of the last forward pass.
+
+        Raises:
+            HandlerError: It failed.
+        """
+        self._lost = []
+        backward.what()
+        self._last_backward = backward
+
+    # -- what is left out ----------------------------------------------------
+
+    def leaves_out(self, array: np.ndarray) -> bool:
+        """Whether content of an array is still to be computed."""
+        regions: list[Region] = []
+        if self._lacks_cells:
+            regions += self.last.cells
+        if self._last_backward is not None:
+            regions += self._last_backward.deltas
+        return any(region.overlaps(array) for region in regions)
+
+    def has_lost(self, array: np.ndarray) -> bool:
+        """Whether content of an array was left out and can not be computed any more."""
+        return any(region.overlaps(array) for region in self._lost)
+
+    def found(self, array: np.ndarray) -> None:
+        """Note that an array has been filled otherwise."""
+        self._lost = [region for region in self._lost if not region.overlaps(array)]
+
+    def supersede(self) -> None:
+        """Note that something else has run on the cells."""
+        self._lose_deltas()
+        self.last, self._lacks_cells = None, False
+
+    def _lose_deltas(self) -> None:
+        if self._last_backward is not None:
+            self._lost = list(self._last_backward.deltas)
+            self._last_backward = None
+
+    @contextlib.contextmanager
+    def _losing(self) -> Any:
+        """What this does may fail and leave nothing to compute from."""
+        try:
+            yield
+        except BaseException:
+            self._lose_deltas()
+            if self._lacks_cells:
+                self._lost += self.last.cells
+            self.last, self._lacks_cells = None, False
+            raise
+
+    def complete(self, handler: Any) -> None:
+        """Compute all that is left out, from what the last pass used.
+
+        Raises:
+            HandlerError: Memory that is needed for it is gone.
+        """
+        backward, self._last_backward = self._last_backward, None
+        lacks_cells, self._lacks_cells = self._lacks_cells, False
+        if backward is None and not lacks_cells:
+            return
+        used = self.last.what.used(handler.current_session())
+        cells = _copies(self.last.cells)
+        cells.Ca[-1] = used["c"]
+        if lacks_cells:
+            state = cells.Ca[-2].copy()
+            outputs = np.empty_like(cells.Ca)
+            outputs[-1] = used["y"]
+            RecurrentOperations.lstm_forward(
+                handler, used["x"], used["W"], used["R"], used.get("peepholes"),
+                used["bias"], *cells, outputs, "tanh",
+            )  # fmt: skip
+            cells.Ca[-2] = state  # looking does not change how it goes on
+            _put_steps(cells, self.last.cells)
+        if backward is not None:
+            deltas, dy = _copies(backward.deltas), backward.dy.array().copy()
+            RecurrentOperations._lstm_deltas(
+                handler, used["R"], used.get("peepholes"), cells, dy, deltas,
+                "tanh", None,
+            )  # fmt: skip
+            _put_steps(deltas, backward.deltas)
+            for name, region in backward.deltas._asdict().items():
+                if name != "Ca":
+                    region.array()[-1] = 0.0
+
+
+class Records:
+    """The records of a handler, by the memory that they are about."""
+
+    def __init__(self) -> None:
+        self._by_cells: dict[tuple[int, ...], Record] = {}
+        self._by_owner: dict[int, list[Record]] = {}
+        self._owners: dict[int, weakref.ref] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._by_cells)
+
+    def __iter__(self) -> Any:
+        return iter(list(self._by_cells.values()))
+
+    def get(self, cells: LstmCells) -> Record | None:
+        """The record of the memory of cells, or None."""
+        return self._by_cells.get(_beginnings(cells))
+
+    def add(self, cells: LstmCells, record: Record) -> None:
+        """Keep a record for the memory of cells, in place of another one.
+
+        Raises:
+            UnimplementedError: The memory belongs to no array.
+        """
+        self.drop(cells)
+        record.rivals = self.of(cells)
+        for rival in record.rivals:
+            rival.rivals.append(record)
+        self._by_cells[_beginnings(cells)] = record
+        self.note(cells, record)
+
+    def note(self, arrays: Sequence[np.ndarray], record: Record) -> None:
+        """Note that a record is about the memory of these arrays too."""
+        for owner in {id(o): o for o in map(_owner, arrays)}.values():
+            records = self._by_owner.setdefault(id(owner), [])
+            if record not in records:
+                records.append(record)
+            if id(owner) not in self._owners:
+                self._owners[id(owner)] = weakref.ref(owner, self._forget(id(owner)))
+
+    def drop(self, cells: LstmCells) -> None:
+        """Drop the record of the memory of cells, if there is one."""
+        record = self._by_cells.pop(_beginnings(cells), None)
+        if record is not None:
+            self._retire(record)
+
+    def of(self, arrays: Sequence[np.ndarray]) -> list[Record]:
+        """The records that may be about memory of these arrays."""
+        found: dict[int, Record] = {}
+        for array in arrays:
+            for record in self._by_owner.get(id(owner_of(array)), ()):
+                found[id(record)] = record
+        return list(found.values())
+
+    def _forget(self, owner: int) -> Callable[[weakref.ref], None]:
+        reference = weakref.ref(self)
+
+        def forget(_: weakref.ref) -> None:
+            records = reference()
+            if records is not None:
+                records._owners.pop(owner, None)
+                for record in records._by_owner.pop(owner, ()):
+                    records._retire(record)
+
+        return forget
+
+    def _retire(self, record: Record) -> None:
+        record.is_current, record.last = False, None
+        for rival in record.rivals:
+            if record in rival.rivals:
+                rival.rivals.remove(record)
+        for key in [k for k, value in self._by_cells.items() if value is record]:
+            del self._by_cells[key]
+        for records in self._by_owner.values():
+            if record in records:
+                records.remove(record)
+
+
+def _copies(regions: LstmCells) -> LstmCells:
+    return LstmCells(*[region.array().copy() for region in regions])
+
+
+def _put_steps(values: LstmCells, regions: LstmCells) -> None:
+    """Copy all but the carried state to where it belongs."""
+    for array, region in zip(values, regions, strict=True):
+        region.array()[:-1] = array[:-1]
+
+
+def _places(arrays: LstmArrays) -> tuple[Any, ...]:
+    """Of all arrays; that of the bias, which no backward pass is given, is the last."""
+    x, W, R, peepholes, bias, cells, y = arrays
+    return tuple(map(place_of, (x, W, R, peepholes, *cells, y, bias)))
+
+
+def _beginnings(cells: LstmCells) -> tuple[int, ...]:
+    return tuple(map(address_of, cells))
+
+
+def _owner(array: np.ndarray) -> np.ndarray:
+    owner = owner_of(array)
+    if owner is None:
+        raise UnimplementedError("expected memory of an array")
+    return owner
