@@ -16,14 +16,16 @@ dict with str keys                         dict of the descriptions of its value
 =========================================  ====================================
 
 So tuples and arrays come back as lists: a class that wants them converts its
-arguments. Making objects from a description runs no code by name: ``@type``
-is looked up only among the subclasses of :class:`Describable`.
+arguments, or its members in ``__init_from_description__``. Making objects from a
+description runs no code by name: ``@type`` is looked up only among the subclasses of
+:class:`Describable`.
 """
 
 from __future__ import annotations
 
 import copy
 import inspect
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -31,12 +33,43 @@ import numpy as np
 
 from brainstorm.utils import BrainstormError, ValidationError, listing
 
-__all__ = ["Describable", "create_from_description", "get_description"]
+__all__ = ["Describable", "Registry", "create_from_description", "get_description"]
 
 _NOTHING = inspect.Parameter.empty
+_PLAIN = (type(None), bool, int, float, str, list, tuple, dict)
 
 # What constructors raise when an argument is not of the type that they expect.
 _MISFIT = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+
+
+class Registry(dict[str, type]):
+    """Classes by the names that stand for them in files.
+
+    Of several classes with one name the one that was defined last counts, as in a
+    notebook where a cell runs again. Names of the library are its own though: files
+    do not change their meaning because some module has a class of the same name.
+    """
+
+    def add(self, name: str, cls: type) -> None:
+        """Take note of a class that has just been defined."""
+        if of_library(cls) or not (name in self and of_library(self[name])):
+            self[name] = cls
+
+    def warn_unless_meant(self, name: str, cls: type) -> None:
+        """Warn that what is written as `name` would be read as another class."""
+        meant = self.get(name, cls)
+        if meant is not cls:
+            warnings.warn(
+                f"the name {name!r} means {meant.__module__}.{meant.__qualname__}, not"
+                f" {cls.__module__}.{cls.__qualname__}, which is saved under it: give"
+                f" that another name, or call {cls.__name__}.register()",
+                stacklevel=3,
+            )
+
+
+def of_library(cls: type) -> bool:
+    """Whether a class is one of ours."""
+    return cls.__module__.partition(".")[0] == "brainstorm"
 
 
 class Describable:
@@ -47,21 +80,21 @@ class Describable:
     ``__undescribed__``, and those equal to their value in
     ``__default_values__``. Both of these merge along the class hierarchy.
 
-    An object is made from its description in the same way as by hand:
+    An object of a class of your own is made from its description without its
+    ``__init__``, in this order:
 
-    1. Members that are arguments of ``__init__`` are passed to it, so that
-       they are checked. Those that the description omits take their value
-       from ``__default_values__``, else the argument's own default.
-    2. Other members are set afterwards. Only such are allowed as the new
-       object would itself describe, so all members have to be there at the end
-       of ``__init__`` or be named in ``__default_values__``.
-    3. If ``__undescribed__`` is a dict, its values are set.
+    1. If it derives from a class of the library, the ``__init__`` of that class is
+       called with those members that are its arguments. So these are checked.
+    2. If ``__undescribed__`` is a dict, its values are set.
+    3. All other members are set, those that the description omits to their
+       ``__default_values__``.
+    4. ``__init_from_description__`` is called.
 
-    So a subclass keeps each required argument of its ``__init__`` in a member
-    of the same name, or overrides ``__describe__`` and
-    ``__new_from_description__``.
+    Names that begin with an underscore, methods, and attributes of the library's
+    classes can not be set in this way. Objects of the library's classes have no other
+    members than their ``__init__`` gives them.
 
-    Each subclass is registered under its name; the latest of a name counts.
+    The name of a class stands for it in descriptions; see :class:`Registry`.
     """
 
     __undescribed__: set[str] | dict[str, Any] = {}
@@ -72,10 +105,15 @@ class Describable:
     """Values of members. A member with that value is left out of the
     description."""
 
-    _registry: dict[str, type[Describable]] = {}
+    _registry = Registry()
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
+        Describable._registry.add(cls.__name__, cls)
+
+    @classmethod
+    def register(cls) -> None:
+        """Let the name of this class mean it, even if it is that of another one."""
         Describable._registry[cls.__name__] = cls
 
     def __describe__(self) -> dict[str, Any]:
@@ -89,7 +127,8 @@ class Describable:
             ValidationError: A member can not be described.
         """
         cls = type(self)
-        _check_arguments_are_kept(self)
+        Describable._registry.warn_unless_meant(cls.__name__, cls)
+        _check_members(self)
         defaults = _default_values(cls)
         description: dict[str, Any] = {"@type": cls.__name__}
         for name in _described_members(self):
@@ -105,25 +144,27 @@ class Describable:
         Raises:
             ValidationError: Members are missing, unexpected or do not fit.
         """
-        members = {
-            name: _create(value, f"{cls.__name__}.{name}")
-            for name, value in description.items()
-            if name != "@type"
-        }
-        for name, value in _default_values(cls).items():
-            members.setdefault(name, copy.deepcopy(value))
+        members = copy.deepcopy(_default_values(cls))
+        for name, value in description.items():
+            if name != "@type":
+                members[name] = _create(value, f"{cls.__name__}.{name}")
         arguments = _init_arguments(cls)
-        missing = [
-            n for n, d in arguments.items() if d is _NOTHING and n not in members
-        ]
-        if missing:
+        instance = _construct(cls, arguments, members)
+        passed = [n for n in arguments if hasattr(instance, n)]
+        others = {n: v for n, v in members.items() if n not in passed}
+        if of_library(cls):
+            expected = {*_described_members(instance), *_default_values(cls)}
+            unexpected = [n for n in others if n not in expected]
+        else:
+            unexpected = [n for n in others if not _is_settable(cls, n)]
+        if unexpected:
             raise ValidationError(
-                f"the description of a {cls.__name__} lacks {listing(missing)};"
-                f" it has: {listing(members)}"
+                f"the description of a {cls.__name__} has the unexpected members"
+                f" {listing(unexpected)}; it has others of its own:"
+                f" {listing(sorted({*arguments, *_described_members(instance)}))}"
             )
-        instance = _construct(cls, {n: members[n] for n in arguments if n in members})
-        others = {n: v for n, v in members.items() if n not in arguments}
-        _set_members(instance, others, choices=arguments)
+        for name, value in {**_initial_values(cls), **others}.items():
+            setattr(instance, name, value)
         return instance
 
     def __init_from_description__(self, description: dict[str, Any]) -> None:
@@ -224,7 +265,8 @@ def _described_members(instance: Describable) -> list[str]:
     ]
 
 
-def _check_arguments_are_kept(instance: Describable) -> None:
+def _check_members(instance: Describable) -> None:
+    """Refuse to describe an object that could not be made again."""
     cls = type(instance)
     builds_itself = (
         cls.__new_from_description__.__func__
@@ -232,17 +274,18 @@ def _check_arguments_are_kept(instance: Describable) -> None:
     )
     if builds_itself:
         return
-    kept = set(_described_members(instance)) | set(_default_values(cls))
-    lost = [
-        name
-        for name, default in _init_arguments(cls).items()
-        if default is _NOTHING and name not in kept
-    ]
+    arguments, members = _init_arguments(cls), _described_members(instance)
+    if of_library(cls):
+        kept = {*members, *_default_values(cls)}
+        lost = [n for n, d in arguments.items() if d is _NOTHING and n not in kept]
+        problem = "its arguments {} are not kept in members of the same name"
+    else:
+        lost = [n for n in members if n not in arguments and not _is_settable(cls, n)]
+        problem = "its members {} have the names of methods or of the library's"
     if lost:
         raise ValidationError(
-            f"can not describe a {cls.__name__}: its arguments {listing(lost)} are not"
-            " kept in members of the same name. Keep them, or override __describe__"
-            " and __new_from_description__"
+            f"can not describe a {cls.__name__}: {problem.format(listing(lost))}."
+            " Change that, or override __describe__ and __new_from_description__"
         )
 
 
@@ -281,35 +324,37 @@ def _class_of(description: dict[str, Any], where: str) -> type[Describable]:
     return cls
 
 
-def _construct(cls: type[Describable], arguments: dict[str, Any]) -> Describable:
+def _construct(
+    cls: type[Describable], arguments: dict[str, Any], members: dict[str, Any]
+) -> Describable:
+    """A new object, on which only an ``__init__`` of the library has run."""
+    missing = [n for n, d in arguments.items() if d is _NOTHING and n not in members]
+    if missing and of_library(cls):
+        raise ValidationError(
+            f"the description of a {cls.__name__} lacks {listing(missing)};"
+            f" it has: {listing(members)}"
+        )
     try:
-        return cls(**arguments)
+        instance = cls.__new__(cls)
+        # What lacks them was made without this __init__ in the first place.
+        if not missing:
+            given = {n: members[n] for n in arguments if n in members}
+            _library_class(cls).__init__(instance, **given)
     except BrainstormError:
         raise
     except _MISFIT as error:
         raise ValidationError(
             f"can not make a {cls.__name__} from its description: {error}"
         ) from error
-
-
-def _set_members(instance: Describable, members: dict, choices: dict) -> None:
-    cls = type(instance)
-    allowed = {*_described_members(instance), *_default_values(cls)}
-    unexpected = [name for name in members if name not in allowed]
-    if unexpected:
-        names = sorted({*choices, *allowed})
-        raise ValidationError(
-            f"the description of a {cls.__name__} has the unexpected members"
-            f" {listing(unexpected)}; choices are: {listing(names)}"
-        )
-    for name, value in members.items():
-        setattr(instance, name, value)
-    for name, value in _undescribed(cls).items():
-        if value is not _NOTHING:
-            setattr(instance, name, copy.deepcopy(value))
+    return instance
 
 
 # -- what classes declare ----------------------------------------------------
+
+
+def _library_class(cls: type[Describable]) -> type[Describable]:
+    """The class of the library that a class is, or derives from."""
+    return next(c for c in cls.__mro__ if of_library(c))
 
 
 def _init_arguments(cls: type[Describable]) -> dict[str, Any]:
@@ -318,11 +363,27 @@ def _init_arguments(cls: type[Describable]) -> dict[str, Any]:
     by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return {
         name: parameter.default
-        for name, parameter in inspect.signature(cls).parameters.items()
+        for name, parameter in inspect.signature(_library_class(cls)).parameters.items()
         if parameter.kind in by_name
         and not name.startswith("_")
         and name not in undescribed
     }
+
+
+def _is_settable(cls: type[Describable], name: str) -> bool:
+    """Whether a file may set a member: no method, and nothing of the library's."""
+    if not name.isidentifier() or name.startswith("_") or name in _undescribed(cls):
+        return False
+    owners = [c for c in cls.__mro__ if name in vars(c)]
+    return name in _default_values(cls) or all(
+        not of_library(c) and isinstance(vars(c)[name], _PLAIN) for c in owners
+    )
+
+
+def _initial_values(cls: type[Describable]) -> dict[str, Any]:
+    """The values that ``__undescribed__`` gives to members."""
+    values = _undescribed(cls).items()
+    return {n: copy.deepcopy(v) for n, v in values if v is not _NOTHING}
 
 
 def _undescribed(cls: type) -> dict[str, Any]:

@@ -18,8 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from brainstorm.describable import Describable
-from brainstorm.randomness import RandomState, global_rnd
+from brainstorm.randomness import RandomState, Seedable
 from brainstorm.utils import (
     InitializationError,
     ValidationError,
@@ -50,18 +49,17 @@ Shape = tuple[int, ...]
 _SQUARE = "a square matrix"
 
 
-class Initializer(Describable):
+class Initializer(Seedable):
     """Base class of all initializers.
 
     Subclasses call ``super().__init__()``, take all random numbers from
     ``self.rnd``, and raise :class:`~brainstorm.utils.InitializationError` for
     shapes that they can not fill.
+
+    Args:
+        seed: Seed of ``self.rnd``; None takes one from `global_rnd`. A network seeds
+            it anew.
     """
-
-    __undescribed__ = {"rnd"}
-
-    def __init__(self) -> None:
-        self.rnd: RandomState = global_rnd.create_random_state()
 
     def set_seed(self, seed: int) -> None:
         """Seed this initializer and, each differently, those that it contains."""
@@ -84,6 +82,9 @@ class Initializer(Describable):
             InitializationError: The shape is not one that this can fill.
         """
         raise NotImplementedError(f"{type(self).__name__} does not implement __call__")
+
+    def _assert_atleast2d(self, shape: Shape) -> None:
+        self._require(len(shape) >= 2, "at least two dimensions", shape)
 
     def _require(self, condition: bool, need: str, shape: Shape) -> None:
         if not condition:
@@ -219,7 +220,7 @@ class _DenseSqrt(Initializer):
         self.scale = self._checked_scale(scale)
 
     def __call__(self, shape: Shape) -> np.ndarray:
-        self._require(len(shape) >= 2, "at least two dimensions", shape)
+        self._assert_atleast2d(shape)
         scale = self.SCALES.get(self.scale, self.scale)
         return scale * (2 * self.rnd.rand(*shape) - 1) / np.sqrt(self._fan(shape))
 
@@ -371,7 +372,7 @@ class Orthogonal(Initializer):
         self.scale = checked_number(scale, "Orthogonal: scale")
 
     def __call__(self, shape: Shape) -> np.ndarray:
-        self._require(len(shape) >= 2, "at least two dimensions", shape)
+        self._assert_atleast2d(shape)
         flat_shape = (shape[0], math.prod(shape[1:]))
         u, _, v = np.linalg.svd(self.rnd.randn(*flat_shape), full_matrices=False)
         return (u if u.shape == flat_shape else v).reshape(shape) * self.scale

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 import secrets
 from typing import Any
 
 import numpy as np
 
+from brainstorm.describable import Describable
 from brainstorm.utils import ValidationError
 
-__all__ = ["RandomState", "global_rnd"]
+__all__ = ["RandomState", "Seedable", "global_rnd"]
 
 
 class RandomState(np.random.RandomState):
@@ -99,3 +101,23 @@ global_rnd = RandomState()
 
 After ``global_rnd.set_seed(s)`` everything random that follows is determined.
 """
+
+
+class Seedable(Describable):
+    """Base class of what draws random numbers: all of them from ``self.rnd``.
+
+    Where ``super().__init__()`` is not called, ``self.rnd`` is made when first used.
+
+    Args:
+        seed: Seed of ``self.rnd``; None takes one from `global_rnd`.
+    """
+
+    __undescribed__: Any = {"rnd"}
+
+    def __init__(self, seed: int | None = None) -> None:
+        self.rnd = global_rnd.create_random_state(seed)
+
+    @functools.cached_property
+    def rnd(self) -> RandomState:
+        """The random state of this object."""
+        return global_rnd.create_random_state()

@@ -301,6 +301,9 @@ class _Battery:
 
     def check_describable(self) -> None:
         description = json.loads(json.dumps(get_description(self.architecture)))
+        # By now the name may mean another class.
+        name = self.specification.name
+        description[name]["@type"] = self.specification.layer_type
         bench = self.bench(self.subject.handler, description)
         for kind in ("out_shapes", "parameter_shapes", "internal_shapes"):
             before, after = getattr(self.layer, kind), getattr(bench.layer, kind)

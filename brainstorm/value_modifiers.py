@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from brainstorm.describable import Describable
+from brainstorm.randomness import RandomState, Seedable
 from brainstorm.utils import ValidationError, checked_array, checked_number
 
 __all__ = [
@@ -44,16 +44,32 @@ __all__ = [
 ]
 
 
-class _Modifier(Describable):
+class _Modifier(Seedable):
     """Keeps arrays of the handler for the next call.
 
     They are not described, and a copy of a modifier begins without them.
+
+    Random numbers come from ``self.rnd``, which a network seeds anew for each of its
+    copies. Most modifiers need none, so it takes a seed from `global_rnd` when used.
+
+    Args:
+        seed: Seed of ``self.rnd``.
     """
+
+    __undescribed__ = {"layer_name", "view_name"}
 
     whole_network = False
     """Whether it is called once, with the flat array of all layers."""
+    layer_name: str | None = None
+    """The layer that a network uses it for; None if it is for the whole network."""
+    view_name: str | None = None
+    """The parameter that a network uses it for."""
 
     _handler: Any = None
+
+    def __init__(self, seed: int | None = None) -> None:
+        if seed is not None:
+            super().__init__(seed)
 
     def _scratch(self, handler: Any, shape: tuple[int, ...]) -> Any:
         """An array with any content."""
@@ -74,6 +90,20 @@ class _Modifier(Describable):
             self._handler = handler
             self._kept: dict[Any, Any] = {}
         return self._kept
+
+    def get_state(self) -> dict[str, Any]:
+        """What changes during a training, for :meth:`set_state`."""
+        seed, drawn = self.rnd.get_seed(), self.rnd.get_state()
+        fresh = RandomState(seed).get_state()
+        unused = drawn[2:] == fresh[2:] and np.array_equal(drawn[1], fresh[1])
+        return {"seed": seed} if unused else {"seed": seed, "drawn": drawn}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`get_state` returned."""
+        if "seed" in state:
+            self.rnd = RandomState(state["seed"])
+        if "drawn" in state:
+            self.rnd.set_state(state["drawn"])
 
     def __getstate__(self) -> dict[str, Any]:
         state = vars(self).copy()
@@ -129,6 +159,7 @@ class ConstrainL2Norm(ValueModifier):
     """
 
     def __init__(self, limit: float):
+        super().__init__()
         self.limit = checked_number(limit, "ConstrainL2Norm: limit", minimum=0)
         if self.limit == 0:
             raise ValidationError("ConstrainL2Norm: limit has to be above 0")
@@ -152,6 +183,7 @@ class ClipValues(ValueModifier):
     """
 
     def __init__(self, low: float = -1.0, high: float = 1.0):
+        super().__init__()
         self.low = _checked_bound(low, "ClipValues: low")
         self.high = _checked_bound(high, "ClipValues: high")
         if self.low > self.high:
@@ -178,6 +210,7 @@ class ClipGlobalNorm(ValueModifier):
     whole_network = True
 
     def __init__(self, limit: float):
+        super().__init__()
         self.limit = checked_number(limit, "ClipGlobalNorm: limit", minimum=0)
         if self.limit == 0:
             raise ValidationError("ClipGlobalNorm: limit has to be above 0")
@@ -199,6 +232,7 @@ class MaskValues(ValueModifier):
     """
 
     def __init__(self, mask: Any):
+        super().__init__()
         self.mask = checked_array(mask, "MaskValues: mask")
 
     def __call__(self, handler: Any, view: Any) -> None:
@@ -218,29 +252,34 @@ class FreezeValues(ValueModifier):
     """
 
     def __init__(self, weights: Any = None):
+        super().__init__()
         if weights is not None:
             weights = checked_array(weights, "FreezeValues: weights")
         self.weights = weights
         self._first_seen: np.ndarray | None = None
 
     def start(self, handler: Any, view: Any) -> None:
-        if self.weights is None and self._first_seen is None:
-            self._first_seen = handler.get_numpy_copy(view)
+        if self.weights is None:
+            self._see(handler.get_numpy_copy(view))
 
     def __call__(self, handler: Any, view: Any) -> None:
-        self.start(handler, view)
+        if self.weights is None and self._first_seen is None:
+            self.start(handler, view)
         weights = self._first_seen if self.weights is None else self.weights
         _check_shape(self, "weights", weights, view)
         handler.copy_to(self._on_device(handler, weights), view)
 
+    def _see(self, values: np.ndarray | None) -> None:
+        self._first_seen = values
+        self._handler = None  # The array that was made of other values goes.
+
     def get_state(self) -> dict[str, Any]:
-        """The values found first, for :meth:`set_state`."""
-        return {"first_seen": self._first_seen}
+        return {**super().get_state(), "first_seen": self._first_seen}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`get_state` returned."""
+        super().set_state(state)
         values = state["first_seen"]
-        self._first_seen = values if values is None else np.array(values)
+        self._see(values if values is None else np.array(values))
 
 
 class L1Decay(GradientModifier):
@@ -251,6 +290,7 @@ class L1Decay(GradientModifier):
     """
 
     def __init__(self, factor: float):
+        super().__init__()
         self.factor = checked_number(factor, "L1Decay: factor", minimum=0)
 
     def __call__(self, handler: Any, parameters: Any, gradients: Any) -> None:
@@ -267,6 +307,7 @@ class L2Decay(GradientModifier):
     """
 
     def __init__(self, factor: float):
+        super().__init__()
         self.factor = checked_number(factor, "L2Decay: factor", minimum=0)
 
     def __call__(self, handler: Any, parameters: Any, gradients: Any) -> None:

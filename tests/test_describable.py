@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import brainstorm as bs
 from brainstorm.describable import (
     Describable,
     check_types,
@@ -42,6 +43,10 @@ class NamedCounter(Counter):
 
 
 class Bounded(Describable):
+    """One of the library's classes, whose ``__init__`` checks what is in files."""
+
+    __module__ = "brainstorm.of_a_test"
+
     def __init__(self, limit):
         if limit < 0:
             raise ValidationError("limit has to be positive")
@@ -51,6 +56,14 @@ class Bounded(Describable):
 
 def through_json(obj):
     return create_from_description(json.loads(json.dumps(get_description(obj))))
+
+
+class Pair(Describable):
+    __module__ = "brainstorm.of_a_test"
+
+    def __init__(self, x, y=0):
+        self.x = x
+        self.y = y
 
 
 class Logged(Describable):
@@ -208,6 +221,9 @@ def test_overridden_methods_are_used():
         def __describe__(self):
             return {"@type": "Celsius", "degrees": self.kelvin - 273}
 
+        def __init_from_description__(self, description):
+            self.__init__(description["degrees"])
+
     class Custom(Describable):
         @classmethod
         def __new_from_description__(cls, description):
@@ -224,20 +240,146 @@ def test_overridden_methods_are_used():
     assert (made.text, made.seen) == ("a", description)
 
 
+# -- classes of the user's own -----------------------------------------------
+
+
+def test_objects_of_own_classes_are_made_without_init():
+    calls = []
+
+    class Sized(Describable):
+        __undescribed__ = {"unset"}
+
+    class Scaled(Sized):
+        __undescribed__ = {"scratch": [0]}
+
+        def __init__(self, size, factor=2):
+            calls.append(size)
+            self.area = size * size * factor
+            self.scratch = self.unset = None
+
+        def __init_from_description__(self, description):
+            calls.append((sorted(vars(self)), description))
+
+    scaled = Scaled(3)
+    assert get_description(scaled) == {"@type": "Scaled", "area": 18}
+    made = through_json(scaled)
+    assert type(made) is Scaled
+    assert vars(made) == {"area": 18, "scratch": [0]}
+    assert calls == [3, (["area", "scratch"], {"@type": "Scaled", "area": 18})]
+
+
+def test_the_part_of_the_library_is_initialized_and_checked():
+    class Tight(Bounded):
+        def __init__(self):
+            super().__init__(3)
+            self.reason = ["none"]
+
+    tight = Tight()
+    tight.used = 2.0
+    made = through_json(tight)
+    assert vars(made) == {"limit": 3.0, "used": 2.0, "reason": ["none"]}
+    description = {"@type": "Tight", "limit": -1, "reason": None}
+    with pytest.raises(ValidationError, match="^limit has to be positive$"):
+        create_from_description(description)
+    del description["limit"]  # of one that did not call super().__init__()
+    assert vars(create_from_description(description)) == {"reason": None}
+
+
+def test_hooks_and_modifiers_of_ones_own_come_back_usable():
+    class Every(bs.hooks.Hook):
+        def __init__(self, limit):
+            super().__init__(interval=limit)
+            self.largest = limit * 2
+
+    class Scale(bs.ValueModifier):
+        def __init__(self, percent):
+            super().__init__()
+            self.factor = percent / 100
+
+    made = through_json(Every(5))
+    assert (made.interval, made.largest, made.timescale) == (5, 10, "epoch")
+    assert (made.run_verbosity, made.__name__) == (False, "Every")
+    made = through_json(Scale(50))
+    assert made.factor == 0.5
+    assert 0 <= made.rnd.random_sample() < 1
+
+
+class Guarded(bs.ValueModifier):
+    factor = 2.0
+
+    def __call__(self, handler, view):
+        handler.mult_st(self.factor, view, view)
+
+    @property
+    def double(self):
+        return 2 * self.factor
+
+
+def test_members_may_replace_constants_of_ones_own_class():
+    guarded = Guarded()
+    guarded.factor = 3.0
+    assert through_json(guarded).factor == 3.0
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("__call__", "__class__", "__dict__", "__init__", "__x", "_handler", "a.b"),
+        *("double", "start", "rnd", "whole_network", "_registry", "register", "x y"),
+    ],
+)
+def test_files_can_not_set_what_is_no_member(name):
+    with pytest.raises(ValidationError, match=f"unexpected members {name!r}"):
+        create_from_description({"@type": "Guarded", name: 1})
+
+
+@pytest.mark.parametrize("name", ["start", "whole_network", "double"])
+def test_what_could_not_be_made_again_is_not_described(name):
+    guarded = Guarded()
+    vars(guarded)[name] = 1
+    with pytest.raises(ValidationError, match=f"Guarded: its members {name!r} have"):
+        get_description(guarded)
+
+
+# -- what a name means -------------------------------------------------------
+
+
+def definitions(*names):
+    """New classes, by the names that they have."""
+    return [type(name, (Describable,), {"__module__": "mine"}) for name in names]
+
+
 def test_latest_definition_of_a_name_counts():
-    class Point(Describable):
-        def __init__(self, z):
-            self.z = z
+    first, second = definitions("Twice", "Twice")
+    assert type(create_from_description({"@type": "Twice"})) is second
+    assert get_description(second()) == {"@type": "Twice"}
+    with pytest.warns(UserWarning, match=r"'Twice' means mine\.Twice, not mine\.Twice"):
+        get_description(first())
+    first.register()
+    assert type(create_from_description({"@type": "Twice"})) is first
 
+
+@pytest.mark.parametrize(
+    "name", ["ClipValues", "SgdStepper", "StopOnNan", "Minibatches"]
+)
+def test_names_of_the_library_keep_their_meaning(name):
+    registry = Describable._registry
+    original = registry[name]
+    (mine,) = definitions(name)
+    assert registry[name] is original
+    with pytest.warns(UserWarning, match=f"means brainstorm.*{name}, not mine.{name}"):
+        get_description(mine())
     try:
-        made = create_from_description({"@type": "Point", "z": 1})
-        assert type(made) is Point
+        mine.register()
+        assert type(create_from_description({"@type": name})) is mine
     finally:
-        Describable._registry["Point"] = globals()["Point"]
+        original.register()
 
 
-def test_arguments_that_are_not_kept_are_reported_when_describing():
+def test_the_library_keeps_arguments_in_members():
     class Forgetful(Describable):
+        __module__ = "brainstorm.of_a_test"
+
         def __init__(self, size, scale=1):
             self.area = size * size
 
@@ -256,8 +398,9 @@ def test_arguments_that_are_not_kept_are_reported_when_describing():
         ({"@type": ["Point"]}, r"unknown @type"),
         ({"@type": "Describable"}, r"unknown @type 'Describable'"),
         ({"@type": "os.system"}, r"unknown @type"),
-        ({"@type": "Point", "y": 1}, r"Point lacks 'x'; it has: 'y'"),
-        ({"@type": "Point", "x": 1, "z": 2}, r"unexpected.*'z'.*'x', 'y'"),
+        ({"@type": "Pair", "y": 1}, r"Pair lacks 'x'; it has: 'y'"),
+        ({"@type": "Pair", "x": 1, "z": 2}, r"unexpected.*'z'.*'x', 'y'"),
+        ({"@type": "Pair", "x": 1, "_y": 2}, r"unexpected.*'_y'"),
         ({"@type": "Point", "x": 1, "@y": 2}, r"unexpected.*'@y'"),
         ({"@type": "Point", "x": 1, "__class__": 2}, r"unexpected.*'__class__'"),
         ({"@type": "Point", "x": 1, "__describe__": 2}, r"unexpected"),

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from brainstorm.data_iterators.checks import brief
+from brainstorm.describable import of_library
+from brainstorm.randomness import Seedable
 from brainstorm.utils import IteratorValidationError, listing
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ __all__ = ["DataIterator"]
 Batch = dict[str, np.ndarray]
 
 
-class DataIterator:
+class DataIterator(Seedable):
     """Base class for data iterators.
 
     Attributes:
@@ -39,6 +41,10 @@ class DataIterator:
     def __init__(
         self, data_shapes: Mapping[str, tuple[int, ...]], length: int | None
     ) -> None:
+        if not of_library(
+            type(self)
+        ):  # Those of ours that draw take a seed themselves.
+            super().__init__()
         self.data_shapes = dict(data_shapes)
         self.length = length
 

@@ -50,7 +50,7 @@ class _Transformer(DataIterator):
 
     def __call__(self, handler: Handler | None = None) -> Iterator[Batch]:
         """Yield the batches of the wrapped iterator, changed."""
-        rnd = self.start_stream() if hasattr(self, "rnd") else None
+        rnd = self.start_stream() if "rnd" in vars(self) else None
         for batch in self.iter(handler):
             changed = {n: self._transform(n, batch[n], rnd) for n in self._names}
             if rnd is not None:

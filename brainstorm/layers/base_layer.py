@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from brainstorm.handlers.primitive_operations import ACTIVATIONS
 from brainstorm.structure.buffer_structure import BufferStructure, StructureTemplate
 from brainstorm.structure.buffer_views import BufferView
+from brainstorm.structure.layer_types import (
+    ENDING,
+    LAYER_TYPES,
+    LayerType,
+    layer_type_name,
+)
 from brainstorm.utils import LayerValidationError, listing
 
 if TYPE_CHECKING:
@@ -17,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Layer",
     "get_layer_class_from_typename",
+    "is_whole",
     "numbered_inputs",
     "once_per_resize",
     "options",
@@ -49,7 +57,9 @@ class Layer:
 
     A layer owns no memory. It says in `setup` which buffers it needs, and its
     passes work on the views that they are given, through the operations of
-    ``self.handler``. A subclass named ``FooLayerImpl`` is known as ``Foo``.
+    ``self.handler``. A subclass named ``FooLayerImpl`` is known as ``Foo`` in
+    architectures and files; of several the one that was defined last, but types of the
+    library keep their meaning, until a class is registered by hand.
 
     Passes *add* to input deltas and to gradients. A layer that sets
     `honours_fresh` promises to overwrite instead where ``self.fresh`` says so
@@ -60,13 +70,14 @@ class Layer:
     Args:
         name: Name of the layer.
         in_shapes: Structure of each input.
-        incoming: Connections into this layer.
-        outgoing: Connections out of this layer.
+        incoming_connections: Connections into this layer.
+        outgoing_connections: Connections out of this layer.
         **kwargs: Arguments of the layer, see `expected_kwargs`.
 
     Attributes:
         in_shapes, out_shapes, parameter_shapes, internal_shapes (dict): Structure
-            of every buffer by its name.
+            of every buffer by its name; those of the inputs are sorted by name.
+        incoming, outgoing (Sequence[Connection]): The connections.
         handler (Handler): Provides the operations.
         frozen (frozenset[str]): Names of parameters that are not trained.
         shared (dict[str, str]): Names of parameters that are those of another layer,
@@ -94,27 +105,39 @@ class Layer:
         self,
         name: str,
         in_shapes: Mapping[str, BufferStructure],
-        incoming: Any = (),
-        outgoing: Any = (),
+        incoming_connections: Any = (),
+        outgoing_connections: Any = (),
         **kwargs: Any,
     ):
         self.name = name
         self.in_shapes = dict(in_shapes)
-        self.incoming = incoming
-        self.outgoing = outgoing
+        self.incoming = kwargs.pop("incoming", incoming_connections)
+        self.outgoing = kwargs.pop("outgoing", outgoing_connections)
         self.kwargs = kwargs
         self.handler: Handler = None  # type: ignore[assignment]
         self.fresh: frozenset[str] = frozenset()
         self.unwanted: frozenset[str] = frozenset()
         self.frozen: frozenset[str] = frozenset()
         self.shared: dict[str, str] = {}
-        self._check_kwargs()
+        self._validate_kwargs()
         self.expected_inputs = self.inputs_to_expect(self.in_shapes)
-        self._check_in_shapes()
-        self.in_shapes = {n: self.in_shapes[n] for n in self.expected_inputs}
+        self._validate_in_shapes()
+        order = [*self.expected_inputs, *sorted(self.in_shapes)]
+        self.in_shapes = {n: in_shapes[n] for n in order if n in in_shapes}
         self.out_shapes, self.parameter_shapes, self.internal_shapes = self.setup(
             kwargs, self.in_shapes
         )
+        self._validate_connections()
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        if cls.__name__.endswith(ENDING):
+            LAYER_TYPES.add(cls.__name__.removesuffix(ENDING), cls)
+
+    @classmethod
+    def register(cls) -> None:
+        """Let the name of this class mean it, even if it is that of another one."""
+        LAYER_TYPES[layer_type_name(cls)] = cls
 
     @property
     def input_names(self) -> list[str]:
@@ -135,14 +158,14 @@ class Layer:
     def inputs_to_expect(
         self, given: Collection[str]
     ) -> Mapping[str, StructureTemplate]:
-        """The inputs that have to be connected: `expected_inputs`.
+        """The inputs that have to be connected: `expected_inputs`, sorted by name.
 
         Layers with a variable number of inputs override this.
 
         Args:
             given: Names of the inputs that are connected.
         """
-        return self.expected_inputs
+        return dict(sorted(self.expected_inputs.items()))
 
     def setup(
         self, kwargs: dict[str, Any], in_shapes: Structures
@@ -160,18 +183,19 @@ class Layer:
         raise NotImplementedError
 
     def forward_pass(self, buffers: BufferView, training_pass: bool = True) -> None:
-        """Compute the outputs from the inputs."""
-        raise NotImplementedError
+        """Compute the outputs from the inputs; nothing by default."""
 
     def backward_pass(self, buffers: BufferView) -> None:
-        """Add to the input deltas and the gradients, from the output deltas."""
-        raise NotImplementedError
+        """Add to the input deltas and the gradients, from the output deltas.
+
+        Nothing by default.
+        """
 
     # -- checks --------------------------------------------------------------
 
     def error(self, text: str) -> LayerValidationError:
         """An exception that names this layer."""
-        kind = type(self).__name__.removesuffix("LayerImpl")
+        kind = type(self).__name__.removesuffix(ENDING)
         return LayerValidationError(f"{kind} layer {self.name!r}: {text}")
 
     def argument(
@@ -225,7 +249,14 @@ class Layer:
             "bias", True, lambda value: isinstance(value, bool), "True or False"
         )
 
-    def _check_kwargs(self) -> None:
+    def size_argument(self, name: str) -> int:
+        """The value of an argument that counts something, checked."""
+        return int(
+            self.argument(name, None, lambda n: is_whole(n, 1), "a positive integer")
+        )
+
+    def _validate_kwargs(self) -> None:
+        """Check the names of the arguments; for subclasses to override, or extend."""
         unexpected = sorted(set(self.kwargs) - set(self.expected_kwargs))
         if unexpected:
             raise self.error(
@@ -233,7 +264,11 @@ class Layer:
                 f" {listing(sorted(self.expected_kwargs))}"
             )
 
-    def _check_in_shapes(self) -> None:
+    def _validate_connections(self) -> None:
+        """Check `incoming` and `outgoing` once the outputs are known; no check here."""
+
+    def _validate_in_shapes(self) -> None:
+        """Check `in_shapes`; for subclasses to override, or extend."""
         expected = self.expected_inputs
         if set(self.in_shapes) != set(expected):
             raise self.error(
@@ -267,26 +302,29 @@ def options(**values_and_defaults: tuple[Any, Any]) -> dict[str, Any]:
     }
 
 
+def is_whole(number: Any, minimum: int) -> bool:
+    """Whether this is an integer of at least `minimum`."""
+    return (
+        isinstance(number, Integral)
+        and not isinstance(number, bool)
+        and number >= minimum
+    )
+
+
 def get_layer_class_from_typename(type_name: str) -> type[Layer]:
-    """Find the class ``FooLayerImpl`` among the subclasses of `Layer`.
+    """The class that the name of a layer's type means.
 
     Raises:
         LayerValidationError: There is none; lists the choices.
     """
-    known = {
-        cls.__name__.removesuffix("LayerImpl"): cls
-        for cls in _subclasses(Layer)
-        if cls.__name__.endswith("LayerImpl")
-    }
-    if type_name not in known:
+    if isinstance(type_name, LayerType):
+        layer_class = type_name.layer_class
+        if not issubclass(layer_class, Layer):
+            raise LayerValidationError(f"{layer_class} is no subclass of Layer")
+        return layer_class
+    if type_name not in LAYER_TYPES:
         raise LayerValidationError(
-            f"unknown layer type {type_name!r}; choices are: {listing(sorted(known))}"
+            f"unknown layer type {type_name!r}; choices are:"
+            f" {listing(sorted(LAYER_TYPES))}"
         )
-    return known[type_name]
-
-
-def _subclasses(cls: type) -> Iterator[type]:
-    """All subclasses, later definitions after earlier ones."""
-    for child in cls.__subclasses__():
-        yield child
-        yield from _subclasses(child)
+    return LAYER_TYPES[type_name]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from brainstorm.handlers.primitive_operations import FROM_INPUT
 from brainstorm.layers.base_layer import once_per_resize, options
-from brainstorm.layers.window_layer import WindowLayer, is_whole
+from brainstorm.layers.window_layer import WindowLayer
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper
 from brainstorm.utils import flatten_time
@@ -88,9 +88,7 @@ class Convolution2DLayerImpl(WindowLayer):
 
     def setup(self, kwargs, in_shapes):
         self.activation = self.activation_argument("rel")
-        filters = self.argument(
-            "num_filters", None, lambda n: is_whole(n, 1), "a positive whole number"
-        )
+        filters = self.num_filters = self.size_argument("num_filters")
         height, width = self.read_window()
         channels = in_shapes["default"].feature_shape[2]
 

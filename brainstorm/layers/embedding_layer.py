@@ -67,12 +67,8 @@ class EmbeddingLayerImpl(Layer):
     honours_fresh = True
 
     def setup(self, kwargs, in_shapes):
-        V, n = (
-            self.argument(
-                argument, None, lambda size: size > 0 == size % 1, "a positive integer"
-            )
-            for argument in ("vocabulary_size", "size")
-        )
+        V = self.vocabulary_size = self.size_argument("vocabulary_size")
+        n = self.size = self.size_argument("size")
         shape = in_shapes["default"].feature_shape
         features = (n,) if shape == (1,) else (*shape, n)
         outputs = {"default": BufferStructure("T", "B", *features)}

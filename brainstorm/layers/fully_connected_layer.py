@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from brainstorm.layers.base_layer import Layer, once_per_resize, options
+from brainstorm.layers.base_layer import Layer, is_whole, once_per_resize, options
 from brainstorm.structure.buffer_structure import BufferStructure, StructureTemplate
 from brainstorm.structure.construction import ConstructionWrapper
 from brainstorm.utils import flatten_time_and_features
@@ -74,10 +74,11 @@ class FullyConnectedLayerImpl(Layer):
         size = self.argument(
             "size",
             None,
-            lambda size: size is None or all(n > 0 == n % 1 for n in _shape(size)),
+            lambda size: size is None or _is_shape(_shape(size)),
             "a positive integer, a shape or None",
         )
-        out_shape = in_shape if size is None else _shape(size)
+        out_shape = in_shape if size is None else tuple(map(int, _shape(size)))
+        self.size = math.prod(out_shape) if size is None else size
         n, i = math.prod(out_shape), math.prod(in_shape)
 
         outputs = {"default": BufferStructure("T", "B", *out_shape)}
@@ -143,3 +144,7 @@ def _with_bias(view: Any) -> tuple[Any, Any]:
 
 def _shape(size: int | Sequence[int]) -> tuple[int, ...]:
     return tuple(size) if isinstance(size, Sequence) else (size,)
+
+
+def _is_shape(shape: tuple[Any, ...]) -> bool:
+    return len(shape) > 0 and all(is_whole(n, 1) for n in shape)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from brainstorm.layers.base_layer import Layer, once_per_resize
+from brainstorm.layers.base_layer import Layer, is_whole, once_per_resize
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper
 from brainstorm.utils import flatten_features
@@ -45,7 +45,7 @@ class ReshapeLayerImpl(Layer):
         value = self.argument(
             "shape", None, lambda value: _is_shape(_shape(value)), "a shape"
         )
-        shape = _shape(value)
+        shape = tuple(map(int, _shape(value)))
         if -1 in shape:
             known = -math.prod(shape)
             shape = tuple(max(size // known, 1) if n == -1 else n for n in shape)
@@ -87,6 +87,6 @@ def _shape(value: int | Sequence[int]) -> tuple[int, ...]:
 def _is_shape(shape: tuple[int, ...]) -> bool:
     return (
         len(shape) > 0
-        and all(n % 1 == 0 and (n > 0 or n == -1) for n in shape)
+        and all(is_whole(n, -1) and n != 0 for n in shape)
         and shape.count(-1) <= 1
     )

@@ -40,9 +40,8 @@ class SequenceLayer(Layer):
             "'zeros' or 'learned'",
         )
         self.learns_states = state == "learned"
-        return self.argument(
-            "size", None, lambda size: size > 0 == size % 1, "a positive integer"
-        )
+        self.size = self.size_argument("size")
+        return self.size
 
     def add_options(
         self, parameters: dict[str, Any], internals: dict[str, Any], biases: int
@@ -57,8 +56,8 @@ class SequenceLayer(Layer):
         if not self.has_bias:
             internals["zero_bias"] = BufferStructure(biases)
         if self.learns_states:
-            n = self.kwargs["size"]
-            parameters.update(dict.fromkeys(self.states, BufferStructure(n)))
+            state = BufferStructure(self.size)
+            parameters.update(dict.fromkeys(self.states, state))
             internals["begun"] = BufferStructure("T", "B", 1, context_size=1)
 
     def begin(self, buffers: Any) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Integral
 from typing import Any
 
-from brainstorm.layers.base_layer import Layer, once_per_resize
+from brainstorm.layers.base_layer import Layer, is_whole, once_per_resize
 from brainstorm.structure.buffer_structure import StructureTemplate
 from brainstorm.utils import flatten_time
 
@@ -36,8 +35,10 @@ class WindowLayer(Layer):
         """
         self.kernel_size = self.pair_argument("kernel_size", None)
         self.stride = self.pair_argument("stride", (1, 1))
-        self.padding = self.argument(
-            "padding", 0, lambda p: is_whole(p, 0), "a whole number of at least 0"
+        self.padding = int(
+            self.argument(
+                "padding", 0, lambda p: is_whole(p, 0), "a whole number of at least 0"
+            )
         )
         image = self.in_shapes["default"].feature_shape[:2]
         room = tuple(
@@ -60,7 +61,8 @@ class WindowLayer(Layer):
             lambda value: [is_whole(n, 1) for n in _pair(value)] == [True, True],
             "a positive whole number, or two of them,",
         )
-        return _pair(value)
+        height, width = _pair(value)
+        return int(height), int(width)
 
     @once_per_resize
     def images(self, buffers):
@@ -73,15 +75,6 @@ class WindowLayer(Layer):
         """Their deltas, likewise."""
         arrays = buffers.input_deltas.default, buffers.output_deltas.default
         return tuple(map(flatten_time, arrays))
-
-
-def is_whole(number: Any, minimum: int) -> bool:
-    """Whether this is an integer of at least `minimum`."""
-    return (
-        isinstance(number, Integral)
-        and not isinstance(number, bool)
-        and number >= minimum
-    )
 
 
 def _pair(value: Any) -> tuple[Any, ...]:

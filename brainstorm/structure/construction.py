@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+from brainstorm.structure.layer_types import LAYER_TYPES, LayerType, layer_type_name
 from brainstorm.utils import (
     LayerValidationError,
     NetworkValidationError,
@@ -120,24 +121,32 @@ class ConstructionWrapper:
         cls,
         layer_type: type | str,
         name: str | None = None,
-        trainable: bool = True,
+        trainable: Any = None,
         **layer_kwargs: Any,
     ) -> ConstructionWrapper:
         """Start wiring a new layer.
 
         Args:
-            layer_type: The layer's class, whose name has to end in
-                ``LayerImpl``, or that name without the ending.
+            layer_type: The layer's class ``FooLayerImpl``, or its name, which means the
+                class that was defined last.
             name: Name of the layer. Defaults to the name of its type.
-            trainable: Whether training changes its parameters.
+            trainable: Whether training changes its parameters; by default it does. A
+                class that expects an argument of this name gets it instead.
             **layer_kwargs: Arguments for the layer's implementation.
 
         Raises:
             LayerValidationError: The class or the name are not acceptable.
         """
         if isinstance(layer_type, type):
+            layer_class, layer_type = layer_type, LayerType(layer_type)
+        else:
             layer_type = layer_type_name(layer_type)
-        base_name = layer_type if name is None else name
+            layer_class = LAYER_TYPES.get(layer_type)
+        if trainable is None:
+            trainable = True
+        elif "trainable" in getattr(layer_class, "expected_kwargs", ()):
+            layer_kwargs["trainable"], trainable = trainable, True
+        base_name = str(layer_type) if name is None else name
         if not is_valid_layer_name(base_name):
             raise LayerValidationError(
                 f"{base_name!r} can not be the name of a layer: expected a Python"
@@ -200,18 +209,3 @@ class ConstructionWrapper:
 
     def __repr__(self) -> str:
         return f"<Layer: {self.input_name!r} - {self.name} - {self.output_name!r}>"
-
-
-def layer_type_name(layer_class: type) -> str:
-    """The type name of a layer class: ``Foo`` for ``FooLayerImpl``.
-
-    Raises:
-        LayerValidationError: The class name does not end in ``LayerImpl``.
-    """
-    type_name = layer_class.__name__.removesuffix("LayerImpl")
-    if type_name in ("", layer_class.__name__):
-        raise LayerValidationError(
-            "the name of a layer's class has to end in 'LayerImpl', but"
-            f" {layer_class.__name__!r} does not"
-        )
-    return type_name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from brainstorm.handlers.base_handler import Handler
 from brainstorm.initializers import evaluate_initializer
 from brainstorm.layers.base_layer import Layer
 from brainstorm.layers.loss_layer import LossLayerImpl
-from brainstorm.randomness import global_rnd
+from brainstorm.randomness import Seedable
 from brainstorm.structure.architecture import (
     generate_architecture,
     instantiate_layers_from_architecture,
@@ -31,6 +31,7 @@ from brainstorm.structure.construction import ConstructionWrapper
 from brainstorm.structure.external_data import check_shapes, shapes_of
 from brainstorm.structure.modifiers import (
     Modifiers,
+    TrainedPart,
     each_modifier,
     resolve_modifiers,
 )
@@ -43,6 +44,7 @@ from brainstorm.structure.network_info import network_info_html
 from brainstorm.structure.prediction import predict
 from brainstorm.structure.trainable import (
     frozen_slices,
+    own_parameters,
     set_layer_properties,
     trained_slices,
     with_trainable,
@@ -55,7 +57,7 @@ from brainstorm.utils import (
     UnknownNameError,
     listing,
 )
-from brainstorm.value_modifiers import GradientModifier, ValueModifier
+from brainstorm.value_modifiers import GradientModifier
 
 __all__ = ["Network"]
 
@@ -63,7 +65,7 @@ __all__ = ["Network"]
 _LARGEST_DESCRIBED = 10_000
 
 
-class Network(Describable):
+class Network(Seedable):
     """A directed acyclic graph of layers, with the memory to run it.
 
     Made by `from_layer`, `from_architecture` or `from_hdf5`.
@@ -106,10 +108,10 @@ class Network(Describable):
         seed: int | None = None,
         handler: Handler = default_handler,
     ):
+        super().__init__(seed)
         self.lock = Turns()
         self.layers = layers
         self.architecture = architecture
-        self.rnd = global_rnd.create_random_state(seed)
         self.handler = handler
         self.output_name: str | None = None
         self.initializers: dict[str, Any] = {}
@@ -221,9 +223,10 @@ class Network(Describable):
         for kind in ("gradient_modifiers", "weight_modifiers"):
             modifiers = create_from_description(description.get(kind, {}))
             if modifiers:
-                names = net._parameter_names()
                 of_weights = kind == "weight_modifiers"
-                resolved = resolve_modifiers(names, modifiers, of_weights)
+                resolved = resolve_modifiers(
+                    net.layers, modifiers, net.rnd.create_random_state(), of_weights
+                )
                 setattr(net, kind, resolved)
         if "handler" in description:
             net.set_handler(available_handler(description["handler"]))
@@ -368,7 +371,7 @@ class Network(Describable):
             InitializationError: An initializer failed and there is no fallback.
         """
         references = merge_references(default_or_init_dict, kwargs)
-        chosen = resolve_references(self._parameter_names(), references)
+        chosen = resolve_references(own_parameters(self.layers), references)
         lost = [
             f"{layer}.{name}"
             for layer, parameters in chosen.items()
@@ -398,18 +401,25 @@ class Network(Describable):
 
         The trainer applies them after each update; `apply_weight_modifiers` does
         so too. Parameters are chosen as in `initialize`, but there is no
-        fallback. A place can have one `ValueModifier` or a list, which runs in
-        order; each place gets a copy of its own::
+        fallback, and where several patterns match all of their modifiers run in order.
+        A place can have one `ValueModifier` or a list, which runs in order; each
+        place gets a copy of its own, with a seed of its own and its `layer_name` and
+        `view_name`::
 
             net.set_weight_modifiers({'FC*': {'W': ConstrainL2Norm(1.0)}})
 
+        Modifiers leave alone what is not trained: frozen parameters, and those that a
+        layer changes by itself, such as the statistics of `BatchNorm`. To change these
+        too, give their full names.
+
         Modifiers of the whole network, such as `ClipGlobalNorm`, are given as the
         outer ``'default'``. They are called once, after all others, whatever else
-        matches.
+        matches, with all that is trained in one flat array.
         """
         references = merge_references(default_or_mod_dict, kwargs)
+        rnd = self.rnd.create_random_state()
         self.weight_modifiers = resolve_modifiers(
-            self._parameter_names(), references, of_weights=True
+            self.layers, references, rnd, of_weights=True
         )
 
     def set_gradient_modifiers(
@@ -418,17 +428,12 @@ class Network(Describable):
         """Install modifiers of the gradients.
 
         They run after each backward pass. See `set_weight_modifiers`; here
-        `GradientModifier` objects, which see the parameters too, are also good.
+        `GradientModifier` objects, which see the parameters too, are also good. They
+        never run for parameters that get no gradient.
         """
         references = merge_references(default_or_mod_dict, kwargs)
-        self.gradient_modifiers = resolve_modifiers(self._parameter_names(), references)
-
-    def _parameter_names(self) -> dict[str, list[str]]:
-        """Names of the parameters that each layer has for itself."""
-        return {
-            layer_name: [n for n in layer.parameter_shapes if n not in layer.shared]
-            for layer_name, layer in self.layers.items()
-        }
+        rnd = self.rnd.create_random_state()
+        self.gradient_modifiers = resolve_modifiers(self.layers, references, rnd)
 
     def set_trainable(self, default_or_dict: Any = None, **kwargs: Any) -> None:
         """Choose the parameters that training changes.
@@ -447,7 +452,7 @@ class Network(Describable):
                 parameter, or a value is neither True nor False.
         """
         references = merge_references(default_or_dict, kwargs)
-        chosen = resolve_references(self._parameter_names(), references)
+        chosen = resolve_references(own_parameters(self.layers), references)
         self.architecture = with_trainable(self.architecture, chosen)
         set_layer_properties(self.layers, self.architecture)
         self._plan_training()
@@ -459,6 +464,7 @@ class Network(Describable):
         hubs = self._buffer_manager.hubs
         self._unneeded = find_unneeded(self.layers, hubs)
         self.trained_slices = trained_slices(self.layers, hubs[0])
+        self._trained_part = TrainedPart(self.trained_slices)
         self._frozen_slices = frozen_slices(self.layers, hubs[0])
         self._set_backward_order()
 
@@ -665,37 +671,42 @@ class Network(Describable):
 
     def apply_gradient_modifiers(self) -> None:
         """Run the gradient modifiers; `backward_pass` does so by itself."""
-        for layer, name, modifier in self._active(self.gradient_modifiers):
-            gradients = self._parameters(layer, name, "gradients")
-            if isinstance(modifier, GradientModifier):
-                modifier(self.handler, self._parameters(layer, name), gradients)
-            else:
-                modifier(self.handler, gradients)
+        for layer, name, modifier in each_modifier(self.gradient_modifiers):
+            both = isinstance(modifier, GradientModifier)
+            categories = ("parameters", "gradients") if both else ("gradients",)
+            self._modify(modifier, layer, name, *categories)
 
     def start_weight_modifiers(self) -> None:
         """Let the weight modifiers look at the weights before a training."""
-        for layer, name, modifier in self._active(self.weight_modifiers):
-            if isinstance(modifier, ValueModifier):
-                modifier.start(self.handler, self._parameters(layer, name))
+        for layer, name, modifier in each_modifier(self.weight_modifiers):
+            self._modify(modifier.start, layer, name, "parameters")
 
     def apply_weight_modifiers(self) -> None:
         """Run the weight modifiers; the trainer does so after each update."""
-        for layer, name, modifier in self._active(self.weight_modifiers):
-            modifier(self.handler, self._parameters(layer, name))
+        for layer, name, modifier in each_modifier(self.weight_modifiers):
+            self._modify(modifier, layer, name, "parameters")
 
-    def _active(self, modifiers: Modifiers) -> Iterator[tuple[str, str | None, Any]]:
-        """The modifiers of parameters that are not frozen."""
-        for layer, name, modifier in each_modifier(modifiers):
-            if name is None or name not in self.layers[layer].frozen:
-                yield layer, name, modifier
+    def _modify(
+        self,
+        modifier: Callable[..., None],
+        layer: str,
+        name: str | None,
+        *categories: str,
+    ) -> None:
+        """Run a modifier on a parameter, unless it is frozen, or on all trained ones.
 
-    def _parameters(
-        self, layer: str, name: str | None, category: str = "parameters"
-    ) -> Any:
-        """One parameter, or its gradient; without a name, all of the network."""
+        Args:
+            modifier: The modifier, or its `start`.
+            layer: Name of the layer.
+            name: Name of the parameter; None for all of the network.
+            *categories: What to give it: ``'parameters'``, ``'gradients'``.
+        """
         if name is None:
-            return self.buffer[category]
-        return self.buffer[layer][category][name]
+            arrays = (self.buffer[category] for category in categories)
+            self._trained_part.apply(modifier, self.handler, *arrays)
+        elif name not in self.layers[layer].frozen:
+            view = self.buffer[layer]
+            modifier(self.handler, *(view[category][name] for category in categories))
 
 
 def _in_layer(layer: Layer, error: HandlerError) -> HandlerError:

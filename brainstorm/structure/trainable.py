@@ -21,6 +21,7 @@ __all__ = [
     "OLD_JOINS",
     "frozen_slices",
     "is_trained",
+    "own_parameters",
     "set_layer_properties",
     "trained_slices",
     "with_trainable",
@@ -82,6 +83,18 @@ def with_trainable(
             everything = len(frozen) == len(parameters)
             changed[layer]["@trainable"] = False if everything else frozen
     return changed
+
+
+def own_parameters(layers: Mapping[str, Layer]) -> dict[str, list[str]]:
+    """Names of the parameters that each layer has for itself.
+
+    Layers that share all that they have are left out: nothing can be chosen for them.
+    """
+    names = {
+        layer_name: [n for n in layer.parameter_shapes if n not in layer.shared]
+        for layer_name, layer in layers.items()
+    }
+    return {n: own for n, own in names.items() if own or not layers[n].shared}
 
 
 def is_trained(layers: Mapping[str, Layer], layer_name: str, name: str) -> bool:

@@ -12,13 +12,16 @@ from typing import Any, NamedTuple
 
 from brainstorm.utils import NetworkValidationError, listing
 
-__all__ = ["Resolved", "merge_references", "resolve_references"]
+__all__ = ["Resolved", "is_named", "merge_references", "resolve_references"]
 
 SPECIAL = ("default", "fallback")
 
 
 class Resolved(NamedTuple):
-    """What was chosen for one parameter; None where there was nothing."""
+    """What was chosen for one parameter; None where there was nothing.
+
+    If several values may be chosen, `value` is a list of them.
+    """
 
     value: Any
     fallback: Any
@@ -38,33 +41,44 @@ def merge_references(
 
 
 def resolve_references(
-    parameters: Mapping[str, Sequence[str]], references: Mapping[str, Any]
+    parameters: Mapping[str, Sequence[str]],
+    references: Mapping[str, Any],
+    several: bool = False,
 ) -> dict[str, dict[str, Resolved]]:
     """Choose a value and a fallback for every parameter.
 
     Args:
-        parameters: Names of the parameters of each layer.
+        parameters: Names of the parameters of each layer; there may be none.
         references: Maps patterns of layer names to values, or to dicts that map
             patterns of parameter names to values. ``*`` matches any text.
             ``'default'`` counts where no other pattern matches, ``'fallback'``
             is collected separately; inner ones come before outer ones.
+        several: Whether to choose all values that fit, in their order, and not just
+            the only one.
 
     Returns:
         By layer and parameter.
 
     Raises:
         NetworkValidationError: A pattern matches nothing, or is no text, or several
-            values fit one parameter.
+            values fit one parameter. Patterns may match a layer without parameters.
     """
     _check_patterns(references)
     matched: set[str] = set()
     resolved = {
         layer: {
-            name: _resolve(layer, name, references, matched) for name in layer_names
+            name: _resolve(layer, name, references, matched, several)
+            for name in layer_names
         }
         for layer, layer_names in parameters.items()
     }
-    unused = [p for p in _patterns(references) if p not in matched]
+    bare = [layer for layer, layer_names in parameters.items() if not layer_names]
+    unused = [
+        path
+        for pattern, paths in _patterns(references).items()
+        for path in paths
+        if path not in matched and not any(_matches(pattern, layer) for layer in bare)
+    ]
     if unused:
         choices = [f"{layer}.{name}" for layer, ns in parameters.items() for name in ns]
         raise NetworkValidationError(
@@ -72,6 +86,17 @@ def resolve_references(
             f" {listing(choices)}"
         )
     return resolved
+
+
+def is_named(references: Mapping[str, Any], layer: str, name: str) -> bool:
+    """Whether a parameter is chosen by its name, not by a pattern or a default."""
+    return any(
+        pattern not in SPECIAL
+        and _is_dict(value)
+        and name in value
+        and _matches(pattern, layer)
+        for pattern, value in references.items()
+    )
 
 
 def _check_patterns(references: Mapping[Any, Any]) -> None:
@@ -83,19 +108,23 @@ def _check_patterns(references: Mapping[Any, Any]) -> None:
         )
 
 
-def _patterns(references: Mapping[str, Any]) -> list[str]:
-    """Full patterns of all values but the defaults and fallbacks."""
-    found = []
+def _patterns(references: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Full patterns of all values but the defaults and fallbacks, by layer pattern."""
+    found = {}
     for pattern, value in references.items():
         if pattern in SPECIAL:
             continue
         inner = [p for p in value if p not in SPECIAL] if _is_dict(value) else []
-        found += [f"{pattern}.{p}" for p in inner] or [pattern]
+        found[pattern] = [f"{pattern}.{p}" for p in inner] or [pattern]
     return found
 
 
 def _resolve(
-    layer: str, name: str, references: Mapping[str, Any], matched: set[str]
+    layer: str,
+    name: str,
+    references: Mapping[str, Any],
+    matched: set[str],
+    several: bool,
 ) -> Resolved:
     """Choose for one parameter, and note which patterns matched."""
     values: dict[str, Any] = {}
@@ -119,15 +148,14 @@ def _resolve(
             elif _matches(inner, name):
                 matched.add(path)
                 values[path] = inner_value
-    if not values:
-        values = defaults
-    for found in (values, fallbacks):
+    values = values or defaults or {"default": references.get("default")}
+    for found in (fallbacks,) if several else (values, fallbacks):
         if len(found) > 1:
             raise NetworkValidationError(
                 f"several patterns match {layer}.{name}: {listing(found)}"
             )
-    value = next(iter(values.values()), references.get("default"))
     fallback = next(iter(fallbacks.values()), references.get("fallback"))
+    value = list(values.values()) if several else next(iter(values.values()))
     return Resolved(value, fallback)
 
 

@@ -5,7 +5,7 @@ from brainstorm.structure.construction import ConstructionWrapper
 from brainstorm.utils import LayerValidationError, NetworkValidationError
 
 
-def layer(name=None, layer_type="Foo"):
+def layer(name=None, layer_type="FooLayerImpl"):
     return ConstructionWrapper.create(layer_type, name=name)
 
 
@@ -86,8 +86,16 @@ def test_classes_without_the_ending_are_refused():
     class Bar(Layer):
         pass
 
-    with pytest.raises(LayerValidationError, match="'LayerImpl', but 'Bar'"):
-        ConstructionWrapper.create(Bar)
+    for layer_type in (Bar, "Bar"):
+        with pytest.raises(LayerValidationError, match="'LayerImpl', but 'Bar'"):
+            ConstructionWrapper.create(layer_type)
+    for layer_type in ("", "LayerImpl", "LayerImplBar", 3, None):
+        with pytest.raises(LayerValidationError, match="'LayerImpl', but"):
+            ConstructionWrapper.create(layer_type)
+
+
+def test_names_of_classes_lose_the_ending():
+    assert ConstructionWrapper.create("BarLayerImpl").layer.layer_type == "Bar"
 
 
 def test_the_same_connection_twice_is_refused():

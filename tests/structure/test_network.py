@@ -438,6 +438,8 @@ def test_each_place_gets_its_own_modifier():
     [
         ({"fallback": bs.ClipValues()}, "can not have a 'fallback'"),
         ({"Hid": 3}, "expected a modifier for Hid.W, got 3"),
+        ({"Hid": lambda handler, view: None}, "Hid.W, got <function.*can be saved"),
+        ({"Hid": {"W": [bs.ClipValues]}}, "modifier for Hid.W, got <class"),
         ({"Hit": bs.ClipValues()}, "'Hit' matches no parameter"),
     ],
 )

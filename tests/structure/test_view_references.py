@@ -83,13 +83,37 @@ def test_two_patterns_for_one_layer_are_fine_if_parameters_differ():
         ({"FC*": {"default": 1}, "*_1": {"default": 2}}, "several patterns match FC_1"),
         ({"Nope": 1}, "pattern 'Nope' matches no parameter; there are: 'FC_1.W'"),
         ({"FC_1": {"V": 1}}, "pattern 'FC_1.V' matches no parameter"),
-        ({"X": 1, "default": 2}, "pattern 'X' matches no parameter"),
+        ({"X*": 1, "FC_1": {"V": 2}}, "pattern 'FC_1.V' matches no parameter"),
+        ({"FC*": 1, "FC_1": 1}, "several patterns match FC_1.W: 'FC*', 'FC_1'"),
         ({"Rnn": {"bias": 1}, "default": 2}, "pattern 'Rnn.bias' matches no"),
     ],
 )
 def test_ambiguous_and_useless_patterns_are_named(references, message):
     with pytest.raises(NetworkValidationError, match=message.replace("*", r"\*")):
         values(references)
+
+
+@pytest.mark.parametrize("value", [1, {"W": 1}, {"*": 1, "b": 2}, {"default": 1}])
+@pytest.mark.parametrize("pattern", ["X", "X*", "*X"])
+def test_patterns_may_match_a_layer_without_parameters(pattern, value):
+    assert set(values({pattern: value, "default": 3}).values()) == {3}
+
+
+def test_several_values_are_collected_in_their_order():
+    references = {
+        "FC*": {"W": 1, "default": 2},
+        "*": {"*": 3},
+        "*_1": {"W": 1, "default": 4},
+        "default": 5,
+    }
+    resolved = resolve_references(PARAMETERS, references, several=True)
+    assert resolved["FC_1"]["W"].value == [1, 3, 1]
+    assert resolved["FC_2"]["bias"].value == [3]
+    del references["*"]
+    resolved = resolve_references(PARAMETERS, references, several=True)
+    assert resolved["FC_1"]["bias"].value == [2, 4]
+    assert resolved["FC_2"]["bias"].value == [2]
+    assert resolved["Rnn"]["R"].value == [5]
 
 
 def test_fallbacks_are_collected_and_inner_ones_come_first():
