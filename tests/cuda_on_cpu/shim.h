@@ -46,7 +46,7 @@ struct Fiber {
   bool waiting, done;
 };
 
-static const size_t STACK = 256 << 10;
+static const size_t STACK = 32 << 10;
 static ucontext_t scheduler;
 static Fiber *running;
 static void (*body)(const void *);

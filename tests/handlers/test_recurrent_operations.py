@@ -48,12 +48,18 @@ def is_kept(v, t):
     return (v["step"] + t) % v["timing"] != 0
 
 
+def product(x, W):
+    """Each row of x times a matrix that all share, or one of its own."""
+    return (W @ x[..., np.newaxis])[..., 0]
+
+
 def recurrent(v, act):
     """Ha and y of all steps. ``v['+y']`` is added to y, and so on."""
     y_before, h_before, ha, y = v["y'"], v["Ha'"], [], []
     for t in range(len(v["x"])):
         kept = is_kept(v, t)
-        h = v["x"][t] @ v["W"].T + y_before @ v["R"].T + v["bias"] + v["+Ha"][t]
+        h = product(v["x"][t], v["W"]) + product(y_before, v["R"])
+        h = h + v["bias"] + v["+Ha"][t]
         ha.append(np.where(kept, h_before, h))
         y.append(np.where(kept, y_before, act(h)) + v["+y"][t])
         h_before, y_before = ha[-1], y[-1]
@@ -62,15 +68,16 @@ def recurrent(v, act):
 
 def lstm(v, act):
     """All cells and y of all steps. ``v['+Za']`` is added to Za, and so on."""
-    W, R = (v[name].reshape(4, -1, v[name].shape[1]) for name in ("W", "R"))
-    b, (pi, pf, po) = v["bias"].reshape(4, -1), v.get("peepholes", np.zeros((3, 1)))
+    W, R = (np.split(v[name], 4, axis=-2) for name in ("W", "R"))
+    b, peepholes = np.split(v["bias"], 4, axis=-1), v.get("peepholes", np.zeros((3, 1)))
+    pi, pf, po = np.moveaxis(peepholes, -2, 0)
     y, c = v["y'"], v["Ca'"]
     all_steps = {name: [] for name in (*CELLS, "y")}
     for t in range(len(v["x"])):
         kept = is_kept(v, t)
 
         def gate(k, v=v, t=t, y=y):
-            return v["x"][t] @ W[k].T + y @ R[k].T + b[k]
+            return product(v["x"][t], W[k]) + product(y, R[k]) + b[k]
 
         za = gate(0) + v["+Za"][t]
         zb = act(za) + v["+Zb"][t]
@@ -90,19 +97,35 @@ def lstm(v, act):
     return {name: np.array(values) for name, values in all_steps.items()}
 
 
+SHARED = ("W", "R", "bias", "peepholes", "timing")  # by all sequences
+
+
 def derivatives(formula, v, act, dy):
-    """Of ``sum(dy * y)`` by each value in `v`."""
-    found = {}
-    for name, values in v.items():
-        if name in ("timing", "step"):
-            continue
-        found[name] = np.zeros(values.shape)
-        for index in np.ndindex(values.shape):
-            shifted = values.astype(complex)
-            shifted[index] += 1j * STEP
-            y = formula({**v, name: shifted}, act)["y"]
-            found[name][index] = (dy * y).sum().imag / STEP
-    return found
+    """Of ``sum(dy * y)`` by each value in `v`.
+
+    As many copies of the sequences as there are values run in one batch, each with
+    one value shifted. So each sequence gets weights of its own.
+    """
+    return {
+        name: by_all_values(formula, v, act, dy, name)
+        for name in v
+        if name not in ("timing", "step")
+    }
+
+
+def by_all_values(formula, v, act, dy, name):
+    shape, size = v[name].shape, v[name].size
+    copies = {
+        n: values if n in SHARED else np.concatenate([values] * size, axis=-2)
+        for n, values in v.items()
+    }
+    steps = 1j * STEP * np.eye(size).reshape(size, *shape)
+    if name in SHARED:
+        copies[name] = np.repeat(v[name] + steps, dy.shape[1], axis=0)
+    else:
+        copies[name] = copies[name] + np.concatenate(steps, axis=-2)
+    y = formula(copies, act)["y"].reshape(len(dy), size, *dy.shape[1:])
+    return (dy[:, np.newaxis] * y).sum(axis=(0, 2, 3)).imag.reshape(shape) / STEP
 
 
 # -- running the operations ------------------------------------------------------

@@ -271,3 +271,8 @@ CASES = {
     "L1Decay": Case(layers.L1Decay()),
     "L2Decay": Case(layers.L2Decay(), image()),
 }
+
+# Where nothing depends on the activation, 'tanh' stands for all.
+ONE_ACTIVATION_EACH = [
+    name for name in CASES if name.split()[-1] not in set(ACTIVATIONS) - {"tanh"}
+]
