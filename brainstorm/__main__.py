@@ -6,8 +6,9 @@ import argparse
 import os
 import sys
 import zipfile
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,7 +25,7 @@ from brainstorm.files import (
     reading,
 )
 from brainstorm.structure.network import Network
-from brainstorm.structure.prediction import arrange, find_output
+from brainstorm.structure.prediction import arrange, find_output, inputs_of
 from brainstorm.utils import (
     BrainstormError,
     FileFormatError,
@@ -39,7 +40,12 @@ __all__ = ["main"]
 
 SCORERS = {cls.__name__: cls for cls in get_inheritors(scorers.Scorer)}
 FORMAT = "Predictions file v1.0"
-DATA_HELP = "HDF5 or npz file with an array (T, B, ...) or (B, ...) for each input"
+DATA_HELP = (
+    "HDF5 or npz file with an array (T, B, ...) or (B, ...) for each input, or npy file"
+    " for the only one"
+)
+# What numpy.savez calls an array that it is given without a name.
+UNNAMED = "arr_0"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -169,50 +175,118 @@ def _load(args: argparse.Namespace, net: Network, files: ExitStack) -> dict[str,
     """The arrays in a file that are inputs of the network."""
     if not os.path.isfile(args.data):
         raise MissingFileError(f"there is no file {args.data!r}")
+    inputs = net.layers["Input"].out_shapes
     is_hdf5 = h5py.is_hdf5(args.data)
-    arrays = _in_hdf5(args, files) if is_hdf5 else _in_npz(args)
-    names = [name for name in net.layers["Input"].out_shapes if name in arrays]
-    if not names:
+    arrays = _in_hdf5(args, inputs, files) if is_hdf5 else _in_numpy(args, net)
+    found = {name: arrays[name] for name in inputs if name in arrays}
+    if not found:
         raise MissingInputError(
-            f"{args.data!r} has no data for the inputs"
-            f" {listing(net.layers['Input'].out_shapes)}; there are: {listing(arrays)}"
-        )
-    return {name: arrays[name] for name in names}
-
-
-def _in_hdf5(args: argparse.Namespace, files: ExitStack) -> Mapping[str, Any]:
-    with reading(args.data):
-        group = files.enter_context(h5py.File(args.data, "r"))
-    for part in filter(None, args.group.split("/")):
-        if not isinstance(group.get(part), h5py.Group):
-            inner = [n for n in group if isinstance(group.get(n), h5py.Group)]
-            raise FileFormatError(
-                f"{args.data!r} has no group {part!r} in {group.name!r}; there are:"
-                f" {listing(inner)}"
-            )
-        group = group[part]
-    datasets = {n: a for n, a in group.items() if isinstance(a, h5py.Dataset)}
-    return {n: a for n, a in datasets.items() if a.shape is not None}
-
-
-def _in_npz(args: argparse.Namespace) -> Mapping[str, Any]:
-    try:
-        with open(args.data, "rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            arrays = {name: archive[name] for name in archive}
-    except (ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise FileFormatError(
-            f"{args.data!r} is neither an HDF5 file nor an npz file of numbers"
-        ) from error
-    prefix = f"{args.group}/" if args.group else ""
-    if not any(name.startswith(prefix) for name in arrays):
-        raise FileFormatError(
-            f"{args.data!r} has no array whose name begins with {prefix!r}; there are:"
+            f"{args.data!r} has no data for the inputs {listing(inputs)}; there are:"
             f" {listing(arrays)}"
         )
+    return found
+
+
+def _in_hdf5(
+    args: argparse.Namespace, inputs: Iterable[str], files: ExitStack
+) -> Mapping[str, Any]:
+    """The datasets in the group."""
+    with reading(args.data):
+        file = group = files.enter_context(h5py.File(args.data, "r"))
+    for part in filter(None, args.group.split("/")):
+        if not isinstance(group.get(part), h5py.Group):
+            raise FileFormatError(
+                f"{args.data!r} has no group {part!r} in {group.name!r}; there are:"
+                f" {listing(_datasets(group, h5py.Group))}"
+            )
+        group = group[part]
+    datasets = _datasets(group)
+    others = [] if set(inputs) & set(datasets) else _groups_with(file, inputs)
+    if others:
+        raise MissingInputError(
+            f"{args.data!r} has no data for the inputs {listing(inputs)} in"
+            f" {group.name!r}; choose a group by --group: {listing(others)}"
+        )
+    return datasets
+
+
+def _datasets(group: h5py.Group, kind: type = h5py.Dataset) -> dict[str, Any]:
+    """The datasets in a group, or its members of another kind."""
+    members = {name: group.get(name) for name in group}
     return {
-        n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)
+        name: member
+        for name, member in members.items()
+        if isinstance(member, kind) and getattr(member, "shape", ()) is not None
     }
+
+
+def _groups_with(file: h5py.File, names: Iterable[str]) -> list[str]:
+    """The groups of a file with datasets of some of these names."""
+    found: list[str] = []
+
+    def visit(path: str, member: Any) -> None:
+        if isinstance(member, h5py.Group) and set(names) & set(_datasets(member)):
+            found.append(path)
+
+    file.visititems(visit)
+    return found
+
+
+def _in_numpy(args: argparse.Namespace, net: Network) -> Mapping[str, Any]:
+    """The arrays in an npz file, or the one without a name in an npy file."""
+    with _reading_numpy(args.data), open(args.data, "rb") as file:
+        loaded = np.load(file, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            loaded = {UNNAMED: loaded}
+        if list(loaded) == [UNNAMED] and not args.group:
+            return _as_input(args, net, loaded[UNNAMED])
+        prefix = "/".join([*filter(None, args.group.split("/")), ""])
+        names = [name for name in loaded if name.startswith(prefix)]
+        if not names:
+            raise FileFormatError(
+                f"{args.data!r} has no array whose name begins with {prefix!r}; there"
+                f" are: {listing(loaded)}"
+            )
+        inputs = net.layers["Input"].out_shapes
+        short = {name: name.removeprefix(prefix) for name in names}
+        return {s: loaded[n] if s in inputs else None for n, s in short.items()}
+
+
+def _as_input(
+    args: argparse.Namespace, net: Network, array: np.ndarray
+) -> dict[str, np.ndarray]:
+    """An array without a name, under that of the only input that it can be."""
+    needed, _ = inputs_of(net, find_output(net, args.output_name))
+    if len(needed) != 1:
+        raise MissingInputError(
+            f"{args.data!r} has one array without a name, but the output depends on the"
+            f" inputs {listing(needed)}: give an HDF5 or npz file"
+        )
+    return {needed[0]: array}
+
+
+@contextmanager
+def _reading_numpy(filename: str) -> Iterator[None]:
+    """Name the file in errors about what is in it."""
+    try:
+        yield
+    except BrainstormError:
+        raise
+    except (
+        ArithmeticError,
+        EOFError,
+        LookupError,
+        MemoryError,
+        RuntimeError,
+        SyntaxError,
+        TypeError,
+        ValueError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise FileFormatError(
+            f"{filename!r} is neither an HDF5 file nor an npz or npy file of numbers"
+        ) from error
 
 
 def _check_npy(filename: str) -> None:

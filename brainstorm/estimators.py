@@ -12,14 +12,18 @@ array(['left'], dtype='<U5')
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from brainstorm.describable import create_from_description
+from brainstorm.describable import create_from_description, get_description
 from brainstorm.handlers import NumpyHandler, default_handler
+from brainstorm.handlers.base_handler import Handler
+from brainstorm.randomness import RandomState, global_rnd
 from brainstorm.structure.network import Network
 from brainstorm.tools import create_net_from_spec
 from brainstorm.training import AdamStepper, Trainer, TrainingStepper
@@ -34,6 +38,8 @@ except ImportError as error:
     raise missing_extra("brainstorm.estimators", "scikit-learn", "sklearn") from error
 
 __all__ = ["NetworkClassifier", "NetworkRegressor"]
+
+_SEEDING = threading.Lock()
 
 
 class _NetworkEstimator(BaseEstimator):
@@ -59,10 +65,7 @@ class _NetworkEstimator(BaseEstimator):
         rnd = check_random_state(self.random_state)
         seeds = rnd.randint(2**31 - 1, size=3).tolist()
         net = self._make_network(task, X.shape[1], nr_outputs, seeds[0])
-        if X.dtype == np.float64:
-            net.set_handler(NumpyHandler(np.float64, seed=seeds[1]))
-        else:
-            net.set_handler(default_handler)
+        net.set_handler(_make_handler(X.dtype, seeds[1]))
         stepper = AdamStepper(0.01) if self.stepper is None else self.stepper
         trainer = Trainer.fit(
             net,
@@ -85,7 +88,11 @@ class _NetworkEstimator(BaseEstimator):
             net = create_net_from_spec(task, nr_features, nr_outputs, self.network)
             net.initialize(create_from_description(net.initializers), seed=seed)
             return net
-        net = self.network(nr_features, nr_outputs) if callable(self.network) else None
+        net = None
+        if callable(self.network):
+            seeded = self.random_state is not None
+            with _seeding(seed) if seeded else contextlib.nullcontext():
+                net = self.network(nr_features, nr_outputs)
         if not isinstance(net, Network):
             raise ValidationError(
                 "network: expected a line like 'F100', or a function that makes a"
@@ -97,6 +104,25 @@ class _NetworkEstimator(BaseEstimator):
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
         return self.network_.predict(X)
+
+
+def _make_handler(dtype: np.dtype, seed: int) -> Handler:
+    """A handler of its own: the default one belongs to everybody."""
+    if dtype == np.float64:
+        return NumpyHandler(np.float64, seed=seed)
+    return create_from_description({**get_description(default_handler), "seed": seed})
+
+
+@contextlib.contextmanager
+def _seeding(seed: int) -> Iterator[None]:
+    """Have what is drawn from `global_rnd` determined, for a while."""
+    with _SEEDING:
+        before = global_rnd.get_state()
+        global_rnd.set_state(RandomState(seed).get_state())
+        try:
+            yield
+        finally:
+            global_rnd.set_state(before)
 
 
 class NetworkClassifier(ClassifierMixin, _NetworkEstimator):
@@ -111,7 +137,9 @@ class NetworkClassifier(ClassifierMixin, _NetworkEstimator):
         epochs: Number of epochs.
         batch_size: Number of samples in a batch.
         stepper: Does the updates. Default: ``AdamStepper(0.01)``.
-        random_state: Seed of initial weights and shuffling, as in scikit-learn.
+        random_state: Seed of initial weights, shuffling and dropout, as in
+            scikit-learn; and of what a function `network` draws from
+            `brainstorm.global_rnd`.
         verbose: Whether to print how the training goes.
 
     Attributes:
@@ -161,7 +189,9 @@ class NetworkRegressor(RegressorMixin, _NetworkEstimator):
         epochs: Number of epochs.
         batch_size: Number of samples in a batch.
         stepper: Does the updates. Default: ``AdamStepper(0.01)``.
-        random_state: Seed of initial weights and shuffling, as in scikit-learn.
+        random_state: Seed of initial weights, shuffling and dropout, as in
+            scikit-learn; and of what a function `network` draws from
+            `brainstorm.global_rnd`.
         verbose: Whether to print how the training goes.
 
     Attributes:

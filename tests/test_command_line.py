@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import brainstorm as bs
+from brainstorm import layers
 from brainstorm.__main__ import main
 from brainstorm.tools import create_net_from_spec
 
@@ -79,6 +80,27 @@ def test_predict(net, data, file, out):
     np.testing.assert_allclose(read(out), expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("save", [np.save, np.savez, np.savez_compressed])
+@pytest.mark.parametrize("name", ["x.npy", "x.npz", "x.dat"])
+def test_an_array_without_a_name_is_the_only_input(net, data, save, name):
+    with open(name, "wb") as f:
+        save(f, data[0])
+    assert main(["predict", "net.hdf5", name, "p.npy"]) == 0
+    np.testing.assert_allclose(read("p.npy"), net(data[0]), rtol=1e-5)
+
+
+def test_arrays_that_are_no_inputs_are_not_read(net, data):
+    np.savez("more.npz", default=data[0], objects=np.array([{}, None], dtype=object))
+    assert main(["predict", "net.hdf5", "more.npz", "p.npy"]) == 0
+
+
+def two_inputs():
+    inp, merge = layers.Input({n: ("T", "B", 2) for n in "ab"}), layers.Merge()
+    inp - "a" >> "inputs_1" - merge
+    inp - "b" >> "inputs_2" - merge
+    return bs.Network.from_layer(merge >> layers.NoOp())
+
+
 def test_predict_another_output(net, data):
     name = "FullyConnected.outputs.default"
     main(["predict", "net.hdf5", "data.npz", "p.npy", "--output-name", name])
@@ -96,6 +118,20 @@ def test_predict_another_output(net, data):
         (["evaluate", "net.hdf5", "text.npz"], "neither an HDF5 file nor an npz"),
         (["evaluate", "net.hdf5", "objects.npz"], "neither an HDF5 file nor an npz"),
         (["evaluate", "net.hdf5", "data.hdf5"], "no data for the inputs 'default'"),
+        (["predict", "net.hdf5", "data.hdf5", "p.npy"], "by --group: 'a/test'"),
+        (["predict", "net.hdf5", "data.hdf5", "p.npy", "--group=b"], "are: 'a'"),
+        (["predict", "net.hdf5", "data.hdf5", "p.npy", "--group=a/test/default"], "no"),
+        (["evaluate", "net.hdf5", "x.npy"], "provides 'default', but the inputs"),
+        (["predict", "two.hdf5", "x.npy", "p.npy"], "depends on the inputs 'a', 'b'"),
+        (["predict", "net.hdf5", "half.npy", "p.npy"], "nor an npz or npy file"),
+        (["predict", "net.hdf5", "huge.npy", "p.npy"], "nor an npz or npy file"),
+        (["predict", "net.hdf5", "broken.npz", "p.npy"], "nor an npz or npy file"),
+        (["predict", "net.hdf5", "objects.npy", "p.npy"], "nor an npz or npy file"),
+        (["predict", "net.hdf5", "complex.npy", "p.npy"], "dtype complex128"),
+        (["predict", "net.hdf5", "x.npy", "x.npy"], "is the file of the data"),
+        (["predict", "net.hdf5", "x.npy", "p"], "has to end in one of '.npy'"),
+        (["predict", "net.hdf5", "x.npy", "p.npy", "--output-name=A.b.c"], "'A.b.c'"),
+        (["predict", "x.npy", "x.npy", "p.npy"], "can not read 'x.npy'"),
         (["evaluate", "net.hdf5", "data.hdf5", "--group=a/b"], "there are: 'test'"),
         (["evaluate", "net.hdf5", "wrong.npz"], "the inputs of the network are"),
         (["predict", "net.hdf5", "wrong.npz", "p.txt"], "has to end in one of '.npy'"),
@@ -133,6 +169,19 @@ def test_errors(net, data, capsys, arguments, text):
         f["a"] = h5py.SoftLink("/nowhere")
     np.savez("classes.npz", default=data[0], targets=np.full((1, 30, 1), 3))
     np.savez("objects.npz", default=np.array([{}, None], dtype=object))
+    np.save("x.npy", data[0])
+    np.save("complex.npy", data[0] * 1j)
+    np.save("objects.npy", np.array([{}, None], dtype=object))
+    array = Path("x.npy").read_bytes()
+    Path("half.npy").write_bytes(array[: len(array) // 2])
+    huge = array.replace(b"30, 4), }" + 9 * b" ", b"30, 4000000000), }")
+    assert len(huge) == len(array)
+    assert huge != array
+    Path("huge.npy").write_bytes(huge)
+    packed = bytearray(Path("data.npz").read_bytes())
+    packed[300:600] = bytes(300)
+    Path("broken.npz").write_bytes(packed)
+    two_inputs().save_as_hdf5("two.hdf5")
     np.savez("wrong.npz", default=np.zeros((1, 5, 3)))
     before = {path: path.read_bytes() for path in Path().iterdir()}
     assert main(arguments) == 2

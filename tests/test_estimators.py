@@ -117,3 +117,50 @@ def test_bad_arguments(kind, arguments, text):
 def test_no_epochs():
     model = NetworkRegressor("", epochs=0).fit([[0.0], [1.0]], [0, 1])
     assert model.loss_curve_ == []
+
+
+def by_function(nr_features, nr_outputs):
+    net = bs.tools.create_net_from_spec(
+        "classification", nr_features, nr_outputs, "F8 D"
+    )
+    net.initialize(bs.Gaussian(0.5))
+    return net
+
+
+@pytest.mark.parametrize("network", ["F8 D", "D.2 F8 B D", by_function])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_random_state_determines_all(network, dtype):
+    X = np.random.RandomState(0).randn(60, 4).astype(dtype)
+    y = (X[:, 0] > 0).astype(int)
+
+    def outputs(seed, other_seed):
+        bs.global_rnd.set_seed(other_seed)
+        model = NetworkClassifier(network, epochs=3, random_state=seed).fit(X, y)
+        assert model.network_.handler is not bs.handlers.default_handler
+        again = pickle.loads(pickle.dumps(model))
+        np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
+        return model.predict_proba(X)
+
+    first = outputs(3, 1)
+    np.testing.assert_array_equal(outputs(3, 2), first)
+    np.testing.assert_array_equal(outputs(np.random.RandomState(3), 3), first)
+    assert not np.array_equal(outputs(4, 1), first)
+
+
+def test_the_global_random_numbers_go_on_as_before():
+    drawn = []
+
+    def fails(nr_features, nr_outputs):
+        drawn.append(bs.global_rnd.rand())
+        raise ZeroDivisionError
+
+    X, y = np.zeros((4, 2)), [0, 1, 0, 1]
+    bs.global_rnd.set_seed(1)
+    expected = bs.global_rnd.rand(3)
+    bs.global_rnd.set_seed(1)
+    for random_state in (5, 5, None):
+        with pytest.raises(ZeroDivisionError):
+            NetworkClassifier(fails, random_state=random_state).fit(X, y)
+    assert drawn[0] == drawn[1]
+    assert drawn[2] == expected[0]
+    np.testing.assert_array_equal(bs.global_rnd.rand(2), expected[1:])
