@@ -26,6 +26,10 @@ from brainstorm.structure.network import Network
 from brainstorm.training.trainer import Trainer
 from brainstorm.value_modifiers import *  # noqa: F403
 
+# Names of version 0.5. Layers import parts of structure, which can not import them.
+structure.Network = Network
+structure.generate_architecture = generate_architecture
+
 __all__ = [
     "Network",
     "Trainer",

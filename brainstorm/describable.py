@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 
-from brainstorm.utils import BrainstormError, ValidationError, listing
+from brainstorm.utils import BrainstormError, DescriptionError, listing
 
 __all__ = ["Describable", "Registry", "create_from_description", "get_description"]
 
@@ -124,7 +124,7 @@ class Describable:
             and the descriptions of the members.
 
         Raises:
-            ValidationError: A member can not be described.
+            DescriptionError: A member can not be described.
         """
         cls = type(self)
         Describable._registry.warn_unless_meant(cls.__name__, cls)
@@ -142,7 +142,7 @@ class Describable:
         """Make an object of this class, as the class docstring explains.
 
         Raises:
-            ValidationError: Members are missing, unexpected or do not fit.
+            DescriptionError: Members are missing, unexpected or do not fit.
         """
         members = copy.deepcopy(_default_values(cls))
         for name, value in description.items():
@@ -158,7 +158,7 @@ class Describable:
         else:
             unexpected = [n for n in others if not _is_settable(cls, n)]
         if unexpected:
-            raise ValidationError(
+            raise DescriptionError(
                 f"the description of a {cls.__name__} has the unexpected members"
                 f" {listing(unexpected)}; it has others of its own:"
                 f" {listing(sorted({*arguments, *_described_members(instance)}))}"
@@ -187,12 +187,12 @@ def get_description(this: Any) -> Any:
         A JSON-serializable description, independent of the object.
 
     Raises:
-        ValidationError: It, or something in it, can not be described.
+        DescriptionError: It, or something in it, can not be described.
     """
     try:
         return _describe(this, type(this).__name__)
     except RecursionError:
-        raise ValidationError(
+        raise DescriptionError(
             f"can not describe a {type(this).__name__} that is nested this deeply"
         ) from None
 
@@ -201,13 +201,13 @@ def create_from_description(description: Any) -> Any:
     """Make a new object from its description.
 
     Raises:
-        ValidationError: Its ``@type`` is unknown, members are missing,
+        DescriptionError: Its ``@type`` is unknown, members are missing,
             unexpected or do not fit, or it is no description at all.
     """
     try:
         return _create(description, "description")
     except RecursionError:
-        raise ValidationError("the description is nested too deeply") from None
+        raise DescriptionError("the description is nested too deeply") from None
 
 
 def check_types(description: Any, accept: Callable[[type], bool]) -> None:
@@ -218,7 +218,7 @@ def check_types(description: Any, accept: Callable[[type], bool]) -> None:
         accept: Tells whether objects of a class may be in there.
 
     Raises:
-        ValidationError: It names a class that is unknown or not accepted.
+        DescriptionError: It names a class that is unknown or not accepted.
     """
     pending = [description]
     while pending:
@@ -226,7 +226,7 @@ def check_types(description: Any, accept: Callable[[type], bool]) -> None:
         if isinstance(node, dict):
             pending += node.values()
             if "@type" in node and not accept(_class_of(node, "the description")):
-                raise ValidationError(f"a {node['@type']} is out of place here")
+                raise DescriptionError(f"a {node['@type']} is out of place here")
         elif isinstance(node, (list, tuple)):
             pending += node
 
@@ -246,11 +246,11 @@ def _describe(value: Any, where: str) -> Any:
     if isinstance(value, dict):
         for key in value:
             if not isinstance(key, str):
-                raise ValidationError(
+                raise DescriptionError(
                     f"can not describe {where}: keys have to be strings, not {key!r}"
                 )
         return {k: _describe(v, f"{where}[{k!r}]") for k, v in value.items()}
-    raise ValidationError(
+    raise DescriptionError(
         f"can not describe {where}: expected a Describable, None, bool, int, float,"
         f" str, list, tuple, dict or array of numbers, got {type(value).__name__}"
     )
@@ -283,7 +283,7 @@ def _check_members(instance: Describable) -> None:
         lost = [n for n in members if n not in arguments and not _is_settable(cls, n)]
         problem = "its members {} have the names of methods or of the library's"
     if lost:
-        raise ValidationError(
+        raise DescriptionError(
             f"can not describe a {cls.__name__}: {problem.format(listing(lost))}."
             " Change that, or override __describe__ and __new_from_description__"
         )
@@ -301,7 +301,7 @@ def _create(description: Any, where: str) -> Any:
         return [_create(v, f"{where}[{i}]") for i, v in enumerate(description)]
     if description is None or isinstance(description, (bool, int, float, str)):
         return description
-    raise ValidationError(
+    raise DescriptionError(
         f"{where}: expected None, bool, int, float, str, list or dict,"
         f" got {type(description).__name__}"
     )
@@ -317,7 +317,7 @@ def _class_of(description: dict[str, Any], where: str) -> type[Describable]:
     name = description["@type"]
     cls = Describable._registry.get(name) if isinstance(name, str) else None
     if cls is None:
-        raise ValidationError(
+        raise DescriptionError(
             f"{where} has the unknown @type {name!r};"
             f" choices are: {listing(sorted(Describable._registry))}"
         )
@@ -330,7 +330,7 @@ def _construct(
     """A new object, on which only an ``__init__`` of the library has run."""
     missing = [n for n, d in arguments.items() if d is _NOTHING and n not in members]
     if missing and of_library(cls):
-        raise ValidationError(
+        raise DescriptionError(
             f"the description of a {cls.__name__} lacks {listing(missing)};"
             f" it has: {listing(members)}"
         )
@@ -343,7 +343,7 @@ def _construct(
     except BrainstormError:
         raise
     except _MISFIT as error:
-        raise ValidationError(
+        raise DescriptionError(
             f"can not make a {cls.__name__} from its description: {error}"
         ) from error
     return instance

@@ -10,8 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from brainstorm import __version__
+
 __all__ = [
     "BrainstormError",
+    "DescriptionError",
     "FileFormatError",
     "HandlerError",
     "InitializationError",
@@ -32,12 +35,14 @@ __all__ = [
     "flatten_keys",
     "flatten_time",
     "flatten_time_and_features",
+    "get_brainstorm_info",
     "get_by_path",
     "get_inheritors",
     "is_finite",
     "is_valid_layer_name",
     "listing",
     "missing_extra",
+    "product",
     "progress_bar",
 ]
 
@@ -54,7 +59,7 @@ class NetworkValidationError(ValidationError):
     """The layers do not form a network, or a pattern does not fit it."""
 
 
-class LayerValidationError(ValidationError):
+class LayerValidationError(NetworkValidationError):
     """A layer's arguments, or the shapes that reach it, do not fit."""
 
 
@@ -64,6 +69,10 @@ class IteratorValidationError(ValidationError):
 
 class StructureValidationError(ValidationError):
     """A shape template is malformed."""
+
+
+class DescriptionError(ValidationError, TypeError):
+    """Something can not be described, or not be made from a description."""
 
 
 class InitializationError(BrainstormError):
@@ -229,6 +238,16 @@ def get_inheritors(cls: type) -> set[type]:
     return found
 
 
+# -- names of version 0.5 ----------------------------------------------------
+
+product = math.prod
+
+
+def get_brainstorm_info() -> bytes:
+    """What files say about who wrote them."""
+    return f"Created with brainstorm {__version__}".encode()
+
+
 # -- reshaping ---------------------------------------------------------------
 
 # These give views: what is written there is written to the array. They raise a
@@ -246,9 +265,10 @@ def flatten_time_and_features(array: Any) -> Any:
     return _view(array, (shape[0] * shape[1], math.prod(shape[2:])))
 
 
-def flatten_features(array: Any) -> Any:
-    """View ``(T, B, ...)`` as ``(T, B, F)``."""
-    return _view(array, (*array.shape[:2], math.prod(array.shape[2:])))
+def flatten_features(array: Any, start_idx: int = 2) -> Any:
+    """View ``(T, B, ...)`` as ``(T, B, F)``; the features begin at `start_idx`."""
+    shape = array.shape
+    return _view(array, (*shape[:start_idx], math.prod(shape[start_idx:])))
 
 
 def flatten_all_but_last(array: Any) -> Any:

@@ -8,6 +8,7 @@ from brainstorm.handlers.debug_handler import DebugHandler
 from brainstorm.handlers.numpy_handler import NumpyHandler
 from brainstorm.handlers.onednn import OneDnnHandler
 from brainstorm.handlers.pycuda_handler import PyCudaHandler
+from brainstorm.optional import has_pycuda as has_pycuda
 
 __all__ = [
     "DebugHandler",

@@ -5,6 +5,7 @@ work.
 """
 
 from brainstorm.layers.add_layer import Add
+from brainstorm.layers.base_layer import Layer as Layer
 from brainstorm.layers.batch_normalization_layer import BatchNorm
 from brainstorm.layers.bidirectional_layer import Bidirectional
 from brainstorm.layers.binomial_cross_entropy_layer import BinomialCrossEntropy

@@ -142,6 +142,13 @@ class BufferManager:
                 view.__dict__ = {**before, **view.__dict__}
             self._keep((self.time_size, self.batch_size))
 
+    def clear_backward_buffers(self) -> None:
+        """Set the gradients, the deltas and what else is backward-only to zero."""
+        self.ensure_backward()
+        hubs = zip(self.hubs, self.hub_buffers, strict=True)
+        backward_only = [buffer for hub, buffer in hubs if hub.is_backward_only]
+        self.handler.clear(*backward_only)
+
     def set_handler(self, new_handler: Handler) -> None:
         """Move the parameters to another handler; other content is lost."""
         parameters = self.handler.get_numpy_copy(self.views.parameters)

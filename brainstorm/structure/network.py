@@ -94,6 +94,7 @@ class Network(Seedable):
             functions and arrays of more than 10,000 numbers are only named.
         weight_modifiers, gradient_modifiers (dict): Lists of modifiers by layer
             and parameter.
+        loss_layers (list[str]): Names of the layers whose losses are summed.
         before_next_run (Callable[[], None] | None): Called, once, before other data
             come or a forward pass, so that what the last one left can be looked at.
         trained_slices (list[slice]): Where in the flat parameters and gradients those
@@ -119,7 +120,7 @@ class Network(Seedable):
         self.gradient_modifiers: Modifiers = {}
         self.before_next_run: Callable[[], None] | None = None
         self._buffer_manager = buffer_manager
-        self._loss_layers = [
+        self.loss_layers = [
             name for name, la in layers.items() if isinstance(la, LossLayerImpl)
         ]
         self._clearing = plan_clearing(layers, buffer_manager.hubs)
@@ -310,7 +311,7 @@ class Network(Seedable):
             views = self._buffer_manager.views
             losses = {
                 name: self._as_float(views.__dict__[name].outputs.loss)
-                for name in self._loss_layers
+                for name in self.loss_layers
             }
         total = sum(losses.values())
         if len(losses) < 2:

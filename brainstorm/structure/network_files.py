@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
-from brainstorm import __version__
 from brainstorm.describable import (
     check_types,
     create_from_description,
@@ -43,7 +42,12 @@ from brainstorm.structure.parameter_order import (
     write_order,
 )
 from brainstorm.structure.trainable import OLD_JOINS
-from brainstorm.utils import FileFormatError, HandlerError, listing
+from brainstorm.utils import (
+    FileFormatError,
+    HandlerError,
+    get_brainstorm_info,
+    listing,
+)
 from brainstorm.value_modifiers import GradientModifier, ValueModifier
 
 if TYPE_CHECKING:
@@ -102,7 +106,7 @@ def load_network(cls: type[Network], filename: str | os.PathLike) -> Network:
 
 def write_info(f: h5py.File) -> None:
     """Write who wrote a file."""
-    write_text_attribute(f, "info", f"Created with brainstorm {__version__}")
+    write_text_attribute(f, "info", get_brainstorm_info().decode())
 
 
 def write_network(

@@ -1,0 +1,1 @@
+"""Names of version 0.5, for tests of layers of one's own."""
