@@ -150,6 +150,7 @@ INTERNAL = (
     "brainstorm.layers.rows",
     "brainstorm.layers.sequence_layer",
     "brainstorm.layers.window_layer",
+    "brainstorm.structure.backpropagation",
     "brainstorm.structure.clearing",
     "brainstorm.structure.external_data",
     "brainstorm.structure.modifiers",

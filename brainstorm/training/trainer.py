@@ -254,15 +254,15 @@ class Trainer:
             check_continues(net, training_data_iter)
         self._check_watched_logs(net)
         named_data_iters[TRAINING_DATA] = training_data_iter
-        if not all(map(_is_ours, self.hooks.values())):
-            net.ask_for_deltas()
         self.stepper.start(net)
         net.start_weight_modifiers()
         self._net, self._iterators = net, named_data_iters
         with net.lock, contextlib.ExitStack() as started:
             for hook in self.hooks.values():
-                hook.start(net, self.stepper, self.verbose, named_data_iters)
+                with _deltas_for(hook, net):
+                    hook.start(net, self.stepper, self.verbose, named_data_iters)
                 started.callback(hook.stop)
+            started.callback(net.backpropagation.stop_keeping)
             # An epoch that is broken off is over; checkpoints know how far it was.
             started.callback(setattr, self, "_epoch", None)
             started.callback(setattr, net, "before_next_run", None)
@@ -359,7 +359,10 @@ class Trainer:
     def _train_batches(self, net: Network, batches: Iterable[Any]) -> bool:
         """Do the updates of an epoch, and return whether a hook stopped them."""
         epoch, training_data = self._epoch, self._iterators[TRAINING_DATA]
+        readers = [hook for hook in self.hooks.values() if not _is_ours(hook)]
         for batch in batches:
+            if readers:
+                net.backpropagation.keeps_parameters = self._may_read_next(readers)
             net.before_next_run = None
             net.lock.give_way()
             net.provide_external_data(batch)
@@ -379,6 +382,24 @@ class Trainer:
             if stopped:
                 return True
         return False
+
+    def _may_read_next(self, readers: list[Hook]) -> bool:
+        """Whether one of these hooks, unknown ones, is called after the next update."""
+        nr = self.current_update_nr + 1
+        length = getattr(self._iterators[TRAINING_DATA], "length", None)
+        may_end = (
+            length is None
+            or self._epoch.nr_batches + 1 >= length
+            or any(
+                h.timescale == "update" and _is_due(h, nr) for h in self.hooks.values()
+            )
+        )
+        return any(
+            _is_due(reader, nr) or (may_end and reader.repeatable)
+            if reader.timescale == "update"
+            else may_end and _is_due(reader, self.current_epoch_nr)
+            for reader in readers
+        )
 
     def _run_stepper(self, net: Network) -> None:
         """Do an update, going on from the state that the one before has left."""
@@ -440,17 +461,18 @@ class Trainer:
         """Call hooks, add their logs, and return whether one wants to stop."""
         stopped = False
         logs = self.logs if logs is None else logs
-        net.before_next_run = functools.partial(self._let_look, net)
         for hook in hooks:
             verbose = self.verbose if hook.verbose is None else hook.verbose
+            net.before_next_run = functools.partial(self._let_look, net)
             try:
-                log = hook(
-                    epoch_nr=self.current_epoch_nr,
-                    update_nr=self.current_update_nr,
-                    net=net,
-                    stepper=self.stepper,
-                    logs=self.logs,
-                )
+                with _deltas_for(hook, net):
+                    log = hook(
+                        epoch_nr=self.current_epoch_nr,
+                        update_nr=self.current_update_nr,
+                        net=net,
+                        stepper=self.stepper,
+                        logs=self.logs,
+                    )
             except StopIteration as reason:
                 stopped = True
                 if verbose:
@@ -469,6 +491,7 @@ class Trainer:
         nr = self.current_update_nr
         if nr > self._looked_at:
             self._looked_at = nr
+            net.backpropagation.complete()
             for hook in self.hooks.values():
                 is_due = hook.timescale == "epoch" or nr % hook.interval == 0
                 if is_due and hasattr(hook, "look"):
@@ -620,8 +643,20 @@ def _file_of(hook: Any) -> str | None:
 
 
 def _is_ours(hook: Any) -> bool:
-    """Whether the library defines a hook, so that it is known what it does."""
-    return type(hook).__module__.startswith("brainstorm.")
+    """Whether the library defines a hook, so that it is known what it reads."""
+    parts = (hook, getattr(hook, "schedule", hook))
+    return all(type(part).__module__.startswith("brainstorm.") for part in parts)
+
+
+def _is_due(hook: Hook, count: int) -> bool:
+    return count % hook.interval == 0
+
+
+def _deltas_for(hook: Hook, net: Network) -> contextlib.AbstractContextManager[None]:
+    """While this lasts, a hook gets all deltas that it reads."""
+    if _is_ours(hook):
+        return contextlib.nullcontext()
+    return net.backpropagation.computed_when_read()
 
 
 def _nothing(*args: Any, **kwargs: Any) -> None:

@@ -94,8 +94,6 @@ class Constant(Hook):
 class Copier(Hook):
     """Copies each checkpoint, once it has been written."""
 
-    reads_deltas = False
-
     def __init__(self, filename):
         super().__init__()
         self.filename = os.fspath(filename)
