@@ -262,7 +262,7 @@ def test_get():
     assert parameters.ndim == 1
     assert outputs.shape == (2, 3, 3)
     assert forget_gates.shape == (3, 3, 5)
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError, match="no buffer 'OutputLayer'.*choices are"):
         net.get("OutputLayer.outputs.predictions")
 
 

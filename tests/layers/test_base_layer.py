@@ -284,7 +284,7 @@ SIZED = {
     "Reshape": ({}, "shape"),
 }
 NO_SIZES = [3.0, 2.5, True, "3", -1, 0, None, (), [], (2, 0), (1.0,), {"a": 1}, np.nan]
-NO_SIZES += [np.float64(2), np.True_, np.array([1, 2]), np.array(1.5), 1j, object()]
+NO_SIZES += [np.float64(2), np.True_, np.array([1, 2]), np.array(1.5), 1j, object]
 GOOD = [("FullyConnected", "None"), ("Convolution2D   ", "0"), ("Reshape", "-1")]
 
 

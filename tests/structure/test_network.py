@@ -374,7 +374,7 @@ def test_fallback_is_used_where_an_initializer_fails():
     assert np.all(net.get("Hid.parameters.bias") == 0.25)
     W = net.get("Proj.parameters.W")
     assert np.allclose(W @ W.T, np.eye(3), atol=1e-6)
-    with pytest.raises(InitializationError):
+    with pytest.raises(InitializationError, match="two dimensions"):
         net.initialize(bs.Orthogonal())
 
 
@@ -392,7 +392,7 @@ def test_failed_initialization_changes_nothing(references, message):
     before = net.get("parameters")
     with pytest.raises(NetworkValidationError, match=message):
         net.initialize(references)
-    with pytest.raises(bs.utils.BrainstormError):
+    with pytest.raises(InitializationError, match="expected initial values of shape"):
         net.initialize({"default": 1, "Proj": {"W": [1, 2]}})
     assert np.array_equal(net.get("parameters"), before)
 

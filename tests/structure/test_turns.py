@@ -204,7 +204,7 @@ def test_one_that_keeps_the_lock_long_gives_way():
 
 def test_errors_let_go_of_the_lock():
     net = network()
-    with pytest.raises(NetworkValidationError):
+    with pytest.raises(NetworkValidationError, match="'default'.*got \\(1, 2, 7\\)"):
         net.predict(np.zeros((1, 2, 7)))
     (predictions,) = in_threads(net.predict, [np.zeros((1, 2, 3))], 1)
     assert predictions.shape == (1, 2, 2)

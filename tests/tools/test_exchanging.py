@@ -92,7 +92,7 @@ def test_damaged_files(net, path):
         path.write_bytes(content)
         with pytest.raises(FileFormatError, match=r"can not read .*net\.safetensors"):
             load_safetensors(net, path)
-    with pytest.raises(MissingFileError):
+    with pytest.raises(MissingFileError, match="there is no file"):
         load_safetensors(net, path.parent / "missing")
     with pytest.raises(MissingFileError, match="no folder"):
         save_safetensors(net, path.parent / "missing" / "file")

@@ -350,7 +350,9 @@ def test_ignored_ctrl_c_stays_ignored(tmp_path):
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         path = tmp_path / "training.hdf5"
-        train(make_trainer(PressCtrlC(2), SaveCheckpoint(path)))
+        trainer = make_trainer(PressCtrlC(2), SaveCheckpoint(path))
+        train(trainer)
+        assert trainer.current_update_nr == 3 * NR_BATCHES
     finally:
         signal.signal(signal.SIGINT, before)
 
