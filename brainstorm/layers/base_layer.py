@@ -122,8 +122,7 @@ class Layer:
         self._validate_kwargs()
         self.expected_inputs = self.inputs_to_expect(self.in_shapes)
         self._validate_in_shapes()
-        order = [*self.expected_inputs, *sorted(self.in_shapes)]
-        self.in_shapes = {n: in_shapes[n] for n in order if n in in_shapes}
+        self.in_shapes = {name: in_shapes[name] for name in sorted(in_shapes)}
         self.out_shapes, self.parameter_shapes, self.internal_shapes = self.setup(
             kwargs, self.in_shapes
         )

@@ -13,6 +13,8 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from brainstorm.layers.base_layer import Layer, get_layer_class_from_typename
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper, LayerDetails
@@ -30,6 +32,7 @@ __all__ = [
     "collect_all_connections",
     "generate_architecture",
     "instantiate_layers_from_architecture",
+    "plain_architecture",
     "validate_architecture",
 ]
 
@@ -52,16 +55,34 @@ def generate_architecture(some_layer: ConstructionWrapper) -> Architecture:
     """The architecture of all layers that are connected to `some_layer`."""
     names = some_layer.layer.scope.names()
     order = sorted(names, key=lambda layer: layer.created)
-    return {
-        names[layer]: {
-            "@type": layer.layer_type,
-            "@outgoing_connections": _outgoing(layer, names),
-            **({} if layer.trainable is True else {"@trainable": layer.trainable}),
-            **({"@shared": _shared(layer, names)} if layer.shared else {}),
-            **layer.layer_kwargs,
+    return plain_architecture(
+        {
+            names[layer]: {
+                "@type": layer.layer_type,
+                "@outgoing_connections": _outgoing(layer, names),
+                **({} if layer.trainable is True else {"@trainable": layer.trainable}),
+                **({"@shared": _shared(layer, names)} if layer.shared else {}),
+                **layer.layer_kwargs,
+            }
+            for layer in order
         }
-        for layer in order
-    }
+    )
+
+
+def plain_architecture(value: Any) -> Any:
+    """A copy of an architecture, or of a part, with plain numbers for NumPy's.
+
+    What is no dict, list, tuple, set, number or array of NumPy stays what it is.
+    """
+    if isinstance(value, Mapping):
+        return {key: plain_architecture(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(plain_architecture(item) for item in value)
+    if isinstance(value, (set, frozenset)):
+        return [plain_architecture(item) for item in sorted(value, key=str)]
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.tolist()
+    return value
 
 
 def _outgoing(

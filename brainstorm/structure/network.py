@@ -23,12 +23,13 @@ from brainstorm.randomness import Seedable
 from brainstorm.structure.architecture import (
     generate_architecture,
     instantiate_layers_from_architecture,
+    plain_architecture,
 )
 from brainstorm.structure.backpropagation import Backpropagation, in_layer
 from brainstorm.structure.buffer_views import BufferView
 from brainstorm.structure.buffers import BufferManager
 from brainstorm.structure.construction import ConstructionWrapper
-from brainstorm.structure.external_data import check_shapes, shapes_of
+from brainstorm.structure.external_data import check_dense, check_shapes, shapes_of
 from brainstorm.structure.modifiers import (
     Modifiers,
     TrainedPart,
@@ -159,6 +160,7 @@ class Network(Seedable):
             NetworkValidationError: It does not describe a network.
             LayerValidationError: A layer refuses its arguments or shapes.
         """
+        architecture = plain_architecture(architecture)
         layers = instantiate_layers_from_architecture(architecture)
         buffer_manager = BufferManager.from_layers(layers, default_handler)
         return cls(layers, buffer_manager, architecture)
@@ -479,6 +481,8 @@ class Network(Seedable):
             structures = self.layers["Input"].out_shapes
             shapes = shapes_of(data)
             if shapes != self._input_shapes:
+                for name, array in data.items():
+                    check_dense(name, array)
                 sizes = check_shapes(structures, shapes, all_inputs)
                 self._buffer_manager.resize(
                     sizes.get("T", self.time_size), sizes.get("B", self.batch_size)

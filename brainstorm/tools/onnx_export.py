@@ -183,7 +183,7 @@ def _sum(graph: Graph, layer: Layer) -> str:
 
 
 def _join(graph: Graph, layer: Layer) -> str:
-    inputs = (graph.input(layer, name) for name in layer.in_shapes)
+    inputs = (graph.input(layer, name) for name in layer.expected_inputs)
     return graph.add("Concat", *inputs, axis=-1)
 
 
