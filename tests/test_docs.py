@@ -166,6 +166,8 @@ INTERNAL = (
     "brainstorm.tools.spec",
     "brainstorm.training.checkpoints",
     "brainstorm.training.fitting",
+    "brainstorm.training.hook_rules",
+    "brainstorm.training.logs",
     "brainstorm.training.position",
 )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import numbers
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,14 @@ from brainstorm.scorers import aggregate_losses_and_scores, gather_losses_and_sc
 from brainstorm.training.adaptive_steppers import AdamStepper
 from brainstorm.training.checkpoints import load_checkpoint, save_checkpoint
 from brainstorm.training.fitting import shuffled_batches
+from brainstorm.training.hook_rules import (
+    check_file,
+    complete_hook,
+    deltas_for,
+    is_due,
+    is_ours,
+)
+from brainstorm.training.logs import add_log, print_log
 from brainstorm.training.position import (
     TRAINING_DATA,
     Epoch,
@@ -110,6 +117,11 @@ class Trainer:
             raise ValidationError(
                 f"Trainer: carry_context has to be True or False, not {carry_context!r}"
             )
+        if carry_context and not hasattr(stepper, "context"):
+            raise ValidationError(
+                f"Trainer: carry_context needs a TrainingStepper, since {stepper!r} has"
+                " no member context, from which its forward passes would go on"
+            )
         self.stepper = stepper
         self.verbose = verbose
         self.carry_context = carry_context
@@ -202,30 +214,17 @@ class Trainer:
             or not hasattr(hook, "timescale")
         ):
             raise ValidationError(f"add_hook: expected a Hook, got {hook!r}")
-        _complete_hook(hook)
+        complete_hook(hook)
         name = hook.__name__
         if name in self.hooks or name == ROLLING:
             raise ValidationError(
                 f"add_hook: the name {name!r} is taken; give the hook another one by"
                 f" its argument name. Names in use: {listing([*self.hooks, ROLLING])}"
             )
-        self._check_file(hook)
+        check_file(hook, self.hooks.values())
         others = (other.priority for other in self.hooks.values())
         hook.priority = 1 + max(others, default=0)
         self.hooks[name] = hook
-
-    def _check_file(self, hook: Hook) -> None:
-        """Check that no two hooks write different things to one file."""
-        for other in self.hooks.values():
-            if (
-                _file_of(hook) is not None
-                and _file_of(hook) == _file_of(other)
-                and not (type(hook) is type(other) and hook.saves == "the newest")
-            ):
-                raise ValidationError(
-                    f"add_hook: {hook.__name__!r} and {other.__name__!r} would write to"
-                    f" the same file, {hook.filename!r}; give one of them another"
-                )
 
     def train(
         self, net: Network, training_data_iter: DataIterator, **named_data_iters: Any
@@ -259,7 +258,7 @@ class Trainer:
         self._net, self._iterators = net, named_data_iters
         with net.lock, contextlib.ExitStack() as started:
             for hook in self.hooks.values():
-                with _deltas_for(hook, net):
+                with deltas_for(hook, net):
                     hook.start(net, self.stepper, self.verbose, named_data_iters)
                 started.callback(hook.stop)
             started.callback(net.backpropagation.stop_keeping)
@@ -304,7 +303,7 @@ class Trainer:
         for name, iterator in named_data_iters.items():
             results[name] = compute_scores(net, iterator, self.train_scorers)
             if self.verbose:
-                _print_log(name, results[name])
+                print_log(name, results[name])
         hooks = [
             hook
             for hook in self.hooks.values()
@@ -351,7 +350,7 @@ class Trainer:
         if not scores:
             raise IteratorValidationError(f"{TRAINING_DATA} provides no batches")
         rolling = aggregate_losses_and_scores(scores, net, self.train_scorers)
-        _add_log(self.logs, ROLLING, rolling, self.verbose)
+        add_log(self.logs, ROLLING, rolling, self.verbose)
         stopped |= self._call_hooks(net, self._hooks_after_epoch())
         self._finish_round()
         return not stopped
@@ -359,7 +358,7 @@ class Trainer:
     def _train_batches(self, net: Network, batches: Iterable[Any]) -> bool:
         """Do the updates of an epoch, and return whether a hook stopped them."""
         epoch, training_data = self._epoch, self._iterators[TRAINING_DATA]
-        readers = [hook for hook in self.hooks.values() if not _is_ours(hook)]
+        readers = [hook for hook in self.hooks.values() if not is_ours(hook)]
         for batch in batches:
             if readers:
                 net.backpropagation.keeps_parameters = self._may_read_next(readers)
@@ -391,13 +390,13 @@ class Trainer:
             length is None
             or self._epoch.nr_batches + 1 >= length
             or any(
-                h.timescale == "update" and _is_due(h, nr) for h in self.hooks.values()
+                h.timescale == "update" and is_due(h, nr) for h in self.hooks.values()
             )
         )
         return any(
-            _is_due(reader, nr) or (may_end and reader.repeatable)
+            is_due(reader, nr) or (may_end and reader.repeatable)
             if reader.timescale == "update"
-            else may_end and _is_due(reader, self.current_epoch_nr)
+            else may_end and is_due(reader, self.current_epoch_nr)
             for reader in readers
         )
 
@@ -465,7 +464,7 @@ class Trainer:
             verbose = self.verbose if hook.verbose is None else hook.verbose
             net.before_next_run = functools.partial(self._let_look, net)
             try:
-                with _deltas_for(hook, net):
+                with deltas_for(hook, net):
                     log = hook(
                         epoch_nr=self.current_epoch_nr,
                         update_nr=self.current_update_nr,
@@ -483,7 +482,7 @@ class Trainer:
                 if hook.repeatable or words_between:
                     log = None
             if log is not None:
-                _add_log(logs, hook.__name__, log, verbose)
+                add_log(logs, hook.__name__, log, verbose)
         return stopped
 
     def _let_look(self, net: Network) -> None:
@@ -504,7 +503,7 @@ class Trainer:
         logging = [n for n, hook in self.hooks.items() if not hook.repeatable]
         known = [*dict.fromkeys([*logging, *self.logs, ROLLING])]
         # Other hooks may write into the logs by themselves.
-        all_known = all(map(_is_ours, self.hooks.values()))
+        all_known = all(map(is_ours, self.hooks.values()))
         for hook in self.hooks.values():
             for path in hook.watched_logs():
                 root, _, rest = path.partition(".")
@@ -633,97 +632,3 @@ class Trainer:
     def _print_header(self, title: str) -> None:
         if self.verbose:
             report(f"\n{'- ' * 8}{title}{' -' * 8}")
-
-
-def _file_of(hook: Any) -> str | None:
-    """The file that a hook writes, None if there is none."""
-    if not getattr(hook, "saves", "") or hook.filename is None:
-        return None
-    return os.path.realpath(hook.filename)
-
-
-def _is_ours(hook: Any) -> bool:
-    """Whether the library defines a hook, so that it is known what it reads."""
-    parts = (hook, getattr(hook, "schedule", hook))
-    return all(type(part).__module__.startswith("brainstorm.") for part in parts)
-
-
-def _is_due(hook: Hook, count: int) -> bool:
-    return count % hook.interval == 0
-
-
-def _deltas_for(hook: Hook, net: Network) -> contextlib.AbstractContextManager[None]:
-    """While this lasts, a hook gets all deltas that it reads."""
-    if _is_ours(hook):
-        return contextlib.nullcontext()
-    return net.backpropagation.computed_when_read()
-
-
-def _nothing(*args: Any, **kwargs: Any) -> None:
-    pass
-
-
-def _complete_hook(hook: Any) -> None:
-    """Give a function what the trainer expects of a hook."""
-    members: dict[str, Any] = {
-        "__name__": type(hook).__name__,
-        "get_state": dict,
-        "interval": 1,
-        "repeatable": False,
-        "reset": _nothing,
-        "set_state": _nothing,
-        "start": _nothing,
-        "stop": _nothing,
-        "verbose": None,
-        "watched_logs": tuple,
-    }
-    for name, value in members.items():
-        if not hasattr(hook, name):
-            setattr(hook, name, value)
-
-
-def _add_log(logs: dict[str, Any], name: str, value: Any, verbose: bool) -> None:
-    _check_log(logs, name, value)
-    _append(logs, name, value)
-    if verbose:
-        _print_log(name, value)
-
-
-def _check_log(logs: Mapping[str, Any], name: str, value: Any) -> None:
-    if name not in logs:
-        return
-    if isinstance(value, Mapping) != isinstance(logs[name], Mapping):
-        kinds = ("a dict", "a single value")
-        before, now = kinds if isinstance(logs[name], Mapping) else kinds[::-1]
-        raise ValidationError(
-            f"the hook logs {now} as {name!r}, {value!r}, but has logged {before} there"
-            " before"
-        )
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            _check_log(logs[name], key, item)
-
-
-def _append(logs: dict[str, Any], name: str, value: Any) -> None:
-    if isinstance(value, Mapping):
-        node = logs.setdefault(name, {})
-        for key, item in value.items():
-            _append(node, key, item)
-    else:
-        logs.setdefault(name, []).append(value)
-
-
-def _print_log(name: str, value: Any) -> None:
-    report("\n".join(_log_lines(name, value)))
-
-
-def _log_lines(name: str, value: Any, indent: int = 0) -> list[str]:
-    """A value under its name, nested ones in lines of their own below it."""
-    label = " " * indent + str(name)
-    if isinstance(value, Mapping):
-        lines = [label]
-        for key, item in value.items():
-            lines += _log_lines(key, item, indent + 2)
-        return lines
-    shown = f"{value:.6g}" if isinstance(value, numbers.Real) else str(value)
-    return [f"{label:<32}: {shown}"]

@@ -5,10 +5,11 @@ import pytest
 
 from brainstorm import Gaussian, layers, tools
 from brainstorm.data_iterators import Minibatches, Undivided
-from brainstorm.handlers import NumpyHandler, default_handler
+from brainstorm.handlers import NumpyHandler, PyCudaHandler, default_handler
 from brainstorm.hooks import Hook, MonitorLoss, ProgressBar, StopAfterEpoch
 from brainstorm.structure.network import Network
 from brainstorm.training import AdamStepper, MomentumStepper, SgdStepper, Trainer
+from brainstorm.utils import HandlerError
 from brainstorm.value_modifiers import ClipGlobalNorm, ClipValues
 
 
@@ -263,3 +264,16 @@ def test_deltas_that_do_not_exist():
     ):
         with pytest.raises(KeyError, match=f"no buffer .* choices are: .*{choices}"):
             net.get(path)
+
+
+@pytest.mark.gpu
+def test_what_is_read_on_a_gpu():
+    try:
+        handler = PyCudaHandler()
+    except (ImportError, HandlerError) as error:
+        pytest.skip(str(error))
+    paths = delta_paths(with_frozen_layers())
+    reader, other = (Reader("attribute", paths, timescale="update") for _ in range(2))
+    train(with_frozen_layers, [reader], handler, SgdStepper)
+    train(with_frozen_layers, [other], NumpyHandler(np.float64), SgdStepper, asks=True)
+    assert_same(reader.seen, other.seen, 1e-4)
