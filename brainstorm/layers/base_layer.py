@@ -13,7 +13,6 @@ from brainstorm.structure.buffer_views import BufferView
 from brainstorm.structure.layer_types import (
     ENDING,
     LAYER_TYPES,
-    LayerType,
     layer_type_name,
 )
 from brainstorm.utils import LayerValidationError, listing
@@ -157,14 +156,14 @@ class Layer:
     def inputs_to_expect(
         self, given: Collection[str]
     ) -> Mapping[str, StructureTemplate]:
-        """The inputs that have to be connected: `expected_inputs`, sorted by name.
+        """The inputs that have to be connected: `expected_inputs`.
 
         Layers with a variable number of inputs override this.
 
         Args:
             given: Names of the inputs that are connected.
         """
-        return dict(sorted(self.expected_inputs.items()))
+        return self.expected_inputs
 
     def setup(
         self, kwargs: dict[str, Any], in_shapes: Structures
@@ -316,14 +315,12 @@ def get_layer_class_from_typename(type_name: str) -> type[Layer]:
     Raises:
         LayerValidationError: There is none; lists the choices.
     """
-    if isinstance(type_name, LayerType):
-        layer_class = type_name.layer_class
-        if not issubclass(layer_class, Layer):
-            raise LayerValidationError(f"{layer_class} is no subclass of Layer")
-        return layer_class
-    if type_name not in LAYER_TYPES:
+    layer_class = LAYER_TYPES.find(type_name)
+    if layer_class is None:
         raise LayerValidationError(
             f"unknown layer type {type_name!r}; choices are:"
             f" {listing(sorted(LAYER_TYPES))}"
         )
-    return LAYER_TYPES[type_name]
+    if not issubclass(layer_class, Layer):
+        raise LayerValidationError(f"{layer_class} is no subclass of Layer")
+    return layer_class

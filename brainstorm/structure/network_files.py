@@ -18,6 +18,7 @@ import h5py
 import numpy as np
 
 from brainstorm.describable import (
+    check_names,
     check_types,
     create_from_description,
     get_description,
@@ -34,7 +35,6 @@ from brainstorm.handlers import default_handler
 from brainstorm.handlers.base_handler import Handler
 from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.architecture import instantiate_layers_from_architecture
-from brainstorm.structure.layer_types import warn_of_replacement
 from brainstorm.structure.layout import Hub, create_layout
 from brainstorm.structure.parameter_order import (
     find_order,
@@ -132,8 +132,7 @@ def write_network(
     group: h5py.Group, net: Network, description: Mapping[str, Any]
 ) -> None:
     """Write a description of a network, and its parameters."""
-    for layer in net.layers.values():
-        warn_of_replacement(type(layer))
+    check_names(description)
     group["description"] = np.bytes_(json.dumps(description).encode())
     parameters = group.create_dataset(
         "parameters", data=net.get("parameters"), compression="gzip"

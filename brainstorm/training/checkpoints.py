@@ -18,6 +18,7 @@ import numpy as np
 
 from brainstorm.describable import (
     Describable,
+    check_names,
     check_types,
     create_from_description,
     get_description,
@@ -90,6 +91,7 @@ def save_checkpoint(
         "hooks": [[n, _try_to_describe(hook)] for n, hook in trainer.hooks.items()],
         "state": _pack(trainer.get_state(), arrays, "the training"),
     }
+    check_names(training)
     with atomic_hdf5(filename, FORMAT) as f:
         write_info(f)
         write_network(f.create_group("network"), net, get_description(net))

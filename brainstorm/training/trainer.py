@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from brainstorm.describable import Describable
 from brainstorm.randomness import global_rnd
 from brainstorm.scorers import aggregate_losses_and_scores, gather_losses_and_scores
 from brainstorm.training.adaptive_steppers import AdamStepper
@@ -59,7 +60,7 @@ __all__ = ["Trainer", "run_network"]
 ROLLING = "rolling_training"
 
 
-class Trainer:
+class Trainer(Describable):
     """Organizes the training of a network.
 
     It provides the network with data, lets a stepper update the parameters, calls
@@ -79,6 +80,19 @@ class Trainer:
     Raises:
         ValidationError: `stepper` can not step.
     """
+
+    __undescribed__ = {
+        "current_epoch_nr": 0,
+        "current_update_nr": 0,
+        "logs": {},
+        "results": {},
+    }
+    __default_values__ = {
+        "verbose": True,
+        "carry_context": False,
+        "hooks": {},
+        "train_scorers": [],
+    }
 
     stepper: TrainingStepper
     """Does the parameter updates."""

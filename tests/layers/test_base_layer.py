@@ -169,7 +169,7 @@ def test_own_checks_take_the_place_of_those_of_the_base():
         ("in_shapes", ["default", "b"]),
         ("connections", ["NoOp"], ["default"]),
     ]
-    assert list(net.layers["Loose"].in_shapes) == ["default", "b"]
+    assert list(net.layers["Loose"].in_shapes) == ["b", "default"]
 
 
 @pytest.mark.parametrize(
@@ -284,7 +284,7 @@ SIZED = {
     "Reshape": ({}, "shape"),
 }
 NO_SIZES = [3.0, 2.5, True, "3", -1, 0, None, (), [], (2, 0), (1.0,), {"a": 1}, np.nan]
-NO_SIZES += [np.float64(2), np.True_, np.array([1, 2]), np.array(1.5), 1j, object]
+NO_SIZES += [np.float64(2), np.True_, np.array([1.5, 2]), np.array(1.5), 1j, object]
 GOOD = [("FullyConnected", "None"), ("Convolution2D   ", "0"), ("Reshape", "-1")]
 
 

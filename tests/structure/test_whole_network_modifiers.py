@@ -175,7 +175,9 @@ def test_the_norm_is_that_of_the_gradients_that_are_used(mixed, place):
     mixed.set_gradient_modifiers(modifiers)
     gradients(mixed)
     assert np.linalg.norm(free) > 0.5
-    np.testing.assert_allclose(trained(mixed), 0.5 * free / np.linalg.norm(free), rtol=1e-12)
+    np.testing.assert_allclose(
+        trained(mixed), 0.5 * free / np.linalg.norm(free), rtol=1e-12
+    )
     assert not any(g.any() for g in untrained(mixed, "gradients"))
 
 
