@@ -148,6 +148,7 @@ class Trainer(Describable):
         self._net: Network | None = None
         self._iterators: dict[str, DataIterator] = {}
         self._epoch: Epoch | None = None
+        self._is_training = False
         self._context: dict[str, np.ndarray] = {}
         self._loaded_position: dict[str, Any] | None = None
         self._looked_at = 0
@@ -259,18 +260,25 @@ class Trainer(Describable):
             IteratorValidationError: The names of the training data are not those of
                 the network's inputs, or there are no batches, or these never continue
                 each other where the context is to be carried.
-            ValidationError: The `train_scorers` do not fit.
+            ValidationError: The `train_scorers` do not fit, or this trainer is training
+                already.
             KeyError: A hook needs a data iterator or a log that does not exist.
         """
         check_iterator(net, training_data_iter, "training_data_iter", exactly=True)
         if self.carry_context:
             check_continues(net, training_data_iter)
         self._check_watched_logs(net)
+        if self._is_training:
+            raise ValidationError(
+                "the trainer is training already, in another thread or around a hook"
+            )
         named_data_iters[TRAINING_DATA] = training_data_iter
         self.stepper.start(net)
         net.start_weight_modifiers()
         self._net, self._iterators = net, named_data_iters
         with net.lock, contextlib.ExitStack() as started:
+            self._is_training = True
+            started.callback(setattr, self, "_is_training", False)
             for hook in self.hooks.values():
                 with deltas_for(hook, net):
                     hook.start(net, self.stepper, self.verbose, named_data_iters)
@@ -314,10 +322,6 @@ class Trainer(Describable):
         for name, iterator in named_data_iters.items():
             check_iterator(net, iterator, name)
         results = {}
-        for name, iterator in named_data_iters.items():
-            results[name] = compute_scores(net, iterator, self.train_scorers)
-            if self.verbose:
-                print_log(name, results[name])
         hooks = [
             hook
             for hook in self.hooks.values()
@@ -325,9 +329,13 @@ class Trainer(Describable):
             and not getattr(hook, "saves", "")
             and getattr(hook, "iter_name", None) in (None, *named_data_iters)
         ]
-        named = {n: r for n, r in results.items() if n not in self.hooks}
-        self.results.update(named)
-        with contextlib.ExitStack() as started:
+        with net.lock, contextlib.ExitStack() as started:
+            for name, iterator in named_data_iters.items():
+                results[name] = compute_scores(net, iterator, self.train_scorers)
+                if self.verbose:
+                    print_log(name, results[name])
+            named = {n: r for n, r in results.items() if n not in self.hooks}
+            self.results.update(named)
             started.callback(setattr, net, "before_next_run", None)
             for hook in hooks:
                 hook.start(net, self.stepper, self.verbose, named_data_iters)

@@ -126,8 +126,8 @@ class LstmOperations:
         record = self._lstm_records.get(arrays.cells)
         is_new = record is None or record.session is not session
         if is_new:
-            if record is not None:
-                record.complete(self)
+            # What another thread's pass left out is written over; to complete it now
+            # would write over the carried state that this pass begins with.
             record = Record(session)
         try:
             run = record.find(arrays, arrays.step_work >= _LARGE_STEP)
