@@ -159,9 +159,9 @@ def _describe(part: Any, kind: type = Describable) -> Any:
     description = get_description(part)
     try:
         _create(description, kind)
-    except FileFormatError as error:
+    except (FileFormatError, ValidationError) as error:
         raise ValidationError(
-            f"can not save {part!r}, since it could not be loaded: {error}"
+            f"can not save a {type(part).__name__} that could not be loaded: {error}"
         ) from error
     return description
 

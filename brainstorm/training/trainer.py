@@ -440,7 +440,7 @@ class Trainer(Describable):
         return [
             hook
             for hook in self.hooks.values()
-            if hook.timescale == "update" and nr % hook.interval == 0
+            if hook.timescale == "update" and is_due(hook, nr)
         ]
 
     def _hooks_after_epoch(self) -> list[Hook]:
@@ -454,7 +454,7 @@ class Trainer(Describable):
             hook
             for hook in self.hooks.values()
             if (hook.timescale == "update" and hook.repeatable)
-            or (hook.timescale == "epoch" and nr % hook.interval == 0)
+            or (hook.timescale == "epoch" and is_due(hook, nr))
         ]
 
     def _call_hooks_before_training(self, net: Network) -> bool:
@@ -514,8 +514,9 @@ class Trainer(Describable):
             self._looked_at = nr
             net.backpropagation.complete()
             for hook in self.hooks.values():
-                is_due = hook.timescale == "epoch" or nr % hook.interval == 0
-                if is_due and hasattr(hook, "look"):
+                # At the end of an epoch also those are called that are not due.
+                at_end = hook.timescale == "epoch" or hook.repeatable
+                if hasattr(hook, "look") and (at_end or is_due(hook, nr)):
                     hook.look(net, nr)
 
     def _check_watched_logs(self, net: Network) -> None:

@@ -598,3 +598,17 @@ def test_damaged_checkpoints_are_refused(change, message, tmp_path):
     change_training(path, change)
     with pytest.raises(FileFormatError, match=message):
         Trainer.load(path)
+
+
+@pytest.mark.parametrize("rate", [-0.1, float("nan"), "fast"])
+def test_steppers_that_could_not_be_loaded_are_not_saved(net, batches, tmp_path, rate):
+    path = tmp_path / "training.hdf5"
+    trainer = Trainer(SgdStepper(0.1), verbose=False)
+    trainer.add_hook(StopAfterEpoch(1))
+    trainer.train(net, batches)
+    trainer.save(path)
+    trainer.stepper.learning_rate = rate
+    with pytest.raises(ValidationError, match="not save a SgdStepper .*learning_rate"):
+        trainer.save(path)
+    loaded, _ = Trainer.load(path)
+    assert loaded.stepper.learning_rate == 0.1
