@@ -289,6 +289,7 @@ class RecurrentOperations:
         step: Any = None,
         fresh_dx: bool = False,
         fresh_gradients: bool = False,
+        outside: LstmCells | None = None,
     ) -> None:
         """Backward pass of :meth:`lstm_forward`.
 
@@ -315,11 +316,15 @@ class RecurrentOperations:
             step: As the forward pass filled it.
             fresh_dx: Overwrite `dx`.
             fresh_gradients: Overwrite the gradients.
+            outside: Further deltas of Za and so on (T, B, N), None for those that
+                have none. None if all are so.
         """
         cells = LstmCells(Za, Zb, Ia, Ib, Fa, Fb, Oa, Ob, Ca, Cb)
         deltas = LstmCells(dZa, dZb, dIa, dIb, dFa, dFb, dOa, dOb, dCa, dCb)
         kept = self._kept_units(timing, step)
-        dgates = self._lstm_deltas(R, peepholes, cells, dy, deltas, activation, kept)
+        dgates = self._lstm_deltas(
+            R, peepholes, cells, dy, deltas, activation, kept, outside
+        )
         self._gate_gradients(
             x, y, dgates, dx, W, dW, dR, dbias, fresh_dx, fresh_gradients
         )
@@ -335,6 +340,7 @@ class RecurrentOperations:
         deltas: LstmCells,
         activation: str,
         kept: Any,
+        outside: LstmCells | None = None,
     ) -> Any:
         """Fill all `deltas`, and row -1 of `dy`.
 
@@ -353,23 +359,72 @@ class RecurrentOperations:
         # Until the end, dCb holds the deltas of y.
         self.copy_to(dy[-2], deltas.Cb[-2])
         self.mult_tt(deltas.Ca[-2], dy[-2], deltas.Ca[-2])
+        more = self._lstm_deltas_from(outside, peepholes, now, activation)
+        if more is not None:
+            self.add_tt(more[4][-2], deltas.Ca[-2], deltas.Ca[-2])
         for t in reversed(range(steps)):
             dout, dcell = d.Cb[t], d.Ca[t]
             dout_before, dcell_before = deltas.Cb[t - 1], deltas.Ca[t - 1]
             for k, (slope, dgate) in enumerate(dgates):
                 self.mult_tt(slope[t], dout if k == 3 else dcell, dgate[t])
+                if more is not None:
+                    self.add_tt(more[k][t], dgate[t], dgate[t])
             self.dot_mm(stacked[t], R, dout_before)
             self.add_tt(dout_before, dy[t - 1], dout_before)
             if kept is not None:
                 self.add_into_if(dout, dout_before, kept[t])
             self.mult_tt(dcell_before, dout_before, dcell_before)
             self.mult_add_tt(dcell, forget[t], dcell_before)
+            if more is not None:
+                self.add_tt(more[4][t - 1], dcell_before, dcell_before)
         self.copy_to(deltas.Cb[-1], dy[-1])
         self.fill(deltas.Cb[-1], 0.0)
         for slope, dgate in dgates:
             self.copy_to(dgate, slope)
         self._lstm_other_deltas(now, before, d, kept)
+        for name in ("Zb", "Ib", "Fb", "Ob", "Cb") if outside else ():
+            if getattr(outside, name) is not None:
+                delta = getattr(d, name)
+                self.add_tt(getattr(outside, name), delta, delta)
         return stacked
+
+    def _lstm_deltas_from(
+        self,
+        outside: LstmCells | None,
+        peepholes: Any,
+        now: LstmCells,
+        activation: str,
+    ) -> Any:
+        """What deltas from outside add to those of Za, Ia, Fa, Oa and Ca: (5, U, B, N).
+
+        Row -1 is that of the carried state.
+        """
+        if outside is None:
+            return None
+        steps, batch, units = now.Za.shape
+        more = self.scratch((5, steps + 1, batch, units), 10)
+        part = self.scratch((steps, batch, units), 11)
+        self.fill(more, 0.0)
+        for k, kind in enumerate("ZIFOC"):
+            deriv = self.act_func_deriv[activation if kind in "ZC" else "sigmoid"]
+            a, b = getattr(outside, kind + "a"), getattr(outside, kind + "b")
+            if b is not None:
+                deriv(getattr(now, kind + "a"), getattr(now, kind + "b"), b, part)
+                self.copy_to(part, more[k][:-1])
+            if a is not None:
+                self.add_tt(a, more[k][:-1], more[k][:-1])
+        if peepholes is not None:
+            p_input, p_forget, p_output = (
+                peepholes[k].reshape((1, units)) for k in range(3)
+            )
+            cell = more[4]
+            for gate, peephole in ((more[1], p_input), (more[2], p_forget)):
+                later, before = flatten_time(gate[1:-1]), flatten_time(cell[:-2])
+                self.mult_add_mv(later, peephole, before)
+                self.mult_add_mv(gate[0], peephole, cell[-1])
+            output = flatten_time(more[3][:-1])
+            self.mult_add_mv(output, p_output, flatten_time(cell[:-1]))
+        return more
 
     def _lstm_slopes(
         self,

@@ -18,6 +18,7 @@ import numpy as np
 from brainstorm.layers.base_layer import Layer, get_layer_class_from_typename
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper, LayerDetails
+from brainstorm.structure.taps import sources
 from brainstorm.structure.trainable import set_layer_properties
 from brainstorm.utils import (
     LayerValidationError,
@@ -305,10 +306,10 @@ def instantiate_layers_from_architecture(
             **{k: v for k, v in properties.items() if not k.startswith("@")},
         )
         for c in outgoing:
-            if c.output_name not in layer.out_shapes:
+            if c.output_name not in sources(layer):
                 raise NetworkValidationError(
                     f"layer {name!r} has no output {c.output_name!r} to connect to"
-                    f" {c.end_layer!r}; choices are: {listing(layer.out_shapes)}"
+                    f" {c.end_layer!r}; choices are: {listing(sources(layer))}"
                 )
         layers[name] = layer
     set_layer_properties(layers, architecture)
@@ -332,7 +333,7 @@ def _combine(
     Side by side in memory they are one row of features. Of pixels and other outputs
     whose leading dimensions are 1, that is also a join along the last dimension.
     """
-    structures = [layers[c.start_layer].out_shapes[c.output_name] for c in connections]
+    structures = [sources(layers[c.start_layer])[c.output_name] for c in connections]
     first = structures[0]
     if len({s.buffer_type for s in structures}) > 1:
         shapes = {

@@ -16,6 +16,7 @@ from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.buffer_views import BufferView
 from brainstorm.structure.buffers import BufferManager
 from brainstorm.structure.clearing import find_unneeded, plan_clearing
+from brainstorm.structure.taps import check_deltas_arrive
 from brainstorm.structure.trainable import frozen_slices
 from brainstorm.utils import HandlerError, UnknownNameError
 
@@ -99,6 +100,7 @@ class Backpropagation:
         ]
 
     def _find_what_to_clear(self) -> list[Any]:
+        check_deltas_arrive(self._layers)
         manager = self._manager
         manager.ensure_backward()
         unneeded = self._unneeded.hubs if self._lacks else ()

@@ -151,12 +151,13 @@ class LstmOperations:
         dy, dZa, dZb, dIa, dIb, dFa, dFb, dOa, dOb, dCa, dCb,
         dx, dW, dR, dpeepholes, dbias,
         activation, timing=None, step=None, fresh_dx=False, fresh_gradients=False,
+        outside=None,
     ):  # fmt: skip
         cells = LstmCells(Za, Zb, Ia, Ib, Fa, Fb, Oa, Ob, Ca, Cb)
         deltas = LstmCells(dZa, dZb, dIa, dIb, dFa, dFb, dOa, dOb, dCa, dCb)
         gradients = {"W": dW, "R": dR, "peepholes": dpeepholes, "bias": dbias}
         found = None
-        if activation == "tanh" and timing is None:
+        if activation == "tanh" and timing is None and outside is None:
             arrays = LstmArrays(x, W, R, peepholes, None, cells, y)
             to = LstmDeltas(dy, deltas, dx, gradients)
             found = self._find_backward(arrays, to, Fresh(fresh_dx, fresh_gradients))
@@ -168,7 +169,7 @@ class LstmOperations:
             record.complete(self)
         super().lstm_backward(
             x, W, R, peepholes, *cells, y, dy, *deltas, dx, dW, dR, dpeepholes, dbias,
-            activation, timing, step, fresh_dx, fresh_gradients,
+            activation, timing, step, fresh_dx, fresh_gradients, outside,
         )  # fmt: skip
         for record in self._lstm_records.of(deltas):
             for delta in deltas:
