@@ -153,6 +153,7 @@ INTERNAL = (
     "brainstorm.structure.backpropagation",
     "brainstorm.structure.clearing",
     "brainstorm.structure.external_data",
+    "brainstorm.structure.layer_types",
     "brainstorm.structure.modifiers",
     "brainstorm.structure.network_files",
     "brainstorm.structure.parameter_order",
