@@ -69,8 +69,8 @@ class Layer:
     Args:
         name: Name of the layer.
         in_shapes: Structure of each input.
-        incoming_connections: Connections into this layer.
-        outgoing_connections: Connections out of this layer.
+        incoming_connections: Connections into this layer; also as `incoming`.
+        outgoing_connections: Connections out of this layer; also as `outgoing`.
         **kwargs: Arguments of the layer, see `expected_kwargs`.
 
     Attributes:
@@ -104,14 +104,18 @@ class Layer:
         self,
         name: str,
         in_shapes: Mapping[str, BufferStructure],
-        incoming_connections: Any = (),
-        outgoing_connections: Any = (),
+        incoming_connections: Any = None,
+        outgoing_connections: Any = None,
         **kwargs: Any,
     ):
         self.name = name
         self.in_shapes = dict(in_shapes)
-        self.incoming = kwargs.pop("incoming", incoming_connections)
-        self.outgoing = kwargs.pop("outgoing", outgoing_connections)
+        if incoming_connections is None:
+            incoming_connections = kwargs.pop("incoming", ())
+        if outgoing_connections is None:
+            outgoing_connections = kwargs.pop("outgoing", ())
+        self.incoming = incoming_connections
+        self.outgoing = outgoing_connections
         self.kwargs = kwargs
         self.handler: Handler = None  # type: ignore[assignment]
         self.fresh: frozenset[str] = frozenset()
@@ -209,7 +213,7 @@ class Layer:
         """
         value = self.kwargs.get(name, default)
         try:
-            good = accept(value)
+            good = bool(accept(value))
         except (ArithmeticError, TypeError, ValueError):
             good = False
         if not good:
