@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from brainstorm.describable import of_library
 from brainstorm.files import atomic_path, check_start
 from brainstorm.structure.construction import layer_type_name
 from brainstorm.structure.prediction import find_output, inputs_of
@@ -83,8 +84,9 @@ def export_onnx(
 
 def _check_types(layers: list[Layer]) -> None:
     for layer in layers:
-        kind = layer_type_name(type(layer))
-        if kind not in LAYERS:
+        own = not of_library(type(layer))
+        kind = type(layer).__qualname__ if own else layer_type_name(type(layer))
+        if own or kind not in LAYERS:
             raise ValidationError(
                 f"a {kind} layer such as {layer.name!r} can not be exported; those that"
                 f" can are: {listing(sorted(LAYERS))}"
