@@ -56,6 +56,25 @@ def test_without_seed_the_seed_is_drawn_and_can_be_reused():
     assert 0 <= rnd.get_seed() < 10**9
 
 
+def test_seeds_that_are_not_given_are_drawn_from_global_rnd():
+    global_rnd.set_seed(12)
+    drawn = [RandomState().get_seed(), RandomState(None).get_seed()]
+    rnd = RandomState(1)
+    rnd.set_seed(None)
+    drawn.append(rnd.get_seed())
+    expected = np.random.RandomState(12)
+    assert drawn == [expected.randint(0, 10**9) for _ in range(3)]
+
+
+def test_global_rnd_itself_takes_seeds_from_the_system():
+    seeds = set()
+    for _ in range(5):
+        global_rnd.set_seed(12)
+        global_rnd.set_seed(None)
+        seeds.add(global_rnd.get_seed())
+    assert len(seeds) > 1
+
+
 def test_generation_grows_with_every_seeding_alone():
     rnd = RandomState(1)
     seen = [rnd.generation]
