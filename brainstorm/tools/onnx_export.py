@@ -84,12 +84,11 @@ def export_onnx(
 
 def _check_types(layers: list[Layer]) -> None:
     for layer in layers:
-        own = not of_library(type(layer))
-        kind = type(layer).__qualname__ if own else layer_type_name(type(layer))
-        if own or kind not in LAYERS:
+        kind = layer_type_name(type(layer))
+        if kind not in LAYERS or not of_library(type(layer)):
             raise ValidationError(
-                f"a {kind} layer such as {layer.name!r} can not be exported; those that"
-                f" can are: {listing(sorted(LAYERS))}"
+                f"a {kind} layer such as {layer.name!r} can not be exported; those of"
+                f" the library that can are: {listing(sorted(LAYERS))}"
             )
 
 
