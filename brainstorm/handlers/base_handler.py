@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from brainstorm.describable import Describable
-from brainstorm.handlers.activation_operations import ActivationOperations
 from brainstorm.handlers.coarse_operations import CoarseOperations
 from brainstorm.handlers.gru_operations import GruOperations
 from brainstorm.handlers.layer_operations import LayerOperations
-from brainstorm.handlers.original_interface import adapt
 from brainstorm.handlers.primitive_operations import (
     ACTIVATIONS,
     FROM_INPUT,
@@ -21,7 +20,7 @@ from brainstorm.handlers.primitive_operations import (
 from brainstorm.handlers.recurrent_operations import RecurrentOperations
 from brainstorm.handlers.update_operations import UpdateOperations
 from brainstorm.randomness import RandomState, global_rnd
-from brainstorm.utils import HandlerError, UnknownNameError, ValidationError, listing
+from brainstorm.utils import HandlerError, UnknownNameError, listing
 
 __all__ = ["Handler"]
 
@@ -37,7 +36,6 @@ class _Activations(dict):
 
 class Handler(
     PrimitiveOperations,
-    ActivationOperations,
     CoarseOperations,
     LayerOperations,
     RecurrentOperations,
@@ -89,14 +87,9 @@ class Handler(
     EMPTY: Any = None
     array_type: type = object
 
-    def __init_subclass__(cls, **kwargs: Any):
-        super().__init_subclass__(**kwargs)
-        adapt(cls)
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> Handler:
-        """Make a handler that works though its `__init__` is not called."""
-        self = super().__new__(cls)
-        self.seed = None
+    def __init__(self, seed: int | None = None):
+        self.seed = seed
+        self._rnd = None if seed is None else RandomState(seed)
         self._rnd_origin: int | None = None
         names = [name for name in ACTIVATIONS if name != "linear"]
         self.act_func = _Activations(linear=self._linear)
@@ -113,11 +106,6 @@ class Handler(
                 if n not in FROM_INPUT
             }
         )
-        return self
-
-    def __init__(self, seed: int | None = None):
-        self.seed = seed
-        self._rnd = None if seed is None else RandomState(seed)
 
     def _linear(self, x: Any, y: Any) -> None:
         if x is not y:
@@ -141,27 +129,40 @@ class Handler(
         `get_numpy_copy` and `is_fully_finite` complete what they read by themselves.
         """
 
+    # -- reserves ------------------------------------------------------------
+
+    def release(self) -> None:
+        """Free all memory that is kept only because it may be of use again.
+
+        Arrays are not touched. What operations need is made anew when they next run.
+        A handler does this by itself when its last network is gone. This one keeps
+        nothing.
+        """
+
+    def release_after(self, array: Any) -> None:
+        """Note that memory of a network needs the handler, which releases after all.
+
+        That is, once all such arrays are gone.
+        """
+        users, key = self.__dict__.setdefault("_users", set()), object()
+        users.add(key)
+
+        def leave() -> None:
+            users.discard(key)
+            if not users:
+                self.release()
+
+        weakref.finalize(array, leave).atexit = False
+
     # -- randomness ----------------------------------------------------------
 
     @property
     def rnd(self) -> RandomState:
-        """The random state from which all random operations derive.
-
-        It can be set to another RandomState, whose seed is then that of the handler.
-        """
+        """The random state from which all random operations derive."""
         if self.seed is None and self._rnd_origin != global_rnd.generation:
             self._rnd = global_rnd.create_random_state()
             self._rnd_origin = global_rnd.generation
         return self._rnd
-
-    @rnd.setter
-    def rnd(self, rnd: RandomState) -> None:
-        if not isinstance(rnd, RandomState):
-            raise ValidationError(
-                "expected a brainstorm.randomness.RandomState as 'rnd', got a"
-                f" {type(rnd).__name__}"
-            )
-        self.seed, self._rnd = rnd.get_seed(), rnd
 
     def get_random_state(self) -> dict[str, Any]:
         """The state of all random operations, as a JSON-serializable dict."""

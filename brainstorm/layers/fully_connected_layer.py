@@ -36,8 +36,9 @@ def FullyConnected(
         FullyConnectedLayerImpl,
         name=name,
         trainable=trainable,
+        size=size,
         activation=activation,
-        **options(size=(size, None), bias=(bias, True)),
+        **options(bias=(bias, True)),
     )
 
 

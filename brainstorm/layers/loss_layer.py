@@ -57,17 +57,15 @@ class LossLayerImpl(Layer):
         return self.importance / (x.shape[self.leading - 1] if self.leading else 1)
 
     @once_per_resize
-    def matrices(self, buffers):
-        """All of x, with the features in columns, and the loss without dimensions."""
+    def matrix(self, buffers):
+        """All of x, with the features in columns."""
         x = buffers.inputs.default
         leading, features = x.shape[: self.leading], x.shape[self.leading :]
-        matrix = x.reshape((math.prod(leading), math.prod(features)))
-        return matrix, buffers.outputs.loss.reshape(())
+        return x.reshape((math.prod(leading), math.prod(features)))
 
     def forward_pass(self, buffers, training_pass=True):
         x, loss = buffers.inputs.default, buffers.outputs.loss
-        matrix, total = self.matrices(buffers)
-        self.handler.sum_t(matrix, None, total)
+        self.handler.sum_t(self.matrix(buffers), None, loss)
         self.handler.mult_st(self.scale(x), loss, loss)
 
     def backward_pass(self, buffers):

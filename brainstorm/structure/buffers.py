@@ -174,7 +174,8 @@ class BufferManager:
             if wanted and (memory is None or memory.shape[0] < size):
                 self._kept.clear()
                 self._memory[i] = memory = None  # free it before there is more
-                self._memory[i] = self.handler.zeros((size,))
+                self._memory[i] = memory = self.handler.zeros((size,))
+                self.handler.release_after(memory)
                 new.add(i)
         return new
 
@@ -201,7 +202,7 @@ class BufferManager:
 
     def _keep(self, sizes: tuple[int, int]) -> None:
         """Take note of what the views show."""
-        states = [(view, BufferView._get_state(view)) for view in self._tree]
+        states = [(view, view._get_state()) for view in self._tree]
         self._kept[sizes] = self.sized = self.sized._replace(states=states)
         if len(self._kept) > self._most_kept:
             # Any one: dropping the oldest would never find one of a cycle again.
@@ -210,7 +211,7 @@ class BufferManager:
 
     def _show(self, sized: SizedBuffers) -> None:
         for view, state in sized.states:
-            BufferView._set_state(view, state)
+            view._set_state(state)
         self.sized = sized
 
     # -- context -------------------------------------------------------------

@@ -13,7 +13,6 @@ from tqdm import tqdm
 
 from brainstorm.layers.loss_layer import LossLayerImpl
 from brainstorm.scorers import aggregate_losses_and_scores, gather_losses_and_scores
-from brainstorm.structure.buffer_views import BufferView
 from brainstorm.utils import (
     IteratorValidationError,
     ValidationError,
@@ -122,7 +121,7 @@ def _joined(
 
 
 def _clear_inputs_without(net: Network, data: Mapping[str, Any]) -> None:
-    for name, buffer in BufferView.items(net.buffer.Input.outputs):
+    for name, buffer in net.buffer.Input.outputs.items():
         if name not in data:
             net.handler.fill(buffer, 0.0)
 

@@ -488,6 +488,69 @@ def test_number_of_threads(handler):
     assert "2 threads" in two.describe()
 
 
+def run_with_threads(handler, seed=0):
+    """What uses threads in each of its ways."""
+    a, out = randn(300, 300, seed=seed), np.empty((300, 300), np.float32)
+    handler.dot_mm(a, a, out)
+    np.testing.assert_allclose(out, a.astype(float) @ a, rtol=1e-3, atol=1e-3)
+    small = np.empty((3, 3), np.float32)
+    handler.dot_mm(a[:3, :3], a[:3, :3], small)
+    handler.maxpool2d_forward_batch(
+        *(randn(1, 4, 4, 2), (2, 2), np.empty((1, 2, 2, 2), "f"), 0, (2, 2)),
+        np.empty((1, 2, 2, 2), "f"),
+    )
+    train(make_net("lstm", handler), 1)
+
+
+def test_handlers_leave_the_number_of_threads_alone(handler):
+    """Of others, and OpenMP's, in this thread and in new ones."""
+    library = binding.load_library()
+    if not library.runs_in_parallel:
+        pytest.skip("this oneDNN was built without OpenMP")
+
+    def check():
+        before = library.get_threads()
+        for number in (3, 1):
+            library.set_threads(number)
+            one, two = OneDnnHandler(threads=1), OneDnnHandler(threads=2)
+            free = OneDnnHandler()
+            for each in (one, free, two, handler):
+                run_with_threads(each)
+                assert library.get_threads() == number
+            assert "1 threads" in one.describe()
+            assert "2 threads" in two.describe()
+            assert f"{number} threads" in free.describe()
+            assert f"{number} threads" in handler.describe()
+            assert free.current_session().threads == number
+        library.set_threads(before)
+
+    check()
+    failures = []
+
+    def work():
+        try:
+            check()
+        except BaseException as error:
+            failures.append(error)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    worker.join()
+    assert not failures
+
+
+def test_failures_leave_the_number_of_threads_alone(handler):
+    library, two = binding.load_library(), OneDnnHandler(threads=2)
+    a, out = randn(300, 300), np.empty((300, 300), np.float32)
+    two.dot_mm(a, a, out)
+    call = two._find(products.dot, (a, a, out), False, False, False)
+    call._execute = lambda *step: 1
+    before = library.get_threads()
+    with pytest.raises(HandlerError):
+        two.dot_mm(a, a, out)
+    assert library.get_threads() == before
+
+
 def test_threads_share_a_handler(handler):
     expected = train(make_net("lstm", handler), 5)
     found = {}
@@ -548,6 +611,51 @@ def _interrupt():
     raise KeyboardInterrupt
 
 
+@pytest.mark.parametrize("made", ["before", "after"])
+@pytest.mark.parametrize("threads", [2, None])
+def test_forked_processes_use_one_thread(handler, made, threads):
+    """Whatever the handler was made for, before or after; also in new threads."""
+    result = run_python(
+        f"""
+        import os, threading
+        import numpy as np
+        from brainstorm.handlers.onednn import OneDnnHandler
+        a = np.random.RandomState(0).randn(400, 400).astype(np.float32)
+        out = np.empty_like(a)
+
+        def check(handler, described):
+            handler.dot_mm(a, a, out)
+            np.testing.assert_allclose(out, a @ a, rtol=1e-3, atol=1e-3)
+            assert described in handler.describe(), handler.describe()
+
+        handler = OneDnnHandler(threads={threads})
+        check(handler, "2 threads")
+        child = os.fork()
+        if child:
+            assert os.waitpid(child, 0)[1] == 0
+            check(handler, "2 threads")
+            print("fine")
+        else:
+            if "{made}" == "after":
+                handler = OneDnnHandler(threads={threads})
+            check(handler, "1 threads")
+            check(OneDnnHandler(threads=2), "1 threads")
+            thread = threading.Thread(target=check, args=(handler, "1 threads"))
+            thread.start()
+            thread.join()
+            grandchild = os.fork()
+            if not grandchild:
+                check(handler, "1 threads")
+                os._exit(0)
+            os._exit(os.waitpid(grandchild, 0)[1] != 0)
+        """,
+        OPENBLAS_NUM_THREADS="1",
+        OMP_NUM_THREADS="2",
+    )
+    assert result.stdout == "fine\n", result.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_forked_processes_go_on(handler):
     result = run_python(
         """

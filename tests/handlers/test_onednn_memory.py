@@ -4,6 +4,12 @@ The values are compared with those of NumpyHandler in float64, which prepares no
 """
 
 import gc
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -14,8 +20,11 @@ from brainstorm.handlers.onednn import (
     OneDnnHandler,
     binding,
     lstm_operations,
+    lstm_records,
+    session,
 )
 from brainstorm.handlers.onednn import recurrent as recurrent_passes
+from brainstorm.structure import buffers as structure_buffers
 from brainstorm.utils import HandlerError
 from tests.handlers.handler_cases import OnlyOneDnnHandler, onednn_handler
 
@@ -368,3 +377,387 @@ def test_layers_that_share_parameters(name, cls):
         for internal in nets[1].layers[layer].internal_shapes:
             path = f"{layer}.internals.{internal}"
             assert_close(nets[0].get(path), nets[1].get(path), path)
+
+
+# -- keys --------------------------------------------------------------------
+
+
+def test_another_layout_at_a_known_place(handler):
+    """Byte order, strides, shapes and types all count."""
+    a, b, out = (np.random.RandomState(k).rand(4, 4).astype("f") for k in range(3))
+    handler.dot_mm(a, b, out)
+    handler.dot_mm(a, b, out)
+    flat = a.reshape(-1)
+    others = [
+        a.view(">f4"),
+        a.T,
+        a[::-1],
+        flat[:12].reshape(4, 3),
+        a.astype(np.float64),
+    ]
+    others += [a[:, 1:3], np.lib.stride_tricks.as_strided(a, (4, 4), (0, 4)), a]
+    for x in others:
+        y = np.ones((x.shape[1], 4), np.float32)
+        for _ in range(3):
+            got = out if x.shape[0] == 4 else np.empty((len(x), 4), np.float32)
+            handler.dot_mm(x, y, got)
+            expected = x.astype(np.float64) @ y
+            np.testing.assert_allclose(got, expected, rtol=1e-4, err_msg=str(x.strides))
+
+
+@pytest.mark.parametrize("times_before", [0, 1, 3])
+def test_read_only_arrays_are_not_written(handler, times_before):
+    """Not either where they could be written before."""
+    a, b, out = np.ones((3, 3), "f"), np.ones((3, 3), "f"), np.zeros((3, 3), "f")
+    for _ in range(times_before):
+        handler.dot_mm(a, b, out)
+    a.flags.writeable = out.flags.writeable = False
+    before = out.copy()
+    for _ in range(3):
+        with pytest.raises(ValueError, match="read-only"):
+            handler.dot_mm(a, b, out)
+    np.testing.assert_array_equal(out, before)
+    out.flags.writeable = True
+    handler.dot_mm(a, b, out)
+    np.testing.assert_array_equal(out, np.full((3, 3), 3.0))
+
+
+@pytest.mark.parametrize("name", ["y", "Ca", "Fb"])
+@pytest.mark.parametrize("times_before", [0, 3])
+def test_an_lstm_does_not_write_read_only_arrays(handler, name, times_before):
+    ours = LstmBuffers(handler)
+    for _ in range(times_before):
+        ours.forward()
+    ours.arrays[name].flags.writeable = False
+    with pytest.raises(ValueError, match="read-only"):
+        ours.forward()
+
+
+def test_an_lstm_does_not_write_read_only_gradients(handler):
+    ours = LstmBuffers(handler)
+    for _ in range(3):
+        ours.forward()
+        ours.backward()
+    ours.arrays["dR"].flags.writeable = False
+    with pytest.raises(ValueError, match="read-only"):
+        ours.backward()
+
+
+def test_a_call_is_prepared_once_for_many_arrays(handler, counted):
+    """It moves between them, also between those that are known."""
+    w = np.random.RandomState(0).rand(6, 5).astype("f")
+    pairs = [
+        (np.random.rand(7, 6).astype("f"), np.empty((7, 5), "f")) for _ in range(5)
+    ]
+    for _ in range(4):
+        for a, out in pairs:
+            handler.dot_mm(a, w, out)
+        for a, out in pairs:
+            np.testing.assert_allclose(out, a @ w, rtol=1e-5)
+    assert counted == {"calls": 1, "passes": 0}
+
+
+# -- long and many sequences -------------------------------------------------
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """How many calls and passes of an LSTM were prepared."""
+    counts = {"calls": 0, "passes": 0}
+    prepare, make = session.Session._prepare, lstm_records.Record._make_pass
+
+    def count_calls(*args):
+        counts["calls"] += 1
+        return prepare(*args)
+
+    def count_passes(*args):
+        counts["passes"] += 1
+        return make(*args)
+
+    monkeypatch.setattr(session.Session, "_prepare", count_calls)
+    monkeypatch.setattr(lstm_records.Record, "_make_pass", count_passes)
+    return counts
+
+
+RECURRENT = {
+    "Recurrent": lambda: L.Recurrent(4),
+    "Gru": lambda: L.Gru(4),
+    "Clockwork": lambda: L.Clockwork(4),
+    "ClockworkLstm": lambda: L.ClockworkLstm(4),
+    "Lstm": lambda: L.Lstm(4),
+    "Lstm sigmoid": lambda: L.Lstm(4, "sigmoid"),
+    "Bidirectional": lambda: L.Bidirectional(L.Lstm(4)),
+}
+
+
+def sequence_net(layer, handler):
+    inp, out = bs.tools.get_in_out_layers("classification", 3, 2)
+    net = bs.Network.from_layer(inp >> layer >> out)
+    net.set_handler(handler)
+    net.initialize(bs.initializers.Gaussian(0.1), seed=1)
+    for name, each in net.layers.items():
+        if "timing" in each.parameter_shapes:
+            timing = net.buffer[name].parameters.timing
+            handler.set_from_numpy(timing, np.ones(timing.shape))
+    return net
+
+
+def run_pass(net, steps, batch=2):
+    data = {
+        "default": np.ones((steps, batch, 3)),
+        "targets": np.zeros((steps, batch, 1)),
+    }
+    net.provide_external_data(data)
+    net.forward_pass(training_pass=True)
+    net.backward_pass()
+
+
+@pytest.mark.parametrize("cls", [OneDnnHandler, OnlyOneDnnHandler])
+@pytest.mark.parametrize("name", RECURRENT)
+def test_long_sequences_are_prepared_like_short_ones(name, cls, counted):
+    """What is prepared and kept does not grow with the number of time steps."""
+    numbers = {}
+    for steps in (20, 1300):
+        handler = onednn_handler(cls)
+        net = sequence_net(RECURRENT[name](), handler)
+        counted.update(calls=0, passes=0)
+        run_pass(net, steps)
+        numbers[steps] = dict(counted)
+        run_pass(net, steps)
+        numbers[steps]["again"] = counted["calls"] - numbers[steps]["calls"]
+        numbers[steps]["kept"] = len(handler.current_session()._calls)
+    assert numbers[1300]["again"] == 0
+    # Sums of many rows take some more primitives, large arrays others.
+    assert numbers[1300]["calls"] <= numbers[20]["calls"] + 12
+    assert numbers[1300]["kept"] <= numbers[20]["kept"] + 12
+
+
+def test_large_lstms_are_prepared_like_short_ones(handler, monkeypatch):
+    """Those that run step by step."""
+    monkeypatch.setattr(lstm_operations, "_LARGE_STEP", 1)
+    adds, add = [], session.Recipe.add
+    monkeypatch.setattr(session.Recipe, "add", lambda *a: (adds.append(1), add(*a)))
+    numbers = []
+    for steps in (3, 15):
+        adds.clear()
+        ours, expected = (
+            LstmBuffers(each, steps=steps) for each in (handler, reference())
+        )
+        for each in (ours, expected):
+            each.forward()
+            each.backward()
+        assert_same_results([ours, expected], RESULTS)
+        numbers.append(len(adds))
+    assert numbers[0] == numbers[1]
+
+
+@pytest.mark.parametrize("count", [40, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["Lstm", "Gru"])
+def test_many_lengths_are_prepared_once(handler, name, count, counted, monkeypatch):
+    cuts, cut = [], structure_buffers.BufferManager._cut
+    monkeypatch.setattr(
+        structure_buffers.BufferManager,
+        "_cut",
+        lambda *args: (cuts.append(1), cut(*args))[1],
+    )
+    net = sequence_net(RECURRENT[name](), handler)
+    lengths = np.random.RandomState(0).permutation(np.arange(1, count + 1))
+    run_pass(net, count)
+    for steps in lengths:
+        run_pass(net, steps)
+    counted.update(calls=0, passes=0)
+    cuts.clear()
+    for steps in lengths:
+        run_pass(net, steps)
+    assert counted == {"calls": 0, "passes": 0}
+    assert not cuts
+
+
+def test_passes_of_an_lstm_are_limited(handler, monkeypatch):
+    monkeypatch.setattr(lstm_records, "_MAX_PASSES", 5)
+    net = sequence_net(L.Lstm(4), handler)
+    reference_net = sequence_net(L.Lstm(4), reference())
+    for _ in range(2):
+        for steps in (20, *range(1, 15)):
+            for each in (net, reference_net):
+                run_pass(each, steps)
+            assert_close(net.get("gradients"), reference_net.get("gradients"))
+    (record,) = handler._lstm_records
+    assert len(record._runs) <= 5
+
+
+# -- releasing ---------------------------------------------------------------
+
+
+def kept_bytes(handler):
+    prepared = handler._local.session
+    arenas = prepared.arenas._bytes.values() if prepared else ()
+    scratch = handler._workspace.buffers.values()
+    return sum(len(b) for b in arenas) + sum(b.nbytes for b in scratch)
+
+
+def test_release(handler):
+    net, expected = (
+        sequence_net(L.Bidirectional(L.Lstm(4)), h) for h in (handler, reference())
+    )
+    run_pass(net, 30)
+    run_pass(expected, 30)
+    assert kept_bytes(handler)
+    handler.release()
+    assert not kept_bytes(handler)
+    assert not handler._lstm_records
+    for path in ("gradients", "Bidirectional.internals.forward_dFb"):
+        assert_close(net.get(path), expected.get(path), path)
+    for each in (net, expected):
+        run_pass(each, 30)
+    assert_close(net.get("gradients"), expected.get("gradients"))
+
+
+@pytest.mark.parametrize("cls", [NumpyHandler, OneDnnHandler])
+def test_memory_is_released_with_the_last_network(cls):
+    handler = NumpyHandler(np.float32) if cls is NumpyHandler else onednn_handler()
+    nets = [sequence_net(L.Recurrent(4), handler) for _ in range(2)]
+    for net in nets:
+        run_pass(net, 300)
+    released, release = [], handler.release
+    handler.release = lambda: (released.append(1), release())
+    nets[0].set_handler(NumpyHandler(np.float32))
+    del net, nets[0]
+    gc.collect()
+    assert not released
+    run_pass(nets[0], 300)
+    view = nets[0].buffer.parameters
+    nets.clear()
+    gc.collect()
+    assert not released  # somebody may still compute with it
+    del view
+    gc.collect()
+    assert released
+    assert not handler._workspace.buffers
+    if cls is OneDnnHandler:
+        assert handler._local.session is None
+        assert not kept_bytes(handler)
+
+
+def test_primitives_go_with_what_needs_them(handler):
+    library = handler._library
+    handler.release()
+    gc.collect()
+    before = len(library._primitives)
+    net = sequence_net(L.Lstm(4), handler)
+    run_pass(net, 13)
+    assert len(library._primitives) > before
+    del net
+    gc.collect()
+    assert len(library._primitives) <= before
+
+
+def test_a_handler_that_is_gone_leaves_nothing(handler):
+    other = OneDnnHandler()
+    other.dot_mm(*(np.ones((3, 3), "f") for _ in range(3)))
+    session_of_it = weakref.ref(other.current_session())
+    del other
+    gc.collect()
+    assert session_of_it() is None
+
+
+def test_another_thread_releases(handler):
+    """While this one is going to go on."""
+    a, out = np.ones((30, 30), "f"), np.empty((30, 30), "f")
+    handler.dot_mm(a, a, out)
+    thread = threading.Thread(target=handler.release)
+    thread.start()
+    thread.join()
+    out.fill(0)
+    handler.dot_mm(a, a, out)
+    np.testing.assert_array_equal(out, np.full((30, 30), 30.0))
+
+
+# -- memory that comes and goes ----------------------------------------------
+
+CHURN = """
+    import gc, sys
+    import numpy as np
+    import brainstorm as bs
+    from brainstorm.handlers import NumpyHandler, OneDnnHandler
+    from brainstorm.handlers.onednn import lstm_operations, recurrent
+
+    L, (rounds, seed) = bs.layers, map(int, sys.argv[1:])
+    rnd = np.random.RandomState(seed)
+    recurrent._MIN_WORK = 2**14  # some split the sequences,
+    lstm_operations._LARGE_STEP = 2**13  # some run step by step
+    theirs = NumpyHandler(np.float64)
+
+    def make(handler, kind, size, bias, name):
+        kinds = {
+            "lstm": lambda: L.Lstm(size, bias=bias, peepholes=not bias),
+            "sigmoid": lambda: L.Lstm(size, "sigmoid", bias=bias),
+            "gru": lambda: L.Gru(size, bias=bias),
+            "rnn": lambda: L.Recurrent(size, bias=bias),
+            "full": lambda: L.FullyConnected(size, bias=bias),
+            "both": lambda: L.Bidirectional(L.Lstm(size, bias=bias)),
+        }
+        inp, out = bs.tools.get_in_out_layers("classification", 5, 3)
+        net = bs.Network.from_layer(inp >> kinds[kind]() >> L.Lstm(4, bias=bias) >> out)
+        net.set_handler(handler)
+        net.initialize(bs.initializers.Gaussian(0.3), seed=name)
+        return net
+
+    def step(net, data):
+        net.provide_external_data(data)
+        net.forward_pass(training_pass=True)
+        net.backward_pass()
+        return net.get("gradients")
+
+    names = ["lstm", "lstm", "sigmoid", "gru", "rnn", "full", "both"]
+    nets, mine = [], []
+    for k in range(rounds):
+        if k % 8 == 0:  # memory that all networks of a handler share grows anew
+            nets, ours = [], OneDnnHandler(threads=2)
+        if len(nets) > 3 and rnd.rand() < 0.5:
+            del nets[rnd.randint(len(nets))]
+        kind, size = names[rnd.randint(len(names))], int(rnd.randint(1, 9))
+        size *= k % 8 + 1
+        bias = bool(rnd.rand() < 0.3)
+        nets.append([make(h, kind, size, bias, k) for h in (ours, theirs)])
+        steps, batch = [(4, 8), (2, 5)][rnd.randint(2)]
+        data = {"default": rnd.randn(steps, batch, 5)}
+        data["targets"] = rnd.randint(3, size=(steps, batch, 1))
+        for pair in nets:
+            got, expected = (step(net, data) for net in pair)
+            np.testing.assert_allclose(got, expected, rtol=2e-3, atol=2e-5)
+            # Some of each size that freed memory may have had.
+            mine += [np.full(4 * (n // 8), k, np.float32) for n in range(8, 576)]
+        mine = mine[-5000:]
+        for array in mine:
+            assert (array == array[0]).all(), "an array of the user was overwritten"
+    print("fine")
+"""
+
+
+def churn(rounds, seed):
+    onednn_handler()
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(CHURN), str(rounds), str(seed)],
+        env={
+            **os.environ,
+            "MALLOC_PERTURB_": "165",
+            "MALLOC_CHECK_": "3",
+            "OPENBLAS_NUM_THREADS": "1",
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert result.stdout == "fine\n", (result.returncode, result.stderr[-3000:])
+
+
+def test_networks_come_and_go():
+    """A hundred passes, where memory that is freed is overwritten at once."""
+    churn(16, seed=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, 4))
+def test_many_networks_come_and_go(seed):
+    """Thousands of passes."""
+    churn(1000, seed)

@@ -263,6 +263,7 @@ class Memory(_Owned):
     desc: MemoryDesc
     is_writable = True
     number: int | None = None  # of the array that it is memory of
+    offset = 0  # in bytes, into memory that moves
 
     def move(self, address: int) -> None:
         """Use other bytes."""
@@ -449,6 +450,17 @@ class Library:
             if outcome is not None:
                 raise outcome
 
+    # -- memory --------------------------------------------------------------
+
+    def release_unused(self) -> None:
+        """Give the system back the memory of primitives that nobody uses any more."""
+        capacity = ctypes.c_int()
+        self.call("dnnl_get_primitive_cache_capacity", ctypes.byref(capacity))
+        for number in (0, capacity.value):
+            self.call("dnnl_set_primitive_cache_capacity", number)
+        if _trim is not None:
+            _trim(0)
+
     # -- making objects ------------------------------------------------------
 
     def _desc(self, layout: Layout) -> MemoryDesc:
@@ -568,6 +580,12 @@ class Library:
                 *[_convert(v) for v in values],
             )
         self.call("dnnl_primitive_attr_set_post_ops", attributes.handle, chain.handle)
+
+
+try:
+    _trim = ctypes.CDLL(None).malloc_trim  # glibc keeps what is freed
+except (AttributeError, OSError, TypeError):
+    _trim = None
 
 
 def status_name(status: int) -> str:

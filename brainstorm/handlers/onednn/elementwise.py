@@ -28,6 +28,7 @@ __all__ = [
     "add_binary",
     "arithmetic",
     "blend",
+    "derives_safely",
     "difference_mv",
     "momentum",
 ]
@@ -56,6 +57,12 @@ _ACTIVATIONS = {
     "gelu": Activation(Algorithm.GELU_TANH, Algorithm.GELU_TANH),
     "swish": Activation(Algorithm.SWISH, Algorithm.SWISH, 1.0),
 }
+
+
+# The library does not derive these as NumpyHandler does where there is NaN, nor those
+# in `FROM_INPUT` beyond some limit, where their powers overflow.
+_UNSAFE_DERIV = FROM_INPUT | {"rel", "leaky_rel", "el"}
+_HUGE = 1e10
 
 
 def activation(name: str) -> Activation:
@@ -129,6 +136,21 @@ def add_act_deriv(
     )
     source_arg = Arg.SRC if name in FROM_INPUT else Arg.DST
     recipe.add(primitive, {source_arg: source, Arg.DIFF_DST: dy, Arg.DIFF_SRC: dx})
+
+
+def derives_safely(name: str, source: np.ndarray) -> bool:
+    """Whether the library has the right derivative at all these places.
+
+    Args:
+        name: The activation function.
+        source: y, or x for those in `FROM_INPUT`.
+    """
+    if name not in _UNSAFE_DERIV or not source.size:
+        return True
+    largest = np.maximum.reduce(source, None)
+    if name not in FROM_INPUT:
+        return not math.isnan(largest)
+    return largest < _HUGE and np.minimum.reduce(source, None) > -_HUGE
 
 
 def arithmetic(

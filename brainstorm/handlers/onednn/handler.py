@@ -31,10 +31,11 @@ __all__ = ["OneDnnHandler"]
 # Activation functions that oneDNN computes wrongly for NaN or minus infinity.
 _UNSAFE = frozenset({"rel", "gelu", "swish"})
 
+# Of more rows than this, the library's sums in batch normalisation lose digits.
+_MANY_ROWS = 2**16
+
 # Those whose derivative is not computed together with the gradients of weights.
 _APART = FROM_INPUT | {"linear"}
-
-_HUGE = 1e10
 
 # Activation functions that convolutions can apply.
 _FUSED = frozenset({"linear", "rel", "tanh", "sigmoid", "el"})
@@ -51,8 +52,12 @@ class OneDnnHandler(ImageOperations, LstmOperations, NumpyHandler):
     passes and large elementwise operations are oneDNN's; what that can not do, and
     what is too small to gain, is done as in :class:`NumpyHandler`.
 
-    What an operation needs besides its arrays is prepared when it first sees them,
-    and kept as long as they live. So do not change the shape of an array in place.
+    What an operation needs besides its arrays is prepared when it first sees arrays
+    of their layouts, and kept until `release`, which the last network brings about. So
+    do not change the shape of an array in place.
+
+    Deltas of the internals of an LSTM are only computed when they are read, which has
+    to be before the next forward pass; see `complete`.
 
     Needs the package onednn-cpu-gomp, or any other oneDNN of version 3 that the system
     finds, and a CPU with AVX2.
@@ -63,8 +68,8 @@ class OneDnnHandler(ImageOperations, LstmOperations, NumpyHandler):
             passes round their factors to bfloat16 (8 bits of precision), where the
             CPU can multiply these faster. Arrays and sums stay float32.
         threads: Number of threads; None leaves it to OpenMP (``OMP_NUM_THREADS``, or
-            else all cores). Not described: it is a matter of the machine. A forked
-            process uses one thread.
+            else all cores). Not described: it is a matter of the machine. Operations
+            leave OpenMP's number as it was. A forked process uses one thread.
 
     Raises:
         ImportError: oneDNN is missing or can not be used.
@@ -99,6 +104,7 @@ class OneDnnHandler(ImageOperations, LstmOperations, NumpyHandler):
         self._get_threads = self._library.get_threads
         self._fixed_threads = 1 if _forked else threads
         self._local = _Local()
+        self._has_prepared = False
         _handlers.add(self)
 
     def __describe__(self) -> dict[str, Any]:
@@ -124,6 +130,21 @@ class OneDnnHandler(ImageOperations, LstmOperations, NumpyHandler):
             f" {self.current_session().threads} threads, {self.math_mode}"
         )
 
+    def release(self) -> None:
+        """Free what was prepared for arrays, and temporary memory, of all threads."""
+        self._start_anew()
+        if self._lstm_records:
+            self._release_lstms()
+            self._start_anew()
+        if self._has_prepared:
+            self._has_prepared = False
+            self._library.release_unused()
+
+    def _start_anew(self) -> None:
+        # In place of what there is, which operations may be using.
+        super().release()
+        self._local = _Local()
+
     # -- finding what was prepared -------------------------------------------
 
     def current_session(self) -> Session:
@@ -135,6 +156,7 @@ class OneDnnHandler(ImageOperations, LstmOperations, NumpyHandler):
                 self._library, self.math_mode, threads, sets_threads=fixed is not None
             )
             self._local.session = session
+            self._has_prepared = True
         return session
 
     def _find(
@@ -217,7 +239,11 @@ class OneDnnHandler(ImageOperations, LstmOperations, NumpyHandler):
         act_y, act_dy = None, None
         if dh is None:
             dh = dy
-        elif dh.size < self._large or activation in _APART:
+        elif (
+            dh.size < self._large
+            or activation in _APART
+            or not elementwise.derives_safely(activation, y)
+        ):
             self.act_func_deriv[activation](h, y, dy, dh)
         else:
             act_y, act_dy = y, dy
@@ -306,11 +332,7 @@ class OneDnnHandler(ImageOperations, LstmOperations, NumpyHandler):
         fresh: bool = True,
     ) -> bool:
         """Apply a derivative, and return whether it could be done."""
-        # The library's cube of huge inputs overflows.
-        if name == "gelu" and not (
-            np.minimum.reduce(source, None) > -_HUGE
-            and np.maximum.reduce(source, None) < _HUGE
-        ):
+        if not elementwise.derives_safely(name, source):
             return False
         call = self._find(elementwise.act_deriv, (source, dy, dx), name, fresh)
         if call:
@@ -424,7 +446,8 @@ class OneDnnHandler(ImageOperations, LstmOperations, NumpyHandler):
     def batch_norm_forward(
         self, x, gamma, beta, mu, sigma, sigma_b, centered, x_hat, y, decay, epsilon
     ):
-        call = x.size >= self._large and self._find(
+        call = x.size >= self._large and len(x) <= _MANY_ROWS
+        call = call and self._find(
             norms.batch_norm, (x, gamma, beta, centered, x_hat, y), float(epsilon)
         )
         if not call:
@@ -463,7 +486,8 @@ class OneDnnHandler(ImageOperations, LstmOperations, NumpyHandler):
         fresh_dx=False,
         fresh_gradients=False,
     ):
-        call = dy.size >= self._large and self._find(
+        call = dy.size >= self._large and len(dy) <= _MANY_ROWS
+        call = call and self._find(
             norms.batch_norm_backward,
             (gamma, centered, dy, dx, dgamma, dbeta),
             fresh_dx,

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from brainstorm.handlers.onednn import images
+from brainstorm.handlers.onednn import elementwise, images
 from brainstorm.handlers.onednn.binding import Algorithm
 from brainstorm.handlers.onednn.session import Call
 
@@ -55,7 +55,8 @@ class ImageOperations:
         fresh_in_deltas=False,
         fresh_gradients=False,
     ):
-        if activation not in images.FUSED:
+        is_fused = activation in images.FUSED
+        if not (is_fused and elementwise.derives_safely(activation, outputs)):
             deltas = self.scratch(out_deltas.shape, "deltas")
             self.act_func_deriv[activation](outputs, outputs, out_deltas, deltas)
             out_deltas, activation = deltas, "linear"

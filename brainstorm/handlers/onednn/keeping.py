@@ -8,6 +8,7 @@ address and layout, or by the identity of arrays that are alive.
 from __future__ import annotations
 
 import ctypes
+import random
 import weakref
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
@@ -18,8 +19,8 @@ from brainstorm.handlers.onednn.binding import UnimplementedError
 from brainstorm.utils import HandlerError
 
 __all__ = [
+    "Kept",
     "KnownArrays",
-    "Recent",
     "Region",
     "address_of",
     "extent_of",
@@ -128,8 +129,11 @@ class KnownArrays:
         self._references.pop(key, None)
 
 
-class Recent:
-    """The values that were used most recently, by key.
+class Kept:
+    """Values by key, of a limited size in all.
+
+    Beyond that any one is dropped. (Dropping the oldest one, or that which was not used
+    for longest, would never find one again where they come in turn.)
 
     Args:
         limit: The sum of their sizes is no larger. (The last one is always kept.)
@@ -140,28 +144,24 @@ class Recent:
         self._limit = limit
         self._dropped = dropped
         self._total = 0.0
-        self._values: dict[Hashable, tuple[Any, float]] = {}
+        self._values: dict[Hashable, Any] = {}
+        self._sizes: dict[Hashable, float] = {}
+        self._choose = random.Random(0)
+        self.get = self._values.get
 
     def __len__(self) -> int:
         return len(self._values)
 
-    def get(self, key: Hashable) -> Any:
-        """The value of a key, or None."""
-        entry = self._values.pop(key, None)
-        if entry is None:
-            return None
-        self._values[key] = entry
-        return entry[0]
-
     def put(self, key: Hashable, value: Any, size: float = 1.0) -> None:
         """Keep a value under a new key."""
-        self._values[key] = value, size
-        self._total += size
-        while self._total > self._limit and len(self._values) > 1:
-            dropped, its_size = self._values.pop(next(iter(self._values)))
-            self._total -= its_size
+        while self._values and self._total + size > self._limit:
+            victim = self._choose.choice(list(self._values))
+            self._total -= self._sizes.pop(victim)
+            dropped = self._values.pop(victim)
             if self._dropped is not None:
                 self._dropped(dropped)
+        self._values[key], self._sizes[key] = value, size
+        self._total += size
 
 
 class Region:

@@ -15,7 +15,7 @@ import numpy as np
 
 from brainstorm.handlers.onednn.binding import UnimplementedError
 from brainstorm.handlers.onednn.keeping import (
-    Recent,
+    Kept,
     Region,
     address_of,
     owner_of,
@@ -60,7 +60,7 @@ class Run:
             ]
         )
         self.places = _places(arrays)
-        self.backward = Recent(_MAX_BACKWARD)
+        self.backward = Kept(_MAX_BACKWARD)
 
 
 class Backward(NamedTuple):
@@ -91,7 +91,7 @@ class Record:
         self.rivals: list[Record] = []
         self._whole = Part(session)
         self._parts = [Part(part, self._whole.arenas) for part in session.parts]
-        self._runs = Recent(_MAX_PASSES)
+        self._runs = Kept(_MAX_PASSES)
         self._lacks_cells = False
         self._last_backward: Backward | None = None  # whose deltas are left out
         self._lost: list[Region] = []  # deltas that can not be computed any more

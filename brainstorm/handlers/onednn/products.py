@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 
-from brainstorm.handlers.onednn.binding import Algorithm, Arg, Prop
+from brainstorm.handlers.onednn.binding import (
+    Algorithm,
+    Arg,
+    Layout,
+    Memory,
+    Prop,
+)
 from brainstorm.handlers.onednn.elementwise import add_act_deriv
 from brainstorm.handlers.onednn.session import Call, Recipe, Session, layout
 
 __all__ = ["affine", "affine_backward", "dot", "softmax", "sum_rows"]
+
+# Up to this many rows are summed one after the other; of more, groups of so many.
+_AT_ONCE = 64
+_GROUP = 16
 
 
 def dot(
@@ -125,7 +135,72 @@ def add_product(
 def add_sum_of_rows(
     recipe: Recipe, m: np.ndarray, out: np.ndarray, fresh: bool
 ) -> None:
-    """Append the sum of the rows of a matrix, as a product with ones."""
-    ones = recipe.session.ones(m.shape[0])
-    recipe.kept.append(ones)
-    add_product(recipe, ones, m, out.reshape(1, -1), add=not fresh)
+    """Append the sum of the rows of a matrix, as products with ones, in float32.
+
+    Many rows are summed in groups first, and then the sums, so that no digits get lost.
+    Groups lie side by side as one wide row of each, which is as fast.
+    """
+    rows, total, is_first = _Rows(recipe, m), recipe.array(out.reshape(1, -1)), fresh
+    if rows.count > _AT_ONCE and not m.flags.c_contiguous:
+        rows = rows.copy()
+    while rows.count > _AT_ONCE:
+        width, rest = divmod(rows.count, _GROUP)
+        if rest:
+            _add_sum(recipe, rows.last(rest), total, add=not is_first)
+            is_first = False
+        sums = _Rows(recipe, m, width, rows.level + 1)
+        _add_sum(recipe, rows.wide(_GROUP, width), sums.wide(1, width))
+        rows = sums
+    _add_sum(recipe, rows.last(rows.count), total, add=not is_first)
+
+
+class _Rows:
+    """The rows of a matrix, or those of sums of them in temporary memory.
+
+    Args:
+        recipe: Where they are used.
+        m: The matrix.
+        count: Number of sums.
+        level: How often they were summed.
+    """
+
+    def __init__(
+        self, recipe: Recipe, m: np.ndarray, count: int | None = None, level: int = 0
+    ):
+        self._recipe, self._m = recipe, m
+        self.count = len(m) if count is None else count
+        self.level = level
+
+    def copy(self) -> _Rows:
+        """The same without gaps."""
+        copied = _Rows(self._recipe, self._m, self.count, self.level + 1)
+        self._recipe.reorder(self._recipe.array(self._m), copied.last(self.count))
+        return copied
+
+    def last(self, count: int) -> Memory:
+        """The last rows, as a matrix."""
+        if self.level == 0:
+            return self._recipe.array(self._m[len(self._m) - count :])
+        return self._temporary(count, self._m.shape[1], self.count - count)
+
+    def wide(self, count: int, width: int) -> Memory:
+        """The first ones as so many wide rows, of that many each."""
+        columns = width * self._m.shape[1]
+        if self.level == 0:
+            return self._recipe.array(self._m[: count * width].reshape(count, columns))
+        return self._temporary(count, columns)
+
+    def _temporary(self, rows: int, columns: int, first: int = 0) -> Memory:
+        dense = Layout((rows, columns), (columns, 1))
+        offset = first * columns * np.dtype(np.float32).itemsize
+        return self._recipe.temporary(f"sums {self.level % 2}", dense, offset)
+
+
+def _add_sum(recipe: Recipe, m: Memory, out: Memory, add: bool = False) -> None:
+    ones = recipe.kept_array(recipe.session.ones(m.desc.shape[0]))
+    primitive = recipe.primitive(
+        *("matmul", ones.desc, m.desc, None, out.desc),
+        post_ops=(("sum",),) if add else (),
+        exact=True,
+    )
+    recipe.add(primitive, {Arg.SRC: ones, Arg.WEIGHTS: m, Arg.DST: out})

@@ -33,8 +33,8 @@ from brainstorm.handlers.onednn.binding import (
     status_name,
 )
 from brainstorm.handlers.onednn.keeping import (
+    Kept,
     KnownArrays,
-    Recent,
     address_of,
     layout_of,
 )
@@ -139,16 +139,18 @@ class Arenas:
         self._bytes: dict[str, np.ndarray] = {}
         self._memories: dict[str, weakref.WeakSet[Memory]] = {}
 
-    def memory(self, name: str, desc: MemoryDesc) -> Memory:
-        """Memory in some format. Different names share nothing."""
+    def memory(self, name: str, desc: MemoryDesc, offset: int = 0) -> Memory:
+        """Memory in some format, from some byte on. Different names share nothing."""
         content = self._bytes.get(name)
         memories = self._memories.setdefault(name, weakref.WeakSet())
-        if content is None or desc.size > len(content):
-            content = _aligned(desc.size)
+        size = offset + desc.size
+        if content is None or size > len(content):
+            content = _aligned(size)
             for memory in memories:
-                memory.move(content.ctypes.data)
+                memory.move(content.ctypes.data + memory.offset)
             self._bytes[name] = content
-        memory = self._library.memory(desc, content.ctypes.data)
+        memory = self._library.memory(desc, content.ctypes.data + offset)
+        memory.offset = offset
         memories.add(memory)
         return memory
 
@@ -218,11 +220,13 @@ class Recipe:
             return 1
         return self.session.threads if self.session.sets_threads else None
 
-    def temporary(self, slot: str, desc: MemoryDesc | Layout) -> Memory:
+    def temporary(
+        self, slot: str, desc: MemoryDesc | Layout, offset: int = 0
+    ) -> Memory:
         """Memory that later calls use too; slots do not share theirs."""
         if isinstance(desc, Layout):
             desc = self.library.desc(desc)
-        return self.session.arenas.memory(slot, desc)
+        return self.session.arenas.memory(slot, desc, offset)
 
     def primitive(
         self,
@@ -368,7 +372,7 @@ class Session:
         self.threads = threads
         self.sets_threads = sets_threads
         self.known = KnownArrays(_MAX_KNOWN)
-        self._calls = Recent(_MAX_BYTES, _give_up)
+        self._calls = Kept(_MAX_BYTES, _give_up)
         self.arenas = Arenas(library)
         self._ones = np.ones((1, 1), np.float32)
 

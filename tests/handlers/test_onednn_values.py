@@ -1,0 +1,166 @@
+"""Values of OneDnnHandler where the library's own are not those of NumpyHandler."""
+
+import numpy as np
+import pytest
+
+from brainstorm.handlers import NumpyHandler
+from brainstorm.handlers.onednn import OneDnnHandler, binding
+from brainstorm.handlers.primitive_operations import ACTIVATIONS, FROM_INPUT
+from tests.handlers.handler_cases import onednn_handler
+
+SIZE = OneDnnHandler._large + 100
+SPECIAL = [np.nan, np.inf, -np.inf, 3e38, -3e38, 1e12, -1e12, 90.0, -90.0, 20.0, -20.0]
+SPECIAL += [1e-3, -1e-3, 1e-38, -1e-38, 0.0, -0.0]
+
+
+@pytest.fixture
+def handler():
+    return onednn_handler()
+
+
+# -- activation functions ----------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.parametrize("value", SPECIAL)
+def test_special_values_amid_others(handler, name, value):
+    """In large arrays as in small ones, forward and backward, also as deltas."""
+    reference = NumpyHandler(np.float32)
+    x = np.linspace(-2, 2, SIZE).astype(np.float32)
+    dy = np.linspace(1, 2, SIZE).astype(np.float32)
+    for place, array in ((777, x), (4000, dy)):
+        array[place] = value
+    results = []
+    with np.errstate(all="ignore"):
+        for each in (handler, reference):
+            y, dx, added = np.empty_like(x), np.empty_like(x), np.ones_like(x)
+            each.act_func[name](x, y)
+            each.act_func_deriv[name](x, y, dy, dx)
+            each.act_backward(x, y, dy, added, name, fresh_dx=False)
+            results.append((y, dx, added))
+        for got, expected in zip(*results, strict=True):
+            np.testing.assert_allclose(got, expected, rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", sorted(set(ACTIVATIONS) - FROM_INPUT - {"linear"}))
+def test_layers_derive_nan_as_numpy_does(handler, name):
+    """Where the derivative goes along with the gradients."""
+    rnd = np.random.RandomState(0)
+    x, W = rnd.randn(200, 8).astype("f"), rnd.randn(110, 8).astype("f")
+    images = rnd.randn(2, 12, 12, 3).astype("f")
+    kernels, bias = rnd.randn(8, 3, 3, 3).astype("f"), rnd.randn(110).astype("f")
+    results = []
+    with np.errstate(all="ignore"):
+        for each in (handler, NumpyHandler(np.float32)):
+            y, dy = np.empty((200, 110), "f"), np.ones((200, 110), "f")
+            h = np.empty_like(y)
+            each.affine(x, W, bias, h, y, name)
+            y[3, 4] = np.nan
+            dh, dx, dW, db = map(np.empty_like, (y, x, W, bias))
+            fresh = {"fresh_dx": True, "fresh_gradients": True}
+            each.affine_backward(x, W, h, y, dy, dh, dx, dW, db, name, **fresh)
+            out, arrays = np.empty((2, 10, 10, 8), "f"), (images, kernels)
+            each.conv2d_forward_batch(*arrays, bias[:8], out, 0, (1, 1), name)
+            out[1, 5, 5, 2] = np.nan
+            di, dk, dkb = map(np.empty_like, (images, kernels, bias[:8]))
+            each.conv2d_backward_batch(
+                *(*arrays, 0, (1, 1), di, np.ones_like(out), dk, dkb, name, out),
+                fresh_in_deltas=True,
+                fresh_gradients=True,
+            )
+            results.append((dx, dW, db, di, dk, dkb))
+    for got, expected in zip(*results, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "swish", "tanh"])
+def test_small_values_are_exact_to_rounding(handler, name):
+    """Relatively, on large arrays."""
+    x = np.linspace(-80, 10, SIZE).astype(np.float32)
+    y, e = np.empty_like(x), np.exp(np.minimum(x, 0).astype(np.float64))
+    gate = np.where(x > 0, 1 / (1 + np.exp(-x.astype(np.float64))), e / (1 + e))
+    expected = {"sigmoid": gate, "swish": x * gate, "tanh": np.tanh(x.astype(float))}
+    handler.act_func[name](x, y)
+    np.testing.assert_allclose(y, expected[name], rtol=1e-6, atol=1e-36)
+
+
+# -- sums --------------------------------------------------------------------
+
+ROWS = [1, 17, 64, 65, 72, 128, 129, 136, 255, 256, 1000, 4097, 30001, 400_000]
+
+
+@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize("cut", ["whole", "columns", "rows", "transposed"])
+def test_sums_of_rows(handler, rows, cut):
+    values = np.random.RandomState(rows).rand(rows, 3).astype(np.float32)
+    m = {
+        "whole": np.empty((rows, 3), "f"),
+        "columns": np.empty((rows, 7), "f")[:, 2:5],
+        "rows": np.empty((2 * rows, 3), "f")[::2],
+        "transposed": np.empty((3, rows), "f").T,
+    }[cut]
+    m[...] = values
+    expected = values.astype(np.float64).sum(0)
+    out = np.full(3, np.nan, np.float32)
+    handler._sum_rows(m, out, True)
+    np.testing.assert_allclose(out, expected, rtol=1e-6)
+    handler._sum_rows(m, out, False)
+    np.testing.assert_allclose(out, 2 * expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [20_000, 1_000_000])
+def test_sums_of_equal_rows_lose_no_digits(handler, rows):
+    m, out = np.full((rows, 2), 0.1, np.float32), np.empty((1, 2), np.float32)
+    handler.sum_t(m, 0, out)
+    np.testing.assert_allclose(out, rows * np.float64(np.float32(0.1)), rtol=1e-6)
+
+
+def test_batch_normalisation_of_many_rows(handler):
+    rows = 300_000
+    rnd = np.random.RandomState(0)
+    x, dy = rnd.randn(2, rows, 2).astype(np.float32) + 5
+    one, zero = np.ones(2, "f"), np.zeros(2, "f")
+    sigma_b, dgamma, dbeta = (np.empty(2, "f") for _ in range(3))
+    centered, x_hat, y, dx = (np.empty_like(x) for _ in range(4))
+    arrays = x, one, zero, zero.copy(), one.copy(), sigma_b, centered, x_hat, y
+    handler.batch_norm_forward(*arrays, 0.9, 1e-5)
+    exact = x.astype(np.float64)
+    deviation = np.sqrt(exact.var(0) + 1e-5)
+    np.testing.assert_allclose(sigma_b, deviation, rtol=1e-6)
+    np.testing.assert_allclose(x_hat, (exact - exact.mean(0)) / deviation, atol=3e-6)
+    handler.batch_norm_backward(
+        one, sigma_b, centered, x_hat, dy, dx, dgamma, dbeta, True, True
+    )
+    np.testing.assert_allclose(dbeta, dy.astype(np.float64).sum(0), rtol=1e-6)
+
+
+def test_sums_are_float32_in_any_mode(monkeypatch):
+    """All products with ones, whatever the CPU makes of bfloat16."""
+    onednn_handler()
+    rough, modes = OneDnnHandler(math_mode="bf16"), []
+    make = binding.Library._make
+
+    def note(self, kind, args, post_ops, scaled, mode, threads):
+        modes.append((kind, mode))
+        return make(self, kind, args, post_ops, scaled, mode, threads)
+
+    monkeypatch.setattr(binding.Library, "_make", note)
+    for rows in (1000, 3000):
+        m, out = np.full((rows, 64), 1.003, np.float32), np.empty((1, 64), np.float32)
+        expected = rows * float(m[0, 0])
+        rough.sum_t(m, 0, out)
+        np.testing.assert_allclose(out, expected, rtol=1e-6)
+        rough._sum_rows(m, out[0], True)
+        np.testing.assert_allclose(out, expected, rtol=1e-6)
+    assert modes
+    assert all(mode == "f32" for _, mode in modes)
+    modes.clear()
+    x, W = np.ones((100, 30), "f"), np.ones((64, 30), "f")
+    dh, dW, dbias = np.full((100, 64), 1.003, "f"), np.empty((64, 30), "f"), out[0]
+    rough.affine_backward(
+        *(x, W, None, None, dh, None, None, dW, dbias, "linear"),
+        fresh_dx=True,
+        fresh_gradients=True,
+    )
+    np.testing.assert_allclose(dbias, 100 * float(dh[0, 0]), rtol=1e-6)
+    assert ("matmul", "bf16") in modes  # the product
