@@ -781,12 +781,26 @@ class AsItIs(DataIterator):
         super().__init__(iter.data_shapes, iter.length)
         self.iter = iter
 
-    @property
-    def continues(self):
-        return self.iter.continues
-
-    def __call__(self, handler):
+    def __call__(self, handler=None):
         yield from self.iter(handler)
+
+
+def test_iterators_of_users_say_whether_batches_continue():
+    class Own(DataIterator):
+        def __call__(self, handler=None):
+            for self.continues in (False, True):
+                yield {"default": numbered(2, 3, 1)}
+
+    class Never(AsItIs):
+        continues = None
+
+    own = Own({"default": (2, 3, 1)}, 2)
+    assert own.continues is None
+    assert steps_of(own) == [(2, False), (2, True)]
+    assert steps_of(AsItIs(own)) == [(2, False), (2, True)]
+    assert steps_of(Subsequences(own, 1)) == [(1, False), *[(1, True)] * 3]
+    assert Never(own).continues is None
+    assert Undivided(default=numbered(2, 3, 1)).continues is None
 
 
 @pytest.mark.parametrize("steps", [(3, 2), (2, 3), (1, 1), (6, 7), (7, 3)])

@@ -28,25 +28,34 @@ class DataIterator(Seedable):
         data_shapes: Shape ``(T, B, ...)`` of each data item by name, where T is the
             longest a batch can be and B counts all sequences.
         length: Number of batches, None if that is not known.
-        continues: Whether the batch yielded last goes on where the one before it
-            stopped. None for iterators whose batches never do.
 
     Args:
         data_shapes: See above.
         length: See above.
     """
 
-    continues: bool | None = None
-
     def __init__(
         self, data_shapes: Mapping[str, tuple[int, ...]], length: int | None
     ) -> None:
-        if not of_library(
-            type(self)
-        ):  # Those of ours that draw take a seed themselves.
+        # Those of ours that draw take a seed themselves.
+        if not of_library(type(self)):
             super().__init__()
         self.data_shapes = dict(data_shapes)
         self.length = length
+
+    @property
+    def continues(self) -> bool | None:
+        """Whether the batch yielded last goes on where the one before it stopped.
+
+        None for iterators whose batches never do. One that wraps another as `iter`
+        says what that says, unless it sets or overrides this.
+        """
+        wrapped = vars(self).get("iter")
+        return vars(self).get("continues", getattr(wrapped, "continues", None))
+
+    @continues.setter
+    def continues(self, value: bool | None) -> None:
+        vars(self)["continues"] = value
 
     def __call__(self, handler: Handler | None = None) -> Iterator[Batch]:
         """Iterate once over the data.

@@ -57,11 +57,6 @@ class _Transformer(DataIterator):
                 self.rnd = rnd
             yield {**batch, **changed}
 
-    @property
-    def continues(self) -> bool | None:
-        """As of the wrapped iterator."""
-        return self.iter.continues
-
     def _transform(
         self, name: str, array: np.ndarray, rnd: np.random.RandomState | None
     ) -> np.ndarray:

@@ -54,10 +54,6 @@ class OwnNoise(DataIterator):
         self.iter = iter
         self.rnd = global_rnd.create_random_state()
 
-    @property
-    def continues(self):
-        return self.iter.continues
-
     def __call__(self, handler=None):
         rnd = self.start_stream()
         for batch in self.iter(handler):
