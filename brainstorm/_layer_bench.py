@@ -11,6 +11,7 @@ from brainstorm.handlers import Handler
 from brainstorm.layers.base_layer import Layer, get_layer_class_from_typename
 from brainstorm.structure.architecture import instantiate_layers_from_architecture
 from brainstorm.structure.buffer_structure import StructureTemplate
+from brainstorm.structure.buffer_views import BufferView
 from brainstorm.structure.buffers import BufferManager
 from brainstorm.structure.construction import ConstructionWrapper
 from brainstorm.utils import ValidationError
@@ -197,7 +198,7 @@ class Bench:
     def read(self, category: str) -> Arrays:
         """Copies of buffers by path, without the steps of a context."""
         copies = {}
-        for name, buffer in self.view[category].items():
+        for name, buffer in BufferView.items(self.view[category]):
             copy = self.handler.get_numpy_copy(buffer)
             if category in ("outputs", "output_deltas"):
                 copy = copy[: len(copy) - self.layer.out_shapes[name].context_size]
@@ -206,7 +207,7 @@ class Bench:
 
     def _load(self, category: str, values: Arrays) -> None:
         """Set buffers; the steps of a context become zero."""
-        for name, buffer in self.view[category].items():
+        for name, buffer in BufferView.items(self.view[category]):
             value = values[name]
             if len(value) < buffer.shape[0]:
                 value = np.zeros(tuple(buffer.shape))

@@ -26,7 +26,7 @@ from __future__ import annotations
 import copy
 import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,42 @@ _PLAIN = (type(None), bool, int, float, str, list, tuple, dict)
 _MISFIT = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
+class TypeName(str):
+    """A name that stands for a class, and remembers which class is meant.
+
+    What is described and made again in memory so keeps its class. In JSON and in
+    pickles it is a text like any other.
+    """
+
+    meant: type
+    registry: Registry
+
+    def __new__(cls, name: str, meant: type, registry: Registry) -> TypeName:
+        """The name of a class in a registry."""
+        self = super().__new__(cls, name)
+        self.meant, self.registry = meant, registry
+        return self
+
+    def check(self) -> None:
+        """Warn if this name will mean another class where it is read."""
+        other = self.registry.get(str(self))
+        if other not in (self.meant, None):
+            names = [f"{c.__module__}.{c.__qualname__}" for c in (other, self.meant)]
+            warnings.warn(
+                f"the name {str(self)!r} means {names[0]}, not {names[1]}, which is"
+                " saved under it: give that another name, or call"
+                f" {self.meant.__name__}.register()",
+                stacklevel=2,
+            )
+
+    def __deepcopy__(self, memo: dict) -> TypeName:
+        return self
+
+    def __reduce__(self) -> tuple[type, tuple[str]]:
+        self.check()
+        return str, (str(self),)
+
+
 class Registry(dict[str, type]):
     """Classes by the names that stand for them in files.
 
@@ -55,16 +91,19 @@ class Registry(dict[str, type]):
         if of_library(cls) or not (name in self and of_library(self[name])):
             self[name] = cls
 
-    def warn_unless_meant(self, name: str, cls: type) -> None:
-        """Warn that what is written as `name` would be read as another class."""
-        meant = self.get(name, cls)
-        if meant is not cls:
-            warnings.warn(
-                f"the name {name!r} means {meant.__module__}.{meant.__qualname__}, not"
-                f" {cls.__module__}.{cls.__qualname__}, which is saved under it: give"
-                f" that another name, or call {cls.__name__}.register()",
-                stacklevel=3,
-            )
+    def find(self, name: Any) -> type | None:
+        """The class that a name means, None if there is none."""
+        if isinstance(name, TypeName):
+            return name.meant
+        return self.get(name) if isinstance(name, str) else None
+
+
+def check_names(description: Any) -> None:
+    """Warn if names in a description would mean other classes in a file."""
+    for node in _nodes(description):
+        for value in node.values():
+            if isinstance(value, TypeName):
+                value.check()
 
 
 def of_library(cls: type) -> bool:
@@ -127,10 +166,10 @@ class Describable:
             DescriptionError: A member can not be described.
         """
         cls = type(self)
-        Describable._registry.warn_unless_meant(cls.__name__, cls)
         _check_members(self)
         defaults = _default_values(cls)
-        description: dict[str, Any] = {"@type": cls.__name__}
+        type_name = TypeName(cls.__name__, cls, Describable._registry)
+        description: dict[str, Any] = {"@type": type_name}
         for name in _described_members(self):
             value = _describe(getattr(self, name), f"{cls.__name__}.{name}")
             if name not in defaults or value != _describe(defaults[name], name):
@@ -220,13 +259,19 @@ def check_types(description: Any, accept: Callable[[type], bool]) -> None:
     Raises:
         DescriptionError: It names a class that is unknown or not accepted.
     """
+    for node in _nodes(description):
+        if "@type" in node and not accept(_class_of(node, "the description")):
+            raise DescriptionError(f"a {node['@type']} is out of place here")
+
+
+def _nodes(description: Any) -> Iterator[dict[str, Any]]:
+    """All dicts in a description."""
     pending = [description]
     while pending:
         node = pending.pop()
         if isinstance(node, dict):
+            yield node
             pending += node.values()
-            if "@type" in node and not accept(_class_of(node, "the description")):
-                raise DescriptionError(f"a {node['@type']} is out of place here")
         elif isinstance(node, (list, tuple)):
             pending += node
 
@@ -315,8 +360,8 @@ def _create_object(description: dict[str, Any], where: str) -> Describable:
 
 def _class_of(description: dict[str, Any], where: str) -> type[Describable]:
     name = description["@type"]
-    cls = Describable._registry.get(name) if isinstance(name, str) else None
-    if cls is None:
+    cls = Describable._registry.find(name)
+    if cls is None or not issubclass(cls, Describable):
         raise DescriptionError(
             f"{where} has the unknown @type {name!r};"
             f" choices are: {listing(sorted(Describable._registry))}"

@@ -27,7 +27,7 @@ class RandomState(np.random.RandomState):
     :meth:`create_random_state`.
 
     Args:
-        seed: An integer in [0, 2**32). None takes one from the operating system.
+        seed: An integer in [0, 2**32). None draws one from :data:`global_rnd`.
 
     Raises:
         ValidationError: The seed is not such an integer.
@@ -37,7 +37,7 @@ class RandomState(np.random.RandomState):
     """Generated seeds are below this."""
 
     def __init__(self, seed: int | None = None):
-        self._seed = _checked_seed(seed)
+        self._seed = self._checked_seed(seed)
         self._generation = 0
         super().__init__(self._seed)
 
@@ -55,8 +55,12 @@ class RandomState(np.random.RandomState):
         return self._seed
 
     def set_seed(self, seed: int | None) -> None:
-        """Start again from the given seed; None takes one from the system."""
-        self._seed = _checked_seed(seed)
+        """Start again from the given seed.
+
+        None draws one from :data:`global_rnd`, which for itself takes one from the
+        operating system.
+        """
+        self._seed = self._checked_seed(seed)
         self.reset()
 
     def seed(self, seed: int | None = None) -> None:
@@ -83,20 +87,23 @@ class RandomState(np.random.RandomState):
         self._generation, numpy_state = state
         self.set_state(numpy_state)
 
+    def _checked_seed(self, seed: int | None) -> int:
+        if seed is None:
+            return _system_seed() if self is global_rnd else global_rnd.generate_seed()
+        try:
+            number = operator.index(seed)
+        except TypeError:
+            number = -1
+        if not 0 <= number < 2**32:
+            raise ValidationError(f"a seed is an integer in [0, 2**32), not {seed!r}")
+        return number
 
-def _checked_seed(seed: int | None) -> int:
-    if seed is None:
-        return secrets.randbelow(RandomState.SEED_LIMIT)
-    try:
-        number = operator.index(seed)
-    except TypeError:
-        number = -1
-    if not 0 <= number < 2**32:
-        raise ValidationError(f"a seed is an integer in [0, 2**32), not {seed!r}")
-    return number
+
+def _system_seed() -> int:
+    return secrets.randbelow(RandomState.SEED_LIMIT)
 
 
-global_rnd = RandomState()
+global_rnd = RandomState(_system_seed())
 """The random state from which all others in brainstorm are seeded.
 
 After ``global_rnd.set_seed(s)`` everything random that follows is determined.

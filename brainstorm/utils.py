@@ -279,11 +279,11 @@ def flatten_all_but_last(array: Any) -> Any:
 def _view(array: Any, shape: tuple[int, ...]) -> Any:
     """Reshape without copying: layers would write into the copy."""
     view = array.reshape(shape)
-    if (
-        isinstance(array, np.ndarray)
-        and array.size
-        and not np.may_share_memory(view, array)
-    ):
+    if isinstance(array, np.ndarray):
+        is_copy = array.size and not np.may_share_memory(view, array)
+    else:  # arrays of other handlers tell whose memory they are in, if any can copy
+        is_copy = getattr(view, "memory", None) is not getattr(array, "memory", None)
+    if is_copy:
         raise HandlerError(
             f"no view of this array of the shape {array.shape} and the strides"
             f" {array.strides} has the shape {shape}"

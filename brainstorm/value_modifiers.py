@@ -8,8 +8,8 @@ parameter, and can be installed as gradient modifier only.
 >>> from brainstorm.value_modifiers import *
 >>> modifiers = {'Hidden*': {'W': [ConstrainL2Norm(2.0), ClipValues(-1, 1)]}}
 
-A modifier whose `whole_network` is true gets all parameters, or all gradients, at
-once. It is given for the whole network, after those that are not:
+A modifier whose `whole_network` is true gets all trained parameters, or all their
+gradients, at once. It is given for the whole network, after those that are not:
 
 >>> modifiers = {'Hidden*': {'W': L2Decay(0.1)}, 'default': ClipGlobalNorm(5.0)}
 

@@ -156,7 +156,9 @@ def test_every_sequence_comes_once_in_contiguous_slices(
 
 def test_items_stay_together():
     iterator = Minibatches(3, default=numbered(2, 10, 4), targets=numbered(2, 10, 4))
-    for batch in iterator(None):
+    batches = list(iterator(None))
+    assert len(batches) == 4
+    for batch in batches:
         np.testing.assert_array_equal(batch["default"], batch["targets"])
 
 
@@ -198,6 +200,7 @@ def test_the_order_of_an_epoch_follows_from_the_state_at_its_start():
 def test_iterations_can_overlap():
     iterator = Minibatches(2, default=sequence_numbers(6))
     pairs = list(zip(iterator(None), iterator(None), strict=True))
+    assert len(pairs) == 3
     for side in zip(*pairs, strict=True):
         seen = np.concatenate([batch["default"].ravel() for batch in side])
         assert sorted(seen) == list(range(6))
@@ -328,6 +331,7 @@ def test_hdf5_data_gives_the_same_batches_as_arrays(hdf5, shuffle):
         return list(Minibatches(2, shuffle, **source)(None))
 
     lazy = batches(hdf5["training"])
+    assert len(lazy) == 3
     for ours, theirs in zip(lazy, batches(data), strict=True):
         assert set(ours) == set(theirs)
         for name, array in ours.items():
@@ -466,7 +470,7 @@ def test_wrappers_leave_data_and_shapes_of_the_wrapped_iterator_alone(wrap):
     data = all_kinds()
     inner = Undivided(**data)
     shapes = dict(inner.data_shapes)
-    list(wrap(inner)(None))
+    assert len(list(wrap(inner)(None))) == 1
     assert inner.data_shapes == shapes
     for name, array in all_kinds().items():
         np.testing.assert_array_equal(data[name], array)
@@ -501,6 +505,7 @@ def test_the_randomness_of_wrappers_is_in_rnd(wrap_randomly):
     iterator = wrap_randomly(Minibatches(3, False, **all_kinds()))
     state = iterator.rnd.get_state()
     first = list(iterator(None))
+    assert len(first) == 7
     iterator.rnd.set_state(state)
     for ours, theirs in zip(first, iterator(None), strict=True):
         np.testing.assert_array_equal(ours["default"], theirs["default"])
@@ -511,8 +516,8 @@ def test_wrappers_can_be_nested():
     inner = Minibatches(4, default=images, targets=np.eye(6)[None])
     iterator = Flip(RandomCrop(Pad(inner, {"default": 2}), {"default": (8, 8)}))
     assert iterator.data_shapes == {"default": (1, 6, 8, 8, 1), "targets": (1, 6, 6)}
-    for batch in iterator(None):
-        np.testing.assert_array_equal(batch["default"].sum(axis=(0, 2, 3, 4)), 80)
+    images = np.concatenate([batch["default"] for batch in iterator(None)], axis=1)
+    assert images.sum(axis=(0, 2, 3, 4)).tolist() == [80] * 6
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -866,6 +871,7 @@ def test_iterations_at_the_same_time_do_not_disturb_each_other(wrap_randomly):
         return wrap_randomly(Minibatches(4, False, **all_kinds()))
 
     alone = [batch["default"] for batch in make()()]
+    assert len(alone) == 5
     iterator = make()
     disturbed = []
     for i, batch in enumerate(iterator()):

@@ -1,5 +1,7 @@
+import copy
 import json
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 import brainstorm as bs
 from brainstorm.describable import (
     Describable,
+    check_names,
     check_types,
     create_from_description,
     get_description,
@@ -304,6 +307,27 @@ def test_hooks_and_modifiers_of_ones_own_come_back_usable():
     assert 0 <= made.rnd.random_sample() < 1
 
 
+def test_trainers_are_made_anew_from_their_descriptions():
+    trainer = bs.Trainer(bs.training.MomentumStepper(0.2, momentum=0.5), verbose=False)
+    description = {
+        "@type": "Trainer",
+        "stepper": get_description(trainer.stepper),
+        "verbose": False,
+    }
+    assert get_description(trainer) == description
+    trainer.add_hook(bs.hooks.StopAfterEpoch(3, name="end"))
+    trainer.train_scorers = [bs.scorers.Accuracy()]
+    trainer.logs["x"], trainer.current_epoch_nr = [1], 5
+    made = through_json(trainer)
+    assert get_description(made) == get_description(trainer)
+    assert made.hooks["end"].max_epochs == 3
+    assert (made.logs, made.results, made.current_epoch_nr) == ({}, {}, 0)
+    made.logs["y"] = [2]
+    assert through_json(trainer).logs == {}
+    with pytest.raises(ValidationError, match="unexpected members 'logs'"):
+        create_from_description({**description, "logs": {}})
+
+
 class Guarded(bs.ValueModifier):
     factor = 2.0
 
@@ -351,16 +375,58 @@ def definitions(*names):
 
 def test_latest_definition_of_a_name_counts():
     first, second = definitions("Twice", "Twice")
-    assert type(create_from_description({"@type": "Twice"})) is second
-    assert get_description(second()) == {"@type": "Twice"}
-    with pytest.warns(UserWarning, match=r"'Twice' means mine\.Twice, not mine\.Twice"):
-        get_description(first())
+    for cls in (first, second):
+        description = get_description([{"a": cls()}])
+        assert description == [{"a": {"@type": "Twice"}}]
+        # In memory a description keeps to its class. A file knows the name only.
+        for same in (description, copy.deepcopy(description)):
+            assert type(create_from_description(same)[0]["a"]) is cls
+        in_json = json.loads(json.dumps(description))
+        assert type(create_from_description(in_json)[0]["a"]) is second
+    check_names(get_description(second()))
     first.register()
     assert type(create_from_description({"@type": "Twice"})) is first
 
 
+def test_saving_says_that_a_name_means_another_class():
+    first, second = definitions("Thrice", "Thrice")
+    description = get_description([{"a": first()}])
+    message = r"'Thrice' means mine\.Thrice, not .* call Thrice\.register\(\)"
+    with pytest.warns(UserWarning, match=message):
+        check_names(description)
+    with pytest.warns(UserWarning, match=message):
+        data = pickle.dumps(description)
+    assert type(create_from_description(pickle.loads(data))[0]["a"]) is second
+
+
+def test_networks_and_checkpoints_say_so_when_they_are_saved(tmp_path):
+    def own():
+        class Softly(bs.ValueModifier):
+            def __call__(self, handler, view):
+                pass
+
+        class SoftStepper(bs.training.SgdStepper):
+            pass
+
+        return Softly, SoftStepper
+
+    Softly, SoftStepper = own()
+    own()
+    net = bs.tools.create_net_from_spec("classification", 2, 2, "F2")
+    data = bs.Undivided(default=np.zeros((1, 2, 2)), targets=np.zeros((1, 2, 1)))
+    trainer = bs.Trainer(SoftStepper(), verbose=False)
+    trainer.add_hook(bs.hooks.StopAfterEpoch(0))
+    trainer.train(net, data)
+    with pytest.warns(UserWarning, match="'SoftStepper' means"):
+        trainer.save(tmp_path / "training.hdf5")
+    net.set_weight_modifiers(Softly())
+    assert type(copy.deepcopy(net).weight_modifiers["FullyConnected"]["W"][0]) is Softly
+    with pytest.warns(UserWarning, match="'Softly' means"):
+        net.save_as_hdf5(tmp_path / "net.hdf5")
+
+
 @pytest.mark.parametrize(
-    "name", ["ClipValues", "SgdStepper", "StopOnNan", "Minibatches"]
+    "name", ["ClipValues", "SgdStepper", "StopOnNan", "Minibatches", "Gaussian"]
 )
 def test_names_of_the_library_keep_their_meaning(name):
     registry = Describable._registry
@@ -368,7 +434,7 @@ def test_names_of_the_library_keep_their_meaning(name):
     (mine,) = definitions(name)
     assert registry[name] is original
     with pytest.warns(UserWarning, match=f"means brainstorm.*{name}, not mine.{name}"):
-        get_description(mine())
+        check_names(get_description(mine()))
     try:
         mine.register()
         assert type(create_from_description({"@type": name})) is mine

@@ -426,3 +426,24 @@ def test_without_seed_the_stream_continues():
     initializer.set_seed(9)
     both = [evaluate_initializer(initializer, (2,)) for _ in range(2)]
     np.testing.assert_array_equal(np.concatenate(both), draws(9).randn(4))
+
+
+class Ramp(Initializer):
+    """As one written for brainstorm 0.5."""
+
+    def __init__(self, slope=1.0, seed=None):
+        super().__init__(seed=seed)
+        self.slope = slope
+
+    def __call__(self, shape):
+        self._assert_atleast2d(shape)
+        return self.slope * np.arange(shape[1]) + self.rnd.randn(*shape)
+
+
+def test_initializers_of_ones_own():
+    np.testing.assert_array_equal(Ramp(seed=3)((2, 3)), Ramp(seed=3)((2, 3)))
+    assert not np.array_equal(Ramp()((2, 3)), Ramp()((2, 3)))
+    with pytest.raises(InitializationError, match=r"Ramp needs at least two .*\(3,\)"):
+        Ramp()((3,))
+    again = create_from_description(get_description(Ramp(slope=2.0)))
+    assert (again.slope, again((4, 2)).shape) == (2.0, (4, 2))

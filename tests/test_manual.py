@@ -262,7 +262,7 @@ def test_get():
     assert parameters.ndim == 1
     assert outputs.shape == (2, 3, 3)
     assert forget_gates.shape == (3, 3, 5)
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError, match="no buffer 'OutputLayer'.*choices are"):
         net.get("OutputLayer.outputs.predictions")
 
 
@@ -664,3 +664,89 @@ def test_full_layout_example():
         layout["Input"]["outputs"]["input_data"],
     )
     assert (read["@hub"], read["@slice"]) == (written["@hub"], written["@slice"])
+
+
+# -- Scripts in the manual's style, with what its examples use ------------------------
+
+
+def test_permutation_invariant_mnist(tmp_path):
+    """The network of mnist_pi, wired by hand: dropout, and limited incoming weights."""
+    with h5py.File(tmp_path / "MNIST.hdf5", "w") as f:
+        for part in ("training", "validation"):
+            group = f.create_group(f"normalized_split/{part}")
+            group["default"] = RND.rand(1, 30, 28, 28, 1)
+            group["targets"] = RND.randint(10, size=(1, 30, 1))
+    bs.global_rnd.set_seed(42)
+    ds = h5py.File(tmp_path / "MNIST.hdf5", "r")["normalized_split"]
+    x_tr, y_tr = ds["training"]["default"][:], ds["training"]["targets"][:]
+    x_va, y_va = ds["validation"]["default"][:], ds["validation"]["targets"][:]
+    getter_tr = Minibatches(10, default=x_tr, targets=y_tr)
+    getter_va = Minibatches(10, default=x_va, targets=y_va)
+
+    inp, fc = bs.tools.get_in_out_layers(
+        "classification", (28, 28, 1), 10, projection_name="FC"
+    )
+    network = bs.Network.from_layer(
+        inp
+        >> bs.layers.Dropout(drop_prob=0.2)
+        >> bs.layers.FullyConnected(12, name="Hid1", activation="rel")
+        >> bs.layers.Dropout(drop_prob=0.5)
+        >> bs.layers.FullyConnected(12, name="Hid2", activation="rel")
+        >> bs.layers.Dropout(drop_prob=0.5)
+        >> fc
+    )
+    network.initialize(bs.initializers.Gaussian(0.1))
+    network.set_weight_modifiers({"FC": bs.value_modifiers.ConstrainL2Norm(0.2)})
+
+    trainer = bs.Trainer(bs.training.MomentumStepper(learning_rate=0.1, momentum=0.9))
+    trainer.add_hook(bs.hooks.ProgressBar())
+    scorers = [bs.scorers.Accuracy(out_name="Output.outputs.predictions")]
+    trainer.add_hook(bs.hooks.MonitorScores("valid_getter", scorers, name="validation"))
+    saver = bs.hooks.SaveBestNetwork(
+        "validation.Accuracy",
+        filename="mnist_pi_best.hdf5",
+        name="best weights",
+        criterion="max",
+    )
+    trainer.add_hook(saver)
+    trainer.add_hook(bs.hooks.StopAfterEpoch(2))
+    trainer.train(network, getter_tr, valid_getter=getter_va)
+
+    best = max(trainer.logs["validation"]["Accuracy"])
+    assert saver.best_so_far == best
+    assert len(trainer.logs["validation"]["Accuracy"]) == 3
+    norms = np.linalg.norm(network.get("FC.parameters.W"), axis=1)
+    assert norms.max() == pytest.approx(0.2, rel=1e-5)
+    found = bs.tools.evaluate(saver.load_best_network(), getter_va, scorers)
+    assert found["Accuracy"] == pytest.approx(best)
+
+
+def test_next_characters():
+    """A character model: an LSTM on one-hot text, with a rate that falls."""
+    bs.global_rnd.set_seed(42)
+    text = RND.randint(5, size=(11, 20, 1))
+    characters = bs.data_iterators.OneHot(
+        Minibatches(5, x=text[:-1], targets=text[1:], shuffle=False), {"x": 5}
+    )
+    inp, fc = bs.tools.get_in_out_layers("classification", 5, 5, data_name="x")
+    network = bs.Network.from_layer(inp >> bs.layers.Lstm(10, name="lstm") >> fc)
+    network.initialize(
+        {"default": Gaussian(0.1), "lstm": {"bf": bs.initializers.Uniform(4, 6)}}
+    )
+    trainer = bs.Trainer(bs.training.SgdStepper(learning_rate=1.0))
+    trainer.add_hook(bs.hooks.MonitorLoss("valid_getter", name="validation"))
+    trainer.add_hook(
+        bs.hooks.EarlyStopper("validation.total_loss", patience=10, criterion="min")
+    )
+    schedule = bs.training.schedules.Exponential(1.0, 0.5)
+    trainer.add_hook(bs.hooks.ModifyStepperAttribute(schedule, "learning_rate"))
+    trainer.add_hook(
+        bs.hooks.SaveBestNetwork("validation.total_loss", criterion="min", name="best")
+    )
+    trainer.add_hook(bs.hooks.StopAfterEpoch(2))
+    trainer.train(network, characters, valid_getter=characters)
+    assert trainer.stepper.learning_rate == 0.25
+    assert trainer.logs["ModifyStepperAttribute"] == [1.0, 0.5, 0.25]
+    losses = trainer.logs["validation"]["total_loss"]
+    found = bs.tools.evaluate(trainer.hooks["best"].load_best_network(), characters)
+    assert found["total_loss"] == pytest.approx(min(losses), rel=1e-5)

@@ -6,7 +6,9 @@ import sys
 import numpy as np
 import pytest
 
-from brainstorm.randomness import RandomState, global_rnd
+import brainstorm as bs
+from brainstorm.describable import create_from_description, get_description
+from brainstorm.randomness import RandomState, Seedable, global_rnd
 from brainstorm.utils import ValidationError
 
 
@@ -52,6 +54,25 @@ def test_without_seed_the_seed_is_drawn_and_can_be_reused():
     assert len(seeds) > 1
     rnd.set_seed(None)
     assert 0 <= rnd.get_seed() < 10**9
+
+
+def test_seeds_that_are_not_given_are_drawn_from_global_rnd():
+    global_rnd.set_seed(12)
+    drawn = [RandomState().get_seed(), RandomState(None).get_seed()]
+    rnd = RandomState(1)
+    rnd.set_seed(None)
+    drawn.append(rnd.get_seed())
+    expected = np.random.RandomState(12)
+    assert drawn == [expected.randint(0, 10**9) for _ in range(3)]
+
+
+def test_global_rnd_itself_takes_seeds_from_the_system():
+    seeds = set()
+    for _ in range(5):
+        global_rnd.set_seed(12)
+        global_rnd.set_seed(None)
+        seeds.add(global_rnd.get_seed())
+    assert len(seeds) > 1
 
 
 def test_generation_grows_with_every_seeding_alone():
@@ -131,3 +152,73 @@ def test_global_rnd_is_reproducible_across_processes():
 
 def test_global_rnd_is_a_random_state():
     assert type(global_rnd) is RandomState
+
+
+# -- Seedable ----------------------------------------------------------------
+
+
+class Thrower(Seedable):
+    def __init__(self, sides, seed=None):
+        super().__init__(seed)
+        self.sides = sides
+
+    def throw(self):
+        return self.rnd.randint(self.sides, size=20).tolist()
+
+
+class Forgetful(Seedable):
+    def __init__(self):
+        self.sides = 6
+
+
+def test_seeds_come_from_the_global_state():
+    global_rnd.set_seed(3)
+    first, second = Thrower(6).throw(), Thrower(6).throw()
+    assert first != second
+    global_rnd.set_seed(3)
+    assert Thrower(6).throw() == first
+    assert Thrower(6, seed=5).throw() == Thrower(6, 5).throw()
+    assert Thrower(6, seed=5).rnd.get_seed() == 5
+
+
+def test_random_states_are_not_described():
+    thrower = Thrower(6)
+    assert get_description(thrower) == {"@type": "Thrower", "sides": 6}
+    again = create_from_description(get_description(thrower))
+    assert len(again.throw()) == 20
+    assert again.rnd is again.rnd
+
+
+def test_the_random_state_is_there_without_the_init_of_the_base():
+    forgetful = Forgetful()
+    assert forgetful.rnd is forgetful.rnd
+    forgetful.rnd = RandomState(7)
+    assert forgetful.rnd.get_seed() == 7
+    assert get_description(forgetful) == {"@type": "Forgetful", "sides": 6}
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        bs.initializers.Initializer,
+        bs.data_iterators.DataIterator,
+        bs.value_modifiers.ValueModifier,
+        bs.value_modifiers.GradientModifier,
+        bs.Network,
+    ],
+)
+def test_what_draws_random_numbers_is_seedable(kind):
+    assert issubclass(kind, Seedable)
+    if kind is bs.Network:
+        return
+
+    class Own(kind):
+        def __init__(self):
+            arguments = [{}, 1] if kind is bs.data_iterators.DataIterator else []
+            super().__init__(*arguments)
+
+    global_rnd.set_seed(1)
+    first = Own().rnd.randint(10**9)
+    assert Own().rnd.randint(10**9) != first
+    global_rnd.set_seed(1)
+    assert Own().rnd.randint(10**9) == first

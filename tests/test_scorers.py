@@ -233,9 +233,9 @@ def test_an_output_has_to_be_named():
 
 
 def test_unknown_names_are_key_errors():
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError, match="Nothing.outputs.default"):
         gathered(network(), [Accuracy("Nothing.outputs.default")])
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError, match="nothing"):
         gathered(network(), [Accuracy(PATH, "nothing")])
 
 

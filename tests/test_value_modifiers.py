@@ -308,3 +308,37 @@ def test_base_classes_are_abstract(kind):
 def test_bad_arguments_are_named(make, message):
     with pytest.raises(ValidationError, match=message):
         make()
+
+
+def test_freeze_values_takes_what_each_training_starts_with(handler):
+    modifier = FreezeValues()
+    for seed in (1, 2):
+        start = values((2, 3), seed).astype(handler.dtype)
+        modifier.start(handler, handler.create_from_numpy(start))
+        for changed in (3, 4):
+            result = modified(handler, modifier, values((2, 3), changed))
+            np.testing.assert_array_equal(result, start)
+
+
+def test_freeze_values_at_given_weights_looks_at_nothing_else(handler):
+    modifier = FreezeValues(np.ones((2, 3)))
+    modifier.start(handler, handler.create_from_numpy(values((2, 3))))
+    assert (modified(handler, modifier, values((2, 3))) == 1).all()
+
+
+class AddNoise(ValueModifier):
+    def __call__(self, handler, view):
+        handler.add_tt(view, self.rnd.randn(*view.shape), view)
+
+
+def test_random_modifiers_go_on_from_their_state():
+    modifier, handler = AddNoise(seed=3), NumpyHandler(np.float64)
+    for draws in (0, 1, 3):
+        for _ in range(draws):
+            modified(handler, modifier, np.zeros(5))
+        state = modifier.get_state()
+        expected = modified(handler, modifier, np.zeros(5))
+        other = AddNoise()
+        other.set_state(state)
+        np.testing.assert_array_equal(modified(handler, other, np.zeros(5)), expected)
+    assert ClipValues().get_state().keys() == {"seed"}

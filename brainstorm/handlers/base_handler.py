@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from brainstorm.describable import Describable
+from brainstorm.handlers.activation_operations import ActivationOperations
 from brainstorm.handlers.coarse_operations import CoarseOperations
 from brainstorm.handlers.gru_operations import GruOperations
 from brainstorm.handlers.layer_operations import LayerOperations
+from brainstorm.handlers.original_interface import adapt
 from brainstorm.handlers.primitive_operations import (
     ACTIVATIONS,
     FROM_INPUT,
@@ -20,7 +22,7 @@ from brainstorm.handlers.primitive_operations import (
 from brainstorm.handlers.recurrent_operations import RecurrentOperations
 from brainstorm.handlers.update_operations import UpdateOperations
 from brainstorm.randomness import RandomState, global_rnd
-from brainstorm.utils import HandlerError, UnknownNameError, listing
+from brainstorm.utils import HandlerError, UnknownNameError, ValidationError, listing
 
 __all__ = ["Handler"]
 
@@ -36,6 +38,7 @@ class _Activations(dict):
 
 class Handler(
     PrimitiveOperations,
+    ActivationOperations,
     CoarseOperations,
     LayerOperations,
     RecurrentOperations,
@@ -87,9 +90,14 @@ class Handler(
     EMPTY: Any = None
     array_type: type = object
 
-    def __init__(self, seed: int | None = None):
-        self.seed = seed
-        self._rnd = None if seed is None else RandomState(seed)
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        adapt(cls)
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Handler:
+        """Make a handler that works though its `__init__` is not called."""
+        self = super().__new__(cls)
+        self.seed = None
         self._rnd_origin: int | None = None
         names = [name for name in ACTIVATIONS if name != "linear"]
         self.act_func = _Activations(linear=self._linear)
@@ -106,6 +114,11 @@ class Handler(
                 if n not in FROM_INPUT
             }
         )
+        return self
+
+    def __init__(self, seed: int | None = None):
+        self.seed = seed
+        self._rnd = None if seed is None else RandomState(seed)
 
     def _linear(self, x: Any, y: Any) -> None:
         if x is not y:
@@ -158,11 +171,23 @@ class Handler(
 
     @property
     def rnd(self) -> RandomState:
-        """The random state from which all random operations derive."""
+        """The random state from which all random operations derive.
+
+        It can be set to another RandomState, whose seed is then that of the handler.
+        """
         if self.seed is None and self._rnd_origin != global_rnd.generation:
             self._rnd = global_rnd.create_random_state()
             self._rnd_origin = global_rnd.generation
         return self._rnd
+
+    @rnd.setter
+    def rnd(self, rnd: RandomState) -> None:
+        if not isinstance(rnd, RandomState):
+            raise ValidationError(
+                "expected a brainstorm.randomness.RandomState as 'rnd', got a"
+                f" {type(rnd).__name__}"
+            )
+        self.seed, self._rnd = rnd.get_seed(), rnd
 
     def get_random_state(self) -> dict[str, Any]:
         """The state of all random operations, as a JSON-serializable dict."""

@@ -11,13 +11,17 @@ Conventions, besides those in :mod:`brainstorm.handlers.primitive_operations`:
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from brainstorm.utils import HandlerError
 
-__all__ = ["CoarseOperations", "check_targets"]
+__all__ = ["SMALLEST_PROBABILITY", "CoarseOperations", "check_indices"]
+
+SMALLEST_PROBABILITY = 1e-6
+"""The arguments of the logarithms in losses are limited to this."""
 
 
 class CoarseOperations:
@@ -32,6 +36,25 @@ class CoarseOperations:
         """Fill all of these arrays, of any shapes, with zeros."""
         for array in arrays:
             self.fill(array, 0.0)
+
+    def _rows(self, array: Any, slot: int, filled: bool = True) -> Any:
+        """An array (T, B, N) as a matrix (M, N).
+
+        It is a view, or where strides allow none a temporary, with the values of the
+        array if it is to be `filled`.
+        """
+        shape = (array.shape[0] * array.shape[1], array.shape[2])
+        if _folds(array):
+            return array.reshape(shape)
+        rows = self.scratch(shape, slot)
+        if filled:
+            self.copy_to(array, rows.reshape(array.shape))
+        return rows
+
+    def _put_rows(self, rows: Any, array: Any) -> None:
+        """Let an array have what was written into its `_rows`."""
+        if not _folds(array):
+            self.copy_to(rows.reshape(array.shape), array)
 
     # -- affine layers and activations ---------------------------------------
 
@@ -146,10 +169,10 @@ class CoarseOperations:
         Raises:
             HandlerError: A target is no integer in that range.
         """
-        check_targets(self.get_numpy_copy(targets), x.shape[1])
+        check_indices(self.get_numpy_copy(targets), x.shape[1], "class indices")
         self.softmax_m(x, predictions)
         self.index_m_by_v(predictions, targets, loss)
-        self.clip_t(loss, 1e-6, 1.0, loss)
+        self.clip_t(loss, SMALLEST_PROBABILITY, 1.0, loss)
         self.log_t(loss, loss)
         self.mult_st(-1.0, loss, loss)
 
@@ -198,20 +221,19 @@ class CoarseOperations:
             predictions: Receives p, of the same shape.
             loss: Receives the loss, of the same shape.
         """
+        # -log(1 - p) is softplus(x), and -log(p) is softplus(-x).
+        largest = -math.log(SMALLEST_PROBABILITY)
+        weight, of_others = self.scratch(x.shape, 2), self.scratch(x.shape, 3)
         self.sigmoid(x, predictions)
-        log = self.scratch(x.shape, 2)
-        weight = self.scratch(x.shape, 3)
-        self.clip_t(predictions, 1e-6, 1.0, log)
-        self.log_t(log, log)
-        self.mult_tt(targets, log, loss)
-        self.mult_st(-1.0, predictions, log)
-        self.add_st(1.0, log, log)
-        self.clip_t(log, 1e-6, 1.0, log)
-        self.log_t(log, log)
+        self.mult_st(-1.0, x, weight)
+        self.softplus(weight, of_others)
+        self.clip_t(of_others, 0.0, largest, of_others)
+        self.mult_tt(targets, of_others, loss)
+        self.softplus(x, of_others)
+        self.clip_t(of_others, 0.0, largest, of_others)
         self.mult_st(-1.0, targets, weight)
         self.add_st(1.0, weight, weight)
-        self.mult_add_tt(weight, log, loss)
-        self.mult_st(-1.0, loss, loss)
+        self.mult_add_tt(weight, of_others, loss)
 
     def sigmoid_ce_backward(
         self,
@@ -339,11 +361,21 @@ class CoarseOperations:
             limit: The largest norm that rows may keep; positive.
             norms: (N, 1), scratch.
         """
-        squares = self.scratch(m.shape, 2)
-        self.mult_tt(m, m, squares)
-        self.sum_t(squares, 1, norms)
+        work, scale = self.scratch(m.shape, 2), self.scratch(norms.shape, 3)
+        # Squares of what is divided by the mean size of its row do not overflow.
+        self.abs_t(m, work)
+        self.mult_st(1.0 / max(m.shape[1], 1), work, work)
+        self.sum_t(work, 1, scale)
+        self.sign_t(scale, norms)
+        self.mult_st(-1.0, norms, norms)
+        self.add_st(1.0, norms, norms)
+        self.add_tt(norms, scale, scale)  # 1 for rows of zeros
+        self.divide_mv(m, scale, work)
+        self.mult_tt(work, work, work)
+        self.sum_t(work, 1, norms)
         self.sqrt_t(norms, norms)
-        self.mult_st(1.0 / limit, norms, norms)
+        self.mult_st(1.0 / limit, scale, scale)
+        self.mult_tt(scale, norms, norms)
         self.clip_t(norms, 1.0, float("inf"), norms)
         self.divide_mv(m, norms, m)
 
@@ -478,11 +510,29 @@ class CoarseOperations:
             self.mult_add_mv(work, means, dx)
 
 
-def check_targets(targets: np.ndarray, classes: int) -> None:
-    """Raise a HandlerError if a target is no integer in [0, classes)."""
-    bad = (targets < 0) | (targets >= classes) | (targets != np.floor(targets))
+def check_indices(indices: np.ndarray, count: int, what: str) -> None:
+    """Raise a HandlerError if an index is no integer in [0, count).
+
+    Args:
+        indices: Array of numbers.
+        count: How many there are to choose from.
+        what: What they are, for the text of the error.
+    """
+    bad = ~((indices >= 0) & (indices < count) & (indices == np.floor(indices)))
     if bad.any():
         raise HandlerError(
-            f"class indices have to be integers from 0 to {classes - 1},"
-            f" got {float(targets[bad][0])!r}"
+            f"{what} have to be integers from 0 to {count - 1},"
+            f" got {float(indices[bad][0])!r}"
+            if count
+            else f"{what}: there is nothing to choose from, got"
+            f" {float(indices[bad][0])!r}"
         )
+
+
+def _folds(array: Any) -> bool:
+    """Whether the rows of all steps (T, B, N) are the rows of one matrix."""
+    steps, batch, _ = array.shape
+    strides = getattr(array, "strides", None)
+    if strides is None or steps < 2 or batch < 2:
+        return True
+    return strides[0] == batch * strides[1]

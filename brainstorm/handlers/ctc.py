@@ -13,7 +13,7 @@ import numpy as np
 
 from brainstorm.utils import HandlerError
 
-__all__ = ["ctc_loss", "labels_of"]
+__all__ = ["ctc_loss", "labels_of", "log_softmax"]
 
 BLANK = 0
 
@@ -31,6 +31,8 @@ def labels_of(
     Raises:
         HandlerError: They are no labels, or more than the steps allow.
     """
+    if targets.size and not classes:
+        raise HandlerError("ctc: expected at least one class, the blank, got none")
     found = []
     for b, column in enumerate(targets[:, :, 0].T):
         good = (column >= 0) & (column < classes) & (column == np.floor(column))
@@ -52,6 +54,12 @@ def labels_of(
     return found
 
 
+def log_softmax(x: np.ndarray) -> np.ndarray:
+    """The logarithm of the softmax over the last axis."""
+    shifted = x - x.max(-1, keepdims=True, initial=-np.inf)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
 def ctc_loss(
     log_p: np.ndarray, labels: Sequence[np.ndarray], lengths: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -69,10 +77,12 @@ def ctc_loss(
         minus it.
     """
     batch = log_p.shape[1]
+    if not log_p.size:
+        return np.zeros(batch), np.zeros(log_p.shape)
     states = np.full((batch, 2 * max(map(len, labels), default=0) + 1), BLANK)
     for b, sequence in enumerate(labels):
         states[b, 1 : 2 * len(sequence) : 2] = sequence
-    counts = np.array([2 * len(sequence) + 1 for sequence in labels])
+    counts = np.array([2 * len(sequence) + 1 for sequence in labels], int)
     # A blank between two labels that differ can be left out.
     skips = np.full(states.shape, -np.inf)
     skips[:, 2:][(states[:, 2:] != BLANK) & (states[:, 2:] != states[:, :-2])] = 0.0

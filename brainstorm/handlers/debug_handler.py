@@ -60,6 +60,10 @@ class DebugHandler(Handler):
         """The random state of the wrapped handler."""
         return self.handler.rnd
 
+    @rnd.setter
+    def rnd(self, rnd: RandomState) -> None:
+        self.handler.rnd = rnd
+
     def get_random_state(self) -> dict[str, Any]:
         """The state of the wrapped handler's random operations."""
         return self.handler.get_random_state()

@@ -61,7 +61,7 @@ class GruOperations:
         act = self.act_func[activation]
         steps, batch = x.shape[:2]
         stacked = self.scratch((steps, batch, W.shape[0]), 3)
-        self.affine(flatten_time(x), W, bias, None, flatten_time(stacked), "linear")
+        self.affine(self._rows(x, 9), W, bias, None, flatten_time(stacked), "linear")
         products = self.scratch((batch, W.shape[0]), 4)
         xr, xz, xh = _thirds(stacked)
         pr, pz, ph = _thirds(products)
@@ -164,11 +164,13 @@ class GruOperations:
         dot = self.dot_mm if fresh_gradients else self.dot_add_mm
         dot(rows, flatten_time(before), dR, transa=True)
         self.copy_to(dHa, stacked[..., 2 * units :])
-        dot(rows, flatten_time(x), dW, transa=True)
+        dot(rows, self._rows(x, 9), dW, transa=True)
         self._sum_rows(rows, dbias, fresh_gradients)
         if dx is not None:
             dot = self.dot_mm if fresh_dx else self.dot_add_mm
-            dot(rows, W, flatten_time(dx))
+            deltas = self._rows(dx, 9, filled=not fresh_dx)
+            dot(rows, W, deltas)
+            self._put_rows(deltas, dx)
 
 
 def _thirds(array: Any) -> list[Any]:

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from brainstorm.handlers.coarse_operations import check_targets
-from brainstorm.handlers.ctc import ctc_loss, labels_of
+from brainstorm.handlers.coarse_operations import check_indices
+from brainstorm.handlers.ctc import ctc_loss, labels_of, log_softmax
+from brainstorm.utils import HandlerError
 
-__all__ = ["LayerOperations"]
+__all__ = ["LayerOperations", "checked_lengths"]
 
 
 class LayerOperations:
@@ -48,7 +49,7 @@ class LayerOperations:
             y: (M, C), receives the outputs.
             epsilon: Positive number that keeps the deviation off zero.
         """
-        per_row = 1.0 / x.shape[1]
+        per_row = 1.0 / max(x.shape[1], 1)
         columns = (1, x.shape[1])
         self.sum_t(x, 1, sigma)
         self.mult_st(per_row, sigma, sigma)
@@ -101,10 +102,10 @@ class LayerOperations:
         self.mult_mv(dy, gamma.reshape((1, columns)), deltas)
         self.mult_tt(deltas, x_hat, work)
         self.sum_t(work, 1, means)
-        self.mult_st(-1.0 / columns, means, means)
+        self.mult_st(-1.0 / max(columns, 1), means, means)
         self.mult_mv(x_hat, means, work)
         self.sum_t(deltas, 1, means)
-        self.mult_st(-1.0 / columns, means, means)
+        self.mult_st(-1.0 / max(columns, 1), means, means)
         self.add_mv(work, means, work)
         self.add_tt(work, deltas, work)
         self.divide_mv(work, sigma, work)
@@ -126,7 +127,7 @@ class LayerOperations:
         Raises:
             HandlerError: An index is no integer in that range.
         """
-        check_targets(self.get_numpy_copy(indices), m.shape[0])
+        check_indices(self.get_numpy_copy(indices), m.shape[0], "take_rows: indices")
         chosen = self.scratch((indices.shape[0], m.shape[0]), 2)
         self.binarize_v(indices, chosen)
         self.dot_mm(chosen, m, out)
@@ -172,12 +173,12 @@ class LayerOperations:
             fresh_out: Set `out` to zero first.
         """
         steps, batch = x.shape[:2]
-        ends = np.full(batch, steps)
+        ends = [steps] * batch
         if lengths is not None:
-            ends = self.get_numpy_copy(lengths)[:, 0].astype(int)
+            ends = checked_lengths(self.get_numpy_copy(lengths), steps, "reverse_steps")
         if fresh_out:
             self.fill(out, 0.0)
-        for b, end in enumerate(ends.tolist()):
+        for b, end in enumerate(ends):
             for t in range(end):
                 self.add_tt(x[end - 1 - t, b], out[t, b], out[t, b])
 
@@ -211,16 +212,16 @@ class LayerOperations:
             HandlerError: A sequence has no labels as above, or too many of them.
         """
         steps, batch, classes = x.shape
-        rows = (steps * batch, classes)
-        self.softmax_m(x.reshape(rows), predictions.reshape(rows))
         ends = np.full(batch, steps)
         if lengths is not None:
-            ends = self.get_numpy_copy(lengths)[:, 0].astype(int)
+            lengths = self.get_numpy_copy(lengths)
+            ends = np.array(checked_lengths(lengths, steps, "ctc_forward"), int)
         labels = labels_of(self.get_numpy_copy(targets), ends, classes)
+        rows = self._rows(predictions, 2, filled=False)
+        self.softmax_m(self._rows(x, 3), rows)
+        self._put_rows(rows, predictions)
         logits = self.get_numpy_copy(x).astype(np.float64)
-        logits -= logits.max(2, keepdims=True)
-        log_p = logits - np.log(np.exp(logits).sum(2, keepdims=True))
-        losses, shares = ctc_loss(log_p, labels, ends)
+        losses, shares = ctc_loss(log_softmax(logits), labels, ends)
         self.set_from_numpy(loss, losses[:, np.newaxis])
         self.set_from_numpy(expected, shares)
 
@@ -261,3 +262,18 @@ class LayerOperations:
             self.copy_to(deltas, dx)
         else:
             self.add_tt(deltas, dx, dx)
+
+
+def checked_lengths(lengths: np.ndarray, steps: int, operation: str) -> list[int]:
+    """Numbers of steps (B, 1) as integers.
+
+    Raises:
+        HandlerError: One is not between 0 and `steps`.
+    """
+    bad = ~((lengths >= 0) & (lengths <= steps))
+    if bad.any():
+        raise HandlerError(
+            f"{operation}: lengths have to be numbers from 0 to {steps}, got"
+            f" {float(lengths[bad][0])!r}"
+        )
+    return [int(length) for length in lengths[:, 0]]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from brainstorm.handlers.coarse_operations import check_targets
+from brainstorm.handlers.coarse_operations import check_indices
 from brainstorm.handlers.primitive_operations import (
     ACTIVATIONS,
     FROM_INPUT,
@@ -141,12 +141,16 @@ def _check_broadcast(handler: PrimitiveOperations, args: dict[str, Any]) -> str 
     return None
 
 
-def _check_indices(name: str, matrix: str) -> Callable:
+def _check_indices(name: str, matrix: str, axis: int = 1) -> Callable:
     def check(handler: PrimitiveOperations, args: dict[str, Any]) -> str | None:
         try:
-            check_targets(handler.get_numpy_copy(args[name]), args[matrix].shape[1])
+            check_indices(
+                handler.get_numpy_copy(args[name]),
+                args[matrix].shape[axis],
+                f"argument {name!r}: indices",
+            )
         except HandlerError as error:
-            return f"argument {name!r}: {error}"
+            return str(error)
         return None
 
     return check
@@ -199,8 +203,8 @@ def _check_images(window: str, image: str) -> Callable:
 
 def _check_sequences(handler: PrimitiveOperations, args: dict[str, Any]) -> str | None:
     steps, rows = args["x"].shape[0], args["y"].shape[0]
-    if rows != steps + 1 or steps < 1:
-        return expected("y", f"{max(steps, 1) + 1} steps for {steps} of x", f"{rows}")
+    if rows != steps + 1:
+        return expected("y", f"{steps + 1} steps for {steps} of x", f"{rows}")
     gates = 4 if "Ca" in args else 3 if "Pa" in args else 1
     if args["W"].shape[0] != gates * args["y"].shape[2]:
         wanted = f"{gates * args['y'].shape[2]} rows, {gates} for each unit"
@@ -341,7 +345,11 @@ OPERATIONS: dict[str, Operation] = {
         optional="dx",
         check=_check_sequences,
     ),
-    "softmax_ce_forward": operation("x:M,C targets:M,1", "predictions:M,C loss:M,1"),
+    "softmax_ce_forward": operation(
+        "x:M,C targets:M,1",
+        "predictions:M,C loss:M,1",
+        check_values=_check_indices("targets", "x"),
+    ),
     "softmax_ce_backward": operation(
         "targets:M,1 predictions:M,C dloss:M,1",
         "t_bin:M,C",
@@ -389,8 +397,14 @@ OPERATIONS: dict[str, Operation] = {
         add="dx:M,C dgamma:C dbeta:C",
         optional="dx",
     ),
-    "take_rows": operation("m:V,N indices:M,1", "out:M,N"),
-    "add_to_rows": operation("a:M,N indices:M,1", add="out:V,N"),
+    "take_rows": operation(
+        "m:V,N indices:M,1", "out:M,N", check_values=_check_indices("indices", "m", 0)
+    ),
+    "add_to_rows": operation(
+        "a:M,N indices:M,1",
+        add="out:V,N",
+        check_values=_check_indices("indices", "out", 0),
+    ),
     "sequence_lengths": operation("mask:T,B,1", "lengths:B,1"),
     "reverse_steps": operation(
         "x:T,B,N lengths:B,1", add="out:T,B,N", optional="lengths"

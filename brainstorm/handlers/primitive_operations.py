@@ -33,12 +33,15 @@ FROM_INPUT = frozenset({"gelu", "swish"})
 
 
 class PrimitiveOperations:
-    """Documents each operation; a handler overrides all but `scratch`."""
+    """Documents each operation; a handler overrides all but `scratch` and `overlap`."""
 
     # -- memory --------------------------------------------------------------
 
     def allocate(self, shape: tuple[int, ...]) -> Any:
-        """A new array of the given shape with arbitrary content."""
+        """A new array of the given shape, filled with zeros.
+
+        DebugHandler alone fills it with NaN: count on what you have written.
+        """
         raise NotImplementedError
 
     def ones(self, shape: tuple[int, ...]) -> Any:
@@ -65,11 +68,18 @@ class PrimitiveOperations:
     def overlap(self, a: Any, b: Any) -> str:
         """How two arrays share memory.
 
+        This version knows NumPy's arrays; others, for it, share memory if they are one
+        object.
+
         Returns:
             'none'; 'same' if they have the same elements in the same places;
             'part' if they share elements in any other way.
         """
-        raise NotImplementedError
+        if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+            if not np.shares_memory(a, b):
+                return "none"
+            return "same" if _places(a) == _places(b) else "part"
+        return "same" if a is b else "none"
 
     def create_from_numpy(self, arr: np.ndarray) -> Any:
         """A new array with the shape and the values of a NumPy array.
@@ -421,54 +431,6 @@ class PrimitiveOperations:
         """``dx = dy`` where y >= 0, else ``dy (y + 1)``. `dx` may be `dy`."""
         raise NotImplementedError
 
-    def softplus(self, x: Any, y: Any) -> None:
-        """``y = log(1 + exp(x))``, elementwise, for arrays of any one shape.
-
-        Dugas et al., *Incorporating second-order functional knowledge for better
-        option pricing*, 2000.
-        """
-        raise NotImplementedError
-
-    def softplus_deriv(self, x: Any, y: Any, dy: Any, dx: Any) -> None:
-        """``dx = dy (1 - exp(-y))``. `x` is not used. `dx` may be `dy`."""
-        raise NotImplementedError
-
-    def leaky_rel(self, x: Any, y: Any) -> None:
-        """``y = x`` where x > 0, else ``0.01 x``.
-
-        Maas et al., *Rectifier nonlinearities improve neural network acoustic
-        models*, 2013.
-        """
-        raise NotImplementedError
-
-    def leaky_rel_deriv(self, x: Any, y: Any, dy: Any, dx: Any) -> None:
-        """``dx = dy`` where y > 0, else ``0.01 dy``. `dx` may be `dy`."""
-        raise NotImplementedError
-
-    def gelu(self, x: Any, y: Any) -> None:
-        """Gaussian error linear: ``y = x (1 + tanh(sqrt(2/pi) (x + a x^3))) / 2``.
-
-        With a = 0.044715 it is within 0.0005 of x times the normal distribution
-        function. Hendrycks and Gimpel, *Gaussian error linear units*, 2016.
-        """
-        raise NotImplementedError
-
-    def gelu_deriv(self, x: Any, y: Any, dy: Any, dx: Any) -> None:
-        """``dx = dy gelu'(x)``. `y` is not used. `dx` may be `dy`."""
-        raise NotImplementedError
-
-    def swish(self, x: Any, y: Any) -> None:
-        """``y = x / (1 + exp(-x))``, elementwise, for arrays of any one shape.
-
-        Ramachandran et al., *Searching for activation functions*, 2017, with
-        beta = 1; also known as SiLU.
-        """
-        raise NotImplementedError
-
-    def swish_deriv(self, x: Any, y: Any, dy: Any, dx: Any) -> None:
-        """``dx = dy s (1 + x (1 - s))`` with ``s = sigmoid(x)``. `y` is not used."""
-        raise NotImplementedError
-
     # -- convolution and pooling ---------------------------------------------
 
     def conv2d_forward_batch(
@@ -614,3 +576,9 @@ class PrimitiveOperations:
         The arguments are those of :meth:`maxpool2d_backward_batch`.
         """
         raise NotImplementedError
+
+
+def _places(a: np.ndarray) -> tuple[Any, ...]:
+    """Where the elements of an array lie."""
+    steps = [step for size, step in zip(a.shape, a.strides, strict=True) if size > 1]
+    return a.__array_interface__["data"][0], a.shape, steps

@@ -86,7 +86,9 @@ class RecurrentOperations:
         Raises:
             HandlerError: A timing is below 1.
         """
-        self.affine(flatten_time(x), W, bias, None, flatten_time(Ha[:-1]), "linear")
+        rows = self._rows(Ha[:-1], 9, filled=False)
+        self.affine(self._rows(x, 10), W, bias, None, rows, "linear")
+        self._put_rows(rows, Ha[:-1])
         kept = self._advance_clock(timing, step)
         act = self.act_func[activation]
         for t in range(x.shape[0]):
@@ -147,7 +149,8 @@ class RecurrentOperations:
             self.fill_if(slopes, 0.0, kept)
         self.fill(dHa[-1], 0.0)
         self.fill(dy[-1], 0.0)
-        self.copy_to(dy[-2], dHb[-2])
+        last = x.shape[0] - 1  # without steps the carried state, whose deltas are zero
+        self.copy_to(dy[last], dHb[last])
         for t in reversed(range(x.shape[0])):
             dh, dout, dout_before = dHa[t], dHb[t], dHb[t - 1]
             self.mult_tt(dh, dout, dh)
@@ -218,7 +221,7 @@ class RecurrentOperations:
         peepholes = self._repeated(peepholes, y.shape[1])
         steps, batch = x.shape[:2]
         stacked = self.scratch((steps, batch, W.shape[0]), 3)
-        self.affine(flatten_time(x), W, bias, None, flatten_time(stacked), "linear")
+        self.affine(self._rows(x, 9), W, bias, None, flatten_time(stacked), "linear")
         products = self.scratch((batch, W.shape[0]), 4)
         from_x, from_y = _quarters(stacked), _quarters(products)
         for t in range(steps):
@@ -289,6 +292,7 @@ class RecurrentOperations:
         step: Any = None,
         fresh_dx: bool = False,
         fresh_gradients: bool = False,
+        outside: LstmCells | None = None,
     ) -> None:
         """Backward pass of :meth:`lstm_forward`.
 
@@ -315,11 +319,15 @@ class RecurrentOperations:
             step: As the forward pass filled it.
             fresh_dx: Overwrite `dx`.
             fresh_gradients: Overwrite the gradients.
+            outside: Further deltas of Za and so on (T, B, N), None for those that
+                have none. None if all are so.
         """
         cells = LstmCells(Za, Zb, Ia, Ib, Fa, Fb, Oa, Ob, Ca, Cb)
         deltas = LstmCells(dZa, dZb, dIa, dIb, dFa, dFb, dOa, dOb, dCa, dCb)
         kept = self._kept_units(timing, step)
-        dgates = self._lstm_deltas(R, peepholes, cells, dy, deltas, activation, kept)
+        dgates = self._lstm_deltas(
+            R, peepholes, cells, dy, deltas, activation, kept, outside
+        )
         self._gate_gradients(
             x, y, dgates, dx, W, dW, dR, dbias, fresh_dx, fresh_gradients
         )
@@ -335,6 +343,7 @@ class RecurrentOperations:
         deltas: LstmCells,
         activation: str,
         kept: Any,
+        outside: LstmCells | None = None,
     ) -> Any:
         """Fill all `deltas`, and row -1 of `dy`.
 
@@ -351,25 +360,75 @@ class RecurrentOperations:
         for carried in (*deltas.at(-1), dy[-1]):
             self.fill(carried, 0.0)
         # Until the end, dCb holds the deltas of y.
-        self.copy_to(dy[-2], deltas.Cb[-2])
-        self.mult_tt(deltas.Ca[-2], dy[-2], deltas.Ca[-2])
+        last = deltas.at(steps - 1)  # without steps the carried state, all zero
+        self.copy_to(dy[steps - 1], last.Cb)
+        self.mult_tt(last.Ca, dy[steps - 1], last.Ca)
+        more = self._lstm_deltas_from(outside, peepholes, now, activation)
+        if more is not None:
+            self.add_tt(more[4][steps - 1], last.Ca, last.Ca)
         for t in reversed(range(steps)):
             dout, dcell = d.Cb[t], d.Ca[t]
             dout_before, dcell_before = deltas.Cb[t - 1], deltas.Ca[t - 1]
             for k, (slope, dgate) in enumerate(dgates):
                 self.mult_tt(slope[t], dout if k == 3 else dcell, dgate[t])
+                if more is not None:
+                    self.add_tt(more[k][t], dgate[t], dgate[t])
             self.dot_mm(stacked[t], R, dout_before)
             self.add_tt(dout_before, dy[t - 1], dout_before)
             if kept is not None:
                 self.add_into_if(dout, dout_before, kept[t])
             self.mult_tt(dcell_before, dout_before, dcell_before)
             self.mult_add_tt(dcell, forget[t], dcell_before)
+            if more is not None:
+                self.add_tt(more[4][t - 1], dcell_before, dcell_before)
         self.copy_to(deltas.Cb[-1], dy[-1])
         self.fill(deltas.Cb[-1], 0.0)
         for slope, dgate in dgates:
             self.copy_to(dgate, slope)
         self._lstm_other_deltas(now, before, d, kept)
+        for name in ("Zb", "Ib", "Fb", "Ob", "Cb") if outside else ():
+            if getattr(outside, name) is not None:
+                delta = getattr(d, name)
+                self.add_tt(getattr(outside, name), delta, delta)
         return stacked
+
+    def _lstm_deltas_from(
+        self,
+        outside: LstmCells | None,
+        peepholes: Any,
+        now: LstmCells,
+        activation: str,
+    ) -> Any:
+        """What deltas from outside add to those of Za, Ia, Fa, Oa and Ca: (5, U, B, N).
+
+        Row -1 is that of the carried state.
+        """
+        if outside is None:
+            return None
+        steps, batch, units = now.Za.shape
+        more = self.scratch((5, steps + 1, batch, units), 10)
+        part = self.scratch((steps, batch, units), 11)
+        self.fill(more, 0.0)
+        for k, kind in enumerate("ZIFOC"):
+            deriv = self.act_func_deriv[activation if kind in "ZC" else "sigmoid"]
+            a, b = getattr(outside, kind + "a"), getattr(outside, kind + "b")
+            if b is not None:
+                deriv(getattr(now, kind + "a"), getattr(now, kind + "b"), b, part)
+                self.copy_to(part, more[k][:-1])
+            if a is not None:
+                self.add_tt(a, more[k][:-1], more[k][:-1])
+        if peepholes is not None:
+            p_input, p_forget, p_output = (
+                peepholes[k].reshape((1, units)) for k in range(3)
+            )
+            cell = more[4]
+            for gate, peephole in ((more[1], p_input), (more[2], p_forget)):
+                later, before = flatten_time(gate[1:-1]), flatten_time(cell[:-2])
+                self.mult_add_mv(later, peephole, before)
+                self.mult_add_mv(gate[0], peephole, cell[-1])
+            output = flatten_time(more[3][:-1])
+            self.mult_add_mv(output, p_output, flatten_time(cell[:-1]))
+        return more
 
     def _lstm_slopes(
         self,
@@ -402,7 +461,9 @@ class RecurrentOperations:
             seen_by = ((slopes.Ia, forget), (slopes.Fa, forget), (slopes.Oa, slopes.Ca))
             for k, (gate, out) in enumerate(seen_by):
                 peephole = peepholes[k].reshape((1, peepholes.shape[1]))
-                self.mult_add_mv(flatten_time(gate), peephole, flatten_time(out))
+                rows = self._rows(out, 9)
+                self.mult_add_mv(self._rows(gate, 10), peephole, rows)
+                self._put_rows(rows, out)
 
     def _lstm_other_deltas(
         self, now: LstmCells, before: Any, d: LstmCells, kept: Any
@@ -443,14 +504,16 @@ class RecurrentOperations:
         fresh_gradients: bool,
     ) -> None:
         """Deltas of all that ``h[t] = W x[t] + R y[t-1] + bias`` depends on."""
-        rows = flatten_time(dh)
+        rows, inputs = self._rows(dh, 9), self._rows(x, 10)
         dot = self.dot_mm if fresh_gradients else self.dot_add_mm
-        dot(rows, flatten_time(x), dW, transa=True)
+        dot(rows, inputs, dW, transa=True)
         dot(rows, flatten_time(self._delayed(y)), dR, transa=True)
         self._sum_rows(rows, dbias, fresh_gradients)
         if dx is not None:
             dot = self.dot_mm if fresh_dx else self.dot_add_mm
-            dot(rows, W, flatten_time(dx))
+            deltas = self._rows(dx, 10, filled=not fresh_dx)
+            dot(rows, W, deltas)
+            self._put_rows(deltas, dx)
 
     def _peephole_gradients(
         self, cells: LstmCells, deltas: LstmCells, dpeepholes: Any, fresh: bool
@@ -466,7 +529,8 @@ class RecurrentOperations:
         """A copy (T, B, N) that holds in row t what `array` (U, B, N) has in t-1."""
         steps = array.shape[0] - 1
         delayed = self.scratch((steps, *array.shape[1:]), 8)
-        self.copy_to(array[-1], delayed[0])
+        if steps:
+            self.copy_to(array[-1], delayed[0])
         if steps > 1:
             self.copy_to(array[: steps - 1], delayed[1:])
         return delayed
@@ -478,7 +542,8 @@ class RecurrentOperations:
         if timing is None:
             return None
         on_cpu = isinstance(timing, np.ndarray)
-        fastest = float((timing if on_cpu else self.get_numpy_copy(timing)).min())
+        values = timing if on_cpu else self.get_numpy_copy(timing)
+        fastest = float(values.min(initial=np.inf))
         if not fastest >= 1:
             raise HandlerError(f"timings have to be at least 1, got {fastest}")
         for t in range(step.shape[0] - 1):
@@ -492,7 +557,7 @@ class RecurrentOperations:
         shape = (step.shape[0] - 1, step.shape[1], timing.shape[0])
         kept, cycle = self.scratch(shape, 5), self.scratch(shape, 6)
         rows = flatten_time(kept)
-        self.broadcast_t(flatten_time(step[:-1]), 1, rows)
+        self.broadcast_t(self._rows(step[:-1], 9), 1, rows)
         self.add_st(-1.0, rows, rows)
         self.broadcast_t(timing.reshape((1, shape[2])), 0, flatten_time(cycle))
         self.modulo_tt(kept, cycle, kept)

@@ -13,7 +13,6 @@ from brainstorm.structure.buffer_views import BufferView
 from brainstorm.structure.layer_types import (
     ENDING,
     LAYER_TYPES,
-    LayerType,
     layer_type_name,
 )
 from brainstorm.utils import LayerValidationError, listing
@@ -70,8 +69,8 @@ class Layer:
     Args:
         name: Name of the layer.
         in_shapes: Structure of each input.
-        incoming_connections: Connections into this layer.
-        outgoing_connections: Connections out of this layer.
+        incoming_connections: Connections into this layer; also as `incoming`.
+        outgoing_connections: Connections out of this layer; also as `outgoing`.
         **kwargs: Arguments of the layer, see `expected_kwargs`.
 
     Attributes:
@@ -105,14 +104,18 @@ class Layer:
         self,
         name: str,
         in_shapes: Mapping[str, BufferStructure],
-        incoming_connections: Any = (),
-        outgoing_connections: Any = (),
+        incoming_connections: Any = None,
+        outgoing_connections: Any = None,
         **kwargs: Any,
     ):
         self.name = name
         self.in_shapes = dict(in_shapes)
-        self.incoming = kwargs.pop("incoming", incoming_connections)
-        self.outgoing = kwargs.pop("outgoing", outgoing_connections)
+        if incoming_connections is None:
+            incoming_connections = kwargs.pop("incoming", ())
+        if outgoing_connections is None:
+            outgoing_connections = kwargs.pop("outgoing", ())
+        self.incoming = incoming_connections
+        self.outgoing = outgoing_connections
         self.kwargs = kwargs
         self.handler: Handler = None  # type: ignore[assignment]
         self.fresh: frozenset[str] = frozenset()
@@ -122,8 +125,7 @@ class Layer:
         self._validate_kwargs()
         self.expected_inputs = self.inputs_to_expect(self.in_shapes)
         self._validate_in_shapes()
-        order = [*self.expected_inputs, *sorted(self.in_shapes)]
-        self.in_shapes = {n: in_shapes[n] for n in order if n in in_shapes}
+        self.in_shapes = {name: in_shapes[name] for name in sorted(in_shapes)}
         self.out_shapes, self.parameter_shapes, self.internal_shapes = self.setup(
             kwargs, self.in_shapes
         )
@@ -158,14 +160,14 @@ class Layer:
     def inputs_to_expect(
         self, given: Collection[str]
     ) -> Mapping[str, StructureTemplate]:
-        """The inputs that have to be connected: `expected_inputs`, sorted by name.
+        """The inputs that have to be connected: `expected_inputs`.
 
         Layers with a variable number of inputs override this.
 
         Args:
             given: Names of the inputs that are connected.
         """
-        return dict(sorted(self.expected_inputs.items()))
+        return self.expected_inputs
 
     def setup(
         self, kwargs: dict[str, Any], in_shapes: Structures
@@ -211,7 +213,7 @@ class Layer:
         """
         value = self.kwargs.get(name, default)
         try:
-            good = accept(value)
+            good = bool(accept(value))
         except (ArithmeticError, TypeError, ValueError):
             good = False
         if not good:
@@ -317,14 +319,12 @@ def get_layer_class_from_typename(type_name: str) -> type[Layer]:
     Raises:
         LayerValidationError: There is none; lists the choices.
     """
-    if isinstance(type_name, LayerType):
-        layer_class = type_name.layer_class
-        if not issubclass(layer_class, Layer):
-            raise LayerValidationError(f"{layer_class} is no subclass of Layer")
-        return layer_class
-    if type_name not in LAYER_TYPES:
+    layer_class = LAYER_TYPES.find(type_name)
+    if layer_class is None:
         raise LayerValidationError(
             f"unknown layer type {type_name!r}; choices are:"
             f" {listing(sorted(LAYER_TYPES))}"
         )
-    return LAYER_TYPES[type_name]
+    if not issubclass(layer_class, Layer):
+        raise LayerValidationError(f"{layer_class} is no subclass of Layer")
+    return layer_class

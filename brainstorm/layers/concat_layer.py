@@ -53,7 +53,8 @@ class ConcatLayerImpl(Layer):
                     f"expected the shape {(*first, 'any')} at input {name!r}, as at"
                     f" 'inputs_1', got {structure.shape}"
                 )
-        self.sizes = [structure.shape[-1] for structure in in_shapes.values()]
+        self.names = list(self.expected_inputs)
+        self.sizes = [in_shapes[name].shape[-1] for name in self.names]
         return {"default": BufferStructure(*first, sum(self.sizes))}, {}, {}
 
     def parts(self, array):
@@ -68,14 +69,15 @@ class ConcatLayerImpl(Layer):
     def pairs(self, buffers):
         """Each input and its part of y."""
         parts = self.parts(buffers.outputs.default)
-        return list(zip(buffers.inputs, parts, strict=True))
+        inputs = [buffers.inputs[name] for name in self.names]
+        return list(zip(inputs, parts, strict=True))
 
     @once_per_resize
     def delta_pairs(self, buffers):
         """The name and the deltas of each input, and their part of y's deltas."""
         parts = self.parts(buffers.output_deltas.default)
-        names = self.in_shapes
-        return list(zip(names, buffers.input_deltas, parts, strict=True))
+        deltas = [buffers.input_deltas[name] for name in self.names]
+        return list(zip(self.names, deltas, parts, strict=True))
 
     def forward_pass(self, buffers, training_pass=True):
         for x, part in self.pairs(buffers):

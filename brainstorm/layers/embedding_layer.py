@@ -6,6 +6,7 @@ from brainstorm.layers.base_layer import Layer, once_per_resize
 from brainstorm.layers.rows import Rows
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper
+from brainstorm.utils import HandlerError
 
 __all__ = ["Embedding", "EmbeddingLayerImpl"]
 
@@ -90,7 +91,10 @@ class EmbeddingLayerImpl(Layer):
     def forward_pass(self, buffers, training_pass=True):
         rows = self.rows(buffers)
         rows.load()
-        self.handler.take_rows(buffers.parameters.W, *rows.matrices)
+        try:
+            self.handler.take_rows(buffers.parameters.W, *rows.matrices)
+        except HandlerError as error:
+            raise HandlerError(f"layer {self.name!r}: {error}") from error
         rows.store()
 
     def backward_pass(self, buffers):

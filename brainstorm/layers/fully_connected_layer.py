@@ -36,9 +36,8 @@ def FullyConnected(
         FullyConnectedLayerImpl,
         name=name,
         trainable=trainable,
-        size=size,
         activation=activation,
-        **options(bias=(bias, True)),
+        **options(size=(size, None), bias=(bias, True)),
     )
 
 

@@ -57,15 +57,17 @@ class LossLayerImpl(Layer):
         return self.importance / (x.shape[self.leading - 1] if self.leading else 1)
 
     @once_per_resize
-    def matrix(self, buffers):
-        """All of x, with the features in columns."""
+    def matrices(self, buffers):
+        """All of x, with the features in columns, and the loss without dimensions."""
         x = buffers.inputs.default
         leading, features = x.shape[: self.leading], x.shape[self.leading :]
-        return x.reshape((math.prod(leading), math.prod(features)))
+        matrix = x.reshape((math.prod(leading), math.prod(features)))
+        return matrix, buffers.outputs.loss.reshape(())
 
     def forward_pass(self, buffers, training_pass=True):
         x, loss = buffers.inputs.default, buffers.outputs.loss
-        self.handler.sum_t(self.matrix(buffers), None, loss)
+        matrix, total = self.matrices(buffers)
+        self.handler.sum_t(matrix, None, total)
         self.handler.mult_st(self.scale(x), loss, loss)
 
     def backward_pass(self, buffers):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
+from brainstorm.handlers.recurrent_operations import LstmCells
 from brainstorm.layers.base_layer import once_per_resize, options
 from brainstorm.layers.sequence_layer import SequenceLayer
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper
+from brainstorm.structure.taps import delta_structure, tapped_internals
 from brainstorm.utils import flatten_features
 
 __all__ = ["Lstm", "LstmLayerImpl"]
@@ -87,6 +89,8 @@ class LstmLayerImpl(SequenceLayer):
 
     Without biases there is an internal ``zero_bias`` (4 n,) that is 0. With
     ``initial_state='learned'`` there is an internal ``begun``, see `Recurrent`.
+    Internals can be inputs of other layers, ``lstm - '..internals.Ca' >> other``; then
+    ``Ca_deltas`` (T, B, n) holds what these compute for it.
 
     Raises:
         LayerValidationError: An argument is not as in `Lstm`.
@@ -130,6 +134,9 @@ class LstmLayerImpl(SequenceLayer):
         if not self.has_bias:
             del self.stacked_shapes["b"]
         self.add_options(parameters, internals, 4 * n)
+        self.tapped = [n for n in tapped_internals(self.outgoing) if n in CELLS]
+        for name in self.tapped:
+            internals[f"{name}_deltas"] = delta_structure(internals[name])
         return outputs, parameters, internals
 
     def stacked(self, view, bias=None):
@@ -173,6 +180,17 @@ class LstmLayerImpl(SequenceLayer):
         self.handler.lstm_forward(
             *self.arrays(buffers), self.activation, **self.clock(buffers)
         )
+        for name in self.tapped:
+            self.handler.complete(buffers.internals[name])
+
+    def from_outside(self, buffers):
+        """The deltas of cells that are inputs of other layers, if there are any."""
+        if not self.tapped:
+            return {}
+        for name in CELLS:
+            self.handler.complete(buffers.internals[name])
+        taps = {name: buffers.internals[f"{name}_deltas"] for name in self.tapped}
+        return {"outside": LstmCells(*[taps.get(name) for name in CELLS])}
 
     def backward_pass(self, buffers):
         arrays, dx, (dW, dR, dp, db) = self.backward_arrays(buffers)
@@ -187,5 +205,6 @@ class LstmLayerImpl(SequenceLayer):
             fresh_dx="default" in self.fresh,
             fresh_gradients="gradients" in self.fresh,
             **self.clock(buffers),
+            **self.from_outside(buffers),
         )
         self.end(buffers)

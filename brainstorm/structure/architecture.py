@@ -13,9 +13,12 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from brainstorm.layers.base_layer import Layer, get_layer_class_from_typename
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper, LayerDetails
+from brainstorm.structure.taps import sources
 from brainstorm.structure.trainable import set_layer_properties
 from brainstorm.utils import (
     LayerValidationError,
@@ -30,6 +33,7 @@ __all__ = [
     "collect_all_connections",
     "generate_architecture",
     "instantiate_layers_from_architecture",
+    "plain_architecture",
     "validate_architecture",
 ]
 
@@ -52,16 +56,34 @@ def generate_architecture(some_layer: ConstructionWrapper) -> Architecture:
     """The architecture of all layers that are connected to `some_layer`."""
     names = some_layer.layer.scope.names()
     order = sorted(names, key=lambda layer: layer.created)
-    return {
-        names[layer]: {
-            "@type": layer.layer_type,
-            "@outgoing_connections": _outgoing(layer, names),
-            **({} if layer.trainable is True else {"@trainable": layer.trainable}),
-            **({"@shared": _shared(layer, names)} if layer.shared else {}),
-            **layer.layer_kwargs,
+    return plain_architecture(
+        {
+            names[layer]: {
+                "@type": layer.layer_type,
+                "@outgoing_connections": _outgoing(layer, names),
+                **({} if layer.trainable is True else {"@trainable": layer.trainable}),
+                **({"@shared": _shared(layer, names)} if layer.shared else {}),
+                **layer.layer_kwargs,
+            }
+            for layer in order
         }
-        for layer in order
-    }
+    )
+
+
+def plain_architecture(value: Any) -> Any:
+    """A copy of an architecture, or of a part, with plain numbers for NumPy's.
+
+    What is no dict, list, tuple, set, number or array of NumPy stays what it is.
+    """
+    if isinstance(value, Mapping):
+        return {key: plain_architecture(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(plain_architecture(item) for item in value)
+    if isinstance(value, (set, frozenset)):
+        return [plain_architecture(item) for item in sorted(value, key=str)]
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.tolist()
+    return value
 
 
 def _outgoing(
@@ -284,10 +306,10 @@ def instantiate_layers_from_architecture(
             **{k: v for k, v in properties.items() if not k.startswith("@")},
         )
         for c in outgoing:
-            if c.output_name not in layer.out_shapes:
+            if c.output_name not in sources(layer):
                 raise NetworkValidationError(
                     f"layer {name!r} has no output {c.output_name!r} to connect to"
-                    f" {c.end_layer!r}; choices are: {listing(layer.out_shapes)}"
+                    f" {c.end_layer!r}; choices are: {listing(sources(layer))}"
                 )
         layers[name] = layer
     set_layer_properties(layers, architecture)
@@ -311,7 +333,7 @@ def _combine(
     Side by side in memory they are one row of features. Of pixels and other outputs
     whose leading dimensions are 1, that is also a join along the last dimension.
     """
-    structures = [layers[c.start_layer].out_shapes[c.output_name] for c in connections]
+    structures = [sources(layers[c.start_layer])[c.output_name] for c in connections]
     first = structures[0]
     if len({s.buffer_type for s in structures}) > 1:
         shapes = {

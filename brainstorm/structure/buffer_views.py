@@ -126,6 +126,8 @@ class BufferView(list):
                     f"no buffer {name!r} in path {item!r}; choices are:"
                     f" {listing(choices)}"
                 )
+            if name not in node.__dict__:
+                BufferView._ensure_complete(node)
             node = node.__dict__[name]
         return node
 

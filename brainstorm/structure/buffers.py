@@ -202,7 +202,7 @@ class BufferManager:
 
     def _keep(self, sizes: tuple[int, int]) -> None:
         """Take note of what the views show."""
-        states = [(view, view._get_state()) for view in self._tree]
+        states = [(view, BufferView._get_state(view)) for view in self._tree]
         self._kept[sizes] = self.sized = self.sized._replace(states=states)
         if len(self._kept) > self._most_kept:
             # Any one: dropping the oldest would never find one of a cycle again.
@@ -211,7 +211,7 @@ class BufferManager:
 
     def _show(self, sized: SizedBuffers) -> None:
         for view, state in sized.states:
-            view._set_state(state)
+            BufferView._set_state(view, state)
         self.sized = sized
 
     # -- context -------------------------------------------------------------

@@ -60,7 +60,7 @@ def plan_clearing(layers: Mapping[str, Layer], hubs: Sequence[Hub]) -> ClearingP
         kind = hub.sources[0].split(".")[1]
         if kind == "gradients":
             needed = _plan_gradients(layers, fresh)
-        elif kind == "internals":
+        elif kind == "internals" and not hub.sinks:
             needed = not layers[hub.sources[0].split(".")[0]].honours_fresh
         else:
             needed = _plan_deltas(hub, layers, positions, fresh)
@@ -111,9 +111,11 @@ def _plan_deltas(
 
 
 def _takes_deltas(source: str, layers: Mapping[str, Layer]) -> bool:
-    name, _, output_name = source.split(".")
+    name, category, output_name = source.split(".")
     layer = layers[name]
-    return output_name not in layer.takes_no_output_deltas_from
+    return (
+        category == "internals" or output_name not in layer.takes_no_output_deltas_from
+    )
 
 
 class Unneeded(NamedTuple):

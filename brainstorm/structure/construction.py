@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from brainstorm.structure.layer_types import LAYER_TYPES, LayerType, layer_type_name
+from brainstorm.structure.layer_types import LAYER_TYPES, layer_type_name
+from brainstorm.structure.layer_types import layer_type as type_of
 from brainstorm.utils import (
     LayerValidationError,
     NetworkValidationError,
@@ -138,10 +139,10 @@ class ConstructionWrapper:
             LayerValidationError: The class or the name are not acceptable.
         """
         if isinstance(layer_type, type):
-            layer_class, layer_type = layer_type, LayerType(layer_type)
+            layer_type = type_of(layer_type)
         else:
             layer_type = layer_type_name(layer_type)
-            layer_class = LAYER_TYPES.get(layer_type)
+        layer_class = LAYER_TYPES.find(layer_type)
         if trainable is None:
             trainable = True
         elif "trainable" in getattr(layer_class, "expected_kwargs", ()):

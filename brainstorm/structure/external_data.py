@@ -11,7 +11,7 @@ import numpy as np
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.utils import MissingInputError, NetworkValidationError, listing
 
-__all__ = ["check_open", "check_shapes", "shapes_of"]
+__all__ = ["check_dense", "check_open", "check_shapes", "shapes_of"]
 
 
 def check_open(name: str, values: Any) -> None:
@@ -24,6 +24,19 @@ def check_open(name: str, values: Any) -> None:
         raise NetworkValidationError(
             f"the HDF5 file with the data for the input {name!r} is closed; keep it"
             " open for as long as the data is used"
+        )
+
+
+def check_dense(name: str, values: Any) -> None:
+    """Check that data is no sparse matrix.
+
+    Raises:
+        NetworkValidationError: It is. Names the input.
+    """
+    if hasattr(values, "toarray"):
+        raise NetworkValidationError(
+            f"the data for the input {name!r} is sparse, a {type(values).__name__};"
+            " give dense data, by its method toarray()"
         )
 
 

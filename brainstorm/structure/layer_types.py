@@ -6,10 +6,10 @@ A layer that is wired by its class is of just that class, whatever its name mean
 
 from __future__ import annotations
 
-from brainstorm.describable import Registry
+from brainstorm.describable import Registry, TypeName
 from brainstorm.utils import LayerValidationError
 
-__all__ = ["LAYER_TYPES", "LayerType", "layer_type_name", "warn_of_replacement"]
+__all__ = ["ENDING", "LAYER_TYPES", "layer_type", "layer_type_name"]
 
 ENDING = "LayerImpl"
 
@@ -17,26 +17,9 @@ LAYER_TYPES = Registry()
 """The subclasses of `Layer` by the names of their types."""
 
 
-class LayerType(str):
-    """The name of a layer type, which remembers the class that is meant.
-
-    In JSON and in pickles it is a name like any other.
-    """
-
-    layer_class: type
-
-    def __new__(cls, layer_class: type) -> LayerType:
-        """The name of the type of a class."""
-        self = super().__new__(cls, layer_type_name(layer_class))
-        self.layer_class = layer_class
-        return self
-
-    def __deepcopy__(self, memo: dict) -> LayerType:
-        return self
-
-    def __reduce__(self) -> tuple[type, tuple[str]]:
-        warn_of_replacement(self.layer_class)
-        return str, (str(self),)
+def layer_type(layer_class: type) -> TypeName:
+    """The name of the type of a class, which remembers the class."""
+    return TypeName(layer_type_name(layer_class), layer_class, LAYER_TYPES)
 
 
 def layer_type_name(layer_class: type | str) -> str:
@@ -55,10 +38,3 @@ def layer_type_name(layer_class: type | str) -> str:
             " not"
         )
     return name.removesuffix(ENDING)
-
-
-def warn_of_replacement(layer_class: type) -> None:
-    """Warn if the name of a layer's type does not mean its class."""
-    LAYER_TYPES.warn_unless_meant(
-        layer_class.__name__.removesuffix(ENDING), layer_class
-    )

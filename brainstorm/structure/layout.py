@@ -17,6 +17,7 @@ from typing import Any
 from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.buffer_structure import BufferStructure, leading_shape
 from brainstorm.structure.ordering import order_with_blocks
+from brainstorm.structure.taps import source_path, tapped_structures
 from brainstorm.utils import NetworkValidationError
 
 __all__ = ["BUFFER_CATEGORIES", "Hub", "create_layout"]
@@ -114,10 +115,11 @@ def create_layout(layers: Mapping[str, Layer]) -> tuple[list[Hub], dict[str, Any
     hubs = [_flat_hub(layers, structures, c) for c in ("parameters", "gradients")]
     for outputs, inputs in (("outputs", "inputs"), ("output_deltas", "input_deltas")):
         hubs += _connection_hubs(layers, structures, outputs, inputs)
+    placed = {source for hub in hubs for source in hub.sources}
     hubs += [
         Hub.create({path: structure}, {})
         for path, structure in structures.items()
-        if _category(path) == "internals"
+        if _category(path) == "internals" and path not in placed
     ]
     return hubs, _create_tree(layers, structures, hubs)
 
@@ -203,14 +205,16 @@ def _connection_hubs(
 
     Inputs that nothing goes into, as in layers laid out by themselves, get their own.
     """
-    sources = [p for p in structures if _category(p) == outputs]
+    tapped: dict[str, BufferStructure] = {}
+    for layer in layers.values():
+        tapped.update(tapped_structures(layer, outputs))
+    sources = [*(p for p in structures if _category(p) == outputs), *tapped]
+    structures = {**structures, **tapped}
     sinks: dict[str, list[str]] = {}
     for layer in layers.values():
         for c in layer.incoming:
             sink = f"{c.end_layer}.{inputs}.{c.input_name}"
-            sinks.setdefault(sink, []).append(
-                f"{c.start_layer}.{outputs}.{c.output_name}"
-            )
+            sinks.setdefault(sink, []).append(source_path(c, outputs))
     group_of = {source: {source} for source in sources}
     for members in sinks.values():
         for member in members:

@@ -23,12 +23,13 @@ from brainstorm.randomness import Seedable
 from brainstorm.structure.architecture import (
     generate_architecture,
     instantiate_layers_from_architecture,
+    plain_architecture,
 )
+from brainstorm.structure.backpropagation import Backpropagation, in_layer
 from brainstorm.structure.buffer_views import BufferView
 from brainstorm.structure.buffers import BufferManager
-from brainstorm.structure.clearing import find_unneeded, plan_clearing
 from brainstorm.structure.construction import ConstructionWrapper
-from brainstorm.structure.external_data import check_shapes, shapes_of
+from brainstorm.structure.external_data import check_dense, check_shapes, shapes_of
 from brainstorm.structure.modifiers import (
     Modifiers,
     TrainedPart,
@@ -43,7 +44,6 @@ from brainstorm.structure.network_files import (
 from brainstorm.structure.network_info import network_info_html
 from brainstorm.structure.prediction import predict
 from brainstorm.structure.trainable import (
-    frozen_slices,
     own_parameters,
     set_layer_properties,
     trained_slices,
@@ -123,16 +123,10 @@ class Network(Seedable):
         self.loss_layers = [
             name for name, la in layers.items() if isinstance(la, LossLayerImpl)
         ]
-        self._clearing = plan_clearing(layers, buffer_manager.hubs)
-        self._wants_all_deltas = False
-        self._lacks_deltas = False
-        self._were_left_out: set[int] = set()
-        for name, layer in layers.items():
-            layer.fresh = self._clearing.fresh[name]
         self._input_shapes: dict[str, tuple[int, ...]] = {}
         views = buffer_manager.views.__dict__
         self._run_order = [(layer, views[name]) for name, layer in layers.items()]
-        self._backward_order: list[tuple[Layer, BufferView]] = []
+        self.backpropagation = Backpropagation(layers, buffer_manager)
         self._plan_training()
         self.set_handler(handler)
 
@@ -166,6 +160,7 @@ class Network(Seedable):
             NetworkValidationError: It does not describe a network.
             LayerValidationError: A layer refuses its arguments or shapes.
         """
+        architecture = plain_architecture(architecture)
         layers = instantiate_layers_from_architecture(architecture)
         buffer_manager = BufferManager.from_layers(layers, default_handler)
         return cls(layers, buffer_manager, architecture)
@@ -277,9 +272,8 @@ class Network(Seedable):
         with self.lock:
             if "parameters" not in buffer_path.split("."):
                 self.lock.check()
+            self.backpropagation.check(buffer_path)
             buffer = self.buffer[buffer_path]
-            if "_deltas." in buffer_path:
-                self._check_deltas(buffer_path)
             if isinstance(buffer, BufferView):
                 raise UnknownNameError(
                     f"{buffer_path!r} is not one buffer but a view of several:"
@@ -306,13 +300,13 @@ class Network(Seedable):
             ``{'total_loss': sum}``, and each loss by the name of its layer where
             there are several.
         """
-        with self.lock:
-            self.lock.check()
-            views = self._buffer_manager.views
-            losses = {
-                name: self._as_float(views.__dict__[name].outputs.loss)
-                for name in self.loss_layers
-            }
+        views = self._buffer_manager.views
+        losses = {
+            name: self._as_float(views.__dict__[name].outputs.loss)
+            for name in self.loss_layers
+        }
+        # Checked afterwards, as it takes less time than to have the lock meanwhile.
+        self.lock.check()
         total = sum(losses.values())
         if len(losses) < 2:
             return {"total_loss": total}
@@ -460,14 +454,10 @@ class Network(Seedable):
 
     def _plan_training(self) -> None:
         """Take note of which parameters are trained."""
-        self._set_lacking(False)
-        self._to_clear = None
+        self.backpropagation.plan()
         hubs = self._buffer_manager.hubs
-        self._unneeded = find_unneeded(self.layers, hubs)
         self.trained_slices = trained_slices(self.layers, hubs[0])
         self._trained_part = TrainedPart(self.trained_slices)
-        self._frozen_slices = frozen_slices(self.layers, hubs[0])
-        self._set_backward_order()
 
     # -- running -------------------------------------------------------------
 
@@ -491,6 +481,8 @@ class Network(Seedable):
             structures = self.layers["Input"].out_shapes
             shapes = shapes_of(data)
             if shapes != self._input_shapes:
+                for name, array in data.items():
+                    check_dense(name, array)
                 sizes = check_shapes(structures, shapes, all_inputs)
                 self._buffer_manager.resize(
                     sizes.get("T", self.time_size), sizes.get("B", self.batch_size)
@@ -505,6 +497,7 @@ class Network(Seedable):
 
     def _announce_run(self) -> None:
         announce, self.before_next_run = self.before_next_run, None
+        self.backpropagation.show()
         announce()
 
     def _provide(self, name: str, target: Any, array: Any) -> None:
@@ -521,7 +514,7 @@ class Network(Seedable):
     def _resized(self) -> None:
         """Take note of other memory."""
         self._input_shapes = {}
-        self._to_clear = None
+        self.backpropagation.forget_memory()
 
     def predict(
         self, x: Any, batch_size: int = 100, output_name: str | None = None
@@ -585,7 +578,7 @@ class Network(Seedable):
                     if only is None or layer.name in only:
                         layer.forward_pass(buffers, training_pass)
             except HandlerError as error:
-                raise _in_layer(layer, error) from error
+                raise in_layer(layer, error) from error
 
     def backward_pass(self, all_deltas: bool = True) -> None:
         """Compute all deltas and gradients, after a forward pass.
@@ -595,74 +588,17 @@ class Network(Seedable):
         Args:
             all_deltas: With False, deltas on which no gradient depends, such as
                 those that reach the Input layer, may be left out. They are NaN
-                then. Steppers do this, as long as nobody has asked `get` for
-                deltas.
+                then. Steppers do this, as long as nobody has read deltas.
         """
         with self.lock:
             self.lock.check()
-            self._set_lacking(not (all_deltas or self._wants_all_deltas))
-            if self._to_clear is None:
-                self._to_clear = self._find_what_to_clear()
-            self.handler.clear(*self._to_clear)
-            try:
-                for layer, buffers in self._backward_order:
-                    layer.backward_pass(buffers)
-            except HandlerError as error:
-                raise _in_layer(layer, error) from error
-            for part in self._frozen_slices:
-                self.handler.fill(self.buffer.gradients[part], 0.0)
+            self.backpropagation.run(all_deltas)
             if self.gradient_modifiers:
                 self.apply_gradient_modifiers()
 
-    def _set_lacking(self, lacks_deltas: bool) -> None:
-        """Begin or end leaving out deltas that are not needed."""
-        if lacks_deltas == self._lacks_deltas:
-            return
-        self._lacks_deltas = lacks_deltas
-        self._to_clear = None
-        for name, layer in self.layers.items():
-            layer.unwanted = (
-                self._unneeded.inputs[name] if lacks_deltas else frozenset()
-            )
-        self._set_backward_order()
-
-    def _set_backward_order(self) -> None:
-        skipped = self._unneeded.layers if self._lacks_deltas else ()
-        self._backward_order = [
-            (layer, buffers)
-            for layer, buffers in reversed(self._run_order)
-            if layer.name not in skipped
-        ]
-
-    def _find_what_to_clear(self) -> list[Any]:
-        manager = self._buffer_manager
-        manager.ensure_backward()
-        unneeded = self._unneeded.hubs if self._lacks_deltas else ()
-        for i in unneeded:
-            self.handler.fill(manager.hub_buffers[i], float("nan"))
-        self._were_left_out |= set(unneeded)
-        for i in self._were_left_out.difference(unneeded):
-            # A backward pass may rely on zeros that nobody writes.
-            self.handler.fill(manager.hub_buffers[i], 0.0)
-        return self._clearing.buffers(manager.hubs, manager.hub_buffers, unneeded)
-
     def ask_for_deltas(self) -> None:
         """Have all deltas computed in training too, from now on."""
-        self._wants_all_deltas = True
-
-    def _check_deltas(self, buffer_path: str) -> None:
-        """Refuse to give deltas that the last backward pass has left out."""
-        self.ask_for_deltas()
-        name, category, *rest = buffer_path.split(".")
-        if self._lacks_deltas and (
-            (category == "input_deltas" and rest[0] in self._unneeded.inputs[name])
-            or (category == "output_deltas" and name in self._unneeded.layers)
-        ):
-            raise UnknownNameError(
-                f"{buffer_path!r} was not computed, because no gradient depends on it"
-                " and nobody had asked for deltas by then. From now on training"
-                " computes it; so does backward_pass()"
-            )
+        self.backpropagation.wants_all = True
 
     def get_context(self) -> dict[str, np.ndarray]:
         """The state after the last step, to be given to `forward_pass`."""
@@ -708,10 +644,6 @@ class Network(Seedable):
         elif name not in self.layers[layer].frozen:
             view = self.buffer[layer]
             modifier(self.handler, *(view[category][name] for category in categories))
-
-
-def _in_layer(layer: Layer, error: HandlerError) -> HandlerError:
-    return HandlerError(str(layer.error(str(error))))
 
 
 def _recreate(description: dict[str, Any], parameters: np.ndarray) -> Network:

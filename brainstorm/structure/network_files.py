@@ -18,6 +18,7 @@ import h5py
 import numpy as np
 
 from brainstorm.describable import (
+    check_names,
     check_types,
     create_from_description,
     get_description,
@@ -27,13 +28,13 @@ from brainstorm.files import (
     open_hdf5,
     read_array,
     read_text,
+    read_text_attribute,
     write_text_attribute,
 )
 from brainstorm.handlers import default_handler
 from brainstorm.handlers.base_handler import Handler
 from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.architecture import instantiate_layers_from_architecture
-from brainstorm.structure.layer_types import warn_of_replacement
 from brainstorm.structure.layout import Hub, create_layout
 from brainstorm.structure.parameter_order import (
     find_order,
@@ -72,6 +73,9 @@ KEYS = {
     "output_name",
 }
 FORMAT = "Network file v1.0"
+# Handlers that are not the usual one for float32 on the CPU, where files name that.
+HANDLER = "handler"
+PLAIN_HANDLER = {"@type": "NumpyHandler", "dtype": "float32"}
 # Values in the inputs, outputs and internals of one step of one sequence: 1 GiB of
 # float32. Descriptions of larger networks are taken for damaged ones.
 LARGEST_STEP = 2**28
@@ -84,9 +88,12 @@ def save_network(net: Network, filename: str | os.PathLike, comment: str = "") -
         if comment:
             write_text_attribute(f, "comment", comment)
         description = get_description(net)
-        if description["handler"] == {"@type": "OneDnnHandler"}:
+        handler = description["handler"]
+        if handler["@type"] == "OneDnnHandler":
             # Its results are those of NumpyHandler, which all versions know.
-            description["handler"] = {"@type": "NumpyHandler", "dtype": "float32"}
+            description["handler"] = PLAIN_HANDLER
+        if description["handler"] == PLAIN_HANDLER and not _is_usual(net.handler):
+            write_text_attribute(f, HANDLER, json.dumps(handler))
         write_network(f, net, description)
 
 
@@ -99,9 +106,21 @@ def load_network(cls: type[Network], filename: str | os.PathLike) -> Network:
     """
     with open_hdf5(filename, FORMAT) as f:
         net, _ = read_network(cls, f)
-    if get_description(net.handler) == {"@type": "NumpyHandler", "dtype": "float32"}:
-        net.set_handler(default_handler)
+        text = read_text_attribute(f, HANDLER)
+        if text is not None:
+            handler = json.loads(text)
+            check_types(handler, lambda cls: issubclass(cls, Handler))
+            net.set_handler(available_handler(handler))
+        elif get_description(net.handler) == PLAIN_HANDLER:
+            net.set_handler(default_handler)
     return net
+
+
+def _is_usual(handler: Handler) -> bool:
+    """Whether it is the handler that networks have if nobody chooses one."""
+    return handler is default_handler or (
+        get_description(handler) == {"@type": "OneDnnHandler"}
+    )
 
 
 def write_info(f: h5py.File) -> None:
@@ -113,8 +132,7 @@ def write_network(
     group: h5py.Group, net: Network, description: Mapping[str, Any]
 ) -> None:
     """Write a description of a network, and its parameters."""
-    for layer in net.layers.values():
-        warn_of_replacement(type(layer))
+    check_names(description)
     group["description"] = np.bytes_(json.dumps(description).encode())
     parameters = group.create_dataset(
         "parameters", data=net.get("parameters"), compression="gzip"

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from brainstorm.layers.loss_layer import LossLayerImpl
-from brainstorm.structure.external_data import check_open
+from brainstorm.structure.buffer_views import BufferView
+from brainstorm.structure.external_data import check_dense, check_open
 from brainstorm.utils import (
     FileFormatError,
     MissingInputError,
@@ -155,11 +156,7 @@ def arrange(net: Network, data: Mapping[str, Any]) -> tuple[dict[str, Any], bool
 def _as_array(name: str, values: Any) -> Any:
     """An array, or what can be sliced like one."""
     check_open(name, values)
-    if hasattr(values, "toarray"):
-        raise NetworkValidationError(
-            f"the data for the input {name!r} is sparse, a {type(values).__name__};"
-            " give dense data, by its method toarray()"
-        )
+    check_dense(name, values)
     if hasattr(values, "shape") and not hasattr(values, "iloc"):
         return values
     try:
@@ -250,7 +247,7 @@ def _cut(net: Network, data: Mapping[str, Any], part: slice) -> dict[str, np.nda
 
 def _run(net: Network, data: Mapping[str, np.ndarray], layers: set[str]) -> None:
     net.provide_external_data(data, all_inputs=False)
-    for name, buffer in net.buffer.Input.outputs.items():
+    for name, buffer in BufferView.items(net.buffer.Input.outputs):
         if name not in data:
             net.handler.fill(buffer, 0.0)
     net.forward_pass(only=layers)

@@ -29,14 +29,14 @@ class Turns:
         self._owner_id: int | None = None
         self._owner: threading.Thread | None = None
         self._displaced: WeakSet[threading.Thread] = WeakSet()
+        self._has_displaced = False
 
     def __enter__(self) -> None:
         """Wait for one's turn."""
-        lock = self._lock
-        others_wait = self._queue.locked() and not lock._is_owned()
-        if others_wait or not lock.acquire(blocking=False):
+        others_wait = self._queue.locked() and not self._lock._is_owned()
+        if others_wait or not self._lock.acquire(False):
             with self._queue:
-                lock.acquire()
+                self._lock.acquire()
         self._depth += 1
 
     def __exit__(
@@ -61,6 +61,7 @@ class Turns:
             return
         if self._owner is not None:
             self._displaced.add(self._owner)
+            self._has_displaced = True
         self._owner = threading.current_thread()
         self._owner_id = self._owner.ident
         self._displaced.discard(self._owner)
@@ -72,7 +73,9 @@ class Turns:
             NetworkValidationError: Another thread, which may do so again at any time,
                 has given other data.
         """
-        if not self._displaced or threading.current_thread() not in self._displaced:
+        if not self._has_displaced:
+            return
+        if threading.current_thread() not in self._displaced:
             return
         if not self._owner.is_alive():
             return

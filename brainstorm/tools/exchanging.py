@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from brainstorm.files import atomic_path, check_start, checked_name, reading
 from brainstorm.utils import (
     FileFormatError,
@@ -58,7 +60,8 @@ def load_safetensors(network: Network, filename: str | os.PathLike) -> None:
         ImportError: The package safetensors is missing.
         MissingFileError: There is no such file.
         FileFormatError: It is damaged.
-        ValidationError: Names or shapes are not those of the network.
+        ValidationError: Names or shapes are not those of the network, or it has
+            different values for a parameter that layers share.
     """
     safetensors = _import_safetensors("load_safetensors")
     if not os.path.isfile(checked_name(filename)):
@@ -79,8 +82,20 @@ def load_safetensors(network: Network, filename: str | os.PathLike) -> None:
     for name, tensor in tensors.items():
         if tensor.dtype.kind != "f":
             raise ValidationError(f"expected floats as {name!r}, got {tensor.dtype}")
+    _check_shared(network, str(filename), tensors)
     for name, tensor in tensors.items():
         network.handler.set_from_numpy(network.buffer[paths[name]], tensor)
+
+
+def _check_shared(network: Network, filename: str, tensors: dict[str, Any]) -> None:
+    for layer_name, layer in network.layers.items():
+        for parameter, owner in layer.shared.items():
+            name = f"{layer_name}.{parameter}"
+            if not np.array_equal(tensors[name], tensors[owner], equal_nan=True):
+                raise ValidationError(
+                    f"{filename!r} has different values as {name!r} and {owner!r},"
+                    " which are one parameter of this network"
+                )
 
 
 def _explain_difference(

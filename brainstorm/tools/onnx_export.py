@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from brainstorm.describable import of_library
 from brainstorm.files import atomic_path, check_start
 from brainstorm.structure.construction import layer_type_name
 from brainstorm.structure.prediction import find_output, inputs_of
@@ -84,10 +85,10 @@ def export_onnx(
 def _check_types(layers: list[Layer]) -> None:
     for layer in layers:
         kind = layer_type_name(type(layer))
-        if kind not in LAYERS:
+        if kind not in LAYERS or not of_library(type(layer)):
             raise ValidationError(
-                f"a {kind} layer such as {layer.name!r} can not be exported; those that"
-                f" can are: {listing(sorted(LAYERS))}"
+                f"a {kind} layer such as {layer.name!r} can not be exported; those of"
+                f" the library that can are: {listing(sorted(LAYERS))}"
             )
 
 
@@ -183,7 +184,7 @@ def _sum(graph: Graph, layer: Layer) -> str:
 
 
 def _join(graph: Graph, layer: Layer) -> str:
-    inputs = (graph.input(layer, name) for name in layer.in_shapes)
+    inputs = (graph.input(layer, name) for name in layer.expected_inputs)
     return graph.add("Concat", *inputs, axis=-1)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from brainstorm import __version__
 from brainstorm.structure.layout import create_layout
+from brainstorm.structure.taps import source_path
 from brainstorm.utils import ValidationError
 
 if TYPE_CHECKING:
@@ -141,16 +142,14 @@ class Graph:
         if (layer_name, output_name) not in self.tensors:
             raise ValidationError(
                 f"the output {output_name!r} of the layer {layer_name!r} can not be"
-                " exported: it is for training"
+                " exported: it is internal, or for training"
             )
         return self.tensors[layer_name, output_name]
 
     def input(self, layer: Layer, name: str = "default") -> str:
         """What goes into a layer; several outputs are joined."""
         sources = [c for c in layer.incoming if c.input_name == name]
-        sources.sort(
-            key=lambda c: self._places[f"{c.start_layer}.outputs.{c.output_name}"]
-        )
+        sources.sort(key=lambda c: self._places[source_path(c, "outputs")])
         tensors = [self.tensor(c.start_layer, c.output_name) for c in sources]
         if len(tensors) == 1:
             return tensors[0]

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from brainstorm.describable import of_library
 from brainstorm.layers.base_layer import Layer
 from brainstorm.layers.bidirectional_layer import DIRECTIONS
 from brainstorm.structure.construction import layer_type_name
@@ -78,7 +79,7 @@ def bidirectional(graph: Graph, layer: Any) -> str:
     """The outputs of a bidirectional layer: of one forward and one backward in time."""
     half = layer.halves[0]
     kind = layer_type_name(type(half))
-    if kind not in KINDS:
+    if kind not in KINDS or not of_library(type(half)):
         raise ValidationError(
             f"the Bidirectional layer {layer.name!r} can not be exported with a"
             f" {kind} layer; those that can are: {listing(sorted(KINDS))}"

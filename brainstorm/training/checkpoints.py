@@ -18,6 +18,7 @@ import numpy as np
 
 from brainstorm.describable import (
     Describable,
+    check_names,
     check_types,
     create_from_description,
     get_description,
@@ -90,6 +91,7 @@ def save_checkpoint(
         "hooks": [[n, _try_to_describe(hook)] for n, hook in trainer.hooks.items()],
         "state": _pack(trainer.get_state(), arrays, "the training"),
     }
+    check_names(training)
     with atomic_hdf5(filename, FORMAT) as f:
         write_info(f)
         write_network(f.create_group("network"), net, get_description(net))
@@ -157,9 +159,9 @@ def _describe(part: Any, kind: type = Describable) -> Any:
     description = get_description(part)
     try:
         _create(description, kind)
-    except FileFormatError as error:
+    except (FileFormatError, ValidationError) as error:
         raise ValidationError(
-            f"can not save {part!r}, since it could not be loaded: {error}"
+            f"can not save a {type(part).__name__} that could not be loaded: {error}"
         ) from error
     return description
 

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import numbers
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from brainstorm.describable import Describable
 from brainstorm.randomness import global_rnd
 from brainstorm.scorers import aggregate_losses_and_scores, gather_losses_and_scores
 from brainstorm.training.adaptive_steppers import AdamStepper
 from brainstorm.training.checkpoints import load_checkpoint, save_checkpoint
 from brainstorm.training.fitting import shuffled_batches
+from brainstorm.training.hook_rules import (
+    check_file,
+    complete_hook,
+    deltas_for,
+    is_due,
+    is_ours,
+)
+from brainstorm.training.logs import add_log, print_log
 from brainstorm.training.position import (
     TRAINING_DATA,
     Epoch,
@@ -52,7 +60,7 @@ __all__ = ["Trainer", "run_network"]
 ROLLING = "rolling_training"
 
 
-class Trainer:
+class Trainer(Describable):
     """Organizes the training of a network.
 
     It provides the network with data, lets a stepper update the parameters, calls
@@ -72,6 +80,19 @@ class Trainer:
     Raises:
         ValidationError: `stepper` can not step.
     """
+
+    __undescribed__ = {
+        "current_epoch_nr": 0,
+        "current_update_nr": 0,
+        "logs": {},
+        "results": {},
+    }
+    __default_values__ = {
+        "verbose": True,
+        "carry_context": False,
+        "hooks": {},
+        "train_scorers": [],
+    }
 
     stepper: TrainingStepper
     """Does the parameter updates."""
@@ -110,6 +131,11 @@ class Trainer:
             raise ValidationError(
                 f"Trainer: carry_context has to be True or False, not {carry_context!r}"
             )
+        if carry_context and not hasattr(stepper, "context"):
+            raise ValidationError(
+                f"Trainer: carry_context needs a TrainingStepper, since {stepper!r} has"
+                " no member context, from which its forward passes would go on"
+            )
         self.stepper = stepper
         self.verbose = verbose
         self.carry_context = carry_context
@@ -122,6 +148,7 @@ class Trainer:
         self._net: Network | None = None
         self._iterators: dict[str, DataIterator] = {}
         self._epoch: Epoch | None = None
+        self._is_training = False
         self._context: dict[str, np.ndarray] = {}
         self._loaded_position: dict[str, Any] | None = None
         self._looked_at = 0
@@ -202,30 +229,17 @@ class Trainer:
             or not hasattr(hook, "timescale")
         ):
             raise ValidationError(f"add_hook: expected a Hook, got {hook!r}")
-        _complete_hook(hook)
+        complete_hook(hook)
         name = hook.__name__
         if name in self.hooks or name == ROLLING:
             raise ValidationError(
                 f"add_hook: the name {name!r} is taken; give the hook another one by"
                 f" its argument name. Names in use: {listing([*self.hooks, ROLLING])}"
             )
-        self._check_file(hook)
+        check_file(hook, self.hooks.values())
         others = (other.priority for other in self.hooks.values())
         hook.priority = 1 + max(others, default=0)
         self.hooks[name] = hook
-
-    def _check_file(self, hook: Hook) -> None:
-        """Check that no two hooks write different things to one file."""
-        for other in self.hooks.values():
-            if (
-                _file_of(hook) is not None
-                and _file_of(hook) == _file_of(other)
-                and not (type(hook) is type(other) and hook.saves == "the newest")
-            ):
-                raise ValidationError(
-                    f"add_hook: {hook.__name__!r} and {other.__name__!r} would write to"
-                    f" the same file, {hook.filename!r}; give one of them another"
-                )
 
     def train(
         self, net: Network, training_data_iter: DataIterator, **named_data_iters: Any
@@ -246,23 +260,30 @@ class Trainer:
             IteratorValidationError: The names of the training data are not those of
                 the network's inputs, or there are no batches, or these never continue
                 each other where the context is to be carried.
-            ValidationError: The `train_scorers` do not fit.
+            ValidationError: The `train_scorers` do not fit, or this trainer is training
+                already.
             KeyError: A hook needs a data iterator or a log that does not exist.
         """
         check_iterator(net, training_data_iter, "training_data_iter", exactly=True)
         if self.carry_context:
             check_continues(net, training_data_iter)
         self._check_watched_logs(net)
+        if self._is_training:
+            raise ValidationError(
+                "the trainer is training already, in another thread or around a hook"
+            )
         named_data_iters[TRAINING_DATA] = training_data_iter
-        if not all(map(_is_ours, self.hooks.values())):
-            net.ask_for_deltas()
         self.stepper.start(net)
         net.start_weight_modifiers()
         self._net, self._iterators = net, named_data_iters
         with net.lock, contextlib.ExitStack() as started:
+            self._is_training = True
+            started.callback(setattr, self, "_is_training", False)
             for hook in self.hooks.values():
-                hook.start(net, self.stepper, self.verbose, named_data_iters)
+                with deltas_for(hook, net):
+                    hook.start(net, self.stepper, self.verbose, named_data_iters)
                 started.callback(hook.stop)
+            started.callback(net.backpropagation.stop_keeping)
             # An epoch that is broken off is over; checkpoints know how far it was.
             started.callback(setattr, self, "_epoch", None)
             started.callback(setattr, net, "before_next_run", None)
@@ -301,10 +322,6 @@ class Trainer:
         for name, iterator in named_data_iters.items():
             check_iterator(net, iterator, name)
         results = {}
-        for name, iterator in named_data_iters.items():
-            results[name] = compute_scores(net, iterator, self.train_scorers)
-            if self.verbose:
-                _print_log(name, results[name])
         hooks = [
             hook
             for hook in self.hooks.values()
@@ -312,9 +329,13 @@ class Trainer:
             and not getattr(hook, "saves", "")
             and getattr(hook, "iter_name", None) in (None, *named_data_iters)
         ]
-        named = {n: r for n, r in results.items() if n not in self.hooks}
-        self.results.update(named)
-        with contextlib.ExitStack() as started:
+        with net.lock, contextlib.ExitStack() as started:
+            for name, iterator in named_data_iters.items():
+                results[name] = compute_scores(net, iterator, self.train_scorers)
+                if self.verbose:
+                    print_log(name, results[name])
+            named = {n: r for n, r in results.items() if n not in self.hooks}
+            self.results.update(named)
             started.callback(setattr, net, "before_next_run", None)
             for hook in hooks:
                 hook.start(net, self.stepper, self.verbose, named_data_iters)
@@ -351,7 +372,7 @@ class Trainer:
         if not scores:
             raise IteratorValidationError(f"{TRAINING_DATA} provides no batches")
         rolling = aggregate_losses_and_scores(scores, net, self.train_scorers)
-        _add_log(self.logs, ROLLING, rolling, self.verbose)
+        add_log(self.logs, ROLLING, rolling, self.verbose)
         stopped |= self._call_hooks(net, self._hooks_after_epoch())
         self._finish_round()
         return not stopped
@@ -359,7 +380,10 @@ class Trainer:
     def _train_batches(self, net: Network, batches: Iterable[Any]) -> bool:
         """Do the updates of an epoch, and return whether a hook stopped them."""
         epoch, training_data = self._epoch, self._iterators[TRAINING_DATA]
+        readers = [hook for hook in self.hooks.values() if not is_ours(hook)]
         for batch in batches:
+            if readers:
+                net.backpropagation.keeps_parameters = self._may_read_next(readers)
             net.before_next_run = None
             net.lock.give_way()
             net.provide_external_data(batch)
@@ -380,6 +404,24 @@ class Trainer:
                 return True
         return False
 
+    def _may_read_next(self, readers: list[Hook]) -> bool:
+        """Whether one of these hooks, unknown ones, is called after the next update."""
+        nr = self.current_update_nr + 1
+        length = getattr(self._iterators[TRAINING_DATA], "length", None)
+        may_end = (
+            length is None
+            or self._epoch.nr_batches + 1 >= length
+            or any(
+                h.timescale == "update" and is_due(h, nr) for h in self.hooks.values()
+            )
+        )
+        return any(
+            is_due(reader, nr) or (may_end and reader.repeatable)
+            if reader.timescale == "update"
+            else may_end and is_due(reader, self.current_epoch_nr)
+            for reader in readers
+        )
+
     def _run_stepper(self, net: Network) -> None:
         """Do an update, going on from the state that the one before has left."""
         if not self.carry_context:
@@ -398,7 +440,7 @@ class Trainer:
         return [
             hook
             for hook in self.hooks.values()
-            if hook.timescale == "update" and nr % hook.interval == 0
+            if hook.timescale == "update" and is_due(hook, nr)
         ]
 
     def _hooks_after_epoch(self) -> list[Hook]:
@@ -412,7 +454,7 @@ class Trainer:
             hook
             for hook in self.hooks.values()
             if (hook.timescale == "update" and hook.repeatable)
-            or (hook.timescale == "epoch" and nr % hook.interval == 0)
+            or (hook.timescale == "epoch" and is_due(hook, nr))
         ]
 
     def _call_hooks_before_training(self, net: Network) -> bool:
@@ -440,17 +482,18 @@ class Trainer:
         """Call hooks, add their logs, and return whether one wants to stop."""
         stopped = False
         logs = self.logs if logs is None else logs
-        net.before_next_run = functools.partial(self._let_look, net)
         for hook in hooks:
             verbose = self.verbose if hook.verbose is None else hook.verbose
+            net.before_next_run = functools.partial(self._let_look, net)
             try:
-                log = hook(
-                    epoch_nr=self.current_epoch_nr,
-                    update_nr=self.current_update_nr,
-                    net=net,
-                    stepper=self.stepper,
-                    logs=self.logs,
-                )
+                with deltas_for(hook, net):
+                    log = hook(
+                        epoch_nr=self.current_epoch_nr,
+                        update_nr=self.current_update_nr,
+                        net=net,
+                        stepper=self.stepper,
+                        logs=self.logs,
+                    )
             except StopIteration as reason:
                 stopped = True
                 if verbose:
@@ -461,7 +504,7 @@ class Trainer:
                 if hook.repeatable or words_between:
                     log = None
             if log is not None:
-                _add_log(logs, hook.__name__, log, verbose)
+                add_log(logs, hook.__name__, log, verbose)
         return stopped
 
     def _let_look(self, net: Network) -> None:
@@ -469,9 +512,11 @@ class Trainer:
         nr = self.current_update_nr
         if nr > self._looked_at:
             self._looked_at = nr
+            net.backpropagation.complete()
             for hook in self.hooks.values():
-                is_due = hook.timescale == "epoch" or nr % hook.interval == 0
-                if is_due and hasattr(hook, "look"):
+                # At the end of an epoch also those are called that are not due.
+                at_end = hook.timescale == "epoch" or hook.repeatable
+                if hasattr(hook, "look") and (at_end or is_due(hook, nr)):
                     hook.look(net, nr)
 
     def _check_watched_logs(self, net: Network) -> None:
@@ -481,7 +526,7 @@ class Trainer:
         logging = [n for n, hook in self.hooks.items() if not hook.repeatable]
         known = [*dict.fromkeys([*logging, *self.logs, ROLLING])]
         # Other hooks may write into the logs by themselves.
-        all_known = all(map(_is_ours, self.hooks.values()))
+        all_known = all(map(is_ours, self.hooks.values()))
         for hook in self.hooks.values():
             for path in hook.watched_logs():
                 root, _, rest = path.partition(".")
@@ -610,85 +655,3 @@ class Trainer:
     def _print_header(self, title: str) -> None:
         if self.verbose:
             report(f"\n{'- ' * 8}{title}{' -' * 8}")
-
-
-def _file_of(hook: Any) -> str | None:
-    """The file that a hook writes, None if there is none."""
-    if not getattr(hook, "saves", "") or hook.filename is None:
-        return None
-    return os.path.realpath(hook.filename)
-
-
-def _is_ours(hook: Any) -> bool:
-    """Whether the library defines a hook, so that it is known what it does."""
-    return type(hook).__module__.startswith("brainstorm.")
-
-
-def _nothing(*args: Any, **kwargs: Any) -> None:
-    pass
-
-
-def _complete_hook(hook: Any) -> None:
-    """Give a function what the trainer expects of a hook."""
-    members: dict[str, Any] = {
-        "__name__": type(hook).__name__,
-        "get_state": dict,
-        "interval": 1,
-        "repeatable": False,
-        "reset": _nothing,
-        "set_state": _nothing,
-        "start": _nothing,
-        "stop": _nothing,
-        "verbose": None,
-        "watched_logs": tuple,
-    }
-    for name, value in members.items():
-        if not hasattr(hook, name):
-            setattr(hook, name, value)
-
-
-def _add_log(logs: dict[str, Any], name: str, value: Any, verbose: bool) -> None:
-    _check_log(logs, name, value)
-    _append(logs, name, value)
-    if verbose:
-        _print_log(name, value)
-
-
-def _check_log(logs: Mapping[str, Any], name: str, value: Any) -> None:
-    if name not in logs:
-        return
-    if isinstance(value, Mapping) != isinstance(logs[name], Mapping):
-        kinds = ("a dict", "a single value")
-        before, now = kinds if isinstance(logs[name], Mapping) else kinds[::-1]
-        raise ValidationError(
-            f"the hook logs {now} as {name!r}, {value!r}, but has logged {before} there"
-            " before"
-        )
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            _check_log(logs[name], key, item)
-
-
-def _append(logs: dict[str, Any], name: str, value: Any) -> None:
-    if isinstance(value, Mapping):
-        node = logs.setdefault(name, {})
-        for key, item in value.items():
-            _append(node, key, item)
-    else:
-        logs.setdefault(name, []).append(value)
-
-
-def _print_log(name: str, value: Any) -> None:
-    report("\n".join(_log_lines(name, value)))
-
-
-def _log_lines(name: str, value: Any, indent: int = 0) -> list[str]:
-    """A value under its name, nested ones in lines of their own below it."""
-    label = " " * indent + str(name)
-    if isinstance(value, Mapping):
-        lines = [label]
-        for key, item in value.items():
-            lines += _log_lines(key, item, indent + 2)
-        return lines
-    shown = f"{value:.6g}" if isinstance(value, numbers.Real) else str(value)
-    return [f"{label:<32}: {shown}"]

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from brainstorm.layers.loss_layer import LossLayerImpl
 from brainstorm.scorers import aggregate_losses_and_scores, gather_losses_and_scores
+from brainstorm.structure.buffer_views import BufferView
 from brainstorm.utils import (
     IteratorValidationError,
     ValidationError,
@@ -121,7 +122,7 @@ def _joined(
 
 
 def _clear_inputs_without(net: Network, data: Mapping[str, Any]) -> None:
-    for name, buffer in net.buffer.Input.outputs.items():
+    for name, buffer in BufferView.items(net.buffer.Input.outputs):
         if name not in data:
             net.handler.fill(buffer, 0.0)
 

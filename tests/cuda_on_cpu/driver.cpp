@@ -103,8 +103,13 @@ CUresult cuDeviceGetName(char *name, int size, CUdevice) {
   return CUDA_SUCCESS;
 }
 
+static int capability() {
+  const char *told = getenv("EMULATED_CAPABILITY");
+  return told ? atoi(told) : 9;
+}
+
 CUresult cuDeviceComputeCapability(int *major, int *minor, CUdevice) {
-  *major = 9;
+  *major = capability();
   *minor = 0;
   return CUDA_SUCCESS;
 }
@@ -112,7 +117,7 @@ CUresult cuDeviceComputeCapability(int *major, int *minor, CUdevice) {
 CUresult cuDeviceGetAttribute(int *value, CUdevice_attribute attribute, CUdevice) {
   switch (attribute) {
     case CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT: *value = MULTIPROCESSORS; break;
-    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR: *value = 9; break;
+    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR: *value = capability(); break;
     case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR: *value = 0; break;
     default: return CUDA_ERROR_NOT_SUPPORTED;
   }

@@ -355,6 +355,15 @@ def test_memory(handler, shape, strided):
     check(handler, array, np.full(shape, -1.5))
 
 
+def test_allocate_gives_zeros(handler, request):
+    if request.node.callspec.params["handler"] == "cuda-emulated":
+        request.applymarker(pytest.mark.xfail(reason="whatever was there before"))
+    expected = float("nan") if isinstance(handler, DebugHandler) else 0.0
+    for shape in [(), (3,), (40, 50)]:
+        handler.fill(handler.zeros(shape), 7.0)  # memory that is used again
+        check(handler, handler.allocate(shape), np.full(shape, expected))
+
+
 def test_scratch_slots_are_separate(handler):
     first, second = handler.scratch((2, 3), 5), handler.scratch((6,), 6)
     handler.fill(first, 1.0)

@@ -3,6 +3,7 @@
 import copy
 import ctypes
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -694,6 +695,34 @@ def test_a_damaged_cache_is_replaced(monkeypatch, tmp_path):
     path.write_bytes(b"damaged" * 1000)
     assert device.PyCudaDevice().kernel("copy_to")
     assert len(path.read_bytes()) == len(good)
+
+
+NEWER_GPU = """
+from brainstorm.handlers import PyCudaHandler
+from brainstorm.handlers.cuda import compiler
+
+compile_with, compiled = compiler.compile_with_nvcc, []
+compiler.compile_with_nvcc = lambda *a: compiled.append(a[1]) or compile_with(*a)
+handler = PyCudaHandler()
+print(compiled, handler.get_numpy_copy(handler.ones((2,))).tolist())
+"""
+
+
+@pytest.mark.gpu
+def test_gpus_that_the_compiler_does_not_know(tmp_path):
+    new_handler("pycuda")
+    if not hasattr(ctypes.CDLL("libcuda.so.1"), "emulated_waits"):
+        pytest.skip("only the stand-in driver tells what GPU it is")
+    env = {"EMULATED_CAPABILITY": "99", "XDG_CACHE_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", NEWER_GPU],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **env},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.strip() == "['compute_90'] [1.0, 1.0]"
 
 
 HANDLER_IN_A_THREAD = """

@@ -180,6 +180,7 @@ def test_monitor_layer_deltas_of_internals(data, batches):
     y = net.get("Fc.outputs.default")
     dH = (y - data["targets"]) / 10 * (1 - y**2)
     assert logs["internals"].keys() == {"dH"}
+    assert logs["internals"]["dH"].keys() == statistics(dH).keys()
     for name, values in logs["internals"]["dH"].items():
         assert values[0] == pytest.approx(statistics(dH)[name].expected, abs=1e-6)
 

@@ -245,12 +245,15 @@ def test_stop_on_sig_quit_needs_the_main_thread():
     assert "StopOnSigQuit works only in the main thread" in errors[0]
 
 
+@pytest.mark.parametrize("interval", [1, 2])
 @pytest.mark.parametrize("timescale", ["update", "epoch"])
-def test_stop_on_nan_looks_at_the_training_data_alone(net, batches, data, timescale):
+def test_stop_on_nan_looks_at_the_training_data_alone(
+    net, batches, data, timescale, interval
+):
     broken = {**data, "default": data["default"] * NAN}
     trainer = Trainer(SgdStepper(0.01), verbose=False)
     trainer.add_hook(MonitorLoss("valid", timescale=timescale))
-    trainer.add_hook(StopOnNan(timescale="update"))
+    trainer.add_hook(StopOnNan(timescale="update", interval=interval))
     trainer.add_hook(StopAfterEpoch(2))
     trainer.train(net, batches, valid=Undivided(**broken))
     assert trainer.current_epoch_nr == 2

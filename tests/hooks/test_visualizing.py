@@ -20,8 +20,6 @@ LOSSES = ["rolling_training.total_loss", "MonitorLoss.total_loss"]
 class UpdateCounter(Hook):
     """Logs 10, 20, 30, ..., and something that is no number."""
 
-    reads_deltas = False
-
     def __call__(self, epoch_nr, update_nr, net, stepper, logs):
         return {"value": 10.0 * (update_nr + 1), "text": "foo"}
 

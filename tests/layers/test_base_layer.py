@@ -1,5 +1,6 @@
 """What all layers have in common, and what holds for those of a user's own."""
 
+import contextlib
 import copy
 import inspect
 import json
@@ -16,7 +17,7 @@ from brainstorm.structure.buffer_structure import BufferStructure, StructureTemp
 from brainstorm.structure.construction import ConstructionWrapper
 from brainstorm.structure.layer_types import LAYER_TYPES
 from brainstorm.testing import check_layer
-from brainstorm.utils import LayerValidationError
+from brainstorm.utils import BrainstormError, LayerValidationError
 
 
 def gain(factor, bases=(Layer,), name="GainLayerImpl", **members):
@@ -169,7 +170,7 @@ def test_own_checks_take_the_place_of_those_of_the_base():
         ("in_shapes", ["default", "b"]),
         ("connections", ["NoOp"], ["default"]),
     ]
-    assert list(net.layers["Loose"].in_shapes) == ["default", "b"]
+    assert list(net.layers["Loose"].in_shapes) == ["b", "default"]
 
 
 @pytest.mark.parametrize(
@@ -284,7 +285,7 @@ SIZED = {
     "Reshape": ({}, "shape"),
 }
 NO_SIZES = [3.0, 2.5, True, "3", -1, 0, None, (), [], (2, 0), (1.0,), {"a": 1}, np.nan]
-NO_SIZES += [np.float64(2), np.True_, np.array([1, 2]), np.array(1.5), 1j, object()]
+NO_SIZES += [np.float64(2), np.True_, np.array([1.5, 2]), np.array(1.5), 1j, object]
 GOOD = [("FullyConnected", "None"), ("Convolution2D   ", "0"), ("Reshape", "-1")]
 
 
@@ -332,3 +333,38 @@ def test_every_argument_of_that_kind_is_among_them():
         }
         if name != "Pooling2D":  # which shares them with Convolution2D
             assert tested == arguments, name
+
+
+ODD = ["x", b"x", 1j, [], {}, (1,), [2.5], np.array([1.0, 2.0]), object(), np.nan]
+ODD += [-1, True, print, {1, 2}, "rel", iter([1])]
+
+
+REQUIRED = {
+    "Recurrent": {"size": 2},
+    "Lstm": {"size": 2},
+    "Gru": {"size": 2},
+    "Clockwork": {"size": 2},
+    "ClockworkLstm": {"size": 2},
+    "Convolution2D": {"num_filters": 2, "kernel_size": 1},
+    "DeltasScaling": {"factor": 2.0},
+    "Embedding": {"vocabulary_size": 3, "size": 2},
+    "Input": {"out_shapes": {"default": ("T", "B", 2)}},
+    "Pooling2D": {"kernel_size": 1},
+    "Reshape": {"shape": -1},
+}
+
+
+@pytest.mark.parametrize("name", [n for n in layers.__all__ if n != "Bidirectional"])
+def test_odd_arguments_give_errors_of_ours_if_any(name):
+    function, required = getattr(layers, name), REQUIRED.get(name, {})
+    shape = ("T", "B", 3, 3, 2) if "2D" in name or "Pooling" in name else ("T", "B", 2)
+    input_names = get_layer_class_from_typename(name).expected_inputs
+    for argument in inspect.signature(function).parameters:
+        for value in ODD:
+            with contextlib.suppress(BrainstormError):
+                layer = function(**{**required, argument: value})
+                if name != "Input":
+                    inp = layers.Input(dict.fromkeys(input_names, shape))
+                    for input_name in input_names:
+                        inp - input_name >> input_name - layer
+                Network.from_layer(layer)

@@ -319,7 +319,7 @@ def test_logs_that_blow_up(tmp_path, make):
         f.attrs["format"] = np.bytes_("Logs file v1.0")
         make(f)
     tracemalloc.start()
-    with pytest.raises(FileFormatError):
+    with pytest.raises(FileFormatError, match="can not read .*logs.hdf5"):
         load_logs(tmp_path / "logs.hdf5")
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()

@@ -214,7 +214,6 @@ class Endless(DataIterator):
             yield {name: array[:, :B] for name, array in DATA.items()}
 
 class Memory(Hook):
-    reads_deltas = False
 
     def __call__(self, epoch_nr, update_nr, net, stepper, logs):
         if update_nr >= warm_up:

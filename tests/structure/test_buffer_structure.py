@@ -38,7 +38,7 @@ def test_parts_of_a_shape(shape, buffer_type, feature_shape, size):
     ],
 )
 def test_malformed_shapes_are_refused(shape):
-    with pytest.raises(StructureValidationError):
+    with pytest.raises(StructureValidationError, match="feature sizes|starts with"):
         BufferStructure(*shape)
 
 
@@ -74,7 +74,8 @@ def test_templates_match(template, shape, fits):
 
 @pytest.mark.parametrize("shape", [("...", 3), ("...", "..."), ("T", "F"), ("X",)])
 def test_malformed_templates_are_refused(shape):
-    with pytest.raises(StructureValidationError):
+    message = "feature sizes|starts with|come last"
+    with pytest.raises(StructureValidationError, match=message):
         StructureTemplate(*shape)
 
 

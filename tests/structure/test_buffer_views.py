@@ -1,5 +1,10 @@
+import copy
+import pickle
+
+import numpy as np
 import pytest
 
+import brainstorm as bs
 from brainstorm.structure.buffer_views import BufferView
 
 
@@ -73,6 +78,86 @@ def test_incomplete_views_complete_themselves(look):
     assert look(view) == 2
     look(view)
     assert calls == [1]
+
+
+@pytest.mark.parametrize(
+    "look", [copy.copy, copy.deepcopy, pickle.dumps, lambda v: v == v]
+)
+def test_copying_completes_a_view(look):
+    view = BufferView(["x"], [1], complete=lambda: view.adjust(["x", "y"], [1, 2]))
+    look(view)
+    assert view.y == 2
+
+
+def arrays():
+    inner = BufferView(["W", "keys"], [np.ones((2, 3)), np.zeros(4)])
+    return BufferView(["_complete", "adjust"], [inner, np.arange(3.0)], np.arange(9.0))
+
+
+def test_views_are_equal_if_names_and_values_are():
+    assert arrays() == arrays()
+    other = arrays()
+    other["_complete.W"][0, 1] = 2
+    assert arrays() != other
+    assert arrays() != BufferView(["a", "adjust"], list(arrays()))
+    assert arrays() != BufferView(["adjust", "_complete"], list(arrays())[::-1])
+    assert arrays() != BufferView([], [])
+    assert arrays() != [1, 2]
+    assert BufferView(["a"], [np.ones(3)]) != BufferView(["a"], [np.ones((3, 1))])
+
+
+def test_shallow_copies_share_their_buffers():
+    view = arrays()
+    other = copy.copy(view)
+    assert type(other) is BufferView
+    assert other is not view
+    assert other == view
+    assert other["adjust"] is view["adjust"]
+    assert other._full_buffer is view._full_buffer
+
+
+@pytest.mark.parametrize(
+    "duplicate", [copy.deepcopy, lambda view: pickle.loads(pickle.dumps(view))]
+)
+def test_deep_copies_have_buffers_of_their_own(duplicate):
+    view = arrays()
+    other = duplicate(view)
+    assert other == view
+    assert list(other.keys()) == list(view.keys())
+    assert np.array_equal(other._full_buffer, view._full_buffer)
+    other["_complete.W"][...] = 7
+    assert np.all(view["_complete.W"] == 1)
+
+
+def test_whole_trees_are_copied():
+    net = bs.tools.create_net_from_spec("classification", 4, 3, "F5 L3")
+    net.provide_external_data(
+        {"default": np.ones((2, 3, 4)), "targets": np.zeros((2, 3, 1))}
+    )
+    net.forward_pass()
+    for duplicate in (copy.deepcopy, lambda view: pickle.loads(pickle.dumps(view))):
+        other = duplicate(net.buffer)
+        assert other == net.buffer
+        assert other.Lstm.outputs.default is not net.buffer.Lstm.outputs.default
+
+
+def test_views_can_be_adjusted():
+    view = tree().a
+    view.remembered = 3
+    assert view.adjust(["y", "z"], [5, 6], full_buffer=56) is view
+    assert view._asdict() == {"y": 5, "z": 6}
+    assert list(view) == [5, 6]
+    assert view._full_buffer == 56
+    assert not hasattr(view, "x")
+    assert not hasattr(view, "remembered")
+    assert view.adjust([], [])._full_buffer is None
+    with pytest.raises(ValueError, match="got 1 buffers for 2 names"):
+        view.adjust(["a", "b"], [1])
+
+
+def test_names_are_a_set():
+    assert tree().a.keys() == {"x", "y"}
+    assert tree().a.keys() & {"y", "z"} == {"y"}
 
 
 def test_names_and_buffers_have_to_match():

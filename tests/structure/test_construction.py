@@ -106,9 +106,9 @@ def test_the_same_connection_twice_is_refused():
 
 
 def test_only_layers_and_names_can_be_wired():
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="unsupported operand"):
         layer() >> "x"
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="unsupported operand"):
         layer() - 3
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="unsupported operand"):
         3 - layer()

@@ -451,3 +451,48 @@ def test_pixels_join_along_the_last_dimension(tmp_path):
     expected = np.concatenate([x @ a.T, x @ b.T], axis=1) @ last.T
     found = net.predict(x.reshape(4, 1, 1, 2)).reshape(4, 1)
     np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_handler_that_was_chosen_comes_back(tmp_path, dtype):
+    net = make_network()
+    net.set_handler(NumpyHandler(dtype))
+    net.save_as_hdf5(tmp_path / "net.hdf5")
+    again = bs.Network.from_hdf5(tmp_path / "net.hdf5")
+    assert type(again.handler) is NumpyHandler
+    assert again.handler is not bs.handlers.default_handler
+    assert again.handler.dtype == dtype
+
+
+def test_only_handlers_are_made(tmp_path):
+    make_network().save_as_hdf5(tmp_path / "net.hdf5")
+    for text in ('{"@type": "Gaussian"}', "[]", "3", "{"):
+        rewrite(
+            tmp_path / "net.hdf5",
+            lambda f, t=text: f.attrs.__setitem__("handler", np.bytes_(t)),
+        )
+        with pytest.raises(FileFormatError):
+            bs.Network.from_hdf5(tmp_path / "net.hdf5")
+
+
+def test_what_is_at_its_default_is_not_in_files(tmp_path):
+    """Version 0.5 refuses arguments that it does not know."""
+    inp = layers.Input({"default": ("T", "B", 4)})
+    last = inp >> layers.FullyConnected() >> layers.Lstm(3)
+    last >> layers.Recurrent(2) >> layers.Clockwork(2) >> layers.ClockworkLstm(2)
+    net = bs.Network.from_layer(inp)
+    net.save_as_hdf5(tmp_path / "net.hdf5")
+    with h5py.File(tmp_path / "net.hdf5") as f:
+        architecture = json.loads(f["description"][()])["architecture"]
+    arguments = {
+        name: sorted(key for key in properties if key[0] != "@")
+        for name, properties in architecture.items()
+    }
+    assert arguments == {
+        "Input": ["out_shapes"],
+        "FullyConnected": ["activation"],
+        "Lstm": ["activation", "size"],
+        "Recurrent": ["activation", "size"],
+        "Clockwork": ["activation", "size"],
+        "ClockworkLstm": ["activation", "size"],
+    }

@@ -14,7 +14,7 @@ from brainstorm.hooks import Hook, MonitorLoss, StopAfterEpoch
 from brainstorm.structure.turns import Turns
 from brainstorm.tools import create_net_from_spec, evaluate, extract
 from brainstorm.training import SgdStepper, Trainer
-from brainstorm.utils import NetworkValidationError
+from brainstorm.utils import NetworkValidationError, ValidationError
 
 PATH = "Output.outputs.predictions"
 
@@ -120,6 +120,25 @@ def test_a_network_is_used_while_it_is_trained(carry_context):
     assert len(set(distances.argmin(axis=1).tolist())) > 3
 
 
+def test_a_trainer_does_one_training_at_a_time():
+    net, trainer = network(), Trainer(SgdStepper(), verbose=False)
+    batches = Undivided(**data(1, 2))
+
+    class Again(Hook):
+        def __call__(self, epoch_nr, update_nr, net, stepper, logs):
+            with pytest.raises(ValidationError, match="training already"):
+                trainer.train(net, batches)
+            with pytest.raises(ValidationError, match="training already"):
+                in_threads(lambda _: trainer.train(network(), batches), [0], 1)
+
+    trainer.add_hook(Again())
+    trainer.add_hook(StopAfterEpoch(1))
+    trainer.train(net, batches)
+    trainer.hooks["StopAfterEpoch"].max_epochs = 2
+    trainer.train(net, batches)
+    assert trainer.current_update_nr == 2
+
+
 def test_steps_without_the_lock_refuse_the_data_of_others():
     net, x = network(), data(2, 3)
     proceed, finish = threading.Event(), threading.Event()
@@ -204,7 +223,7 @@ def test_one_that_keeps_the_lock_long_gives_way():
 
 def test_errors_let_go_of_the_lock():
     net = network()
-    with pytest.raises(NetworkValidationError):
+    with pytest.raises(NetworkValidationError, match="'default'.*got \\(1, 2, 7\\)"):
         net.predict(np.zeros((1, 2, 7)))
     (predictions,) = in_threads(net.predict, [np.zeros((1, 2, 3))], 1)
     assert predictions.shape == (1, 2, 2)

@@ -92,7 +92,7 @@ def test_damaged_files(net, path):
         path.write_bytes(content)
         with pytest.raises(FileFormatError, match=r"can not read .*net\.safetensors"):
             load_safetensors(net, path)
-    with pytest.raises(MissingFileError):
+    with pytest.raises(MissingFileError, match="there is no file"):
         load_safetensors(net, path.parent / "missing")
     with pytest.raises(MissingFileError, match="no folder"):
         save_safetensors(net, path.parent / "missing" / "file")
@@ -115,3 +115,20 @@ def test_missing_package(net, path, monkeypatch):
     for function in (save_safetensors, load_safetensors):
         with pytest.raises(ImportError, match=r"pip install brainstorm\[safetensors\]"):
             function(net, path)
+
+
+def test_shared_parameters_have_one_value(tmp_path):
+    inp = layers.Input({"default": ("T", "B", 4)})
+    first = layers.FullyConnected(4, name="First")
+    inp >> first >> layers.FullyConnected(4, name="Second").share(first, "W")
+    net = Network.from_layer(inp)
+    net.initialize(Gaussian(0.3), seed=1)
+    path, before = tmp_path / "net.safetensors", net.get("parameters")
+    save_safetensors(net, path)
+    load_safetensors(net, path)
+    tensors = safetensors.load_file(path)
+    for name in ("First.W", "Second.W"):
+        safetensors.save_file({**tensors, name: tensors[name] + 1}, path)
+        with pytest.raises(ValidationError, match=r"'Second\.W' and 'First\.W'"):
+            load_safetensors(net, path)
+        np.testing.assert_array_equal(net.get("parameters"), before)

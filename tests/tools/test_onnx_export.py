@@ -10,6 +10,7 @@ from brainstorm import layers
 from brainstorm._layer_bench import Specification
 from brainstorm.handlers import NumpyHandler
 from brainstorm.handlers.primitive_operations import ACTIVATIONS
+from brainstorm.layers.base_layer import get_layer_class_from_typename
 from brainstorm.layers.noop_layer import NoOpLayerImpl
 from brainstorm.layers.recurrent_layer import RecurrentLayerImpl
 from brainstorm.structure.construction import ConstructionWrapper
@@ -281,6 +282,19 @@ def test_an_unsupported_layer_is_named_before_a_file_is_written(make, text, tmp_
     with pytest.raises(ValidationError, match=text):
         export_onnx(net, tmp_path / "net.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_layer_of_ones_own_is_not_taken_for_that_of_its_name(tmp_path):
+    def own(kind):
+        base = get_layer_class_from_typename(kind)
+        return type(f"{kind}LayerImpl", (base,), {"__module__": "mine"})
+
+    for layer in (
+        ConstructionWrapper.create(own("NoOp")),
+        layers.Bidirectional(ConstructionWrapper.create(own("Lstm"), size=2)),
+    ):
+        with pytest.raises(ValidationError, match="(NoOp|Lstm) layer.*; those"):
+            export_onnx(single(layer, 4), tmp_path / "net.onnx")
 
 
 @pytest.mark.parametrize("content", [b"print('hello')\n", b"\x89HDF\r\n", b"\x08"])

@@ -94,8 +94,6 @@ class Constant(Hook):
 class Copier(Hook):
     """Copies each checkpoint, once it has been written."""
 
-    reads_deltas = False
-
     def __init__(self, filename):
         super().__init__()
         self.filename = os.fspath(filename)
@@ -200,6 +198,7 @@ def test_resumed_equals_uninterrupted_at_any_update(stepper_class, tmp_path):
         trainer, net = Trainer.load(f"{path}.{nr}")
         assert trainer.current_update_nr == nr
         trainer.hooks.pop("Copier")
+        trainer.hooks["SaveCheckpoint"].interval = 100  # writing takes its time
         train(trainer, net)
         assert_equal_trainings(trainer, net, expected, expected_net)
 
@@ -352,7 +351,9 @@ def test_ignored_ctrl_c_stays_ignored(tmp_path):
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         path = tmp_path / "training.hdf5"
-        train(make_trainer(PressCtrlC(2), SaveCheckpoint(path)))
+        trainer = make_trainer(PressCtrlC(2), SaveCheckpoint(path))
+        train(trainer)
+        assert trainer.current_update_nr == 3 * NR_BATCHES
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -598,3 +599,17 @@ def test_damaged_checkpoints_are_refused(change, message, tmp_path):
     change_training(path, change)
     with pytest.raises(FileFormatError, match=message):
         Trainer.load(path)
+
+
+@pytest.mark.parametrize("rate", [-0.1, float("nan"), "fast"])
+def test_steppers_that_could_not_be_loaded_are_not_saved(net, batches, tmp_path, rate):
+    path = tmp_path / "training.hdf5"
+    trainer = Trainer(SgdStepper(0.1), verbose=False)
+    trainer.add_hook(StopAfterEpoch(1))
+    trainer.train(net, batches)
+    trainer.save(path)
+    trainer.stepper.learning_rate = rate
+    with pytest.raises(ValidationError, match="not save a SgdStepper .*learning_rate"):
+        trainer.save(path)
+    loaded, _ = Trainer.load(path)
+    assert loaded.stepper.learning_rate == 0.1

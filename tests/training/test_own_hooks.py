@@ -164,6 +164,8 @@ def test_steppers_need_only_start_and_run(net, batches, tmp_path):
     np.testing.assert_allclose(net.get("parameters"), expected, rtol=1e-12)
     with pytest.raises(ValidationError, match="OnlyStartAndRun"):
         trainer.save(tmp_path / "training.hdf5")
+    with pytest.raises(ValidationError, match="carry_context needs a TrainingStepper"):
+        Trainer(OnlyStartAndRun(), carry_context=True)
 
 
 def test_train_scorers_can_be_appended():

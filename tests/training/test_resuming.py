@@ -1,5 +1,8 @@
 """Trainings go on exactly, whatever iterators and hooks draw or run the network."""
 
+import json
+
+import h5py
 import numpy as np
 import pytest
 
@@ -214,3 +217,32 @@ def test_it_goes_on_exactly(nesting, tmp_path):
         assert resumed.current_update_nr == nr_updates
         np.testing.assert_array_equal(resumed_net.get("parameters"), expected)
         assert resumed.logs == trainer.logs
+
+
+def test_sums_of_the_first_checkpoints(tmp_path):
+    """Within an epoch they had pairs (sum, weight), where now there are others."""
+
+    def make(saver):
+        trainer = Trainer(MomentumStepper(0.1, 0.5), verbose=False)
+        trainer.train_scorers = [Accuracy()]
+        for hook in (StopAfterEpoch(1), saver):
+            trainer.add_hook(hook)
+        return trainer
+
+    global_rnd.set_seed(5)
+    net, trainer = make_network(), make(Saver(tmp_path))
+    trainer.train(net, make_iterators(["minibatches"])[0])
+    file = trainer.hooks["Saver"].files[0]
+    with h5py.File(file, "r+") as f:
+        training = json.loads(f["training"][()])
+        epoch = training["state"]["epoch"]
+        assert epoch.pop("weight_first") is True
+        for name, pairs in epoch["scores"].items():
+            is_loss = name != "Accuracy"
+            epoch["scores"][name] = [[v * w if is_loss else v, w] for w, v in pairs]
+        del f["training"]
+        f["training"] = np.bytes_(json.dumps(training).encode())
+    resumed, resumed_net = Trainer.load(file, make(Saver()).hooks.values())
+    resumed.train(resumed_net, make_iterators(["minibatches"])[0])
+    for name, values in trainer.logs["rolling_training"].items():
+        assert resumed.logs["rolling_training"][name] == pytest.approx(values)

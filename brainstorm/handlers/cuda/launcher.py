@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 import struct
 import threading
 from collections.abc import Callable
@@ -19,8 +20,8 @@ __all__ = ["Launcher", "Randomness", "column_blocks", "row_blocks"]
 BLOCK = 256
 MAX_PLANS = 2**15
 MAX_VIEWS = 256
-# Calls that are kept prepared, each with its arguments: about 200 MiB.
-MAX_CALLS = 2**18
+# Calls that are kept prepared, each with its arguments: about 350 MiB.
+MAX_CALLS = 2**19
 MAX_ARRAYS = 6
 
 FORMATS = {
@@ -148,6 +149,7 @@ class Launcher:
         self._structs: dict[str, struct.Struct] = {}
         self._plans: dict[Any, tuple[_Launch, ...]] = {}
         self._sequences: dict[Any, list[Call]] = {}
+        self._choose = random.Random(0)
         self._workspace = _Workspace(self)
 
     # -- memory --------------------------------------------------------------
@@ -276,18 +278,26 @@ class Launcher:
             key: All that they depend on, such as the addresses of arrays.
             prepare: Prepares them, if that was not done for this key.
         """
-        sequences = self._sequences
-        calls = sequences.pop(key, None)
+        calls = self._sequences.get(key)
         if calls is None:
             calls = prepare()
-            free = MAX_CALLS - len(calls) - sum(map(len, list(sequences.values())))
-            for longest_unused in list(sequences):
-                if free >= 0:
-                    break
-                free += len(sequences.pop(longest_unused, ()))
-        sequences[key] = calls  # behind all others
+            self._make_room(len(calls))
+            self._sequences[key] = calls
         for function, arguments in calls:
             function(*arguments)
+
+    def _make_room(self, count: int) -> None:
+        """Forget prepared calls, if there are too many with `count` more.
+
+        Which ones is left to chance: where more lengths of sequences take turns than
+        there is room for, those that stay are found.
+        """
+        sequences = self._sequences
+        free = MAX_CALLS - count - sum(map(len, list(sequences.values())))
+        keys = list(sequences)
+        while free < 0 and keys:
+            chosen = keys.pop(self._choose.randrange(len(keys)))
+            free += len(sequences.pop(chosen, ()))
 
     def over(self, count: int) -> tuple[int, int]:
         """A grid of blocks of `BLOCK` threads for so many elements."""

@@ -17,6 +17,7 @@ from brainstorm.handlers.cuda.launcher import BLOCK, Call, Launcher, column_bloc
 from brainstorm.handlers.cuda.products import ROWS_PER_PART
 from brainstorm.handlers.cuda.sequences import sequence
 from brainstorm.handlers.primitive_operations import ACTIVATIONS
+from brainstorm.handlers.recurrent_operations import LstmCells
 from brainstorm.utils import flatten_time
 
 __all__ = ["CudaRecurrent"]
@@ -160,12 +161,19 @@ class CudaRecurrent:
         step=None,
         fresh_dx=False,
         fresh_gradients=False,
+        outside=None,
     ):
+        cells = LstmCells(Za, Zb, Ia, Ib, Fa, Fb, Oa, Ob, Ca, Cb)
+        deltas = LstmCells(dZa, dZb, dIa, dIb, dFa, dFb, dOa, dOb, dCa, dCb)
+        if outside is not None:
+            arguments = (x, W, R, peepholes, *cells, y, dy, *deltas)
+            gradients = (dx, dW, dR, dpeepholes, dbias)
+            options = (activation, timing, step, fresh_dx, fresh_gradients, outside)
+            super().lstm_backward(*arguments, *gradients, *options)
+            return
         steps, batch = x.shape[:2]
         carry = self.scratch(tuple(y.shape[1:]), 4)
         stacked = self.scratch((steps, batch, W.shape[0]), 3)
-        cells = (Za, Zb, Ia, Ib, Fa, Fb, Oa, Ob, Ca, Cb)
-        deltas = (dZa, dZb, dIa, dIb, dFa, dFb, dOa, dOb, dCa, dCb)
         arguments = (
             *_sizes(y, activation, timing, step),
             _pointer(peepholes),

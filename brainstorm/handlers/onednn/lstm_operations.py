@@ -131,8 +131,8 @@ class LstmOperations:
         record = self._lstm_records.get(arrays.cells)
         is_new = record is None or record.session is not session
         if is_new:
-            if record is not None:
-                record.complete(self)
+            # What another thread's pass left out is written over; to complete it now
+            # would write over the carried state that this pass begins with.
             record = Record(session)
         try:
             run = record.find(arrays, arrays.step_work >= _LARGE_STEP)
@@ -156,12 +156,13 @@ class LstmOperations:
         dy, dZa, dZb, dIa, dIb, dFa, dFb, dOa, dOb, dCa, dCb,
         dx, dW, dR, dpeepholes, dbias,
         activation, timing=None, step=None, fresh_dx=False, fresh_gradients=False,
+        outside=None,
     ):  # fmt: skip
         cells = LstmCells(Za, Zb, Ia, Ib, Fa, Fb, Oa, Ob, Ca, Cb)
         deltas = LstmCells(dZa, dZb, dIa, dIb, dFa, dFb, dOa, dOb, dCa, dCb)
         gradients = {"W": dW, "R": dR, "peepholes": dpeepholes, "bias": dbias}
         found = None
-        if activation == "tanh" and timing is None:
+        if activation == "tanh" and timing is None and outside is None:
             arrays = LstmArrays(x, W, R, peepholes, None, cells, y)
             to = LstmDeltas(dy, deltas, dx, gradients)
             found = self._find_backward(arrays, to, Fresh(fresh_dx, fresh_gradients))
@@ -173,7 +174,7 @@ class LstmOperations:
             record.complete(self)
         super().lstm_backward(
             x, W, R, peepholes, *cells, y, dy, *deltas, dx, dW, dR, dpeepholes, dbias,
-            activation, timing, step, fresh_dx, fresh_gradients,
+            activation, timing, step, fresh_dx, fresh_gradients, outside,
         )  # fmt: skip
         for record in self._lstm_records.of(deltas):
             for delta in deltas:

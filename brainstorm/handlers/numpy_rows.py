@@ -1,0 +1,220 @@
+"""Losses, rows of matrices and reversed sequences for NumpyHandler."""
+
+# Operations are documented in CoarseOperations and LayerOperations. Inside the loops
+# over pieces, the names of the arguments stand for their pieces.
+# ruff: noqa: D102, B020
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from brainstorm.handlers.coarse_operations import SMALLEST_PROBABILITY, check_indices
+from brainstorm.handlers.layer_operations import checked_lengths
+from brainstorm.handlers.numpy_pieces import pieces, row_pieces, row_pieces_of
+
+__all__ = ["NumpyRows"]
+
+# -log of the smallest probability.
+_LARGEST_LOSS = -math.log(SMALLEST_PROBABILITY)
+
+
+class NumpyRows:
+    """Part of NumpyHandler."""
+
+    # -- softmax and losses --------------------------------------------------
+
+    def softmax_m(self, m, out):
+        if m.size:
+            rows = len(m), 1
+            self._softmax(m, out, self.scratch(rows, "maxima"), self.scratch(rows))
+
+    def _softmax(
+        self, m: np.ndarray, out: np.ndarray, maxima: np.ndarray, sums: np.ndarray
+    ) -> None:
+        """Softmax of rows that are not empty.
+
+        `maxima` (M, 1) receives the largest of each row, `sums` (M, 1) the sums of
+        exp(m - maxima).
+        """
+        for m, out, maxima, sums in row_pieces(m, out, maxima, sums):
+            np.maximum.reduce(m, 1, None, maxima, True)
+            self._with_vector(np.subtract, m, maxima, out)
+            np.exp(out, out)
+            np.add.reduce(out, 1, None, sums, True)
+            self._with_vector(np.divide, out, sums, out)
+
+    def softmax_ce_forward(self, x, targets, predictions, loss):
+        columns = self._whole_numbers(targets, x.shape[1], "class indices")
+        if not len(x):
+            return
+        maxima = self.scratch(loss.shape, "maxima")
+        sums, own = self.scratch(loss.shape, 2), self.scratch(loss.shape, 3)
+        self._softmax(x, predictions, maxima, sums)
+        # -log of the prediction is log(sum) + maximum - own input.
+        self._take(x, columns, own)
+        np.subtract(maxima, own, own)
+        np.log(sums, sums)
+        np.add(sums, own, loss)
+        np.minimum(loss, _LARGEST_LOSS, out=loss)
+
+    def sigmoid_ce_forward(self, x, targets, predictions, loss):
+        for x, targets, predictions, loss in pieces(x, targets, predictions, loss):
+            # As in `sigmoid`, and -log(1 - p) = log(1 + e) + max(x, 0).
+            e, log = self.scratch(x.shape), self.scratch(x.shape, 2)
+            np.abs(x, e)
+            np.multiply(e, self._minus_one, e)
+            np.exp(e, e)
+            np.log1p(e, log)
+            np.sign(x, predictions)
+            np.maximum(predictions, e, out=predictions)
+            np.add(e, self._one, e)
+            np.divide(predictions, e, predictions)
+            other = self.scratch(x.shape, 3)
+            np.maximum(x, self._zero, out=other)
+            np.add(other, log, other)
+            np.minimum(other, _LARGEST_LOSS, out=other)
+            np.minimum(x, self._zero, out=e)
+            np.subtract(log, e, log)
+            np.minimum(log, _LARGEST_LOSS, out=log)
+            np.multiply(targets, log, loss)
+            np.subtract(self._one, targets, e)
+            np.multiply(e, other, e)
+            np.add(loss, e, loss)
+
+    # -- indices -------------------------------------------------------------
+
+    def binarize_v(self, v, out):
+        rows, columns = out.shape
+        if columns > 2048 or out.size > 16384:  # half floats are whole up to there
+            chosen = self._whole_numbers(v, columns, "binarize_v: indices")
+            out.fill(0)
+            out[self._row_numbers(rows), chosen[:, 0]] = 1
+            return
+        # Each row has one place that equals its index, if that is one.
+        wide = self.scratch(out.shape)
+        equal = self._temporary(out.shape, "bool", np.bool_)
+        np.copyto(wide, v)
+        np.equal(wide, self._column_numbers(rows, columns), equal)
+        if np.count_nonzero(equal) < rows:
+            check_indices(v, columns, "binarize_v: indices")
+        np.copyto(out, equal)
+
+    def _column_numbers(self, rows: int, columns: int) -> np.ndarray:
+        """A matrix that has in each place the number of its column."""
+        numbers = self._numbers
+        if numbers.shape[1] != columns or len(numbers) < rows:
+            numbers = np.tile(np.arange(columns, dtype=self.dtype), (rows, 1))
+            self._numbers = numbers
+        return numbers[:rows]
+
+    def index_m_by_v(self, m, v, out):
+        columns = self._whole_numbers(v, m.shape[1], "index_m_by_v: indices")
+        self._take(m, columns, out)
+
+    def _whole_numbers(self, indices: np.ndarray, count: int, what: str) -> np.ndarray:
+        """The indices as integers, checked as `check_indices` does."""
+        shape = indices.shape
+        limited = self.scratch(shape)
+        numbers = self._temporary(shape, "int", np.intp)
+        equal = self._temporary(shape, "bool", np.bool_)
+        np.abs(indices, limited)
+        np.fmin(limited, count - 1, out=limited)  # no NaN comes through
+        numbers[...] = limited
+        limited[...] = numbers
+        np.equal(limited, indices, equal)
+        if np.count_nonzero(equal) < equal.size:
+            check_indices(indices, count, what)
+        return numbers
+
+    def _take(self, m: np.ndarray, columns: np.ndarray, out: np.ndarray) -> None:
+        """Take from each row of `m` the given column; overwrites `columns`."""
+        if not len(columns):
+            return
+        np.add(columns, self._row_starts(*m.shape), columns)
+        values = out if out.flags.c_contiguous else self.scratch(out.shape)
+        # Other modes than 'raise' write into `values` directly.
+        self._contiguous(m).take(columns, None, values, "clip")
+        if values is not out:
+            np.copyto(out, values)
+
+    def take_rows(self, m, indices, out):
+        rows = self._whole_numbers(indices, len(m), "take_rows: indices")[:, 0]
+        if not out.size:
+            return
+        if out.flags.c_contiguous:
+            # Other modes than 'raise' write into `out` directly.
+            np.take(m, rows, 0, out, "clip")
+            return
+        for rows, part in row_pieces_of(rows, out):
+            values = self.scratch(part.shape)
+            np.take(m, rows, 0, values, "clip")
+            np.copyto(part, values)
+
+    def add_to_rows(self, a, indices, out, fresh_out=False):
+        rows = self._whole_numbers(indices, len(out), "add_to_rows: indices")
+        if fresh_out:
+            out.fill(0)
+        if not a.size:
+            return
+        width = out.shape[1]
+        if not out.flags.c_contiguous:
+            np.add.at(out, rows[:, 0], a)
+            return
+        if fresh_out:
+            rows, a = self._put_first(rows[:, 0], a, out)
+        # Adding at single places of a flat array is faster than at rows.
+        np.multiply(rows, width, rows)
+        flat = out.reshape(-1)
+        columns = self._row_numbers(width)
+        for starts, values in row_pieces_of(rows, a):
+            places = self._temporary(values.shape, "places", np.intp)
+            np.copyto(places, starts)
+            np.add(places, columns, places)
+            np.add.at(flat, places.reshape(-1), self._contiguous(values).reshape(-1))
+
+    def _put_first(
+        self, rows: np.ndarray, a: np.ndarray, out: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Put the first of what is to be added to each row, which is zero, there.
+
+        Returns:
+            The rows, as a column, and values that are still to be added.
+        """
+        # Sorted numbers tell which rows are the same, and where they came from.
+        count, bits = len(rows), len(rows).bit_length()
+        order, mask = self._temporary((2, count), "order", np.intp), (1 << bits) - 1
+        keys, repeated = order
+        np.left_shift(rows, bits, keys)
+        np.add(keys, self._row_numbers(count), keys)
+        keys.sort()
+        np.right_shift(keys, bits, repeated)
+        repeated[1:] = np.equal(
+            repeated[1:], repeated[:-1], self._temporary((count - 1,), "bool", np.bool_)
+        )
+        repeated[0] = 0
+        firsts = count - np.count_nonzero(repeated)
+        np.bitwise_and(keys, mask, keys)
+        np.left_shift(repeated, bits, repeated)
+        np.add(keys, repeated, keys)
+        keys.sort()
+        np.bitwise_and(keys, mask, keys)
+        values = self.scratch(a.shape)
+        self._contiguous(a).take(keys, 0, values, "clip")
+        rows.take(keys, None, repeated, "clip")
+        out[repeated[:firsts]] = values[:firsts]
+        return repeated[firsts:, np.newaxis], values[firsts:]
+
+    def reverse_steps(self, x, lengths, out, fresh_out=False):
+        if lengths is None:
+            self._put(x[::-1], out, fresh_out)
+            return
+        if lengths.size and not (lengths.min() >= 0 and lengths.max() <= len(x)):
+            checked_lengths(lengths, len(x), "reverse_steps")
+        if fresh_out:
+            out.fill(0)
+        ends = self._temporary(lengths.shape, "int", np.intp)
+        ends[...] = lengths
+        for b, end in enumerate(ends[:, 0]):
+            self._put(x[:end, b][::-1], out[:end, b], fresh_out)

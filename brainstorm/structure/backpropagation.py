@@ -1,0 +1,228 @@
+"""The backward passes of a network, and the deltas that training does without.
+
+No gradient depends on the deltas that reach the Input layer, say, so training leaves
+them out. Who reads them, by `Network.get` or in a hook by `Network.buffer`, gets them
+anyway: they are computed on the spot, with the parameters of the backward pass, and by
+all backward passes from then on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from brainstorm.layers.base_layer import Layer
+from brainstorm.structure.buffer_views import BufferView
+from brainstorm.structure.buffers import BufferManager
+from brainstorm.structure.clearing import find_unneeded, plan_clearing
+from brainstorm.structure.taps import check_deltas_arrive
+from brainstorm.structure.trainable import frozen_slices
+from brainstorm.utils import HandlerError, UnknownNameError
+
+__all__ = ["Backpropagation", "in_layer"]
+
+
+class Backpropagation:
+    """Runs the backward passes of a network.
+
+    Attributes:
+        wants_all: Whether somebody has asked for deltas: nothing is left out then.
+        keeps_parameters: Whether a pass that leaves out deltas keeps a copy of the
+            parameters, so that these can be computed after an update.
+    """
+
+    def __init__(self, layers: Mapping[str, Layer], manager: BufferManager):
+        self.wants_all = False
+        self.keeps_parameters = False
+        self._layers = layers
+        self._manager = manager
+        views = manager.views.__dict__
+        self._order = [(layers[name], views[name]) for name in reversed(layers)]
+        self._clearing = plan_clearing(layers, manager.hubs)
+        for name, layer in layers.items():
+            layer.fresh = self._clearing.fresh[name]
+        self._lacks = False
+        self._were_left_out: set[int] = set()
+        self._hidden: list[tuple[BufferView, Any, Any]] = []
+        self.plan()
+
+    def plan(self) -> None:
+        """Take note of which parameters are trained."""
+        self._set_lacking(False)
+        self._unneeded = find_unneeded(self._layers, self._manager.hubs)
+        self._frozen = frozen_slices(self._layers, self._manager.hubs[0])
+        self._set_order()
+
+    def forget_memory(self) -> None:
+        """Take note of other memory."""
+        self._to_clear: list[Any] | None = None
+        self._has_parameters = False
+        self._copy: Any = None
+
+    def run(self, all_deltas: bool) -> None:
+        """Do a backward pass, with all deltas or with those that training needs."""
+        manager = self._manager
+        handler = manager.handler
+        lacks = not (all_deltas or self.wants_all)
+        if lacks is not self._lacks:
+            self._set_lacking(lacks)
+        self._has_parameters = False
+        if self._hidden:
+            self.show()
+        if self._to_clear is None:
+            self._to_clear = self._find_what_to_clear()
+        handler.clear(*self._to_clear)
+        try:
+            for layer, buffers in self._current_order:
+                layer.backward_pass(buffers)
+        except HandlerError as error:
+            raise in_layer(layer, error) from error
+        for part in self._frozen:
+            handler.fill(manager.views.gradients[part], 0.0)
+        if lacks and self.keeps_parameters:
+            self._keep_parameters()
+
+    def _set_lacking(self, lacks: bool) -> None:
+        """Begin or end leaving out deltas that are not needed."""
+        self._lacks = lacks
+        self.forget_memory()
+        for name, layer in self._layers.items():
+            layer.unwanted = self._unneeded.inputs[name] if lacks else frozenset()
+        self._set_order()
+
+    def _set_order(self) -> None:
+        skipped = self._unneeded.layers if self._lacks else ()
+        self._current_order = [
+            (layer, buffers)
+            for layer, buffers in self._order
+            if layer.name not in skipped
+        ]
+
+    def _find_what_to_clear(self) -> list[Any]:
+        check_deltas_arrive(self._layers)
+        manager = self._manager
+        manager.ensure_backward()
+        unneeded = self._unneeded.hubs if self._lacks else ()
+        for i in unneeded:
+            manager.handler.fill(manager.hub_buffers[i], float("nan"))
+        self._were_left_out |= set(unneeded)
+        for i in self._were_left_out.difference(unneeded):
+            # A backward pass may rely on zeros that nobody writes.
+            manager.handler.fill(manager.hub_buffers[i], 0.0)
+        return self._clearing.buffers(manager.hubs, manager.hub_buffers, unneeded)
+
+    # -- reading what was left out ------------------------------------------------
+
+    def _keep_parameters(self) -> None:
+        handler, parameters = self._manager.handler, self._manager.views.parameters
+        if self._copy is None:
+            self._copy = handler.zeros(tuple(parameters.shape))
+        handler.copy_to(parameters, self._copy)
+        self._has_parameters = True
+
+    def stop_keeping(self) -> None:
+        """Keep the parameters no longer; what was left out can not be computed then."""
+        self.keeps_parameters = self._has_parameters = False
+        self._copy = None
+
+    def complete(self) -> None:
+        """Compute what the last pass has left out, if it has kept the parameters.
+
+        Only the network's deltas change; its gradients stay what modifiers have made
+        of them.
+        """
+        if not (self._lacks and self._has_parameters):
+            return
+        views, handler = self._manager.views, self._manager.handler
+        kept = []
+        for array in (views.parameters, views.gradients):
+            kept.append((array, handler.zeros(tuple(array.shape))))
+            handler.copy_to(*kept[-1])
+        handler.copy_to(self._copy, views.parameters)
+        try:
+            self.run(all_deltas=True)
+        finally:
+            for array, values in kept:
+                handler.copy_to(values, array)
+
+    def check(self, path: str) -> None:
+        """See to it that a buffer, which is about to be read, has been computed.
+
+        Raises:
+            UnknownNameError: It has not, and it is too late for it.
+        """
+        name, category, buffer_name = (*path.split("."), "", "")[:3]
+        if name not in self._layers or not self._is_of_backward_pass(
+            name, category, buffer_name
+        ):
+            return
+        self.wants_all = True
+        self.complete()
+        if self._lacks and buffer_name in self._left_out(name, category):
+            raise UnknownNameError(
+                f"{path!r} was not computed, because no gradient depends on it"
+                " and nobody had asked for deltas by then. From now on training"
+                " computes it; so does backward_pass()"
+            )
+
+    def _is_of_backward_pass(self, name: str, category: str, buffer_name: str) -> bool:
+        if category == "internals":
+            structure = self._layers[name].internal_shapes.get(buffer_name)
+            return structure is not None and structure.is_backward_only
+        return category in ("input_deltas", "output_deltas")
+
+    def _left_out(self, name: str, category: str) -> Collection[str]:
+        """Names of the buffers that a pass leaves out, if it leaves out any."""
+        layer = self._layers[name]
+        if category == "input_deltas":
+            return self._unneeded.inputs[name]
+        if name not in self._unneeded.layers:
+            return ()
+        if category == "output_deltas":
+            return layer.out_shapes
+        structures = layer.internal_shapes
+        return [n for n in structures if structures[n].is_backward_only]
+
+    @contextlib.contextmanager
+    def computed_when_read(self) -> Iterator[None]:
+        """While this lasts, also the views see to it that what is read is computed."""
+        if not self.wants_all:
+            for name in self._layers:
+                for category in ("input_deltas", "output_deltas", "internals"):
+                    names = self._left_out(name, category)
+                    if names:
+                        views = self._manager.views.__dict__[name]
+                        self._hide(views.__dict__[category], names)
+        try:
+            yield
+        finally:
+            self.show()
+
+    def _hide(self, view: BufferView, names: Collection[str]) -> None:
+        """Have who reads children of a view call `complete` first."""
+
+        def compute() -> None:
+            self.wants_all = True
+            self.show()
+            self.complete()
+            BufferView._ensure_complete(view)
+
+        self._hidden.append((view, compute, view._complete))
+        for name in names:
+            view.__dict__.pop(name, None)
+        view._complete = compute
+
+    def show(self) -> None:
+        """Let the views be as always."""
+        hidden, self._hidden = self._hidden, []
+        for view, compute, before in hidden:
+            if view._complete is compute:  # else they have been filled anew
+                view._complete = before
+                children = zip(view._buffer_names, list.__iter__(view), strict=True)
+                view.__dict__.update(children)
+
+
+def in_layer(layer: Layer, error: HandlerError) -> HandlerError:
+    """The same error, with the name of the layer."""
+    return HandlerError(str(layer.error(str(error))))

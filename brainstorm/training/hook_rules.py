@@ -1,0 +1,82 @@
+"""What a trainer has to know about its hooks, and what it gives them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from brainstorm.describable import of_library
+from brainstorm.utils import ValidationError
+
+if TYPE_CHECKING:
+    from brainstorm.hooks.base_hook import Hook
+    from brainstorm.structure.network import Network
+
+__all__ = ["check_file", "complete_hook", "deltas_for", "is_due", "is_ours"]
+
+
+def is_ours(hook: Any) -> bool:
+    """Whether the library defines a hook, so that it is known what it reads."""
+    return of_library(type(hook)) and of_library(type(getattr(hook, "schedule", hook)))
+
+
+def is_due(hook: Hook, count: int) -> bool:
+    """Whether a hook is called at this count of epochs or updates."""
+    return count % hook.interval == 0
+
+
+def deltas_for(hook: Hook, net: Network) -> contextlib.AbstractContextManager[None]:
+    """While this lasts, a hook gets all deltas that it reads."""
+    if is_ours(hook):
+        return contextlib.nullcontext()
+    return net.backpropagation.computed_when_read()
+
+
+def _nothing(*args: Any, **kwargs: Any) -> None:
+    pass
+
+
+def complete_hook(hook: Any) -> None:
+    """Give a function what the trainer expects of a hook."""
+    members: dict[str, Any] = {
+        "__name__": type(hook).__name__,
+        "get_state": dict,
+        "interval": 1,
+        "repeatable": False,
+        "reset": _nothing,
+        "set_state": _nothing,
+        "start": _nothing,
+        "stop": _nothing,
+        "verbose": None,
+        "watched_logs": tuple,
+    }
+    for name, value in members.items():
+        if not hasattr(hook, name):
+            setattr(hook, name, value)
+
+
+def check_file(hook: Hook, others: Iterable[Hook]) -> None:
+    """Check that no two hooks write different things to one file.
+
+    Raises:
+        ValidationError: They do. Names the hooks and the file.
+    """
+    for other in others:
+        if (
+            _file_of(hook) is not None
+            and _file_of(hook) == _file_of(other)
+            and not (type(hook) is type(other) and hook.saves == "the newest")
+        ):
+            raise ValidationError(
+                f"add_hook: {hook.__name__!r} and {other.__name__!r} would write to"
+                f" the same file, {hook.filename!r}; give one of them another"
+            )
+
+
+def _file_of(hook: Any) -> str | None:
+    """The file that a hook writes, None if there is none."""
+    if not getattr(hook, "saves", "") or hook.filename is None:
+        return None
+    return os.path.realpath(hook.filename)

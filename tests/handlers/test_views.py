@@ -1,0 +1,120 @@
+"""Every operation of every handler, with arrays that are cut out of larger ones.
+
+For each array argument and each of its axes in turn, the array is a part of a larger
+one along that axis. Nothing may change by that, and nothing around it may be touched.
+"""
+
+import numpy as np
+import pytest
+
+from brainstorm.handlers import NumpyHandler, numpy_conv, numpy_pieces
+from brainstorm.handlers.operation_specs import OPERATIONS
+from brainstorm.utils import HandlerError
+from tests.handlers.argument_cases import Case
+
+SLOW = ("cuda-emulated", "ctc_forward")
+
+NAMES = [name for name in OPERATIONS if name != "clear"]
+
+
+def variants(name):
+    yield Case(name)
+    other = Case(name, fresh=True, without_optional=True)
+    if other.spec.optional or any(f.startswith("fresh") for f in other.others):
+        yield other
+
+
+class Cut:
+    """A handler array that is part of a larger one along one axis.
+
+    What lies around it is NaN.
+    """
+
+    def __init__(self, handler, values, axis, filled=True):
+        shape = list(values.shape)
+        shape[axis] += 3
+        place = [slice(None)] * values.ndim
+        place[axis] = slice(1, -2)
+        self.handler, self.place = handler, tuple(place)
+        self.whole = handler.zeros(tuple(shape))
+        handler.fill(self.whole, float("nan"))
+        self.array = self.whole[self.place]
+        if filled:
+            handler.set_from_numpy(self.array, values)
+
+    def check_surroundings(self):
+        whole = self.handler.get_numpy_copy(self.whole)
+        whole[self.place] = np.nan
+        assert np.isnan(whole).all()
+
+
+def results(handler, case, names=(), axis=None):
+    """What an operation returns and writes, and what it leaves in what it reads.
+
+    The named arrays are cut along an axis.
+    """
+    arrays, cuts = {}, []
+    for name, values in case.arrays.items():
+        filled = not case.is_overwritten(name)
+        if name in names:
+            cuts.append(Cut(handler, values, axis, filled))
+            arrays[name] = cuts[-1].array
+        elif filled:
+            arrays[name] = handler.create_from_numpy(values)
+        else:
+            arrays[name] = handler.zeros(values.shape)
+            handler.fill(arrays[name], float("nan"))
+    returned = case.run(handler, arrays)
+    for cut in cuts:
+        cut.check_surroundings()
+    found = {n: np.array(handler.get_numpy_copy(a)) for n, a in arrays.items()}
+    return found if returned is None else {**found, "returned": np.array(returned)}
+
+
+def cuts(case, alone=True):
+    """Names of arrays, and an axis along which to cut them all."""
+    for name, values in case.arrays.items():
+        for axis in range(values.ndim * alone):
+            yield [name], axis
+    for axis in range(max((v.ndim for v in case.arrays.values()), default=0)):
+        yield [n for n, v in case.arrays.items() if v.ndim > axis], axis
+
+
+# A handler may want these to be dense, as networks lay them out, and say so.
+PARAMETERS = {"W", "R", "bias", "peepholes", "timing", "gamma", "beta", "weights"}
+PARAMETERS |= {f"d{name}" for name in PARAMETERS} | {"weight_deltas", "bias_deltas"}
+
+
+def check_views(handler, name, alone=True):
+    state = handler.get_random_state()
+    for case in variants(name):
+        handler.set_random_state(state)
+        expected = results(handler, case)
+        for names, axis in cuts(case, alone):
+            handler.set_random_state(state)
+            try:
+                got = results(handler, case, names, axis)
+            except HandlerError as error:
+                if "dense" in str(error) and PARAMETERS & set(names):
+                    continue
+                raise
+            for n, array in got.items():
+                np.testing.assert_allclose(
+                    *(array, expected[n], 1e-5, 1e-6),
+                    err_msg=f"{n}, where {names} are cut along axis {axis}",
+                )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_cut_arrays(handler, name, request):
+    # The emulation takes half a second for this one.
+    is_slow = (request.node.callspec.params["handler"], name) == SLOW
+    check_views(handler, name, alone=not is_slow)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_cut_arrays_in_pieces(monkeypatch, name):
+    monkeypatch.setattr(numpy_pieces, "_CHUNK", 7)
+    monkeypatch.setattr(numpy_conv, "_MATRIX_SIZE", 100)
+    monkeypatch.setattr(numpy_conv, "_IMAGES_SIZE", 100)
+    check_views(NumpyHandler(np.float64), name)
