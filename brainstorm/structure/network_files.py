@@ -46,6 +46,7 @@ from brainstorm.structure.trainable import OLD_JOINS
 from brainstorm.utils import (
     FileFormatError,
     HandlerError,
+    ValidationError,
     get_brainstorm_info,
     listing,
 )
@@ -83,6 +84,8 @@ LARGEST_STEP = 2**28
 
 def save_network(net: Network, filename: str | os.PathLike, comment: str = "") -> None:
     """Write a network to an HDF5 file, which is replaced in one go."""
+    if not isinstance(comment, str):
+        raise ValidationError(f"expected a text as comment, got {comment!r}")
     with atomic_hdf5(filename, FORMAT) as f:
         write_info(f)
         if comment:

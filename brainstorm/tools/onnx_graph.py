@@ -157,7 +157,9 @@ class Graph:
         for c, tensor in zip(sources, tensors, strict=True):
             structure = self.network.layers[c.start_layer].out_shapes[c.output_name]
             flat.append(self.flatten(tensor, structure))
-        return self.add("Concat", *flat, axis=-1)
+        joined = self.add("Concat", *flat, axis=-1)
+        shape = layer.in_shapes[name].feature_shape
+        return joined if len(shape) == 1 else self.reshape(joined, shape)
 
     def flat_input(self, layer: Layer) -> str:
         """What goes into a layer, as (T, B, F)."""

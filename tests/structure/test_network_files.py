@@ -9,7 +9,7 @@ import brainstorm as bs
 from brainstorm import layers
 from brainstorm.files import read_text_attribute
 from brainstorm.handlers import NumpyHandler
-from brainstorm.utils import FileFormatError, HandlerError
+from brainstorm.utils import FileFormatError, HandlerError, ValidationError
 
 
 def make_network():
@@ -359,6 +359,14 @@ def test_lists_that_are_no_text_are_refused(tmp_path):
             bs.Network.from_hdf5(tmp_path / "net.hdf5")
 
 
+def test_comments_are_texts(saved):
+    net, filename = saved
+    before = filename.read_bytes()
+    with pytest.raises(ValidationError, match="expected a text as comment, got 5"):
+        net.save_as_hdf5(filename, comment=5)
+    assert filename.read_bytes() == before
+
+
 def test_long_comments_and_lists(tmp_path):
     """HDF5 has room for 64 KB in one attribute."""
     inp = last = layers.Input({"default": ("T", "B", 1)})
@@ -378,14 +386,14 @@ def test_long_comments_and_lists(tmp_path):
 # -- what 0.5 wrote and could load -------------------------------------------
 
 
-def write_as_original(filename, architecture, parameters):
+def write_as_original(filename, architecture, parameters, weight_modifiers=None):
     description = {
         "@type": "Network",
         "architecture": architecture,
         "handler": {"@type": "NumpyHandler", "dtype": "float64"},
         "initializers": {},
         "gradient_modifiers": {},
-        "weight_modifiers": {},
+        "weight_modifiers": weight_modifiers or {},
         "output_name": None,
     }
     with h5py.File(filename, "w") as f:
@@ -496,3 +504,40 @@ def test_what_is_at_its_default_is_not_in_files(tmp_path):
         "Clockwork": ["activation", "size"],
         "ClockworkLstm": ["activation", "size"],
     }
+
+
+class HalveTimes(bs.value_modifiers.ValueModifier):
+    """A user's class whose members are not its arguments, as 0.5 let them be."""
+
+    __undescribed__ = {"calls"}
+
+    def __init__(self, times, unused=3):
+        super().__init__()
+        self.factor = 0.5**times
+        self.calls = []
+
+    def __init_from_description__(self, description):
+        self.calls = ["again"]
+
+    def __call__(self, handler, view):
+        handler.mult_st(self.factor, view, view)
+
+
+def test_modifiers_of_a_class_with_members_of_its_own(tmp_path):
+    architecture = {
+        "Input": {
+            "@type": "Input",
+            "@outgoing_connections": {"default": ["F"]},
+            "out_shapes": {"default": ["T", "B", 2]},
+        },
+        "F": {"@type": "FullyConnected", "@outgoing_connections": {}, "size": 2},
+    }
+    modifiers = {"F": {"W": [{"@type": "HalveTimes", "factor": 0.25}]}}
+    write_as_original(tmp_path / "0.hdf5", architecture, np.arange(6.0), modifiers)
+    net = bs.Network.from_hdf5(tmp_path / "0.hdf5")
+    net.save_as_hdf5(tmp_path / "1.hdf5")
+    for again in (net, bs.Network.from_hdf5(tmp_path / "1.hdf5")):
+        (modifier,) = again.weight_modifiers["F"]["W"]
+        assert (type(modifier), modifier.calls) == (HalveTimes, ["again"])
+        again.apply_weight_modifiers()
+        assert np.array_equal(again.get("parameters"), [0, 0.25, 0.5, 0.75, 4, 5])

@@ -207,6 +207,23 @@ def test_highway_and_joined_outputs(tmp_path):
     check(net, tmp_path, data, "Highway.outputs.default")
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.Convolution2D(2, (1, 1)),
+        layers.GlobalPooling("mean"),
+        layers.Elementwise("tanh"),
+        layers.FullyConnected(2),
+    ],
+)
+def test_joined_pixels(layer, tmp_path):
+    inp = layers.Input({"default": ("T", "B", 1, 1, 2)})
+    for channels in (2, 3):
+        inp >> layers.Convolution2D(channels, (1, 1)) >> layer
+    net = initialized(bs.Network.from_layer(inp))
+    check(net, tmp_path, {"default": values(2, 5, 1, 1, 2)})
+
+
 @pytest.mark.parametrize("mask", [(1,), (3, 1), (3, 2)])
 def test_several_inputs(mask, tmp_path):
     inp = layers.Input({"a": ("T", "B", 3, 2), "b": ("T", "B", *mask)})
