@@ -19,25 +19,25 @@ def add_log(logs: dict[str, Any], name: str, value: Any, verbose: bool) -> None:
         ValidationError: It is a dict where there are values already, or the other way
             round. Nothing has been appended then.
     """
-    _check(logs, name, value)
+    _check(logs, name, value, name)
     _append(logs, name, value)
     if verbose:
         print_log(name, value)
 
 
-def _check(logs: Mapping[str, Any], name: str, value: Any) -> None:
+def _check(logs: Mapping[str, Any], name: str, value: Any, path: str) -> None:
     if name not in logs:
         return
     if isinstance(value, Mapping) != isinstance(logs[name], Mapping):
         kinds = ("a dict", "a single value")
         before, now = kinds if isinstance(logs[name], Mapping) else kinds[::-1]
         raise ValidationError(
-            f"the hook logs {now} as {name!r}, {value!r}, but has logged {before} there"
-            " before"
+            f"the log {path!r} has got {before} before, and can not get {now} now:"
+            f" {value!r}"
         )
     if isinstance(value, Mapping):
         for key, item in value.items():
-            _check(logs[name], key, item)
+            _check(logs[name], key, item, f"{path}.{key}")
 
 
 def _append(logs: dict[str, Any], name: str, value: Any) -> None:
