@@ -211,7 +211,7 @@ def test_highway_and_joined_outputs(tmp_path):
     "layer",
     [
         layers.Convolution2D(2, (1, 1)),
-        layers.GlobalPooling("mean"),
+        layers.GlobalPooling("avg"),
         layers.Elementwise("tanh"),
         layers.FullyConnected(2),
     ],
