@@ -212,6 +212,12 @@ class Trainer(Describable):
                 trainer._train_epoch(net, data)
         return trainer
 
+    def __init_from_description__(self, description: dict[str, Any]) -> None:
+        # Files may have sorted the names; the priorities tell the order.
+        described, self.hooks = self.hooks, {}
+        for hook in sorted(described.values(), key=lambda h: getattr(h, "priority", 0)):
+            self.add_hook(hook)
+
     def add_hook(self, hook: Hook) -> None:
         """Add a hook, to be called after those that have been added before.
 

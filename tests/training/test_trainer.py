@@ -1,7 +1,10 @@
+import json
+
 import numpy as np
 import pytest
 
 from brainstorm.data_iterators import Minibatches, Undivided
+from brainstorm.describable import create_from_description, get_description
 from brainstorm.hooks import (
     EarlyStopper,
     Hook,
@@ -542,3 +545,24 @@ def test_frozen_weights_do_not_change_at_all(net, batches):
 def test_only_networks_are_trained(batches):
     with pytest.raises(ValidationError, match="net: expected a Network, got int"):
         make_trainer().train(3, batches)
+
+
+def test_description():
+    stepper = MomentumStepper(0.1, 0.9)
+    monitor = MonitorScores("valid", [MeanSquaredError()], name="z")
+    stopper = EarlyStopper("z.total_loss", name="a")
+    trainer = make_trainer(monitor, stopper, StopAfterEpoch(3), stepper=stepper)
+    trainer.train_scorers = [MeanSquaredError(name="mse")]
+    trainer.current_epoch_nr, trainer.logs = 3, {"z": [1.0]}
+    description = get_description(trainer)
+    text = json.dumps(description, sort_keys=True)
+    again = create_from_description(json.loads(text))
+    assert get_description(again) == description
+    assert list(again.hooks) == ["z", "a", "StopAfterEpoch"]
+    assert again.hooks["z"].scorers[0].__name__ == "MeanSquaredError"
+    assert again.train_scorers[0].name == "mse"
+    assert (again.stepper.momentum, again.verbose) == (0.9, False)
+    assert (again.current_epoch_nr, again.logs, again.results) == (0, {}, {})
+    description["hooks"]["x"] = {"@type": "MeanSquaredError"}
+    with pytest.raises(ValidationError, match="expected a Hook"):
+        create_from_description(description)
