@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     try:
         args.command(args)
-    except (BrainstormError, OSError, ImportError) as error:
+    except (BrainstormError, OSError, ImportError, MemoryError) as error:
         message = " ".join(str(error).split())
         print(f"brainstorm {args.name}: {message}", file=sys.stderr)
         return 2
