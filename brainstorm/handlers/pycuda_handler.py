@@ -448,7 +448,7 @@ class PyCudaHandler(
     def softmax_ce_backward(
         self, targets, predictions, dloss, t_bin, dx, fresh_dx=False
     ):
-        if t_bin.size:
+        if targets.size:
             self._gpu.launch(
                 "softmax_ce_backward",
                 *row_blocks(*t_bin.shape),
@@ -459,7 +459,7 @@ class PyCudaHandler(
                     *matrix_rows(t_bin),
                 ),
                 *((0, 0) if dx is None else matrix_rows(dx)),
-                *(*t_bin.shape, fresh_dx),
+                *(*t_bin.shape, fresh_dx, self._gpu.expect_failure()),
             )
 
     def take_rows(self, m, indices, out):

@@ -406,8 +406,8 @@ class RecurrentOperations:
         if outside is None:
             return None
         steps, batch, units = now.Za.shape
-        more = self.scratch((5, steps + 1, batch, units), 10)
-        part = self.scratch((steps, batch, units), 11)
+        more = self.scratch((5, steps + 1, batch, units), 12)
+        part = self.scratch((steps, batch, units), 13)
         self.fill(more, 0.0)
         for k, kind in enumerate("ZIFOC"):
             deriv = self.act_func_deriv[activation if kind in "ZC" else "sigmoid"]

@@ -41,8 +41,6 @@ def run(handler, case):
         return None
 
 
-# It fails with these until it is mended.
-OWED = {"cuda-emulated": ("recurrent_backward", "lstm_backward", "gru_backward")}
 RANDOM = {"fill_gaussian", "generate_probability_mask", "dropout_forward"}
 
 
@@ -63,9 +61,7 @@ def check_case(handler, case, letter):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_zero_sizes(handler, name, request):
-    if name in OWED.get(request.node.callspec.params["handler"], ()):
-        request.applymarker(pytest.mark.xfail(reason="fails where sizes are zero"))
+def test_zero_sizes(handler, name):
     for letter in letters(name):
         for fresh in (False, True):
             for without_optional in (False, True):

@@ -62,6 +62,7 @@ class CudaArray:
     """
 
     __slots__ = (
+        "__weakref__",
         "_places",
         "contiguous",
         "layout",

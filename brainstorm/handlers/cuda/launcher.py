@@ -57,6 +57,7 @@ FAILURES = {
     7: "ctc_forward: a sequence of {} steps has labels that take {:.0f} (those that"
     " repeat the one before take two)",
     8: "add_to_rows: indices have to be integers from 0 to {}, got {!r}",
+    9: "softmax_ce_backward: class indices have to be integers from 0 to {}, got {!r}",
 }
 
 Call = tuple[Callable[..., None], tuple[Any, ...]]

@@ -70,7 +70,7 @@ class CudaProducts:
         """A product whose long sums are computed in equal parts, all at once."""
         m, n = out.shape
         length = (a.shape[0] if transa else a.shape[1]) // parts
-        sums = self.scratch((parts, m * n), 9)
+        sums = self.scratch((parts, m * n), "parts")
         (first, lda), (second, ldb) = _blas(a), _blas(b)
         _check_sizes(m, n, length, lda, ldb, parts)
         self._gpu.device.sgemm_batched(

@@ -66,6 +66,11 @@ class CudaRecurrent:
         fresh_dx=False,
         fresh_gradients=False,
     ):
+        if not len(x):
+            arguments = (x, W, R, Ha, y, dy, dHa, dHb, dx, dW, dR, dbias, activation)
+            options = (timing, step, fresh_dx, fresh_gradients)
+            super().recurrent_backward(*arguments, *options)
+            return
         sequences = [sequence(array) for array in (Ha, y, dy, dHa, dHb)]
         arguments = (*_sizes(y, activation, timing, step), *sum(sequences, ()))
         clockwork = timing is not None
@@ -165,7 +170,7 @@ class CudaRecurrent:
     ):
         cells = LstmCells(Za, Zb, Ia, Ib, Fa, Fb, Oa, Ob, Ca, Cb)
         deltas = LstmCells(dZa, dZb, dIa, dIb, dFa, dFb, dOa, dOb, dCa, dCb)
-        if outside is not None:
+        if outside is not None or not len(x):
             arguments = (x, W, R, peepholes, *cells, y, dy, *deltas)
             gradients = (dx, dW, dR, dpeepholes, dbias)
             options = (activation, timing, step, fresh_dx, fresh_gradients, outside)
@@ -217,6 +222,8 @@ class CudaRecurrent:
             block = (32, 8, 1)
             self._gpu.launch("peephole_gradients", (wide, parts), block, *arguments)
             self._sum_columns(sums, None, out.reshape(3 * units), add)
+        elif not add:
+            self._gpu.elementwise("fill", (out,), 0.0)
 
     def gru_forward(self, x, W, R, bias, Ra, Rb, Za, Zb, Pa, Ha, Hb, y, activation):
         steps, batch = x.shape[:2]
@@ -265,6 +272,11 @@ class CudaRecurrent:
         fresh_dx=False,
         fresh_gradients=False,
     ):
+        if not len(x):
+            arguments = (x, W, R, Ra, Rb, Za, Zb, Pa, Ha, Hb, y, dy, dRa, dZa, dPa, dHa)
+            options = (dx, dW, dR, dbias, activation, fresh_dx, fresh_gradients)
+            super().gru_backward(*arguments, *options)
+            return
         steps, batch, units = Zb.shape
         carry = self.scratch((batch, units), 4)
         stacked = self.scratch((steps, batch, 3 * units), 3)
@@ -300,6 +312,10 @@ class CudaRecurrent:
         self, dh: CudaArray, y: CudaArray, dR: CudaArray, fresh: bool
     ) -> None:
         """Gradients of R in ``h[t] = R y[t-1]``."""
+        if not dh.shape[0]:
+            if fresh:
+                self._gpu.elementwise("fill", (dR,), 0.0)
+            return
         self._multiply(dh[0], y[-1], dR, transa=True, add=not fresh)
         if dh.shape[0] > 1:
             later, before = flatten_time(dh[1:]), flatten_time(y[: y.shape[0] - 2])

@@ -255,10 +255,12 @@ extern "C" __global__ void softmax_ce_forward(
 extern "C" __global__ void softmax_ce_backward(
     const float *targets, long long targets_row, const float *p, long long p_row,
     const float *dloss, long long dloss_row, float *t_bin, long long t_bin_row,
-    float *dx, long long dx_row, int rows, int cols, int fresh) {
+    float *dx, long long dx_row, int rows, int cols, int fresh, Failure *failure) {
   const long long row = (long long)blockIdx.x * blockDim.y + threadIdx.y;
   if (row >= rows) return;
   const float target = targets[row * targets_row], factor = dloss[row * dloss_row];
+  if (threadIdx.x == 0 && !is_index(target, cols))
+    fail(failure, BAD_BACKWARD_TARGET, cols - 1, target);
   for (int col = threadIdx.x; col < cols; col += blockDim.x) {
     const float one = target == (float)col ? 1.0f : 0.0f;
     t_bin[row * t_bin_row + col] = one;
