@@ -26,7 +26,8 @@ def test_info_of_a_run_has_the_logs(net, batches, tmp_path):
 
     run = experiment.run()
     assert run.status == "COMPLETED"
-    assert run.info == {"epoch_nr": 2, "update_nr": 6, "logs": run.result}
+    counts = {"nr_parameters": 2 * 3 + 2, "epoch_nr": 2, "update_nr": 6}
+    assert run.info == {**counts, "logs": run.result}
     assert len(run.result["MonitorLoss"]["total_loss"]) == 3
     (file,) = tmp_path.glob("*/info.json")
     assert json.loads(file.read_text())["logs"] == run.result
