@@ -107,8 +107,9 @@ def check_names(description: Any) -> None:
 
 
 def of_library(cls: type) -> bool:
-    """Whether a class is one of ours."""
-    return cls.__module__.partition(".")[0] == "brainstorm"
+    """Whether a class is one of ours; those that tests make are not."""
+    package, _, path = cls.__module__.partition(".")
+    return package == "brainstorm" and path.partition(".")[0] != "tests"
 
 
 class Describable:
@@ -188,19 +189,21 @@ class Describable:
             if name != "@type":
                 members[name] = _create(value, f"{cls.__name__}.{name}")
         arguments = _init_arguments(cls)
-        instance = _construct(cls, arguments, members)
-        passed = [n for n in arguments if hasattr(instance, n)]
-        others = {n: v for n, v in members.items() if n not in passed}
-        if of_library(cls):
-            expected = {*_described_members(instance), *_default_values(cls)}
-            unexpected = [n for n in others if n not in expected]
-        else:
-            unexpected = [n for n in others if not _is_settable(cls, n)]
+        instance, passed = _construct(cls, arguments, members)
+        others = {
+            name: value
+            for name, value in members.items()
+            if name not in passed or not hasattr(instance, name)
+        }
+        known = {*arguments, *_described_members(instance), *_default_values(cls)}
+        own = not of_library(cls)
+        unexpected = [
+            n for n in others if n not in known and not (own and _is_settable(cls, n))
+        ]
         if unexpected:
             raise DescriptionError(
                 f"the description of a {cls.__name__} has the unexpected members"
-                f" {listing(unexpected)}; it has others of its own:"
-                f" {listing(sorted({*arguments, *_described_members(instance)}))}"
+                f" {listing(unexpected)}; it may have: {listing(sorted(known))}"
             )
         for name, value in {**_initial_values(cls), **others}.items():
             setattr(instance, name, value)
@@ -371,27 +374,32 @@ def _class_of(description: dict[str, Any], where: str) -> type[Describable]:
 
 def _construct(
     cls: type[Describable], arguments: dict[str, Any], members: dict[str, Any]
-) -> Describable:
-    """A new object, on which only an ``__init__`` of the library has run."""
+) -> tuple[Describable, set[str]]:
+    """A new object, on which only an ``__init__`` of the library has run.
+
+    Returns:
+        It, and the names of the members that it was initialized with.
+    """
     missing = [n for n, d in arguments.items() if d is _NOTHING and n not in members]
     if missing and of_library(cls):
         raise DescriptionError(
             f"the description of a {cls.__name__} lacks {listing(missing)};"
             f" it has: {listing(members)}"
         )
+    # What lacks them was made without this __init__ in the first place.
+    passed = set() if missing else set(arguments) & set(members)
     try:
         instance = cls.__new__(cls)
-        # What lacks them was made without this __init__ in the first place.
         if not missing:
-            given = {n: members[n] for n in arguments if n in members}
-            _library_class(cls).__init__(instance, **given)
+            initialize = _library_class(cls).__init__
+            initialize(instance, **{name: members[name] for name in passed})
     except BrainstormError:
         raise
     except _MISFIT as error:
         raise DescriptionError(
             f"can not make a {cls.__name__} from its description: {error}"
         ) from error
-    return instance
+    return instance, passed
 
 
 # -- what classes declare ----------------------------------------------------

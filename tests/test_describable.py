@@ -288,6 +288,39 @@ def test_the_part_of_the_library_is_initialized_and_checked():
     assert vars(create_from_description(description)) == {"reason": None}
 
 
+def test_members_of_the_library_that_it_did_not_initialize():
+    class Scores(bs.hooks.MonitorScores):
+        """Has no iter_name, which `MonitorScores` needs."""
+
+        def __init__(self):
+            self.scorers = [1]
+            self.timescale = "update"
+
+    made = through_json(Scores())
+    assert (made.scorers, made.timescale) == ([1], "update")
+    assert not hasattr(made, "iter_name")
+
+
+def test_arguments_that_the_library_does_not_keep_are_kept():
+    class Draws(bs.randomness.Seedable):
+        def __init__(self, seed):
+            super().__init__(seed)
+            self.seed = seed
+
+    made = through_json(Draws(5))
+    assert (made.seed, made.rnd.get_seed()) == (5, 5)
+
+
+def test_classes_of_tests_inside_the_package_are_not_the_librarys():
+    class Inside(Describable):
+        __module__ = "brainstorm.tests.test_something"
+
+        def __init__(self, x):
+            self.y = x
+
+    assert through_json(Inside(3)).y == 3
+
+
 def test_hooks_and_modifiers_of_ones_own_come_back_usable():
     class Every(bs.hooks.Hook):
         def __init__(self, limit):

@@ -5,8 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from brainstorm.structure.layer_types import LAYER_TYPES, layer_type_name
-from brainstorm.structure.layer_types import layer_type as type_of
+from brainstorm.structure.layer_types import LAYER_TYPES, layer_type_name, type_of
 from brainstorm.utils import (
     LayerValidationError,
     NetworkValidationError,

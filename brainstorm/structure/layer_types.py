@@ -9,7 +9,7 @@ from __future__ import annotations
 from brainstorm.describable import Registry, TypeName
 from brainstorm.utils import LayerValidationError
 
-__all__ = ["ENDING", "LAYER_TYPES", "layer_type", "layer_type_name"]
+__all__ = ["ENDING", "LAYER_TYPES", "layer_type_name", "type_of"]
 
 ENDING = "LayerImpl"
 
@@ -17,7 +17,7 @@ LAYER_TYPES = Registry()
 """The subclasses of `Layer` by the names of their types."""
 
 
-def layer_type(layer_class: type) -> TypeName:
+def type_of(layer_class: type) -> TypeName:
     """The name of the type of a class, which remembers the class."""
     return TypeName(layer_type_name(layer_class), layer_class, LAYER_TYPES)
 
