@@ -17,7 +17,7 @@ from typing import Any
 from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.buffer_structure import BufferStructure, leading_shape
 from brainstorm.structure.ordering import order_with_blocks
-from brainstorm.structure.taps import source_path, tapped_structures
+from brainstorm.structure.taps import DELTAS, source_path, tapped_structures
 from brainstorm.utils import NetworkValidationError
 
 __all__ = ["BUFFER_CATEGORIES", "Hub", "create_layout"]
@@ -222,9 +222,11 @@ def _connection_hubs(
             if small is not large:
                 large |= small
                 group_of.update(dict.fromkeys(small, large))
-    # Files depend on the order within a group, which is that of the paths.
+    # Files depend on the order within a group, which is that of the paths. Deltas have
+    # that of the outputs.
     if not joins_in_running_order(layers):
-        sources.sort()
+        ending = DELTAS if outputs == "output_deltas" else ""
+        sources.sort(key=lambda p: p.removesuffix(ending) if p in tapped else p)
     groups: dict[int, dict[str, BufferStructure]] = {}
     sinks_of: dict[int, dict[str, list[str]]] = {}
     for source in sources:

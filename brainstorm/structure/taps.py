@@ -14,6 +14,7 @@ from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.utils import NetworkValidationError
 
 __all__ = [
+    "DELTAS",
     "check_deltas_arrive",
     "delta_structure",
     "source_path",

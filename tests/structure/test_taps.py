@@ -9,6 +9,11 @@ import brainstorm as bs
 from brainstorm import layers
 from brainstorm.describable import create_from_description, get_description
 from brainstorm.handlers import DebugHandler, NumpyHandler
+from brainstorm.layers.base_layer import Layer
+from brainstorm.structure.architecture import instantiate_layers_from_architecture
+from brainstorm.structure.buffer_structure import BufferStructure
+from brainstorm.structure.construction import ConstructionWrapper
+from brainstorm.structure.layout import create_layout
 from brainstorm.structure.network import Network
 from brainstorm.utils import NetworkValidationError, ValidationError
 from tests.handlers.handler_cases import HANDLERS, handler_params
@@ -170,3 +175,28 @@ def test_debug_handler():
     run(net)
     net.backward_pass()
     assert np.isfinite(net.get("gradients")).all()
+
+
+class TwoStatesLayerImpl(Layer):
+    """y = x, with internals whose paths sort otherwise with the ending of deltas."""
+
+    def setup(self, kwargs, in_shapes):
+        x = self.like(in_shapes["default"])
+        deltas = BufferStructure(*x.shape, is_backward_only=True)
+        internals = {n: x for n in ("c", "c1")}
+        internals.update({f"{n}_deltas": deltas for n in ("c", "c1")})
+        return {"default": x}, {}, internals
+
+
+def test_deltas_of_joined_internals_lie_as_the_internals_do():
+    inp, end = layers.Input({"default": ("T", "B", 2)}), layers.NoOp(name="end")
+    two = ConstructionWrapper.create(TwoStatesLayerImpl, name="two")
+    inp >> two
+    two - "..internals.c1" >> end
+    two - "..internals.c" >> end
+    made = instantiate_layers_from_architecture(bs.generate_architecture(inp))
+    hubs, _ = create_layout(made)
+    (values,) = (h for h in hubs if "two.internals.c" in h.sources)
+    (deltas,) = (h for h in hubs if "two.internals.c_deltas" in h.sources)
+    assert values.sources == ["two.internals.c", "two.internals.c1"]
+    assert deltas.sources == ["two.internals.c_deltas", "two.internals.c1_deltas"]
