@@ -1,3 +1,4 @@
+import json
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -21,8 +22,9 @@ from brainstorm.data_iterators import (
     Subsequences,
     Undivided,
 )
+from brainstorm.describable import create_from_description, get_description
 from brainstorm.randomness import global_rnd
-from brainstorm.utils import BrainstormError, IteratorValidationError
+from brainstorm.utils import BrainstormError, IteratorValidationError, ValidationError
 
 
 def numbered(T, B, *features, dtype=np.float64):
@@ -934,3 +936,33 @@ def test_states_of_other_iterators_are_refused(change, message):
     change(state)
     with pytest.raises(IteratorValidationError, match=message):
         iterator.set_state(state)
+
+
+def test_descriptions_hold_no_data():
+    data = np.zeros((2, 10, 1))
+    for make in (Undivided, lambda **d: Online(**d), lambda **d: Minibatches(3, **d)):
+        for iterator in (
+            make(default=data),
+            OneHot(make(default=data), {"default": 2}),
+        ):
+            with pytest.raises(ValidationError, match="describe a .*hold no data"):
+                get_description(iterator)
+
+
+class Countdown(DataIterator):
+    """One of a user's own, which makes its data."""
+
+    def __init__(self, start):
+        super().__init__({"default": (1, 4, 1)}, start)
+
+    def __call__(self, handler=None):
+        for _ in range(self.length):
+            yield {"default": self.rnd.randn(1, 4, 1)}
+
+
+def test_iterators_of_ones_own_can_be_described():
+    noisy = AddGaussianNoise(Countdown(3), {"default": 0.5})
+    again = create_from_description(json.loads(json.dumps(get_description(noisy))))
+    assert (type(again), type(again.iter)) == (AddGaussianNoise, Countdown)
+    assert [batch["default"].shape for batch in again()] == [(1, 4, 1)] * 3
+    assert again.iter.rnd.get_seed() != noisy.iter.rnd.get_seed()

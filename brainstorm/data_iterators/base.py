@@ -11,7 +11,7 @@ import numpy as np
 from brainstorm.data_iterators.checks import brief
 from brainstorm.describable import of_library
 from brainstorm.randomness import Seedable
-from brainstorm.utils import IteratorValidationError, listing
+from brainstorm.utils import DescriptionError, IteratorValidationError, listing
 
 if TYPE_CHECKING:
     from brainstorm.handlers.base_handler import Handler
@@ -68,6 +68,13 @@ class DataIterator(Seedable):
             The data items of one batch by name, each of shape ``(T, B, ...)``.
         """
         raise NotImplementedError
+
+    def __describe__(self) -> dict[str, Any]:
+        if of_library(type(self)) and "data" in vars(self):
+            raise DescriptionError(
+                f"can not describe a {type(self).__name__}: descriptions hold no data"
+            )
+        return super().__describe__()
 
     def start_stream(self) -> np.random.RandomState:
         """A copy of the random state `rnd`, for one iteration to draw from.
