@@ -82,6 +82,7 @@ class PyCudaHandler(
         self.dtype = np.float32
         self._gpu = self._open()
         self.context = self._gpu.device
+        self._users = self._gpu.users  # temporary arrays are those of all handlers
         self.EMPTY = self.allocate((0,))
         self._random_origin: Any = None
         self._randomness = Randomness()
@@ -146,6 +147,9 @@ class PyCudaHandler(
 
     def scratch(self, shape, slot=0):
         return self._gpu.scratch(shape, slot)
+
+    def release(self):
+        self._gpu.release()
 
     def overlap(self, a, b):
         return overlap(a, b)
@@ -527,8 +531,8 @@ class PyCudaHandler(
         chunk = -(-cols // parts)
         grid = (-(-cols // chunk), rows)
         # Two elements hold one number of 64 bits.
-        squares = self.scratch((2 * grid[0] * rows,), 2).pointer
-        row = (*matrix_rows(m), cols, chunk, squares)
+        squares = self.scratch((2 * grid[0] * rows,), 2)
+        row = (*matrix_rows(m), cols, chunk, squares.pointer)
         gpu.launch("squares_of_parts", grid, (BLOCK, 1, 1), *row)
         row = (*row, limit, *matrix_rows(norms))
         gpu.launch("constrain_parts", grid, (BLOCK, 1, 1), *row)

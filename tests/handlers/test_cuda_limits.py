@@ -1,11 +1,13 @@
 """PyCudaHandler at its limits: extreme numbers, many of them, and large sizes."""
 
+import gc
 import math
 import threading
 
 import numpy as np
 import pytest
 
+import brainstorm as bs
 from brainstorm.handlers import NumpyHandler
 from brainstorm.handlers.cuda import compiler, launcher, products, sequences
 from brainstorm.handlers.cuda.arrays import CudaArray
@@ -311,6 +313,35 @@ def test_steps_of_many_lengths_are_prepared_once(emulated, monkeypatch):
     assert 0 < run_all() < 0.9 * everything
     kept = emulated._gpu._sequences.values()
     assert sum(map(len, kept)) <= launcher.MAX_CALLS
+
+
+def test_temporary_memory_goes_with_the_last_network(emulated):
+    def run_network(handler):
+        net = bs.tools.create_net_from_spec("classification", (6, 6, 1), 2, "C3:3 R2")
+        net.set_handler(handler)
+        net.provide_external_data(
+            {"default": np.ones((2, 3, 6, 6, 1)), "targets": np.ones((2, 3, 1))}
+        )
+        net.forward_pass()
+        net.backward_pass()
+        return net
+
+    gc.collect()
+    other = HANDLERS["cuda-emulated"]()
+    first, second = run_network(emulated), run_network(other)
+    kept = emulated._gpu._workspace.buffers
+    assert kept
+    del first
+    gc.collect()
+    assert kept
+    loss = second.get_loss_values()["total_loss"]
+    del second
+    gc.collect()
+    assert not kept
+    assert not emulated._gpu._sequences
+    assert np.isfinite(
+        [loss, run_network(emulated).get_loss_values()["total_loss"]]
+    ).all()
 
 
 # -- GPUs newer than the compiler ----------------------------------------------

@@ -150,6 +150,7 @@ class Launcher:
         self._structs: dict[str, struct.Struct] = {}
         self._plans: dict[Any, tuple[_Launch, ...]] = {}
         self._sequences: dict[Any, list[Call]] = {}
+        self.users: set[Any] = set()  # networks' memory, see `Handler.release_after`
         self._choose = random.Random(0)
         self._workspace = _Workspace(self)
 
@@ -168,6 +169,14 @@ class Launcher:
             return workspace.views[slot, shape]
         except KeyError:
             return workspace.grow(slot, shape, self.allocate)
+
+    def release(self) -> None:
+        """Free this thread's temporary arrays, and forget what is prepared."""
+        workspace = self._workspace
+        workspace.buffers.clear()
+        workspace.views.clear()
+        self._sequences.clear()
+        self._plans.clear()
 
     def write(self, array: CudaArray, values: np.ndarray) -> None:
         """Copy float32 values of the same shape to the GPU."""
