@@ -170,12 +170,12 @@ class Hook(Describable):
         return {n: copy.deepcopy(getattr(self, n)) for n in self.initial_state}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`get_state` returned.
+        """Go on from what :meth:`get_state` returned, or did in an earlier version.
 
         Raises:
-            ValidationError: The names are not those of this hook's state.
+            ValidationError: A name is not one of this hook's state.
         """
-        if sorted(state) != sorted(self.initial_state):
+        if not set(state) <= set(self.initial_state):
             raise ValidationError(
                 f"{self.__name__}: the state consists of {listing(self.initial_state)},"
                 f" not of {listing(state)}"

@@ -80,6 +80,14 @@ def test_state_goes_back_and_forth(hook):
         hook.set_state({"x": 1})
 
 
+def test_states_of_earlier_versions_lack_what_is_new():
+    hook = hooks.StopAfterThresholdReached("a", 0.5)
+    hook.set_state({})
+    assert hook.get_state() == {"best_so_far": None, "seen": 0}
+    hook.set_state({"seen": 3})
+    assert hook.seen == 3
+
+
 def test_states_are_independent():
     hook = hooks.SaveBestNetwork("a.b")
     hook.parameters = np.zeros(3)

@@ -6,13 +6,16 @@ import sys
 import numpy as np
 import pytest
 
+from brainstorm.data_iterators import Undivided
 from brainstorm.hooks import (
     Hook,
+    MonitorLoss,
     SaveBestNetwork,
     SaveNetwork,
     StopAfterEpoch,
     StopAfterThresholdReached,
 )
+from brainstorm.hooks.base_hook import NetworkReader
 from brainstorm.scorers import MeanSquaredError
 from brainstorm.training import SgdStepper, Trainer
 from brainstorm.utils import ValidationError
@@ -183,3 +186,27 @@ def test_without_standard_output(net, batches, monkeypatch):
     trainer.train(net, batches)
     trainer.evaluate(net, valid=batches)
     assert trainer.current_epoch_nr == 1
+
+
+class Activity(NetworkReader):
+    """As docs/own_hook.rst advises those who mean the training data."""
+
+    def __call__(self, epoch_nr, update_nr, net, stepper, logs):
+        return self.seen(net, update_nr)
+
+    def read(self, net):
+        return float(net.get("Fc.outputs.default").sum())
+
+
+def test_hooks_that_look_at_training_data(net, data, batches):
+    initial = net.get("parameters")
+    logs = []
+    for hooks in ([], [MonitorLoss("valid", timescale="update"), MonitorLoss("valid")]):
+        net.handler.set_from_numpy(net.buffer.parameters, initial)
+        if hooks:
+            hooks[1].__name__ = "at the end"
+        trainer = make_trainer(*hooks, Activity(), StopAfterEpoch(3))
+        valid = Undivided(**{name: array[:, :3] for name, array in data.items()})
+        trainer.train(net, batches, valid=valid)
+        logs.append(trainer.logs["Activity"][1:])
+    assert logs[0] == logs[1]
