@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from brainstorm.handlers.base_handler import Handler
+from brainstorm.handlers.coarse_operations import SMALLEST_PROBABILITY
 from brainstorm.handlers.numpy_activations import NumpyActivations
 from brainstorm.handlers.numpy_conv import NumpyConvolutions
 from brainstorm.handlers.numpy_pieces import pieces, row_pieces, vector_pieces
@@ -80,6 +81,8 @@ class NumpyHandler(
         self._ones = np.ones(4 * ROWS_AT_ONCE, self.dtype)
         self._range = np.arange(1)
         self._numbers = np.zeros((0, 0), self.dtype)
+        self._largest_loss = np.array(-math.log(SMALLEST_PROBABILITY), self.dtype)
+        self._largest_indices: dict[int, np.ndarray] = {}
         self._starts = 0, np.empty((0, 1), np.intp)
         self._workspace = _Workspace()
         self._generator: np.random.Generator | None = None

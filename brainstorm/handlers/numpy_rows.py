@@ -6,18 +6,13 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
-from brainstorm.handlers.coarse_operations import SMALLEST_PROBABILITY, check_indices
+from brainstorm.handlers.coarse_operations import check_indices
 from brainstorm.handlers.layer_operations import checked_lengths
 from brainstorm.handlers.numpy_pieces import pieces, row_pieces, row_pieces_of
 
 __all__ = ["NumpyRows"]
-
-# -log of the smallest probability.
-_LARGEST_LOSS = -math.log(SMALLEST_PROBABILITY)
 
 
 class NumpyRows:
@@ -49,15 +44,15 @@ class NumpyRows:
         columns = self._whole_numbers(targets, x.shape[1], "class indices")
         if not len(x):
             return
-        maxima = self.scratch(loss.shape, "maxima")
-        sums, own = self.scratch(loss.shape, 2), self.scratch(loss.shape, 3)
-        self._softmax(x, predictions, maxima, sums)
+        maxima = self._temporary(loss.shape, "maxima", self.dtype)
+        own = self._temporary(loss.shape, 2, self.dtype)
+        self._softmax(x, predictions, maxima, loss)
         # -log of the prediction is log(sum) + maximum - own input.
         self._take(x, columns, own)
         np.subtract(maxima, own, own)
-        np.log(sums, sums)
-        np.add(sums, own, loss)
-        np.minimum(loss, _LARGEST_LOSS, out=loss)
+        np.log(loss, loss)
+        np.add(loss, own, loss)
+        np.minimum(loss, self._largest_loss, out=loss)
 
     def sigmoid_ce_forward(self, x, targets, predictions, loss):
         for x, targets, predictions, loss in pieces(x, targets, predictions, loss):
@@ -74,10 +69,10 @@ class NumpyRows:
             other = self.scratch(x.shape, 3)
             np.maximum(x, self._zero, out=other)
             np.add(other, log, other)
-            np.minimum(other, _LARGEST_LOSS, out=other)
+            np.minimum(other, self._largest_loss, out=other)
             np.minimum(x, self._zero, out=e)
             np.subtract(log, e, log)
-            np.minimum(log, _LARGEST_LOSS, out=log)
+            np.minimum(log, self._largest_loss, out=log)
             np.multiply(targets, log, loss)
             np.subtract(self._one, targets, e)
             np.multiply(e, other, e)
@@ -93,10 +88,9 @@ class NumpyRows:
             out[self._row_numbers(rows), chosen[:, 0]] = 1
             return
         # Each row has one place that equals its index, if that is one.
-        wide = self.scratch(out.shape)
         equal = self._temporary(out.shape, "bool", np.bool_)
-        np.copyto(wide, v)
-        np.equal(wide, self._column_numbers(rows, columns), equal)
+        np.copyto(out, v)
+        np.equal(out, self._column_numbers(rows, columns), equal)
         if np.count_nonzero(equal) < rows:
             check_indices(v, columns, "binarize_v: indices")
         np.copyto(out, equal)
@@ -116,17 +110,30 @@ class NumpyRows:
     def _whole_numbers(self, indices: np.ndarray, count: int, what: str) -> np.ndarray:
         """The indices as integers, checked as `check_indices` does."""
         shape = indices.shape
-        limited = self.scratch(shape)
+        limited = self._temporary(shape, 0, self.dtype)
         numbers = self._temporary(shape, "int", np.intp)
         equal = self._temporary(shape, "bool", np.bool_)
         np.abs(indices, limited)
-        np.fmin(limited, count - 1, out=limited)  # no NaN comes through
+        np.fmin(limited, self._largest_index(count), out=limited)  # NaN is left out
         numbers[...] = limited
         limited[...] = numbers
         np.equal(limited, indices, equal)
         if np.count_nonzero(equal) < equal.size:
             check_indices(indices, count, what)
         return numbers
+
+    def _largest_index(self, count: int) -> np.ndarray:
+        """The largest number below `count` that the handler's type has."""
+        known = self._largest_indices
+        largest = known.get(count)
+        if largest is None:
+            largest = np.array(count - 1, self.dtype)
+            if int(largest) >= count:
+                largest = np.array(np.nextafter(largest, self._zero))
+            if len(known) > 99:
+                known.clear()
+            known[count] = largest
+        return largest
 
     def _take(self, m: np.ndarray, columns: np.ndarray, out: np.ndarray) -> None:
         """Take from each row of `m` the given column; overwrites `columns`."""

@@ -216,8 +216,8 @@ def test_indices_have_to_be_there(handler, name):
 
 
 @pytest.mark.parametrize("name", ["binarize_v", "index_m_by_v", "softmax_ce_backward"])
-@pytest.mark.parametrize("classes", [3000, 20000])
-@pytest.mark.parametrize("bad", [-1, 2.5])
+@pytest.mark.parametrize("classes", [2999, 20000])
+@pytest.mark.parametrize("bad", [-1, 2.5, 30000])
 def test_indices_of_many_classes(name, classes, bad):
     for dtype in (np.float16, np.float32):
         handler = NumpyHandler(dtype)
@@ -228,6 +228,14 @@ def test_indices_of_many_classes(name, classes, bad):
         arguments = index_calls(handler, [0, bad], classes)[name]
         with pytest.raises(HandlerError, match=f"indices .*from 0 to {classes - 1}"):
             getattr(handler, name)(*arguments)
+
+
+def test_indices_beyond_what_a_short_type_tells_apart():
+    handler = NumpyHandler(np.float16)
+    m, out = handler.zeros((1, 2999)), handler.zeros((1, 1))
+    handler.index_m_by_v(m, np.array([[2998]], np.float16), out)
+    with pytest.raises(HandlerError, match="got 3000.0"):
+        handler.index_m_by_v(m, np.array([[3000]], np.float16), out)
 
 
 def test_a_refused_index_changes_nothing():

@@ -11,6 +11,7 @@ from brainstorm.handlers import NumpyHandler, numpy_conv, numpy_pieces
 from brainstorm.handlers.operation_specs import OPERATIONS
 from brainstorm.utils import HandlerError
 from tests.handlers.argument_cases import Case
+from tests.handlers.handler_cases import HANDLERS, handler_params
 
 SLOW = ("cuda-emulated", "ctc_forward")
 
@@ -103,6 +104,13 @@ def check_views(handler, name, alone=True):
                     *(array, expected[n], 1e-5, 1e-6),
                     err_msg=f"{n}, where {names} are cut along axis {axis}",
                 )
+
+
+# The others run the same code with these sizes.
+@pytest.fixture(params=handler_params("numpy32", "onednn"), scope="module")
+def handler(request):
+    """Each handler in turn."""
+    return HANDLERS[request.param]()
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -11,6 +11,7 @@ from brainstorm.handlers import DebugHandler, NumpyHandler
 from brainstorm.handlers.operation_specs import OPERATIONS
 from brainstorm.utils import HandlerError
 from tests.handlers.argument_cases import Case
+from tests.handlers.handler_cases import HANDLERS, handler_params
 
 NAMES = [name for name in OPERATIONS if name != "clear"]
 # Sizes that follow from others, and those of images, whose sizes are never zero.
@@ -58,6 +59,13 @@ def check_case(handler, case, letter):
         for n in set(case.spec.add) & set(got) - {"dy"}:
             before = 0 if case.is_overwritten(n) else case.arrays[n]
             np.testing.assert_allclose(got[n], np.broadcast_to(before, got[n].shape))
+
+
+# The others run the same code with these sizes.
+@pytest.fixture(params=handler_params("numpy32", "onednn"), scope="module")
+def handler(request):
+    """Each handler in turn."""
+    return HANDLERS[request.param]()
 
 
 @pytest.mark.parametrize("name", NAMES)
