@@ -6,11 +6,14 @@ on as if it had never been interrupted.
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from brainstorm.describable import of_library
 from brainstorm.randomness import RandomState, global_rnd
 from brainstorm.utils import IteratorValidationError
 
@@ -24,6 +27,7 @@ __all__ = [
     "get_position",
     "go_to_position",
     "prepare_for_position",
+    "undisturbed",
 ]
 
 TRAINING_DATA = "training_data_iter"
@@ -144,6 +148,22 @@ def go_to_position(
             _set_state(iterators[name], state)
     _set_random_states(position, net, global_rnd)
     return epoch, batches
+
+
+@contextlib.contextmanager
+def undisturbed(iterator: DataIterator) -> Iterator[None]:
+    """Let hooks go over training data, and leave as it was what is still to come of it.
+
+    The library's iterators see to that themselves. Others may draw from `rnd` for each
+    batch, or hold back a batch that they have drawn.
+    """
+    source, ours = iterator, True
+    while source is not None and ours:
+        ours, source = of_library(type(source)), getattr(source, "iter", None)
+    state = None if ours else copy.deepcopy(_get_state(iterator))
+    yield
+    if state is not None:
+        _set_state(iterator, state)
 
 
 def _set_random_states(

@@ -30,6 +30,7 @@ from brainstorm.training.position import (
     get_position,
     go_to_position,
     prepare_for_position,
+    undisturbed,
 )
 from brainstorm.training.steppers import TrainingStepper
 from brainstorm.training.utils import (
@@ -404,7 +405,8 @@ class Trainer(Describable):
             self.current_update_nr += 1
             epoch.nr_batches += 1
             due = self._due_update_hooks()
-            stopped = bool(due) and self._call_hooks(net, due)
+            with undisturbed(training_data) if due else contextlib.nullcontext():
+                stopped = bool(due) and self._call_hooks(net, due)
             self._finish_round()
             if stopped:
                 return True

@@ -65,6 +65,15 @@ class OwnNoise(DataIterator):
             yield {**batch, "default": batch["default"] + noise}
 
 
+class OldNoise(OwnNoise):
+    """As it was written for 0.5: with one stream for all iterations."""
+
+    def __call__(self, handler=None):
+        for batch in self.iter(handler):
+            noise = self.rnd.uniform(size=batch["default"].shape)
+            yield {**batch, "default": batch["default"] + noise}
+
+
 CHANGES = {
     "noise": lambda it: AddGaussianNoise(it, {"default": 0.1}),
     "pepper": lambda it: AddSaltNPepper(it, {"default": 0.2}),
@@ -73,9 +82,10 @@ CHANGES = {
     "crop": lambda it: RandomCrop(Pad(it, {"default": 1}), {"default": (2, 2)}),
     "pieces": lambda it: Subsequences(it, 2),
     "own": OwnNoise,
+    "old": OldNoise,
     "nothing": lambda it: it,
 }
-ALL = ["crop", "flip", "noise", "pepper", "own"]
+ALL = ["crop", "flip", "noise", "pepper", "own", "old"]
 NESTINGS = {
     **{
         f"{change} {source}": [source, change]
@@ -192,7 +202,14 @@ class Saver(Hook):
             trainer.save(self.files[-1])
 
 
-QUICK = ["all", "pieces among all", "pieces of pieces", "pieces of noise", "own online"]
+QUICK = [
+    "all",
+    "pieces among all",
+    "pieces of pieces",
+    "pieces of noise",
+    "own online",
+    "pieces of old",
+]
 
 
 @pytest.mark.parametrize(
