@@ -1,5 +1,8 @@
 """Arrays on a GPU behave as NumPy's do, as far as they are meant to."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from cuda_on_cpu.sanitized import sanitized_handler
@@ -138,3 +141,14 @@ def test_text(handler):
         repr(handler.zeros((3, 4))[:, 1:3]) == "CudaArray(shape=(3, 2), strides=(4, 1))"
     )
     assert handler.array_type is CudaArray
+
+
+def test_copies_have_memory_of_their_own(handler):
+    whole = handler.create_from_numpy(numbered((3, 4)))
+    part = whole[:, 1:3]
+    other = copy.deepcopy(part)
+    check_same(handler, other, numbered((3, 4))[:, 1:3].copy())
+    handler.fill(other, 9.0)
+    check_same(handler, whole, numbered((3, 4)))
+    with pytest.raises(TypeError, match="can not be pickled"):
+        pickle.dumps(part)

@@ -111,6 +111,15 @@ class CudaArray:
             " handler.get_numpy_copy(array), or net.get(path)"
         )
 
+    def __deepcopy__(self, memo: dict) -> CudaArray:
+        return self.memory.copy(self)
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "an array on the GPU can not be pickled; pickle a copy by"
+            " handler.get_numpy_copy(array), or net.get(path)"
+        )
+
     def __len__(self) -> int:
         return len(self._places)
 
