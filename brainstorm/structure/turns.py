@@ -26,7 +26,6 @@ class Turns:
         self._depth = 0
         # Locked while somebody waits, whom newcomers must not overtake.
         self._queue = threading.Lock()
-        self._owner_id: int | None = None
         self._owner: threading.Thread | None = None
         self._displaced: WeakSet[threading.Thread] = WeakSet()
         self._has_displaced = False
@@ -53,18 +52,24 @@ class Turns:
         """Let those go first who wait, unless the lock has been acquired repeatedly."""
         if self._queue.locked() and self._depth == 1:
             self.__exit__(None, None, None)
-            self.__enter__()
+            try:
+                self.__enter__()
+            except BaseException:
+                # Ctrl-C while waiting: whoever handles it still has to let go.
+                self._lock.acquire()
+                self._depth += 1
+                raise
 
     def take_over(self) -> None:
         """Take note that the network holds the data of this thread."""
-        if threading.get_ident() == self._owner_id:
+        thread = threading.current_thread()
+        if thread is self._owner:
             return
         if self._owner is not None:
             self._displaced.add(self._owner)
             self._has_displaced = True
-        self._owner = threading.current_thread()
-        self._owner_id = self._owner.ident
-        self._displaced.discard(self._owner)
+        self._owner = thread
+        self._displaced.discard(thread)
 
     def check(self) -> None:
         """Check that the data of this thread are still there, if it has given some.

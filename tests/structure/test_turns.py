@@ -221,6 +221,55 @@ def test_one_that_keeps_the_lock_long_gives_way():
     assert order == ["owner", "visitor", "owner again"]
 
 
+def test_a_thread_with_the_number_of_one_that_is_gone_is_another():
+    net = network()
+    proceed, finish = threading.Event(), threading.Event()
+
+    def stay():
+        net.provide_external_data(data(1, 4))
+        proceed.set()
+        finish.wait(60)
+
+    net.provide_external_data(data(1, 2))
+    first = threading.Thread(target=net.provide_external_data, args=(data(1, 3),))
+    first.start()
+    first.join()
+    second = threading.Thread(target=stay)  # systems like to give the number again
+    second.start()
+    proceed.wait(60)
+    try:
+        with pytest.raises(NetworkValidationError, match="other data"):
+            net.forward_pass()
+    finally:
+        finish.set()
+        second.join()
+
+
+def test_ctrl_c_while_giving_way(monkeypatch):
+    lock, visited = Turns(), threading.Event()
+
+    def visit():
+        with lock:
+            visited.set()
+
+    def interrupted():
+        visited.wait(60)
+        raise KeyboardInterrupt
+
+    visitor = threading.Thread(target=visit)
+    with lock:
+        visitor.start()
+        while not lock._queue.locked():
+            pass
+        monkeypatch.setattr(Turns, "__enter__", lambda self: interrupted())
+        with pytest.raises(KeyboardInterrupt):
+            lock.give_way()
+    visitor.join()
+    monkeypatch.undo()
+    with lock:
+        assert lock._depth == 1
+
+
 def test_errors_let_go_of_the_lock():
     net = network()
     with pytest.raises(NetworkValidationError, match="'default'.*got \\(1, 2, 7\\)"):
