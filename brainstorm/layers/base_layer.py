@@ -34,10 +34,10 @@ Result = TypeVar("Result")
 
 
 def once_per_resize(method: Callable[..., Result]) -> Callable[..., Result]:
-    """Remember what ``method(layer, buffers)`` returns for as long as `buffers` live.
+    """Remember what ``method(layer, buffers)`` returns, for each size of the network.
 
-    Layers use it for reshaped views of their buffers: the views stay valid
-    until the network is resized, and then `buffers` are new ones.
+    Layers use it for reshaped views of their buffers. What it returned is kept with
+    `buffers`, which have other content after a resize, and may have this one again.
     """
     key = f"_{method.__name__}"
 
