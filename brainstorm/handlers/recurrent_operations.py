@@ -118,6 +118,7 @@ class RecurrentOperations:
         step: Any = None,
         fresh_dx: bool = False,
         fresh_gradients: bool = False,
+        outside: Any = None,
     ) -> None:
         """Backward pass of :meth:`recurrent_forward`.
 
@@ -140,6 +141,7 @@ class RecurrentOperations:
             step: As the forward pass filled it.
             fresh_dx: Overwrite `dx`.
             fresh_gradients: Overwrite `dW`, `dR` and `dbias`.
+            outside: Further deltas of Ha (T, B, N), if there are any.
         """
         kept = self._kept_units(timing, step)
         slopes = dHa[:-1]
@@ -151,9 +153,12 @@ class RecurrentOperations:
         self.fill(dy[-1], 0.0)
         last = x.shape[0] - 1  # without steps the carried state, whose deltas are zero
         self.copy_to(dy[last], dHb[last])
+        more = None if outside is None else self._deltas_of_kept(outside, kept)
         for t in reversed(range(x.shape[0])):
             dh, dout, dout_before = dHa[t], dHb[t], dHb[t - 1]
             self.mult_tt(dh, dout, dh)
+            if more is not None:
+                self.add_tt(dh, more[t], dh)
             self.dot_mm(dh, R, dout_before)
             self.add_tt(dout_before, dy[t - 1], dout_before)
             if kept is not None:
@@ -162,6 +167,22 @@ class RecurrentOperations:
         self._gate_gradients(
             x, y, dHa[:-1], dx, W, dW, dR, dbias, fresh_dx, fresh_gradients
         )
+
+    def _deltas_of_kept(self, deltas: Any, kept: Any) -> Any:
+        """Move deltas (T, B, N) of units that keep what they had to where they got it.
+
+        Returns:
+            A temporary (U, B, N), whose row -1 is that of the carried state.
+        """
+        steps = deltas.shape[0]
+        moved = self.scratch((steps + 1, *deltas.shape[1:]), 12)
+        self.copy_to(deltas, moved[:-1])
+        self.fill(moved[-1], 0.0)
+        if kept is not None:
+            for t in reversed(range(steps)):
+                self.add_into_if(moved[t], moved[t - 1], kept[t])
+            self.fill_if(moved[:-1], 0.0, kept)
+        return moved
 
     def lstm_forward(  # noqa: D417
         self,

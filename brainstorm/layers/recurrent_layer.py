@@ -6,6 +6,7 @@ from brainstorm.layers.base_layer import once_per_resize, options
 from brainstorm.layers.sequence_layer import SequenceLayer
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper
+from brainstorm.structure.taps import delta_structure, tapped_internals
 from brainstorm.utils import flatten_features
 
 __all__ = ["Recurrent", "RecurrentLayerImpl"]
@@ -65,6 +66,8 @@ class RecurrentLayerImpl(SequenceLayer):
     Without biases there is an internal ``zero_bias``, as large, that is 0. With
     ``initial_state='learned'`` there is an internal ``begun`` (T + 1, B, 1), 1 in steps
     after which the state is carried on; where its row -1 is 0, a sequence begins.
+    Ha can be the input of another layer, ``layer - '..internals.Ha' >> other``; then
+    ``Ha_deltas`` (T, B, n) holds what that computes for it.
 
     Raises:
         LayerValidationError: An argument is not as in `Recurrent`.
@@ -87,6 +90,9 @@ class RecurrentLayerImpl(SequenceLayer):
             for name in ("Ha", "dHa", "dHb")
         }
         self.add_options(parameters, internals, n)
+        self.is_tapped = "Ha" in tapped_internals(self.outgoing)
+        if self.is_tapped:
+            internals["Ha_deltas"] = delta_structure(internals["Ha"])
         return outputs, parameters, internals
 
     def clock(self, buffers):
@@ -130,5 +136,6 @@ class RecurrentLayerImpl(SequenceLayer):
             fresh_dx="default" in self.fresh,
             fresh_gradients="gradients" in self.fresh,
             **self.clock(buffers),
+            **({"outside": buffers.internals.Ha_deltas} if self.is_tapped else {}),
         )
         self.end(buffers)

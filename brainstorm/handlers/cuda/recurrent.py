@@ -65,10 +65,11 @@ class CudaRecurrent:
         step=None,
         fresh_dx=False,
         fresh_gradients=False,
+        outside=None,
     ):
-        if not len(x):
+        if outside is not None or not len(x):
             arguments = (x, W, R, Ha, y, dy, dHa, dHb, dx, dW, dR, dbias, activation)
-            options = (timing, step, fresh_dx, fresh_gradients)
+            options = (timing, step, fresh_dx, fresh_gradients, outside)
             super().recurrent_backward(*arguments, *options)
             return
         sequences = [sequence(array) for array in (Ha, y, dy, dHa, dHb)]
