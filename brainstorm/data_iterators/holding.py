@@ -113,10 +113,14 @@ class Minibatches(DataIterator):
         """
         if not self._cut_items or not isinstance(self._cut_by, str):
             return self._cut_by if self._cut_items else None
-        starts = range(0, self.nr_sequences, self.batch_size)
-        return np.concatenate(
-            [self._lengths(slice(start, start + self.batch_size)) for start in starts]
-        )
+        lengths = np.zeros(self.nr_sequences, dtype=np.intp)
+        for start in range(0, self.nr_sequences, self.batch_size):
+            some = slice(start, start + self.batch_size)
+            mask = self._mask(some)
+            used = mask.any(axis=tuple(range(2, mask.ndim)))
+            steps = np.arange(1, len(used) + 1)[:, np.newaxis]
+            lengths[some] = (used * steps).max(axis=0)
+        return lengths
 
     def __call__(self, handler: Handler | None = None) -> Iterator[Batch]:
         """Yield batch after batch."""
@@ -134,16 +138,16 @@ class Minibatches(DataIterator):
 
     def _longest(self, some: slice) -> int:
         """Number of time steps of a batch that are in use."""
-        return max(1, int(self._lengths(some).max()))
-
-    def _lengths(self, some: slice) -> np.ndarray:
-        """The lengths of some sequences."""
         if not isinstance(self._cut_by, str):
-            return self._cut_by[some]
+            return max(1, int(self._cut_by[some].max()))
+        mask = self._mask(some)
+        used = np.flatnonzero(mask.any(axis=tuple(range(1, mask.ndim))))
+        return int(used[-1]) + 1 if used.size else 1
+
+    def _mask(self, some: slice) -> np.ndarray:
+        """The item that tells the lengths, of some sequences."""
         name = self._cut_by
-        mask = Part(name, self.data[name], some, self._steps[name])[:]
-        used = mask.any(axis=tuple(range(2, mask.ndim)))
-        return (used * np.arange(1, len(used) + 1)[:, np.newaxis]).max(axis=0)
+        return Part(name, self.data[name], some, self._steps[name])[:]
 
     def _plan_cutting(self, source: Any) -> tuple[str | np.ndarray | None, set[str]]:
         """What tells the lengths, and the names of the items to cut."""
