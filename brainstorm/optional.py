@@ -8,6 +8,14 @@ from importlib.util import find_spec
 
 __all__ = ["has_bokeh", "has_pycuda", "has_pygraphviz"]
 
-has_bokeh = find_spec("bokeh") is not None
-has_pycuda = find_spec("pycuda") is not None
-has_pygraphviz = find_spec("pygraphviz") is not None
+
+def _is_there(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+has_bokeh = _is_there("bokeh")
+has_pycuda = _is_there("pycuda")
+has_pygraphviz = _is_there("pygraphviz")
