@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, KeysView, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -121,7 +121,8 @@ class BufferView(list):
         node: Any = self
         for name in item.split("."):
             if not isinstance(node, BufferView) or name not in node:
-                choices = BufferView.keys(node) if isinstance(node, BufferView) else ()
+                is_view = isinstance(node, BufferView)
+                choices = BufferView._asdict(node) if is_view else ()
                 raise UnknownNameError(
                     f"no buffer {name!r} in path {item!r}; choices are:"
                     f" {listing(choices)}"
@@ -149,9 +150,9 @@ class BufferView(list):
         BufferView._ensure_complete(self)
         return dict(zip(self._buffer_names, list.__iter__(self), strict=True))
 
-    def keys(self) -> KeysView[str]:
-        """Set of the names of the children, which it lists in their order."""
-        return BufferView._asdict(self).keys()
+    def keys(self) -> set[str]:
+        """Names of the children; `items` gives them in their order."""
+        return set(BufferView._asdict(self))
 
     def values(self) -> list[Any]:
         """The children."""

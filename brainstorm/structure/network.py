@@ -277,7 +277,7 @@ class Network(Seedable):
             if isinstance(buffer, BufferView):
                 raise UnknownNameError(
                     f"{buffer_path!r} is not one buffer but a view of several:"
-                    f" {listing(BufferView.keys(buffer))}"
+                    f" {listing(BufferView._asdict(buffer))}"
                 )
             return self.handler.get_numpy_copy(buffer)
 

@@ -81,8 +81,8 @@ def test_a_layer_without_connections_can_be_laid_out_by_itself():
 
 def test_views_come_in_the_promised_order():
     _, views = make_views(two_consumers())
-    assert list(views.keys()) == ["parameters", "gradients", "Input", "a", "b", "c"]
-    assert list(views.a.keys()) == [
+    assert list(views._asdict()) == ["parameters", "gradients", "Input", "a", "b", "c"]
+    assert list(views.a._asdict()) == [
         "inputs",
         "outputs",
         "parameters",
@@ -98,7 +98,7 @@ def test_parameters_lie_in_one_flat_array_by_the_names_of_layers():
     z = inp >> layers.FullyConnected(3, name="z")
     z >> layers.FullyConnected(2, name="B") >> layers.FullyConnected(2, name="a")
     _, views = make_views(inp)
-    assert list(views.keys())[2:] == ["Input", "z", "B", "a"]
+    assert list(views._asdict())[2:] == ["Input", "z", "B", "a"]
     for kind in ("parameters", "gradients"):
         pieces = [p.ravel() for name in ("B", "a", "z") for p in views[name][kind]]
         assert np.array_equal(np.concatenate(pieces), views[kind])

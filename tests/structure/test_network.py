@@ -705,7 +705,7 @@ def test_deltas_left_out_before_are_whole_again(handler):
                 f"{name}.{kind}.{buffer}": net.get(f"{name}.{kind}.{buffer}")
                 for name in net.layers
                 for kind in ("input_deltas", "output_deltas")
-                for buffer in list(net.buffer[name][kind].keys())
+                for buffer in net.buffer[name][kind]._asdict()
             }
             assert all(np.all(np.isfinite(array)) for array in deltas.values())
             assert not deltas["Output.input_deltas.targets"].any()
