@@ -25,6 +25,7 @@ __all__ = ["NumpyHandler"]
 
 # So many rows make a block. Up to four blocks are summed in one go.
 ROWS_AT_ONCE = 32
+COLUMNS_AT_ONCE = 2048
 
 _MAX_VIEWS = 256
 
@@ -311,15 +312,17 @@ class NumpyHandler(
 
     def sum_t(self, a, axis, out):
         if axis is None:
-            flat = self._contiguous(a).reshape(-1)
-            np.add.reduce(flat, 0, None, out.reshape(()))
-        elif a.ndim == 2 and (axis == 0 or a.strides[0] < a.strides[1]):
+            flat = self._contiguous(a).reshape(1, -1)
+            self._add_columns(flat, out.reshape(1))
+        elif a.ndim == 1:
+            self._add_columns(a[np.newaxis], out.reshape(1))
+        elif axis == 0 or a.strides[0] < a.strides[1]:
             m = a if axis == 0 else a.T
             self._add_rows(
                 m, out if out.ndim == 1 else out[0] if axis == 0 else out[:, 0]
             )
         else:
-            np.add.reduce(a, axis, None, out, a.ndim == out.ndim)
+            self._add_columns(a, out if out.ndim == 1 else out[:, 0])
 
     def _sum_rows(self, m, out, fresh):
         if fresh:
@@ -347,6 +350,23 @@ class NumpyHandler(
                 np.matmul(self._ones[:rest], m[rows - rest :], sums[blocks])
             m, rows, slot = sums, len(sums), 1 - slot
         np.matmul(self._ones[:rows], m, out)
+
+    def _add_columns(self, m: np.ndarray, out: np.ndarray) -> None:
+        """Sum (M, N) over its columns into the vector (M,).
+
+        NumPy adds neighbours in pairs, but older ones only within its buffer.
+        """
+        rows, columns = m.shape
+        slot = 0
+        while columns > 2 * COLUMNS_AT_ONCE:
+            blocks, rest = divmod(columns, COLUMNS_AT_ONCE)
+            sums = self.scratch((rows, blocks + (rest > 0)), ("sums", slot))
+            blocked = m[:, : columns - rest].reshape(rows, blocks, COLUMNS_AT_ONCE)
+            np.add.reduce(blocked, 2, None, sums[:, :blocks])
+            if rest:
+                np.add.reduce(m[:, columns - rest :], 1, None, sums[:, blocks])
+            m, columns, slot = sums, sums.shape[1], 1 - slot
+        np.add.reduce(m, 1, None, out)
 
     def _contiguous(self, m: np.ndarray) -> np.ndarray:
         if m.flags.c_contiguous:
