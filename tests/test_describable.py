@@ -526,6 +526,6 @@ def test_types_can_be_checked_before_anything_is_made():
     check_types(description, lambda cls: cls in (Point, Bounded))
     with pytest.raises(ValidationError, match="a Bounded is out of place here"):
         check_types(description, lambda cls: cls is Point)
-    for name in ("Nothing", ["Point"], None):
+    for name in ("NoSuchClass", ["Point"], None):
         with pytest.raises(ValidationError, match="unknown @type"):
             check_types([{"@type": name}], lambda cls: True)

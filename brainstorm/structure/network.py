@@ -643,7 +643,7 @@ class Network(Seedable):
             self._trained_part.apply(modifier, self.handler, *arrays)
         elif name not in self.layers[layer].frozen:
             view = self.buffer[layer]
-            modifier(self.handler, *(view[category][name] for category in categories))
+            modifier(self.handler, *[view[category][name] for category in categories])
 
 
 def _recreate(description: dict[str, Any], parameters: np.ndarray) -> Network:
