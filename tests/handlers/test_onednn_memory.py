@@ -652,6 +652,38 @@ def test_primitives_go_with_what_needs_them(handler):
     assert len(library._primitives) <= before
 
 
+def test_objects_can_not_be_found_while_they_are_destroyed():
+    """Another thread may look for them then."""
+    found = []
+
+    class Library:
+        class functions:
+            @staticmethod
+            def dnnl_primitive_destroy(handle):
+                found.append(reference())
+
+    primitive = binding.Primitive(Library, None)
+    reference = weakref.ref(primitive)
+    del primitive
+    gc.collect()
+    assert found == [None]
+
+
+def test_room_for_other_sizes_is_not_computed(lstm_handler):
+    """What a longer pass left out does not come into the rows of a shorter one."""
+    results = []
+    for each in (lstm_handler, reference()):
+        memory = {name: each.zeros((8, B, N)) for name in (*CELLS, "y")}
+        for steps in (7, 1):
+            views = {name: array[: steps + 1] for name, array in memory.items()}
+            each.clear(*[views[name][-1] for name in views])
+            each.set_from_numpy(views["Ca"][-1], np.ones((B, N)))
+            buffers = LstmBuffers(each, steps=steps, **views)
+            buffers.forward()
+        results.append(buffers)
+    assert_same_results(results, (*CELLS, "y"))
+
+
 def test_a_handler_that_is_gone_leaves_nothing(handler):
     other = OneDnnHandler()
     other.dot_mm(*(np.ones((3, 3), "f") for _ in range(3)))

@@ -13,11 +13,11 @@ import functools
 import site
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from enum import IntEnum
 from pathlib import Path
 from typing import Any, NamedTuple
-from weakref import WeakValueDictionary
 
 from brainstorm.utils import HandlerError, missing_extra
 
@@ -212,10 +212,9 @@ class _Owned:
     def __init__(self, library: Library, handle: ctypes.c_void_p):
         self.handle = handle
         self.library = library
-        self._release = getattr(library.functions, self.release)
-
-    def __del__(self) -> None:
-        self._release(self.handle)
+        # Weak references still find an object while its __del__ runs, in other threads.
+        destroy = getattr(library.functions, self.release)
+        weakref.finalize(self, destroy, handle).atexit = False
 
 
 class MemoryDesc(_Owned):
@@ -359,7 +358,9 @@ class Library:
         self.execute = functions.dnnl_primitive_execute
         self.engine = self.create(_Engine, "dnnl_engine_create", CPU, size(0))
         self.stream = self.create(_Stream, "dnnl_stream_create", self.engine, IN_ORDER)
-        self._primitives: WeakValueDictionary[Any, Primitive] = WeakValueDictionary()
+        self._primitives: weakref.WeakValueDictionary[Any, Primitive] = (
+            weakref.WeakValueDictionary()
+        )
         self.desc = functools.lru_cache(2048)(self._desc)
         self._local = threading.local()
         # Others may not run Python while this calls something.

@@ -85,8 +85,12 @@ class LstmOperations:
         super().fill(mem, val)
 
     def clear(self, *arrays):
-        # Networks make room with this: nothing is worth computing before.
+        # Networks make room with this, also for other sizes: what was left out there is
+        # not worth computing.
         for array in arrays:
+            if self._lstm_records:
+                for record in self._lstm_records.of([array]):
+                    record.forget(array)
             array.fill(0.0)
 
     # -- passes --------------------------------------------------------------

@@ -51,11 +51,10 @@ class Run:
 
     def __init__(self, what: LstmPass, arrays: LstmArrays):
         self.what = what
-        # Of the state the last steps are computed, also that before the carried one.
-        computed = {"Ca": 2}
+        # There is a carried state, and the last step of it is computed.
         self.cells = LstmCells(
             *[
-                Region(cell, computed.get(name, 0))
+                Region(cell, 2 if name == "Ca" else 1)
                 for name, cell in arrays.cells._asdict().items()
             ]
         )
@@ -190,6 +189,16 @@ class Record:
     def found(self, array: np.ndarray) -> None:
         """Note that an array has been filled otherwise."""
         self._lost = [region for region in self._lost if not region.overlaps(array)]
+
+    def forget(self, array: np.ndarray) -> None:
+        """Note that an array has got new content, in place of what is left out."""
+        self.found(array)
+        if self._lacks_cells:
+            overlaps = any(region.overlaps(array) for region in self.last.cells)
+            self._lacks_cells = not overlaps
+        deltas = self._last_backward.deltas if self._last_backward else ()
+        if any(region.overlaps(array) for region in deltas):
+            self._last_backward = None
 
     def supersede(self) -> None:
         """Note that something else has run on the cells."""
