@@ -44,6 +44,7 @@ class AddLayerImpl(Layer):
         "inputs_2": StructureTemplate("T", "B", "..."),
     }
     honours_fresh = True
+    repeats = True
 
     def inputs_to_expect(self, given):
         return numbered_inputs(given)

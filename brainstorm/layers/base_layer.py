@@ -99,6 +99,10 @@ class Layer:
     """Whether a context is of no use to it, because it looks at all time steps."""
     stacks_parameters = False
     """Whether it uses its parameters as one array: they can not be shared singly."""
+    repeats = False
+    """Whether its passes make the same operations on the same buffers each time, so
+    that networks may record and replay them. It counts for the very class that says so:
+    a subclass says so itself."""
 
     def __init__(
         self,
@@ -154,6 +158,10 @@ class Layer:
     def set_handler(self, new_handler: Handler) -> None:
         """Use the operations of another handler from now on."""
         self.handler = new_handler
+
+    def can_be_replayed(self) -> bool:
+        """Whether its own class says that it `repeats`."""
+        return self.repeats and "repeats" in vars(type(self))
 
     # -- what a layer implements ---------------------------------------------
 

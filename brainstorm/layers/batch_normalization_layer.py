@@ -73,6 +73,7 @@ class BatchNormLayerImpl(Layer):
     expected_kwargs = frozenset({"decay", "epsilon"})
     computes_no_gradients_for = ("mu", "sigma")
     honours_fresh = True
+    # No `repeats`: what a backward pass does depends on the forward pass before.
 
     def setup(self, kwargs, in_shapes):
         self.decay = self.argument(

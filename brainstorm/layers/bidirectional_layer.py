@@ -95,6 +95,7 @@ class BidirectionalLayerImpl(Layer):
     expected_kwargs = frozenset({"layer"})
     computes_no_input_deltas_for = ("mask",)
     needs_whole_sequences = True
+    repeats = True
 
     def inputs_to_expect(self, given):
         mask = {"mask": StructureTemplate("T", "B", 1)} if "mask" in given else {}
@@ -124,6 +125,7 @@ class BidirectionalLayerImpl(Layer):
             )
         self.honours_fresh = half.honours_fresh
         self.stacks_parameters = half.stacks_parameters
+        self.repeats = half.can_be_replayed()
         self.computes_no_gradients_for = tuple(
             prefix + name
             for prefix in DIRECTIONS

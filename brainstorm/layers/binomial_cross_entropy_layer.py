@@ -46,6 +46,7 @@ class BinomialCrossEntropyLayerImpl(Layer):
     }
     computes_no_input_deltas_for = ("targets",)
     honours_fresh = True
+    repeats = True
 
     def setup(self, kwargs, in_shapes):
         shape = self.same_shape("default", "targets")

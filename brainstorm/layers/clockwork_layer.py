@@ -88,3 +88,5 @@ class ClockworkLayerImpl(Clock, RecurrentLayerImpl):
         LayerValidationError: An argument is not as in `Clockwork`.
         HandlerError: When run with a timing below 1.
     """
+
+    repeats = True

@@ -64,3 +64,5 @@ class ClockworkLstmLayerImpl(Clock, LstmLayerImpl):
         LayerValidationError: An argument is not as in `ClockworkLstm`.
         HandlerError: When run with a timing below 1.
     """
+
+    repeats = True

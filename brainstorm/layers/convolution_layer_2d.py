@@ -85,6 +85,7 @@ class Convolution2DLayerImpl(WindowLayer):
     expected_kwargs = frozenset(
         {"num_filters", "kernel_size", "stride", "padding", "activation", "bias"}
     )
+    repeats = True
 
     def setup(self, kwargs, in_shapes):
         self.activation = self.activation_argument("rel")

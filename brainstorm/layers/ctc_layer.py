@@ -60,6 +60,7 @@ class CtcLayerImpl(Layer):
     takes_no_output_deltas_from = ("predictions",)
     honours_fresh = True
     needs_whole_sequences = True
+    repeats = True
 
     def inputs_to_expect(self, given):
         mask = {"mask": StructureTemplate("T", "B", 1)} if "mask" in given else {}

@@ -40,6 +40,7 @@ class DeltasScalingLayerImpl(Layer):
 
     expected_kwargs = frozenset({"factor"})
     honours_fresh = True
+    repeats = True
 
     def setup(self, kwargs, in_shapes):
         self.factor = self.argument(

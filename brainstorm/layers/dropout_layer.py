@@ -42,6 +42,7 @@ class DropoutLayerImpl(Layer):
 
     expected_kwargs = frozenset({"drop_prob"})
     honours_fresh = True
+    repeats = True
 
     def setup(self, kwargs, in_shapes):
         self.drop_prob = self.argument(

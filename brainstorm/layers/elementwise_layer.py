@@ -38,6 +38,7 @@ class ElementwiseLayerImpl(Layer):
 
     expected_kwargs = frozenset({"activation"})
     honours_fresh = True
+    repeats = True
 
     def setup(self, kwargs, in_shapes):
         self.activation = self.activation_argument("rel")

@@ -66,6 +66,7 @@ class EmbeddingLayerImpl(Layer):
     expected_kwargs = frozenset({"vocabulary_size", "size"})
     computes_no_input_deltas_for = ("default",)
     honours_fresh = True
+    repeats = True
 
     def setup(self, kwargs, in_shapes):
         V = self.vocabulary_size = self.size_argument("vocabulary_size")

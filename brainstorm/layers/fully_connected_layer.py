@@ -66,6 +66,7 @@ class FullyConnectedLayerImpl(Layer):
     expected_inputs = {"default": StructureTemplate("T", "B", "...")}
     expected_kwargs = frozenset({"size", "activation", "bias"})
     honours_fresh = True
+    repeats = True
 
     def setup(self, kwargs, in_shapes):
         self.activation = self.activation_argument("rel")

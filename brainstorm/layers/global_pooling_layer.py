@@ -43,6 +43,7 @@ class GlobalPoolingLayerImpl(Layer):
     expected_inputs = {"default": StructureTemplate("T", "B", "F", "F", "...")}
     expected_kwargs = frozenset({"type"})
     honours_fresh = True
+    repeats = True
 
     def setup(self, kwargs, in_shapes):
         self.type = self.argument(

@@ -88,6 +88,7 @@ class GruLayerImpl(SequenceLayer):
     """
 
     stacks_parameters = True
+    repeats = True
 
     def setup(self, kwargs, in_shapes):
         n = self.read_options()

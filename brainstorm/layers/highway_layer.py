@@ -43,6 +43,7 @@ class HighwayLayerImpl(Layer):
         "x": StructureTemplate("T", "B", "..."),
     }
     honours_fresh = True
+    repeats = True
 
     def setup(self, kwargs, in_shapes):
         return {"default": self.same_shape("H", "T", "x")}, {}, {}

@@ -44,6 +44,7 @@ class InputLayerImpl(Layer):
     expected_inputs = {}
     expected_kwargs = frozenset({"out_shapes"})
     honours_fresh = True
+    repeats = True
 
     def setup(self, kwargs, in_shapes):
         shapes = self.argument(

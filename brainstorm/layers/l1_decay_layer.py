@@ -34,6 +34,7 @@ class L1DecayLayerImpl(Layer):
     """
 
     honours_fresh = True
+    repeats = True
 
     def setup(self, kwargs, in_shapes):
         tmp = self.like(in_shapes["default"])

@@ -33,6 +33,7 @@ class L2DecayLayerImpl(Layer):
     """
 
     honours_fresh = True
+    repeats = True
 
     def setup(self, kwargs, in_shapes):
         shape = in_shapes["default"].shape

@@ -54,6 +54,7 @@ class LayerNormLayerImpl(Layer):
 
     expected_kwargs = frozenset({"epsilon"})
     honours_fresh = True
+    repeats = True
 
     def setup(self, kwargs, in_shapes):
         self.epsilon = self.argument(

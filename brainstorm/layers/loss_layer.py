@@ -43,6 +43,7 @@ class LossLayerImpl(Layer):
     expected_kwargs = frozenset({"importance"})
     takes_no_output_deltas_from = ("loss",)
     honours_fresh = True
+    repeats = True
 
     def setup(self, kwargs, in_shapes):
         self.importance = self.argument(

@@ -99,6 +99,7 @@ class LstmLayerImpl(SequenceLayer):
     expected_kwargs = SequenceLayer.expected_kwargs | {"peepholes"}
     states = {"y0": "outputs.default", "c0": "internals.Ca"}
     stacks_parameters = True
+    repeats = True
 
     def setup(self, kwargs, in_shapes):
         n = self.read_options()

@@ -42,6 +42,7 @@ class MaskLayerImpl(Layer):
     }
     computes_no_input_deltas_for = ("mask",)
     honours_fresh = True
+    repeats = True
 
     def setup(self, kwargs, in_shapes):
         shape = in_shapes["default"].feature_shape

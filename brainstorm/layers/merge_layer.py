@@ -39,6 +39,7 @@ class MergeLayerImpl(Layer):
         "inputs_2": StructureTemplate("T", "B", "..."),
     }
     honours_fresh = True
+    repeats = True
 
     def setup(self, kwargs, in_shapes):
         *first, m = in_shapes["inputs_1"].shape

@@ -28,6 +28,7 @@ class NoOpLayerImpl(Layer):
     """
 
     honours_fresh = True
+    repeats = True
 
     def setup(self, kwargs, in_shapes):
         return {"default": self.like(in_shapes["default"])}, {}, {}

@@ -63,6 +63,7 @@ class Pooling2DLayerImpl(WindowLayer):
     """
 
     expected_kwargs = frozenset({"kernel_size", "type", "stride", "padding"})
+    repeats = True
 
     def setup(self, kwargs, in_shapes):
         self.type = self.argument(

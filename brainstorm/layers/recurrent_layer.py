@@ -73,6 +73,8 @@ class RecurrentLayerImpl(SequenceLayer):
         LayerValidationError: An argument is not as in `Recurrent`.
     """
 
+    repeats = True
+
     def setup(self, kwargs, in_shapes):
         n = self.read_options()
         i = in_shapes["default"].feature_size

@@ -39,6 +39,7 @@ class ReshapeLayerImpl(Layer):
 
     expected_kwargs = frozenset({"shape"})
     honours_fresh = True
+    repeats = True
 
     def setup(self, kwargs, in_shapes):
         size = in_shapes["default"].feature_size

@@ -49,6 +49,7 @@ class SoftmaxCELayerImpl(Layer):
     computes_no_input_deltas_for = ("targets",)
     takes_no_output_deltas_from = ("predictions",)
     honours_fresh = True
+    repeats = True
 
     def setup(self, kwargs, in_shapes):
         shape = in_shapes["default"].shape

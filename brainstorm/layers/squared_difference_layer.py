@@ -38,6 +38,7 @@ class SquaredDifferenceLayerImpl(Layer):
         "inputs_2": StructureTemplate("T", "B", "..."),
     }
     honours_fresh = True
+    repeats = True
 
     def setup(self, kwargs, in_shapes):
         shape = self.same_shape("inputs_1", "inputs_2")

@@ -43,6 +43,7 @@ class SquaredErrorLayerImpl(Layer):
     computes_no_input_deltas_for = ("targets",)
     takes_no_output_deltas_from = ("predictions",)
     honours_fresh = True
+    repeats = True
 
     def setup(self, kwargs, in_shapes):
         shape = self.same_shape("default", "targets")

@@ -1,6 +1,7 @@
 """Every layer of the package keeps the promises that `check_layer` checks."""
 
 import tracemalloc
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from brainstorm._layer_bench import Bench, Data, Specification
 from brainstorm.handlers import NumpyHandler
 from brainstorm.handlers.primitive_operations import ACTIVATIONS
 from brainstorm.layers.base_layer import Layer
+from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.testing import _Battery, check_layer
 from tests.handlers.handler_cases import HANDLERS, handler_params
 from tests.layers.cases import CASES, ONE_ACTIVATION_EACH
@@ -117,6 +119,70 @@ def test_passes_allocate_nothing_after_the_first(name):
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert max(peaks[2:]) < MOST
+
+
+class Listing:
+    """A handler that lists the calls that are made, and the memory that they get."""
+
+    def __init__(self, handler):
+        self.handler, self.calls = handler, []
+
+    def __getattr__(self, name):
+        return self.listed(name, getattr(self.handler, name))
+
+    def listed(self, name, value):
+        if isinstance(value, Mapping):
+            return {n: self.listed(f"{name} {n}", f) for n, f in value.items()}
+
+        def call(*args, **kwargs):
+            self.calls.append((name, *map(self.noted, (*args, *kwargs.items()))))
+            return value(*args, **kwargs)
+
+        return call if callable(value) else value
+
+    @staticmethod
+    def noted(value):
+        if isinstance(value, np.ndarray):
+            return value.ctypes.data, value.shape, value.strides
+        return repr(value)
+
+
+@pytest.mark.parametrize("name", ONE_ACTIVATION_EACH)
+def test_layers_that_say_so_do_the_same_each_time(name):
+    bench = bench_that_has_run(name, NumpyHandler(np.float64), (3, 2))
+    lists = {}
+    for training_pass in (True, False, True, False):
+        for array in bench.view.inputs:
+            array[...] = array[:, ::-1].copy()
+        for what in ("forward", "backward"):
+            arguments = (training_pass,) if what == "forward" else ()
+            bench.layer.set_handler(Listing(bench.layer.handler))
+            getattr(bench.layer, f"{what}_pass")(bench.view, *arguments)
+            calls = bench.layer.handler.calls
+            lists.setdefault((what, *arguments), []).append(calls)
+            bench.layer.set_handler(bench.layer.handler.handler)
+    all_the_same = all(first == other for first, *n in lists.values() for other in n)
+    assert bench.layer.can_be_replayed() == all_the_same
+
+
+def test_no_layer_can_be_replayed_that_does_not_say_so_itself():
+    class Doubling(layers.noop_layer.NoOpLayerImpl):
+        def forward_pass(self, buffers, training_pass=True):
+            buffers.outputs.default[...] = 2 * buffers.inputs.default
+
+    shapes = {"default": BufferStructure("T", "B", 2)}
+    assert layers.noop_layer.NoOpLayerImpl("it", shapes).can_be_replayed()
+    assert not Doubling("it", shapes).can_be_replayed()
+
+    class MyRnnLayerImpl(layers.recurrent_layer.RecurrentLayerImpl):
+        pass
+
+    for layer_type, expected in (("Recurrent", True), ("MyRnn", False)):
+        layer = {"@type": layer_type, "size": 2}
+        both = layers.bidirectional_layer.BidirectionalLayerImpl(
+            "it", shapes, layer=layer
+        )
+        assert both.can_be_replayed() == expected
 
 
 def count_launches(name, handler, time_size, monkeypatch):
