@@ -9,6 +9,7 @@ import sysconfig
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 
 HERE = Path(__file__).resolve().parent
 
@@ -65,8 +66,8 @@ def optional_requirements() -> dict[str, list[str]]:
     extras = {
         "onednn": [f"onednn-cpu-gomp>=2023.2; {linux_on_x86}"],
         "pycuda": ["pycuda>=2024.1", "scikit-cuda>=0.5.3"],
-        "draw_net": ["pygraphviz>=2.0"],
-        "live_viz": ["bokeh>=3.1"],
+        "draw-net": ["pygraphviz>=2.0"],
+        "live-viz": ["bokeh>=3.1"],
         "safetensors": ["safetensors>=0.4"],
         "sklearn": ["scikit-learn>=1.6"],
         "onnx": ["onnx>=1.16", "onnxruntime>=1.18"],
@@ -74,10 +75,36 @@ def optional_requirements() -> dict[str, list[str]]:
         "tests": ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.90", "setuptools"],
         "docs": ["sphinx>=7", "scikit-learn>=1.6"],
     }
-    names = ["onednn", "draw_net", "live_viz", "safetensors", "sklearn", "onnx"]
+    names = ["onednn", "draw-net", "live-viz", "safetensors", "sklearn", "onnx"]
     names += ["examples", "pycuda"] if pycuda_can_be_built() else ["examples"]
     extras["all"] = [requirement for name in names for requirement in extras[name]]
     return extras
+
+
+def with_underscores(line: str) -> str:
+    """A line of the metadata that names an extra, with the other spelling of it."""
+    return re.sub(
+        r"""(?<=^Provides-Extra: )[\w-]+|(?<= extra == ["'])[\w-]+""",
+        lambda name: name.group().replace("-", "_"),
+        line,
+    )
+
+
+class BothSpellings(bdist_wheel):
+    """Writes draw_net too where the metadata say draw-net.
+
+    To pip before version 23.3 these are two extras.
+    """
+
+    def egg2dist(self, egginfo_path, distinfo_path):
+        """Write the metadata of a wheel."""
+        super().egg2dist(egginfo_path, distinfo_path)
+        path = Path(distinfo_path, "METADATA")
+        headers, blank, text = path.read_text(encoding="utf-8").partition("\n\n")
+        lines = []
+        for line in headers.split("\n"):
+            lines += dict.fromkeys([line, with_underscores(line)])
+        path.write_text("\n".join(lines) + blank + text, encoding="utf-8")
 
 
 if __name__ == "__main__":
@@ -104,5 +131,6 @@ if __name__ == "__main__":
         package_data={"brainstorm": ["py.typed", "handlers/cuda/kernels/*"]},
         install_requires=["numpy>=1.26", "h5py>=3.10", "tqdm>=4.60"],
         extras_require=optional_requirements(),
+        cmdclass={"bdist_wheel": BothSpellings},
         entry_points={"console_scripts": ["brainstorm = brainstorm.__main__:main"]},
     )

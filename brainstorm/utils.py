@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import json
 import math
+import re
 import time
 from collections.abc import Generator, Iterable, Mapping
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import numpy as np
 
@@ -114,8 +120,33 @@ def missing_extra(what: str, package: str, extra: str) -> ImportError:
     """The error to raise when an optional dependency is not installed."""
     return ImportError(
         f"{what} needs {package}, which is not installed. Install it with:"
-        f" pip install brainstorm[{extra}]"
+        f" {_install_line(extra)}"
     )
+
+
+def _install_line(extra: str) -> str:
+    """A command that installs an extra from where this library came from.
+
+    The registry is no such place: its brainstorm is version 0.5.
+    """
+    clone = Path(__file__).resolve().parents[1]
+    if (clone / "setup.py").is_file():
+        return f'pip install "{clone}[{extra}]"'
+    try:
+        installed = importlib.metadata.distribution("brainstorm")
+    except importlib.metadata.PackageNotFoundError:
+        return f'pip install ".[{extra}]" in the folder of a clone'
+    source = json.loads(installed.read_text("direct_url.json") or "{}")
+    if "vcs_info" in source:
+        vcs = source["vcs_info"]
+        url = f"{vcs['vcs']}+{source['url']}@{vcs['commit_id']}"
+        return f'pip install "brainstorm[{extra}] @ {url}"'
+    clone = Path(url2pathname(urlsplit(source.get("url", "")).path))
+    if "dir_info" in source and clone.is_dir():
+        return f'pip install "{clone}[{extra}]"'
+    wanted = re.compile(rf"""(.*);.*\bextra == ["']{re.escape(extra)}["']""")
+    found = filter(None, map(wanted.match, installed.requires or ()))
+    return "pip install " + " ".join(f'"{match[1].strip()}"' for match in found)
 
 
 # -- checking arguments ------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from _common import DataError, Images, create_parser, run, write_images
@@ -31,9 +32,10 @@ def create(args: argparse.Namespace) -> None:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
+        clone = Path(__file__).resolve().parents[1]
         raise DataError(
-            "the digits need scikit-learn, which is not installed. Install it with: pip"
-            " install brainstorm[examples]"
+            "the digits need scikit-learn, which is not installed. Install it with:"
+            f' pip install "{clone}[examples]"'
         ) from error
     digits = load_digits()
     # Neighbors in the data are by the same writer.

@@ -397,7 +397,7 @@ def test_digits_without_sklearn(load, monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     output = tmp_path / "Digits.hdf5"
     assert load("create_digits").main(["--output", str(output)]) == 1
-    assert "pip install brainstorm[examples]" in error_of(capsys)
+    assert f'pip install "{ROOT}[examples]"' in error_of(capsys)
 
 
 def test_python_text(load, tmp_path):

@@ -3,9 +3,11 @@ import importlib.metadata
 import os
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 import sysconfig
+import venv
 from pathlib import Path
 
 import pytest
@@ -67,13 +69,16 @@ def names(requirements):
 IMPORT_WITH_REQUIREMENTS_ONLY = """
 import sys
 
-class Block:
+class Only:
+    def __init__(self, finder):
+        self.finder = finder
+
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] not in allowed:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        if name.partition(".")[0] in allowed:
+            return self.finder.find_spec(name, path, target)
 
 allowed = sys.stdlib_module_names | {"brainstorm", "numpy", "h5py", "tqdm"}
-sys.meta_path.insert(0, Block())
+sys.meta_path[:] = map(Only, sys.meta_path)
 import brainstorm
 print(sorted({m.partition(".")[0] for m in sys.modules} - sys.stdlib_module_names))
 """
@@ -93,13 +98,95 @@ def test_import_needs_only_the_requirements():
 def test_extras_of_the_manual_and_design(setup_py):
     extras = setup_py["optional_requirements"]()
     assert names(extras["pycuda"]) == {"pycuda", "scikit-cuda"}
-    assert names(extras["draw_net"]) == {"pygraphviz"}
-    assert names(extras["live_viz"]) == {"bokeh"}
+    assert names(extras["draw-net"]) == {"pygraphviz"}
+    assert names(extras["live-viz"]) == {"bokeh"}
     assert names(extras["onednn"]) == {"onednn-cpu-gomp"}
     assert "scikit-learn" in names(extras["examples"])
     assert names(extras["sklearn"]) == {"scikit-learn"}
     assert names(extras["onnx"]) == {"onnx", "onnxruntime"}
     assert {"tests", "docs", "all"} <= set(extras)
+
+
+def test_names_of_extras_have_hyphens(setup_py):
+    assert not [name for name in setup_py["optional_requirements"]() if "_" in name]
+    texts = [*ROOT.glob("*.rst"), *(ROOT / "docs").glob("*.rst"), ROOT / "tox.ini"]
+    texts += [*ROOT.glob("*/*.py"), *(ROOT / "brainstorm").rglob("*.py")]
+    assert len(texts) > 100
+    for path in texts:
+        text = path.read_text(encoding="utf-8")
+        for extras in re.findall(r"pip install \S*\[([\w,-]+)\]", text):
+            assert "_" not in extras, path
+        # The registry's brainstorm is of 2015.
+        assert not re.search(r"pip install \W?brainstorm\[[^\]]*\](?! @)", text), path
+
+
+def test_metadata_have_both_spellings_of_extras(setup_py):
+    """They are two extras to pip before version 23.3."""
+    both = setup_py["with_underscores"]
+    assert both("Provides-Extra: draw-net") == "Provides-Extra: draw_net"
+    line = "Requires-Dist: onednn-cpu-gomp>=2; os == 'a-b' and extra == "
+    assert both(f"{line}'live-viz'") == f"{line}'live_viz'"
+    assert both("Requires-Dist: scikit-learn") == "Requires-Dist: scikit-learn"
+
+
+@pytest.fixture(scope="module", params=["pip==23.2", "pip"])
+def fresh(request, tmp_path_factory):
+    """A clone, and a function that runs a line of the docs in a new environment."""
+    folder = tmp_path_factory.mktemp("fresh")
+    environment, clone = folder / "env", folder / "a clone"
+    ignored = shutil.ignore_patterns(".*", "build", "*.egg-info", "_build")
+    shutil.copytree(ROOT, clone, ignore=ignored)
+    venv.create(environment, with_pip=True)
+    variables = {n: v for n, v in os.environ.items() if n != "PYTHONPATH"}
+    variables["PATH"] = f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}"
+
+    def run(line):
+        result = subprocess.run(
+            ["bash", "-c", line],
+            cwd=clone,
+            env=variables,
+            capture_output=True,
+            text=True,
+        )
+        assert result.returncode == 0, result.stderr
+        assert "does not provide the extra" not in result.stderr
+        return result.stdout
+
+    run(f"python -m pip install --upgrade '{request.param}'")
+    return run
+
+
+@pytest.mark.slow
+def test_what_the_docs_print_installs(fresh):
+    texts = [ROOT / "README.rst", ROOT / "docs" / "installation.rst"]
+    texts.append(ROOT / "examples" / "README.rst")
+    lines = {
+        line.strip("`")
+        for path in texts
+        for line in re.findall(
+            r"`pip install [^`]*`|(?<=\$ )pip install .*", path.read_text()
+        )
+    }
+    assert len(lines) >= 4
+    for line in sorted(lines - {"pip install brainstorm"}):
+        assert "brainstorm-" in fresh(line.replace("install", "install --dry-run", 1))
+    for name in ("draw-net", "draw_net", "live-viz", "live_viz"):
+        wanted = "pygraphviz-" if "draw" in name else "bokeh-"
+        assert wanted in fresh(f'pip install --dry-run ".[{name}]"')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["", "-e"])
+def test_what_errors_print_installs(fresh, how):
+    """In the clone, and elsewhere with what is installed."""
+    fresh(f"pip install {how} .")
+    missing = "import brainstorm as bs; bs.tools.draw_network(None, 'a.svg')"
+    for folder in (".", "/"):
+        fresh("pip uninstall -y pygraphviz")
+        line = fresh(f'cd {folder}; python -c "{missing}" 2>&1 | tail -1')
+        assert "ImportError: draw_network needs pygraphviz" in line
+        fresh(f"cd /; {line.partition('Install it with: ')[2]}")
+        fresh("python -c 'import pygraphviz, brainstorm'")
 
 
 def test_onednn_is_asked_for_only_where_it_has_a_wheel(setup_py):

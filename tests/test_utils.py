@@ -1,4 +1,7 @@
+import importlib.metadata
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -47,10 +50,65 @@ def test_listing():
 
 
 def test_missing_extra_gives_the_command():
-    error = missing_extra("draw_network", "pygraphviz", "draw_net")
+    error = missing_extra("draw_network", "pygraphviz", "draw-net")
     assert isinstance(error, ImportError)
-    assert "pip install brainstorm[draw_net]" in str(error)
+    clone = Path(utils.__file__).resolve().parents[1]
+    assert str(error).endswith(f'Install it with: pip install "{clone}[draw-net]"')
     assert "draw_network needs pygraphviz" in str(error)
+
+
+INSTALLED = (
+    "Name: brainstorm\nVersion: 0.6.0\nRequires-Dist: bokeh>=3.1; extra == 'viz'\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("source", "command"),
+    [
+        (
+            {
+                "url": "https://a.org/b.git",
+                "vcs_info": {"vcs": "git", "commit_id": "c"},
+            },
+            'pip install "brainstorm[viz] @ git+https://a.org/b.git@c"',
+        ),
+        (
+            {"url": "file://FOLDER/a%20b", "dir_info": {}},
+            'pip install "FOLDER/a b[viz]"',
+        ),
+        ({"url": "file://FOLDER/is/gone", "dir_info": {}}, 'pip install "bokeh>=3.1"'),
+        (
+            {"url": "https://a.org/b.whl", "archive_info": {}},
+            'pip install "bokeh>=3.1"',
+        ),
+        (None, 'pip install "bokeh>=3.1"'),
+    ],
+)
+def test_missing_extra_tells_where_the_library_came_from(
+    tmp_path, monkeypatch, source, command
+):
+    metadata = tmp_path / "brainstorm-0.6.0.dist-info"
+    for folder in (metadata, tmp_path / "a b"):
+        folder.mkdir()
+    (metadata / "METADATA").write_text(INSTALLED)
+    if source is not None:
+        text = json.dumps(source).replace("FOLDER", str(tmp_path))
+        (metadata / "direct_url.json").write_text(text)
+    found = importlib.metadata.Distribution.at(metadata)
+    monkeypatch.setattr(importlib.metadata, "distribution", lambda name: found)
+    monkeypatch.setattr(utils, "__file__", str(tmp_path / "brainstorm" / "utils.py"))
+    error = missing_extra("hook", "Bokeh", "viz")
+    assert str(error).endswith(command.replace("FOLDER", str(tmp_path)))
+
+
+def test_missing_extra_of_a_library_that_was_only_copied(tmp_path, monkeypatch):
+    def not_installed(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "distribution", not_installed)
+    monkeypatch.setattr(utils, "__file__", str(tmp_path / "brainstorm" / "utils.py"))
+    error = missing_extra("hook", "Bokeh", "viz")
+    assert 'pip install ".[viz]" in the folder of a clone' in str(error)
 
 
 # -- checking arguments ------------------------------------------------------

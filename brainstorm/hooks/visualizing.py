@@ -94,7 +94,7 @@ class BokehVisualizer(Hook):
         try:
             import bokeh.plotting  # noqa: F401
         except ImportError as error:
-            raise missing_extra("BokehVisualizer", "bokeh", "live_viz") from error
+            raise missing_extra("BokehVisualizer", "bokeh", "live-viz") from error
         self.log_names = list(names)
         self.filename = None if filename is None else os.fspath(filename)
         self._curves: Curves = {path: [] for path in self.log_names}

@@ -67,7 +67,7 @@ def draw_network(
     try:
         import pygraphviz
     except ImportError as error:
-        raise missing_extra("draw_network", "pygraphviz", "draw_net") from error
+        raise missing_extra("draw_network", "pygraphviz", "draw-net") from error
     file_format = Path(checked_name(file_name)).suffix[1:].lower()
     if file_format not in FORMATS:
         endings = listing(f".{name}" for name in FORMATS)

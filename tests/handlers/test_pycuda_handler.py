@@ -553,7 +553,7 @@ def unopened(monkeypatch):
 def test_without_pycuda(monkeypatch, unopened):
     monkeypatch.setitem(sys.modules, "pycuda", None)
     monkeypatch.setitem(sys.modules, "pycuda.driver", None)
-    with pytest.raises(ImportError, match=r"pip install brainstorm\[pycuda\]"):
+    with pytest.raises(ImportError, match=r"pip install .*\[pycuda\]"):
         PyCudaHandler()
 
 

@@ -362,7 +362,7 @@ def test_bad_log_names(bad):
 def test_without_bokeh(monkeypatch):
     for module in [m for m in sys.modules if m.split(".")[0] == "bokeh"]:
         monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ImportError, match=r"pip install brainstorm\[live_viz\]"):
+    with pytest.raises(ImportError, match=r"pip install .*\[live-viz\]"):
         BokehVisualizer("a.b")
 
 

@@ -113,7 +113,7 @@ def test_files_of_other_kinds_are_not_replaced(net, path):
 def test_missing_package(net, path, monkeypatch):
     monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
     for function in (save_safetensors, load_safetensors):
-        with pytest.raises(ImportError, match=r"pip install brainstorm\[safetensors\]"):
+        with pytest.raises(ImportError, match=r"pip install .*\[safetensors\]"):
             function(net, path)
 
 

@@ -256,5 +256,5 @@ def test_drawing_needs_an_existing_folder(tmp_path):
 
 def test_without_pygraphviz(monkeypatch):
     monkeypatch.setitem(sys.modules, "pygraphviz", None)
-    with pytest.raises(ImportError, match=r"pip install brainstorm\[draw_net\]"):
+    with pytest.raises(ImportError, match=r"pip install .*\[draw-net\]"):
         draw_network(small_net())

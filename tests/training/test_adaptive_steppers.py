@@ -1,7 +1,5 @@
 """The adaptive steppers, against their formulas written out in float64."""
 
-import tracemalloc
-
 import numpy as np
 import pytest
 
@@ -17,6 +15,7 @@ from brainstorm.training import (
     RmsPropStepper,
 )
 from brainstorm.utils import ValidationError
+from tests.measuring import peak_of
 
 STEPPERS = [AdamStepper, AdamWStepper, RmsPropStepper, AdaDeltaStepper, AdaGradStepper]
 all_steppers = pytest.mark.parametrize("stepper_class", STEPPERS)
@@ -229,11 +228,4 @@ def test_an_update_allocates_no_arrays(stepper_class):
     stepper = stepper_class()
     x = np.ones((1, 1, 200))
     run(net, stepper, {"default": x, "targets": x}, steps=2)
-    tracemalloc.start()
-    try:
-        before = tracemalloc.get_traced_memory()[0]
-        stepper.run()
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert peak - before < 4096
+    assert peak_of(stepper.run) < 4096

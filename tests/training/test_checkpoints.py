@@ -299,6 +299,7 @@ class PressCtrlC(Hook):
         return update_nr
 
 
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("at", [2, 4, 7])
 def test_ctrl_c_saves_after_the_round(at, tmp_path, capsys):
     expected, expected_net = uninterrupted()
@@ -322,6 +323,7 @@ def test_ctrl_c_saves_after_the_round(at, tmp_path, capsys):
     assert trainer.current_epoch_nr == max(epoch_nr, 3)
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_twice_interrupts_at_once(tmp_path):
     path = tmp_path / "training.hdf5"
     trainer = make_trainer(PressCtrlC(2, times=2), SaveCheckpoint(path))
@@ -330,6 +332,7 @@ def test_ctrl_c_twice_interrupts_at_once(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_before_the_first_update(tmp_path, capsys):
     trainer = make_trainer(PressCtrlC(0), SaveCheckpoint(tmp_path / "training.hdf5"))
     with pytest.raises(KeyboardInterrupt):

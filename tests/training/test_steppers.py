@@ -1,7 +1,5 @@
 """The steppers against their formulas, written out for a linear regression."""
 
-import tracemalloc
-
 import numpy as np
 import pytest
 
@@ -17,6 +15,7 @@ from brainstorm.training.steppers import (
     TrainingStepper,
 )
 from brainstorm.utils import ValidationError
+from tests.measuring import peak_of
 
 STEPS = 6
 
@@ -283,14 +282,7 @@ def test_an_update_allocates_no_arrays(stepper_class):
     net.provide_external_data({"default": x, "targets": x})
     stepper.run()
     stepper.run()
-    tracemalloc.start()
-    try:
-        before = tracemalloc.get_traced_memory()[0]
-        stepper.run()
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert peak - before < 4096
+    assert peak_of(stepper.run) < 4096
 
 
 @pytest.mark.parametrize("stage", ["forward_pass", "backward_pass"])
