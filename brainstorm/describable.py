@@ -145,6 +145,10 @@ class Describable:
     """Values of members. A member with that value is left out of the
     description."""
 
+    __omit_defaults__ = False
+    """Whether the defaults of the arguments of ``__init__`` are among these, for
+    classes of the library; what they list themselves comes first."""
+
     _registry = Registry()
 
     def __init_subclass__(cls, **kwargs: Any):
@@ -412,14 +416,18 @@ def _library_class(cls: type[Describable]) -> type[Describable]:
 
 def _init_arguments(cls: type[Describable]) -> dict[str, Any]:
     """Names and defaults of the arguments of ``__init__`` that may be described."""
-    undescribed = _undescribed(cls)
+    hidden = _undescribed(cls)
+    arguments = _arguments(_library_class(cls))
+    return {name: d for name, d in arguments.items() if name not in hidden}
+
+
+def _arguments(cls: type) -> dict[str, Any]:
+    """Names and defaults of the arguments of ``__init__`` that go by name."""
     by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return {
         name: parameter.default
-        for name, parameter in inspect.signature(_library_class(cls)).parameters.items()
-        if parameter.kind in by_name
-        and not name.startswith("_")
-        and name not in undescribed
+        for name, parameter in inspect.signature(cls).parameters.items()
+        if parameter.kind in by_name and not name.startswith("_")
     }
 
 
@@ -451,6 +459,10 @@ def _undescribed(cls: type) -> dict[str, Any]:
 def _default_values(cls: type) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for base in reversed(cls.__mro__):
+        omits = of_library(base) and getattr(base, "__omit_defaults__", False)
+        if omits and "__init__" in vars(base):
+            arguments = _arguments(base).items()
+            merged.update({n: d for n, d in arguments if d is not _NOTHING})
         merged.update(vars(base).get("__default_values__", {}))
     hidden = _undescribed(cls)
     return {

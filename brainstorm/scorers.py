@@ -56,12 +56,7 @@ class Scorer(Describable):
         name: Name of the score in the logs. Default: the name of the class.
     """
 
-    __default_values__ = {
-        "out_name": "",
-        "targets_name": _DEFAULT_TARGETS,
-        "mask_name": "",
-        "name": None,
-    }
+    __omit_defaults__ = True
 
     def __init__(
         self,
@@ -159,13 +154,8 @@ class Hamming(Scorer):
 
     Args:
         threshold: Least prediction that counts as true.
-        out_name: See :class:`Scorer`.
-        targets_name: See :class:`Scorer`.
-        mask_name: See :class:`Scorer`.
-        name: See :class:`Scorer`.
+        out_name, targets_name, mask_name, name: See :class:`.Scorer`.
     """
-
-    __default_values__ = {"threshold": 0.5}
 
     def __init__(
         self,

@@ -69,6 +69,20 @@ class Pair(Describable):
         self.y = y
 
 
+class Dial(Describable):
+    """One of the library's classes, which declares its defaults where it takes them."""
+
+    __module__ = "brainstorm.of_a_test"
+    __omit_defaults__ = True
+    __default_values__ = {"seen": 0, "high": 7}
+
+    def __init__(self, low, high=5, *, marks=(), seen=3):
+        self.low = low
+        self.high = high
+        self.marks = list(marks)
+        self.seen = seen
+
+
 class Logged(Describable):
     __undescribed__ = {"log"}
 
@@ -208,6 +222,46 @@ def test_subclass_declarations_override():
     assert get_description(Sub(3, [1, 2])) == {"@type": "Sub"}
     made = through_json(Sub(3, [1, 2]))
     assert (made.step, made.count) == (3, 7)
+
+
+def test_defaults_of_arguments_are_omitted():
+    assert get_description(Dial(1, 7, seen=0)) == {"@type": "Dial", "low": 1}
+    assert get_description(Dial(1)) == {
+        "@type": "Dial",
+        "low": 1,
+        "high": 5,
+        "seen": 3,
+    }
+    made = through_json(Dial(1, 7, seen=0))
+    assert vars(made) == {"low": 1, "high": 7, "marks": [], "seen": 0}
+
+
+def test_subclasses_of_the_library_omit_their_own_defaults_too():
+    class Narrow(Dial):
+        __module__ = "brainstorm.of_a_test"
+
+        def __init__(self, low, high=2, marks=("a",), width=1.5):
+            super().__init__(low, high, marks=marks, seen=0)
+            self.width = width
+
+    assert get_description(Narrow(1)) == {"@type": "Narrow", "low": 1}
+    assert vars(through_json(Narrow(1))) == vars(Narrow(1))
+
+
+def test_classes_of_users_describe_what_they_do_not_list():
+    class OfAUser(Dial):
+        def __init__(self, low, high=5, steps=2):
+            super().__init__(low, high)
+            self.steps = steps
+
+    described = get_description(OfAUser(1, 7))
+    assert described == {"@type": "OfAUser", "low": 1, "seen": 3, "steps": 2}
+    assert vars(through_json(OfAUser(1))) == vars(OfAUser(1))
+
+    class Listing(OfAUser):
+        __default_values__ = {"steps": 2, "seen": 3}
+
+    assert get_description(Listing(1, 7)) == {"@type": "Listing", "low": 1}
 
 
 def test_members_that_are_no_arguments_are_set():

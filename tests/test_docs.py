@@ -138,6 +138,19 @@ def public_names():
                 yield value.__module__, value.__name__
 
 
+def test_classes_tell_of_all_their_arguments():
+    modules = [bs.hooks, bs.training, bs.scorers, bs.data_iterators]
+    silent = {
+        f"{name}.{argument}"
+        for module in modules
+        for name in module.__all__
+        if "__init__" in vars(cls := getattr(module, name))
+        for argument in inspect.signature(cls).parameters
+        if not re.search(rf"(?m)^ +[*\w, ]*\b{argument}\b[\w, ]*:", cls.__doc__)
+    }
+    assert silent == set()
+
+
 # What only authors of the library use; it is documented where it is defined.
 INTERNAL = (
     "brainstorm.__main__",

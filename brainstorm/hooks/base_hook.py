@@ -45,13 +45,8 @@ class Hook(Describable):
     """
 
     __undescribed__: Any = {"run_verbosity"}
-    __default_values__ = {
-        "name": None,
-        "timescale": "epoch",
-        "interval": 1,
-        "verbose": None,
-        "priority": 0,
-    }
+    __omit_defaults__ = True
+    __default_values__ = {"priority": 0}
 
     # For subclasses whose constructor leaves out that of this class.
     name: str | None = None
@@ -227,10 +222,7 @@ class LogWatcher(Hook):
     Args:
         log_name: Dotted path of the log, such as ``'validation.Accuracy'``.
         criterion: ``'min'`` if small values are good, ``'max'`` if large ones are.
-        name: Name of this hook.
-        timescale: ``'epoch'`` or ``'update'``.
-        interval: The hook is called every `interval` epochs or updates.
-        verbose: Whether to print messages; None leaves it to the trainer.
+        name, timescale, interval, verbose: See :class:`.Hook`.
 
     Raises:
         ValidationError: An argument does not fit.

@@ -52,10 +52,7 @@ class MonitorLoss(Hook):
 
     Args:
         iter_name: Name of the data iterator, as given to ``trainer.train``.
-        name: Name of this hook. Default is ``'MonitorLoss'``.
-        timescale: ``'epoch'`` or ``'update'``.
-        interval: The hook is called every `interval` epochs or updates.
-        verbose: Whether to print the logs; None leaves it to the trainer.
+        name, timescale, interval, verbose: See :class:`.Hook`.
 
     Raises:
         ValidationError: An argument does not fit.
@@ -108,10 +105,7 @@ class MonitorScores(MonitorLoss):
     Args:
         iter_name: Name of the data iterator, as given to ``trainer.train``.
         scorers: The scorers to evaluate.
-        name: Name of this hook. Default is ``'MonitorScores'``.
-        timescale: ``'epoch'`` or ``'update'``.
-        interval: The hook is called every `interval` epochs or updates.
-        verbose: Whether to print the logs; None leaves it to the trainer.
+        name, timescale, interval, verbose: See :class:`.Hook`.
 
     Raises:
         ValidationError: An argument does not fit.
@@ -184,10 +178,8 @@ class MonitorLayerParameters(_MonitorLayer):
 
     Args:
         layer_name: Name of the layer.
-        name: Name of this hook. Default is ``'MonitorParameters_<layer_name>'``.
-        timescale: ``'epoch'`` or ``'update'``.
-        interval: The hook is called every `interval` epochs or updates.
-        verbose: Whether to print the logs; None leaves it to the trainer.
+        name, timescale, interval, verbose: See :class:`.Hook`.
+            The default name is ``'MonitorParameters_<layer_name>'``.
 
     Raises:
         ValidationError: An argument does not fit.
@@ -215,10 +207,8 @@ class MonitorLayerGradients(_MonitorLayer):
 
     Args:
         layer_name: Name of the layer.
-        name: Name of this hook. Default is ``'MonitorGradients_<layer_name>'``.
-        timescale: ``'epoch'`` or ``'update'``.
-        interval: The hook is called every `interval` epochs or updates.
-        verbose: Whether to print the logs; None leaves it to the trainer.
+        name, timescale, interval, verbose: See :class:`.Hook`.
+            The default name is ``'MonitorGradients_<layer_name>'``.
 
     Raises:
         ValidationError: An argument does not fit.
@@ -240,10 +230,8 @@ class MonitorLayerDeltas(_MonitorLayer, NetworkReader):
 
     Args:
         layer_name: Name of the layer.
-        name: Name of this hook. Default is ``'MonitorDeltas_<layer_name>'``.
-        timescale: ``'epoch'`` or ``'update'``.
-        interval: The hook is called every `interval` epochs or updates.
-        verbose: Whether to print the logs; None leaves it to the trainer.
+        name, timescale, interval, verbose: See :class:`.Hook`.
+            The default name is ``'MonitorDeltas_<layer_name>'``.
 
     Raises:
         ValidationError: An argument does not fit.
@@ -285,10 +273,8 @@ class MonitorLayerInOuts(_MonitorLayer, NetworkReader):
 
     Args:
         layer_name: Name of the layer.
-        name: Name of this hook. Default is ``'MonitorInOuts_<layer_name>'``.
-        timescale: ``'epoch'`` or ``'update'``.
-        interval: The hook is called every `interval` epochs or updates.
-        verbose: Whether to print the logs; None leaves it to the trainer.
+        name, timescale, interval, verbose: See :class:`.Hook`.
+            The default name is ``'MonitorInOuts_<layer_name>'``.
 
     Raises:
         ValidationError: An argument does not fit.
@@ -326,16 +312,11 @@ class ModifyStepperAttribute(Hook):
     Args:
         schedule: Computes the value; see :mod:`brainstorm.training.schedules`.
         attr_name: Name of the attribute.
-        timescale: ``'epoch'`` or ``'update'``.
-        interval: The hook is called every `interval` epochs or updates.
-        name: Name of this hook. Default is ``'ModifyStepperAttribute'``.
-        verbose: Whether to print the logs; None leaves it to the trainer.
+        timescale, interval, name, verbose: See :class:`.Hook`.
 
     Raises:
         ValidationError: An argument does not fit.
     """
-
-    __default_values__ = {"attr_name": "learning_rate"}
 
     def __init__(
         self,

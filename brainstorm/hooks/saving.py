@@ -42,9 +42,7 @@ class _Saver(Hook):
 
     Args:
         filename: Name of the file. Its folder has to exist.
-        name: Name of this hook.
-        timescale: ``'epoch'`` or ``'update'``.
-        interval: The hook is called every `interval` epochs or updates.
+        name, timescale, interval: See :class:`.Hook`.
     """
 
     file_format = ""
@@ -81,9 +79,7 @@ class SaveNetwork(_Saver):
 
     Args:
         filename: Name of the HDF5 file. Its folder has to exist.
-        name: Name of this hook. Default is ``'SaveNetwork'``.
-        timescale: ``'epoch'`` or ``'update'``.
-        interval: The hook is called every `interval` epochs or updates.
+        name, timescale, interval: See :class:`.Hook`.
 
     Raises:
         ValidationError: An argument does not fit.
@@ -109,9 +105,7 @@ class SaveLogs(_Saver):
 
     Args:
         filename: Name of the HDF5 file. Its folder has to exist.
-        name: Name of this hook. Default is ``'SaveLogs'``.
-        timescale: ``'epoch'`` or ``'update'``.
-        interval: The hook is called every `interval` epochs or updates.
+        name, timescale, interval: See :class:`.Hook`.
 
     Raises:
         ValidationError: An argument does not fit.
@@ -141,9 +135,7 @@ class SaveCheckpoint(_Saver):
 
     Args:
         filename: Name of the HDF5 file. Its folder has to exist.
-        name: Name of this hook. Default is ``'SaveCheckpoint'``.
-        timescale: ``'epoch'`` or ``'update'``.
-        interval: The file is written every `interval` epochs or updates.
+        name, timescale, interval: See :class:`.Hook`.
 
     Raises:
         ValidationError: An argument does not fit.
@@ -226,10 +218,7 @@ class SaveBestNetwork(LogWatcher):
         filename: Name of the HDF5 file; its folder has to exist. With None the
             best network is kept in memory.
         criterion: ``'min'`` if small values are good, ``'max'`` if large ones are.
-        name: Name of this hook. Default is ``'SaveBestNetwork'``.
-        timescale: ``'epoch'`` or ``'update'``.
-        interval: The hook is called every `interval` epochs or updates.
-        verbose: Whether to print messages; None leaves it to the trainer.
+        name, timescale, interval, verbose: See :class:`.Hook`.
 
     Raises:
         ValidationError: An argument does not fit.
@@ -237,7 +226,6 @@ class SaveBestNetwork(LogWatcher):
 
     saves = "the best"
     __undescribed__ = initial_state = {"best_so_far": None, "parameters": None}
-    __default_values__ = {"filename": None, "criterion": "max"}
 
     def __init__(
         self,
@@ -304,9 +292,7 @@ class InfoUpdater(Hook):
     Args:
         run: The run that Sacred passes to a function which has ``_run`` among its
             arguments, or anything else with a dict ``info``.
-        name: Name of this hook. Default is ``'InfoUpdater'``.
-        timescale: ``'epoch'`` or ``'update'``.
-        interval: The hook is called every `interval` epochs or updates.
+        name, timescale, interval: See :class:`.Hook`.
 
     Raises:
         ValidationError: An argument does not fit.

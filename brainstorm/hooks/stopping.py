@@ -39,17 +39,13 @@ class EarlyStopper(LogWatcher):
             ``'validation.Accuracy'``.
         patience: Number of entries without improvement at which to stop, at least 1.
         criterion: ``'min'`` if small values are good, ``'max'`` if large ones are.
-        name: Name of this hook. Default is ``'EarlyStopper'``.
-        timescale: ``'epoch'`` or ``'update'``.
-        interval: The hook is called every `interval` epochs or updates.
-        verbose: Whether to print messages; None leaves it to the trainer.
+        name, timescale, interval, verbose: See :class:`.Hook`.
 
     Raises:
         ValidationError: An argument does not fit.
     """
 
     __undescribed__ = initial_state = {"best_so_far": None, "waited": 0, "seen": 0}
-    __default_values__ = {"patience": 1, "criterion": "min"}
 
     def __init__(
         self,
@@ -86,10 +82,7 @@ class StopAfterEpoch(Hook):
 
     Args:
         max_epochs: The number of epochs to train.
-        name: Name of this hook. Default is ``'StopAfterEpoch'``.
-        timescale: ``'epoch'`` or ``'update'``.
-        interval: The hook is called every `interval` epochs or updates.
-        verbose: Whether to print messages; None leaves it to the trainer.
+        name, timescale, interval, verbose: See :class:`.Hook`.
 
     Raises:
         ValidationError: An argument does not fit.
@@ -132,17 +125,13 @@ class StopAfterThresholdReached(LogWatcher):
         threshold: The value to reach.
         criterion: ``'min'`` to stop at values of at most `threshold`, ``'max'`` to
             stop at values of at least `threshold`.
-        name: Name of this hook. Default is ``'StopAfterThresholdReached'``.
-        timescale: ``'epoch'`` or ``'update'``.
-        interval: The hook is called every `interval` epochs or updates.
-        verbose: Whether to print messages; None leaves it to the trainer.
+        name, timescale, interval, verbose: See :class:`.Hook`.
 
     Raises:
         ValidationError: An argument does not fit.
     """
 
     __undescribed__ = initial_state = {"best_so_far": None, "seen": 0}
-    __default_values__ = {"criterion": "min"}
 
     def __init__(
         self,
@@ -181,21 +170,13 @@ class StopOnNan(NetworkReader):
         check_parameters: Whether to check the parameters of the network.
         check_training_loss: Whether to check the training loss: that of the last
             batch after updates, the mean over the epoch after epochs.
-        name: Name of this hook. Default is ``'StopOnNan'``.
-        timescale: ``'epoch'`` or ``'update'``.
-        interval: The hook is called every `interval` epochs or updates.
-        verbose: Whether to print messages; None leaves it to the trainer.
+        name, timescale, interval, verbose: See :class:`.Hook`.
 
     Raises:
         ValidationError: An argument does not fit.
     """
 
     repeatable = True
-    __default_values__ = {
-        "logs_to_check": [],
-        "check_parameters": True,
-        "check_training_loss": True,
-    }
 
     def __init__(
         self,
@@ -279,10 +260,7 @@ class StopOnSigQuit(Hook):
     only, so the training has to run there.
 
     Args:
-        name: Name of this hook. Default is ``'StopOnSigQuit'``.
-        timescale: ``'epoch'`` or ``'update'``.
-        interval: The hook is called every `interval` epochs or updates.
-        verbose: Whether to print messages; None leaves it to the trainer.
+        name, timescale, interval, verbose: See :class:`.Hook`.
 
     Raises:
         ValidationError: An argument does not fit.

@@ -53,18 +53,13 @@ class BokehVisualizer(Hook):
             nor the internet to be viewed. It is written now and then, and when the
             training ends, if there is no file of another kind. Its folder has to
             exist. Default: no file.
-        timescale: ``'epoch'`` or ``'update'``, which is also the horizontal axis.
-        interval: The hook is called every `interval` epochs or updates.
-        name: Name of this hook, the title of the page. Default is
-            ``'BokehVisualizer'``.
-        verbose: Whether to print messages; None leaves it to the trainer.
+        timescale, interval, name, verbose: See :class:`.Hook`. The name is also
+            the title of the page, the timescale the horizontal axis.
 
     Raises:
         ImportError: Bokeh is not installed.
         ValidationError: An argument does not fit.
     """
-
-    __default_values__ = {"filename": None}
 
     repeatable = True
 

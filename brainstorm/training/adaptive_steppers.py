@@ -55,12 +55,6 @@ class AdamStepper(TrainingStepper):
         "epsilon": POSITIVE,
     }
     __undescribed__ = {"mean", "variance", COUNT}
-    __default_values__ = {
-        "learning_rate": 0.001,
-        "beta1": 0.9,
-        "beta2": 0.999,
-        "epsilon": 1e-8,
-    }
 
     _weight_decay = 0.0
 
@@ -134,15 +128,11 @@ class AdamWStepper(AdamStepper):
     ``p -= learning_rate * weight_decay * p``.
 
     Args:
-        learning_rate: Step size, not negative.
-        beta1: Share of the mean that is kept, in [0, 1).
-        beta2: Share of the variance that is kept, in [0, 1).
-        epsilon: Added to the divisor, above 0.
+        learning_rate, beta1, beta2, epsilon: See :class:`.AdamStepper`.
         weight_decay: Strength of the decay, not negative.
     """
 
     ranges = {**AdamStepper.ranges, "weight_decay": NOT_NEGATIVE}
-    __default_values__ = {"weight_decay": 0.01}
 
     def __init__(
         self,
@@ -177,7 +167,6 @@ class RmsPropStepper(TrainingStepper):
     slots = ("mean_square",)
     ranges = {"learning_rate": NOT_NEGATIVE, "decay": SHARE, "epsilon": POSITIVE}
     __undescribed__ = {"mean_square"}
-    __default_values__ = {"learning_rate": 0.001, "decay": 0.9, "epsilon": 1e-8}
 
     def __init__(
         self, learning_rate: float = 0.001, decay: float = 0.9, epsilon: float = 1e-8
@@ -218,7 +207,6 @@ class AdaDeltaStepper(TrainingStepper):
     slots = ("mean_square", "mean_square_step")
     ranges = {"learning_rate": NOT_NEGATIVE, "decay": SHARE, "epsilon": POSITIVE}
     __undescribed__ = {"mean_square", "mean_square_step"}
-    __default_values__ = {"learning_rate": 1.0, "decay": 0.95, "epsilon": 1e-6}
 
     def __init__(
         self, learning_rate: float = 1.0, decay: float = 0.95, epsilon: float = 1e-6
@@ -257,7 +245,6 @@ class AdaGradStepper(TrainingStepper):
     slots = ("sum_of_squares",)
     ranges = {"learning_rate": NOT_NEGATIVE, "epsilon": POSITIVE}
     __undescribed__ = {"sum_of_squares"}
-    __default_values__ = {"learning_rate": 0.01, "epsilon": 1e-8}
 
     def __init__(self, learning_rate: float = 0.01, epsilon: float = 1e-8):
         self.learning_rate = self.checked("learning_rate", learning_rate)

@@ -34,6 +34,8 @@ __all__ = [
 class Schedule(Describable):
     """Base class of all schedules; any function with these arguments works too."""
 
+    __omit_defaults__ = True
+
     def __call__(
         self,
         epoch_nr: int,
@@ -104,8 +106,6 @@ class Exponential(Schedule):
         minimum: The value never falls below this.
         maximum: The value never rises above this.
     """
-
-    __default_values__ = {"minimum": -math.inf, "maximum": math.inf}
 
     def __init__(
         self,
@@ -219,8 +219,6 @@ class OneCycle(Schedule):
         initial_value: The value before the first change. Default: a 25th of the peak.
         final_value: The value after the last change. Default: a 250000th of the peak.
     """
-
-    __default_values__ = {"rise": 0.3, "initial_value": None, "final_value": None}
 
     def __init__(
         self,

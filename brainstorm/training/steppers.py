@@ -44,6 +44,7 @@ class TrainingStepper(Describable):
     ranges: dict[str, tuple[float, float]] = {}
     """Members that have to be numbers within [low, high), with these two."""
 
+    __omit_defaults__ = True
     __undescribed__ = {"net", "context"}
 
     # Members, so that subclasses need no constructor, or one of their own.
@@ -168,8 +169,6 @@ class ForwardStepper(TrainingStepper):
             for example.
     """
 
-    __default_values__ = {"use_training_pass": False}
-
     def __init__(self, use_training_pass: bool = False):
         self.use_training_pass = use_training_pass
 
@@ -186,7 +185,6 @@ class SgdStepper(TrainingStepper):
     """
 
     ranges = {"learning_rate": NOT_NEGATIVE}
-    __default_values__ = {"learning_rate": 0.1}
 
     def __init__(self, learning_rate: float = 0.1):
         self.learning_rate = self.checked("learning_rate", learning_rate)
@@ -216,11 +214,6 @@ class MomentumStepper(TrainingStepper):
     slots = ("velocity",)
     ranges = {"learning_rate": NOT_NEGATIVE, "momentum": SHARE}
     __undescribed__ = {"velocity"}
-    __default_values__ = {
-        "learning_rate": 0.1,
-        "momentum": 0.0,
-        "scale_learning_rate": True,
-    }
 
     def __init__(
         self,

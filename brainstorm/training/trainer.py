@@ -88,12 +88,8 @@ class Trainer(Describable):
         "logs": {},
         "results": {},
     }
-    __default_values__ = {
-        "verbose": True,
-        "carry_context": False,
-        "hooks": {},
-        "train_scorers": [],
-    }
+    __omit_defaults__ = True
+    __default_values__ = {"hooks": {}, "train_scorers": []}
 
     stepper: TrainingStepper
     """Does the parameter updates."""
