@@ -133,7 +133,7 @@ class PyCudaHandler(
     # -- memory --------------------------------------------------------------
 
     def allocate(self, shape):
-        return self._gpu.allocate(shape)
+        return self.zeros(shape)
 
     def ones(self, shape):
         array = self._gpu.allocate(shape)
