@@ -32,6 +32,9 @@ __all__ = [
 Structures = dict[str, BufferStructure]
 Result = TypeVar("Result")
 
+# Beyond what any memory holds, where handlers fail without a word of the layer.
+_MOST_NUMBERS = 2**50
+
 
 def once_per_resize(method: Callable[..., Result]) -> Callable[..., Result]:
     """Remember what ``method(layer, buffers)`` returns, for each size of the network.
@@ -133,6 +136,7 @@ class Layer:
         self.out_shapes, self.parameter_shapes, self.internal_shapes = self.setup(
             kwargs, self.in_shapes
         )
+        self._validate_sizes()
         self._validate_connections()
 
     def __init_subclass__(cls, **kwargs: Any):
@@ -276,6 +280,19 @@ class Layer:
 
     def _validate_connections(self) -> None:
         """Check `incoming` and `outgoing` once the outputs are known; no check here."""
+
+    def _validate_sizes(self) -> None:
+        for kind, shapes in (
+            ("output", self.out_shapes),
+            ("parameter", self.parameter_shapes),
+            ("internal", self.internal_shapes),
+        ):
+            for name, structure in shapes.items():
+                if structure.feature_size > _MOST_NUMBERS:
+                    raise self.error(
+                        f"expected sizes that fit into memory, got {structure.shape}"
+                        f" for the {kind} {name!r}"
+                    )
 
     def _validate_in_shapes(self) -> None:
         """Check `in_shapes`; for subclasses to override, or extend."""

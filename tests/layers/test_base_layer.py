@@ -323,6 +323,13 @@ def test_numpy_integers_are_sizes(key, number):
     net.forward_pass()
 
 
+@pytest.mark.parametrize("key", ["FullyConnected", "Lstm", "Gru", "Embedding "])
+@pytest.mark.parametrize("number", [10**30, 2**60])
+def test_sizes_beyond_any_memory_are_refused_by_name(key, number):
+    with pytest.raises(LayerValidationError, match=f"{key.strip()} .*fit into memory"):
+        sized(key, number)
+
+
 def test_every_argument_of_that_kind_is_among_them():
     counting = {"size", "num_filters", "kernel_size", "stride", "padding"}
     counting |= {"vocabulary_size", "shape"}
@@ -336,7 +343,7 @@ def test_every_argument_of_that_kind_is_among_them():
 
 
 ODD = ["x", b"x", 1j, [], {}, (1,), [2.5], np.array([1.0, 2.0]), object(), np.nan]
-ODD += [-1, True, print, {1, 2}, "rel", iter([1])]
+ODD += [-1, True, print, {1, 2}, "rel", iter([1]), 10**30, 2**62]
 
 
 REQUIRED = {
