@@ -67,7 +67,7 @@ network.set_gradient_modifiers(bs.ClipValues(-1, 1))
 
 scorers = [bs.scorers.Accuracy(mask_name="mask")]
 
-trainer = bs.Trainer(bs.training.MomentumStepper(learning_rate=0.1, momentum=0.9))
+trainer = bs.Trainer(bs.training.NesterovStepper(learning_rate=0.1, momentum=0.9))
 trainer.train_scorers = scorers
 trainer.add_hook(bs.hooks.ProgressBar())
 trainer.add_hook(bs.hooks.MonitorScores("valid_getter", scorers, name="validation"))
