@@ -13,6 +13,7 @@ import importlib
 import inspect
 import pkgutil
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -62,9 +63,11 @@ def run_page(path):
 
 @pytest.fixture
 def small_data(tmp_path, monkeypatch):
-    """A folder to work in, with small data sets in the formats of the large ones."""
+    """A folder to work in, with small data sets and a network of version 0.5."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BRAINSTORM_DATA_DIR", str(tmp_path))
+    original = Path(__file__).parent / "fixtures" / "original" / "lstm.hdf5"
+    shutil.copy(original, tmp_path / "old.hdf5")
     rnd = np.random.RandomState(0)
     with h5py.File(tmp_path / "CIFAR-10.hdf5", "w") as f:
         for part, size in (("training", 40), ("validation", 20)):
