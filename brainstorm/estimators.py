@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -25,6 +24,7 @@ from brainstorm.handlers import NumpyHandler, default_handler
 from brainstorm.handlers.base_handler import Handler
 from brainstorm.randomness import RandomState, global_rnd
 from brainstorm.structure.network import Network
+from brainstorm.structure.turns import Turns
 from brainstorm.tools import create_net_from_spec
 from brainstorm.training import AdamStepper, Trainer, TrainingStepper
 from brainstorm.utils import ValidationError, missing_extra
@@ -39,7 +39,7 @@ except ImportError as error:
 
 __all__ = ["NetworkClassifier", "NetworkRegressor"]
 
-_SEEDING = threading.Lock()
+_SEEDING = Turns()
 
 
 class _NetworkEstimator(BaseEstimator):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from types import TracebackType
 from weakref import WeakSet
@@ -19,16 +20,28 @@ class Turns:
 
     It also knows whose data a network holds: a thread that does without the lock is
     told when those of another one have taken the place of its own.
+
+    A forked process has the thread alone that forked, so nobody else's turn lasts.
     """
 
     def __init__(self) -> None:
+        self._begin()
+        _all.add(self)
+        self._owner: threading.Thread | None = None
+        self._displaced: WeakSet[threading.Thread] = WeakSet()
+        self._has_displaced = False
+
+    def _begin(self) -> None:
         self._lock = threading.RLock()
         self._depth = 0
         # Locked while somebody waits, whom newcomers must not overtake.
         self._queue = threading.Lock()
-        self._owner: threading.Thread | None = None
-        self._displaced: WeakSet[threading.Thread] = WeakSet()
-        self._has_displaced = False
+
+    def _after_fork(self) -> None:
+        if self._lock._is_owned():
+            self._queue = threading.Lock()
+        else:
+            self._begin()
 
     def __enter__(self) -> None:
         """Wait for one's turn."""
@@ -89,3 +102,15 @@ class Turns:
             " meanwhile. Use 'with net.lock:' from provide_external_data to the last"
             " look at its results; or use predict, evaluate or extract, which do so"
         )
+
+
+_all: WeakSet[Turns] = WeakSet()
+
+
+def _after_fork() -> None:
+    for turns in _all:
+        turns._after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,7 +1,10 @@
 """Several threads on one network."""
 
+import os
+import signal
 import sys
 import threading
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -276,3 +279,65 @@ def test_errors_let_go_of_the_lock():
         net.predict(np.zeros((1, 2, 7)))
     (predictions,) = in_threads(net.predict, [np.zeros((1, 2, 3))], 1)
     assert predictions.shape == (1, 2, 2)
+
+
+def in_a_fork(function):
+    """What a forked process thinks of it, which is ended if it hangs."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of forks beside threads
+        child = os.fork()
+    if not child:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(20)
+        try:
+            result = function()
+        finally:
+            os._exit(0 if result else 1)
+    return os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_process_does_not_wait_for_threads_that_it_has_not():
+    """One has the network while another one waits for it."""
+    net, has_it, finish = network(), threading.Event(), threading.Event()
+    x = np.ones((2, 3))
+    expected = net.predict(x)
+
+    def keep():
+        with net.lock:
+            net.provide_external_data({"default": np.zeros((5, 1, 3))}, False)
+            has_it.set()
+            finish.wait(60)
+
+    keeper = threading.Thread(target=keep)
+    keeper.start()
+    has_it.wait(60)
+    waiting = threading.Thread(target=net.predict, args=(x,))
+    waiting.start()
+    try:
+        while not net.lock._queue.locked():
+            pass
+        assert in_a_fork(lambda: np.array_equal(net.predict(x), expected))
+    finally:
+        finish.set()
+        keeper.join()
+        waiting.join()
+    assert np.array_equal(net.predict(x), expected)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_who_forks_in_its_turn_keeps_it():
+    net = network()
+    with net.lock:
+
+        def others_wait():
+            thread = threading.Thread(target=net.predict, args=(np.ones((2, 3)),))
+            thread.start()
+            while not net.lock._queue.locked():
+                pass
+            net.predict(np.zeros((1, 3)))
+            net.lock.give_way()
+            thread.join()
+            return net.lock._depth == 1
+
+        assert in_a_fork(others_wait)
