@@ -229,7 +229,7 @@ def gather_losses_and_scores(
         ValidationError: It is not known which output to score, or shapes do not fit.
         KeyError: There is no such output or data item.
     """
-    losses = {name: float(loss) for name, loss in net.get_loss_values().items()}
+    losses = net.get_loss_values()
     if continues and all(scores.get(name) for name in losses):
         for name, loss in _continued_losses(net, losses, scores).items():
             scores[name][-1] = (net.batch_size, loss)
@@ -251,8 +251,8 @@ def gather_losses_and_scores(
 def _add(pairs: Pairs, weight: float, value: float, is_mean: bool = False) -> None:
     """Add a pair, after summing up those before if there are many."""
     if len(pairs) >= _MOST_PAIRS:
-        weights = sum(w for w, _ in pairs)
-        total = sum(w * v if is_mean else v for w, v in pairs)
+        weights = sum([w for w, _ in pairs])
+        total = sum([w * v if is_mean else v for w, v in pairs])
         pairs[:] = [(weights, total / weights if is_mean else total)]
     pairs.append((weight, value))
 

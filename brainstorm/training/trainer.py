@@ -400,9 +400,11 @@ class Trainer(Describable):
             net.apply_weight_modifiers()
             self.current_update_nr += 1
             epoch.nr_batches += 1
+            stopped = False
             due = self._due_update_hooks()
-            with undisturbed(training_data) if due else contextlib.nullcontext():
-                stopped = bool(due) and self._call_hooks(net, due)
+            if due:
+                with undisturbed(training_data):
+                    stopped = self._call_hooks(net, due)
             self._finish_round()
             if stopped:
                 return True
