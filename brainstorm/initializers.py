@@ -177,6 +177,8 @@ class Gaussian(Initializer):
         mean: Mean.
     """
 
+    __default_values__ = {"mean": 0.0}
+
     def __init__(self, std: float = 0.1, mean: float = 0.0):
         super().__init__()
         self.std = checked_number(std, "Gaussian: std", minimum=0)

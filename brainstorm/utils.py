@@ -31,6 +31,7 @@ __all__ = [
     "NetworkValidationError",
     "NotAFileError",
     "StructureValidationError",
+    "UnknownLayerTypeError",
     "UnknownNameError",
     "ValidationError",
     "checked_array",
@@ -67,6 +68,10 @@ class NetworkValidationError(ValidationError):
 
 class LayerValidationError(NetworkValidationError):
     """A layer's arguments, or the shapes that reach it, do not fit."""
+
+
+class UnknownLayerTypeError(LayerValidationError, TypeError):
+    """There is no layer of that type."""
 
 
 class IteratorValidationError(ValidationError):
@@ -223,7 +228,7 @@ def is_valid_layer_name(name: object) -> bool:
 
 
 def get_by_path(tree: Mapping[str, Any], path: str) -> Any:
-    """Look up a dotted path in nested mappings.
+    """Look up a dotted path in nested mappings, or in views of buffers.
 
     >>> get_by_path({'validation': {'Accuracy': [0.5]}}, 'validation.Accuracy')
     [0.5]
@@ -233,12 +238,14 @@ def get_by_path(tree: Mapping[str, Any], path: str) -> Any:
     """
     node: Any = tree
     for part in path.split("."):
-        if not isinstance(node, Mapping) or part not in node:
-            choices = listing(node) if isinstance(node, Mapping) else "(none)"
+        choices = (
+            node if isinstance(node, Mapping) else getattr(node, "_asdict", dict)()
+        )
+        if part not in choices:
             raise UnknownNameError(
-                f"no {part!r} in path {path!r}; choices are: {choices}"
+                f"no {part!r} in path {path!r}; choices are: {listing(choices)}"
             )
-        node = node[part]
+        node = choices[part]
     return node
 
 

@@ -73,6 +73,16 @@ def test_helpers():
     assert flatten_features(array, 3).shape == (2, 3, 4, 5)
 
 
+def test_paths_of_buffers():
+    from brainstorm.utils import get_by_path
+
+    net = classifier()
+    found = get_by_path(net.buffer, "FullyConnected.parameters.W")
+    assert found is net.buffer.FullyConnected.parameters.W
+    with pytest.raises(KeyError, match="'W', 'bias'"):
+        get_by_path(net.buffer, "FullyConnected.parameters.V")
+
+
 class TwiceLayerImpl(bs.layers.Layer):
     """A layer as users wrote them, with a fault if `broken`."""
 
@@ -272,6 +282,11 @@ def test_errors_of_layers_are_errors_of_networks():
     arch = {"Input": {"@type": "Nope", "@outgoing_connections": []}}
     with pytest.raises(bs.utils.NetworkValidationError, match="Nope"):
         bs.Network.from_architecture(arch)
+
+
+def test_unknown_types_of_layers_are_type_errors():
+    with pytest.raises(TypeError, match="Nope"):
+        bs.layers.base_layer.get_layer_class_from_typename("Nope")
 
 
 def test_what_can_not_be_described_is_a_type_error():

@@ -15,7 +15,7 @@ from brainstorm.structure.layer_types import (
     LAYER_TYPES,
     layer_type_name,
 )
-from brainstorm.utils import LayerValidationError, listing
+from brainstorm.utils import LayerValidationError, UnknownLayerTypeError, listing
 
 if TYPE_CHECKING:
     from brainstorm.handlers.base_handler import Handler
@@ -342,11 +342,12 @@ def get_layer_class_from_typename(type_name: str) -> type[Layer]:
     """The class that the name of a layer's type means.
 
     Raises:
-        LayerValidationError: There is none; lists the choices.
+        UnknownLayerTypeError: There is none; lists the choices.
+        LayerValidationError: It is no layer.
     """
     layer_class = LAYER_TYPES.find(type_name)
     if layer_class is None:
-        raise LayerValidationError(
+        raise UnknownLayerTypeError(
             f"unknown layer type {type_name!r}; choices are:"
             f" {listing(sorted(LAYER_TYPES))}"
         )

@@ -3,7 +3,7 @@
 An architecture maps the name of each layer to its properties: ``'@type'``,
 ``'@outgoing_connections'`` and the layer's arguments. It is plain data that goes
 into JSON. ``'@outgoing_connections'`` maps names of outputs to lists of inputs,
-each written ``'layer.input'``, or ``'layer'`` for its ``default`` input.
+each written ``'layer.input'``; just ``'layer'`` also means its ``default`` input.
 """
 
 from __future__ import annotations
@@ -91,8 +91,7 @@ def _outgoing(
 ) -> dict[str, list[str]]:
     outgoing: dict[str, list[str]] = {}
     for output_name, end, input_name in layer.outgoing:
-        suffix = "" if input_name == "default" else f".{input_name}"
-        outgoing.setdefault(output_name, []).append(names[end] + suffix)
+        outgoing.setdefault(output_name, []).append(f"{names[end]}.{input_name}")
     return outgoing
 
 

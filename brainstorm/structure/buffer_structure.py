@@ -28,12 +28,16 @@ class _Shape:
                     f"expected {' or '.join(expected)} as feature sizes of {shape},"
                     f" got {size!r}"
                 )
+        if not _is_size(context_size) and context_size != 0:
+            raise StructureValidationError(
+                f"expected context_size to be an integer >= 0, got {context_size!r}"
+            )
         if context_size and self.buffer_type != 2:
             raise StructureValidationError(
                 f"only time-sized buffers can have a context, not {shape}"
             )
         self.shape = _plain(shape)
-        self.context_size = context_size
+        self.context_size = int(context_size)
         self.is_backward_only = is_backward_only
 
     @property

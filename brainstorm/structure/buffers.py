@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from brainstorm.handlers import default_handler
 from brainstorm.handlers.base_handler import Handler
 from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.buffer_views import BufferView
@@ -88,7 +89,7 @@ class BufferManager:
 
     @classmethod
     def from_layers(
-        cls, layers: Mapping[str, Layer], handler: Handler
+        cls, layers: Mapping[str, Layer], handler: Handler = default_handler
     ) -> BufferManager:
         """A manager for the memory of the given layers."""
         return cls(handler, *create_layout(layers))

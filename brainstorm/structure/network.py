@@ -307,7 +307,7 @@ class Network(Seedable):
         }
         # Checked afterwards, as it takes less time than to have the lock meanwhile.
         self.lock.check()
-        total = sum(losses.values())
+        total = sum(losses.values(), 0.0)
         if len(losses) < 2:
             return {"total_loss": total}
         return {**losses, "total_loss": total}

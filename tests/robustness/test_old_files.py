@@ -3,6 +3,7 @@
 ``tests/fixtures`` has the programs that wrote them. Files of releases never change.
 """
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -11,10 +12,14 @@ import h5py
 import numpy as np
 import pytest
 
+from brainstorm import layers, tools
 from brainstorm.data_iterators import Minibatches
+from brainstorm.describable import get_description
 from brainstorm.files import open_hdf5, read_array
 from brainstorm.handlers import NumpyHandler
 from brainstorm.hooks import load_logs
+from brainstorm.initializers import Gaussian
+from brainstorm.structure.architecture import generate_architecture
 from brainstorm.structure.network import Network
 from brainstorm.training import (
     MomentumStepper,
@@ -97,6 +102,33 @@ def test_files_of_the_original_survive_being_saved(name, tmp_path):
     net.save_as_hdf5(tmp_path / "again.hdf5")
     again = Network.from_hdf5(tmp_path / "again.hdf5")
     np.testing.assert_array_equal(again.get("parameters"), computed["parameters"])
+
+
+def wire_original(name):
+    """The last layer of a network in `original`, wired as a script of 2015 did."""
+    nr_inputs = {"batchnorm": 5, "lstm": 4}.get(name, 6)
+    inp, out = tools.get_in_out_layers("classification", nr_inputs, 3)
+    fc = layers.FullyConnected
+    if name == "batchnorm":
+        inp >> fc(6) >> layers.BatchNorm() >> out
+    elif name == "lstm":
+        inp >> layers.Lstm(6) >> out
+    elif name == "clockwork_lstm":
+        inp >> layers.ClockworkLstm(6, name="cw") >> out
+    elif name == "merge":
+        merge = layers.Merge()
+        inp >> fc(4, "tanh", name="a") >> "inputs_1" - merge >> out
+        inp >> fc(3, name="b") >> "inputs_2" - merge
+    return out
+
+
+@pytest.mark.parametrize("name", ["batchnorm", "clockwork_lstm", "lstm", "merge"])
+def test_wiring_gives_the_architecture_that_the_original_wrote(name):
+    with h5py.File(FIXTURES / "original" / f"{name}.hdf5") as f:
+        description = json.loads(f["description"][()])
+    architecture = generate_architecture(wire_original(name))
+    assert json.loads(json.dumps(architecture)) == description["architecture"]
+    assert get_description(Gaussian(0.5)) == description["initializers"]["default"]
 
 
 def test_joined_outputs_as_in_the_original():

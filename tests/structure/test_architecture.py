@@ -50,6 +50,15 @@ def manual_example():
     }
 
 
+def spelled_out(architecture):
+    """With ``.default``, which may be omitted, as version 0.5 wrote it to files."""
+    for properties in architecture.values():
+        ends = properties["@outgoing_connections"]
+        for name, inputs in ends.items():
+            ends[name] = [i if "." in i else f"{i}.default" for i in inputs]
+    return architecture
+
+
 def test_wiring_generates_the_manuals_architecture():
     inp = layers.Input({"default": ("T", "B", 784), "targets": ("T", "B", 1)})
     out = layers.SoftmaxCE(name="output_layer")
@@ -61,8 +70,8 @@ def test_wiring_generates_the_manuals_architecture():
         >> layers.Loss(name="loss_layer")
     )
     inp - "targets" >> "targets" - out
-    assert generate_architecture(inp) == manual_example()
-    assert generate_architecture(out) == manual_example()
+    assert generate_architecture(inp) == spelled_out(manual_example())
+    assert generate_architecture(out) == spelled_out(manual_example())
 
 
 def test_the_manuals_architecture_makes_layers():

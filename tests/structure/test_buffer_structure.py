@@ -48,6 +48,13 @@ def test_only_time_buffers_have_a_context():
         BufferStructure("B", 3, context_size=1)
 
 
+@pytest.mark.parametrize("size", [-1, 1.5, "1", None, True])
+@pytest.mark.parametrize("cls", [BufferStructure, StructureTemplate])
+def test_contexts_are_whole_numbers_of_steps(cls, size):
+    with pytest.raises(StructureValidationError, match="context_size to be"):
+        cls("T", "B", 3, context_size=size)
+
+
 @pytest.mark.parametrize(
     ("template", "shape", "fits"),
     [

@@ -118,7 +118,7 @@ def test_an_input_is_the_memory_of_the_internal():
 def test_architectures_and_descriptions_keep_the_connection():
     net = network("Ca")
     outgoing = net.architecture["Lstm"]["@outgoing_connections"]
-    assert outgoing["..internals.Ca"] == ["Out"]
+    assert outgoing["..internals.Ca"] == ["Out.default"]
     twin = create_from_description(json.loads(json.dumps(get_description(net))))
     twin.set_handler(NumpyHandler(np.float64))
     twin.buffer.parameters[:] = net.buffer.parameters
