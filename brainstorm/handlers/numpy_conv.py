@@ -50,7 +50,7 @@ class NumpyConvolutions:
         for block, rows in blocks:
             part = outputs[block]
             out = self._dense_output(part, "outputs").reshape(len(rows), filters)
-            np.dot(rows, kernels, out)
+            np.matmul(rows, kernels, out)
             self.add_mv(out, bias, out)
             act(out, out)
             if not part.flags.c_contiguous:

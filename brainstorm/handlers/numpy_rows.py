@@ -161,6 +161,8 @@ class NumpyRows:
 
     def add_to_rows(self, a, indices, out, fresh_out=False):
         rows = self._whole_numbers(indices, len(out), "add_to_rows: indices")
+        if not out.flags.writeable:  # np.add.at does not look
+            raise ValueError("add_to_rows: the destination is read-only")
         if fresh_out:
             out.fill(0)
         if not a.size:

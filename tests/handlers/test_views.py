@@ -7,11 +7,16 @@ one along that axis. Nothing may change by that, and nothing around it may be to
 import numpy as np
 import pytest
 
-from brainstorm.handlers import NumpyHandler, numpy_conv, numpy_pieces
+from brainstorm.handlers import (
+    NumpyHandler,
+    OneDnnHandler,
+    numpy_conv,
+    numpy_pieces,
+)
 from brainstorm.handlers.operation_specs import OPERATIONS
 from brainstorm.utils import HandlerError
 from tests.handlers.argument_cases import Case
-from tests.handlers.handler_cases import HANDLERS, handler_params
+from tests.handlers.handler_cases import HANDLERS, handler_params, onednn_handler
 
 SLOW = ("cuda-emulated", "ctc_forward")
 
@@ -126,3 +131,40 @@ def test_cut_arrays_in_pieces(monkeypatch, name):
     monkeypatch.setattr(numpy_conv, "_MATRIX_SIZE", 100)
     monkeypatch.setattr(numpy_conv, "_IMAGES_SIZE", 100)
     check_views(NumpyHandler(np.float64), name)
+
+
+def destinations(case):
+    return [n for n in case.arrays if n in case.spec.write or n in case.spec.add]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("kind", [NumpyHandler, OneDnnHandler])
+def test_read_only_destinations(kind, name):
+    handler = onednn_handler() if kind is OneDnnHandler else kind()
+    for case in variants(name):
+        arrays = {n: handler.create_from_numpy(v) for n, v in case.arrays.items()}
+        for destination in destinations(case):
+            array = arrays[destination]
+            before = np.array(array)
+            array.flags.writeable = False
+            with pytest.raises((ValueError, HandlerError), match="read-only"):
+                case.run(handler, arrays)
+            assert np.array_equal(array, before)
+            array.flags.writeable = True
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_destinations_of_another_byte_order(name):
+    handler = NumpyHandler(np.float32)
+    for case in variants(name):
+        if name in ("fill_gaussian", "generate_probability_mask", "dropout_forward"):
+            continue  # they draw
+        expected = results(handler, case)
+        arrays = {n: handler.create_from_numpy(v) for n, v in case.arrays.items()}
+        for destination in destinations(case):
+            arrays[destination] = arrays[destination].astype(">f4")
+        case.run(handler, arrays)
+        for destination in destinations(case):
+            np.testing.assert_allclose(
+                arrays[destination], expected[destination], rtol=1e-5, atol=1e-6
+            )
