@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+import threading
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +22,7 @@ from brainstorm.handlers.primitive_operations import (
     FROM_INPUT,
     PrimitiveOperations,
 )
+from brainstorm.handlers.programs import Program, call
 from brainstorm.handlers.recurrent_operations import RecurrentOperations
 from brainstorm.handlers.update_operations import UpdateOperations
 from brainstorm.randomness import RandomState, global_rnd
@@ -99,6 +103,10 @@ class Handler(
         self = super().__new__(cls)
         self.seed = None
         self._rnd_origin: int | None = None
+        self._bind_activations()
+        return self
+
+    def _bind_activations(self) -> None:
         names = [name for name in ACTIVATIONS if name != "linear"]
         self.act_func = _Activations(linear=self._linear)
         self.act_func_deriv = _Activations(linear=self._linear_deriv)
@@ -114,7 +122,6 @@ class Handler(
                 if n not in FROM_INPUT
             }
         )
-        return self
 
     def __init__(self, seed: int | None = None):
         self.seed = seed
@@ -127,6 +134,57 @@ class Handler(
     def _linear_deriv(self, x: Any, y: Any, dy: Any, dx: Any) -> None:
         if dy is not dx:
             self.copy_to(dy, dx)
+
+    # -- recording -----------------------------------------------------------
+
+    records_leaves = False
+    """Whether operations that are not marked as :func:`~.programs.whole` make all their
+    leaf calls by `do`. It counts for the very class that says so: others, which may
+    override operations, have each operation recorded as one leaf call."""
+
+    do = call
+    """``do(function, *args)`` makes a leaf call; while recording, it is noted down."""
+
+    number = float
+    """``number(s)`` is a scalar argument as leaf calls take it."""
+
+    @property
+    def plain(self) -> Handler:
+        """The handler itself: of a recorder the one whose operations it records."""
+        return vars(self).get("_plain", self)
+
+    home = staticmethod(threading.get_ident)
+    """``home()`` is what temporary memory belongs to: programs are right for one."""
+
+    def record(self, run: Callable[[Handler], None], program: Program) -> None:
+        """Run operations, and record the leaf calls that they make.
+
+        Args:
+            run: Called with the handler to use, one that does the same as this one.
+            program: What to append the leaf calls to.
+        """
+        recorder = object.__new__(type(self))
+        recorder.__dict__.update(
+            self.__dict__,
+            _plain=self,
+            do=program.do,
+            number=functools.partial(program.number, self.dtype),
+        )
+        by_leaves = vars(type(self)).get("records_leaves", False)
+        for name in operations_of(type(self)):
+            operation = getattr(self, name)
+            if by_leaves and not getattr(operation, "is_whole", False):
+                operation = getattr(recorder, name)
+            else:
+                operation = functools.partial(program.do, operation)
+            recorder.__dict__[name] = program.noted(name, operation)
+        for name in ("get_numpy_copy", "is_fully_finite"):
+            recorder.__dict__[name] = _refuse_to_look
+        recorder._bind_activations()
+        try:
+            run(recorder)
+        finally:
+            vars(recorder).clear()  # it refers to itself
 
     def __reduce__(self) -> tuple[Any, ...]:
         description = self.__describe__()
@@ -213,6 +271,30 @@ class Handler(
 
     def _apply_random_state(self, state: dict[str, Any]) -> None:
         self.rnd.set_state(tuple(state["rnd"]))
+
+
+# What a recorder answers itself, instead of having each replay do it again.
+_ANSWERED = {
+    *("allocate", "ones", "zeros", "scratch", "overlap", "create_from_numpy"),
+    *("get_numpy_copy", "is_fully_finite", "get_random_state", "set_random_state"),
+    *("do", "home", "number", "record", "release", "release_after"),
+}
+
+
+@functools.cache
+def operations_of(cls: type) -> list[str]:
+    """Names of the methods that do something to arrays."""
+    return [
+        name
+        for name in dir(cls)
+        if name[0] != "_"
+        and name not in _ANSWERED
+        and inspect.isfunction(inspect.getattr_static(cls, name))
+    ]
+
+
+def _refuse_to_look(array: Any) -> Any:
+    raise TypeError("operations that look at values have to be marked as whole")
 
 
 def _in_place(function: Callable) -> Callable:

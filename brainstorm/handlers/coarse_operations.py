@@ -56,6 +56,10 @@ class CoarseOperations:
         if not _folds(array):
             self.copy_to(rows.reshape(array.shape), array)
 
+    def _pieces(self, *arrays: Any) -> Any:
+        """Arrays of one shape, cut alike into pieces to work on one after the other."""
+        return (arrays,)
+
     # -- affine layers and activations ---------------------------------------
 
     def affine(
@@ -169,12 +173,15 @@ class CoarseOperations:
         Raises:
             HandlerError: A target is no integer in that range.
         """
-        check_indices(self.get_numpy_copy(targets), x.shape[1], "class indices")
+        self.do(self.plain._check_classes, targets, x.shape[1])
         self.softmax_m(x, predictions)
         self.index_m_by_v(predictions, targets, loss)
         self.clip_t(loss, SMALLEST_PROBABILITY, 1.0, loss)
         self.log_t(loss, loss)
         self.mult_st(-1.0, loss, loss)
+
+    def _check_classes(self, targets: Any, count: int) -> None:
+        check_indices(self.get_numpy_copy(targets), count, "class indices")
 
     def softmax_ce_backward(
         self,
@@ -318,9 +325,11 @@ class CoarseOperations:
             learning_rate: Factor of the gradients.
             momentum: Factor of the velocity.
         """
-        self.mult_st(momentum, velocity, velocity)
-        self.mult_add_st(-learning_rate, gradients, velocity)
-        self.add_tt(velocity, parameters, parameters)
+        rate, momentum = self.number(-learning_rate), self.number(momentum)
+        for p, g, v in self._pieces(parameters, gradients, velocity):
+            self.mult_st(momentum, v, v)
+            self.mult_add_st(rate, g, v)
+            self.add_tt(v, p, p)
 
     def nesterov_ahead(self, parameters: Any, velocity: Any, momentum: float) -> None:
         """The step before the gradient is computed, of Nesterov's momentum.

@@ -11,6 +11,7 @@ import numpy as np
 
 from brainstorm.handlers.coarse_operations import check_indices
 from brainstorm.handlers.ctc import ctc_loss, labels_of, log_softmax
+from brainstorm.handlers.programs import whole
 from brainstorm.utils import HandlerError
 
 __all__ = ["LayerOperations", "checked_lengths"]
@@ -116,6 +117,7 @@ class LayerOperations:
 
     # -- embeddings ----------------------------------------------------------
 
+    @whole
     def take_rows(self, m: Any, indices: Any, out: Any) -> None:
         """``out[i] = m[indices[i, 0]]``.
 
@@ -132,6 +134,7 @@ class LayerOperations:
         self.binarize_v(indices, chosen)
         self.dot_mm(chosen, m, out)
 
+    @whole
     def add_to_rows(
         self, a: Any, indices: Any, out: Any, fresh_out: bool = False
     ) -> None:
@@ -161,6 +164,7 @@ class LayerOperations:
         for t in range(mask.shape[0]):
             self.fill_if(lengths, t + 1.0, mask[t])
 
+    @whole
     def reverse_steps(
         self, x: Any, lengths: Any, out: Any, fresh_out: bool = False
     ) -> None:
@@ -184,6 +188,7 @@ class LayerOperations:
 
     # -- connectionist temporal classification -------------------------------
 
+    @whole
     def ctc_forward(
         self,
         x: Any,
@@ -225,6 +230,7 @@ class LayerOperations:
         self.set_from_numpy(loss, losses[:, np.newaxis])
         self.set_from_numpy(expected, shares)
 
+    @whole
     def ctc_backward(
         self,
         predictions: Any,

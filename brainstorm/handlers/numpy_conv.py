@@ -21,6 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
+from brainstorm.handlers.programs import whole
+
 __all__ = ["NumpyConvolutions"]
 
 # How many elements are worked on at once: those of the matrix of windows in
@@ -37,6 +39,7 @@ class NumpyConvolutions:
 
     # -- convolution ---------------------------------------------------------
 
+    @whole
     def conv2d_forward_batch(
         self, inputs, weights, bias, outputs, padding, stride, activation="linear"
     ):
@@ -56,6 +59,7 @@ class NumpyConvolutions:
             if not part.flags.c_contiguous:
                 np.copyto(part, out.reshape(part.shape))
 
+    @whole
     def conv2d_backward_batch(
         self,
         inputs,
@@ -203,6 +207,7 @@ class NumpyConvolutions:
 
     # -- pooling -------------------------------------------------------------
 
+    @whole
     def maxpool2d_forward_batch(self, inputs, window, outputs, padding, stride, argmax):
         for part in _batches(inputs):
             region = self._padded(inputs[part], padding, -math.inf)
@@ -250,6 +255,7 @@ class NumpyConvolutions:
         np.copyto(outputs, largest)
         np.copyto(argmax, index)
 
+    @whole
     def maxpool2d_backward_batch(
         self,
         inputs,
@@ -276,6 +282,7 @@ class NumpyConvolutions:
                 self._add_to_view(share, view)
             self._put_inside(region, padding, in_deltas[part], fresh_in_deltas)
 
+    @whole
     def avgpool2d_forward_batch(self, inputs, window, outputs, padding, stride):
         for part in _batches(inputs):
             region = self._padded(inputs[part], padding, 0.0)
@@ -290,6 +297,7 @@ class NumpyConvolutions:
             np.divide(total, value, total)
             np.copyto(outputs[part], total)
 
+    @whole
     def avgpool2d_backward_batch(
         self,
         inputs,

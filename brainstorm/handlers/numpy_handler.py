@@ -19,6 +19,7 @@ from brainstorm.handlers.numpy_conv import NumpyConvolutions
 from brainstorm.handlers.numpy_pieces import pieces, row_pieces, vector_pieces
 from brainstorm.handlers.numpy_rows import NumpyRows
 from brainstorm.handlers.numpy_updates import NumpyUpdates
+from brainstorm.handlers.programs import whole
 from brainstorm.utils import HandlerError, ValidationError, listing
 
 __all__ = ["NumpyHandler"]
@@ -72,6 +73,7 @@ class NumpyHandler(
     """
 
     array_type = np.ndarray
+    records_leaves = True
 
     def __init__(self, dtype: Any = np.float32, seed: int | None = None):
         super().__init__(seed)
@@ -136,6 +138,7 @@ class NumpyHandler(
         draw(out=out, dtype=dtype)
         return out
 
+    @whole
     def fill_gaussian(self, mean, std, out):
         for (part,) in pieces(out):
             draws = self._random(part.shape, normal=True)
@@ -143,6 +146,7 @@ class NumpyHandler(
             np.add(draws, float(mean), draws)
             part[...] = draws
 
+    @whole
     def generate_probability_mask(self, mask, probability):
         for (part,) in pieces(mask):
             chosen = self._temporary(part.shape, "bool", np.bool_)
@@ -181,8 +185,10 @@ class NumpyHandler(
     def get_numpy_copy(self, mem):
         return mem.copy()
 
+    @whole
     def set_from_numpy(self, mem, arr):
-        arr = _numbers(arr)
+        if type(arr) is not np.ndarray or arr.dtype.kind not in "biuf":
+            arr = _numbers(arr)
         if mem.shape != arr.shape:
             raise HandlerError(
                 f"can not copy an array of shape {arr.shape} into one of shape"
@@ -191,79 +197,79 @@ class NumpyHandler(
         mem[...] = arr
 
     def copy_to(self, src, dest):
-        np.copyto(dest, src)
+        self.do(dest.__setitem__, ..., src)
 
     def copy_to_if(self, src, dest, cond):
         for src, dest, cond in pieces(src, dest, cond):
-            np.copyto(dest, src, where=self._nonzero(cond))
+            self.do(np.copyto, dest, src, where=self._nonzero(cond))
 
     def fill(self, mem, val):
-        mem.fill(val)
+        self.do(mem.fill, self.number(val))
 
     def fill_if(self, mem, val, cond):
         for mem, cond in pieces(mem, cond):
-            np.copyto(mem, float(val), where=self._nonzero(cond))
+            self.do(np.copyto, mem, self.number(val), where=self._nonzero(cond))
 
     def _nonzero(self, cond: np.ndarray) -> np.ndarray:
         chosen = self._temporary(cond.shape, "bool", np.bool_)
-        np.not_equal(cond, self._zero, chosen)
+        self.do(np.not_equal, cond, self._zero, chosen)
         return chosen
 
     # -- elementwise, tensors ------------------------------------------------
 
     def abs_t(self, a, out):
-        np.abs(a, out)
+        self.do(np.abs, a, out)
 
     def add_st(self, s, t, out):
-        np.add(t, float(s), out)
+        self.do(np.add, t, self.number(s), out)
 
     def add_tt(self, a, b, out):
-        np.add(a, b, out)
+        self.do(np.add, a, b, out)
 
     def add_into_if(self, a, out, cond):
         for a, out, cond in pieces(a, out, cond):
-            np.add(out, a, out=out, where=self._nonzero(cond))
+            self.do(np.add, out, a, out=out, where=self._nonzero(cond))
 
     def clip_t(self, a, a_min, a_max, out):
-        np.maximum(a, float(a_min), out=out)
-        np.minimum(out, float(a_max), out=out)
+        self.do(np.maximum, a, self.number(a_min), out=out)
+        self.do(np.minimum, out, self.number(a_max), out=out)
 
     def divide_tt(self, a, b, out):
-        np.divide(a, b, out)
+        self.do(np.divide, a, b, out)
 
     def log_t(self, a, out):
-        np.log(a, out)
+        self.do(np.log, a, out)
 
     def modulo_tt(self, a, b, out):
-        np.mod(a, b, out)
+        self.do(np.mod, a, b, out)
 
     def mult_add_st(self, s, t, out):
-        s = float(s)
+        s = self.number(s)
         for t, out in pieces(t, out):
             product = self.scratch(t.shape)
-            np.multiply(t, s, product)
-            np.add(out, product, out)
+            self.do(np.multiply, t, s, product)
+            self.do(np.add, out, product, out)
 
     def mult_add_tt(self, a, b, out):
         for a, b, out in pieces(a, b, out):
             product = self.scratch(a.shape)
-            np.multiply(a, b, product)
-            np.add(out, product, out)
+            self.do(np.multiply, a, b, product)
+            self.do(np.add, out, product, out)
 
     def mult_st(self, s, t, out):
-        np.multiply(t, float(s), out)
+        self.do(np.multiply, t, self.number(s), out)
 
     def mult_tt(self, a, b, out):
-        np.multiply(a, b, out)
+        self.do(np.multiply, a, b, out)
 
     def sign_t(self, a, out):
-        np.sign(a, out)
+        self.do(np.sign, a, out)
 
     def sqrt_t(self, a, out):
-        np.sqrt(a, out)
+        self.do(np.sqrt, a, out)
 
     def subtract_tt(self, a, b, out):
-        np.subtract(a, b, out)
+        self.do(np.subtract, a, b, out)
 
     # -- elementwise, matrix and vector --------------------------------------
 
@@ -280,7 +286,7 @@ class NumpyHandler(
         for m, v, out in vector_pieces(m, v, out):
             product = self.scratch(m.shape)
             self._with_vector(np.multiply, m, v, product)
-            np.add(out, product, out)
+            self.do(np.add, out, product, out)
 
     def subtract_mv(self, m, v, out):
         self._with_vector(np.subtract, m, v, out)
@@ -292,23 +298,23 @@ class NumpyHandler(
         longer than repeating a row; so the vector is repeated beforehand.
         """
         if v.shape == m.shape:
-            ufunc(m, v, out)
+            self.do(ufunc, m, v, out)
             return
         for m, v, out in vector_pieces(m, v, out):
             wide = self.scratch(m.shape, 1)
-            np.copyto(wide, v)
-            ufunc(m, wide, out)
+            self.do(wide.__setitem__, ..., v)
+            self.do(ufunc, m, wide, out)
 
     # -- products, sums and rearrangements -----------------------------------
 
     def dot_mm(self, a, b, out, transa=False, transb=False):
         # Unlike np.dot, this copies no strided views.
-        np.matmul(a.T if transa else a, b.T if transb else b, out)
+        self.do(np.matmul, a.T if transa else a, b.T if transb else b, out)
 
     def dot_add_mm(self, a, b, out, transa=False, transb=False):
         product = self.scratch(out.shape)
-        np.matmul(a.T if transa else a, b.T if transb else b, product)
-        np.add(out, product, out)
+        self.do(np.matmul, a.T if transa else a, b.T if transb else b, product)
+        self.do(np.add, out, product, out)
 
     def sum_t(self, a, axis, out):
         if axis is None:
@@ -330,7 +336,7 @@ class NumpyHandler(
         else:
             sums = self.scratch(out.shape)
             self._add_rows(m, sums)
-            np.add(out, sums, out)
+            self.do(np.add, out, sums, out)
 
     def _add_rows(self, m: np.ndarray, out: np.ndarray) -> None:
         """Sum (M, N) over its rows into the vector (N,).
@@ -345,11 +351,11 @@ class NumpyHandler(
             blocks, rest = divmod(rows, ROWS_AT_ONCE)
             sums = self.scratch((blocks + (rest > 0), columns), ("sums", slot))
             blocked = m[: rows - rest].reshape(blocks, ROWS_AT_ONCE, columns)
-            np.matmul(self._ones[:ROWS_AT_ONCE], blocked, sums[:blocks])
+            self.do(np.matmul, self._ones[:ROWS_AT_ONCE], blocked, sums[:blocks])
             if rest:
-                np.matmul(self._ones[:rest], m[rows - rest :], sums[blocks])
+                self.do(np.matmul, self._ones[:rest], m[rows - rest :], sums[blocks])
             m, rows, slot = sums, len(sums), 1 - slot
-        np.matmul(self._ones[:rows], m, out)
+        self.do(np.matmul, self._ones[:rows], m, out)
 
     def _add_columns(self, m: np.ndarray, out: np.ndarray) -> None:
         """Sum (M, N) over its columns into the vector (M,).
@@ -362,17 +368,17 @@ class NumpyHandler(
             blocks, rest = divmod(columns, COLUMNS_AT_ONCE)
             sums = self.scratch((rows, blocks + (rest > 0)), ("sums", slot))
             blocked = m[:, : columns - rest].reshape(rows, blocks, COLUMNS_AT_ONCE)
-            np.add.reduce(blocked, 2, None, sums[:, :blocks])
+            self.do(np.add.reduce, blocked, 2, None, sums[:, :blocks])
             if rest:
-                np.add.reduce(m[:, columns - rest :], 1, None, sums[:, blocks])
+                self.do(np.add.reduce, m[:, columns - rest :], 1, None, sums[:, blocks])
             m, columns, slot = sums, sums.shape[1], 1 - slot
-        np.add.reduce(m, 1, None, out)
+        self.do(np.add.reduce, m, 1, None, out)
 
     def _contiguous(self, m: np.ndarray) -> np.ndarray:
         if m.flags.c_contiguous:
             return m
         copy = self.scratch(m.shape, 1)
-        np.copyto(copy, m)
+        self.do(copy.__setitem__, ..., m)
         return copy
 
     def _row_starts(self, rows: int, width: int) -> np.ndarray:
@@ -390,18 +396,18 @@ class NumpyHandler(
         return numbers[:rows]
 
     def broadcast_t(self, a, axis, out):
-        np.copyto(out, a)
+        self.do(out.__setitem__, ..., a)
 
     def merge_tt(self, a, b, out):
-        np.concatenate((a, b), -1, out)
+        self.do(np.concatenate, (a, b), -1, out)
 
     def split_add_tt(self, x, out_a, out_b):
         cut = out_a.shape[-1]
         for part, out in ((x[..., :cut], out_a), (x[..., cut:], out_b)):
             for part, out in row_pieces(part, out):
                 added = self.scratch(part.shape)
-                np.copyto(added, part)
-                np.add(out, added, out)
+                self.do(added.__setitem__, ..., part)
+                self.do(np.add, out, added, out)
 
     def is_fully_finite(self, a):
         for (part,) in pieces(a):

@@ -11,6 +11,7 @@ import numpy as np
 from brainstorm.handlers.coarse_operations import check_indices
 from brainstorm.handlers.layer_operations import checked_lengths
 from brainstorm.handlers.numpy_pieces import pieces, row_pieces, row_pieces_of
+from brainstorm.handlers.programs import whole
 
 __all__ = ["NumpyRows"]
 
@@ -34,10 +35,10 @@ class NumpyRows:
         exp(m - maxima).
         """
         for m, out, maxima, sums in row_pieces(m, out, maxima, sums):
-            np.maximum.reduce(m, 1, None, maxima, True)
+            self.do(np.maximum.reduce, m, 1, None, maxima, True)
             self._with_vector(np.subtract, m, maxima, out)
-            np.exp(out, out)
-            np.add.reduce(out, 1, None, sums, True)
+            self.do(np.exp, out, out)
+            self.do(np.add.reduce, out, 1, None, sums, True)
             self._with_vector(np.divide, out, sums, out)
 
     def softmax_ce_forward(self, x, targets, predictions, loss):
@@ -49,34 +50,34 @@ class NumpyRows:
         self._softmax(x, predictions, maxima, loss)
         # -log of the prediction is log(sum) + maximum - own input.
         self._take(x, columns, own)
-        np.subtract(maxima, own, own)
-        np.log(loss, loss)
-        np.add(loss, own, loss)
-        np.minimum(loss, self._largest_loss, out=loss)
+        self.do(np.subtract, maxima, own, own)
+        self.do(np.log, loss, loss)
+        self.do(np.add, loss, own, loss)
+        self.do(np.minimum, loss, self._largest_loss, out=loss)
 
     def sigmoid_ce_forward(self, x, targets, predictions, loss):
         for x, targets, predictions, loss in pieces(x, targets, predictions, loss):
             # As in `sigmoid`, and -log(1 - p) = log(1 + e) + max(x, 0).
             e, log = self.scratch(x.shape), self.scratch(x.shape, 2)
-            np.abs(x, e)
-            np.multiply(e, self._minus_one, e)
-            np.exp(e, e)
-            np.log1p(e, log)
-            np.sign(x, predictions)
-            np.maximum(predictions, e, out=predictions)
-            np.add(e, self._one, e)
-            np.divide(predictions, e, predictions)
+            self.do(np.abs, x, e)
+            self.do(np.multiply, e, self._minus_one, e)
+            self.do(np.exp, e, e)
+            self.do(np.log1p, e, log)
+            self.do(np.sign, x, predictions)
+            self.do(np.maximum, predictions, e, out=predictions)
+            self.do(np.add, e, self._one, e)
+            self.do(np.divide, predictions, e, predictions)
             other = self.scratch(x.shape, 3)
-            np.maximum(x, self._zero, out=other)
-            np.add(other, log, other)
-            np.minimum(other, self._largest_loss, out=other)
-            np.minimum(x, self._zero, out=e)
-            np.subtract(log, e, log)
-            np.minimum(log, self._largest_loss, out=log)
-            np.multiply(targets, log, loss)
-            np.subtract(self._one, targets, e)
-            np.multiply(e, other, e)
-            np.add(loss, e, loss)
+            self.do(np.maximum, x, self._zero, out=other)
+            self.do(np.add, other, log, other)
+            self.do(np.minimum, other, self._largest_loss, out=other)
+            self.do(np.minimum, x, self._zero, out=e)
+            self.do(np.subtract, log, e, log)
+            self.do(np.minimum, log, self._largest_loss, out=log)
+            self.do(np.multiply, targets, log, loss)
+            self.do(np.subtract, self._one, targets, e)
+            self.do(np.multiply, e, other, e)
+            self.do(np.add, loss, e, loss)
 
     # -- indices -------------------------------------------------------------
 
@@ -84,16 +85,18 @@ class NumpyRows:
         rows, columns = out.shape
         if columns > 2048 or out.size > 16384:  # half floats are whole up to there
             chosen = self._whole_numbers(v, columns, "binarize_v: indices")
-            out.fill(0)
-            out[self._row_numbers(rows), chosen[:, 0]] = 1
+            self.do(out.fill, 0)
+            places = self._row_numbers(rows), chosen[:, 0]
+            self.do(out.__setitem__, places, 1)
             return
         # Each row has one place that equals its index, if that is one.
         equal = self._temporary(out.shape, "bool", np.bool_)
-        np.copyto(out, v)
-        np.equal(out, self._column_numbers(rows, columns), equal)
-        if np.count_nonzero(equal) < rows:
-            check_indices(v, columns, "binarize_v: indices")
-        np.copyto(out, equal)
+        self.do(out.__setitem__, ..., v)
+        self.do(np.equal, out, self._column_numbers(rows, columns), equal)
+        found = self._temporary((rows,), "found", np.bool_)
+        self.do(np.logical_or.reduce, equal, 1, None, found)
+        self.do(_check_unless_all, found, v, columns, "binarize_v: indices")
+        self.do(out.__setitem__, ..., equal)
 
     def _column_numbers(self, rows: int, columns: int) -> np.ndarray:
         """A matrix that has in each place the number of its column."""
@@ -113,13 +116,13 @@ class NumpyRows:
         limited = self._temporary(shape, 0, self.dtype)
         numbers = self._temporary(shape, "int", np.intp)
         equal = self._temporary(shape, "bool", np.bool_)
-        np.abs(indices, limited)
-        np.fmin(limited, self._largest_index(count), out=limited)  # NaN is left out
-        numbers[...] = limited
-        limited[...] = numbers
-        np.equal(limited, indices, equal)
-        if np.count_nonzero(equal) < equal.size:
-            check_indices(indices, count, what)
+        self.do(np.abs, indices, limited)
+        # NaN is left out.
+        self.do(np.fmin, limited, self._largest_index(count), out=limited)
+        self.do(numbers.__setitem__, ..., limited)
+        self.do(limited.__setitem__, ..., numbers)
+        self.do(np.equal, limited, indices, equal)
+        self.do(_check_unless_all, equal, indices, count, what)
         return numbers
 
     def _largest_index(self, count: int) -> np.ndarray:
@@ -139,13 +142,14 @@ class NumpyRows:
         """Take from each row of `m` the given column; overwrites `columns`."""
         if not len(columns):
             return
-        np.add(columns, self._row_starts(*m.shape), columns)
+        self.do(np.add, columns, self._row_starts(*m.shape), columns)
         values = out if out.flags.c_contiguous else self.scratch(out.shape)
         # Other modes than 'raise' write into `values` directly.
-        self._contiguous(m).take(columns, None, values, "clip")
+        self.do(self._contiguous(m).take, columns, None, values, "clip")
         if values is not out:
-            np.copyto(out, values)
+            self.do(out.__setitem__, ..., values)
 
+    @whole
     def take_rows(self, m, indices, out):
         rows = self._whole_numbers(indices, len(m), "take_rows: indices")[:, 0]
         if not out.size:
@@ -159,6 +163,7 @@ class NumpyRows:
             np.take(m, rows, 0, values, "clip")
             np.copyto(part, values)
 
+    @whole
     def add_to_rows(self, a, indices, out, fresh_out=False):
         rows = self._whole_numbers(indices, len(out), "add_to_rows: indices")
         if not out.flags.writeable:  # np.add.at does not look
@@ -215,6 +220,7 @@ class NumpyRows:
         out[repeated[:firsts]] = values[:firsts]
         return repeated[firsts:, np.newaxis], values[firsts:]
 
+    @whole
     def reverse_steps(self, x, lengths, out, fresh_out=False):
         if lengths is None:
             self._put(x[::-1], out, fresh_out)
@@ -227,3 +233,11 @@ class NumpyRows:
         ends[...] = lengths
         for b, end in enumerate(ends[:, 0]):
             self._put(x[:end, b][::-1], out[:end, b], fresh_out)
+
+
+def _check_unless_all(
+    good: np.ndarray, indices: np.ndarray, count: int, what: str
+) -> None:
+    """Look closer at indices unless all of them are good."""
+    if not np.logical_and.reduce(good, None):
+        check_indices(indices, count, what)

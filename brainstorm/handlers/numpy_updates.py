@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from brainstorm.handlers.numpy_pieces import pieces, row_pieces
+from brainstorm.handlers.programs import whole
 from brainstorm.utils import HandlerError
 
 __all__ = ["NumpyUpdates"]
@@ -28,58 +29,8 @@ class NumpyUpdates:
 
     # -- steps ---------------------------------------------------------------
 
-    def momentum_update(self, parameters, gradients, velocity, learning_rate, momentum):
-        for arrays in pieces(parameters, gradients, velocity):
-            super().momentum_update(*arrays, learning_rate, momentum)
-
-    def adam_update(
-        self,
-        parameters,
-        gradients,
-        mean,
-        variance,
-        learning_rate,
-        beta1,
-        beta2,
-        epsilon,
-        weight_decay,
-        update_nr,
-    ):
-        # It is multiplied by the correction of the variance.
-        self._check_epsilon(epsilon * math.sqrt(1.0 - beta2**update_nr), epsilon)
-        for arrays in pieces(parameters, gradients, mean, variance):
-            super().adam_update(
-                *(*arrays, learning_rate, beta1, beta2),
-                *(epsilon, weight_decay, update_nr),
-            )
-
-    def rms_prop_update(
-        self, parameters, gradients, mean_square, learning_rate, decay, epsilon
-    ):
-        self._check_epsilon(epsilon, epsilon)
-        for arrays in pieces(parameters, gradients, mean_square):
-            super().rms_prop_update(*arrays, learning_rate, decay, epsilon)
-
-    def ada_grad_update(
-        self, parameters, gradients, sum_of_squares, learning_rate, epsilon
-    ):
-        self._check_epsilon(epsilon, epsilon)
-        for arrays in pieces(parameters, gradients, sum_of_squares):
-            super().ada_grad_update(*arrays, learning_rate, epsilon)
-
-    def ada_delta_update(
-        self,
-        parameters,
-        gradients,
-        mean_square,
-        mean_square_step,
-        learning_rate,
-        decay,
-        epsilon,
-    ):
-        self._check_epsilon(epsilon, epsilon)
-        for arrays in pieces(parameters, gradients, mean_square, mean_square_step):
-            super().ada_delta_update(*arrays, learning_rate, decay, epsilon)
+    def _pieces(self, *arrays):
+        return pieces(*arrays)
 
     def _check_epsilon(self, epsilon: float, given: float) -> None:
         """Refuse what would divide zero by zero where a gradient is zero."""
@@ -93,6 +44,7 @@ class NumpyUpdates:
 
     # -- norms ---------------------------------------------------------------
 
+    @whole
     def constrain_rows(self, m, limit, norms):
         if len(m) == 1:
             self._constrain_row(m[0], limit, norms)

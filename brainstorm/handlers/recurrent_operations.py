@@ -562,14 +562,17 @@ class RecurrentOperations:
         """Count the steps; see `_kept_units` for what is returned."""
         if timing is None:
             return None
+        self.do(self.plain._check_timing, timing)
+        for t in range(step.shape[0] - 1):
+            self.add_st(1.0, step[t - 1], step[t])
+        return self._kept_units(timing, step)
+
+    def _check_timing(self, timing: Any) -> None:
         on_cpu = isinstance(timing, np.ndarray)
         values = timing if on_cpu else self.get_numpy_copy(timing)
         fastest = float(values.min(initial=np.inf))
         if not fastest >= 1:
             raise HandlerError(f"timings have to be at least 1, got {fastest}")
-        for t in range(step.shape[0] - 1):
-            self.add_st(1.0, step[t - 1], step[t])
-        return self._kept_units(timing, step)
 
     def _kept_units(self, timing: Any, step: Any) -> Any:
         """An array (T, B, N) that is zero where a unit is updated."""

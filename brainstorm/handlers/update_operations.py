@@ -6,8 +6,9 @@ are updated in place; the gradients are not modified.
 
 from __future__ import annotations
 
-import math
 from typing import Any
+
+from brainstorm.handlers.programs import sqrt
 
 __all__ = ["UpdateOperations"]
 
@@ -55,19 +56,24 @@ class UpdateOperations:
             weight_decay: Strength of the decay, 0 for none.
             update_nr: Number of this update, counted from 1.
         """
-        work = self.scratch(gradients.shape, 2)
-        self.mult_st(beta1, mean, mean)
-        self.mult_add_st(1.0 - beta1, gradients, mean)
-        self._add_squares(gradients, variance, beta2, work)
         # The corrections of both moments, moved into the factors.
-        correction = math.sqrt(1.0 - beta2**update_nr)
-        rate = learning_rate * correction / (1.0 - beta1**update_nr)
-        self.sqrt_t(variance, work)
-        self.add_st(epsilon * correction, work, work)
-        self.divide_tt(mean, work, work)
-        if weight_decay:
-            self.mult_st(1.0 - learning_rate * weight_decay, parameters, parameters)
-        self.mult_add_st(-rate, work, parameters)
+        correction = sqrt(1.0 - beta2**update_nr)
+        self.do(self.plain._check_epsilon, epsilon * correction, epsilon)
+        rate = self.number(-learning_rate * correction / (1.0 - beta1**update_nr))
+        epsilon = self.number(epsilon * correction)
+        kept = self.number(1.0 - learning_rate * weight_decay) if weight_decay else 1.0
+        shares = [self.number(n) for n in (beta1, 1.0 - beta1, beta2, 1.0 - beta2)]
+        for p, g, m, v in self._pieces(parameters, gradients, mean, variance):
+            work = self.scratch(g.shape, 2)
+            self.mult_st(shares[0], m, m)
+            self.mult_add_st(shares[1], g, m)
+            self._add_squares(g, v, shares[2:], work)
+            self.sqrt_t(v, work)
+            self.add_st(epsilon, work, work)
+            self.divide_tt(m, work, work)
+            if weight_decay:
+                self.mult_st(kept, p, p)
+            self.mult_add_st(rate, work, p)
 
     def rms_prop_update(
         self,
@@ -94,11 +100,13 @@ class UpdateOperations:
             decay: How much of `mean_square` to keep, in [0, 1).
             epsilon: Positive number that keeps the divisor off zero.
         """
-        work = self.scratch(gradients.shape, 2)
-        self._add_squares(gradients, mean_square, decay, work)
-        self._step_by_root(
-            parameters, gradients, mean_square, learning_rate, epsilon, work
-        )
+        self.do(self.plain._check_epsilon, epsilon, epsilon)
+        rate, epsilon = self.number(-learning_rate), self.number(epsilon)
+        shares = [self.number(decay), self.number(1.0 - decay)]
+        for p, g, squares in self._pieces(parameters, gradients, mean_square):
+            work = self.scratch(g.shape, 2)
+            self._add_squares(g, squares, shares, work)
+            self._step_by_root(p, g, squares, rate, epsilon, work)
 
     def ada_grad_update(
         self,
@@ -122,11 +130,12 @@ class UpdateOperations:
             learning_rate: Step size.
             epsilon: Positive number that keeps the divisor off zero.
         """
-        work = self.scratch(gradients.shape, 2)
-        self.mult_add_tt(gradients, gradients, sum_of_squares)
-        self._step_by_root(
-            parameters, gradients, sum_of_squares, learning_rate, epsilon, work
-        )
+        self.do(self.plain._check_epsilon, epsilon, epsilon)
+        rate, epsilon = self.number(-learning_rate), self.number(epsilon)
+        for p, g, squares in self._pieces(parameters, gradients, sum_of_squares):
+            work = self.scratch(g.shape, 2)
+            self.mult_add_tt(g, g, squares)
+            self._step_by_root(p, g, squares, rate, epsilon, work)
 
     def ada_delta_update(
         self,
@@ -157,34 +166,42 @@ class UpdateOperations:
             decay: How much of the running means to keep, in [0, 1).
             epsilon: Positive number, the square of the smallest root.
         """
-        work = self.scratch(gradients.shape, 2)
-        step = self.scratch(gradients.shape, 3)
-        self._add_squares(gradients, mean_square, decay, work)
-        self.add_st(epsilon, mean_square_step, step)
-        self.add_st(epsilon, mean_square, work)
-        self.divide_tt(step, work, step)
-        self.sqrt_t(step, step)
-        self.mult_tt(gradients, step, step)
-        self._add_squares(step, mean_square_step, decay, work)
-        self.mult_add_st(-learning_rate, step, parameters)
+        self.do(self.plain._check_epsilon, epsilon, epsilon)
+        rate, epsilon = self.number(-learning_rate), self.number(epsilon)
+        shares = [self.number(decay), self.number(1.0 - decay)]
+        arrays = parameters, gradients, mean_square, mean_square_step
+        for p, g, squares, step_squares in self._pieces(*arrays):
+            work, step = self.scratch(g.shape, 2), self.scratch(g.shape, 3)
+            self._add_squares(g, squares, shares, work)
+            self.add_st(epsilon, step_squares, step)
+            self.add_st(epsilon, squares, work)
+            self.divide_tt(step, work, step)
+            self.sqrt_t(step, step)
+            self.mult_tt(g, step, step)
+            self._add_squares(step, step_squares, shares, work)
+            self.mult_add_st(rate, step, p)
 
-    def _add_squares(self, values: Any, mean: Any, decay: float, work: Any) -> None:
-        """``mean = decay mean + (1 - decay) values^2``."""
+    def _check_epsilon(self, epsilon: float, given: float) -> None:
+        """Refuse what is too small for the handler's type."""
+
+    def _add_squares(self, values: Any, mean: Any, shares: Any, work: Any) -> None:
+        """``mean = kept mean + added values^2``, with these two shares."""
+        kept, added = shares
         self.mult_tt(values, values, work)
-        self.mult_st(decay, mean, mean)
-        self.mult_add_st(1.0 - decay, work, mean)
+        self.mult_st(kept, mean, mean)
+        self.mult_add_st(added, work, mean)
 
     def _step_by_root(
         self,
         parameters: Any,
         gradients: Any,
         squares: Any,
-        learning_rate: float,
-        epsilon: float,
+        rate: Any,
+        epsilon: Any,
         work: Any,
     ) -> None:
-        """``parameters -= learning_rate gradients / (sqrt(squares) + epsilon)``."""
+        """``parameters += rate gradients / (sqrt(squares) + epsilon)``."""
         self.sqrt_t(squares, work)
         self.add_st(epsilon, work, work)
         self.divide_tt(gradients, work, work)
-        self.mult_add_st(-learning_rate, work, parameters)
+        self.mult_add_st(rate, work, parameters)

@@ -54,6 +54,10 @@ def once_per_resize(method: Callable[..., Result]) -> Callable[..., Result]:
     return lookup
 
 
+# What a network sets does not change what it has recorded of passes.
+_SET_BY_NETWORKS = frozenset({"handler", "fresh", "unwanted"})
+
+
 class Layer:
     """Base class of all layers.
 
@@ -148,6 +152,12 @@ class Layer:
     def register(cls) -> None:
         """Let the name of this class mean it, even if it is that of another one."""
         LAYER_TYPES[layer_type_name(cls)] = cls
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        changed = self.__dict__.get("_changed")
+        if changed is not None and name not in _SET_BY_NETWORKS:
+            changed()()
 
     @property
     def input_names(self) -> list[str]:

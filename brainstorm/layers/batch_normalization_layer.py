@@ -110,7 +110,7 @@ class BatchNormLayerImpl(Layer):
         x, y = rows.matrices
         centered, x_hat = self.internal_matrices(buffers)
         parameters = buffers.parameters
-        rows.load()
+        rows.load(self.handler)
         if training_pass:
             self.handler.batch_norm_forward(
                 x,
@@ -124,7 +124,7 @@ class BatchNormLayerImpl(Layer):
             )
         else:
             self.handler.batch_norm_inference(x, *parameters, y)
-        rows.store()
+        rows.store(self.handler)
         self.after_training = training_pass
 
     def backward_pass(self, buffers):
@@ -133,7 +133,7 @@ class BatchNormLayerImpl(Layer):
         dy, dx = rows.matrices
         wants_dx = "default" not in self.unwanted
         fresh_dx = "default" in self.fresh
-        rows.load()
+        rows.load(self.handler)
         if not self.after_training:
             self.normalize_with_running_values(buffers)
         self.handler.batch_norm_backward(
@@ -150,7 +150,7 @@ class BatchNormLayerImpl(Layer):
         )
         if wants_dx and not self.after_training:
             self.scale_deltas(buffers.parameters, dy, dx, fresh_dx)
-        rows.store()
+        rows.store(self.handler)
 
     def normalize_with_running_values(self, buffers):
         """Fill the internals, which evaluation passes leave alone to be fast."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.buffer_structure import BufferStructure, StructureTemplate
 from brainstorm.structure.construction import ConstructionWrapper
-from brainstorm.utils import HandlerError
 
 __all__ = ["Ctc", "CtcLayerImpl"]
 
@@ -87,10 +86,7 @@ class CtcLayerImpl(Layer):
         predictions, loss = buffers.outputs
         x, targets = buffers.inputs.default, buffers.inputs.targets
         expected = buffers.internals.expected
-        try:
-            self.handler.ctc_forward(x, targets, lengths, predictions, expected, loss)
-        except HandlerError as error:
-            raise HandlerError(f"layer {self.name!r}: {error}") from error
+        self.handler.ctc_forward(x, targets, lengths, predictions, expected, loss)
 
     def backward_pass(self, buffers):
         if "default" in self.unwanted:

@@ -6,7 +6,6 @@ from brainstorm.layers.base_layer import Layer, once_per_resize
 from brainstorm.layers.rows import Rows
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper
-from brainstorm.utils import HandlerError
 
 __all__ = ["Embedding", "EmbeddingLayerImpl"]
 
@@ -91,17 +90,14 @@ class EmbeddingLayerImpl(Layer):
 
     def forward_pass(self, buffers, training_pass=True):
         rows = self.rows(buffers)
-        rows.load()
-        try:
-            self.handler.take_rows(buffers.parameters.W, *rows.matrices)
-        except HandlerError as error:
-            raise HandlerError(f"layer {self.name!r}: {error}") from error
-        rows.store()
+        rows.load(self.handler)
+        self.handler.take_rows(buffers.parameters.W, *rows.matrices)
+        rows.store(self.handler)
 
     def backward_pass(self, buffers):
         indices, _ = self.rows(buffers).matrices
         rows = self.delta_rows(buffers)
-        rows.load()
+        rows.load(self.handler)
         self.handler.add_to_rows(
             *rows.matrices,
             indices,

@@ -86,16 +86,16 @@ class LayerNormLayerImpl(Layer):
     def forward_pass(self, buffers, training_pass=True):
         rows = self.rows(buffers)
         x, y = rows.matrices
-        rows.load()
+        rows.load(self.handler)
         self.handler.layer_norm_forward(
             x, *buffers.parameters, *self.internal_matrices(buffers), y, self.epsilon
         )
-        rows.store()
+        rows.store(self.handler)
 
     def backward_pass(self, buffers):
         rows = self.delta_rows(buffers)
         dy, dx = rows.matrices
-        rows.load()
+        rows.load(self.handler)
         self.handler.layer_norm_backward(
             buffers.parameters.gamma,
             *self.internal_matrices(buffers),
@@ -105,4 +105,4 @@ class LayerNormLayerImpl(Layer):
             fresh_dx="default" in self.fresh,
             fresh_gradients="gradients" in self.fresh,
         )
-        rows.store()
+        rows.store(self.handler)

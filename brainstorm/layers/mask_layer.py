@@ -72,17 +72,17 @@ class MaskLayerImpl(Layer):
 
     def forward_pass(self, buffers, training_pass=True):
         rows = self.rows(buffers)
-        rows.load()
+        rows.load(self.handler)
         self.handler.mult_mv(*rows.matrices)
-        rows.store()
+        rows.store(self.handler)
 
     def backward_pass(self, buffers):
         _, mask, _ = self.rows(buffers).matrices
         rows = self.delta_rows(buffers)
         dy, dx = rows.matrices
-        rows.load()
+        rows.load(self.handler)
         if "default" in self.fresh:
             self.handler.mult_mv(dy, mask, dx)
         else:
             self.handler.mult_add_mv(dy, mask, dx)
-        rows.store()
+        rows.store(self.handler)

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from brainstorm.handlers.base_handler import Handler
+
 __all__ = ["Rows"]
 
 
@@ -18,7 +20,7 @@ class Rows:
     move the values.
 
     Args:
-        handler: Does the copying.
+        handler: Tells what is a view.
         read: Arrays that are only read.
         written: Arrays that are written too.
 
@@ -26,8 +28,7 @@ class Rows:
         matrices: The matrices, those to read first.
     """
 
-    def __init__(self, handler: Any, read: Sequence[Any], written: Sequence[Any]):
-        self.handler = handler
+    def __init__(self, handler: Handler, read: Sequence[Any], written: Sequence[Any]):
         self.matrices = []
         self._copies, self._copies_written = [], []
         for array in (*read, *written):
@@ -40,12 +41,12 @@ class Rows:
                 if len(self.matrices) > len(read):
                     self._copies_written.append(pair)
 
-    def load(self) -> None:
+    def load(self, handler: Handler) -> None:
         """Let the matrices have the values of the arrays."""
         for array, copy in self._copies:
-            self.handler.copy_to(array, copy)
+            handler.copy_to(array, copy)
 
-    def store(self) -> None:
+    def store(self, handler: Handler) -> None:
         """Let the written arrays have the values of their matrices."""
         for array, copy in self._copies_written:
-            self.handler.copy_to(copy, array)
+            handler.copy_to(copy, array)

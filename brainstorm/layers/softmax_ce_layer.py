@@ -6,7 +6,6 @@ from brainstorm.layers.base_layer import Layer, once_per_resize
 from brainstorm.layers.rows import Rows
 from brainstorm.structure.buffer_structure import BufferStructure, StructureTemplate
 from brainstorm.structure.construction import ConstructionWrapper
-from brainstorm.utils import HandlerError
 
 __all__ = ["SoftmaxCE", "SoftmaxCELayerImpl"]
 
@@ -78,12 +77,9 @@ class SoftmaxCELayerImpl(Layer):
 
     def forward_pass(self, buffers, training_pass=True):
         rows = self.rows(buffers)
-        rows.load()
-        try:
-            self.handler.softmax_ce_forward(*rows.matrices)
-        except HandlerError as error:
-            raise HandlerError(f"layer {self.name!r}: {error}") from error
-        rows.store()
+        rows.load(self.handler)
+        self.handler.softmax_ce_forward(*rows.matrices)
+        rows.store(self.handler)
 
     def backward_pass(self, buffers):
         if "default" in self.unwanted:
@@ -91,8 +87,8 @@ class SoftmaxCELayerImpl(Layer):
         _, targets, predictions, _ = self.rows(buffers).matrices
         rows = self.delta_rows(buffers)
         dloss, dx, t_bin = rows.matrices
-        rows.load()
+        rows.load(self.handler)
         self.handler.softmax_ce_backward(
             targets, predictions, dloss, t_bin, dx, fresh_dx="default" in self.fresh
         )
-        rows.store()
+        rows.store(self.handler)

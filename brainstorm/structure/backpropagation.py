@@ -16,11 +16,12 @@ from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.buffer_views import BufferView
 from brainstorm.structure.buffers import BufferManager
 from brainstorm.structure.clearing import find_unneeded, plan_clearing
+from brainstorm.structure.passes import Pass, Passes
 from brainstorm.structure.taps import check_deltas_arrive
 from brainstorm.structure.trainable import frozen_slices
-from brainstorm.utils import HandlerError, UnknownNameError
+from brainstorm.utils import UnknownNameError
 
-__all__ = ["Backpropagation", "in_layer"]
+__all__ = ["Backpropagation"]
 
 
 class Backpropagation:
@@ -32,7 +33,10 @@ class Backpropagation:
             parameters, so that these can be computed after an update.
     """
 
-    def __init__(self, layers: Mapping[str, Layer], manager: BufferManager):
+    def __init__(
+        self, layers: Mapping[str, Layer], manager: BufferManager, passes: Passes
+    ):
+        self._passes = passes
         self.wants_all = False
         self.keeps_parameters = False
         self._layers = layers
@@ -49,6 +53,7 @@ class Backpropagation:
 
     def plan(self) -> None:
         """Take note of which parameters are trained."""
+        self._passes.forget()
         self._set_lacking(False)
         self._unneeded = find_unneeded(self._layers, self._manager.hubs)
         self._frozen = frozen_slices(self._layers, self._manager.hubs[0])
@@ -62,8 +67,6 @@ class Backpropagation:
 
     def run(self, all_deltas: bool) -> None:
         """Do a backward pass, with all deltas or with those that training needs."""
-        manager = self._manager
-        handler = manager.handler
         lacks = not (all_deltas or self.wants_all)
         if lacks is not self._lacks:
             self._set_lacking(lacks)
@@ -72,16 +75,15 @@ class Backpropagation:
             self.show()
         if self._to_clear is None:
             self._to_clear = self._find_what_to_clear()
-        handler.clear(*self._to_clear)
-        try:
-            for layer, buffers in self._current_order:
-                layer.backward_pass(buffers)
-        except HandlerError as error:
-            raise in_layer(layer, error) from error
-        for part in self._frozen:
-            handler.fill(manager.views.gradients[part], 0.0)
+        self._passes.run(("backward", lacks), self._make_pass)
         if lacks and self.keeps_parameters:
             self._keep_parameters()
+
+    def _make_pass(self, this: Pass, lacks: bool) -> None:
+        this.handler.clear(*self._to_clear)
+        this.run(self._current_order, "backward_pass")
+        for part in self._frozen:
+            this.handler.fill(self._manager.views.gradients[part], 0.0)
 
     def _set_lacking(self, lacks: bool) -> None:
         """Begin or end leaving out deltas that are not needed."""
@@ -221,8 +223,3 @@ class Backpropagation:
                 view._complete = before
                 children = zip(view._buffer_names, list.__iter__(view), strict=True)
                 view.__dict__.update(children)
-
-
-def in_layer(layer: Layer, error: HandlerError) -> HandlerError:
-    """The same error, with the name of the layer."""
-    return HandlerError(str(layer.error(str(error))))

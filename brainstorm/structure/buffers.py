@@ -35,12 +35,14 @@ class SizedBuffers(NamedTuple):
     `states` are those of all views of the tree. `carried` is the part of each forward
     hub that carries state, by the paths of the hub's sources. `others` are the
     context's steps of the other ones, which stay zeros, by the hubs' indices.
+    `programs` are records of passes on this memory, see `Passes`.
     """
 
     hub_buffers: list[Any]
     states: list[tuple[BufferView, Any]]
     carried: dict[str, Carried]
     others: dict[int, Any]
+    programs: dict[Any, Any]
 
 
 class Carried(NamedTuple):
@@ -198,7 +200,7 @@ class BufferManager:
                     carried.update(_carried(hub, buffer, sizes[0]))
                 else:
                     others[i] = buffer[sizes[0] :]
-        self.sized = SizedBuffers(hub_buffers, [], carried, others)
+        self.sized = SizedBuffers(hub_buffers, [], carried, others, {})
         self._keep(sizes)
 
     def _keep(self, sizes: tuple[int, int]) -> None:
@@ -251,9 +253,16 @@ class BufferManager:
         for name, part in carried.items():
             self.handler.set_from_numpy(part.steps, np.asarray(context[name]))
 
-    def clear_context(self) -> None:
-        """Start the next forward pass from zeros."""
-        self.handler.clear(*[part.steps for part in self.sized.carried.values()])
+    def forget_programs(self) -> None:
+        """Forget what was recorded of passes."""
+        for sized in (*self._kept.values(), self.sized):
+            sized.programs.clear()
+
+    def clear_context(self, handler: Handler | None = None) -> None:
+        """Start the next forward pass from zeros, which `handler` writes if given."""
+        (handler or self.handler).clear(
+            *[part.steps for part in self.sized.carried.values()]
+        )
 
     @property
     def hub_buffers(self) -> list[Any]:

@@ -47,7 +47,10 @@ def shapes_of(data: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         NetworkValidationError: There is no dict, or what is in it forms no arrays.
     """
     try:
-        return {name: tuple(np.shape(array)) for name, array in data.items()}
+        return {
+            name: array.shape if type(array) is np.ndarray else tuple(np.shape(array))
+            for name, array in data.items()
+        }
     except (AttributeError, RuntimeError, TypeError, ValueError) as error:
         for name, values in data.items() if isinstance(data, Mapping) else ():
             check_open(name, values)

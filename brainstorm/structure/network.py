@@ -25,7 +25,7 @@ from brainstorm.structure.architecture import (
     instantiate_layers_from_architecture,
     plain_architecture,
 )
-from brainstorm.structure.backpropagation import Backpropagation, in_layer
+from brainstorm.structure.backpropagation import Backpropagation
 from brainstorm.structure.buffer_views import BufferView
 from brainstorm.structure.buffers import BufferManager
 from brainstorm.structure.construction import ConstructionWrapper
@@ -42,6 +42,7 @@ from brainstorm.structure.network_files import (
     save_network,
 )
 from brainstorm.structure.network_info import network_info_html
+from brainstorm.structure.passes import Pass, Passes
 from brainstorm.structure.prediction import predict
 from brainstorm.structure.trainable import (
     own_parameters,
@@ -49,7 +50,7 @@ from brainstorm.structure.trainable import (
     trained_slices,
     with_trainable,
 )
-from brainstorm.structure.turns import Turns
+from brainstorm.structure.turns import HERE, Turns
 from brainstorm.structure.view_references import merge_references, resolve_references
 from brainstorm.utils import (
     HandlerError,
@@ -126,7 +127,8 @@ class Network(Seedable):
         self._input_shapes: dict[str, tuple[int, ...]] = {}
         views = buffer_manager.views.__dict__
         self._run_order = [(layer, views[name]) for name, layer in layers.items()]
-        self.backpropagation = Backpropagation(layers, buffer_manager)
+        self._passes = Passes(layers, buffer_manager)
+        self.backpropagation = Backpropagation(layers, buffer_manager, self._passes)
         self._plan_training()
         self.set_handler(handler)
 
@@ -287,8 +289,10 @@ class Network(Seedable):
         Raises:
             KeyError: There is no such input; lists the choices.
         """
-        with self.lock:
-            self.lock.check()
+        lock = self.lock
+        with lock.steps:
+            if lock.has_displaced:
+                lock.check()
             return self.handler.get_numpy_copy(self.buffer.Input.outputs[input_name])
 
     get_inputs = get_input
@@ -474,8 +478,10 @@ class Network(Seedable):
             MissingInputError: Data for an input is missing (a KeyError).
             NetworkValidationError: A name is unknown, or a shape does not fit.
         """
-        with self.lock:
-            self.lock.take_over()
+        lock = self.lock
+        with lock.steps:
+            if lock.mark is not HERE.mark:
+                lock.take_over()
             if self.before_next_run is not None:
                 self._announce_run()
             structures = self.layers["Input"].out_shapes
@@ -565,20 +571,33 @@ class Network(Seedable):
                 taken as that of the step before the first. Zeros otherwise.
             only: Names of the layers to run. All by default.
         """
-        with self.lock:
-            self.lock.check()
+        lock = self.lock
+        with lock.steps:
+            if lock.has_displaced:
+                lock.check()
             if self.before_next_run is not None:
                 self._announce_run()
-            if context is None:
-                self._buffer_manager.clear_context()
-            else:
+            if context is not None:
                 self._buffer_manager.apply_context(context)
-            try:
-                for layer, buffers in self._run_order:
-                    if only is None or layer.name in only:
-                        layer.forward_pass(buffers, training_pass)
-            except HandlerError as error:
-                raise in_layer(layer, error) from error
+            chosen = None if only is None else frozenset(only)
+            self._passes.run(
+                ("forward", bool(training_pass), context is None, chosen),
+                self._make_forward_pass,
+            )
+
+    def _make_forward_pass(
+        self,
+        this: Pass,
+        training_pass: bool,
+        begins: bool,
+        only: Collection[str] | None,
+    ) -> None:
+        if begins:
+            self._buffer_manager.clear_context(this.handler)
+        order = self._run_order
+        if only is not None:
+            order = [(la, buffers) for la, buffers in order if la.name in only]
+        this.run(order, "forward_pass", training_pass)
 
     def backward_pass(self, all_deltas: bool = True) -> None:
         """Compute all deltas and gradients, after a forward pass.
@@ -590,8 +609,10 @@ class Network(Seedable):
                 those that reach the Input layer, may be left out. They are NaN
                 then. Steppers do this, as long as nobody has read deltas.
         """
-        with self.lock:
-            self.lock.check()
+        lock = self.lock
+        with lock.steps:
+            if lock.has_displaced:
+                lock.check()
             self.backpropagation.run(all_deltas)
             if self.gradient_modifiers:
                 self.apply_gradient_modifiers()
@@ -602,8 +623,10 @@ class Network(Seedable):
 
     def get_context(self) -> dict[str, np.ndarray]:
         """The state after the last step, to be given to `forward_pass`."""
-        with self.lock:
-            self.lock.check()
+        lock = self.lock
+        with lock.steps:
+            if lock.has_displaced:
+                lock.check()
             return self._buffer_manager.get_context()
 
     def apply_gradient_modifiers(self) -> None:

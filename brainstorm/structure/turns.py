@@ -9,7 +9,17 @@ from weakref import WeakSet
 
 from brainstorm.utils import NetworkValidationError
 
-__all__ = ["Turns"]
+__all__ = ["HERE", "Turns"]
+
+
+class _Here(threading.local):
+    """Has another mark in each thread."""
+
+    def __init__(self) -> None:
+        self.mark = object()
+
+
+HERE = _Here()
 
 
 class Turns:
@@ -22,6 +32,11 @@ class Turns:
     told when those of another one have taken the place of its own.
 
     A forked process has the thread alone that forked, so nobody else's turn lasts.
+
+    Attributes:
+        steps: The lock for single steps, which are too short to wait in a queue.
+        has_displaced: Whether there is anything to `check`.
+        mark: That of the thread whose data the network holds, see `HERE`.
     """
 
     def __init__(self) -> None:
@@ -29,10 +44,11 @@ class Turns:
         _all.add(self)
         self._owner: threading.Thread | None = None
         self._displaced: WeakSet[threading.Thread] = WeakSet()
-        self._has_displaced = False
+        self.mark: object = None
+        self.has_displaced = False
 
     def _begin(self) -> None:
-        self._lock = threading.RLock()
+        self.steps = self._lock = threading.RLock()
         self._depth = 0
         # Locked while somebody waits, whom newcomers must not overtake.
         self._queue = threading.Lock()
@@ -80,8 +96,8 @@ class Turns:
             return
         if self._owner is not None:
             self._displaced.add(self._owner)
-            self._has_displaced = True
-        self._owner = thread
+            self.has_displaced = True
+        self._owner, self.mark = thread, HERE.mark
         self._displaced.discard(thread)
 
     def check(self) -> None:
@@ -91,8 +107,6 @@ class Turns:
             NetworkValidationError: Another thread, which may do so again at any time,
                 has given other data.
         """
-        if not self._has_displaced:
-            return
         if threading.current_thread() not in self._displaced:
             return
         if not self._owner.is_alive():

@@ -106,18 +106,17 @@ class AdamStepper(TrainingStepper):
 
     def run(self) -> None:
         """Do one update with the data that has been provided to the network."""
-        net = self._compute_gradients()
+        self._compute_gradients()
         count = self.update_count + 1
-        for arrays in self._flat_arrays():
-            net.handler.adam_update(
-                *arrays,
-                self.learning_rate,
-                self.beta1,
-                self.beta2,
-                self.epsilon,
-                self._weight_decay,
-                count,
-            )
+        self._update(
+            "adam_update",
+            self.learning_rate,
+            self.beta1,
+            self.beta2,
+            self.epsilon,
+            self._weight_decay,
+            count,
+        )
         self.update_count = count
 
 
@@ -178,14 +177,13 @@ class RmsPropStepper(TrainingStepper):
 
     def run(self) -> None:
         """Do one update with the data that has been provided to the network."""
-        net = self._compute_gradients()
-        for arrays in self._flat_arrays():
-            net.handler.rms_prop_update(
-                *arrays,
-                self.learning_rate,
-                self.decay,
-                self.epsilon,
-            )
+        self._compute_gradients()
+        self._update(
+            "rms_prop_update",
+            self.learning_rate,
+            self.decay,
+            self.epsilon,
+        )
 
 
 class AdaDeltaStepper(TrainingStepper):
@@ -219,14 +217,13 @@ class AdaDeltaStepper(TrainingStepper):
 
     def run(self) -> None:
         """Do one update with the data that has been provided to the network."""
-        net = self._compute_gradients()
-        for arrays in self._flat_arrays():
-            net.handler.ada_delta_update(
-                *arrays,
-                self.learning_rate,
-                self.decay,
-                self.epsilon,
-            )
+        self._compute_gradients()
+        self._update(
+            "ada_delta_update",
+            self.learning_rate,
+            self.decay,
+            self.epsilon,
+        )
 
 
 class AdaGradStepper(TrainingStepper):
@@ -253,10 +250,9 @@ class AdaGradStepper(TrainingStepper):
 
     def run(self) -> None:
         """Do one update with the data that has been provided to the network."""
-        net = self._compute_gradients()
-        for arrays in self._flat_arrays():
-            net.handler.ada_grad_update(
-                *arrays,
-                self.learning_rate,
-                self.epsilon,
-            )
+        self._compute_gradients()
+        self._update(
+            "ada_grad_update",
+            self.learning_rate,
+            self.epsilon,
+        )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from brainstorm.describable import Describable
+from brainstorm.training.updates import Updates
 from brainstorm.training.utils import check_network, check_number
 from brainstorm.utils import ValidationError, checked_array, listing
 
@@ -52,6 +53,7 @@ class TrainingStepper(Describable):
     context: dict[str, np.ndarray] | None = None
     _handler: Handler | None = None
     _restored: Mapping[str, np.ndarray] = {}
+    _updates: Updates | None = None
 
     def checked(self, name: str, value: Any) -> Any:
         """Return a value if the member of this name may have it.
@@ -142,15 +144,22 @@ class TrainingStepper(Describable):
             raise ValidationError(f"{kind}: call start(net) before run()")
         return self.net
 
-    def _flat_arrays(self) -> list[tuple[Any, ...]]:
-        """The flat parameters, gradients and slots, in parts that are trained."""
-        buffer = self._started_net().buffer
-        slots = (getattr(self, name) for name in self.slots)
-        arrays = (buffer.parameters, buffer.gradients, *slots)
-        parts = self.net.trained_slices
-        if len(parts) == 1 and parts[0] == slice(0, buffer.parameters.shape[0]):
-            return [arrays]
-        return [tuple(array[part] for array in arrays) for part in parts]
+    def _update(self, operation: str, *numbers: float, has_gradients=True) -> None:
+        """Run an operation on what is trained: parameters, gradients and slots.
+
+        Args:
+            operation: Name of an operation of the handler.
+            *numbers: Its further arguments.
+            has_gradients: Whether it gets the gradients, too.
+        """
+        net = self._started_net()
+        buffer = net.buffer
+        gradients = (buffer.gradients,) if has_gradients else ()
+        slots = [getattr(self, name) for name in self.slots]
+        arrays = (buffer.parameters, *gradients, *slots)
+        if self._updates is None:
+            self._updates = Updates()
+        self._updates.run(net.handler, operation, arrays, net.trained_slices, numbers)
 
     def _compute_gradients(self) -> Network:
         net = self._started_net()
@@ -191,9 +200,8 @@ class SgdStepper(TrainingStepper):
 
     def run(self) -> None:
         """Do one update with the data that has been provided to the network."""
-        net = self._compute_gradients()
-        for arrays in self._flat_arrays():
-            net.handler.sgd_update(*arrays, self.learning_rate)
+        self._compute_gradients()
+        self._update("sgd_update", self.learning_rate)
 
 
 class MomentumStepper(TrainingStepper):
@@ -228,9 +236,8 @@ class MomentumStepper(TrainingStepper):
 
     def run(self) -> None:
         """Do one update with the data that has been provided to the network."""
-        net = self._compute_gradients()
-        for arrays in self._flat_arrays():
-            net.handler.momentum_update(*arrays, self._rate(), self.momentum)
+        self._compute_gradients()
+        self._update("momentum_update", self._rate(), self.momentum)
 
     def _rate(self) -> float:
         if self.scale_learning_rate:
@@ -268,12 +275,10 @@ class NesterovStepper(MomentumStepper):
         for array, before in zip(moved, self._before, strict=True):
             handler.copy_to(array, before)
         try:
-            for parameters, _, velocity in self._flat_arrays():
-                handler.nesterov_ahead(parameters, velocity, self.momentum)
+            self._update("nesterov_ahead", self.momentum, has_gradients=False)
             self._compute_gradients()
         except BaseException:
             for array, before in zip(moved, self._before, strict=True):
                 handler.copy_to(before, array)
             raise
-        for arrays in self._flat_arrays():
-            handler.nesterov_correct(*arrays, self._rate())
+        self._update("nesterov_correct", self._rate())

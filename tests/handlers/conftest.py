@@ -1,9 +1,9 @@
 import pytest
 
-from tests.handlers.handler_cases import HANDLERS, handler_params
+from tests.handlers.handler_cases import HANDLERS, REPLAYING, handler_params
 
 
-@pytest.fixture(params=handler_params(), scope="module")
+@pytest.fixture(params=[*handler_params(), *REPLAYING], scope="module")
 def handler(request):
     """Each handler in turn."""
-    return HANDLERS[request.param]()
+    return {**HANDLERS, **REPLAYING}[request.param]()

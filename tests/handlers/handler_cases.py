@@ -10,10 +10,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from brainstorm.handlers import DebugHandler, NumpyHandler
+from brainstorm.handlers.base_handler import operations_of
 from brainstorm.handlers.coarse_operations import CoarseOperations
 from brainstorm.handlers.layer_operations import LayerOperations
 from brainstorm.handlers.onednn import OneDnnHandler
 from brainstorm.handlers.primitive_operations import PrimitiveOperations
+from brainstorm.handlers.programs import Program
 from brainstorm.handlers.pycuda_handler import PyCudaHandler
 from brainstorm.handlers.update_operations import UpdateOperations
 from brainstorm.utils import HandlerError
@@ -37,6 +39,7 @@ class OnlyOneDnnHandler(OneDnnHandler):
     """Leaves nothing to NumPy because it is small; in one thread, which is faster."""
 
     _large = 1
+    records_leaves = True
 
     def __init__(self):
         super().__init__(threads=1)
@@ -64,6 +67,44 @@ def pycuda_handler():
         pytest.skip(str(error))
 
 
+def replaying(cls):
+    """A handler whose operations are recorded with other values, and then replayed."""
+    base = cls()
+    members = {name: _replayed(name) for name in operations_of(type(base))}
+    handler = object.__new__(
+        type(f"Replaying{type(base).__name__}", (type(base),), members)
+    )
+    handler.__dict__.update(vars(base), base=base)
+    handler._bind_activations()
+    return handler
+
+
+def _replayed(name):
+    def method(self, *args, **kwargs):
+        arrays = {id(a): a for a in _arrays((*args, *kwargs.values()))}.values()
+        values = [array.copy() for array in arrays]
+        for array in arrays:
+            array[...] = array.reshape(-1)[::-1].reshape(array.shape)
+        program = Program()
+        try:
+            with np.errstate(all="ignore"):
+                self.base.record(lambda h: getattr(h, name)(*args, **kwargs), program)
+        finally:
+            for array, value in zip(arrays, values, strict=True):
+                array[...] = value
+        program()
+
+    return method
+
+
+def _arrays(arguments):
+    for argument in arguments:
+        if isinstance(argument, np.ndarray):
+            yield argument
+        elif isinstance(argument, (list, tuple)):
+            yield from _arrays(argument)
+
+
 # A new handler is tested by adding it here.
 HANDLERS = {
     "numpy64": lambda: NumpyHandler(np.float64),
@@ -74,6 +115,13 @@ HANDLERS = {
     "debug": lambda: DebugHandler(NumpyHandler(np.float64)),
     "cuda-emulated": sanitized_handler,
     "pycuda": pycuda_handler,
+}
+
+
+# Each operation is recorded and replayed, so whole networks would make no sense.
+REPLAYING = {
+    "replayed64": lambda: replaying(lambda: NumpyHandler(np.float64)),
+    "replayed-onednn": lambda: replaying(lambda: onednn_handler(OnlyOneDnnHandler)),
 }
 
 

@@ -9,10 +9,12 @@ import math
 import os
 import threading
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from brainstorm.handlers.base_handler import Handler
 from brainstorm.handlers.numpy_handler import NumpyHandler
 from brainstorm.handlers.onednn import elementwise, norms, products
 from brainstorm.handlers.onednn.binding import (
@@ -22,8 +24,9 @@ from brainstorm.handlers.onednn.binding import (
 )
 from brainstorm.handlers.onednn.image_operations import ImageOperations
 from brainstorm.handlers.onednn.lstm_operations import LstmOperations
-from brainstorm.handlers.onednn.session import Build, Call, Session
+from brainstorm.handlers.onednn.session import Build, Call, OwnCalls, Session
 from brainstorm.handlers.primitive_operations import FROM_INPUT
+from brainstorm.handlers.programs import Program, whole
 from brainstorm.utils import ValidationError, listing
 
 __all__ = ["OneDnnHandler"]
@@ -80,6 +83,8 @@ class OneDnnHandler(ImageOperations, LstmOperations, NumpyHandler):
     # pieces into which NumpyHandler cuts its work.
     _large = 20000
 
+    records_leaves = True
+
     __default_values__ = {"math_mode": "f32"}
     __undescribed__ = {"threads"}
 
@@ -133,7 +138,7 @@ class OneDnnHandler(ImageOperations, LstmOperations, NumpyHandler):
     def release(self) -> None:
         """Free what was prepared for arrays, and temporary memory, of all threads."""
         self._start_anew()
-        if self._lstm_records:
+        if self._lstm_records.by_cells:
             self._release_lstms()
             self._start_anew()
         if self._has_prepared:
@@ -181,19 +186,33 @@ class OneDnnHandler(ImageOperations, LstmOperations, NumpyHandler):
                 return False
         return call
 
+    # -- recording -----------------------------------------------------------
+
+    def record(self, run: Callable[[Handler], None], program: Program) -> None:
+        """Run operations, and record the primitives that they execute."""
+
+        def with_own_calls(recorder: Handler) -> None:
+            recorder._find = OwnCalls(self.current_session()).find
+            run(recorder)
+
+        super().record(with_own_calls, program)
+
+    # Temporary memory, and what is prepared, belongs to a session.
+    home = current_session
+
     # -- products ------------------------------------------------------------
 
     def dot_mm(self, a, b, out, transa=False, transb=False):
         call = self._find(products.dot, (a, b, out), transa, transb, False)
         if call:
-            call()
+            self.do(call)
         else:
             super().dot_mm(a, b, out, transa, transb)
 
     def dot_add_mm(self, a, b, out, transa=False, transb=False):
         call = self._find(products.dot, (a, b, out), transa, transb, True)
         if call:
-            call()
+            self.do(call)
         else:
             super().dot_add_mm(a, b, out, transa, transb)
 
@@ -201,14 +220,14 @@ class OneDnnHandler(ImageOperations, LstmOperations, NumpyHandler):
         is_fast = axis == 0 and a.ndim == 2 and a.size >= self._large
         call = is_fast and self._find(products.sum_rows, (a, out), True)
         if call:
-            call()
+            self.do(call)
         else:
             super().sum_t(a, axis, out)
 
     def _sum_rows(self, m, out, fresh):
         call = self._find(products.sum_rows, (m, out), fresh)
         if call:
-            call()
+            self.do(call)
         else:
             super()._sum_rows(m, out, fresh)
 
@@ -217,7 +236,7 @@ class OneDnnHandler(ImageOperations, LstmOperations, NumpyHandler):
         if not call:
             super().affine(x, W, bias, h, y, activation)
             return
-        call()
+        self.do(call)
         if h is not None:
             self.act_func[activation](h, y)
 
@@ -236,40 +255,38 @@ class OneDnnHandler(ImageOperations, LstmOperations, NumpyHandler):
         fresh_dx=False,
         fresh_gradients=False,
     ):
-        act_y, act_dy = None, None
         if dh is None:
             dh = dy
-        elif (
-            dh.size < self._large
-            or activation in _APART
-            or not elementwise.derives_safely(activation, y)
-        ):
-            self.act_func_deriv[activation](h, y, dy, dh)
         else:
-            act_y, act_dy = y, dy
+            self.act_func_deriv[activation](h, y, dy, dh)
         call = self._find(
             products.affine_backward,
-            (x, W, act_y, act_dy, dh, dx, dW, dbias),
-            activation,
+            (x, W, dh, dx, dW, dbias),
             fresh_dx,
             fresh_gradients,
         )
         if call:
-            call()
+            self.do(call)
         else:
             super().affine_backward(
-                x, W, h, y, dy, dh, dx, dW, dbias,
-                activation, fresh_dx, fresh_gradients,
+                x, W, None, y, dh, None, dx, dW, dbias,
+                "linear", fresh_dx, fresh_gradients,
             )  # fmt: skip
 
     def softmax_m(self, m, out):
+        if m.size < self._large:
+            super().softmax_m(m, out)
+        else:
+            self.do(self.plain._softmax_large, m, out)
+
+    def _softmax_large(self, m: np.ndarray, out: np.ndarray) -> None:
         # The library's softmax of rows with NaN or infinity is wrong.
-        if m.size >= self._large and np.maximum.reduce(m, None) < math.inf:
-            call = self._find(products.softmax, (m, out))
-            if call:
-                call()
-                return
-        super().softmax_m(m, out)
+        is_safe = np.maximum.reduce(m, None) < math.inf
+        call = is_safe and self._find(products.softmax, (m, out))
+        if call:
+            call()
+        else:
+            super().softmax_m(m, out)
 
     def softmax_ce_backward(
         self, targets, predictions, dloss, t_bin, dx, fresh_dx=False
@@ -279,49 +296,63 @@ class OneDnnHandler(ImageOperations, LstmOperations, NumpyHandler):
             call = self._find(elementwise.difference_mv, arrays)
             if call:
                 self.binarize_v(targets, t_bin)
-                call()
+                self.do(call)
                 return
         super().softmax_ce_backward(targets, predictions, dloss, t_bin, dx, fresh_dx)
 
     # -- elementwise ---------------------------------------------------------
 
-    def _act(self, name: str, x: np.ndarray, y: np.ndarray) -> bool:
-        """Apply an activation function, and return whether it could be done."""
+    def _act(self, name: str, x: np.ndarray, y: np.ndarray) -> None:
+        """Apply an activation function to a large array."""
         # The library makes 0 out of NaN or NaN out of minus infinity.
-        if name in _UNSAFE and not np.minimum.reduce(x, None) > -math.inf:
-            return False
-        call = self._find(elementwise.act, (x, y), name)
+        is_safe = name not in _UNSAFE or np.minimum.reduce(x, None) > -math.inf
+        call = is_safe and self._find(elementwise.act, (x, y), name)
         if call:
             call()
-        return bool(call)
+        else:
+            getattr(super(), name)(x, y)
 
     def rel(self, x, y):
-        if x.size < self._large or not self._act("rel", x, y):
+        if x.size < self._large:
             super().rel(x, y)
+        else:
+            self.do(self.plain._act, "rel", x, y)
 
     def tanh(self, x, y):
-        if x.size < self._large or not self._act("tanh", x, y):
+        if x.size < self._large:
             super().tanh(x, y)
+        else:
+            self.do(self.plain._act, "tanh", x, y)
 
     def sigmoid(self, x, y):
-        if x.size < self._large or not self._act("sigmoid", x, y):
+        if x.size < self._large:
             super().sigmoid(x, y)
+        else:
+            self.do(self.plain._act, "sigmoid", x, y)
 
     def el(self, x, y):
-        if x.size < self._large or not self._act("el", x, y):
+        if x.size < self._large:
             super().el(x, y)
+        else:
+            self.do(self.plain._act, "el", x, y)
 
     def leaky_rel(self, x, y):
-        if x.size < self._large or not self._act("leaky_rel", x, y):
+        if x.size < self._large:
             super().leaky_rel(x, y)
+        else:
+            self.do(self.plain._act, "leaky_rel", x, y)
 
     def gelu(self, x, y):
-        if x.size < self._large or not self._act("gelu", x, y):
+        if x.size < self._large:
             super().gelu(x, y)
+        else:
+            self.do(self.plain._act, "gelu", x, y)
 
     def swish(self, x, y):
-        if x.size < self._large or not self._act("swish", x, y):
+        if x.size < self._large:
             super().swish(x, y)
+        else:
+            self.do(self.plain._act, "swish", x, y)
 
     def _act_deriv(
         self,
@@ -340,60 +371,81 @@ class OneDnnHandler(ImageOperations, LstmOperations, NumpyHandler):
         return bool(call)
 
     def rel_deriv(self, x, y, dy, dx):
-        if y.size < self._large or not self._act_deriv("rel", y, dy, dx):
+        if y.size < self._large:
             super().rel_deriv(x, y, dy, dx)
+        else:
+            self.do(self.plain._derive, "rel", x, y, dy, dx)
 
     def tanh_deriv(self, x, y, dy, dx):
-        if y.size < self._large or not self._act_deriv("tanh", y, dy, dx):
+        if y.size < self._large:
             super().tanh_deriv(x, y, dy, dx)
+        else:
+            self.do(self.plain._derive, "tanh", x, y, dy, dx)
 
     def sigmoid_deriv(self, x, y, dy, dx):
-        if y.size < self._large or not self._act_deriv("sigmoid", y, dy, dx):
+        if y.size < self._large:
             super().sigmoid_deriv(x, y, dy, dx)
+        else:
+            self.do(self.plain._derive, "sigmoid", x, y, dy, dx)
 
     def el_deriv(self, x, y, dy, dx):
-        if y.size < self._large or not self._act_deriv("el", y, dy, dx):
+        if y.size < self._large:
             super().el_deriv(x, y, dy, dx)
+        else:
+            self.do(self.plain._derive, "el", x, y, dy, dx)
 
     def leaky_rel_deriv(self, x, y, dy, dx):
-        if y.size < self._large or not self._act_deriv("leaky_rel", y, dy, dx):
+        if y.size < self._large:
             super().leaky_rel_deriv(x, y, dy, dx)
+        else:
+            self.do(self.plain._derive, "leaky_rel", x, y, dy, dx)
 
     def gelu_deriv(self, x, y, dy, dx):
-        if x.size < self._large or not self._act_deriv("gelu", x, dy, dx):
+        if x.size < self._large:
             super().gelu_deriv(x, y, dy, dx)
+        else:
+            self.do(self.plain._derive, "gelu", x, y, dy, dx)
 
     def swish_deriv(self, x, y, dy, dx):
-        if x.size < self._large or not self._act_deriv("swish", x, dy, dx):
+        if x.size < self._large:
             super().swish_deriv(x, y, dy, dx)
+        else:
+            self.do(self.plain._derive, "swish", x, y, dy, dx)
 
+    @whole
     def act_backward(self, x, y, dy, dx, activation, fresh_dx=False):
         source = x if activation in FROM_INPUT else y
         is_fast = source.size >= self._large and activation != "linear"
         if not (is_fast and self._act_deriv(activation, source, dy, dx, fresh_dx)):
             super().act_backward(x, y, dy, dx, activation, fresh_dx)
 
+    def _derive(self, name, x, y, dy, dx) -> None:
+        """Apply the derivative of an activation function to a large array."""
+        source = x if name in FROM_INPUT else y
+        if not self._act_deriv(name, source, dy, dx):
+            getattr(super(), f"{name}_deriv")(x, y, dy, dx)
+
     def _arithmetic(
         self, algorithm: Algorithm, a: np.ndarray, b: np.ndarray, out: np.ndarray
     ) -> bool:
         call = self._find(elementwise.arithmetic, (a, b, out), algorithm)
         if call:
-            call()
+            self.do(call)
         return bool(call)
 
     # Looking at the size here saves a call where arrays are small.
 
     def add_tt(self, a, b, out):
         if a.size < self._large or not self._arithmetic(Algorithm.ADD, a, b, out):
-            np.add(a, b, out)
+            self.do(np.add, a, b, out)
 
     def mult_tt(self, a, b, out):
         if a.size < self._large or not self._arithmetic(Algorithm.MULTIPLY, a, b, out):
-            np.multiply(a, b, out)
+            self.do(np.multiply, a, b, out)
 
     def subtract_tt(self, a, b, out):
         if a.size < self._large or not self._arithmetic(Algorithm.SUBTRACT, a, b, out):
-            np.subtract(a, b, out)
+            self.do(np.subtract, a, b, out)
 
     def add_mv(self, m, v, out):
         if m.size < self._large or not self._arithmetic(Algorithm.ADD, m, v, out):
@@ -414,8 +466,8 @@ class OneDnnHandler(ImageOperations, LstmOperations, NumpyHandler):
     def mult_add_st(self, s, t, out):
         call = t.size >= self._large and self._find(elementwise.blend, (out, t))
         if call:
-            call.values[1] = s
-            call()
+            self.do(call.values.__setitem__, 1, s)
+            self.do(call)
         else:
             super().mult_add_st(s, t, out)
 
@@ -426,13 +478,15 @@ class OneDnnHandler(ImageOperations, LstmOperations, NumpyHandler):
             elementwise.momentum, (parameters, gradients, velocity)
         )
         if call:
-            call.values[:] = momentum, -learning_rate
-            call()
+            self.do(call.values.__setitem__, 0, momentum)
+            self.do(call.values.__setitem__, 1, -learning_rate)
+            self.do(call)
         else:
             super().momentum_update(
                 parameters, gradients, velocity, learning_rate, momentum
             )
 
+    @whole
     def constrain_rows(self, m, limit, norms):
         # einsum needs no temporary for the squares.
         np.einsum("ij,ij->i", m, m, out=norms[:, 0])
@@ -443,6 +497,7 @@ class OneDnnHandler(ImageOperations, LstmOperations, NumpyHandler):
 
     # -- batch normalisation -------------------------------------------------
 
+    @whole
     def batch_norm_forward(
         self, x, gamma, beta, mu, sigma, sigma_b, centered, x_hat, y, decay, epsilon
     ):
@@ -463,6 +518,7 @@ class OneDnnHandler(ImageOperations, LstmOperations, NumpyHandler):
             np.multiply(running, decay, running)
             np.add(running, value * (sign * (1.0 - decay)), running)
 
+    @whole
     def batch_norm_inference(self, x, gamma, beta, mu, sigma, y):
         factor = self.scratch(gamma.shape, 2)
         arrays = x, beta, mu, factor, y
@@ -473,6 +529,7 @@ class OneDnnHandler(ImageOperations, LstmOperations, NumpyHandler):
         else:
             super().batch_norm_inference(x, gamma, beta, mu, sigma, y)
 
+    @whole
     def batch_norm_backward(
         self,
         gamma,

@@ -13,6 +13,7 @@ import numpy as np
 from brainstorm.handlers.onednn import elementwise, images
 from brainstorm.handlers.onednn.binding import Algorithm
 from brainstorm.handlers.onednn.session import Call
+from brainstorm.handlers.programs import whole
 
 __all__ = ["ImageOperations"]
 
@@ -20,6 +21,7 @@ __all__ = ["ImageOperations"]
 class ImageOperations:
     """Mixin of a handler."""
 
+    @whole
     def conv2d_forward_batch(
         self, inputs, weights, bias, outputs, padding, stride, activation="linear"
     ):
@@ -40,6 +42,7 @@ class ImageOperations:
                 inputs, weights, bias, outputs, padding, stride, activation
             )
 
+    @whole
     def conv2d_backward_batch(
         self,
         inputs,
@@ -99,6 +102,7 @@ class ImageOperations:
             call()
         return call
 
+    @whole
     def maxpool2d_forward_batch(self, inputs, window, outputs, padding, stride, argmax):
         kind = Algorithm.POOLING_MAX
         # The library drops NaN.
@@ -111,11 +115,13 @@ class ImageOperations:
                 inputs, window, outputs, padding, stride, argmax
             )
 
+    @whole
     def avgpool2d_forward_batch(self, inputs, window, outputs, padding, stride):
         kind = Algorithm.POOLING_AVG
         if not self._pooling(kind, inputs, outputs, window, padding, stride):
             super().avgpool2d_forward_batch(inputs, window, outputs, padding, stride)
 
+    @whole
     def maxpool2d_backward_batch(
         self,
         inputs,
@@ -146,6 +152,7 @@ class ImageOperations:
                 in_deltas, out_deltas, fresh_in_deltas,
             )  # fmt: skip
 
+    @whole
     def avgpool2d_backward_batch(
         self,
         inputs,

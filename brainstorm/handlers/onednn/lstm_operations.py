@@ -13,6 +13,7 @@ from brainstorm.handlers.onednn.binding import UnimplementedError
 from brainstorm.handlers.onednn.lstm_records import Backward, Record, Records, Run
 from brainstorm.handlers.onednn.recurrent import Fresh, LstmArrays, LstmDeltas
 from brainstorm.handlers.onednn.session import Session
+from brainstorm.handlers.programs import whole
 from brainstorm.handlers.recurrent_operations import LstmCells
 from brainstorm.utils import HandlerError
 
@@ -31,6 +32,7 @@ class LstmOperations:
 
     # -- what is left out ----------------------------------------------------
 
+    @whole
     def complete(self, array: np.ndarray) -> None:
         """Compute what was left out of the content of an array.
 
@@ -65,36 +67,40 @@ class LstmOperations:
             record.found(array)
 
     def get_numpy_copy(self, mem):
-        if self._lstm_records:
+        if self._lstm_records.by_cells:
             self.complete(mem)
         return super().get_numpy_copy(mem)
 
     def is_fully_finite(self, a):
-        if self._lstm_records:
+        if self._lstm_records.by_cells:
             self.complete(a)
         return super().is_fully_finite(a)
 
+    @whole
     def set_from_numpy(self, mem, arr):
-        if self._lstm_records:
+        if self._lstm_records.by_cells:
             self._complete_before_writing(mem)
         super().set_from_numpy(mem, arr)
 
+    @whole
     def fill(self, mem, val):
-        if self._lstm_records:
+        if self._lstm_records.by_cells:
             self._complete_before_writing(mem)
-        super().fill(mem, val)
+        mem.fill(val)
 
+    @whole
     def clear(self, *arrays):
         # Networks make room with this, also for other sizes: what was left out there is
         # not worth computing.
         for array in arrays:
-            if self._lstm_records:
+            if self._lstm_records.by_cells:
                 for record in self._lstm_records.of([array]):
                     record.forget(array)
             array.fill(0.0)
 
     # -- passes --------------------------------------------------------------
 
+    @whole
     def lstm_forward(
         self, x, W, R, peepholes, bias,
         Za, Zb, Ia, Ib, Fa, Fb, Oa, Ob, Ca, Cb,
@@ -154,6 +160,7 @@ class LstmOperations:
             else:
                 record.complete(self)
 
+    @whole
     def lstm_backward(
         self, x, W, R, peepholes,
         Za, Zb, Ia, Ib, Fa, Fb, Oa, Ob, Ca, Cb, y,

@@ -261,19 +261,19 @@ class Records:
     """The records of a handler, by the memory that they are about."""
 
     def __init__(self) -> None:
-        self._by_cells: dict[tuple[int, ...], Record] = {}
+        self.by_cells: dict[tuple[int, ...], Record] = {}
         self._by_owner: dict[int, list[Record]] = {}
         self._owners: dict[int, weakref.ref] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._by_cells)
+        return bool(self.by_cells)
 
     def __iter__(self) -> Any:
-        return iter(list(self._by_cells.values()))
+        return iter(list(self.by_cells.values()))
 
     def get(self, cells: LstmCells) -> Record | None:
         """The record of the memory of cells, or None."""
-        return self._by_cells.get(_beginnings(cells))
+        return self.by_cells.get(_beginnings(cells))
 
     def add(self, cells: LstmCells, record: Record) -> None:
         """Keep a record for the memory of cells, in place of another one.
@@ -285,7 +285,7 @@ class Records:
         record.rivals = self.of(cells)
         for rival in record.rivals:
             rival.rivals.append(record)
-        self._by_cells[_beginnings(cells)] = record
+        self.by_cells[_beginnings(cells)] = record
         self.note(cells, record)
 
     def note(self, arrays: Sequence[np.ndarray], record: Record) -> None:
@@ -299,7 +299,7 @@ class Records:
 
     def drop(self, cells: LstmCells) -> None:
         """Drop the record of the memory of cells, if there is one."""
-        record = self._by_cells.pop(_beginnings(cells), None)
+        record = self.by_cells.pop(_beginnings(cells), None)
         if record is not None:
             self._retire(record)
 
@@ -328,8 +328,8 @@ class Records:
         for rival in record.rivals:
             if record in rival.rivals:
                 rival.rivals.remove(record)
-        for key in [k for k, value in self._by_cells.items() if value is record]:
-            del self._by_cells[key]
+        for key in [k for k, value in self.by_cells.items() if value is record]:
+            del self.by_cells[key]
         for records in self._by_owner.values():
             if record in records:
                 records.remove(record)

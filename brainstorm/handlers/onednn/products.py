@@ -11,7 +11,6 @@ from brainstorm.handlers.onednn.binding import (
     Memory,
     Prop,
 )
-from brainstorm.handlers.onednn.elementwise import add_act_deriv
 from brainstorm.handlers.onednn.session import Call, Recipe, Session, layout
 
 __all__ = ["affine", "affine_backward", "dot", "softmax", "sum_rows"]
@@ -54,27 +53,16 @@ def affine_backward(
     session: Session,
     x: np.ndarray,
     W: np.ndarray,
-    y: np.ndarray | None,
-    dy: np.ndarray | None,
     dh: np.ndarray,
     dx: np.ndarray | None,
     dW: np.ndarray,
     dbias: np.ndarray | None,
-    activation: str,
     fresh_dx: bool,
     fresh_gradients: bool,
 ) -> Call:
-    """Gradients of `affine`, and before that, if `y` is given, ``dh = dy act'(h)``."""
-    arrays = (x, W, y, dy, dh, dx, dW, dbias)
+    """Gradients of `affine`."""
+    arrays = (x, W, dh, dx, dW, dbias)
     recipe = Recipe(session, "affine_backward", arrays, x.size * len(W))
-    if y is not None:
-        add_act_deriv(
-            recipe,
-            recipe.array(y),
-            recipe.array(dy),
-            recipe.array(dh),
-            activation,
-        )
     add_product(recipe, dh.T, x, dW, add=not fresh_gradients)
     if dbias is not None:
         add_sum_of_rows(recipe, dh, dbias, fresh_gradients)

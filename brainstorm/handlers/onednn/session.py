@@ -15,7 +15,7 @@ import math
 import mmap
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -40,7 +40,7 @@ from brainstorm.handlers.onednn.keeping import (
 )
 from brainstorm.utils import HandlerError
 
-__all__ = ["Arenas", "Call", "Recipe", "Session", "layout", "named_errors"]
+__all__ = ["Arenas", "Call", "OwnCalls", "Recipe", "Session", "layout", "named_errors"]
 
 # Up to this many multiplications, several threads are not worth their start.
 _SMALL_WORK = 2**19
@@ -49,6 +49,8 @@ _SMALL_WORK = 2**19
 _MAX_BYTES = 2**29
 _STEP_BYTES = 2**17
 _MAX_KNOWN = 2**14
+# So many calls of one kind a program has for itself.
+_MAX_OWN = 1000
 _ALIGNMENT = 64
 _LARGE_MEMORY = 2**20
 _PRIVATE = {"flags": mmap.MAP_PRIVATE} if hasattr(mmap, "MAP_PRIVATE") else {}
@@ -93,6 +95,13 @@ class Call:
         self.size = len(self._steps) * _STEP_BYTES
         if values is not None:
             self.size += values.nbytes
+
+    @property
+    def leaves(self) -> list[Callable[[], Any]]:
+        """What replays of programs call instead."""
+        if self._threads is not None:
+            return [self]
+        return [functools.partial(self._execute, *step) for step in self._steps]
 
     def move(self, addresses: tuple[int, ...]) -> bool:
         """Work on the arrays at the given addresses from now on, unless given up."""
@@ -422,26 +431,87 @@ class Session:
         Raises:
             HandlerError: Preparing it failed.
         """
-        layouts = (build, options, *map(layout_of, arrays))
-        call = self._calls.get(layouts)
+        kind = (build, options, *map(layout_of, arrays))
+        found = self.at(kind, build, arrays, options)
+        self.known.note(key, arrays, found)
+        return found[0]
+
+    def at(
+        self,
+        kind: tuple[Any, ...],
+        build: Build,
+        arrays: Sequence[Any],
+        options: tuple[Any, ...],
+    ) -> tuple[Call | bool, tuple[int, ...]]:
+        """The call for all arrays of these layouts, moved to these, and where they are.
+
+        Args:
+            kind: All that the call depends on: `build`, options and layouts.
+            build: As in `find`.
+            arrays: Likewise.
+            options: Likewise.
+        """
+        call = self._calls.get(kind)
         if call is None:
-            call = self._prepare(build, arrays, options)
-            self._calls.put(layouts, call, call.size if call else _STEP_BYTES)
+            moving = [Moving.of(array, number) for number, array in enumerate(arrays)]
+            call = self.prepare(build, moving, options)
+            self._calls.put(kind, call, call.size if call else _STEP_BYTES)
         addresses = tuple(map(address_of, arrays)) if call else ()
         if call and call.addresses != addresses:
             call.move(addresses)
-        self.known.note(key, arrays, (call, addresses))
-        return call
+        return call, addresses
 
-    def _prepare(
+    def prepare(
         self, build: Build, arrays: Sequence[Any], options: tuple[Any, ...]
     ) -> Call | bool:
-        moving = [Moving.of(array, number) for number, array in enumerate(arrays)]
+        """A new call, or False if oneDNN can not do it."""
         with named_errors(build.__name__, arrays):
             try:
-                return build(self, *moving, *options)
+                return build(self, *arrays, *options)
             except UnimplementedError:
                 return False
+
+
+class OwnCalls:
+    """Finds calls that belong to the arrays of a program, and never move.
+
+    Of each kind there are only so many. Beyond that, in passes over very many steps,
+    all of a kind share the one that moves.
+
+    Args:
+        session: Prepares the calls.
+    """
+
+    def __init__(self, session: Session):
+        self._session = session
+        self._counts: dict[Any, int] = {}
+
+    def find(
+        self, build: Build, arrays: tuple[Any, ...], *options: Any
+    ) -> Call | _Moved | bool:
+        """The call of an operation, or False if oneDNN can not do it."""
+        kind = (build, options, *map(layout_of, arrays))
+        count = self._counts[kind] = self._counts.get(kind, 0) + 1
+        if count > _MAX_OWN:
+            moved = _Moved(self._session, kind, build, arrays, options)
+            return moved if moved.find() else False
+        return self._session.prepare(build, arrays, options)
+
+
+class _Moved(NamedTuple):
+    """A call that others use too, for their arrays."""
+
+    session: Session
+    kind: tuple[Any, ...]
+    build: Build
+    arrays: tuple[Any, ...]
+    options: tuple[Any, ...]
+
+    def find(self) -> Call | bool:
+        return self.session.at(self.kind, self.build, self.arrays, self.options)[0]
+
+    def __call__(self) -> None:
+        self.find()()
 
 
 def _give_up(call: Call | bool) -> None:

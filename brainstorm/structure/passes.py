@@ -1,0 +1,143 @@
+"""Running the passes of a network, and replaying what was recorded of them.
+
+A pass makes the same operations on the same memory each time, as long as sizes, handler
+and layers stay as they are. So the leaf calls of a pass are recorded when it first
+runs, and replayed from then on, see :mod:`brainstorm.handlers.programs`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+from weakref import WeakMethod, WeakSet
+
+from brainstorm.handlers.base_handler import Handler
+from brainstorm.handlers.programs import Program
+from brainstorm.layers.base_layer import Layer
+from brainstorm.structure.buffer_views import BufferView
+from brainstorm.structure.buffers import BufferManager
+from brainstorm.utils import HandlerError
+
+__all__ = ["Passes", "in_layer"]
+
+# Leaf calls that may be recorded in all, of about 500 bytes each.
+_MOST_CALLS = 500_000
+# For one size. There are that many where threads or sets of layers change.
+_MOST_PROGRAMS = 50
+
+Order = Iterable[tuple[Layer, BufferView]]
+
+
+class Passes:
+    """Runs the passes of a network.
+
+    Args:
+        layers: The layers by name.
+        manager: Has the memory. What is recorded is kept with what is cut for a size.
+    """
+
+    def __init__(self, layers: Mapping[str, Layer], manager: BufferManager):
+        self._layers = layers
+        self._manager = manager
+        self._recorded: WeakSet[Program] = WeakSet()
+        forget = WeakMethod(self.forget)
+        for layer in layers.values():
+            layer.__dict__["_changed"] = forget
+
+    def run(self, key: tuple[Any, ...], make: Callable[..., None]) -> None:
+        """Run a pass.
+
+        Args:
+            key: The kind of the pass, and further arguments of `make`.
+            make: Runs the pass: ``make(Pass, *arguments)``. It is not called where
+                there is a record.
+
+        Raises:
+            HandlerError: An operation failed. Names the layer.
+        """
+        programs, handler = self._manager.sized.programs, self._manager.handler
+        place = key, handler.home()
+        program = programs.get(place)
+        if program is None:
+            self._run_first(key, make)
+            return
+        try:
+            program()
+        except HandlerError as error:
+            step = program.failed
+            if step is None or step.layer not in self._layers:
+                raise
+            raise in_layer(self._layers[step.layer], error) from error
+
+    def _run_first(self, key: tuple[Any, ...], make: Callable[..., None]) -> None:
+        sized, handler = self._manager.sized, self._manager.handler
+        if sum(map(len, self._recorded)) > _MOST_CALLS:
+            make(Pass(handler), *key[1:])
+            return
+        program = Program()
+        handler.record(lambda h: make(Pass(h, program), *key[1:]), program)
+        if len(sized.programs) >= _MOST_PROGRAMS:
+            sized.programs.clear()
+        sized.programs[key, handler.home()] = program
+        self._recorded.add(program)
+
+    def forget(self) -> None:
+        """Forget all records, because passes are going to do something else."""
+        self._manager.forget_programs()
+
+
+class Pass:
+    """One run of a pass, which may be recorded.
+
+    Args:
+        handler: The handler, or its recorder.
+        program: What is recorded, if anything.
+    """
+
+    def __init__(self, handler: Handler, program: Program | None = None):
+        self.handler = handler
+        self._program = program
+
+    def run(self, order: Order, name: str, *args: Any) -> None:
+        """Call a method of layers, one after the other.
+
+        Args:
+            order: Each layer and its buffers.
+            name: ``'forward_pass'`` or ``'backward_pass'``.
+            *args: Arguments besides the buffers.
+
+        Raises:
+            HandlerError: An operation failed. Names the layer.
+        """
+        try:
+            for layer, buffers in order:
+                if self._program is None:
+                    getattr(layer, name)(buffers, *args)
+                else:
+                    self._record(layer, name, buffers, *args)
+        except HandlerError as error:
+            raise in_layer(layer, error) from error
+
+    def _record(self, layer: Layer, name: str, *args: Any) -> None:
+        program, method = self._program, getattr(layer, name)
+        program.layer = layer.name
+        if _repeats(layer, name):
+            layer.set_handler(self.handler)
+            try:
+                method(*args)
+            finally:
+                layer.set_handler(self.handler.plain)
+        else:
+            program.noted(name, functools.partial(program.do, method))(*args)
+        program.layer = ""
+
+
+def _repeats(layer: Layer, name: str) -> bool:
+    """Whether a layer's pass does the same each time. Its own class has to say so."""
+    return vars(type(layer)).get("repeats", False) and name not in vars(layer)
+
+
+def in_layer(layer: Layer, error: HandlerError) -> HandlerError:
+    """The same error, with the name of the layer."""
+    return HandlerError(str(layer.error(str(error))))

@@ -1,0 +1,79 @@
+"""Running the updates of steppers, and replaying what was recorded of them."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+from brainstorm.handlers.base_handler import Handler
+from brainstorm.handlers.programs import Program, Variable
+
+__all__ = ["Updates"]
+
+_MOST_PROGRAMS = 20
+
+
+class Updates:
+    """Runs operations on trained parts of flat arrays, with numbers that may change.
+
+    What they do is recorded when they first run, and replayed from then on, see
+    :mod:`brainstorm.handlers.programs`.
+    """
+
+    def __init__(self) -> None:
+        self._numbers: list[float] = []
+        # With all that is known by its `id`, which is not that of something else then.
+        self._met: dict[tuple[Any, ...], tuple[Program, Any]] = {}
+
+    def run(
+        self,
+        handler: Handler,
+        operation: str,
+        arrays: tuple[Any, ...],
+        parts: Sequence[slice],
+        numbers: tuple[float, ...],
+    ) -> None:
+        """Run ``handler.operation(*arrays, *numbers)``.
+
+        Args:
+            handler: The handler.
+            operation: Name of its operation.
+            arrays: Flat arrays of one length.
+            parts: The parts of the arrays to work on.
+            numbers: Its numbers. If one becomes zero, it may do something else.
+        """
+        identities = (*map(id, (handler, parts, *arrays)), *map(bool, numbers))
+        key = (operation, handler.home(), *identities)
+        self._numbers[:] = numbers
+        met = self._met.get(key)
+        if met is not None:
+            met[0]()
+            return
+        program = Program()
+        variables = [
+            Variable(functools.partial(operator.getitem, self._numbers, i)) if n else n
+            for i, n in enumerate(numbers)
+        ]
+        handler.record(
+            lambda h: self._run(h, operation, arrays, parts, variables), program
+        )
+        if len(self._met) >= _MOST_PROGRAMS:
+            self._met.clear()
+        self._met[key] = program, (handler, parts, arrays)
+
+    @staticmethod
+    def _run(
+        handler: Handler,
+        operation: str,
+        arrays: tuple[Any, ...],
+        parts: Sequence[slice],
+        numbers: Sequence[Any],
+    ) -> None:
+        update = getattr(handler, operation)
+        if len(parts) == 1 and parts[0] == slice(0, arrays[0].shape[0]):
+            update(*arrays, *numbers)
+            return
+        for part in parts:
+            update(*[array[part] for array in arrays], *numbers)
