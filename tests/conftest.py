@@ -5,7 +5,9 @@ import pytest
 
 from brainstorm import layers
 from brainstorm.data_iterators import Minibatches
+from brainstorm.describable import Describable
 from brainstorm.handlers import NumpyHandler
+from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.network import Network
 
 
@@ -14,6 +16,17 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if " at 0x" in item.nodeid:
             raise pytest.UsageError(f"give the parameters ids: {item.nodeid}")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_classes(request):
+    """Names mean the classes of the tests that run, as if there were no others."""
+    for cls in vars(request.module).values():
+        if isinstance(cls, type) and cls.__module__ == request.module.__name__:
+            if issubclass(cls, Describable):
+                Describable.__init_subclass__.__func__(cls)
+            if issubclass(cls, Layer):
+                Layer.__init_subclass__.__func__(cls)
 
 
 @pytest.fixture

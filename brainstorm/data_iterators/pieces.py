@@ -28,6 +28,7 @@ class Subsequences(DataIterator):
     Items that have fewer time steps than others are static, and come with each piece.
     Datasets that `Undivided`, `Minibatches` or `Online` holds are read piece by piece.
 
+    >>> import numpy as np
     >>> series = np.zeros((1000, 1, 3), dtype=np.float32)
     >>> pieces = Subsequences(Undivided(default=series), 400)
     >>> [piece['default'].shape[0] for piece in pieces()]
