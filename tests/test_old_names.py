@@ -194,6 +194,12 @@ def test_items_that_the_network_does_not_need(tmp_path):
     assert list(bs.training.run_network(net, more)) == [0]
     with pytest.raises(bs.utils.IteratorValidationError, match="extra"):
         trainer.train(net, more)
+    losses = []
+    for batch in (next(exact()), next(more())):
+        net.provide_external_data(batch)
+        net.forward_pass()
+        losses.append(net.get_loss_values()["total_loss"])
+    assert losses[0] == losses[1]
 
 
 def test_one_string_instead_of_a_list(tmp_path):

@@ -240,12 +240,13 @@ def _broken_parameters(net: Network) -> list[str]:
     """The parameters that are not all finite, as 'parameter W of layer Out'."""
     if net.handler.is_fully_finite(net.buffer.parameters):
         return []
-    return [
+    broken = [
         f"parameter {name} of layer {layer_name}"
-        for layer_name, layer in net.layers.items()
+        for layer_name, layer in getattr(net, "layers", {}).items()
         for name in layer.parameter_shapes
         if not _is_finite(net.get(f"{layer_name}.parameters.{name}"))
     ]
+    return broken or ["the parameters"]
 
 
 def _is_finite(values: Any) -> bool:

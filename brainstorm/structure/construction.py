@@ -150,7 +150,8 @@ class ConstructionWrapper:
         if not is_valid_layer_name(base_name):
             raise LayerValidationError(
                 f"{base_name!r} can not be the name of a layer: expected a Python"
-                " identifier other than 'default' and 'fallback'"
+                " identifier other than 'default', 'fallback', 'parameters' and"
+                " 'gradients'"
             )
         return cls(LayerDetails(layer_type, base_name, layer_kwargs, trainable))
 

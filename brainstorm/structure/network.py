@@ -471,7 +471,8 @@ class Network(Seedable):
         """Copy data to the outputs of the Input layer, resizing to fit it.
 
         Args:
-            data: Arrays ``(T, B, ...)`` by the names of the inputs.
+            data: Arrays ``(T, B, ...)`` by the names of the inputs. More than the
+                network has inputs are fine: what it does not know is left out.
             all_inputs: Whether to insist on data for every input.
 
         Raises:
@@ -486,6 +487,9 @@ class Network(Seedable):
                 self._announce_run()
             structures = self.layers["Input"].out_shapes
             shapes = shapes_of(data)
+            if len(shapes) > len(structures):
+                data = {name: data[name] for name in data if name in structures}
+                shapes = {name: shapes[name] for name in data}
             if shapes != self._input_shapes:
                 for name, array in data.items():
                     check_dense(name, array)

@@ -1,20 +1,30 @@
-"""What a trainer has to know about its hooks, and what it gives them."""
+"""What a trainer has to know about its hooks, and what it gives them and networks."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from brainstorm.describable import of_library
+from brainstorm.handlers import default_handler
+from brainstorm.structure.turns import Turns
 from brainstorm.utils import ValidationError
 
 if TYPE_CHECKING:
     from brainstorm.hooks.base_hook import Hook
     from brainstorm.structure.network import Network
 
-__all__ = ["check_file", "complete_hook", "deltas_for", "is_due", "is_ours"]
+__all__ = [
+    "check_file",
+    "complete_hook",
+    "complete_net",
+    "deltas_for",
+    "is_due",
+    "is_ours",
+]
 
 
 def is_ours(hook: Any) -> bool:
@@ -52,9 +62,33 @@ def complete_hook(hook: Any) -> None:
         "verbose": None,
         "watched_logs": tuple,
     }
+    _complete(hook, members)
+
+
+def complete_net(net: Any) -> None:
+    """Give what stands in for a network, in a test, what the trainer expects of one."""
+    if hasattr(net, "lock"):
+        return
+    backpropagation = SimpleNamespace(
+        complete=_nothing,
+        computed_when_read=contextlib.nullcontext,
+        stop_keeping=_nothing,
+    )
+    members: dict[str, Any] = {
+        "apply_weight_modifiers": _nothing,
+        "backpropagation": backpropagation,
+        "batch_size": 1,
+        "handler": default_handler,
+        "lock": Turns(),
+        "start_weight_modifiers": _nothing,
+    }
+    _complete(net, members)
+
+
+def _complete(instance: Any, members: Mapping[str, Any]) -> None:
     for name, value in members.items():
-        if not hasattr(hook, name):
-            setattr(hook, name, value)
+        if not hasattr(instance, name):
+            setattr(instance, name, value)
 
 
 def check_file(hook: Hook, others: Iterable[Hook]) -> None:

@@ -19,6 +19,7 @@ from brainstorm.training.fitting import shuffled_batches
 from brainstorm.training.hook_rules import (
     check_file,
     complete_hook,
+    complete_net,
     deltas_for,
     is_due,
     is_ours,
@@ -276,6 +277,7 @@ class Trainer(Describable):
                 "the trainer is training already, in another thread or around a hook"
             )
         named_data_iters[TRAINING_DATA] = training_data_iter
+        complete_net(net)
         self.stepper.start(net)
         net.start_weight_modifiers()
         self._net, self._iterators = net, named_data_iters

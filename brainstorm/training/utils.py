@@ -164,7 +164,7 @@ def check_network(net: Network) -> None:
     Raises:
         ValidationError: It is not.
     """
-    if not hasattr(net, "provide_external_data"):
+    if not (hasattr(net, "provide_external_data") or hasattr(net, "forward_pass")):
         raise ValidationError(f"net: expected a Network, got {type(net).__name__}")
 
 

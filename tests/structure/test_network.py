@@ -245,7 +245,11 @@ def test_a_step_allocates_nothing(hidden):
     ("change", "error", "message"),
     [
         ({"targets": None}, KeyError, "no data for the input 'targets'"),
-        ({"x": np.zeros((2, 6, 1))}, NetworkValidationError, "no input 'x'; choices"),
+        (
+            {"x": np.zeros((2, 6, 1)), "targets": None},
+            NetworkValidationError,
+            "no input 'x'; choices",
+        ),
         (
             {"default": np.zeros((2, 6, 5))},
             NetworkValidationError,

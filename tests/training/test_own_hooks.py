@@ -6,7 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from brainstorm.data_iterators import Undivided
+from brainstorm.data_iterators import Minibatches, Undivided
+from brainstorm.handlers import NumpyHandler
 from brainstorm.hooks import (
     Hook,
     MonitorLoss,
@@ -14,6 +15,7 @@ from brainstorm.hooks import (
     SaveNetwork,
     StopAfterEpoch,
     StopAfterThresholdReached,
+    StopOnNan,
 )
 from brainstorm.hooks.base_hook import NetworkReader
 from brainstorm.scorers import MeanSquaredError
@@ -210,3 +212,74 @@ def test_hooks_that_look_at_training_data(net, data, batches):
         trainer.train(net, batches, valid=valid)
         logs.append(trainer.logs["Activity"][1:])
     assert logs[0] == logs[1]
+
+
+# -- what stands in for networks and steppers in users' own tests ----------------------
+
+
+class InputStub:
+    out_shapes = {"default": ("T", "B", 3), "targets": ("T", "B", 1)}
+
+
+class NetworkStub:
+    """A network as a test of a hook or of an iterator makes it up."""
+
+    def __init__(self):
+        self.layers = {"Input": InputStub()}
+        self.nr_batches = self.nr_modified = 0
+
+    def provide_external_data(self, data, all_inputs=True):
+        self.nr_batches += 1
+
+    def get_loss_values(self):
+        return {"total_loss": float(self.nr_batches)}
+
+    def apply_weight_modifiers(self):
+        self.nr_modified += 1
+
+
+class StepperStub:
+    def __init__(self):
+        self.net, self.nr_runs = None, 0
+
+    def start(self, net):
+        self.net = net
+
+    def run(self):
+        self.nr_runs += 1
+
+
+class EpochLogger(Hook):
+    def __call__(self, epoch_nr, update_nr, net, stepper, logs):
+        return epoch_nr
+
+
+def test_trainers_take_what_stands_in_for_a_network():
+    net, stepper = NetworkStub(), StepperStub()
+    trainer = Trainer(stepper, verbose=False)
+    trainer.add_hook(EpochLogger())
+    trainer.add_hook(StopAfterEpoch(2))
+    data = Minibatches(2, default=np.ones((1, 4, 3)), targets=np.ones((1, 4, 1)))
+    trainer.train(net, data)
+    assert stepper.net is net
+    assert (stepper.nr_runs, net.nr_batches, net.nr_modified) == (4, 4, 4)
+    losses = {"total_loss": [1.5, 3.5]}
+    assert trainer.logs == {"EpochLogger": [0, 1, 2], "rolling_training": losses}
+
+
+class BufferStub:
+    parameters = np.array([1.0, np.nan])
+
+
+class BrokenStub:
+    handler, buffer = NumpyHandler(), BufferStub()
+
+
+def test_hooks_take_what_stands_in_for_a_network():
+    hook = StopOnNan(check_training_loss=False)
+    with pytest.raises(StopIteration, match="the parameters"):
+        hook(1, 1, BrokenStub(), None, {})
+    hook = StopOnNan(["a.b"], False, False)
+    hook(1, 1, None, None, {"a": {"b": [1.0]}})
+    with pytest.raises(StopIteration, match="the log a.b"):
+        hook(1, 1, None, None, {"a": {"b": [1.0, np.inf]}})
