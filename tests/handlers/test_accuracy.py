@@ -5,11 +5,12 @@ import math
 import numpy as np
 import pytest
 
-from brainstorm.handlers import DebugHandler, NumpyHandler
+from brainstorm.handlers import DebugHandler, NumpyHandler, OneDnnHandler
 from brainstorm.utils import HandlerError
 from tests.handlers.handler_cases import (
     ComposedHandler,
     check,
+    onednn_handler,
     run_to_the_end,
 )
 
@@ -264,9 +265,12 @@ def test_lengths_have_to_be_there(kind, bad):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("kind", [NumpyHandler, ComposedHandler])
+@pytest.mark.parametrize("kind", [NumpyHandler, ComposedHandler, OneDnnHandler])
 def test_norms_of_huge_and_tiny_rows(kind, dtype):
-    info, handler = np.finfo(dtype), kind(dtype)
+    if kind is OneDnnHandler and dtype is np.float64:
+        pytest.skip("it has no float64")
+    handler = onednn_handler() if kind is OneDnnHandler else kind(dtype)
+    info = np.finfo(dtype)
     for size, limit in [
         (1e20, 1.0),
         (float(info.max) / 100, 1.0),
@@ -287,11 +291,22 @@ def test_norms_of_huge_and_tiny_rows(kind, dtype):
             np.testing.assert_allclose(m, expected.astype(float), 20 * info.eps)
 
 
-def test_a_long_row_of_huge_values():
-    handler = NumpyHandler(np.float32)
+@pytest.mark.parametrize("kind", [NumpyHandler, OneDnnHandler])
+def test_a_long_row_of_huge_values(kind):
+    handler = onednn_handler() if kind is OneDnnHandler else kind(np.float32)
     row = np.full((1, 50_000), 1e20, np.float32)
     handler.constrain_rows(row, 2.0, np.zeros((1, 1), np.float32))
     np.testing.assert_allclose(row, 2 / math.sqrt(50_000), 1e-6)
+
+
+@pytest.mark.parametrize("kind", [NumpyHandler, OneDnnHandler])
+def test_norms_of_long_rows(kind):
+    handler = onednn_handler() if kind is OneDnnHandler else kind(np.float32)
+    rows = np.random.RandomState(0).rand(3, 1_000_000).astype(np.float32) + 0.5
+    norms = np.sqrt((rows.astype(np.float64) ** 2).sum(1, keepdims=True))
+    expected = rows / norms
+    handler.constrain_rows(rows, 1.0, np.zeros((3, 1), np.float32))
+    np.testing.assert_allclose(rows, expected, 1e-6)
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,8 @@ __all__ = ["OneDnnHandler"]
 _UNSAFE = frozenset({"rel", "gelu", "swish"})
 
 # Of more rows than this, the library's sums in batch normalisation lose digits.
+# From so many columns on, einsum loses digits.
+_LONG_ROW = 2048
 _MANY_ROWS = 2**16
 
 # Those whose derivative is not computed together with the gradients of weights.
@@ -488,8 +490,15 @@ class OneDnnHandler(ImageOperations, LstmOperations, NumpyHandler):
 
     @whole
     def constrain_rows(self, m, limit, norms):
+        if len(m) == 1 or m.shape[1] > _LONG_ROW or limit < self._smallest_limit:
+            super().constrain_rows(m, limit, norms)
+            return
         # einsum needs no temporary for the squares.
-        np.einsum("ij,ij->i", m, m, out=norms[:, 0])
+        with np.errstate(over="ignore", under="ignore"):
+            np.einsum("ij,ij->i", m, m, out=norms[:, 0])
+        if not np.maximum.reduce(norms, None, initial=0.0) < math.inf:
+            super().constrain_rows(m, limit, norms)
+            return
         np.sqrt(norms, norms)
         np.multiply(norms, 1.0 / limit, norms)
         np.maximum(norms, self._one, out=norms)
