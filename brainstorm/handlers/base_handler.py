@@ -142,7 +142,7 @@ class Handler(
     leaf calls by `do`. It counts for the very class that says so: others, which may
     override operations, have each operation recorded as one leaf call."""
 
-    do = call
+    do = staticmethod(call)
     """``do(function, *args)`` makes a leaf call; while recording, it is noted down."""
 
     number = float

@@ -25,7 +25,7 @@ class NumpyActivations:
     def _set_constants(self, dtype: Any) -> None:
         # As arrays, constants cost half as much as Python's numbers.
         self._zero, self._one, self._minus_one = (
-            self.do(np.array, value, dtype) for value in (0.0, 1.0, -1.0)
+            np.array(value, dtype) for value in (0.0, 1.0, -1.0)
         )
         # Beyond these the sigmoid is 0 or 1 in that type.
         far = 1.6 * np.log(np.finfo(dtype).max)
