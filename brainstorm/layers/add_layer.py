@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from brainstorm.layers.base_layer import Layer, numbered_inputs
-from brainstorm.structure.buffer_structure import StructureTemplate
+from brainstorm.layers._numbered_layer import NumberedLayer
 from brainstorm.structure.construction import ConstructionWrapper
 
 __all__ = ["Add", "AddLayerImpl"]
@@ -20,7 +19,7 @@ def Add(name: str | None = None) -> ConstructionWrapper:
     return ConstructionWrapper.create(AddLayerImpl, name=name)
 
 
-class AddLayerImpl(Layer):
+class AddLayerImpl(NumberedLayer):
     """Computes ``y = a + b + ...`` for two or more inputs of one shape.
 
     He et al., *Deep residual learning for image recognition*, 2016.
@@ -39,15 +38,7 @@ class AddLayerImpl(Layer):
             or their shapes differ.
     """
 
-    expected_inputs = {
-        "inputs_1": StructureTemplate("T", "B", "..."),
-        "inputs_2": StructureTemplate("T", "B", "..."),
-    }
-    honours_fresh = True
     repeats = True
-
-    def inputs_to_expect(self, given):
-        return numbered_inputs(given)
 
     def setup(self, kwargs, in_shapes):
         return {"default": self.same_shape(*in_shapes)}, {}, {}
@@ -62,9 +53,4 @@ class AddLayerImpl(Layer):
     def backward_pass(self, buffers):
         dy = buffers.output_deltas.default
         for input_name, dx in buffers.input_deltas.items():
-            if input_name in self.unwanted:
-                continue
-            if input_name in self.fresh:
-                self.handler.copy_to(dy, dx)
-            else:
-                self.handler.add_tt(dy, dx, dx)
+            self.add_deltas(input_name, "copy_to", dy, dx)

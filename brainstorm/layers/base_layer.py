@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
-from numbers import Integral
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from brainstorm.handlers.primitive_operations import ACTIVATIONS
+from brainstorm.layers.arguments import COUNT, Argument
 from brainstorm.structure.buffer_structure import BufferStructure, StructureTemplate
 from brainstorm.structure.buffer_views import BufferView
 from brainstorm.structure.layer_types import (
@@ -20,17 +19,19 @@ from brainstorm.utils import LayerValidationError, UnknownLayerTypeError, listin
 if TYPE_CHECKING:
     from brainstorm.handlers.base_handler import Handler
 
-__all__ = [
-    "Layer",
-    "get_layer_class_from_typename",
-    "is_whole",
-    "numbered_inputs",
-    "once_per_resize",
-    "options",
-]
+__all__ = ["Layer", "get_layer_class_from_typename", "once_per_resize"]
 
 Structures = dict[str, BufferStructure]
 Result = TypeVar("Result")
+
+# How to add what an operation would overwrite with.
+_ADDING: dict[str, Callable[..., None]] = {
+    "copy_to": lambda handler, a, out: handler.add_tt(a, out, out),
+    "fill": lambda handler, out, value: handler.add_st(value, out, out),
+    "mult_mv": lambda handler, *args: handler.mult_add_mv(*args),
+    "mult_st": lambda handler, *args: handler.mult_add_st(*args),
+    "mult_tt": lambda handler, *args: handler.mult_add_tt(*args),
+}
 
 # Beyond what any memory holds, where handlers fail without a word of the layer.
 _MOST_NUMBERS = 2**50
@@ -39,8 +40,9 @@ _MOST_NUMBERS = 2**50
 def once_per_resize(method: Callable[..., Result]) -> Callable[..., Result]:
     """Remember what ``method(layer, buffers)`` returns, for each size of the network.
 
-    Layers use it for reshaped views of their buffers. What it returned is kept with
-    `buffers`, which have other content after a resize, and may have this one again.
+    Layers use it for lists of arrays; for reshaped views there are `Rows`. What it
+    returned is kept with `buffers`, which have other content after a resize, and may
+    have this one again.
     """
     key = f"_{method.__name__}"
 
@@ -72,6 +74,7 @@ class Layer:
     (the names of inputs, and ``'gradients'``): that memory then holds garbage.
     It saves clearing and adding, where a network finds that it is possible. Deltas
     of the inputs in ``self.unwanted`` are not needed; a layer may leave them out.
+    `add_deltas` sees to both.
 
     Args:
         name: Name of the layer.
@@ -97,7 +100,12 @@ class Layer:
     expected_inputs: Mapping[str, StructureTemplate] = {
         "default": StructureTemplate("T", "B", "...")
     }
+    optional_inputs: Mapping[str, StructureTemplate] = {}
+    """Inputs that may be connected besides `expected_inputs`."""
+    arguments: Mapping[str, Argument] = {}
+    """See `arguments_of`. They are checked, and are attributes, before `setup`."""
     expected_kwargs: Sequence[str] | frozenset[str] = frozenset()
+    """The names of the arguments; by default those of `arguments`."""
     computes_no_input_deltas_for: Sequence[str] = ()
     computes_no_gradients_for: Sequence[str] = ()
     takes_no_output_deltas_from: Sequence[str] = ()
@@ -137,6 +145,9 @@ class Layer:
         self.expected_inputs = self.inputs_to_expect(self.in_shapes)
         self._validate_in_shapes()
         self.in_shapes = {name: in_shapes[name] for name in sorted(in_shapes)}
+        for argument, (default, check, _) in self.arguments.items():
+            value = self.argument(argument, default, check.accept, check.expected)
+            setattr(self, argument, check.convert(value))
         self.out_shapes, self.parameter_shapes, self.internal_shapes = self.setup(
             kwargs, self.in_shapes
         )
@@ -147,6 +158,8 @@ class Layer:
         super().__init_subclass__(**kwargs)
         if cls.__name__.endswith(ENDING):
             LAYER_TYPES.add(cls.__name__.removesuffix(ENDING), cls)
+        if "arguments" in vars(cls) and "expected_kwargs" not in vars(cls):
+            cls.expected_kwargs = frozenset(cls.arguments)
 
     @classmethod
     def register(cls) -> None:
@@ -182,14 +195,15 @@ class Layer:
     def inputs_to_expect(
         self, given: Collection[str]
     ) -> Mapping[str, StructureTemplate]:
-        """The inputs that have to be connected: `expected_inputs`.
+        """The inputs that have to be connected: `expected_inputs`, and optional ones.
 
         Layers with a variable number of inputs override this.
 
         Args:
             given: Names of the inputs that are connected.
         """
-        return self.expected_inputs
+        optional = {n: t for n, t in self.optional_inputs.items() if n in given}
+        return {**self.expected_inputs, **optional}
 
     def setup(
         self, kwargs: dict[str, Any], in_shapes: Structures
@@ -214,6 +228,30 @@ class Layer:
 
         Nothing by default.
         """
+
+    # -- for passes ----------------------------------------------------------
+
+    def add_deltas(self, input_name: str, operation: str, *args: Any) -> None:
+        """Let an operation of the handler add to the deltas of an input.
+
+        Deltas that are fresh are overwritten; for unwanted ones nothing is done.
+
+        Args:
+            input_name: Name of the input.
+            operation: Name of an operation that overwrites: ``'copy_to'``, ``'fill'``,
+                ``'mult_mv'``, ``'mult_st'``, ``'mult_tt'``; or of one whose last
+                argument says whether to overwrite, such as ``'act_backward'``.
+            *args: All arguments but that.
+        """
+        if input_name in self.unwanted:
+            return
+        is_fresh = input_name in self.fresh
+        if operation not in _ADDING:
+            getattr(self.handler, operation)(*args, is_fresh)
+        elif is_fresh:
+            getattr(self.handler, operation)(*args)
+        else:
+            _ADDING[operation](self.handler, *args)
 
     # -- checks --------------------------------------------------------------
 
@@ -258,26 +296,9 @@ class Layer:
         """A structure of the same shape, without context."""
         return BufferStructure(*structure.shape)
 
-    def activation_argument(self, default: str) -> str:
-        """The value of the argument ``activation``, checked."""
-        return self.argument(
-            "activation",
-            default,
-            lambda name: name in ACTIVATIONS,
-            f"one of {listing(ACTIVATIONS)}",
-        )
-
-    def bias_argument(self) -> bool:
-        """The value of the argument ``bias``, checked."""
-        return self.argument(
-            "bias", True, lambda value: isinstance(value, bool), "True or False"
-        )
-
     def size_argument(self, name: str) -> int:
         """The value of an argument that counts something, checked."""
-        return int(
-            self.argument(name, None, lambda n: is_whole(n, 1), "a positive integer")
-        )
+        return int(self.argument(name, None, COUNT.accept, COUNT.expected))
 
     def _validate_kwargs(self) -> None:
         """Check the names of the arguments; for subclasses to override, or extend."""
@@ -318,34 +339,6 @@ class Layer:
                     f"expected the shape {template} at input {name!r}, got"
                     f" {self.in_shapes[name].shape}"
                 )
-
-
-def numbered_inputs(given: Collection[str]) -> dict[str, StructureTemplate]:
-    """The inputs of a layer that has ``inputs_1``, ``inputs_2`` and any more."""
-    names = [f"inputs_{i + 1}" for i in range(max(2, len(given)))]
-    return dict.fromkeys(names, StructureTemplate("T", "B", "..."))
-
-
-def options(**values_and_defaults: tuple[Any, Any]) -> dict[str, Any]:
-    """Arguments that are not at their default, out of (value, default) by name.
-
-    Only these go into architectures: files that do not use newer arguments stay
-    readable for older versions.
-    """
-    return {
-        name: value
-        for name, (value, default) in values_and_defaults.items()
-        if not (type(value) is type(default) and value == default)
-    }
-
-
-def is_whole(number: Any, minimum: int) -> bool:
-    """Whether this is an integer of at least `minimum`."""
-    return (
-        isinstance(number, Integral)
-        and not isinstance(number, bool)
-        and number >= minimum
-    )
 
 
 def get_layer_class_from_typename(type_name: str) -> type[Layer]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from brainstorm.layers.base_layer import Layer, once_per_resize
+from brainstorm.layers.arguments import POSITIVE, Check, arguments_of
+from brainstorm.layers.base_layer import Layer
 from brainstorm.layers.rows import Rows
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper
@@ -28,9 +29,7 @@ def BatchNorm(
         name: Name of the layer.
         trainable: Whether steppers change gamma and beta.
     """
-    return ConstructionWrapper.create(
-        BatchNormLayerImpl, name=name, trainable=trainable, decay=decay, epsilon=epsilon
-    )
+    return ConstructionWrapper.create(BatchNormLayerImpl, **locals())
 
 
 class BatchNormLayerImpl(Layer):
@@ -70,18 +69,28 @@ class BatchNormLayerImpl(Layer):
         LayerValidationError: `decay` is not in [0, 1], or `epsilon` not positive.
     """
 
-    expected_kwargs = frozenset({"decay", "epsilon"})
+    arguments = arguments_of(
+        BatchNorm,
+        decay=Check(lambda d: 0.0 <= d <= 1.0, "a number in [0, 1]"),
+        epsilon=POSITIVE,
+    )
     computes_no_gradients_for = ("mu", "sigma")
     honours_fresh = True
     # No `repeats`: what a backward pass does depends on the forward pass before.
 
+    rows = Rows(
+        "inputs.default",
+        writes=("outputs.default", "internals.centered", "internals.x_hat"),
+        shape=flatten_all_but_last,
+    )
+    delta_rows = Rows(
+        "inputs.default",
+        "output_deltas.default",
+        writes=("internals.centered", "internals.x_hat", "input_deltas.default"),
+        shape=flatten_all_but_last,
+    )
+
     def setup(self, kwargs, in_shapes):
-        self.decay = self.argument(
-            "decay", 0.9, lambda d: 0.0 <= d <= 1.0, "a number in [0, 1]"
-        )
-        self.epsilon = self.argument(
-            "epsilon", 1e-5, lambda e: 0.0 < e < float("inf"), "a positive number"
-        )
         self.after_training = True
         shape = self.like(in_shapes["default"])
         features = BufferStructure(shape.shape[-1])
@@ -89,30 +98,11 @@ class BatchNormLayerImpl(Layer):
         internals = {"sigma_b": features, "centered": shape, "x_hat": shape}
         return {"default": shape}, parameters, internals
 
-    @once_per_resize
-    def rows(self, buffers):
-        """X and y with a row for each occurrence of a feature."""
-        return Rows(self.handler, buffers.inputs, buffers.outputs)
-
-    @once_per_resize
-    def delta_rows(self, buffers):
-        """The deltas of y and of x, likewise."""
-        return Rows(self.handler, buffers.output_deltas, buffers.input_deltas)
-
-    @once_per_resize
-    def internal_matrices(self, buffers):
-        """Centered and x_hat, likewise."""
-        _, centered, x_hat = buffers.internals
-        return flatten_all_but_last(centered), flatten_all_but_last(x_hat)
-
     def forward_pass(self, buffers, training_pass=True):
-        rows = self.rows(buffers)
-        x, y = rows.matrices
-        centered, x_hat = self.internal_matrices(buffers)
-        parameters = buffers.parameters
-        rows.load(self.handler)
+        h, parameters = self.handler, buffers.parameters
+        x, y, centered, x_hat = self.rows.load(h, buffers)
         if training_pass:
-            self.handler.batch_norm_forward(
+            h.batch_norm_forward(
                 x,
                 *parameters,
                 buffers.internals.sigma_b,
@@ -123,49 +113,45 @@ class BatchNormLayerImpl(Layer):
                 self.epsilon,
             )
         else:
-            self.handler.batch_norm_inference(x, *parameters, y)
-        rows.store(self.handler)
-        self.after_training = training_pass
+            h.batch_norm_inference(x, *parameters, y)
+        self.rows.store(h, buffers)
+        if self.after_training is not training_pass:  # what is set is recorded anew
+            self.after_training = training_pass
 
     def backward_pass(self, buffers):
-        centered, x_hat = self.internal_matrices(buffers)
-        rows = self.delta_rows(buffers)
-        dy, dx = rows.matrices
-        wants_dx = "default" not in self.unwanted
-        fresh_dx = "default" in self.fresh
-        rows.load(self.handler)
-        if not self.after_training:
-            self.normalize_with_running_values(buffers)
-        self.handler.batch_norm_backward(
-            buffers.parameters.gamma,
+        h, parameters = self.handler, buffers.parameters
+        x, dy, centered, x_hat, dx = self.delta_rows.load(h, buffers)
+        from_batch = self.after_training
+        if not from_batch:
+            self.normalize_with_running_values(buffers, x, centered, x_hat)
+        h.batch_norm_backward(
+            parameters.gamma,
             buffers.internals.sigma_b,
             centered,
             x_hat,
             dy,
-            dx if wants_dx and self.after_training else None,
+            dx if from_batch and "default" not in self.unwanted else None,
             buffers.gradients.gamma,
             buffers.gradients.beta,
-            fresh_dx=fresh_dx,
+            fresh_dx="default" in self.fresh,
             fresh_gradients="gradients" in self.fresh,
         )
-        if wants_dx and not self.after_training:
-            self.scale_deltas(buffers.parameters, dy, dx, fresh_dx)
-        rows.store(self.handler)
+        if not from_batch:
+            self.scale_deltas(parameters, dy, dx)
+        self.delta_rows.store(h, buffers)
 
-    def normalize_with_running_values(self, buffers):
+    def normalize_with_running_values(self, buffers, x, centered, x_hat):
         """Fill the internals, which evaluation passes leave alone to be fast."""
         h = self.handler
-        x, _ = self.rows(buffers).matrices
-        centered, x_hat = self.internal_matrices(buffers)
         _, _, mu, sigma = (p.reshape((1, p.shape[0])) for p in buffers.parameters)
         h.copy_to(buffers.parameters.sigma, buffers.internals.sigma_b)
         h.add_mv(x, mu, centered)
         h.divide_mv(centered, sigma, x_hat)
 
-    def scale_deltas(self, parameters, dy, dx, fresh_dx):
+    def scale_deltas(self, parameters, dy, dx):
         """``dx (+)= dy gamma / sigma``: the backward pass with constant mu, sigma."""
         h = self.handler
         gamma, _, _, sigma = (p.reshape((1, p.shape[0])) for p in parameters)
         factor = h.scratch(gamma.shape, 2)
         h.divide_tt(gamma, sigma, factor)
-        (h.mult_mv if fresh_dx else h.mult_add_mv)(dy, factor, dx)
+        self.add_deltas("default", "mult_mv", dy, factor, dx)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from brainstorm.layers.arguments import Check, arguments_of
 from brainstorm.layers.base_layer import (
     Layer,
     get_layer_class_from_typename,
@@ -92,24 +93,21 @@ class BidirectionalLayerImpl(Layer):
             mask has another shape.
     """
 
-    expected_kwargs = frozenset({"layer"})
+    optional_inputs = {"mask": StructureTemplate("T", "B", 1)}
+    arguments = arguments_of(
+        Bidirectional,
+        layer=Check(
+            lambda value: isinstance(value, Mapping) and "@type" in value,
+            "the description of a layer",
+            dict,
+        ),
+    )
     computes_no_input_deltas_for = ("mask",)
     needs_whole_sequences = True
     repeats = True
 
-    def inputs_to_expect(self, given):
-        mask = {"mask": StructureTemplate("T", "B", 1)} if "mask" in given else {}
-        return {**type(self).expected_inputs, **mask}
-
     def setup(self, kwargs, in_shapes):
-        properties = dict(
-            self.argument(
-                "layer",
-                None,
-                lambda value: isinstance(value, Mapping) and "@type" in value,
-                "the description of a layer",
-            )
-        )
+        properties = dict(self.layer)
         layer_class = get_layer_class_from_typename(properties.pop("@type"))
         x = in_shapes["default"]
         self.halves = [
@@ -121,7 +119,7 @@ class BidirectionalLayerImpl(Layer):
         if list(half.out_shapes) != ["default"] or not y.context_size:
             raise self.error(
                 "expected a recurrent layer as 'layer', got one of type"
-                f" {kwargs['layer']['@type']}"
+                f" {self.layer['@type']}"
             )
         self.honours_fresh = half.honours_fresh
         self.stacks_parameters = half.stacks_parameters
@@ -230,7 +228,7 @@ class BidirectionalLayerImpl(Layer):
         for half, view in zip(self.halves, self.views(buffers), strict=True):
             half.unwanted = self.unwanted
             half.backward_pass(view)
-        if "default" not in self.unwanted:
+        if "default" not in self.unwanted:  # the first layer has written there
             h.reverse_steps(dx_back, lengths, dx)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from brainstorm.layers.base_layer import Layer, once_per_resize
+from brainstorm.layers.base_layer import Layer
+from brainstorm.layers.rows import Rows
 from brainstorm.structure.buffer_structure import BufferStructure, StructureTemplate
 from brainstorm.structure.construction import ConstructionWrapper
-from brainstorm.utils import flatten_time_and_features
 
 __all__ = ["BinomialCrossEntropy", "BinomialCrossEntropyLayerImpl"]
 
@@ -48,6 +48,11 @@ class BinomialCrossEntropyLayerImpl(Layer):
     honours_fresh = True
     repeats = True
 
+    rows = Rows("internals.cee", writes=["outputs.default"])
+    delta_rows = Rows(
+        "internals.ceed", "output_deltas.default", writes=["input_deltas.default"]
+    )
+
     def setup(self, kwargs, in_shapes):
         shape = self.same_shape("default", "targets")
         internals = {
@@ -55,22 +60,6 @@ class BinomialCrossEntropyLayerImpl(Layer):
             "ceed": BufferStructure(*shape.shape, is_backward_only=True),
         }
         return {"default": BufferStructure("T", "B", 1)}, {}, internals
-
-    @once_per_resize
-    def matrices(self, buffers):
-        """The arrays cee and y with one row for every step of every sequence."""
-        arrays = buffers.internals.cee, buffers.outputs.default
-        return tuple(map(flatten_time_and_features, arrays))
-
-    @once_per_resize
-    def delta_matrices(self, buffers):
-        """The array ceed and the deltas of y and of p, likewise."""
-        arrays = (
-            buffers.internals.ceed,
-            buffers.output_deltas.default,
-            buffers.input_deltas.default,
-        )
-        return tuple(map(flatten_time_and_features, arrays))
 
     def forward_pass(self, buffers, training_pass=True):
         h = self.handler
@@ -85,7 +74,7 @@ class BinomialCrossEntropyLayerImpl(Layer):
         h.mult_tt(t, cee, cee)
         h.add_tt(cee, other, cee)
         h.mult_st(-1.0, cee, cee)
-        cee, y = self.matrices(buffers)
+        cee, y = self.rows(buffers)
         h.sum_t(cee, 1, y)
 
     def backward_pass(self, buffers):
@@ -100,8 +89,7 @@ class BinomialCrossEntropyLayerImpl(Layer):
         h.add_st(1.0, quotient, quotient)
         h.divide_tt(quotient, other, quotient)
         h.subtract_tt(quotient, ceed, ceed)
-        ceed, dy, dp = self.delta_matrices(buffers)
-        (h.mult_mv if "default" in self.fresh else h.mult_add_mv)(ceed, dy, dp)
+        self.add_deltas("default", "mult_mv", *self.delta_rows(buffers))
 
     def clipped_complement(self, p):
         """1 - p within [1e-6, 1], in a temporary array."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from brainstorm.layers.base_layer import options
+from brainstorm.layers._sequence_layer import SequenceLayer
+from brainstorm.layers.arguments import arguments_of
 from brainstorm.layers.recurrent_layer import RecurrentLayerImpl
-from brainstorm.layers.sequence_layer import SequenceLayer
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper
 
@@ -33,20 +33,12 @@ def Clockwork(
         initial_state: 'zeros', or 'learned' for parameters to begin sequences with.
         trainable: Whether training changes the parameters.
     """
-    return ConstructionWrapper.create(
-        ClockworkLayerImpl,
-        name=name,
-        trainable=trainable,
-        size=size,
-        activation=activation,
-        **options(bias=(bias, True), initial_state=(initial_state, "zeros")),
-    )
+    return ConstructionWrapper.create(ClockworkLayerImpl, **locals())
 
 
 class Clock(SequenceLayer):
     """Adds a clock to a recurrent layer."""
 
-    expected_kwargs = SequenceLayer.expected_kwargs
     computes_no_gradients_for = ("timing",)
 
     def setup(self, kwargs, in_shapes):
@@ -89,4 +81,5 @@ class ClockworkLayerImpl(Clock, RecurrentLayerImpl):
         HandlerError: When run with a timing below 1.
     """
 
+    arguments = arguments_of(Clockwork)
     repeats = True

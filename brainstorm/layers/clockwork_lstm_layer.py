@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from brainstorm.layers.base_layer import options
+from brainstorm.layers.arguments import arguments_of
 from brainstorm.layers.clockwork_layer import Clock
 from brainstorm.layers.lstm_layer import LstmLayerImpl
 from brainstorm.structure.construction import ConstructionWrapper
@@ -32,14 +32,7 @@ def ClockworkLstm(
         initial_state: 'zeros', or 'learned' for parameters to begin sequences with.
         trainable: Whether training changes the parameters.
     """
-    return ConstructionWrapper.create(
-        ClockworkLstmLayerImpl,
-        name=name,
-        trainable=trainable,
-        size=size,
-        activation=activation,
-        **options(bias=(bias, True), initial_state=(initial_state, "zeros")),
-    )
+    return ConstructionWrapper.create(ClockworkLstmLayerImpl, **locals())
 
 
 class ClockworkLstmLayerImpl(Clock, LstmLayerImpl):
@@ -65,4 +58,5 @@ class ClockworkLstmLayerImpl(Clock, LstmLayerImpl):
         HandlerError: When run with a timing below 1.
     """
 
+    arguments = arguments_of(ClockworkLstm)
     repeats = True

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from brainstorm.layers.base_layer import Layer, numbered_inputs, once_per_resize
-from brainstorm.structure.buffer_structure import BufferStructure, StructureTemplate
+from brainstorm.layers._numbered_layer import NumberedLayer
+from brainstorm.layers.base_layer import once_per_resize
+from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper
 
 __all__ = ["Concat", "ConcatLayerImpl"]
@@ -19,7 +20,7 @@ def Concat(name: str | None = None) -> ConstructionWrapper:
     return ConstructionWrapper.create(ConcatLayerImpl, name=name)
 
 
-class ConcatLayerImpl(Layer):
+class ConcatLayerImpl(NumberedLayer):
     """Computes ``y = [a, b, ...]``, joined along the last dimension.
 
     ======== ========== ========================= =======
@@ -36,15 +37,7 @@ class ConcatLayerImpl(Layer):
             or their shapes differ in other dimensions than the last.
     """
 
-    expected_inputs = {
-        "inputs_1": StructureTemplate("T", "B", "..."),
-        "inputs_2": StructureTemplate("T", "B", "..."),
-    }
-    honours_fresh = True
     repeats = True
-
-    def inputs_to_expect(self, given):
-        return numbered_inputs(given)
 
     def setup(self, kwargs, in_shapes):
         *first, _ = in_shapes["inputs_1"].shape
@@ -87,11 +80,8 @@ class ConcatLayerImpl(Layer):
     def backward_pass(self, buffers):
         h = self.handler
         for input_name, dx, part in self.delta_pairs(buffers):
-            if input_name in self.unwanted:
-                continue
-            if input_name in self.fresh:
-                h.copy_to(part, dx)
-            else:
+            if input_name not in self.fresh | self.unwanted:
                 compact = h.scratch(dx.shape, 2)  # adding strided arrays is slow
                 h.copy_to(part, compact)
-                h.add_tt(compact, dx, dx)
+                part = compact
+            self.add_deltas(input_name, "copy_to", part, dx)

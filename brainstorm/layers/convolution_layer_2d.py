@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from brainstorm.handlers.primitive_operations import FROM_INPUT
-from brainstorm.layers.base_layer import once_per_resize, options
-from brainstorm.layers.window_layer import WindowLayer
+from brainstorm.layers._window_layer import WINDOW, WindowLayer
+from brainstorm.layers.arguments import COUNT, arguments_of
+from brainstorm.layers.rows import Rows
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper
 from brainstorm.utils import flatten_time
@@ -37,17 +38,7 @@ def Convolution2D(
         bias: Whether there is a bias.
         trainable: Whether training changes the parameters.
     """
-    return ConstructionWrapper.create(
-        Convolution2DLayerImpl,
-        name=name,
-        trainable=trainable,
-        num_filters=num_filters,
-        kernel_size=kernel_size,
-        stride=stride,
-        padding=padding,
-        activation=activation,
-        **options(bias=(bias, True)),
-    )
+    return ConstructionWrapper.create(Convolution2DLayerImpl, **locals())
 
 
 class Convolution2DLayerImpl(WindowLayer):
@@ -82,67 +73,59 @@ class Convolution2DLayerImpl(WindowLayer):
             than the padded images.
     """
 
-    expected_kwargs = frozenset(
-        {"num_filters", "kernel_size", "stride", "padding", "activation", "bias"}
-    )
+    arguments = arguments_of(Convolution2D, num_filters=COUNT, **WINDOW)
     repeats = True
 
-    def setup(self, kwargs, in_shapes):
-        self.activation = self.activation_argument("rel")
-        filters = self.num_filters = self.size_argument("num_filters")
-        height, width = self.read_window()
-        channels = in_shapes["default"].feature_shape[2]
+    images = Rows(
+        "inputs.default",
+        writes=["outputs.default", "internals.H"],
+        shape=flatten_time,
+    )
+    delta_images = Rows(
+        "output_deltas.default",
+        writes=["input_deltas.default", "internals.dH"],
+        shape=flatten_time,
+    )
 
-        outputs = {"default": BufferStructure("T", "B", height, width, filters)}
+    def setup(self, kwargs, in_shapes):
+        filters, channels = self.num_filters, in_shapes["default"].feature_shape[2]
+        shape = ("T", "B", *self.window_places(), filters)
+        outputs = {"default": BufferStructure(*shape)}
         parameters = {
             "W": BufferStructure(filters, *self.kernel_size, channels),
         }
         internals = {}
-        self.has_bias = self.bias_argument()
-        if self.has_bias:
+        if self.bias:
             parameters["bias"] = BufferStructure(filters)
         else:
             internals["zero_bias"] = BufferStructure(filters)
         if self.activation in FROM_INPUT:
-            shape = outputs["default"].shape
             internals["H"] = BufferStructure(*shape)
             internals["dH"] = BufferStructure(*shape, is_backward_only=True)
         return outputs, parameters, internals
 
-    @once_per_resize
-    def inner_images(self, buffers):
-        """The pre-activations, with time and batch folded."""
-        return flatten_time(buffers.internals.H)
-
-    @once_per_resize
-    def inner_delta_images(self, buffers):
-        """Their deltas, likewise."""
-        return flatten_time(buffers.internals.dH)
-
     def forward_pass(self, buffers, training_pass=True):
-        x, y = self.images(buffers)
+        x, y, H = self.images(buffers)
         W, *bias = buffers.parameters
         if not bias:
             bias = [buffers.internals.zero_bias]
             self.handler.fill(bias[0], 0.0)
         where = self.padding, self.stride
         if self.activation in FROM_INPUT:
-            H = self.inner_images(buffers)
             self.handler.conv2d_forward_batch(x, W, *bias, H, *where)
             self.handler.act_func[self.activation](H, y)
         else:
             self.handler.conv2d_forward_batch(x, W, *bias, y, *where, self.activation)
 
     def backward_pass(self, buffers):
-        x, y = self.images(buffers)
-        dx, dy = self.delta_images(buffers)
+        x, y, H = self.images(buffers)
+        dy, dx, dH = self.delta_images(buffers)
         dW, *dbias = buffers.gradients
         if not dbias:
             dbias = [self.handler.scratch((dW.shape[0],), 23)]
             self.handler.fill(dbias[0], 0.0)
         activation = self.activation
         if activation in FROM_INPUT:
-            H, dH = self.inner_images(buffers), self.inner_delta_images(buffers)
             self.handler.act_func_deriv[activation](H, y, dy, dH)
             dy, activation = dH, "linear"
         self.handler.conv2d_backward_batch(

@@ -55,15 +55,12 @@ class CtcLayerImpl(Layer):
         "default": StructureTemplate("T", "B", "F"),
         "targets": StructureTemplate("T", "B", 1),
     }
+    optional_inputs = {"mask": StructureTemplate("T", "B", 1)}
     computes_no_input_deltas_for = ("targets", "mask")
     takes_no_output_deltas_from = ("predictions",)
     honours_fresh = True
     needs_whole_sequences = True
     repeats = True
-
-    def inputs_to_expect(self, given):
-        mask = {"mask": StructureTemplate("T", "B", 1)} if "mask" in given else {}
-        return {**type(self).expected_inputs, **mask}
 
     def setup(self, kwargs, in_shapes):
         x = self.like(in_shapes["default"])
@@ -89,13 +86,12 @@ class CtcLayerImpl(Layer):
         self.handler.ctc_forward(x, targets, lengths, predictions, expected, loss)
 
     def backward_pass(self, buffers):
-        if "default" in self.unwanted:
-            return
-        self.handler.ctc_backward(
+        self.add_deltas(
+            "default",
+            "ctc_backward",
             buffers.outputs.predictions,
             buffers.internals.expected,
             self.lengths(buffers),
             buffers.output_deltas.loss,
             buffers.input_deltas.default,
-            fresh_dx="default" in self.fresh,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from brainstorm.layers.arguments import FINITE, arguments_of
 from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.construction import ConstructionWrapper
 
@@ -17,7 +18,7 @@ def DeltasScaling(factor: float, name: str | None = None) -> ConstructionWrapper
         factor: Factor of the deltas.
         name: Name of the layer.
     """
-    return ConstructionWrapper.create(DeltasScalingLayerImpl, name=name, factor=factor)
+    return ConstructionWrapper.create(DeltasScalingLayerImpl, **locals())
 
 
 class DeltasScalingLayerImpl(Layer):
@@ -38,14 +39,11 @@ class DeltasScalingLayerImpl(Layer):
         LayerValidationError: `factor` is not a number.
     """
 
-    expected_kwargs = frozenset({"factor"})
+    arguments = arguments_of(DeltasScaling, factor=FINITE)
     honours_fresh = True
     repeats = True
 
     def setup(self, kwargs, in_shapes):
-        self.factor = self.argument(
-            "factor", None, lambda f: abs(f) < float("inf"), "a finite number"
-        )
         return {"default": self.like(in_shapes["default"])}, {}, {}
 
     def forward_pass(self, buffers, training_pass=True):
@@ -53,7 +51,4 @@ class DeltasScalingLayerImpl(Layer):
 
     def backward_pass(self, buffers):
         dx, dy = buffers.input_deltas.default, buffers.output_deltas.default
-        if "default" in self.fresh:
-            self.handler.mult_st(self.factor, dy, dx)
-        else:
-            self.handler.mult_add_st(self.factor, dy, dx)
+        self.add_deltas("default", "mult_st", self.factor, dy, dx)

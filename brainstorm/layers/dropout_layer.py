@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from brainstorm.layers.arguments import Check, arguments_of
 from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.construction import ConstructionWrapper
 
@@ -15,7 +16,7 @@ def Dropout(drop_prob: float = 0.5, name: str | None = None) -> ConstructionWrap
         drop_prob: Probability of being dropped, from 0 to below 1.
         name: Name of the layer.
     """
-    return ConstructionWrapper.create(DropoutLayerImpl, name=name, drop_prob=drop_prob)
+    return ConstructionWrapper.create(DropoutLayerImpl, **locals())
 
 
 class DropoutLayerImpl(Layer):
@@ -40,14 +41,13 @@ class DropoutLayerImpl(Layer):
         LayerValidationError: `drop_prob` is not a probability below 1.
     """
 
-    expected_kwargs = frozenset({"drop_prob"})
+    arguments = arguments_of(
+        Dropout, drop_prob=Check(lambda p: 0.0 <= p < 1.0, "a probability in [0, 1)")
+    )
     honours_fresh = True
     repeats = True
 
     def setup(self, kwargs, in_shapes):
-        self.drop_prob = self.argument(
-            "drop_prob", 0.5, lambda p: 0.0 <= p < 1.0, "a probability in [0, 1)"
-        )
         shape = self.like(in_shapes["default"])
         return {"default": shape}, {}, {"mask": shape}
 
@@ -61,9 +61,6 @@ class DropoutLayerImpl(Layer):
             self.handler.fill(mask, 1.0)
 
     def backward_pass(self, buffers):
-        self.handler.dropout_backward(
-            buffers.internals.mask,
-            buffers.output_deltas.default,
-            buffers.input_deltas.default,
-            fresh_dx="default" in self.fresh,
-        )
+        mask, dy = buffers.internals.mask, buffers.output_deltas.default
+        dx = buffers.input_deltas.default
+        self.add_deltas("default", "dropout_backward", mask, dy, dx)

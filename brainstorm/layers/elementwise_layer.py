@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from brainstorm.layers.arguments import arguments_of
 from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.construction import ConstructionWrapper
 
@@ -17,9 +18,7 @@ def Elementwise(
         activation: Activation function.
         name: Name of the layer.
     """
-    return ConstructionWrapper.create(
-        ElementwiseLayerImpl, name=name, activation=activation
-    )
+    return ConstructionWrapper.create(ElementwiseLayerImpl, **locals())
 
 
 class ElementwiseLayerImpl(Layer):
@@ -36,12 +35,11 @@ class ElementwiseLayerImpl(Layer):
         LayerValidationError: `activation` is unknown.
     """
 
-    expected_kwargs = frozenset({"activation"})
+    arguments = arguments_of(Elementwise)
     honours_fresh = True
     repeats = True
 
     def setup(self, kwargs, in_shapes):
-        self.activation = self.activation_argument("rel")
         return {"default": self.like(in_shapes["default"])}, {}, {}
 
     def forward_pass(self, buffers, training_pass=True):
@@ -49,11 +47,6 @@ class ElementwiseLayerImpl(Layer):
         self.handler.act_func[self.activation](x, y)
 
     def backward_pass(self, buffers):
-        self.handler.act_backward(
-            buffers.inputs.default,
-            buffers.outputs.default,
-            buffers.output_deltas.default,
-            buffers.input_deltas.default,
-            self.activation,
-            fresh_dx="default" in self.fresh,
-        )
+        x, y = buffers.inputs.default, buffers.outputs.default
+        dx, dy = buffers.input_deltas.default, buffers.output_deltas.default
+        self.add_deltas("default", "act_backward", x, y, dy, dx, self.activation)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from brainstorm.layers.base_layer import Layer, once_per_resize
-from brainstorm.layers.rows import Rows
+from brainstorm.layers.arguments import COUNT, arguments_of
+from brainstorm.layers.base_layer import Layer
+from brainstorm.layers.rows import Rows, as_column
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper
+from brainstorm.utils import flatten_all_but_last
 
 __all__ = ["Embedding", "EmbeddingLayerImpl"]
 
@@ -27,13 +29,7 @@ def Embedding(
         name: Name of the layer.
         trainable: Whether training changes the parameters.
     """
-    return ConstructionWrapper.create(
-        EmbeddingLayerImpl,
-        name=name,
-        trainable=trainable,
-        vocabulary_size=vocabulary_size,
-        size=size,
-    )
+    return ConstructionWrapper.create(EmbeddingLayerImpl, **locals())
 
 
 class EmbeddingLayerImpl(Layer):
@@ -62,45 +58,32 @@ class EmbeddingLayerImpl(Layer):
         HandlerError: When run with an index that is not in the vocabulary.
     """
 
-    expected_kwargs = frozenset({"vocabulary_size", "size"})
+    arguments = arguments_of(Embedding, vocabulary_size=COUNT)
     computes_no_input_deltas_for = ("default",)
     honours_fresh = True
     repeats = True
 
+    indices = Rows("inputs.default", shape=as_column)
+    rows = Rows(writes=["outputs.default"], shape=flatten_all_but_last)
+    delta_rows = Rows("output_deltas.default", shape=flatten_all_but_last)
+
     def setup(self, kwargs, in_shapes):
-        V = self.vocabulary_size = self.size_argument("vocabulary_size")
-        n = self.size = self.size_argument("size")
+        V, n = self.vocabulary_size, self.size
         shape = in_shapes["default"].feature_shape
         features = (n,) if shape == (1,) else (*shape, n)
         outputs = {"default": BufferStructure("T", "B", *features)}
         return outputs, {"W": BufferStructure(V, n)}, {}
 
-    @once_per_resize
-    def rows(self, buffers):
-        """The indices as a column, and y with a row for each of them."""
-        indices, y = buffers.inputs.default, buffers.outputs.default
-        if indices.shape[-1] > 1:
-            indices = indices.reshape((*indices.shape, 1))
-        return Rows(self.handler, [indices], [y])
-
-    @once_per_resize
-    def delta_rows(self, buffers):
-        """The deltas of y, likewise."""
-        return Rows(self.handler, [buffers.output_deltas.default], [])
-
     def forward_pass(self, buffers, training_pass=True):
-        rows = self.rows(buffers)
-        rows.load(self.handler)
-        self.handler.take_rows(buffers.parameters.W, *rows.matrices)
-        rows.store(self.handler)
+        h = self.handler
+        (indices,) = self.indices.load(h, buffers)
+        (y,) = self.rows.load(h, buffers)
+        h.take_rows(buffers.parameters.W, indices, y)
+        self.rows.store(h, buffers)
 
     def backward_pass(self, buffers):
-        indices, _ = self.rows(buffers).matrices
-        rows = self.delta_rows(buffers)
-        rows.load(self.handler)
-        self.handler.add_to_rows(
-            *rows.matrices,
-            indices,
-            buffers.gradients.W,
-            fresh_out="gradients" in self.fresh,
-        )
+        h = self.handler
+        (indices,) = self.indices.load(h, buffers)
+        (dy,) = self.delta_rows.load(h, buffers)
+        is_fresh = "gradients" in self.fresh
+        h.add_to_rows(dy, indices, buffers.gradients.W, fresh_out=is_fresh)

@@ -6,10 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from brainstorm.layers.base_layer import Layer, is_whole, once_per_resize, options
-from brainstorm.structure.buffer_structure import BufferStructure, StructureTemplate
+from brainstorm.layers.arguments import Check, arguments_of, is_whole
+from brainstorm.layers.base_layer import Layer
+from brainstorm.layers.rows import Rows
+from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper
-from brainstorm.utils import flatten_time_and_features
 
 __all__ = ["FullyConnected", "FullyConnectedLayerImpl"]
 
@@ -32,13 +33,15 @@ def FullyConnected(
         bias: Whether there is a bias.
         trainable: Whether training changes the parameters.
     """
-    return ConstructionWrapper.create(
-        FullyConnectedLayerImpl,
-        name=name,
-        trainable=trainable,
-        activation=activation,
-        **options(size=(size, None), bias=(bias, True)),
-    )
+    return ConstructionWrapper.create(FullyConnectedLayerImpl, **locals())
+
+
+def _shape(size: int | Sequence[int]) -> tuple[int, ...]:
+    return tuple(size) if isinstance(size, Sequence) else (size,)
+
+
+def _is_shape(shape: tuple[Any, ...]) -> bool:
+    return len(shape) > 0 and all(is_whole(n, 1) for n in shape)
 
 
 class FullyConnectedLayerImpl(Layer):
@@ -63,27 +66,29 @@ class FullyConnectedLayerImpl(Layer):
         LayerValidationError: An argument is not as in `FullyConnected`.
     """
 
-    expected_inputs = {"default": StructureTemplate("T", "B", "...")}
-    expected_kwargs = frozenset({"size", "activation", "bias"})
+    arguments = arguments_of(
+        FullyConnected,
+        size=Check(
+            lambda size: size is None or _is_shape(_shape(size)),
+            "a positive integer, a shape or None",
+        ),
+    )
     honours_fresh = True
     repeats = True
 
-    def setup(self, kwargs, in_shapes):
-        self.activation = self.activation_argument("rel")
-        in_shape = in_shapes["default"].feature_shape
-        size = self.argument(
-            "size",
-            None,
-            lambda size: size is None or _is_shape(_shape(size)),
-            "a positive integer, a shape or None",
-        )
-        out_shape = in_shape if size is None else tuple(map(int, _shape(size)))
-        self.size = math.prod(out_shape) if size is None else size
-        n, i = math.prod(out_shape), math.prod(in_shape)
+    rows = Rows("inputs.default", writes=["outputs.default", "internals.H"])
+    delta_rows = Rows(
+        "output_deltas.default", writes=["input_deltas.default", "internals.dH"]
+    )
 
+    def setup(self, kwargs, in_shapes):
+        in_shape, size = in_shapes["default"].feature_shape, self.size
+        out_shape = in_shape if size is None else tuple(map(int, _shape(size)))
+        n, i = math.prod(out_shape), math.prod(in_shape)
+        self.size = n if size is None else size
         outputs = {"default": BufferStructure("T", "B", *out_shape)}
         parameters = {"W": BufferStructure(n, i)}
-        if self.bias_argument():
+        if self.bias:
             parameters["bias"] = BufferStructure(n)
         internals = {}
         if self.activation != "linear":
@@ -93,32 +98,14 @@ class FullyConnectedLayerImpl(Layer):
             }
         return outputs, parameters, internals
 
-    @once_per_resize
-    def matrices(self, buffers):
-        """x, y and H with one row for every step of every sequence."""
-        x = flatten_time_and_features(buffers.inputs.default)
-        y = flatten_time_and_features(buffers.outputs.default)
-        if self.activation == "linear":
-            return x, y, None
-        return x, y, flatten_time_and_features(buffers.internals.H)
-
-    @once_per_resize
-    def delta_matrices(self, buffers):
-        """The deltas of x, y and H, likewise."""
-        dx = flatten_time_and_features(buffers.input_deltas.default)
-        dy = flatten_time_and_features(buffers.output_deltas.default)
-        if self.activation == "linear":
-            return dx, dy, None
-        return dx, dy, flatten_time_and_features(buffers.internals.dH)
-
     def forward_pass(self, buffers, training_pass=True):
-        x, y, H = self.matrices(buffers)
+        x, y, H = self.rows(buffers)
         W, bias = _with_bias(buffers.parameters)
         self.handler.affine(x, W, bias, H, y, self.activation)
 
     def backward_pass(self, buffers):
-        x, y, H = self.matrices(buffers)
-        dx, dy, dH = self.delta_matrices(buffers)
+        x, y, H = self.rows(buffers)
+        dy, dx, dH = self.delta_rows(buffers)
         dW, dbias = _with_bias(buffers.gradients)
         self.handler.affine_backward(
             x,
@@ -140,11 +127,3 @@ def _with_bias(view: Any) -> tuple[Any, Any]:
     """W and bias, or their gradients; None for a bias that there is not."""
     W, *bias = view
     return W, bias[0] if bias else None
-
-
-def _shape(size: int | Sequence[int]) -> tuple[int, ...]:
-    return tuple(size) if isinstance(size, Sequence) else (size,)
-
-
-def _is_shape(shape: tuple[Any, ...]) -> bool:
-    return len(shape) > 0 and all(is_whole(n, 1) for n in shape)

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import math
 
-from brainstorm.layers.base_layer import Layer, once_per_resize
+from brainstorm.layers.arguments import Check, arguments_of
+from brainstorm.layers.base_layer import Layer
+from brainstorm.layers.rows import Rows
 from brainstorm.structure.buffer_structure import BufferStructure, StructureTemplate
 from brainstorm.structure.construction import ConstructionWrapper
 
 __all__ = ["GlobalPooling", "GlobalPoolingLayerImpl"]
 
-TYPES = ("max", "avg")
+
+def _images(array):
+    """An array as images (T * B, size, 1, C)."""
+    T, B, *inner, C = array.shape
+    return array.reshape((T * B, math.prod(inner), 1, C))
 
 
 def GlobalPooling(type: str = "max", name: str | None = None) -> ConstructionWrapper:
@@ -20,7 +26,7 @@ def GlobalPooling(type: str = "max", name: str | None = None) -> ConstructionWra
         type: 'max' for the largest value, 'avg' for the mean.
         name: Name of the layer.
     """
-    return ConstructionWrapper.create(GlobalPoolingLayerImpl, name=name, type=type)
+    return ConstructionWrapper.create(GlobalPoolingLayerImpl, **locals())
 
 
 class GlobalPoolingLayerImpl(Layer):
@@ -41,50 +47,41 @@ class GlobalPoolingLayerImpl(Layer):
     """
 
     expected_inputs = {"default": StructureTemplate("T", "B", "F", "F", "...")}
-    expected_kwargs = frozenset({"type"})
+    arguments = arguments_of(
+        GlobalPooling,
+        type=Check(lambda value: value in ("max", "avg"), "'max' or 'avg'"),
+    )
     honours_fresh = True
     repeats = True
 
+    images = Rows(
+        "inputs.default",
+        writes=["outputs.default", "internals.argmax"],
+        shape=_images,
+    )
+    delta_images = Rows(
+        "output_deltas.default", writes=["input_deltas.default"], shape=_images
+    )
+
     def setup(self, kwargs, in_shapes):
-        self.type = self.argument(
-            "type", "max", lambda value: value in TYPES, "'max' or 'avg'"
-        )
         *inner, channels = in_shapes["default"].feature_shape
         self.window = math.prod(inner), 1
         structure = BufferStructure("T", "B", channels)
         internals = {"argmax": structure} if self.type == "max" else {}
         return {"default": structure}, {}, internals
 
-    def images(self, array, window):
-        """An array as images (T * B, height, width, C)."""
-        rows = array.shape[0] * array.shape[1]
-        return array.reshape((rows, *window, array.shape[-1]))
-
-    @once_per_resize
-    def arrays(self, buffers):
-        """X, y and, for 'max', argmax as images."""
-        x = self.images(buffers.inputs.default, self.window)
-        others = (buffers.outputs.default, *buffers.internals)
-        return x, *(self.images(array, (1, 1)) for array in others)
-
-    @once_per_resize
-    def delta_arrays(self, buffers):
-        """The deltas of x and y, likewise."""
-        dx = self.images(buffers.input_deltas.default, self.window)
-        return dx, self.images(buffers.output_deltas.default, (1, 1))
-
     def forward_pass(self, buffers, training_pass=True):
-        x, y, *argmax = self.arrays(buffers)
-        h = self.handler
-        pool = h.maxpool2d_forward_batch if argmax else h.avgpool2d_forward_batch
-        pool(x, self.window, y, 0, (1, 1), *argmax)
+        x, y, argmax = self.images(buffers)
+        h, where = self.handler, (x, self.window, y, 0, (1, 1))
+        if self.type == "max":
+            h.maxpool2d_forward_batch(*where, argmax)
+        else:
+            h.avgpool2d_forward_batch(*where)
 
     def backward_pass(self, buffers):
-        if "default" in self.unwanted:
-            return
-        x, y, *argmax = self.arrays(buffers)
-        h = self.handler
-        pool = h.maxpool2d_backward_batch if argmax else h.avgpool2d_backward_batch
-        deltas = self.delta_arrays(buffers)
-        fresh = "default" in self.fresh
-        pool(x, self.window, y, 0, (1, 1), *argmax, *deltas, fresh_in_deltas=fresh)
+        x, y, argmax = self.images(buffers)
+        dy, dx = self.delta_images(buffers)
+        used = (argmax,) if self.type == "max" else ()
+        pool = f"{self.type}pool2d_backward_batch"
+        where = x, self.window, y, 0, (1, 1)
+        self.add_deltas("default", pool, *where, *used, dx, dy)

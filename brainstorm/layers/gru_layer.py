@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
-from brainstorm.layers.base_layer import once_per_resize, options
-from brainstorm.layers.sequence_layer import SequenceLayer
-from brainstorm.structure.buffer_structure import BufferStructure
+from brainstorm.layers._sequence_layer import SequenceLayer
+from brainstorm.layers.arguments import arguments_of
 from brainstorm.structure.construction import ConstructionWrapper
-from brainstorm.utils import flatten_features
 
 __all__ = ["Gru", "GruLayerImpl"]
-
-CELLS = ("Ra", "Rb", "Za", "Zb", "Pa", "Ha", "Hb")
-DELTAS = ("dRa", "dZa", "dPa", "dHa")
 
 
 def Gru(
@@ -35,14 +28,7 @@ def Gru(
         initial_state: 'zeros', or 'learned' for a parameter to begin sequences with.
         trainable: Whether training changes the parameters.
     """
-    return ConstructionWrapper.create(
-        GruLayerImpl,
-        name=name,
-        trainable=trainable,
-        size=size,
-        activation=activation,
-        **options(bias=(bias, True), initial_state=(initial_state, "zeros")),
-    )
+    return ConstructionWrapper.create(GruLayerImpl, **locals())
 
 
 class GruLayerImpl(SequenceLayer):
@@ -87,74 +73,12 @@ class GruLayerImpl(SequenceLayer):
             as above.
     """
 
+    arguments = arguments_of(Gru)
     stacks_parameters = True
     repeats = True
 
-    def setup(self, kwargs, in_shapes):
-        n = self.read_options()
-        i = in_shapes["default"].feature_size
-        outputs = {"default": BufferStructure("T", "B", n, context_size=1)}
-        self.stacked_shapes = {"W": (3 * n, i), "R": (3 * n, n)}
-        if self.has_bias:
-            self.stacked_shapes["b"] = (3 * n,)
-        parameters = {
-            kind + gate: BufferStructure(n, *shape[1:])
-            for kind, shape in self.stacked_shapes.items()
-            for gate in "rzh"
-        }
-        internals = {
-            name: BufferStructure("T", "B", n, is_backward_only=name in DELTAS)
-            for name in CELLS + DELTAS
-        }
-        self.add_options(parameters, internals, 3 * n)
-        return outputs, parameters, internals
-
-    def stacked(self, view, bias=None):
-        """W, R and b of all gates, or their gradients, without copying.
-
-        They lie one after the other, so each kind is one array.
-        """
-        found, start = {"b": bias}, 0
-        for kind, shape in self.stacked_shapes.items():
-            stop = start + math.prod(shape)
-            found[kind] = view._full_buffer[start:stop].reshape(shape)
-            start = stop
-        return found["W"], found["R"], found["b"]
-
-    @once_per_resize
-    def arrays(self, buffers):
-        """What the forward pass works on."""
-        bias = None if self.has_bias else buffers.internals.zero_bias
-        return (
-            flatten_features(buffers.inputs.default),
-            *self.stacked(buffers.parameters, bias),
-            *(getattr(buffers.internals, name) for name in CELLS),
-            buffers.outputs.default,
-        )
-
-    @once_per_resize
-    def backward_arrays(self, buffers):
-        """What the backward pass works on: before the input deltas, they, after."""
-        x, W, R, _, *cells_and_y = self.arrays(buffers)
-        deltas = [getattr(buffers.internals, name) for name in DELTAS]
-        arrays = (x, W, R, *cells_and_y, buffers.output_deltas.default, *deltas)
-        dx = flatten_features(buffers.input_deltas.default)
-        return arrays, dx, self.stacked(buffers.gradients)
-
-    def forward_pass(self, buffers, training_pass=True):
-        self.begin(buffers)
-        self.handler.gru_forward(*self.arrays(buffers), self.activation)
-
-    def backward_pass(self, buffers):
-        arrays, dx, (dW, dR, dbias) = self.backward_arrays(buffers)
-        self.handler.gru_backward(
-            *arrays,
-            None if "default" in self.unwanted else dx,
-            dW,
-            dR,
-            self.unused_gradient(dW.shape[0]) if dbias is None else dbias,
-            self.activation,
-            fresh_dx="default" in self.fresh,
-            fresh_gradients="gradients" in self.fresh,
-        )
-        self.end(buffers)
+    operation = "gru"
+    weights = {kind: [kind + gate for gate in "rzh"] for kind in "WRb"}
+    cells = ("Ra", "Rb", "Za", "Zb", "Pa", "Ha", "Hb")
+    deltas = ("dRa", "dZa", "dPa", "dHa")
+    cell_context = 0

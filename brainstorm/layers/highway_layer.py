@@ -62,18 +62,9 @@ class HighwayLayerImpl(Layer):
         dH, dT, dx = buffers.input_deltas
         dy = buffers.output_deltas.default
         factor = h.scratch(dy.shape, 2)
-        self.add_product(dy, T, "H", dH)
+        self.add_deltas("H", "mult_tt", dy, T, dH)
         h.subtract_tt(H, x, factor)
-        self.add_product(dy, factor, "T", dT)
+        self.add_deltas("T", "mult_tt", dy, factor, dT)
         h.mult_st(-1.0, T, factor)
         h.add_st(1.0, factor, factor)
-        self.add_product(dy, factor, "x", dx)
-
-    def add_product(self, dy, factor, input_name, deltas):
-        """Add ``dy * factor`` to the deltas of an input."""
-        if input_name in self.unwanted:
-            return
-        if input_name in self.fresh:
-            self.handler.mult_tt(dy, factor, deltas)
-        else:
-            self.handler.mult_add_tt(dy, factor, deltas)
+        self.add_deltas("x", "mult_tt", dy, factor, dx)

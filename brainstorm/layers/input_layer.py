@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from brainstorm.layers.arguments import Check, arguments_of
 from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper
@@ -25,7 +26,7 @@ def Input(
             ``('T', 'B', 784)``.
         name: ``'Input'``, the only one that networks accept.
     """
-    return ConstructionWrapper.create(InputLayerImpl, name=name, out_shapes=out_shapes)
+    return ConstructionWrapper.create(InputLayerImpl, **locals())
 
 
 class InputLayerImpl(Layer):
@@ -42,19 +43,19 @@ class InputLayerImpl(Layer):
     """
 
     expected_inputs = {}
-    expected_kwargs = frozenset({"out_shapes"})
+    arguments = arguments_of(
+        Input,
+        out_shapes=Check(
+            lambda shapes: isinstance(shapes, Mapping) and len(shapes) > 0,
+            "a dict of shapes by name",
+        ),
+    )
     honours_fresh = True
     repeats = True
 
     def setup(self, kwargs, in_shapes):
-        shapes = self.argument(
-            "out_shapes",
-            None,
-            lambda shapes: isinstance(shapes, Mapping) and len(shapes) > 0,
-            "a dict of shapes by name",
-        )
         outputs = {}
-        for name, shape in shapes.items():
+        for name, shape in self.kwargs["out_shapes"].items():
             if not isinstance(name, str) or not name.isidentifier():
                 raise self.error(f"expected identifiers as names, got {name!r}")
             if not isinstance(shape, (tuple, list)):
@@ -67,9 +68,3 @@ class InputLayerImpl(Layer):
                 raise self.error(f"shape of {name!r}: {error}") from error
         self.takes_no_output_deltas_from = tuple(outputs)
         return outputs, {}, {}
-
-    def forward_pass(self, buffers, training_pass=True):
-        pass
-
-    def backward_pass(self, buffers):
-        pass

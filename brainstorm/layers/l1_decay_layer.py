@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from brainstorm.layers.base_layer import Layer, once_per_resize
+from brainstorm.layers.base_layer import Layer
+from brainstorm.layers.rows import Rows
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper
-from brainstorm.utils import flatten_time_and_features
 
 __all__ = ["L1Decay", "L1DecayLayerImpl"]
 
@@ -36,31 +36,23 @@ class L1DecayLayerImpl(Layer):
     honours_fresh = True
     repeats = True
 
+    rows = Rows("inputs.default", writes=["internals.tmp", "outputs.loss"])
+    delta_rows = Rows(
+        "inputs.default", "output_deltas.loss", writes=["input_deltas.default"]
+    )
+
     def setup(self, kwargs, in_shapes):
         tmp = self.like(in_shapes["default"])
         return {"loss": BufferStructure("T", "B", 1)}, {}, {"tmp": tmp}
 
-    @once_per_resize
-    def matrices(self, buffers):
-        """x, tmp and loss with one row for every step of every sequence."""
-        arrays = buffers.inputs.default, buffers.internals.tmp, buffers.outputs.loss
-        return tuple(map(flatten_time_and_features, arrays))
-
-    @once_per_resize
-    def delta_matrices(self, buffers):
-        """The deltas of loss and of x, likewise."""
-        arrays = buffers.output_deltas.loss, buffers.input_deltas.default
-        return tuple(map(flatten_time_and_features, arrays))
-
     def forward_pass(self, buffers, training_pass=True):
-        x, tmp, loss = self.matrices(buffers)
+        x, tmp, loss = self.rows(buffers)
         self.handler.abs_t(x, tmp)
         self.handler.sum_t(tmp, 1, loss)
 
     def backward_pass(self, buffers):
         h = self.handler
-        x, _, _ = self.matrices(buffers)
-        dloss, dx = self.delta_matrices(buffers)
+        x, dloss, dx = self.delta_rows(buffers)
         sign = h.scratch(x.shape, 2)
         h.sign_t(x, sign)
-        (h.mult_mv if "default" in self.fresh else h.mult_add_mv)(sign, dloss, dx)
+        self.add_deltas("default", "mult_mv", sign, dloss, dx)

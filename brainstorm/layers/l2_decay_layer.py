@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from brainstorm.layers.base_layer import Layer, once_per_resize
+from brainstorm.layers.base_layer import Layer
+from brainstorm.layers.rows import Rows
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper
-from brainstorm.utils import flatten_time_and_features
 
 __all__ = ["L2Decay", "L2DecayLayerImpl"]
 
@@ -35,6 +35,13 @@ class L2DecayLayerImpl(Layer):
     honours_fresh = True
     repeats = True
 
+    rows = Rows("inputs.default", writes=["internals.tmp", "outputs.loss"])
+    delta_rows = Rows(
+        "inputs.default",
+        "output_deltas.loss",
+        writes=["internals.dsq_activations", "input_deltas.default"],
+    )
+
     def setup(self, kwargs, in_shapes):
         shape = in_shapes["default"].shape
         internals = {
@@ -43,35 +50,14 @@ class L2DecayLayerImpl(Layer):
         }
         return {"loss": BufferStructure("T", "B", 1)}, {}, internals
 
-    @once_per_resize
-    def matrices(self, buffers):
-        """x, tmp and loss with one row for every step of every sequence."""
-        arrays = buffers.inputs.default, buffers.internals.tmp, buffers.outputs.loss
-        return tuple(map(flatten_time_and_features, arrays))
-
-    @once_per_resize
-    def delta_matrices(self, buffers):
-        """The deltas of loss, dsq_activations and the deltas of x, likewise."""
-        arrays = (
-            buffers.output_deltas.loss,
-            buffers.internals.dsq_activations,
-            buffers.input_deltas.default,
-        )
-        return tuple(map(flatten_time_and_features, arrays))
-
     def forward_pass(self, buffers, training_pass=True):
         h = self.handler
-        x, tmp, loss = self.matrices(buffers)
+        x, tmp, loss = self.rows(buffers)
         h.mult_tt(x, x, tmp)
         h.sum_t(tmp, 1, loss)
         h.mult_st(0.5, loss, loss)
 
     def backward_pass(self, buffers):
-        h = self.handler
-        x, _, _ = self.matrices(buffers)
-        dloss, dsq, dx = self.delta_matrices(buffers)
-        h.mult_mv(x, dloss, dsq)
-        if "default" in self.fresh:
-            h.copy_to(dsq, dx)
-        else:
-            h.add_tt(dsq, dx, dx)
+        x, dloss, dsq, dx = self.delta_rows(buffers)
+        self.handler.mult_mv(x, dloss, dsq)
+        self.add_deltas("default", "copy_to", dsq, dx)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
-from brainstorm.layers.base_layer import Layer, once_per_resize
-from brainstorm.layers.rows import Rows
+from brainstorm.layers.arguments import POSITIVE, arguments_of
+from brainstorm.layers.base_layer import Layer
+from brainstorm.layers.rows import Rows, as_column
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper
+from brainstorm.utils import flatten_all_but_last
 
 __all__ = ["LayerNorm", "LayerNormLayerImpl"]
 
@@ -25,9 +27,7 @@ def LayerNorm(
         name: Name of the layer.
         trainable: Whether training changes the parameters.
     """
-    return ConstructionWrapper.create(
-        LayerNormLayerImpl, name=name, trainable=trainable, epsilon=epsilon
-    )
+    return ConstructionWrapper.create(LayerNormLayerImpl, **locals())
 
 
 class LayerNormLayerImpl(Layer):
@@ -52,57 +52,47 @@ class LayerNormLayerImpl(Layer):
         LayerValidationError: `epsilon` is not positive.
     """
 
-    expected_kwargs = frozenset({"epsilon"})
+    arguments = arguments_of(LayerNorm, epsilon=POSITIVE)
     honours_fresh = True
     repeats = True
 
+    rows = Rows(
+        "inputs.default",
+        writes=["internals.x_hat", "outputs.default"],
+        shape=flatten_all_but_last,
+    )
+    delta_rows = Rows(
+        "internals.x_hat",
+        "output_deltas.default",
+        writes=["input_deltas.default"],
+        shape=flatten_all_but_last,
+    )
+    sigma = Rows(writes=["internals.sigma"], shape=as_column)
+
     def setup(self, kwargs, in_shapes):
-        self.epsilon = self.argument(
-            "epsilon", 1e-5, lambda e: 0.0 < e < float("inf"), "a positive number"
-        )
         shape = self.like(in_shapes["default"])
         *vectors, features = shape.feature_shape
         parameters = dict.fromkeys(("gamma", "beta"), BufferStructure(features))
         sigma = BufferStructure("T", "B", math.prod(vectors))
         return {"default": shape}, parameters, {"sigma": sigma, "x_hat": shape}
 
-    @once_per_resize
-    def rows(self, buffers):
-        """X and y with a row for each vector."""
-        return Rows(self.handler, buffers.inputs, buffers.outputs)
-
-    @once_per_resize
-    def delta_rows(self, buffers):
-        """The deltas of y and of x, likewise."""
-        return Rows(self.handler, buffers.output_deltas, buffers.input_deltas)
-
-    @once_per_resize
-    def internal_matrices(self, buffers):
-        """Sigma and x_hat, likewise."""
-        sigma, x_hat = buffers.internals
-        rows = math.prod(sigma.shape)
-        return sigma.reshape((rows, 1)), x_hat.reshape((rows, x_hat.shape[-1]))
-
     def forward_pass(self, buffers, training_pass=True):
-        rows = self.rows(buffers)
-        x, y = rows.matrices
-        rows.load(self.handler)
-        self.handler.layer_norm_forward(
-            x, *buffers.parameters, *self.internal_matrices(buffers), y, self.epsilon
-        )
-        rows.store(self.handler)
+        h, (sigma,) = self.handler, self.sigma(buffers)
+        x, x_hat, y = self.rows.load(h, buffers)
+        h.layer_norm_forward(x, *buffers.parameters, sigma, x_hat, y, self.epsilon)
+        self.rows.store(h, buffers)
 
     def backward_pass(self, buffers):
-        rows = self.delta_rows(buffers)
-        dy, dx = rows.matrices
-        rows.load(self.handler)
-        self.handler.layer_norm_backward(
+        h, (sigma,) = self.handler, self.sigma(buffers)
+        x_hat, dy, dx = self.delta_rows.load(h, buffers)
+        h.layer_norm_backward(
             buffers.parameters.gamma,
-            *self.internal_matrices(buffers),
+            sigma,
+            x_hat,
             dy,
             None if "default" in self.unwanted else dx,
             *buffers.gradients,
             fresh_dx="default" in self.fresh,
             fresh_gradients="gradients" in self.fresh,
         )
-        rows.store(self.handler)
+        self.delta_rows.store(h, buffers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from brainstorm.layers.arguments import FINITE, arguments_of
 from brainstorm.layers.base_layer import Layer, once_per_resize
 from brainstorm.structure.buffer_structure import BufferStructure, StructureTemplate
 from brainstorm.structure.construction import ConstructionWrapper
@@ -18,7 +19,7 @@ def Loss(importance: float = 1.0, name: str | None = None) -> ConstructionWrappe
         importance: Weight of this loss among several.
         name: Name of the layer.
     """
-    return ConstructionWrapper.create(LossLayerImpl, name=name, importance=importance)
+    return ConstructionWrapper.create(LossLayerImpl, **locals())
 
 
 class LossLayerImpl(Layer):
@@ -40,15 +41,12 @@ class LossLayerImpl(Layer):
     """
 
     expected_inputs = {"default": StructureTemplate("...")}
-    expected_kwargs = frozenset({"importance"})
+    arguments = arguments_of(Loss, importance=FINITE)
     takes_no_output_deltas_from = ("loss",)
     honours_fresh = True
     repeats = True
 
     def setup(self, kwargs, in_shapes):
-        self.importance = self.argument(
-            "importance", 1.0, lambda i: abs(i) < float("inf"), "a finite number"
-        )
         # How many dimensions come before the features; the last of them is B.
         self.leading = in_shapes["default"].buffer_type
         return {"loss": BufferStructure(1)}, {}, {}
@@ -73,7 +71,4 @@ class LossLayerImpl(Layer):
 
     def backward_pass(self, buffers):
         dx = buffers.input_deltas.default
-        if "default" in self.fresh:
-            self.handler.fill(dx, self.scale(dx))
-        else:
-            self.handler.add_st(self.scale(dx), dx, dx)
+        self.add_deltas("default", "fill", dx, self.scale(dx))

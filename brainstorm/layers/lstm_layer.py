@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 from brainstorm.handlers.recurrent_operations import LstmCells
-from brainstorm.layers.base_layer import once_per_resize, options
-from brainstorm.layers.sequence_layer import SequenceLayer
-from brainstorm.structure.buffer_structure import BufferStructure
+from brainstorm.layers._sequence_layer import SequenceLayer
+from brainstorm.layers.arguments import FLAG, arguments_of
 from brainstorm.structure.construction import ConstructionWrapper
-from brainstorm.structure.taps import delta_structure, tapped_internals
-from brainstorm.utils import flatten_features
 
 __all__ = ["Lstm", "LstmLayerImpl"]
-
-CELLS = ("Za", "Zb", "Ia", "Ib", "Fa", "Fb", "Oa", "Ob", "Ca", "Cb")
-DELTAS = tuple(f"d{name}" for name in CELLS)
 
 
 def Lstm(
@@ -39,18 +31,7 @@ def Lstm(
         initial_state: 'zeros', or 'learned' for parameters to begin sequences with.
         trainable: Whether training changes the parameters.
     """
-    return ConstructionWrapper.create(
-        LstmLayerImpl,
-        name=name,
-        trainable=trainable,
-        size=size,
-        activation=activation,
-        **options(
-            peepholes=(peepholes, True),
-            bias=(bias, True),
-            initial_state=(initial_state, "zeros"),
-        ),
-    )
+    return ConstructionWrapper.create(LstmLayerImpl, **locals())
 
 
 class LstmLayerImpl(SequenceLayer):
@@ -96,116 +77,24 @@ class LstmLayerImpl(SequenceLayer):
         LayerValidationError: An argument is not as in `Lstm`.
     """
 
-    expected_kwargs = SequenceLayer.expected_kwargs | {"peepholes"}
-    states = {"y0": "outputs.default", "c0": "internals.Ca"}
+    arguments = arguments_of(Lstm, peepholes=FLAG)
     stacks_parameters = True
     repeats = True
 
-    def setup(self, kwargs, in_shapes):
-        n = self.read_options()
-        self.peepholes = self.argument(
-            "peepholes", True, lambda value: isinstance(value, bool), "True or False"
-        )
-        i = in_shapes["default"].feature_size
-        outputs = {"default": BufferStructure("T", "B", n, context_size=1)}
-        groups = {
-            "W": (BufferStructure(n, i), "zifo"),
-            "p": (BufferStructure(1, n), "ifo" if self.peepholes else ""),
-            "R": (BufferStructure(n, n), "zifo"),
-            "b": (BufferStructure(n), "zifo" if self.has_bias else ""),
-        }
-        parameters = {
-            kind + gate: structure
-            for kind, (structure, gates) in groups.items()
-            for gate in gates
-        }
-        internals = {
-            name: BufferStructure(
-                *("T", "B", n),
-                context_size=1,
-                is_backward_only=name in DELTAS,
-                is_state=name == "Ca",
-            )
-            for name in CELLS + DELTAS
-        }
-        self.stacked_shapes = {"W": (4 * n, i), "p": (3, n), "R": (4 * n, n)}
-        self.stacked_shapes["b"] = (4 * n,)
-        if not self.peepholes:
-            del self.stacked_shapes["p"]
-        if not self.has_bias:
-            del self.stacked_shapes["b"]
-        self.add_options(parameters, internals, 4 * n)
-        self.tapped = [n for n in tapped_internals(self.outgoing) if n in CELLS]
-        for name in self.tapped:
-            internals[f"{name}_deltas"] = delta_structure(internals[name])
-        return outputs, parameters, internals
-
-    def stacked(self, view, bias=None):
-        """W, R, p and b of all gates, or their gradients, without copying.
-
-        They lie one after the other, so each kind is one array.
-        """
-        found, start = {"p": None, "b": bias}, 0
-        for kind, shape in self.stacked_shapes.items():
-            stop = start + math.prod(shape)
-            found[kind] = view._full_buffer[start:stop].reshape(shape)
-            start = stop
-        return found["W"], found["R"], found["p"], found["b"]
-
-    def clock(self, buffers):
-        """Further arguments of the operations; see `ClockworkLstm`."""
-        return {}
-
-    @once_per_resize
-    def arrays(self, buffers):
-        """What the forward pass works on."""
-        bias = None if self.has_bias else buffers.internals.zero_bias
-        return (
-            flatten_features(buffers.inputs.default),
-            *self.stacked(buffers.parameters, bias),
-            *(getattr(buffers.internals, name) for name in CELLS),
-            buffers.outputs.default,
-        )
-
-    @once_per_resize
-    def backward_arrays(self, buffers):
-        """What the backward pass works on: before the input deltas, they, after."""
-        x, W, R, p, _, *cells_and_y = self.arrays(buffers)
-        deltas = [getattr(buffers.internals, name) for name in DELTAS]
-        arrays = (x, W, R, p, *cells_and_y, buffers.output_deltas.default, *deltas)
-        dx = flatten_features(buffers.input_deltas.default)
-        return arrays, dx, self.stacked(buffers.gradients)
-
-    def forward_pass(self, buffers, training_pass=True):
-        self.begin(buffers)
-        self.handler.lstm_forward(
-            *self.arrays(buffers), self.activation, **self.clock(buffers)
-        )
-        for name in self.tapped:
-            self.handler.complete(buffers.internals[name])
+    operation = "lstm"
+    weights = {
+        "W": ("Wz", "Wi", "Wf", "Wo"),
+        "p": ("pi", "pf", "po"),
+        "R": ("Rz", "Ri", "Rf", "Ro"),
+        "b": ("bz", "bi", "bf", "bo"),
+    }
+    cells = taps = ("Za", "Zb", "Ia", "Ib", "Fa", "Fb", "Oa", "Ob", "Ca", "Cb")
+    deltas = tuple(f"d{name}" for name in cells)
+    carried = ("Ca",)
+    states = {"y0": "outputs.default", "c0": "internals.Ca"}
 
     def from_outside(self, buffers):
-        """The deltas of cells that are inputs of other layers, if there are any."""
-        if not self.tapped:
-            return {}
-        for name in CELLS:
+        for name in self.cells:
             self.handler.complete(buffers.internals[name])
         taps = {name: buffers.internals[f"{name}_deltas"] for name in self.tapped}
-        return {"outside": LstmCells(*[taps.get(name) for name in CELLS])}
-
-    def backward_pass(self, buffers):
-        arrays, dx, (dW, dR, dp, db) = self.backward_arrays(buffers)
-        self.handler.lstm_backward(
-            *arrays,
-            None if "default" in self.unwanted else dx,
-            dW,
-            dR,
-            dp,
-            self.unused_gradient(dW.shape[0]) if db is None else db,
-            self.activation,
-            fresh_dx="default" in self.fresh,
-            fresh_gradients="gradients" in self.fresh,
-            **self.clock(buffers),
-            **self.from_outside(buffers),
-        )
-        self.end(buffers)
+        return {"outside": LstmCells(*[taps.get(name) for name in self.cells])}

@@ -38,7 +38,4 @@ class NoOpLayerImpl(Layer):
 
     def backward_pass(self, buffers):
         dx, dy = buffers.input_deltas.default, buffers.output_deltas.default
-        if "default" in self.fresh:
-            self.handler.copy_to(dy, dx)
-        else:
-            self.handler.add_tt(dy, dx, dx)
+        self.add_deltas("default", "copy_to", dy, dx)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from brainstorm.layers.window_layer import WindowLayer
+from brainstorm.layers._window_layer import WINDOW, WindowLayer
+from brainstorm.layers.arguments import Check, arguments_of
+from brainstorm.layers.rows import Rows
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper
 from brainstorm.utils import flatten_time, listing
@@ -31,14 +33,7 @@ def Pooling2D(
             not count: they are never the largest and not part of the mean.
         name: Name of the layer.
     """
-    return ConstructionWrapper.create(
-        Pooling2DLayerImpl,
-        name=name,
-        kernel_size=kernel_size,
-        type=type,
-        stride=stride,
-        padding=padding,
-    )
+    return ConstructionWrapper.create(Pooling2DLayerImpl, **locals())
 
 
 class Pooling2DLayerImpl(WindowLayer):
@@ -62,14 +57,24 @@ class Pooling2DLayerImpl(WindowLayer):
             is larger than the padded images; or it fits into the padding alone.
     """
 
-    expected_kwargs = frozenset({"kernel_size", "type", "stride", "padding"})
+    arguments = arguments_of(
+        Pooling2D,
+        type=Check(lambda kind: kind in TYPES, f"one of {listing(TYPES)}"),
+        **WINDOW,
+    )
     repeats = True
 
+    images = Rows(
+        "inputs.default",
+        writes=["outputs.default", "internals.argmax"],
+        shape=flatten_time,
+    )
+    delta_images = Rows(
+        "output_deltas.default", writes=["input_deltas.default"], shape=flatten_time
+    )
+
     def setup(self, kwargs, in_shapes):
-        self.type = self.argument(
-            "type", "max", lambda kind: kind in TYPES, f"one of {listing(TYPES)}"
-        )
-        height, width = self.read_window()
+        height, width = self.window_places()
         if self.padding >= min(self.kernel_size):
             raise self.error(
                 "expected a padding smaller than the kernel_size,"
@@ -77,28 +82,22 @@ class Pooling2DLayerImpl(WindowLayer):
                 " nothing else"
             )
         channels = in_shapes["default"].feature_shape[2]
-        shape = ("T", "B", height, width, channels)
-        internals = {}
-        if self.type == "max":
-            internals["argmax"] = BufferStructure(*shape)
-        return {"default": BufferStructure(*shape)}, {}, internals
+        structure = BufferStructure("T", "B", height, width, channels)
+        internals = {"argmax": structure} if self.type == "max" else {}
+        return {"default": structure}, {}, internals
 
     def forward_pass(self, buffers, training_pass=True):
-        x, y = self.images(buffers)
+        x, y, argmax = self.images(buffers)
         window = self.kernel_size, y, self.padding, self.stride
         if self.type == "max":
-            argmax = flatten_time(buffers.internals.argmax)
             self.handler.maxpool2d_forward_batch(x, *window, argmax)
         else:
             self.handler.avgpool2d_forward_batch(x, *window)
 
     def backward_pass(self, buffers):
-        x, y = self.images(buffers)
-        dx, dy = self.delta_images(buffers)
+        x, y, argmax = self.images(buffers)
+        dy, dx = self.delta_images(buffers)
         window = self.kernel_size, y, self.padding, self.stride
-        fresh = "default" in self.fresh
-        if self.type == "max":
-            argmax = flatten_time(buffers.internals.argmax)
-            self.handler.maxpool2d_backward_batch(x, *window, argmax, dx, dy, fresh)
-        else:
-            self.handler.avgpool2d_backward_batch(x, *window, dx, dy, fresh)
+        used = (argmax,) if self.type == "max" else ()
+        pool = f"{self.type}pool2d_backward_batch"
+        self.add_deltas("default", pool, x, *window, *used, dx, dy)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from brainstorm.layers.base_layer import once_per_resize, options
-from brainstorm.layers.sequence_layer import SequenceLayer
-from brainstorm.structure.buffer_structure import BufferStructure
+from brainstorm.layers._sequence_layer import SequenceLayer
+from brainstorm.layers.arguments import arguments_of
 from brainstorm.structure.construction import ConstructionWrapper
-from brainstorm.structure.taps import delta_structure, tapped_internals
-from brainstorm.utils import flatten_features
 
 __all__ = ["Recurrent", "RecurrentLayerImpl"]
 
@@ -31,14 +28,7 @@ def Recurrent(
         initial_state: 'zeros', or 'learned' for parameters to begin sequences with.
         trainable: Whether training changes the parameters.
     """
-    return ConstructionWrapper.create(
-        RecurrentLayerImpl,
-        name=name,
-        trainable=trainable,
-        size=size,
-        activation=activation,
-        **options(bias=(bias, True), initial_state=(initial_state, "zeros")),
-    )
+    return ConstructionWrapper.create(RecurrentLayerImpl, **locals())
 
 
 class RecurrentLayerImpl(SequenceLayer):
@@ -73,71 +63,13 @@ class RecurrentLayerImpl(SequenceLayer):
         LayerValidationError: An argument is not as in `Recurrent`.
     """
 
+    arguments = arguments_of(Recurrent)
     repeats = True
 
-    def setup(self, kwargs, in_shapes):
-        n = self.read_options()
-        i = in_shapes["default"].feature_size
-        outputs = {"default": BufferStructure("T", "B", n, context_size=1)}
-        parameters = {
-            "W": BufferStructure(n, i),
-            "R": BufferStructure(n, n),
-        }
-        if self.has_bias:
-            parameters["bias"] = BufferStructure(n)
-        internals = {
-            name: BufferStructure(
-                "T", "B", n, context_size=1, is_backward_only=name[0] == "d"
-            )
-            for name in ("Ha", "dHa", "dHb")
-        }
-        self.add_options(parameters, internals, n)
-        self.is_tapped = "Ha" in tapped_internals(self.outgoing)
-        if self.is_tapped:
-            internals["Ha_deltas"] = delta_structure(internals["Ha"])
-        return outputs, parameters, internals
+    operation = "recurrent"
+    weights = {"W": ["W"], "R": ["R"], "b": ["bias"]}
+    cells = taps = ("Ha",)
+    deltas = ("dHa", "dHb")
 
-    def clock(self, buffers):
-        """Further arguments of the operations; see `Clockwork`."""
-        return {}
-
-    @once_per_resize
-    def arrays(self, buffers):
-        """What the forward pass works on."""
-        W, R, *_ = buffers.parameters
-        bias = buffers.parameters.bias if self.has_bias else buffers.internals.zero_bias
-        x = flatten_features(buffers.inputs.default)
-        return x, W, R, bias, buffers.internals.Ha, buffers.outputs.default
-
-    @once_per_resize
-    def backward_arrays(self, buffers):
-        """What the backward pass works on: before the input deltas, they, after."""
-        x, W, R, _, Ha, y = self.arrays(buffers)
-        dy = buffers.output_deltas.default
-        dHa, dHb = buffers.internals.dHa, buffers.internals.dHb
-        dx = flatten_features(buffers.input_deltas.default)
-        dW, dR, *_ = buffers.gradients
-        dbias = buffers.gradients.bias if self.has_bias else None
-        return (x, W, R, Ha, y, dy, dHa, dHb), dx, (dW, dR, dbias)
-
-    def forward_pass(self, buffers, training_pass=True):
-        self.begin(buffers)
-        self.handler.recurrent_forward(
-            *self.arrays(buffers), self.activation, **self.clock(buffers)
-        )
-
-    def backward_pass(self, buffers):
-        arrays, dx, (dW, dR, dbias) = self.backward_arrays(buffers)
-        self.handler.recurrent_backward(
-            *arrays,
-            None if "default" in self.unwanted else dx,
-            dW,
-            dR,
-            self.unused_gradient(dW.shape[0]) if dbias is None else dbias,
-            self.activation,
-            fresh_dx="default" in self.fresh,
-            fresh_gradients="gradients" in self.fresh,
-            **self.clock(buffers),
-            **({"outside": buffers.internals.Ha_deltas} if self.is_tapped else {}),
-        )
-        self.end(buffers)
+    def from_outside(self, buffers):
+        return {"outside": buffers.internals.Ha_deltas}

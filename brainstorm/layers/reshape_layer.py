@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from brainstorm.layers.base_layer import Layer, is_whole, once_per_resize
+from brainstorm.layers.arguments import Check, arguments_of, is_whole
+from brainstorm.layers.base_layer import Layer
+from brainstorm.layers.rows import Rows
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper
 from brainstorm.utils import flatten_features
@@ -20,7 +22,19 @@ def Reshape(shape: int | Sequence[int], name: str | None = None) -> Construction
         shape: The shape, without time and batch. One size may be -1: what remains.
         name: Name of the layer.
     """
-    return ConstructionWrapper.create(ReshapeLayerImpl, name=name, shape=shape)
+    return ConstructionWrapper.create(ReshapeLayerImpl, **locals())
+
+
+def _shape(value: int | Sequence[int]) -> tuple[int, ...]:
+    return tuple(value) if isinstance(value, Sequence) else (value,)
+
+
+def _is_shape(shape: tuple[int, ...]) -> bool:
+    return (
+        len(shape) > 0
+        and all(is_whole(n, -1) and n != 0 for n in shape)
+        and shape.count(-1) <= 1
+    )
 
 
 class ReshapeLayerImpl(Layer):
@@ -37,57 +51,34 @@ class ReshapeLayerImpl(Layer):
         LayerValidationError: `shape` is not as above, or of another size.
     """
 
-    expected_kwargs = frozenset({"shape"})
+    arguments = arguments_of(
+        Reshape, shape=Check(lambda value: _is_shape(_shape(value)), "a shape")
+    )
     honours_fresh = True
     repeats = True
 
+    flat = Rows("inputs.default", writes=["outputs.default"], shape=flatten_features)
+    flat_deltas = Rows(
+        "output_deltas.default",
+        writes=["input_deltas.default"],
+        shape=flatten_features,
+    )
+
     def setup(self, kwargs, in_shapes):
         size = in_shapes["default"].feature_size
-        value = self.argument(
-            "shape", None, lambda value: _is_shape(_shape(value)), "a shape"
-        )
-        shape = tuple(map(int, _shape(value)))
+        shape = tuple(map(int, _shape(self.shape)))
         if -1 in shape:
             known = -math.prod(shape)
             shape = tuple(max(size // known, 1) if n == -1 else n for n in shape)
         if math.prod(shape) != size:
             raise self.error(
                 f"expected a shape of {size} features, as many as"
-                f" {in_shapes['default'].feature_shape} has, got {value!r}"
+                f" {in_shapes['default'].feature_shape} has, got {self.shape!r}"
             )
         return {"default": BufferStructure("T", "B", *shape)}, {}, {}
-
-    @once_per_resize
-    def flat(self, buffers):
-        """X and y with flat features."""
-        return tuple(
-            map(flatten_features, (buffers.inputs.default, buffers.outputs.default))
-        )
-
-    @once_per_resize
-    def flat_deltas(self, buffers):
-        """Their deltas, likewise."""
-        deltas = buffers.input_deltas.default, buffers.output_deltas.default
-        return tuple(map(flatten_features, deltas))
 
     def forward_pass(self, buffers, training_pass=True):
         self.handler.copy_to(*self.flat(buffers))
 
     def backward_pass(self, buffers):
-        dx, dy = self.flat_deltas(buffers)
-        if "default" in self.fresh:
-            self.handler.copy_to(dy, dx)
-        else:
-            self.handler.add_tt(dy, dx, dx)
-
-
-def _shape(value: int | Sequence[int]) -> tuple[int, ...]:
-    return tuple(value) if isinstance(value, Sequence) else (value,)
-
-
-def _is_shape(shape: tuple[int, ...]) -> bool:
-    return (
-        len(shape) > 0
-        and all(is_whole(n, -1) and n != 0 for n in shape)
-        and shape.count(-1) <= 1
-    )
+        self.add_deltas("default", "copy_to", *self.flat_deltas(buffers))

@@ -1,52 +1,110 @@
-"""Arrays as matrices whose columns are the last dimension."""
+"""Buffers as rows."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
-from brainstorm.handlers.base_handler import Handler
+from brainstorm.structure.buffer_views import BufferView
+from brainstorm.utils import (
+    HandlerError,
+    flatten_features,
+    flatten_time_and_features,
+)
 
-__all__ = ["Rows"]
+__all__ = ["Rows", "as_column"]
+
+
+class _Found(NamedTuple):
+    """Rows, and pairs of array and copy."""
+
+    rows: list[Any]
+    to_load: list[tuple[Any, Any]]
+    to_store: list[tuple[Any, Any]]
 
 
 class Rows:
-    """Arrays (..., C) as matrices (M, C), to be read or written.
+    """Buffers of a layer in the shape that its passes need; by default as rows.
 
-    They are views of the arrays, save in one case. Where an output with several
-    feature dimensions is joined with others into one input, their features lie in
-    between, and no view is such a matrix. Then it is a copy, and `load` and `store`
-    move the values.
+    ``rows(buffers)`` gives views of all of them, and remembers these until the network
+    is resized. A layer has it as an attribute of its class::
+
+        rows = Rows("inputs.default", writes=["outputs.default"])
+
+    Where an output with several feature dimensions is joined with others into one
+    input, its features lie apart, and there may be no such view. A layer for which that
+    is possible calls `load` and `store` instead: they give copies there, and move the
+    values.
 
     Args:
-        handler: Tells what is a view.
-        read: Arrays that are only read.
-        written: Arrays that are written too.
-
-    Attributes:
-        matrices: The matrices, those to read first.
+        *paths: Buffers that are only read, such as ``'inputs.default'``. For one that
+            the layer does not have there is None.
+        writes: Buffers that are written to; they come last.
+        shape: Gives such a view of an array, or else raises a HandlerError.
     """
 
-    def __init__(self, handler: Handler, read: Sequence[Any], written: Sequence[Any]):
-        self.matrices = []
-        self._copies, self._copies_written = [], []
-        for array in (*read, *written):
-            rows = math.prod(array.shape[:-1])
-            matrix = array.reshape((rows, array.shape[-1]))
-            self.matrices.append(matrix)
-            if handler.overlap(matrix, array) == "none":
-                pair = array, matrix.reshape(array.shape)
-                self._copies.append(pair)
-                if len(self.matrices) > len(read):
-                    self._copies_written.append(pair)
+    def __init__(
+        self,
+        *paths: str,
+        writes: Sequence[str] = (),
+        shape: Callable[[Any], Any] = flatten_time_and_features,
+    ):
+        self._paths = (*paths, *writes)
+        self._writes = frozenset(writes)
+        self._shape = shape
+        self._key = " ".join(("_rows", shape.__qualname__, *paths, "->", *writes))
+        self._key_of_copies = f"{self._key} copied"
 
-    def load(self, handler: Handler) -> None:
-        """Let the matrices have the values of the arrays."""
-        for array, copy in self._copies:
+    def __call__(self, buffers: BufferView) -> list[Any]:
+        """Views of all buffers.
+
+        Raises:
+            HandlerError: There is no such view.
+        """
+        found = buffers.__dict__.get(self._key)
+        if found is None:
+            found = buffers.__dict__[self._key] = [
+                None if array is None else self._shape(array)
+                for array in self._arrays(buffers)
+            ]
+        return found
+
+    def load(self, handler: Any, buffers: BufferView) -> list[Any]:
+        """Views of all buffers, or copies that have their values."""
+        found = buffers.__dict__.get(self._key_of_copies) or self._copy(buffers)
+        for array, copy in found.to_load:
             handler.copy_to(array, copy)
+        return found.rows
 
-    def store(self, handler: Handler) -> None:
-        """Let the written arrays have the values of their matrices."""
-        for array, copy in self._copies_written:
+    def store(self, handler: Any, buffers: BufferView) -> None:
+        """Let written buffers have the values of what `load` gave."""
+        for array, copy in buffers.__dict__[self._key_of_copies].to_store:
             handler.copy_to(copy, array)
+
+    def _arrays(self, buffers: BufferView) -> Iterator[Any]:
+        for path in self._paths:
+            category, name = path.split(".")
+            yield buffers[path] if name in buffers[category] else None
+
+    def _copy(self, buffers: BufferView) -> _Found:
+        """Find the rows, and copy what has no such view."""
+        found = buffers.__dict__[self._key_of_copies] = _Found([], [], [])
+        for path, array in zip(self._paths, self._arrays(buffers), strict=True):
+            try:
+                found.rows.append(self._shape(array))
+            except HandlerError:
+                # What has no such view has no flat one: this copies.
+                flat = array.reshape((math.prod(array.shape),))
+                pair = array, flat.reshape(array.shape)
+                found.rows.append(self._shape(pair[1]))
+                found.to_load.append(pair)
+                if path in self._writes:
+                    found.to_store.append(pair)
+        return found
+
+
+def as_column(array: Any) -> Any:
+    """View an array as the matrix ``(N, 1)``."""
+    flat = flatten_features(array, 0)
+    return flat.reshape((*flat.shape, 1))

@@ -58,11 +58,12 @@ class SigmoidCELayerImpl(Layer):
         self.handler.sigmoid_ce_forward(x, targets, predictions, loss)
 
     def backward_pass(self, buffers):
-        self.handler.sigmoid_ce_backward(
+        self.add_deltas(
+            "default",
+            "sigmoid_ce_backward",
             buffers.inputs.targets,
             buffers.outputs.predictions,
             buffers.output_deltas.loss,
             buffers.internals.dcee,
             buffers.input_deltas.default,
-            fresh_dx="default" in self.fresh,
         )

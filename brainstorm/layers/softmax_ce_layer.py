@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from brainstorm.layers.base_layer import Layer, once_per_resize
+from brainstorm.layers.base_layer import Layer
 from brainstorm.layers.rows import Rows
 from brainstorm.structure.buffer_structure import BufferStructure, StructureTemplate
 from brainstorm.structure.construction import ConstructionWrapper
+from brainstorm.utils import flatten_all_but_last
 
 __all__ = ["SoftmaxCE", "SoftmaxCELayerImpl"]
 
@@ -50,6 +51,20 @@ class SoftmaxCELayerImpl(Layer):
     honours_fresh = True
     repeats = True
 
+    rows = Rows(
+        "inputs.default",
+        "inputs.targets",
+        writes=["outputs.predictions", "outputs.loss"],
+        shape=flatten_all_but_last,
+    )
+    delta_rows = Rows(
+        "inputs.targets",
+        "outputs.predictions",
+        "output_deltas.loss",
+        writes=["internals.t_bin", "input_deltas.default"],
+        shape=flatten_all_but_last,
+    )
+
     def setup(self, kwargs, in_shapes):
         shape = in_shapes["default"].shape
         expected = (*shape[:-1], 1)
@@ -64,31 +79,12 @@ class SoftmaxCELayerImpl(Layer):
         }
         return outputs, {}, {"t_bin": BufferStructure(*shape, is_backward_only=True)}
 
-    @once_per_resize
-    def rows(self, buffers):
-        """x, targets, predictions and loss with one row for each target."""
-        return Rows(self.handler, buffers.inputs, buffers.outputs)
-
-    @once_per_resize
-    def delta_rows(self, buffers):
-        """The deltas of the loss and of x, and the one-hot targets, likewise."""
-        dloss, dx = buffers.output_deltas.loss, buffers.input_deltas.default
-        return Rows(self.handler, [dloss], [dx, buffers.internals.t_bin])
-
     def forward_pass(self, buffers, training_pass=True):
-        rows = self.rows(buffers)
-        rows.load(self.handler)
-        self.handler.softmax_ce_forward(*rows.matrices)
-        rows.store(self.handler)
+        rows = self.rows.load(self.handler, buffers)
+        self.handler.softmax_ce_forward(*rows)
+        self.rows.store(self.handler, buffers)
 
     def backward_pass(self, buffers):
-        if "default" in self.unwanted:
-            return
-        _, targets, predictions, _ = self.rows(buffers).matrices
-        rows = self.delta_rows(buffers)
-        dloss, dx, t_bin = rows.matrices
-        rows.load(self.handler)
-        self.handler.softmax_ce_backward(
-            targets, predictions, dloss, t_bin, dx, fresh_dx="default" in self.fresh
-        )
-        rows.store(self.handler)
+        rows = self.delta_rows.load(self.handler, buffers)
+        self.add_deltas("default", "softmax_ce_backward", *rows)
+        self.delta_rows.store(self.handler, buffers)

@@ -56,10 +56,5 @@ class SquaredDifferenceLayerImpl(Layer):
         dy = buffers.output_deltas.default
         product = h.scratch(dy.shape, 2)
         h.mult_tt(buffers.internals.diff, dy, product)
-        for input_name, factor, dx in (("inputs_1", 2.0, da), ("inputs_2", -2.0, db)):
-            if input_name in self.unwanted:
-                continue
-            if input_name in self.fresh:
-                h.mult_st(factor, product, dx)
-            else:
-                h.mult_add_st(factor, product, dx)
+        self.add_deltas("inputs_1", "mult_st", 2.0, product, da)
+        self.add_deltas("inputs_2", "mult_st", -2.0, product, db)

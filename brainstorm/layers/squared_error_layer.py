@@ -62,7 +62,4 @@ class SquaredErrorLayerImpl(Layer):
     def backward_pass(self, buffers):
         diff, dx = buffers.internals.diff, buffers.input_deltas.default
         dloss = buffers.output_deltas.loss
-        if "default" in self.fresh:
-            self.handler.mult_tt(diff, dloss, dx)
-        else:
-            self.handler.mult_add_tt(diff, dloss, dx)
+        self.add_deltas("default", "mult_tt", diff, dloss, dx)

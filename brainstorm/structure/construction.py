@@ -132,7 +132,8 @@ class ConstructionWrapper:
             name: Name of the layer. Defaults to the name of its type.
             trainable: Whether training changes its parameters; by default it does. A
                 class that expects an argument of this name gets it instead.
-            **layer_kwargs: Arguments for the layer's implementation.
+            **layer_kwargs: Arguments for the layer's implementation. Newer ones are
+                left out at their default: 0.5, too, reads what does not use them.
 
         Raises:
             LayerValidationError: The class or the name are not acceptable.
@@ -146,6 +147,13 @@ class ConstructionWrapper:
             trainable = True
         elif "trainable" in getattr(layer_class, "expected_kwargs", ()):
             layer_kwargs["trainable"], trainable = trainable, True
+        arguments = getattr(layer_class, "arguments", {})
+        layer_kwargs = {
+            argument: value
+            for argument, value in layer_kwargs.items()
+            if argument not in arguments
+            or not arguments[argument].may_be_left_out(value)
+        }
         base_name = str(layer_type) if name is None else name
         if not is_valid_layer_name(base_name):
             raise LayerValidationError(

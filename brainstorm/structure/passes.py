@@ -135,7 +135,7 @@ class Pass:
 
 def _repeats(layer: Layer, name: str) -> bool:
     """Whether a layer's pass does the same each time. Its own class has to say so."""
-    return vars(type(layer)).get("repeats", False) and name not in vars(layer)
+    return layer.can_be_replayed() and name not in vars(layer)
 
 
 def in_layer(layer: Layer, error: HandlerError) -> HandlerError:

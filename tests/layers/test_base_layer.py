@@ -132,8 +132,7 @@ def test_only_layers_can_be_wired():
 def test_layers_of_layers_are_of_the_class_that_they_were_wired_by():
     def named(activation):
         class OwnLstmLayerImpl(get_layer_class_from_typename("Lstm")):
-            def activation_argument(self, default):
-                return activation
+            own_activation = activation
 
         return OwnLstmLayerImpl
 
@@ -247,6 +246,37 @@ def test_a_layer_by_itself():
         outgoing_connections=["b"],
     )
     assert (layer.incoming, layer.outgoing, layer.kwargs) == (["a"], ["b"], {})
+
+
+# -- deltas ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", ["fresh", "added to", "unwanted"])
+def test_deltas_are_overwritten_added_to_or_left_alone(state):
+    shapes = {"default": BufferStructure("T", "B", 2)}
+    layer = layers.noop_layer.NoOpLayerImpl("it", shapes)
+    layer.set_handler(NumpyHandler(np.float64))
+    layer.fresh = frozenset({"default"} if state == "fresh" else ())
+    layer.unwanted = frozenset({"default"} if state == "unwanted" else ())
+    rnd = np.random.RandomState(3)
+    a, b, column, y = rnd.randn(4, 3, 2)
+    column = column[:, :1].copy()
+    before = rnd.randn(3, 2)
+    mask = rnd.randint(0, 2, (3, 2)).astype(float)
+    for operation, get_args, expected in (
+        ("copy_to", lambda dx: (a, dx), a),
+        ("fill", lambda dx: (dx, 3.0), np.full((3, 2), 3.0)),
+        ("mult_mv", lambda dx: (a, column, dx), a * column),
+        ("mult_st", lambda dx: (-2.0, a, dx), -2 * a),
+        ("mult_tt", lambda dx: (a, b, dx), a * b),
+        ("dropout_backward", lambda dx: (mask, a, dx), mask * a),
+        ("act_backward", lambda dx: (a, y, b, dx, "tanh"), b * (1 - y * y)),
+    ):
+        dx = np.full((3, 2), np.nan) if state == "fresh" else before.copy()
+        layer.add_deltas("default", operation, *get_args(dx))
+        start = 0 if state == "fresh" else before
+        changed = 0 if state == "unwanted" else expected
+        np.testing.assert_allclose(dx, start + changed, rtol=1e-12, err_msg=operation)
 
 
 # -- arguments ---------------------------------------------------------------

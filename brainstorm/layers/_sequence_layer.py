@@ -1,0 +1,209 @@
+"""What recurrent layers have in common."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from brainstorm.layers.base_layer import Layer, once_per_resize
+from brainstorm.structure.buffer_structure import BufferStructure
+from brainstorm.structure.taps import delta_structure, tapped_internals
+from brainstorm.utils import flatten_features
+
+__all__ = ["SequenceLayer"]
+
+# Slots of the handler's temporaries that operations leave alone.
+STATES, CHOSEN, WEIGHTS, UNUSED = 20, 21, 22, 23
+
+
+class SequenceLayer(Layer):
+    """Base of recurrent layers, with outputs (T + 1, B, n).
+
+    A layer is a pair of operations of the handler, and tables of what they work on.
+    Arguments of all are `size`, `activation`, `bias` and `initial_state`.
+
+    With ``bias=False`` operations are given a bias of zeros. With
+    ``initial_state='learned'``, sequences begin with the values of parameters; the
+    internal ``begun`` tells which ones do: it is 1 where the state was carried on.
+
+    Attributes:
+        operation: What ``_forward`` and ``_backward`` are added to.
+        weights: The parameters, in their order: for each gate weights W of the inputs,
+            peepholes p, weights R of the outputs before, and biases b.
+        cells, deltas: The internals, in the order in which operations take them.
+        cell_context: Whether these have rows for the state before.
+        carried: The internals that belong to the state, if not all with such rows.
+        taps: The cells that may be inputs of other layers.
+        states: Parameters to begin sequences with, and the buffers that they go into.
+    """
+
+    operation: str
+    weights: Mapping[str, Sequence[str]]
+    cells: Sequence[str]
+    deltas: Sequence[str]
+    cell_context = 1
+    carried: Sequence[str] | None = None
+    taps: Sequence[str] = ()
+    states = {"y0": "outputs.default"}
+    peepholes = True
+    honours_fresh = True
+
+    def setup(self, kwargs, in_shapes):
+        n, i = self.size, in_shapes["default"].feature_size
+        outputs = {"default": BufferStructure("T", "B", n, context_size=1)}
+        shapes = {"W": (n, i), "p": (1, n), "R": (n, n), "b": (n,)}
+        left_out = {"b": not self.bias, "p": not self.peepholes}
+        self.kinds = {k: g for k, g in self.weights.items() if not left_out.get(k)}
+        parameters = {
+            name: BufferStructure(*shapes[kind])
+            for kind, gates in self.kinds.items()
+            for name in gates
+        }
+        internals = {
+            name: BufferStructure(
+                *("T", "B", n),
+                context_size=self.cell_context,
+                is_backward_only=name in self.deltas,
+                is_state=self.carried is None or name in self.carried,
+            )
+            for name in (*self.cells, *self.deltas)
+        }
+        if not self.bias:
+            internals["zero_bias"] = BufferStructure(n * len(self.weights["b"]))
+        self.learns_states = self.initial_state == "learned"
+        if self.learns_states:
+            parameters.update(dict.fromkeys(self.states, BufferStructure(n)))
+            internals["begun"] = BufferStructure("T", "B", 1, context_size=1)
+        self.tapped = [n for n in tapped_internals(self.outgoing) if n in self.taps]
+        for name in self.tapped:
+            internals[f"{name}_deltas"] = delta_structure(internals[name])
+        return outputs, parameters, internals
+
+    # -- what operations work on ---------------------------------------------
+
+    def stacked(self, view: Any, bias: Any = None) -> list[Any]:
+        """W, R, p and b, each of all gates, or their gradients, without copying.
+
+        Those of a kind lie one after the other, so they are one array. The last one is
+        `bias` where there are no biases.
+        """
+        found, start = {"b": bias}, 0
+        for kind, (first, *others) in self.kinds.items():
+            found[kind] = view[first]
+            if others:
+                rows, *columns = view[first].shape
+                stop = start + (1 + len(others)) * math.prod((rows, *columns))
+                stack = view._full_buffer[start:stop]
+                found[kind] = stack.reshape(((1 + len(others)) * rows, *columns))
+                start = stop
+        return [found.get(kind) for kind in "WRpb" if kind in self.weights]
+
+    @once_per_resize
+    def arrays(self, buffers):
+        """What the forward pass works on."""
+        bias = None if self.bias else buffers.internals.zero_bias
+        return (
+            flatten_features(buffers.inputs.default),
+            *self.stacked(buffers.parameters, bias),
+            *(buffers.internals[name] for name in self.cells),
+            buffers.outputs.default,
+        )
+
+    @once_per_resize
+    def backward_arrays(self, buffers):
+        """What the backward pass works on: before the input deltas, they, after."""
+        x, *others = self.arrays(buffers)
+        *weights, _ = others[: len(self.weights)]
+        cells_and_y = others[len(self.weights) :]
+        deltas = [buffers.internals[name] for name in self.deltas]
+        before = (x, *weights, *cells_and_y, buffers.output_deltas.default, *deltas)
+        dx = flatten_features(buffers.input_deltas.default)
+        return before, dx, self.stacked(buffers.gradients)
+
+    def clock(self, buffers: Any) -> dict[str, Any]:
+        """Further arguments of both operations; see `Clockwork`."""
+        return {}
+
+    def from_outside(self, buffers: Any) -> dict[str, Any]:
+        """The deltas of cells that are inputs of other layers, as an argument."""
+        return {}
+
+    # -- passes --------------------------------------------------------------
+
+    def forward_pass(self, buffers, training_pass=True):
+        self.begin(buffers)
+        forward = getattr(self.handler, f"{self.operation}_forward")
+        forward(*self.arrays(buffers), self.activation, **self.clock(buffers))
+        for name in self.tapped:
+            self.handler.complete(buffers.internals[name])
+
+    def backward_pass(self, buffers):
+        arrays, dx, (dW, *others, dbias) = self.backward_arrays(buffers)
+        outside = self.from_outside(buffers) if self.tapped else {}
+        backward = getattr(self.handler, f"{self.operation}_backward")
+        backward(
+            *arrays,
+            None if "default" in self.unwanted else dx,
+            dW,
+            *others,
+            self.unused_gradient(dW.shape[0]) if dbias is None else dbias,
+            self.activation,
+            fresh_dx="default" in self.fresh,
+            fresh_gradients="gradients" in self.fresh,
+            **self.clock(buffers),
+            **outside,
+        )
+        self.end(buffers)
+
+    def begin(self, buffers: Any) -> None:
+        """Get the bias and the carried states ready for a forward pass."""
+        h = self.handler
+        if not self.bias:
+            h.fill(buffers.internals.zero_bias, 0.0)
+        if not self.learns_states:
+            return
+        begun = buffers.internals.begun
+        weights = self.beginning(begun)
+        for name, path in self.states.items():
+            initial, state = buffers.parameters[name], buffers[path][-1]
+            values = h.scratch(tuple(state.shape), STATES)
+            chosen = h.scratch(tuple(state.shape), CHOSEN)
+            h.broadcast_t(initial.reshape((1, initial.shape[0])), 0, values)
+            h.broadcast_t(weights, 1, chosen)
+            h.copy_to_if(values, state, chosen)
+        h.fill(begun[:-1], 1.0)
+
+    def end(self, buffers: Any) -> None:
+        """Compute the gradients of the states of begin, after a backward pass."""
+        if not self.learns_states:
+            return
+        h = self.handler
+        weights = self.beginning(buffers.internals.begun)
+        dot = h.dot_mm if "gradients" in self.fresh else h.dot_add_mm
+        for name, path in self.states.items():
+            gradient, deltas = buffers.gradients[name], self.deltas_of(buffers, path)
+            h.complete(deltas)
+            shape = (1, gradient.shape[0])
+            dot(weights, deltas, gradient.reshape(shape), transa=True)
+
+    def beginning(self, begun: Any) -> Any:
+        """A column (B, 1) of ones for sequences that begin, and of zeros."""
+        weights = self.handler.scratch(tuple(begun.shape[1:]), WEIGHTS)
+        self.handler.mult_st(-1.0, begun[-1], weights)
+        self.handler.add_st(1.0, weights, weights)
+        return weights
+
+    @staticmethod
+    def deltas_of(buffers: Any, path: str) -> Any:
+        """The deltas of the carried state in a buffer."""
+        kind, name = path.split(".")
+        if kind == "outputs":
+            return buffers.output_deltas[name][-1]
+        return buffers.internals[f"d{name}"][-1]
+
+    def unused_gradient(self, size: int) -> Any:
+        """Where to put the gradient of a bias that there is not."""
+        gradient = self.handler.scratch((size,), UNUSED)
+        self.handler.fill(gradient, 0.0)
+        return gradient
