@@ -189,7 +189,7 @@ INTERNAL = (
     "brainstorm.training.fitting",
     "brainstorm.training.hook_rules",
     "brainstorm.training.logs",
-    "brainstorm.training.position",
+    "brainstorm.training.resuming",
 )
 
 

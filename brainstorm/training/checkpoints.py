@@ -8,9 +8,10 @@ refers to as ``{"@array": "<name>"}``.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import h5py
@@ -41,9 +42,8 @@ from brainstorm.utils import FileFormatError, ValidationError, listing
 
 if TYPE_CHECKING:
     from brainstorm.hooks.base_hook import Hook
-    from brainstorm.training.trainer import Trainer
 
-__all__ = ["load_checkpoint", "save_checkpoint"]
+__all__ = ["read_checkpoint", "write_checkpoint"]
 
 FORMAT = "Checkpoint file v1.0"
 ARRAY = "@array"
@@ -73,23 +73,29 @@ STATE_KEYS = {
 }
 
 
-def save_checkpoint(
-    trainer: Trainer, net: Network, filename: str | os.PathLike
+def write_checkpoint(
+    filename: str | os.PathLike, net: Network, training: Mapping[str, Any]
 ) -> None:
     """Write a checkpoint, which replaces a file in one go.
+
+    Args:
+        filename: Name of the file.
+        net: The network.
+        training: What a trainer is made of, by the names in `KEYS`.
 
     Raises:
         ValidationError: Something can not be saved. Names it.
         MissingFileError: The folder does not exist.
     """
     arrays: dict[str, np.ndarray] = {}
+    hooks = training["hooks"].items()
     training = {
-        "verbose": bool(trainer.verbose),
-        "carry_context": bool(trainer.carry_context),
-        "stepper": _describe(trainer.stepper, TrainingStepper),
-        "train_scorers": [_describe(s, Scorer) for s in trainer.train_scorers],
-        "hooks": [[n, _try_to_describe(hook)] for n, hook in trainer.hooks.items()],
-        "state": _pack(trainer.get_state(), arrays, "the training"),
+        "verbose": bool(training["verbose"]),
+        "carry_context": bool(training["carry_context"]),
+        "stepper": _describe(training["stepper"], TrainingStepper),
+        "train_scorers": [_describe(s, Scorer) for s in training["train_scorers"]],
+        "hooks": [[name, _try_to_describe(hook)] for name, hook in hooks],
+        "state": _pack(training["state"], arrays, "the training"),
     }
     check_names(training)
     with atomic_hdf5(filename, FORMAT) as f:
@@ -101,10 +107,14 @@ def save_checkpoint(
             group[name] = array
 
 
-def load_checkpoint(
-    cls: type[Trainer], filename: str | os.PathLike, hooks: Iterable[Hook] | None
-) -> tuple[Trainer, Network]:
-    """Read a checkpoint; see `Trainer.load`."""
+@contextlib.contextmanager
+def read_checkpoint(
+    filename: str | os.PathLike, hooks: Iterable[Hook] | None
+) -> Iterator[tuple[Network, dict[str, Any]]]:
+    """Read what `write_checkpoint` was given; see `Trainer.load`.
+
+    Whatever fails until a trainer has been made of it is an error of the file.
+    """
     with open_hdf5(filename, FORMAT) as f:
         net, order = read_network(Network, read_group(f, "network"))
         training = _read_training(f)
@@ -124,17 +134,11 @@ def load_checkpoint(
         if hooks is None:
             hooks = [_create(d) for d in descriptions.values()]
             _check_names(hooks, descriptions)
-        trainer = cls(
-            _create(training["stepper"], TrainingStepper),
-            training["verbose"],
-            training["carry_context"],
-        )
+        stepper = _create(training["stepper"], TrainingStepper)
         scorers = [_create(d, Scorer) for d in training["train_scorers"]]
-        trainer.train_scorers = scorers
-        for hook in hooks:
-            trainer.add_hook(hook)
-        trainer.set_state(training["state"], net)
-    return trainer, net
+        named = {hook.__name__: hook for hook in hooks}
+        made = {"stepper": stepper, "train_scorers": scorers, "hooks": named}
+        yield net, {**training, **made}
 
 
 def _reordered(state: Any, order: np.ndarray | None) -> Any:

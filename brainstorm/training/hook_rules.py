@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from brainstorm.describable import of_library
 from brainstorm.handlers import default_handler
 from brainstorm.structure.turns import Turns
-from brainstorm.utils import ValidationError
+from brainstorm.training.logs import ROLLING
+from brainstorm.utils import UnknownNameError, ValidationError, listing
 
 if TYPE_CHECKING:
     from brainstorm.hooks.base_hook import Hook
@@ -19,11 +20,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "check_file",
+    "check_watched_logs",
     "complete_hook",
     "complete_net",
     "deltas_for",
+    "due_after_epoch",
+    "due_after_update",
     "is_due",
     "is_ours",
+    "may_be_called",
 ]
 
 
@@ -35,6 +40,39 @@ def is_ours(hook: Any) -> bool:
 def is_due(hook: Hook, count: int) -> bool:
     """Whether a hook is called at this count of epochs or updates."""
     return count % hook.interval == 0
+
+
+def due_after_update(hooks: Mapping[str, Hook], update_nr: int) -> list[Hook]:
+    """The hooks to call after the update of this number."""
+    return [
+        hook
+        for hook in hooks.values()
+        if hook.timescale == "update" and is_due(hook, update_nr)
+    ]
+
+
+def due_after_epoch(hooks: Mapping[str, Hook], epoch_nr: int) -> list[Hook]:
+    """The hooks to call at the end of the epoch of this number.
+
+    Update hooks that watch logs are among them: the logs of epoch hooks reach them
+    while the network is still the one that these describe.
+    """
+    return [
+        hook
+        for hook in hooks.values()
+        if (hook.timescale == "update" and hook.repeatable)
+        or (hook.timescale == "epoch" and is_due(hook, epoch_nr))
+    ]
+
+
+def may_be_called(
+    hooks: Mapping[str, Hook], update_nr: int, epoch_nr: int, is_last: bool
+) -> list[Hook]:
+    """The hooks that may be called after an update, perhaps the last of its epoch."""
+    called = due_after_update(hooks, update_nr)
+    if is_last or called:  # one of these may end the epoch
+        called += due_after_epoch(hooks, epoch_nr)
+    return called
 
 
 def deltas_for(hook: Hook, net: Network) -> contextlib.AbstractContextManager[None]:
@@ -107,6 +145,36 @@ def check_file(hook: Hook, others: Iterable[Hook]) -> None:
                 f"add_hook: {hook.__name__!r} and {other.__name__!r} would write to"
                 f" the same file, {hook.filename!r}; give one of them another"
             )
+
+
+def check_watched_logs(
+    hooks: Mapping[str, Hook], logs: Mapping[str, Any], scores: Iterable[str]
+) -> None:
+    """Check as far as it can be known that the logs that hooks read will exist.
+
+    Args:
+        hooks: The hooks by name.
+        logs: The logs so far.
+        scores: Names of the losses and scores of the training batches.
+
+    Raises:
+        UnknownNameError: One will not. Names the hook and the log.
+    """
+    rolling = [f"{ROLLING}.{name}" for name in scores]
+    logging = [name for name, hook in hooks.items() if not hook.repeatable]
+    known = [*dict.fromkeys([*logging, *logs, ROLLING])]
+    # Other hooks may write into the logs by themselves.
+    all_known = all(map(is_ours, hooks.values()))
+    for hook in hooks.values():
+        for path in hook.watched_logs():
+            root = path.partition(".")[0]
+            unknown = all_known and root not in known
+            if unknown or (root == ROLLING and path not in rolling):
+                raise UnknownNameError(
+                    f"{hook.__name__} needs the log {path!r}, but nothing logs under"
+                    " that name; choices are:"
+                    f" {listing(rolling if root == ROLLING else known)}"
+                )
 
 
 def _file_of(hook: Any) -> str | None:

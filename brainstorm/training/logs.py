@@ -9,7 +9,10 @@ from typing import Any
 from brainstorm.training.utils import report
 from brainstorm.utils import ValidationError
 
-__all__ = ["add_log", "print_log"]
+__all__ = ["ROLLING", "add_log", "print_log"]
+
+ROLLING = "rolling_training"
+"""The log of the losses and scores of the training batches."""
 
 
 def add_log(logs: dict[str, Any], name: str, value: Any, verbose: bool) -> None:

@@ -4,33 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from brainstorm.describable import Describable
 from brainstorm.randomness import global_rnd
 from brainstorm.scorers import aggregate_losses_and_scores, gather_losses_and_scores
 from brainstorm.training.adaptive_steppers import AdamStepper
-from brainstorm.training.checkpoints import load_checkpoint, save_checkpoint
 from brainstorm.training.fitting import shuffled_batches
 from brainstorm.training.hook_rules import (
     check_file,
+    check_watched_logs,
     complete_hook,
     complete_net,
     deltas_for,
+    due_after_epoch,
+    due_after_update,
     is_due,
     is_ours,
+    may_be_called,
 )
-from brainstorm.training.logs import add_log, print_log
-from brainstorm.training.position import (
+from brainstorm.training.logs import ROLLING, add_log, print_log
+from brainstorm.training.resuming import (
     TRAINING_DATA,
     Epoch,
-    get_position,
-    go_to_position,
-    prepare_for_position,
+    Resumable,
     undisturbed,
 )
 from brainstorm.training.steppers import TrainingStepper
@@ -45,7 +43,6 @@ from brainstorm.training.utils import (
 )
 from brainstorm.utils import (
     IteratorValidationError,
-    UnknownNameError,
     ValidationError,
     checked_integer,
     listing,
@@ -59,10 +56,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Trainer", "run_network"]
 
-ROLLING = "rolling_training"
 
-
-class Trainer(Describable):
+class Trainer(Resumable, Describable):
     """Organizes the training of a network.
 
     It provides the network with data, lets a stepper update the parameters, calls
@@ -83,12 +78,6 @@ class Trainer(Describable):
         ValidationError: `stepper` can not step.
     """
 
-    __undescribed__ = {
-        "current_epoch_nr": 0,
-        "current_update_nr": 0,
-        "logs": {},
-        "results": {},
-    }
     __omit_defaults__ = True
     __default_values__ = {"hooks": {}, "train_scorers": []}
 
@@ -102,16 +91,6 @@ class Trainer(Describable):
     """The hooks by name, in the order in which they are called."""
     train_scorers: Sequence[Scorer]
     """Scorers to evaluate on the training batches as they go by; a list at first."""
-    current_epoch_nr: int
-    """Number of the epoch that runs or ran last, 0 before the training."""
-    current_update_nr: int
-    """Number of updates so far."""
-    logs: dict[str, Any]
-    """What the hooks returned, by their names: nested dicts of lists. The losses
-    and scores over the batches of each epoch are in ``'rolling_training'``."""
-    results: dict[str, Any]
-    """What :meth:`evaluate` computed: losses and scores by the names of the data
-    iterators, and logs by the names of the hooks."""
 
     def __init__(
         self,
@@ -134,21 +113,13 @@ class Trainer(Describable):
                 f"Trainer: carry_context needs a TrainingStepper, since {stepper!r} has"
                 " no member context, from which its forward passes would go on"
             )
+        super().__init__()
         self.stepper = stepper
         self.verbose = verbose
         self.carry_context = carry_context
         self.hooks = {}
         self.train_scorers = []
-        self.current_epoch_nr = 0
-        self.current_update_nr = 0
-        self.logs = {}
-        self.results = {}
-        self._net: Network | None = None
-        self._iterators: dict[str, DataIterator] = {}
-        self._epoch: Epoch | None = None
         self._is_training = False
-        self._context: dict[str, np.ndarray] = {}
-        self._loaded_position: dict[str, Any] | None = None
         self._looked_at = 0
 
     @classmethod
@@ -271,7 +242,8 @@ class Trainer(Describable):
         check_iterator(net, training_data_iter, "training_data_iter", exactly=True)
         if self.carry_context:
             check_continues(net, training_data_iter)
-        self._check_watched_logs(net)
+        scores = check_scorers(net, self.train_scorers, "train_scorers")
+        check_watched_logs(self.hooks, self.logs, scores)
         if self._is_training:
             raise ValidationError(
                 "the trainer is training already, in another thread or around a hook"
@@ -293,7 +265,7 @@ class Trainer(Describable):
             started.callback(setattr, self, "_epoch", None)
             started.callback(setattr, net, "before_next_run", None)
             self._looked_at = self.current_update_nr
-            batches = self._go_to_loaded_position()
+            batches = self._go_on()
             if batches is None:
                 running = self._call_hooks_before_training(net)
             else:
@@ -365,8 +337,8 @@ class Trainer(Describable):
             stopped = False
         else:
             self._print_header(f"Epoch {self.current_epoch_nr} goes on")
-            due = [hook for hook in self._due_update_hooks() if hook.repeatable]
-            stopped = self._call_hooks(net, due)
+            due = due_after_update(self.hooks, self.current_update_nr)
+            stopped = self._call_hooks(net, [h for h in due if h.repeatable])
         scores = self._epoch.scores
         if not stopped:
             stopped = self._train_batches(net, batches)
@@ -378,17 +350,19 @@ class Trainer(Describable):
             raise IteratorValidationError(f"{TRAINING_DATA} provides no batches")
         rolling = aggregate_losses_and_scores(scores, net, self.train_scorers)
         add_log(self.logs, ROLLING, rolling, self.verbose)
-        stopped |= self._call_hooks(net, self._hooks_after_epoch())
+        due = due_after_epoch(self.hooks, self.current_epoch_nr)
+        stopped |= self._call_hooks(net, due)
         self._finish_round()
         return not stopped
 
     def _train_batches(self, net: Network, batches: Iterable[Any]) -> bool:
         """Do the updates of an epoch, and return whether a hook stopped them."""
-        epoch, training_data = self._epoch, self._iterators[TRAINING_DATA]
-        readers = [hook for hook in self.hooks.values() if not is_ours(hook)]
+        epoch = self._epoch
+        training_data = self._iterators[TRAINING_DATA]
+        all_ours = all(map(is_ours, self.hooks.values()))
         for batch in batches:
-            if readers:
-                net.backpropagation.keeps_parameters = self._may_read_next(readers)
+            if not all_ours:
+                net.backpropagation.keeps_parameters = self._may_be_read_next()
             net.before_next_run = None
             net.lock.give_way()
             net.provide_external_data(batch)
@@ -403,7 +377,7 @@ class Trainer(Describable):
             self.current_update_nr += 1
             epoch.nr_batches += 1
             stopped = False
-            due = self._due_update_hooks()
+            due = due_after_update(self.hooks, self.current_update_nr)
             if due:
                 with undisturbed(training_data):
                     stopped = self._call_hooks(net, due)
@@ -412,23 +386,13 @@ class Trainer(Describable):
                 return True
         return False
 
-    def _may_read_next(self, readers: list[Hook]) -> bool:
-        """Whether one of these hooks, unknown ones, is called after the next update."""
-        nr = self.current_update_nr + 1
+    def _may_be_read_next(self) -> bool:
+        """Whether an unknown hook may be called after the next update."""
         length = getattr(self._iterators[TRAINING_DATA], "length", None)
-        may_end = (
-            length is None
-            or self._epoch.nr_batches + 1 >= length
-            or any(
-                h.timescale == "update" and is_due(h, nr) for h in self.hooks.values()
-            )
-        )
-        return any(
-            is_due(reader, nr) or (may_end and reader.repeatable)
-            if reader.timescale == "update"
-            else may_end and is_due(reader, self.current_epoch_nr)
-            for reader in readers
-        )
+        is_last = length is None or self._epoch.nr_batches + 1 >= length
+        next_nr, epoch_nr = self.current_update_nr + 1, self.current_epoch_nr
+        called = may_be_called(self.hooks, next_nr, epoch_nr, is_last)
+        return not all(map(is_ours, called))
 
     def _run_stepper(self, net: Network) -> None:
         """Do an update, going on from the state that the one before has left."""
@@ -442,28 +406,6 @@ class Trainer(Describable):
         finally:
             self.stepper.context = None
         self._context = net.get_context()
-
-    def _due_update_hooks(self) -> list[Hook]:
-        nr = self.current_update_nr
-        return [
-            hook
-            for hook in self.hooks.values()
-            if hook.timescale == "update" and is_due(hook, nr)
-        ]
-
-    def _hooks_after_epoch(self) -> list[Hook]:
-        """The hooks to call at the end of an epoch.
-
-        Update hooks that watch logs are among them: the logs of epoch hooks reach
-        them while the network is still the one that these describe.
-        """
-        nr = self.current_epoch_nr
-        return [
-            hook
-            for hook in self.hooks.values()
-            if (hook.timescale == "update" and hook.repeatable)
-            or (hook.timescale == "epoch" and is_due(hook, nr))
-        ]
 
     def _call_hooks_before_training(self, net: Network) -> bool:
         """Call all hooks once at 0; on resuming only those that may stop it."""
@@ -526,139 +468,6 @@ class Trainer(Describable):
                 at_end = hook.timescale == "epoch" or hook.repeatable
                 if hasattr(hook, "look") and (at_end or is_due(hook, nr)):
                     hook.look(net, nr)
-
-    def _check_watched_logs(self, net: Network) -> None:
-        """Check as far as it can be known that the logs that hooks read will exist."""
-        names = check_scorers(net, self.train_scorers, "train_scorers")
-        rolling = [f"{ROLLING}.{name}" for name in names]
-        logging = [n for n, hook in self.hooks.items() if not hook.repeatable]
-        known = [*dict.fromkeys([*logging, *self.logs, ROLLING])]
-        # Other hooks may write into the logs by themselves.
-        all_known = all(map(is_ours, self.hooks.values()))
-        for hook in self.hooks.values():
-            for path in hook.watched_logs():
-                root, _, rest = path.partition(".")
-                unknown = all_known and root not in known
-                if unknown or (root == ROLLING and rest not in names):
-                    choices = rolling if root == ROLLING else known
-                    raise UnknownNameError(
-                        f"{hook.__name__} needs the log {path!r}, but nothing logs"
-                        f" under that name; choices are: {listing(choices)}"
-                    )
-
-    # -- saving and loading --------------------------------------------------
-
-    def save(self, filename: str | os.PathLike) -> None:
-        """Save the training with its network to an HDF5 file, to go on with later.
-
-        The file keeps all that :meth:`load` needs; not the data. It is replaced in
-        one go. Hooks that are still to be called after the same update, or epoch,
-        would be left out: rather than from a hook, save by
-        :class:`brainstorm.hooks.SaveCheckpoint`.
-
-        Args:
-            filename: Name of the file; its folder has to exist.
-
-        Raises:
-            ValidationError: Nothing has been trained so far, or something can not be
-                saved. Names it.
-            MissingFileError: The folder does not exist.
-        """
-        save_checkpoint(self, self._trained_net(), filename)
-
-    @classmethod
-    def load(
-        cls, filename: str | os.PathLike, hooks: Iterable[Hook] | None = None
-    ) -> tuple[Trainer, Network]:
-        """Load a training, to go on with it as if it had never been interrupted.
-
-        Call :meth:`train` with the network that is returned, and with data iterators
-        made and named as before. It restores the state of all random numbers, skips
-        the batches that have been trained on already, and goes on with the next one.
-        The results are the same to the bit, if the software is; with another handler,
-        the random numbers of this one are others.
-
-        Loading runs no code. But the hooks are those of the file: when the training
-        goes on they write to the files that they name. Do not train with hooks from a
-        file that you do not trust.
-
-        Args:
-            filename: Name of a file that :meth:`save` or `SaveCheckpoint` has written.
-            hooks: The hooks to use instead of those in the file, with the same names.
-                Necessary if one of these is not described by its arguments alone.
-
-        Returns:
-            The trainer and the network.
-
-        Raises:
-            MissingFileError: There is no such file.
-            FileFormatError: It is damaged, or of another kind, or needs a class that
-                has not been defined.
-            ValidationError: The hooks do not fit.
-        """
-        return load_checkpoint(cls, filename, hooks)
-
-    def get_state(self) -> dict[str, Any]:
-        """All that changes during a training, except for the parameters.
-
-        Raises:
-            ValidationError: Nothing has been trained so far.
-        """
-        return {
-            "epoch_nr": self.current_epoch_nr,
-            "update_nr": self.current_update_nr,
-            "logs": self.logs,
-            "results": self.results,
-            "stepper": self.stepper.get_state(),
-            "hooks": {name: hook.get_state() for name, hook in self.hooks.items()},
-            "context": self._context,
-            **self._get_position(),
-        }
-
-    def set_state(self, state: Mapping[str, Any], net: Network) -> None:
-        """Go on from what :meth:`get_state` returned.
-
-        Errors, of whatever kind, mean that it does not fit.
-
-        Args:
-            state: The state; the trainer keeps its parts.
-            net: The network, which has its parameters already.
-        """
-        position = dict(state)
-        self.current_epoch_nr = position.pop("epoch_nr")
-        self.current_update_nr = position.pop("update_nr")
-        self.logs = position.pop("logs")
-        self.results = position.pop("results")
-        self._context = position.pop("context")
-        self.stepper.set_state(position.pop("stepper"))
-        self.stepper.start(net)
-        for name, hook_state in position.pop("hooks").items():
-            self.hooks[name].set_state(hook_state)
-        prepare_for_position(position, net)
-        self._net = net
-        self._loaded_position = position
-
-    def _get_position(self) -> dict[str, Any]:
-        if self._loaded_position is not None:
-            return self._loaded_position
-        return get_position(self._trained_net(), self._iterators, self._epoch)
-
-    def _go_to_loaded_position(self) -> Iterator[Any] | None:
-        """Return the batches that are left of an epoch, if it has begun before."""
-        if self._loaded_position is None:
-            # Saving asks for the handler's random numbers: have them made anyway.
-            self._net.handler.get_random_state()
-            return None
-        self._epoch, batches = go_to_position(
-            self._loaded_position, self._net, self._iterators
-        )
-        self._loaded_position = None
-        return batches
-
-    def _trained_net(self) -> Network:
-        if self._net is None:
-            raise ValidationError("the trainer has not trained a network so far")
-        return self._net
 
     def _print_header(self, title: str) -> None:
         if self.verbose:

@@ -1,0 +1,336 @@
+"""The state of a training: how it is saved, and how it goes on.
+
+With the parameters, what stepper, hooks and trainer know, how far the epoch is and the
+states of random numbers, a training goes on as if it had never been interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from brainstorm.describable import of_library
+from brainstorm.randomness import RandomState, global_rnd
+from brainstorm.training.checkpoints import read_checkpoint, write_checkpoint
+from brainstorm.utils import IteratorValidationError, ValidationError, listing
+
+if TYPE_CHECKING:
+    from brainstorm.data_iterators import DataIterator
+    from brainstorm.hooks.base_hook import Hook
+    from brainstorm.structure.network import Network
+
+__all__ = ["TRAINING_DATA", "Epoch", "Resumable", "undisturbed"]
+
+TRAINING_DATA = "training_data_iter"
+
+AnyTrainer = TypeVar("AnyTrainer", bound="Resumable")
+
+
+@dataclass
+class Epoch:
+    """How far an epoch is.
+
+    Attributes:
+        data_state: State of the training data before the first of its batches.
+        nr_batches: Number of batches so far.
+        scores: Losses and scores of these, see `gather_losses_and_scores`.
+        weight_first: Whether that is the order of the pairs in `scores`. In the first
+            files of version 0.6.0 they are ``(sum, weight)``, for losses too.
+    """
+
+    data_state: dict[str, Any]
+    nr_batches: int = 0
+    scores: dict[str, list] = field(default_factory=dict)
+    weight_first: bool = False
+
+    @classmethod
+    def begin(cls, training_data_iter: DataIterator) -> Epoch:
+        """An epoch that is about to begin."""
+        return cls(state_of(training_data_iter), weight_first=True)
+
+    @classmethod
+    def restore(cls, state: Mapping[str, Any], net: Network) -> Epoch:
+        """The epoch that `asdict` has described.
+
+        Errors, of whatever kind, mean that there is none.
+        """
+        epoch = cls(**state)
+        if not epoch.nr_batches > 0:
+            raise ValueError(f"an epoch can not stand at {epoch.nr_batches} batches")
+        if not epoch.weight_first:
+            losses = net.get_loss_values()
+            epoch.scores = {
+                name: [(w, s / w if name in losses else s) for s, w in pairs]
+                for name, pairs in epoch.scores.items()
+            }
+            epoch.weight_first = True
+        epoch.scores = {n: [(w, v) for w, v in p] for n, p in epoch.scores.items()}
+        return epoch
+
+    def skip_batches(
+        self, net: Network, training_data_iter: DataIterator
+    ) -> Iterator[Any]:
+        """Begin the epoch as it began before; return the batches that are left.
+
+        Raises:
+            IteratorValidationError: There are fewer batches than have been done.
+        """
+        restore(training_data_iter, self.data_state)
+        batches = iter(training_data_iter(net.handler))
+        skipped = sum(1 for _ in itertools.islice(batches, self.nr_batches))
+        if skipped < self.nr_batches:
+            raise IteratorValidationError(
+                f"{TRAINING_DATA} provides {skipped} batches, but {self.nr_batches} of"
+                " this epoch have been trained on before"
+            )
+        return batches
+
+
+class Resumable:
+    """The state of a trainer, which can be saved and restored."""
+
+    __undescribed__ = {
+        "current_epoch_nr": 0,
+        "current_update_nr": 0,
+        "logs": {},
+        "results": {},
+    }
+
+    current_epoch_nr: int
+    """Number of the epoch that runs or ran last, 0 before the training."""
+    current_update_nr: int
+    """Number of updates so far."""
+    logs: dict[str, Any]
+    """What the hooks returned, by their names: nested dicts of lists. The losses
+    and scores over the batches of each epoch are in ``'rolling_training'``."""
+    results: dict[str, Any]
+    """What :meth:`evaluate` computed: losses and scores by the names of the data
+    iterators, and logs by the names of the hooks."""
+
+    def __init__(self) -> None:
+        self.current_epoch_nr = 0
+        self.current_update_nr = 0
+        self.logs = {}
+        self.results = {}
+        self._net: Network | None = None
+        self._iterators: dict[str, DataIterator] = {}
+        self._epoch: Epoch | None = None
+        self._context: dict[str, np.ndarray] = {}
+        # The state from a file, until the training goes on.
+        self._loaded: Mapping[str, Any] | None = None
+
+    def save(self, filename: str | os.PathLike) -> None:
+        """Save the training with its network to an HDF5 file, to go on with later.
+
+        The file keeps all that :meth:`load` needs; not the data. It is replaced in
+        one go. Hooks that are still to be called after the same update, or epoch,
+        would be left out: rather than from a hook, save by
+        :class:`brainstorm.hooks.SaveCheckpoint`.
+
+        Args:
+            filename: Name of the file; its folder has to exist.
+
+        Raises:
+            ValidationError: Nothing has been trained so far, or something can not be
+                saved. Names it.
+            MissingFileError: The folder does not exist.
+        """
+        parts = ("verbose", "carry_context", "stepper", "train_scorers", "hooks")
+        training = {name: getattr(self, name) for name in parts}
+        training["state"] = self.get_state()
+        write_checkpoint(filename, self._trained_net(), training)
+
+    @classmethod
+    def load(
+        cls: type[AnyTrainer],
+        filename: str | os.PathLike,
+        hooks: Iterable[Hook] | None = None,
+    ) -> tuple[AnyTrainer, Network]:
+        """Load a training, to go on with it as if it had never been interrupted.
+
+        Call :meth:`train` with the network that is returned, and with data iterators
+        made and named as before. It restores the state of all random numbers, skips
+        the batches that have been trained on already, and goes on with the next one.
+        The results are the same to the bit, if the software is; with another handler,
+        the random numbers of this one are others.
+
+        Loading runs no code. But the hooks are those of the file: when the training
+        goes on they write to the files that they name. Do not train with hooks from a
+        file that you do not trust.
+
+        Args:
+            filename: Name of a file that :meth:`save` or `SaveCheckpoint` has written.
+            hooks: The hooks to use instead of those in the file, with the same names.
+                Necessary if one of these is not described by its arguments alone.
+
+        Returns:
+            The trainer and the network.
+
+        Raises:
+            MissingFileError: There is no such file.
+            FileFormatError: It is damaged, or of another kind, or needs a class that
+                has not been defined.
+            ValidationError: The hooks do not fit.
+        """
+        with read_checkpoint(filename, hooks) as (net, saved):
+            trainer = cls(saved["stepper"], saved["verbose"], saved["carry_context"])
+            trainer.train_scorers = saved["train_scorers"]
+            for hook in saved["hooks"].values():
+                trainer.add_hook(hook)
+            trainer.set_state(saved["state"], net)
+        return trainer, net
+
+    def get_state(self) -> dict[str, Any]:
+        """All that changes during a training, except for the parameters.
+
+        Raises:
+            ValidationError: Nothing has been trained so far.
+        """
+        position = self._position() if self._loaded is None else self._loaded
+        state = {
+            "epoch_nr": self.current_epoch_nr,
+            "update_nr": self.current_update_nr,
+            "logs": self.logs,
+            "results": self.results,
+            "stepper": state_of(self.stepper),
+            "hooks": state_of(self.hooks),
+            "context": self._context,
+        }
+        return state | {n: value for n, value in position.items() if n not in state}
+
+    def _position(self) -> dict[str, Any]:
+        """How far the epoch is, and the states of all random numbers."""
+        net = self._trained_net()
+        return {
+            "epoch": None if self._epoch is None else asdict(self._epoch),
+            "data": state_of(self._iterators),
+            "handler_type": type(net.handler).__name__,
+            "handler": net.handler.get_random_state(),
+            "modifiers": state_of(_modifiers(net)),
+            "network": state_of(net.rnd),
+            "global": state_of(global_rnd),
+        }
+
+    def set_state(self, state: Mapping[str, Any], net: Network) -> None:
+        """Go on from what :meth:`get_state` returned.
+
+        Errors, of whatever kind, mean that it does not fit.
+
+        Args:
+            state: The state; the trainer keeps its parts.
+            net: The network, which has its parameters already.
+        """
+        self.current_epoch_nr = state["epoch_nr"]
+        self.current_update_nr = state["update_nr"]
+        self.logs = state["logs"]
+        self.results = state["results"]
+        self._context = state["context"]
+        restore(self.stepper, state["stepper"])
+        self.stepper.start(net)
+        restore(self.hooks, state["hooks"])
+        # What needs the data waits for them, but is checked as far as possible.
+        if state["epoch"] is not None:
+            Epoch.restore(state["epoch"], net)
+        modifiers = _modifiers(net)
+        unknown = set(state["modifiers"]) - set(state_of(modifiers))
+        if unknown:
+            raise ValueError(f"the network has no modifiers {listing(unknown)}")
+        restore(modifiers, state["modifiers"])
+        _set_random_states(state, net, RandomState(0))
+        self._net, self._loaded = net, state
+
+    def _go_on(self) -> Iterator[Any] | None:
+        """Go where the training stood that was loaded, if any.
+
+        Returns:
+            The batches that are left of its epoch, None if there is none.
+
+        Raises:
+            IteratorValidationError: The data are not those that there were.
+        """
+        if self._loaded is None:
+            # Saving asks for the handler's random numbers: have them made anyway.
+            self._net.handler.get_random_state()
+            return None
+        state, batches = self._loaded, None
+        if state["epoch"] is not None:
+            self._epoch = Epoch.restore(state["epoch"], self._net)
+            data = self._iterators[TRAINING_DATA]
+            batches = self._epoch.skip_batches(self._net, data)
+        # Hooks may have used the same iterator meanwhile, so its state is another now.
+        restore(self._iterators, state["data"])
+        _set_random_states(state, self._net, global_rnd)
+        self._loaded = None
+        return batches
+
+    def _trained_net(self) -> Network:
+        if self._net is None:
+            raise ValidationError("the trainer has not trained a network so far")
+        return self._net
+
+
+def state_of(part: Any) -> Any:
+    """The state of an object, or those of all objects in dicts and lists, by path.
+
+    Empty for an object that has none.
+    """
+    states = {path: one.get_state() for path, one in _with_state(part)}
+    return states.get(None, states)
+
+
+def restore(part: Any, state: Any) -> None:
+    """Set what `state_of` returned; what is not there any more is left out."""
+    for path, one in _with_state(part):
+        if path is None:
+            one.set_state(state)
+        elif path in state:
+            one.set_state(state[path])
+
+
+def _with_state(part: Any, path: str | None = None) -> Iterator[tuple[Any, Any]]:
+    """All objects that have a state, with their paths; None for `part` itself."""
+    if hasattr(part, "get_state") and hasattr(part, "set_state"):
+        yield path, part
+    elif isinstance(part, (Mapping, list)):
+        items = part.items() if isinstance(part, Mapping) else enumerate(part)
+        for key, child in items:
+            below = str(key) if path is None else f"{path}.{key}"
+            yield from _with_state(child, below)
+
+
+@contextlib.contextmanager
+def undisturbed(iterator: DataIterator) -> Iterator[None]:
+    """Let hooks go over training data, and leave as it was what is still to come of it.
+
+    The library's iterators see to that themselves. Others may draw from `rnd` for each
+    batch, or hold back a batch that they have drawn.
+    """
+    source, ours = iterator, True
+    while source is not None and ours:
+        ours, source = of_library(type(source)), getattr(source, "iter", None)
+    state = None if ours else copy.deepcopy(state_of(iterator))
+    yield
+    if state is not None:
+        restore(iterator, state)
+
+
+def _modifiers(net: Network) -> dict[str, Any]:
+    kinds = ("weight_modifiers", "gradient_modifiers")
+    return {kind: getattr(net, kind) for kind in kinds}
+
+
+def _set_random_states(
+    state: Mapping[str, Any], net: Network, rnd: RandomState
+) -> None:
+    if type(net.handler).__name__ == state["handler_type"]:
+        net.handler.set_random_state(state["handler"])
+    restore(net.rnd, state["network"])
+    # The last one, because all others may draw from it while they are made.
+    restore(rnd, state["global"])
