@@ -169,7 +169,10 @@ class Layer:
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
         changed = self.__dict__.get("_changed")
-        if changed is not None and name not in _SET_BY_NETWORKS:
+        if changed is None or name in _SET_BY_NETWORKS:
+            return
+        # Passes that are not replayed may take notes; but a pass may be replaced.
+        if self.can_be_replayed() or callable(value):
             changed()()
 
     @property

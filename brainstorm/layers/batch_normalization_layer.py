@@ -115,8 +115,7 @@ class BatchNormLayerImpl(Layer):
         else:
             h.batch_norm_inference(x, *parameters, y)
         self.rows.store(h, buffers)
-        if self.after_training is not training_pass:  # what is set is recorded anew
-            self.after_training = training_pass
+        self.after_training = training_pass
 
     def backward_pass(self, buffers):
         h, parameters = self.handler, buffers.parameters

@@ -11,6 +11,7 @@ from brainstorm.handlers.programs import Program
 from brainstorm.initializers import Gaussian
 from brainstorm.layers.base_layer import Layer
 from brainstorm.layers.dropout_layer import DropoutLayerImpl
+from brainstorm.layers.recurrent_layer import RecurrentLayerImpl
 from brainstorm.structure.construction import ConstructionWrapper
 from brainstorm.structure.passes import Passes
 from brainstorm.tools import create_net_from_spec
@@ -270,3 +271,60 @@ def test_only_so_much_is_recorded(monkeypatch):
     recorded = sum(map(len, net._passes._recorded))
     assert 100 < recorded < 400
     assert isinstance(net._passes, Passes)
+
+
+class NotingLayerImpl(Layer):
+    nr_passes = 0
+
+    def setup(self, kwargs, in_shapes):
+        return {"default": self.like(in_shapes["default"])}, {}, {}
+
+    def forward_pass(self, buffers, training_pass=True):
+        self.nr_passes += 1
+        self.handler.copy_to(buffers.inputs.default, buffers.outputs.default)
+
+    def backward_pass(self, buffers):
+        self.add_deltas(
+            "default",
+            "copy_to",
+            buffers.output_deltas.default,
+            buffers.input_deltas.default,
+        )
+
+
+@pytest.mark.parametrize("layer_type", ["BatchNormLayerImpl", NotingLayerImpl])
+def test_what_passes_note_down_does_not_make_networks_record_again(layer_type):
+    net = classifier(ConstructionWrapper.create(layer_type, name="Hidden"))
+    net.provide_external_data(data())
+    for training_pass in (True, False, True):
+        net.forward_pass(training_pass=training_pass)
+        net.backward_pass()
+    programs = dict(net._buffer_manager.sized.programs)
+    assert len(programs) == 3
+    for training_pass in (True, False, True):
+        net.forward_pass(training_pass=training_pass)
+        net.backward_pass()
+    assert net._buffer_manager.sized.programs == programs
+    hidden = net.layers["Hidden"]
+    if layer_type is NotingLayerImpl:
+        assert hidden.nr_passes == 6
+    called = []
+    hidden.forward_pass = lambda *args: called.append(args)
+    net.forward_pass()
+    assert len(called) == 1
+
+
+def test_a_layer_in_a_bidirectional_one_has_to_say_so_too():
+    class CountedRnnLayerImpl(RecurrentLayerImpl):
+        nr_passes = 0
+
+        def forward_pass(self, buffers, training_pass=True):
+            CountedRnnLayerImpl.nr_passes += 1
+            super().forward_pass(buffers, training_pass)
+
+    half = ConstructionWrapper.create(CountedRnnLayerImpl, size=2)
+    net = classifier(layers.Bidirectional(half, name="Hidden"))
+    net.provide_external_data(data())
+    for nr in (1, 2, 3):
+        net.forward_pass()
+        assert CountedRnnLayerImpl.nr_passes == 2 * nr
