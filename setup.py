@@ -16,7 +16,7 @@ HERE = Path(__file__).resolve().parent
 
 def read_version() -> str:
     """The version from the package's text: importing it would need NumPy."""
-    text = (HERE / "brainstorm" / "__init__.py").read_text(encoding="utf-8")
+    text = (HERE / "brainstorm" / "__about__.py").read_text(encoding="utf-8")
     return re.search(r'^__version__ = "([^"]+)"', text, re.MULTILINE).group(1)
 
 

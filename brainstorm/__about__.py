@@ -1,6 +1,4 @@
-"""What version 0.5 said about itself."""
-
-from brainstorm import __version__
+"""What the package says about itself."""
 
 __all__ = [
     "__author__",
@@ -14,5 +12,6 @@ __all__ = [
 __title__ = "brainstorm"
 __summary__ = "Fast, flexible and fun neural networks"
 __author__ = "The brainstorm developers"
+__version__ = "0.6.0"
 __license__ = "MIT"
 __copyright__ = "2015 The brainstorm developers"

@@ -1,7 +1,5 @@
 """Brainstorm: fast, flexible and fun neural networks."""
 
-__version__ = "0.6.0"
-
 from brainstorm import (
     data_iterators,
     describable,
@@ -17,6 +15,7 @@ from brainstorm import (
     utils,
     value_modifiers,
 )
+from brainstorm.__about__ import __version__
 from brainstorm.data_iterators import *  # noqa: F403
 from brainstorm.describable import create_from_description, get_description
 from brainstorm.initializers import *  # noqa: F403

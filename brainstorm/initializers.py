@@ -18,14 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from brainstorm.checks import checked_array, checked_number
 from brainstorm.randomness import RandomState, Seedable
-from brainstorm.utils import (
-    InitializationError,
-    ValidationError,
-    checked_array,
-    checked_number,
-    listing,
-)
+from brainstorm.utils import InitializationError, ValidationError, listing
 
 __all__ = [
     "ArrayInitializer",

@@ -13,14 +13,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from brainstorm.checks import checked_number
 from brainstorm.describable import Describable
 from brainstorm.layers.loss_layer import LossLayerImpl
-from brainstorm.utils import (
-    ValidationError,
-    checked_number,
-    flatten_all_but_last,
-    listing,
-)
+from brainstorm.utils import ValidationError, flatten_all_but_last, listing
 
 if TYPE_CHECKING:
     from brainstorm.structure.network import Network

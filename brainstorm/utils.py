@@ -8,7 +8,6 @@ import math
 import re
 import time
 from collections.abc import Generator, Iterable, Mapping
-from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,7 +15,7 @@ from urllib.request import url2pathname
 
 import numpy as np
 
-from brainstorm import __version__
+from brainstorm.__about__ import __version__
 
 __all__ = [
     "BrainstormError",
@@ -145,62 +144,6 @@ def _install_line(extra: str) -> str:
     wanted = re.compile(rf"""(.*);.*\bextra == ["']{re.escape(extra)}["']""")
     found = filter(None, map(wanted.match, installed.requires or ()))
     return "pip install " + " ".join(f'"{match[1].strip()}"' for match in found)
-
-
-# -- checking arguments ------------------------------------------------------
-
-
-def checked_number(value: Any, what: str, minimum: float = -math.inf) -> float:
-    """The value as a float.
-
-    Raises:
-        ValidationError: It is not a finite number of at least `minimum`;
-            the message begins with `what`.
-    """
-    if is_finite(value) and value >= minimum:
-        return float(value)
-    bound = "" if minimum == -math.inf else f" >= {minimum}"
-    raise ValidationError(f"{what} has to be a finite number{bound}, not {value!r}")
-
-
-def checked_integer(value: Any, what: str, minimum: int) -> int:
-    """The value as an int.
-
-    Raises:
-        ValidationError: It is not a whole number of at least `minimum`; the message
-            begins with `what`.
-    """
-    if isinstance(value, Integral) and not isinstance(value, bool) and value >= minimum:
-        return int(value)
-    raise ValidationError(
-        f"{what} has to be a whole number of at least {minimum}, got {value!r}"
-    )
-
-
-def is_finite(value: Any) -> bool:
-    """Whether the value is a finite number, and no larger than a float can be."""
-    try:
-        return isinstance(value, Real) and math.isfinite(value)
-    except OverflowError:
-        return False
-
-
-def checked_array(values: Any, what: str) -> np.ndarray:
-    """A float64 copy of an array, a nested list or a number.
-
-    Raises:
-        ValidationError: It does not consist of real numbers, or its rows differ
-            in length; the message begins with `what`.
-    """
-    try:
-        array = np.asarray(values)
-    except (TypeError, ValueError) as error:
-        raise ValidationError(f"{what} does not form an array: {error}") from error
-    if array.dtype.kind not in "biuf":
-        raise ValidationError(
-            f"{what} has to consist of real numbers, not of {array.dtype}"
-        )
-    return np.array(array, dtype=np.float64)
 
 
 # -- names and paths ---------------------------------------------------------

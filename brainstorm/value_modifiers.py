@@ -28,8 +28,9 @@ from typing import Any
 
 import numpy as np
 
+from brainstorm.checks import checked_array, checked_number, checked_positive
 from brainstorm.randomness import RandomState, Seedable
-from brainstorm.utils import ValidationError, checked_array, checked_number
+from brainstorm.utils import ValidationError
 
 __all__ = [
     "ClipGlobalNorm",
@@ -160,9 +161,7 @@ class ConstrainL2Norm(ValueModifier):
 
     def __init__(self, limit: float):
         super().__init__()
-        self.limit = checked_number(limit, "ConstrainL2Norm: limit", minimum=0)
-        if self.limit == 0:
-            raise ValidationError("ConstrainL2Norm: limit has to be above 0")
+        self.limit = checked_positive(limit, "ConstrainL2Norm: limit")
 
     def __call__(self, handler: Any, view: Any) -> None:
         shape = view.shape
@@ -211,9 +210,7 @@ class ClipGlobalNorm(ValueModifier):
 
     def __init__(self, limit: float):
         super().__init__()
-        self.limit = checked_number(limit, "ClipGlobalNorm: limit", minimum=0)
-        if self.limit == 0:
-            raise ValidationError("ClipGlobalNorm: limit has to be above 0")
+        self.limit = checked_positive(limit, "ClipGlobalNorm: limit")
 
     def __call__(self, handler: Any, view: Any) -> None:
         norm = self._scratch(handler, (1, 1))

@@ -11,9 +11,6 @@ from brainstorm.utils import (
     BrainstormError,
     HandlerError,
     ValidationError,
-    checked_array,
-    checked_integer,
-    checked_number,
     flatten_all_but_last,
     flatten_features,
     flatten_keys,
@@ -21,7 +18,6 @@ from brainstorm.utils import (
     flatten_time_and_features,
     get_by_path,
     get_inheritors,
-    is_finite,
     is_valid_layer_name,
     listing,
     missing_extra,
@@ -109,55 +105,6 @@ def test_missing_extra_of_a_library_that_was_only_copied(tmp_path, monkeypatch):
     monkeypatch.setattr(utils, "__file__", str(tmp_path / "brainstorm" / "utils.py"))
     error = missing_extra("hook", "Bokeh", "viz")
     assert 'pip install ".[viz]" in the folder of a clone' in str(error)
-
-
-# -- checking arguments ------------------------------------------------------
-
-
-@pytest.mark.parametrize("value", [3, 3.0, np.float32(3), np.int64(3)])
-def test_checked_number_gives_floats(value):
-    number = checked_number(value, "x", minimum=3)
-    assert number == 3.0
-    assert type(number) is float
-
-
-@pytest.mark.parametrize("value", [-1, math.nan, math.inf, "1", None, [1], 1j, 10**400])
-def test_checked_number_refuses(value):
-    with pytest.raises(ValidationError, match=r"^the width has to be a finite.*>= 0"):
-        checked_number(value, "the width", minimum=0)
-
-
-@pytest.mark.parametrize("value", [3, np.int64(3), np.uint8(3)])
-def test_checked_integer_gives_ints(value):
-    number = checked_integer(value, "x", minimum=3)
-    assert number == 3
-    assert type(number) is int
-
-
-@pytest.mark.parametrize("value", [0, 1.0, math.nan, "1", None, [1], True, np.ones(2)])
-def test_checked_integer_refuses(value):
-    with pytest.raises(ValidationError, match=r"^the width .* number of at least 1, g"):
-        checked_integer(value, "the width", minimum=1)
-
-
-def test_is_finite():
-    assert all(map(is_finite, [0, -1.5, np.float32(2), 10**300]))
-    assert not any(map(is_finite, [math.nan, -math.inf, 10**400, None, "1", 1j]))
-
-
-def test_checked_array_gives_float64_copies():
-    source = np.arange(3.0)
-    array = checked_array(source, "x")
-    array[0] = 7
-    assert source[0] == 0
-    assert checked_array([[1], [True]], "x").dtype == np.float64
-    assert checked_array(2, "x").shape == ()
-
-
-@pytest.mark.parametrize("values", ["a", None, [[1], [1, 2]], [1j], [object()], {}])
-def test_checked_array_refuses(values):
-    with pytest.raises(ValidationError, match=r"^the mask "):
-        checked_array(values, "the mask")
 
 
 # -- names and paths ---------------------------------------------------------

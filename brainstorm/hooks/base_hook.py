@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-import numbers
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from brainstorm.checks import check_integer
 from brainstorm.describable import Describable
 from brainstorm.training.utils import report
 from brainstorm.utils import (
@@ -75,20 +75,16 @@ class Hook(Describable):
         interval: int = 1,
         verbose: bool | None = None,
     ):
-        kind = type(self).__name__
         self.name = None
         if name is not None:
             self.__name__ = name
         if timescale not in ("epoch", "update"):
             raise ValidationError(
-                f"{kind}: timescale has to be 'epoch' or 'update', not {timescale!r}"
-            )
-        if not isinstance(interval, numbers.Integral) or interval < 1:
-            raise ValidationError(
-                f"{kind}: interval has to be an integer of at least 1, not {interval!r}"
+                f"{type(self).__name__}: timescale has to be 'epoch' or 'update',"
+                f" not {timescale!r}"
             )
         self.timescale = timescale
-        self.interval = interval
+        self.interval = check_integer(self, "interval", interval, low=1)
         self.verbose = verbose
         self.run_verbosity = bool(verbose)
         self.reset()

@@ -7,13 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from brainstorm.checks import check_number
 from brainstorm.hooks.base_hook import Hook, NetworkReader
-from brainstorm.training.utils import (
-    check_iterator,
-    check_number,
-    check_scorers,
-    compute_scores,
-)
+from brainstorm.training.utils import check_iterator, check_scorers, compute_scores
 from brainstorm.utils import UnknownNameError, ValidationError, listing
 
 if TYPE_CHECKING:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import numbers
 import signal
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from brainstorm.checks import check_integer, check_number
 from brainstorm.hooks.base_hook import Hook, LogWatcher, NetworkReader, get_log
-from brainstorm.training.utils import check_number
 from brainstorm.utils import ValidationError
 
 if TYPE_CHECKING:
@@ -99,12 +98,7 @@ class StopAfterEpoch(Hook):
         verbose: bool | None = None,
     ):
         super().__init__(name, timescale, interval, verbose)
-        if not isinstance(max_epochs, numbers.Integral) or max_epochs < 0:
-            raise ValidationError(
-                f"{self.__name__}: max_epochs has to be an integer of at least 0,"
-                f" not {max_epochs!r}"
-            )
-        self.max_epochs = max_epochs
+        self.max_epochs = check_integer(self, "max_epochs", max_epochs, low=0)
 
     def __call__(self, epoch_nr, update_nr, net, stepper, logs):
         """Stop if enough epochs are over."""

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from brainstorm.checks import checked_integer
 from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import layer_type_name
 from brainstorm.structure.layout import Hub, create_layout
-from brainstorm.utils import checked_integer
 
 if TYPE_CHECKING:
     from brainstorm.structure.network import Network

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from brainstorm.checks import checked_integer
 from brainstorm.layers.loss_layer import LossLayerImpl
 from brainstorm.structure.buffer_views import BufferView
 from brainstorm.structure.external_data import check_dense, check_open
@@ -15,7 +16,6 @@ from brainstorm.utils import (
     MissingInputError,
     NetworkValidationError,
     UnknownNameError,
-    checked_integer,
     listing,
 )
 

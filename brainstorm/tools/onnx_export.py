@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from brainstorm.checks import check_network
 from brainstorm.describable import of_library
 from brainstorm.files import atomic_path, check_start
 from brainstorm.structure.construction import layer_type_name
 from brainstorm.structure.prediction import find_output, inputs_of
 from brainstorm.tools.onnx_graph import Graph
 from brainstorm.tools.onnx_sequences import bidirectional, recurrent
-from brainstorm.training.utils import check_network
 from brainstorm.utils import ValidationError, listing, missing_extra
 
 if TYPE_CHECKING:

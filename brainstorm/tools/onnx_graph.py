@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from brainstorm import __version__
+from brainstorm.__about__ import __version__
 from brainstorm.structure.layout import create_layout
 from brainstorm.structure.taps import source_path
 from brainstorm.utils import ValidationError

@@ -7,13 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from brainstorm.training.steppers import (
-    NOT_NEGATIVE,
-    POSITIVE,
-    SHARE,
-    TrainingStepper,
-)
-from brainstorm.utils import ValidationError, checked_array
+from brainstorm.checks import checked_array
+from brainstorm.training.steppers import NOT_NEGATIVE, POSITIVE, SHARE, TrainingStepper
+from brainstorm.utils import ValidationError
 
 if TYPE_CHECKING:
     from brainstorm.structure.network import Network

@@ -11,8 +11,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from brainstorm.checks import check_number
 from brainstorm.describable import Describable
-from brainstorm.training.utils import check_number
 from brainstorm.utils import ValidationError
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from brainstorm.checks import check_network, check_number, checked_array
 from brainstorm.describable import Describable
 from brainstorm.training.updates import Updates
-from brainstorm.training.utils import check_network, check_number
-from brainstorm.utils import ValidationError, checked_array, listing
+from brainstorm.utils import ValidationError, listing
 
 if TYPE_CHECKING:
     from brainstorm.handlers import Handler

@@ -7,6 +7,7 @@ import functools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from brainstorm.checks import check_network, checked_integer
 from brainstorm.describable import Describable
 from brainstorm.randomness import global_rnd
 from brainstorm.scorers import aggregate_losses_and_scores, gather_losses_and_scores
@@ -25,28 +26,17 @@ from brainstorm.training.hook_rules import (
     may_be_called,
 )
 from brainstorm.training.logs import ROLLING, add_log, print_log
-from brainstorm.training.resuming import (
-    TRAINING_DATA,
-    Epoch,
-    Resumable,
-    undisturbed,
-)
+from brainstorm.training.resuming import TRAINING_DATA, Epoch, Resumable, undisturbed
 from brainstorm.training.steppers import TrainingStepper
 from brainstorm.training.utils import (
     check_continues,
     check_iterator,
-    check_network,
     check_scorers,
     compute_scores,
     report,
     run_network,
 )
-from brainstorm.utils import (
-    IteratorValidationError,
-    ValidationError,
-    checked_integer,
-    listing,
-)
+from brainstorm.utils import IteratorValidationError, ValidationError, listing
 
 if TYPE_CHECKING:
     from brainstorm.data_iterators import DataIterator

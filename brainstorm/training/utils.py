@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,15 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
+from brainstorm.checks import check_network
 from brainstorm.layers.loss_layer import LossLayerImpl
 from brainstorm.scorers import aggregate_losses_and_scores, gather_losses_and_scores
 from brainstorm.structure.buffer_views import BufferView
-from brainstorm.utils import (
-    IteratorValidationError,
-    ValidationError,
-    is_finite,
-    listing,
-)
+from brainstorm.utils import IteratorValidationError, ValidationError, listing
 
 if TYPE_CHECKING:
     from brainstorm.data_iterators import DataIterator
@@ -29,8 +24,6 @@ if TYPE_CHECKING:
 __all__ = [
     "check_continues",
     "check_iterator",
-    "check_network",
-    "check_number",
     "check_scorers",
     "compute_scores",
     "report",
@@ -158,16 +151,6 @@ def compute_scores(
         return aggregate_losses_and_scores(scores, net, scorers)
 
 
-def check_network(net: Network) -> None:
-    """Check that this is a network.
-
-    Raises:
-        ValidationError: It is not.
-    """
-    if not (hasattr(net, "provide_external_data") or hasattr(net, "forward_pass")):
-        raise ValidationError(f"net: expected a Network, got {type(net).__name__}")
-
-
 def check_iterator(
     net: Network, iterator: DataIterator, name: str, exactly: bool = False
 ) -> None:
@@ -249,27 +232,6 @@ def _loss_names(net: Network) -> list[str]:
     """The keys of `Network.get_loss_values`, whether or not it has run."""
     names = [n for n, layer in net.layers.items() if isinstance(layer, LossLayerImpl)]
     return [*(names if len(names) > 1 else []), "total_loss"]
-
-
-def check_number(
-    owner: object,
-    name: str,
-    value: float,
-    low: float = -math.inf,
-    below: float = math.inf,
-) -> float:
-    """Return an argument that has to be a finite number in ``[low, below)``.
-
-    Raises:
-        ValidationError: Names the owner's class, the argument and the range.
-    """
-    good = is_finite(value) and not isinstance(value, bool) and low <= value < below
-    if not good:
-        raise ValidationError(
-            f"{type(owner).__name__}: {name} has to be a finite number in"
-            f" [{low}, {below}), not {value!r}"
-        )
-    return value
 
 
 def report(text: str) -> None:

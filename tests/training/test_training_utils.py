@@ -5,16 +5,11 @@ from brainstorm.data_iterators import Undivided
 from brainstorm.scorers import MeanSquaredError
 from brainstorm.training.utils import (
     check_iterator,
-    check_number,
     check_scorers,
     compute_scores,
     run_network,
 )
-from brainstorm.utils import (
-    IteratorValidationError,
-    MissingInputError,
-    ValidationError,
-)
+from brainstorm.utils import IteratorValidationError, MissingInputError, ValidationError
 
 
 def squared_errors(net, data):
@@ -87,14 +82,3 @@ def test_check_scorers(net):
         check_scorers(net, [MeanSquaredError(name="total_loss")], "me")
     with pytest.raises(ValidationError, match="me: scorers have to be a list"):
         check_scorers(net, MeanSquaredError(), "me")
-
-
-@pytest.mark.parametrize("value", [0, 0.5, np.float32(0.25), np.int64(0)])
-def test_good_numbers(value):
-    assert check_number("", "x", value, low=0, below=1) == value
-
-
-@pytest.mark.parametrize("value", [-1, 1, np.nan, np.inf, "0", None, True, [0]])
-def test_bad_numbers(value):
-    with pytest.raises(ValidationError, match=r"str: x .* in \[0, 1\)"):
-        check_number("", "x", value, low=0, below=1)

@@ -1,0 +1,133 @@
+"""Checks of arguments that the whole package shares."""
+
+from __future__ import annotations
+
+import math
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+
+from brainstorm.utils import ValidationError
+
+__all__ = [
+    "check_integer",
+    "check_network",
+    "check_number",
+    "checked_array",
+    "checked_integer",
+    "checked_number",
+    "checked_positive",
+    "is_finite",
+]
+
+
+def checked_number(value: Any, what: str, minimum: float = -math.inf) -> float:
+    """The value as a float.
+
+    Raises:
+        ValidationError: It is not a finite number of at least `minimum`;
+            the message begins with `what`.
+    """
+    if is_finite(value) and value >= minimum:
+        return float(value)
+    bound = "" if minimum == -math.inf else f" >= {minimum}"
+    raise ValidationError(f"{what} has to be a finite number{bound}, not {value!r}")
+
+
+def checked_integer(value: Any, what: str, minimum: int) -> int:
+    """The value as an int.
+
+    Raises:
+        ValidationError: It is not a whole number of at least `minimum`; the message
+            begins with `what`.
+    """
+    if isinstance(value, Integral) and not isinstance(value, bool) and value >= minimum:
+        return int(value)
+    raise ValidationError(
+        f"{what} has to be a whole number of at least {minimum}, got {value!r}"
+    )
+
+
+def is_finite(value: Any) -> bool:
+    """Whether the value is a finite number, and no larger than a float can be."""
+    try:
+        return isinstance(value, Real) and math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def checked_array(values: Any, what: str) -> np.ndarray:
+    """A float64 copy of an array, a nested list or a number.
+
+    Raises:
+        ValidationError: It does not consist of real numbers, or its rows differ
+            in length; the message begins with `what`.
+    """
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError) as error:
+        raise ValidationError(f"{what} does not form an array: {error}") from error
+    if array.dtype.kind not in "biuf":
+        raise ValidationError(
+            f"{what} has to consist of real numbers, not of {array.dtype}"
+        )
+    return np.array(array, dtype=np.float64)
+
+
+def checked_positive(value: Any, what: str) -> float:
+    """The value as a float.
+
+    Raises:
+        ValidationError: It is not a finite number above 0; the message begins with
+            `what`.
+    """
+    number = checked_number(value, what, minimum=0)
+    if number == 0:
+        raise ValidationError(f"{what} has to be above 0")
+    return number
+
+
+def check_number(
+    owner: object,
+    name: str,
+    value: float,
+    low: float = -math.inf,
+    below: float = math.inf,
+) -> float:
+    """Return an argument that has to be a finite number in ``[low, below)``.
+
+    Raises:
+        ValidationError: Names the owner's class, the argument and the range.
+    """
+    good = is_finite(value) and not isinstance(value, bool) and low <= value < below
+    if not good:
+        raise ValidationError(
+            f"{type(owner).__name__}: {name} has to be a finite number in"
+            f" [{low}, {below}), not {value!r}"
+        )
+    return value
+
+
+def check_integer(owner: object, name: str, value: int, low: int) -> int:
+    """Return an argument that has to be an integer of at least `low`.
+
+    Raises:
+        ValidationError: Names the owner's class, the argument and the limit.
+    """
+    if not isinstance(value, Integral) or value < low:
+        raise ValidationError(
+            f"{type(owner).__name__}: {name} has to be an integer of at least {low},"
+            f" not {value!r}"
+        )
+    return value
+
+
+def check_network(net: Any) -> None:
+    """Check that this is a network.
+
+    Raises:
+        ValidationError: It is not.
+    """
+    if not (hasattr(net, "provide_external_data") or hasattr(net, "forward_pass")):
+        raise ValidationError(f"net: expected a Network, got {type(net).__name__}")
