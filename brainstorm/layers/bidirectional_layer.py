@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import Any
 
 from brainstorm.layers.arguments import Check, arguments_of
 from brainstorm.layers.base_layer import (
@@ -151,13 +149,47 @@ class BidirectionalLayerImpl(Layer):
 
     @once_per_resize
     def views(self, buffers):
-        """The buffers of each of the two layers."""
-        forward, backward = self.halves
+        """The buffers that each of the two layers has in forward passes."""
+        return [self.view(buffers, direction, False) for direction in (0, 1)]
+
+    @once_per_resize
+    def backward_views(self, buffers):
+        """Those in backward passes."""
+        return [self.view(buffers, direction, True) for direction in (0, 1)]
+
+    def view(self, buffers, direction, with_deltas):
+        half, prefix = self.halves[direction], DIRECTIONS[direction]
         internals = buffers.internals
-        return (
-            _view(buffers, forward, 0, buffers.inputs.default),
-            _view(buffers, backward, 1, internals.backward_inputs),
-        )
+        x = internals.backward_inputs if direction else buffers.inputs.default
+        kept = [
+            name
+            for name, structure in half.internal_shapes.items()
+            if with_deltas or not structure.is_backward_only
+        ]
+        children = {
+            "inputs": BufferView(["default"], [x]),
+            "outputs": BufferView(["default"], [internals[f"{prefix}outputs"]]),
+            "parameters": self.part(buffers.parameters, direction),
+            "internals": BufferView(kept, [internals[prefix + name] for name in kept]),
+        }
+        if with_deltas:
+            dx, dy = buffers.input_deltas.default, internals[f"{prefix}output_deltas"]
+            if direction:
+                dx = internals.backward_input_deltas
+            children["input_deltas"] = BufferView(["default"], [dx])
+            children["output_deltas"] = BufferView(["default"], [dy])
+            children["gradients"] = self.part(buffers.gradients, direction)
+        return BufferView(list(children), children.values())
+
+    def part(self, whole, direction):
+        """The parameters, or the gradients, of one of the two layers."""
+        structures = self.halves[direction].parameter_shapes
+        full = whole._full_buffer
+        if full is not None:
+            size = sum(s.feature_size for s in structures.values())
+            full = full[direction * size : (1 + direction) * size]
+        arrays = [whole[DIRECTIONS[direction] + name] for name in structures]
+        return BufferView(list(structures), arrays, full)
 
     @once_per_resize
     def arrays(self, buffers):
@@ -186,8 +218,11 @@ class BidirectionalLayerImpl(Layer):
     @once_per_resize
     def carried(self, buffers):
         """The states that would be carried on."""
-        half = self.halves[0]
-        names = [n for n, s in half.internal_shapes.items() if _is_carried(s)]
+        names = [
+            name
+            for name, structure in self.halves[0].internal_shapes.items()
+            if structure.context_size and not structure.is_backward_only
+        ]
         return [
             buffers.internals[prefix + name][-1]
             for prefix in DIRECTIONS
@@ -220,12 +255,11 @@ class BidirectionalLayerImpl(Layer):
         h.copy_to(first, dy_forward)
         h.reverse_steps(second, lengths, dy_back, fresh_out=True)
         internals = buffers.internals
-        h.clear(
-            internals.forward_output_deltas[-1], internals.backward_output_deltas[-1]
-        )
+        states = internals.forward_output_deltas, internals.backward_output_deltas
+        h.clear(*(deltas[-1] for deltas in states))
         forward, backward = self.halves
         forward.fresh, backward.fresh = self.fresh, self.fresh | {"default"}
-        for half, view in zip(self.halves, self.views(buffers), strict=True):
+        for half, view in zip(self.halves, self.backward_views(buffers), strict=True):
             half.unwanted = self.unwanted
             half.backward_pass(view)
         if "default" not in self.unwanted:  # the first layer has written there
@@ -238,53 +272,3 @@ def _prefixed(structures: Mapping[str, BufferStructure]) -> dict[str, BufferStru
         for prefix in DIRECTIONS
         for name, structure in structures.items()
     }
-
-
-def _is_carried(structure: BufferStructure) -> bool:
-    return bool(structure.context_size) and not structure.is_backward_only
-
-
-def _view(buffers: BufferView, half: Layer, direction: int, x: Any) -> BufferView:
-    """The buffers of one of the two layers; those of its deltas once asked for."""
-    prefix = DIRECTIONS[direction]
-    internals = buffers.internals
-
-    def part(category: str, structures: Mapping[str, BufferStructure]) -> BufferView:
-        whole = buffers[category]
-        arrays = [whole[prefix + name] for name in structures]
-        if category == "internals" or whole._full_buffer is None:
-            return BufferView(list(structures), arrays)
-        size = sum(math.prod(s.feature_shape) for s in structures.values())
-        start = direction * size
-        return BufferView(
-            list(structures), arrays, whole._full_buffer[start : start + size]
-        )
-
-    def complete() -> None:
-        names = list(half.internal_shapes)
-        BufferView.fill(
-            view.internals, names, [internals[prefix + n] for n in names], None
-        )
-        dx = buffers.input_deltas.default
-        if direction:
-            dx = internals.backward_input_deltas
-        deltas = {
-            "input_deltas": BufferView(["default"], [dx]),
-            "output_deltas": BufferView(
-                ["default"], [internals[prefix + "output_deltas"]]
-            ),
-            "gradients": part("gradients", half.parameter_shapes),
-        }
-        children = {**now, **deltas}
-        BufferView.fill(view, list(children), list(children.values()), None)
-
-    kept = {n: s for n, s in half.internal_shapes.items() if not s.is_backward_only}
-    now = {
-        "inputs": BufferView(["default"], [x]),
-        "outputs": BufferView(["default"], [internals[prefix + "outputs"]]),
-        "parameters": part("parameters", half.parameter_shapes),
-        "internals": part("internals", kept),
-    }
-    now["internals"]._complete = complete
-    view = BufferView(list(now), list(now.values()), None, complete)
-    return view

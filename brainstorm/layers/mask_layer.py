@@ -56,16 +56,10 @@ class MaskLayerImpl(Layer):
                 f"expected the features (1,), {(*shape[:-1], 1)} or {shape} at input"
                 f" 'mask', got {mask}"
             )
-        self.rows = Rows(
-            *("inputs.default", "inputs.mask"),
-            writes=["outputs.default"],
-            shape=flatten,
-        )
-        self.delta_rows = Rows(
-            *("output_deltas.default", "inputs.mask"),
-            writes=["input_deltas.default"],
-            shape=flatten,
-        )
+        paths = "inputs.default", "inputs.mask"
+        self.rows = Rows(*paths, writes=["outputs.default"], shape=flatten)
+        paths = "output_deltas.default", "inputs.mask"
+        self.delta_rows = Rows(*paths, writes=["input_deltas.default"], shape=flatten)
         return {"default": self.like(in_shapes["default"])}, {}, {}
 
     def forward_pass(self, buffers, training_pass=True):
