@@ -11,6 +11,7 @@ from collections.abc import Callable
 from numbers import Integral
 from typing import Any, NamedTuple
 
+from brainstorm.checks import is_finite
 from brainstorm.handlers.primitive_operations import ACTIVATIONS
 from brainstorm.utils import listing
 
@@ -60,9 +61,9 @@ def is_whole(number: Any, minimum: int) -> bool:
 
 
 COUNT = Check(lambda n: is_whole(n, 1), "a positive integer", int)
-FINITE = Check(lambda x: abs(x) < float("inf"), "a finite number")
+FINITE = Check(is_finite, "a finite number")
 FLAG = Check(lambda value: isinstance(value, bool), "True or False")
-POSITIVE = Check(lambda x: 0.0 < x < float("inf"), "a positive number")
+POSITIVE = Check(lambda x: is_finite(x) and x > 0, "a positive number")
 
 _COMMON = {
     "activation": Check(lambda a: a in ACTIVATIONS, f"one of {listing(ACTIVATIONS)}"),

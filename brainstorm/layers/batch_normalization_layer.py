@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from brainstorm.checks import is_finite
 from brainstorm.layers.arguments import POSITIVE, Check, arguments_of
 from brainstorm.layers.base_layer import Layer
 from brainstorm.layers.rows import Rows
@@ -71,7 +72,7 @@ class BatchNormLayerImpl(Layer):
 
     arguments = arguments_of(
         BatchNorm,
-        decay=Check(lambda d: 0.0 <= d <= 1.0, "a number in [0, 1]"),
+        decay=Check(lambda d: is_finite(d) and 0 <= d <= 1, "a number in [0, 1]"),
         epsilon=POSITIVE,
     )
     computes_no_gradients_for = ("mu", "sigma")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from brainstorm.checks import is_finite
 from brainstorm.layers.arguments import Check, arguments_of
 from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.construction import ConstructionWrapper
@@ -42,7 +43,10 @@ class DropoutLayerImpl(Layer):
     """
 
     arguments = arguments_of(
-        Dropout, drop_prob=Check(lambda p: 0.0 <= p < 1.0, "a probability in [0, 1)")
+        Dropout,
+        drop_prob=Check(
+            lambda p: is_finite(p) and 0 <= p < 1, "a probability in [0, 1)"
+        ),
     )
     honours_fresh = True
     repeats = True

@@ -2,6 +2,7 @@
 
 import inspect
 
+import numpy as np
 import pytest
 
 from brainstorm import generate_architecture, layers
@@ -69,6 +70,28 @@ def test_newer_ones_go_into_architectures_where_they_are_not_at_their_default():
     assert generate_architecture(named)["named"]["@trainable"] is False
     # What equals a default, but is of another type, is wrong and is told.
     assert given(Tuned(1, log=0)) == {"rate": 1, "times": 2, "log": 0}
+
+
+@pytest.mark.parametrize(
+    ("name", "argument"),
+    [
+        ("Loss", "importance"),
+        ("DeltasScaling", "factor"),
+        ("LayerNorm", "epsilon"),
+        ("BatchNorm", "epsilon"),
+        ("BatchNorm", "decay"),
+        ("Dropout", "drop_prob"),
+    ],
+)
+def test_numbers_are_real_and_finite(name, argument):
+    layer_class = get_layer_class_from_typename(name)
+    shapes = {"default": BufferStructure("T", "B", 2)}
+    for good in (0.5, np.float32(0.5), np.float64(0.5)):
+        layer = layer_class("it", shapes, **{argument: good})
+        assert getattr(layer, argument) == 0.5
+    for bad in (0.5j, np.array([0.5]), "0.5", None, np.nan, np.inf, 10**400):
+        with pytest.raises(LayerValidationError, match=f"{name}.*{argument}"):
+            layer_class("it", shapes, **{argument: bad})
 
 
 def test_a_subclass_may_expect_more():
