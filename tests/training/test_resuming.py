@@ -36,10 +36,11 @@ from brainstorm.hooks import (
     StopAfterEpoch,
 )
 from brainstorm.initializers import Gaussian
-from brainstorm.randomness import global_rnd
+from brainstorm.randomness import RandomState, global_rnd
 from brainstorm.scorers import Accuracy
 from brainstorm.structure.network import Network
 from brainstorm.training import Exponential, MomentumStepper, Trainer
+from brainstorm.training.resuming import restore, state_of
 from brainstorm.training.utils import run_network
 
 SOURCES = {
@@ -263,3 +264,26 @@ def test_sums_of_the_first_checkpoints(tmp_path):
     resumed.train(resumed_net, make_iterators(["minibatches"])[0])
     for name, values in trainer.logs["rolling_training"].items():
         assert resumed.logs["rolling_training"][name] == pytest.approx(values)
+
+
+# -- the walk over all that has a state ---------------------------------------
+
+
+def test_states_are_those_of_all_objects_by_their_paths():
+    first, second, third = RandomState(1), RandomState(2), RandomState(3)
+    tree = {"a": {"W": [first, abs]}, "": second, "b": "text", "c": [[third]]}
+    states = state_of(tree)
+    assert list(states) == ["a.W.0", "", "c.0.0"]
+    expected = [one.randn(3).tolist() for one in (first, second, third)]
+    restore(tree, states)
+    assert [one.randn(3).tolist() for one in (first, second, third)] == expected
+
+
+def test_what_has_no_state_any_more_or_not_yet_is_left_alone():
+    new, kept = RandomState(1), RandomState(2)
+    states = {"kept": kept.get_state(), "gone": {"x": 1}}
+    expected = kept.randn(3).tolist(), RandomState(1).randn(3).tolist()
+    restore({"kept": kept, "gone": [], "new": new}, states)
+    assert (kept.randn(3).tolist(), new.randn(3).tolist()) == expected
+    assert state_of(object()) == {}
+    restore(object(), {})
