@@ -51,7 +51,7 @@ class _Modifier(Seedable):
     They are not described, and a copy of a modifier begins without them.
 
     Random numbers come from ``self.rnd``, which a network seeds anew for each of its
-    copies. Most modifiers need none, so it takes a seed from `global_rnd` when used.
+    copies.
 
     Args:
         seed: Seed of ``self.rnd``.
@@ -67,10 +67,6 @@ class _Modifier(Seedable):
     """The parameter that a network uses it for."""
 
     _handler: Any = None
-
-    def __init__(self, seed: int | None = None) -> None:
-        if seed is not None:
-            super().__init__(seed)
 
     def _scratch(self, handler: Any, shape: tuple[int, ...]) -> Any:
         """An array with any content."""

@@ -211,6 +211,42 @@ def test_one_string_instead_of_a_list(tmp_path):
     assert tuple(hook.logs_to_check) == ("loss.total_loss",)
 
 
+IMAGES = np.zeros((1, 3, 4, 4, 1))
+UNDIVIDED = bs.Undivided(default=IMAGES)
+ARCHITECTURE = {
+    "Input": {
+        "@type": "Input",
+        "out_shapes": {"default": ("T", "B", 2)},
+    }
+}
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: bs.Undivided(default=IMAGES),
+        lambda: bs.Minibatches(2, shuffle=False, default=IMAGES),
+        lambda: bs.Online(default=IMAGES),
+        lambda: bs.data_iterators.Pad(UNDIVIDED, {"default": 1}),
+        lambda: bs.data_iterators.Flip(UNDIVIDED),
+        lambda: bs.data_iterators.OneHot(UNDIVIDED, {}),
+        lambda: bs.Gaussian(),
+        lambda: bs.initializers.LstmOptInit(),
+        lambda: bs.ClipValues(),
+        lambda: bs.value_modifiers.L2Decay(0.1),
+        lambda: bs.Network.from_architecture(ARCHITECTURE),
+    ],
+)
+def test_each_takes_one_seed(make):
+    """So that with the same global seed what comes after it has the same numbers."""
+    bs.global_rnd.set_seed(1)
+    bs.global_rnd.generate_seed()
+    expected = bs.global_rnd.generate_seed()
+    bs.global_rnd.set_seed(1)
+    make()
+    assert bs.global_rnd.generate_seed() == expected
+
+
 # -- training ------------------------------------------------------------------
 
 

@@ -34,12 +34,15 @@ class DataIterator(Seedable):
         length: See above.
     """
 
+    draws = True
+    """Whether there are random numbers in it, so that it has a state."""
+
     def __init__(
         self, data_shapes: Mapping[str, tuple[int, ...]], length: int | None
     ) -> None:
-        # Those of ours that draw take a seed themselves.
-        if not of_library(type(self)):
-            super().__init__()
+        super().__init__()  # All take a seed, as in version 0.5.
+        if not self.draws and of_library(type(self)):
+            del self.rnd
         self.data_shapes = dict(data_shapes)
         self.length = length
 
@@ -106,7 +109,7 @@ class DataIterator(Seedable):
         if not isinstance(state, Mapping) or set(state) != set(members):
             raise IteratorValidationError(
                 f"expected the state of a {type(self).__name__}, which consists of that"
-                f" of {listing(members)}, got {brief(state)}"
+                f" of {listing(sorted(members))}, got {brief(state)}"
             )
         for name, member in members.items():
             try:

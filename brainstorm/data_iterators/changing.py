@@ -18,7 +18,6 @@ from brainstorm.data_iterators.checks import (
     check_window,
     fill_numbers,
 )
-from brainstorm.randomness import global_rnd
 from brainstorm.utils import IteratorValidationError
 
 if TYPE_CHECKING:
@@ -95,7 +94,6 @@ class AddGaussianNoise(_Transformer):
         super().__init__(iter, "std_dict", std_dict)
         self.std_dict = check_numbers("std_dict", std_dict, "a number >= 0", 0)
         self.mean_dict = fill_numbers("mean_dict", mean_dict, std_dict, 0.0, "a number")
-        self.rnd = global_rnd.create_random_state()
 
     def _transform(self, name, array, rnd):
         noise = rnd.standard_normal(array.shape)
@@ -131,7 +129,6 @@ class AddSaltNPepper(_Transformer):
         self.ratio_dict = fill_numbers(
             "ratio_dict", ratio_dict, prob_dict, 0.5, *PROBABILITY
         )
-        self.rnd = global_rnd.create_random_state()
 
     def _transform(self, name, array, rnd):
         prob = self.prob_dict[name]
@@ -165,7 +162,6 @@ class Flip(_Transformer):
         super().__init__(iter, "prob_dict", prob_dict)
         self.prob_dict = check_numbers("prob_dict", prob_dict, *PROBABILITY)
         self._check_images()
-        self.rnd = global_rnd.create_random_state()
 
     def _transform(self, name, array, rnd):
         flipped = rnd.random_sample(array.shape[1]) < self.prob_dict[name]
@@ -190,6 +186,8 @@ class Pad(_Transformer):
         IteratorValidationError: An unknown item, one that is not 5D, or a number
             out of range.
     """
+
+    draws = False
 
     def __init__(
         self,
@@ -242,7 +240,6 @@ class RandomCrop(_Transformer):
             check_window(f"shape_dict[{name!r}]", window, (H, W))
             self.data_shapes[name] = (T, B, int(window[0]), int(window[1]), C)
         self.shape_dict = {n: tuple(window) for n, window in shape_dict.items()}
-        self.rnd = global_rnd.create_random_state()
 
     def _transform(self, name, array, rnd):
         h, w = self.shape_dict[name]
@@ -271,6 +268,8 @@ class MultiHot(_Transformer):
         IteratorValidationError: An unknown item, one that is not 3D, or a bad
             vocabulary size; while iterating: a label is not in the vocabulary.
     """
+
+    draws = False
 
     def __init__(self, iter: DataIterator, vocab_size_dict: Mapping[str, int]) -> None:
         super().__init__(iter, "vocab_size_dict", vocab_size_dict)

@@ -17,7 +17,6 @@ from brainstorm.data_iterators.checks import (
     check_lengths,
 )
 from brainstorm.data_iterators.reading import Part
-from brainstorm.randomness import global_rnd
 from brainstorm.utils import IteratorValidationError, listing
 
 if TYPE_CHECKING:
@@ -38,6 +37,8 @@ class Undivided(DataIterator):
     Raises:
         IteratorValidationError: The data does not fit.
     """
+
+    draws = False
 
     def __init__(self, **named_data: np.ndarray | h5py.Dataset) -> None:
         check_data(named_data)
@@ -102,7 +103,6 @@ class Minibatches(DataIterator):
         self.shuffle = bool(shuffle)
         self.data = named_data
         self._steps = {name: shape[0] for name, shape in self.data_shapes.items()}
-        self.rnd = global_rnd.create_random_state()
         self._cut_by, self._cut_items = self._plan_cutting(cut_according_to)
 
     @property
@@ -172,6 +172,7 @@ class Online(Minibatches):
 
     Args:
         shuffle: Whether to yield the sequences in random order.
+        cut_according_to: What tells the lengths, as of `Minibatches`.
         **named_data: NumPy arrays or h5py datasets of shape ``(T, B, ...)`` with
             the same B.
 
@@ -181,9 +182,12 @@ class Online(Minibatches):
     """
 
     def __init__(
-        self, shuffle: bool = True, **named_data: np.ndarray | h5py.Dataset
+        self,
+        shuffle: bool = True,
+        cut_according_to: str | Sequence[int] | np.ndarray | None = "mask",
+        **named_data: np.ndarray | h5py.Dataset,
     ) -> None:
-        super().__init__(1, shuffle, "mask", **named_data)
+        super().__init__(1, shuffle, cut_according_to, **named_data)
 
 
 def _read(batches: Iterable[Mapping[str, Part]]) -> Iterator[Batch]:

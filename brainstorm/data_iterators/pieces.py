@@ -42,6 +42,8 @@ class Subsequences(DataIterator):
         IteratorValidationError: `iter` is no iterator, or `steps` no positive integer.
     """
 
+    draws = False
+
     def __init__(self, iter: DataIterator, steps: int) -> None:
         if not isinstance(iter, DataIterator):
             raise IteratorValidationError(
