@@ -44,6 +44,20 @@ def whole(operation: Function) -> Function:
     return operation
 
 
+def _signature_of(operation: Function) -> inspect.Signature:
+    while isinstance(operation, functools.partial):  # a leaf call itself
+        operation = operation.args[0]
+    function = getattr(operation, "__func__", operation)
+    signature = _signature(function)
+    if function is operation:
+        return signature
+    _, *parameters = signature.parameters.values()
+    return signature.replace(parameters=parameters)
+
+
+_signature = functools.cache(inspect.signature)
+
+
 class Variable:
     """A number other than 0 that is looked up anew each time that a program runs.
 
@@ -209,11 +223,10 @@ class Program:
 
     def noted(self, name: str, operation: Function) -> Function:
         """An operation that becomes a step, unless it is a part of another one."""
-        signature = inspect.signature(operation)
 
         def noted(*args: Any, **kwargs: Any) -> Any:
             if not self._depth:
-                arguments = signature.bind(*args, **kwargs).arguments
+                arguments = _signature_of(operation).bind(*args, **kwargs).arguments
                 self.steps.append(Step(self.layer, name, arguments, len(self)))
             self._depth += 1
             try:
