@@ -18,6 +18,7 @@ import inspect
 import math
 import operator
 import sys
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -179,6 +180,34 @@ class Program:
         except HandlerError:
             self.failed = self._step_of(len(self) - operator.length_hint(calls) - 1)
             raise
+
+    def timed(self, wait: Callable[[], Any] | None = None) -> list[float]:
+        """Make all calls, and measure the time of each step.
+
+        Args:
+            wait: Waits until a device has done what it was told, if need be.
+
+        Returns:
+            Seconds, in the order of `steps`.
+
+        Raises:
+            HandlerError: One of the calls failed.
+        """
+        bounds = [0, *(step.start for step in self.steps[1:]), len(self)]
+        seconds = []
+        for step, start, stop in zip(self.steps, bounds, bounds[1:], strict=False):
+            part = Program()
+            part.steps, part._calls = [step._replace(start=0)], self._calls[start:stop]
+            began = time.perf_counter()
+            try:
+                part()
+                if wait is not None:
+                    wait()
+            except HandlerError:
+                self.failed = step
+                raise
+            seconds.append(time.perf_counter() - began)
+        return seconds
 
     def _step_of(self, number: int) -> Step | None:
         """The operation that a leaf call belongs to."""

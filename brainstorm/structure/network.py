@@ -30,6 +30,7 @@ from brainstorm.structure.buffer_views import BufferView
 from brainstorm.structure.buffers import BufferManager
 from brainstorm.structure.construction import ConstructionWrapper
 from brainstorm.structure.external_data import check_dense, check_shapes, shapes_of
+from brainstorm.structure.listing import ProgramListing, list_program
 from brainstorm.structure.modifiers import (
     Modifiers,
     TrainedPart,
@@ -109,6 +110,7 @@ class Network(Seedable):
         architecture: Mapping[str, Any],
         seed: int | None = None,
         handler: Handler = default_handler,
+        passes: type[Passes] = Passes,
     ):
         super().__init__(seed)
         self.lock = Turns()
@@ -127,7 +129,7 @@ class Network(Seedable):
         self._input_shapes: dict[str, tuple[int, ...]] = {}
         views = buffer_manager.views.__dict__
         self._run_order = [(layer, views[name]) for name, layer in layers.items()]
-        self._passes = Passes(layers, buffer_manager)
+        self._passes = passes(layers, buffer_manager)
         self.backpropagation = Backpropagation(layers, buffer_manager, self._passes)
         self._plan_training()
         self.set_handler(handler)
@@ -245,6 +247,24 @@ class Network(Seedable):
     def _repr_html_(self) -> str:
         """A table of the layers, for notebooks."""
         return network_info_html(self)
+
+    def program(self, training_pass: bool = False) -> ProgramListing:
+        """List the operations of a step, for the current sizes; runs nothing.
+
+        >>> from brainstorm import tools
+        >>> net = tools.create_net_from_spec("classification", 4, 3, "F5")
+        >>> net.program().multiplications  # 4 x 5 + 5 x 3
+        35
+
+        Args:
+            training_pass: Whether to list the forward pass of a training, with the
+                backward pass. Otherwise a forward pass of an evaluation.
+
+        Returns:
+            A list of operations, that shows as a table: the layers that call them,
+            names and shapes of their buffers, their multiplications.
+        """
+        return list_program(self, training_pass)
 
     @property
     def buffer(self) -> BufferView:

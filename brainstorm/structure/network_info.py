@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import html
-import itertools
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import layer_type_name
 from brainstorm.structure.layout import Hub, create_layout
+from brainstorm.structure.tables import Table
 
 if TYPE_CHECKING:
     from brainstorm.structure.network import Network
@@ -32,18 +32,6 @@ KINDS = {
     ("internals", True): "internals, backward",
 }
 BUFFER_TYPES = ("constant", "per sequence", "per time step")
-
-
-class Table(NamedTuple):
-    """A table of texts, which can have several lines.
-
-    Attributes:
-        rows: The rows; the first one has the titles, the last one the sums.
-        nr_texts: Number of leading columns that are no numbers.
-    """
-
-    rows: list[tuple[str, ...]]
-    nr_texts: int
 
 
 def get_network_info(
@@ -68,7 +56,7 @@ def get_network_info(
         ValidationError: A size is no positive integer.
     """
     return "\n\n".join(
-        part if isinstance(part, str) else _as_text(part)
+        part if isinstance(part, str) else part.as_text()
         for part in _describe(network, time_size, batch_size)
     )
 
@@ -78,7 +66,7 @@ def network_info_html(
 ) -> str:
     """Describe a network as HTML, see `get_network_info`."""
     return "\n".join(
-        f"<p>{html.escape(part)}</p>" if isinstance(part, str) else _as_html(part)
+        f"<p>{html.escape(part)}</p>" if isinstance(part, str) else part.as_html()
         for part in _describe(network, time_size, batch_size)
     )
 
@@ -193,39 +181,3 @@ def _size(nr_bytes: float) -> str:
         nr_bytes /= 1000
         units.pop()
     return f"{nr_bytes:.3g} {units[-1]}"
-
-
-# -- showing -----------------------------------------------------------------
-
-
-def _as_text(table: Table) -> str:
-    cells = [[cell.split("\n") for cell in row] for row in table.rows]
-    widths = [
-        max(map(len, itertools.chain(*column))) for column in zip(*cells, strict=True)
-    ]
-    rule = "  ".join("-" * width for width in widths)
-    lines = []
-    for i, row in enumerate(cells):
-        if i in (1, len(cells) - 1):
-            lines.append(rule)
-        for parts in itertools.zip_longest(*row, fillvalue=""):
-            padded = [
-                part.ljust(width) if column < table.nr_texts else part.rjust(width)
-                for column, (part, width) in enumerate(zip(parts, widths, strict=True))
-            ]
-            lines.append("  ".join(padded).rstrip())
-    return "\n".join(lines)
-
-
-def _as_html(table: Table) -> str:
-    rows = []
-    for i, row in enumerate(table.rows):
-        tag = "th" if i in (0, len(table.rows) - 1) else "td"
-        cells = []
-        for column, cell in enumerate(row):
-            side = "left" if column < table.nr_texts else "right"
-            style = f"text-align: {side}; vertical-align: top; padding: 0 0.6em"
-            text = html.escape(cell).replace("\n", "<br>")
-            cells.append(f'<{tag} style="{style}">{text}</{tag}>')
-        rows.append(f"<tr>{''.join(cells)}</tr>")
-    return "\n".join(["<table>", *rows, "</table>"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 from weakref import WeakMethod, WeakSet
 
 from brainstorm.handlers.base_handler import Handler
@@ -65,10 +65,13 @@ class Passes:
         try:
             program()
         except HandlerError as error:
-            step = program.failed
-            if step is None or step.layer not in self._layers:
-                raise
-            raise in_layer(self._layers[step.layer], error) from error
+            self._raise_in_layer(program, error)
+
+    def _raise_in_layer(self, program: Program, error: HandlerError) -> NoReturn:
+        step = program.failed
+        if step is None or step.layer not in self._layers:
+            raise error
+        raise in_layer(self._layers[step.layer], error) from error
 
     def _run_first(self, key: tuple[Any, ...], make: Callable[..., None]) -> None:
         sized, handler = self._manager.sized, self._manager.handler
