@@ -146,3 +146,25 @@ def f():
     }
     assert floor_of("brainstorm") > floor_of("brainstorm.tools.data")
     assert floor_of("brainstorm.handlers.cuda.arrays") < floor_of("brainstorm.layers")
+
+
+# What the parts of handlers may import of each other.
+PARTS = {
+    "operations": {"operations", "programs"},
+    "numpy": {"numpy", "operations", "programs"},
+    "onednn": {"onednn", "operations", "programs"},
+    "cuda": {"cuda", "operations", "programs"},
+}
+
+
+def test_parts_of_handlers_go_one_way():
+    beside = {
+        (module, imported)
+        for module, imports in IMPORTS.items()
+        for imported in imports
+        if module.startswith("brainstorm.handlers.")
+        and imported.startswith("brainstorm.handlers.")
+        and (part := module.split(".")[2]) in PARTS
+        and imported.split(".")[2] not in PARTS[part]
+    }
+    assert beside == set()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from brainstorm.handlers import onednn
 from brainstorm.handlers.base_handler import Handler
 from brainstorm.handlers.choosing import choose_handler, describe_handler
 from brainstorm.handlers.debug_handler import DebugHandler
 from brainstorm.handlers.numpy_handler import NumpyHandler
-from brainstorm.handlers.onednn import OneDnnHandler
+from brainstorm.handlers.onednn_handler import OneDnnHandler
 from brainstorm.handlers.pycuda_handler import PyCudaHandler
 from brainstorm.optional import has_pycuda as has_pycuda
 
@@ -19,6 +20,8 @@ __all__ = [
     "default_handler",
     "describe",
 ]
+
+onednn.OneDnnHandler = OneDnnHandler  # type: ignore[attr-defined]  # as it was imported before
 
 default_handler = choose_handler()
 """The handler of networks that were given no other: OneDnnHandler where oneDNN is

@@ -12,23 +12,33 @@ from typing import Any
 import numpy as np
 
 from brainstorm.describable import Describable
-from brainstorm.handlers.activation_operations import ActivationOperations
-from brainstorm.handlers.coarse_operations import CoarseOperations
-from brainstorm.handlers.gru_operations import GruOperations
-from brainstorm.handlers.layer_operations import LayerOperations
-from brainstorm.handlers.original_interface import adapt
-from brainstorm.handlers.primitive_operations import (
+from brainstorm.handlers.operations.activations import (
     ACTIVATIONS,
     FROM_INPUT,
-    PrimitiveOperations,
+    ActivationOperations,
 )
+from brainstorm.handlers.operations.affine import AffineOperations
+from brainstorm.handlers.operations.arithmetic import ArithmeticOperations
+from brainstorm.handlers.operations.contract import contracts_of
+from brainstorm.handlers.operations.ctc import CtcOperations
+from brainstorm.handlers.operations.dropout import DropoutOperations
+from brainstorm.handlers.operations.embedding import EmbeddingOperations
+from brainstorm.handlers.operations.gru import GruOperations
+from brainstorm.handlers.operations.images import ImageOperations
+from brainstorm.handlers.operations.losses import LossOperations
+from brainstorm.handlers.operations.lstm import LstmOperations
+from brainstorm.handlers.operations.memory import MemoryOperations
+from brainstorm.handlers.operations.normalisation import NormalisationOperations
+from brainstorm.handlers.operations.products import ProductOperations
+from brainstorm.handlers.operations.recurrent import RecurrentOperations
+from brainstorm.handlers.operations.sequences import SequenceOperations
+from brainstorm.handlers.operations.updates import UpdateOperations
+from brainstorm.handlers.original_interface import adapt
 from brainstorm.handlers.programs import Program, call
-from brainstorm.handlers.recurrent_operations import RecurrentOperations
-from brainstorm.handlers.update_operations import UpdateOperations
 from brainstorm.randomness import RandomState, global_rnd
 from brainstorm.utils import HandlerError, UnknownNameError, ValidationError, listing
 
-__all__ = ["Handler"]
+__all__ = ["OPERATIONS", "Handler"]
 
 
 class _Activations(dict):
@@ -41,11 +51,20 @@ class _Activations(dict):
 
 
 class Handler(
-    PrimitiveOperations,
+    MemoryOperations,
+    ArithmeticOperations,
     ActivationOperations,
-    CoarseOperations,
-    LayerOperations,
+    ProductOperations,
+    ImageOperations,
+    AffineOperations,
+    LossOperations,
+    DropoutOperations,
+    NormalisationOperations,
+    EmbeddingOperations,
+    SequenceOperations,
+    CtcOperations,
     RecurrentOperations,
+    LstmOperations,
     GruOperations,
     UpdateOperations,
     Describable,
@@ -53,9 +72,9 @@ class Handler(
     """Abstract base class for all handlers.
 
     A handler allocates arrays and computes with them. A new one implements the
-    operations of :class:`~.primitive_operations.PrimitiveOperations`. Layers
-    prefer the coarser ones of :class:`~.coarse_operations.CoarseOperations`, which
-    are composed from primitives and may be overridden by faster versions.
+    primitive operations, see :mod:`brainstorm.handlers.operations`. Layers prefer the
+    coarser ones, which are composed from primitives and may be overridden by faster
+    versions.
 
     Attributes:
         dtype: Data type of all arrays (a NumPy scalar type).
@@ -272,6 +291,9 @@ class Handler(
     def _apply_random_state(self, state: dict[str, Any]) -> None:
         self.rnd.set_state(tuple(state["rnd"]))
 
+
+OPERATIONS = contracts_of(Handler)
+"""What each operation expects of its arguments."""
 
 # What a recorder answers itself, instead of having each replay do it again.
 _ANSWERED = {

@@ -8,7 +8,7 @@ import numpy as np
 
 from brainstorm.handlers.base_handler import Handler
 from brainstorm.handlers.numpy_handler import NumpyHandler
-from brainstorm.handlers.onednn import OneDnnHandler
+from brainstorm.handlers.onednn_handler import OneDnnHandler
 from brainstorm.utils import ValidationError, listing
 
 __all__ = ["VARIABLE", "choose_handler", "describe_handler"]

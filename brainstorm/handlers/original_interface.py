@@ -4,7 +4,7 @@ There convolution and pooling had no activation functions, always added to gradi
 always computed input deltas.
 """
 
-# Operations are documented in PrimitiveOperations.
+# Operations are documented in `operations`.
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from numbers import Integral
 from typing import Any, NamedTuple
 
 from brainstorm.checks import is_finite
-from brainstorm.handlers.primitive_operations import ACTIVATIONS
+from brainstorm.handlers.operations.activations import ACTIVATIONS
 from brainstorm.utils import listing
 
 __all__ = ["COUNT", "FINITE", "FLAG", "POSITIVE", "Argument", "Check", "arguments_of"]

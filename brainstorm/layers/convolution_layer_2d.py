@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from brainstorm.handlers.primitive_operations import FROM_INPUT
+from brainstorm.handlers.operations.activations import FROM_INPUT
 from brainstorm.layers._window_layer import WINDOW, WindowLayer
 from brainstorm.layers.arguments import COUNT, arguments_of
 from brainstorm.layers.rows import Rows

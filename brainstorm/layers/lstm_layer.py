@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from brainstorm.handlers.recurrent_operations import LstmCells
+from brainstorm.handlers.operations.lstm import LstmCells
 from brainstorm.layers._sequence_layer import SequenceLayer
 from brainstorm.layers.arguments import FLAG, arguments_of
 from brainstorm.structure.construction import ConstructionWrapper

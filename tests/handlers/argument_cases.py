@@ -4,8 +4,8 @@ import inspect
 
 import numpy as np
 
-from brainstorm.handlers.base_handler import Handler
-from brainstorm.handlers.operation_specs import FRESH_FLAGS, OPERATIONS
+from brainstorm.handlers.base_handler import OPERATIONS, Handler
+from brainstorm.handlers.operations.contract import FRESH_FLAGS
 
 SIZES = {
     **{"M": 3, "N": 4, "I": 5, "C": 6, "A": 2, "B": 3, "T": 4, "V": 7},

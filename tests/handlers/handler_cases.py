@@ -10,14 +10,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from brainstorm.handlers import DebugHandler, NumpyHandler
-from brainstorm.handlers.base_handler import operations_of
-from brainstorm.handlers.coarse_operations import CoarseOperations
-from brainstorm.handlers.layer_operations import LayerOperations
-from brainstorm.handlers.onednn import OneDnnHandler
-from brainstorm.handlers.primitive_operations import PrimitiveOperations
+from brainstorm.handlers.base_handler import Handler, operations_of
+from brainstorm.handlers.onednn_handler import OneDnnHandler
 from brainstorm.handlers.programs import Program
 from brainstorm.handlers.pycuda_handler import PyCudaHandler
-from brainstorm.handlers.update_operations import UpdateOperations
 from brainstorm.utils import HandlerError
 
 quick = settings(max_examples=15, deadline=None, derandomize=True)
@@ -26,13 +22,13 @@ quick = settings(max_examples=15, deadline=None, derandomize=True)
 class ComposedHandler(NumpyHandler):
     """Has the primitives of NumpyHandler, and all else as the base classes do it."""
 
-    scratch = PrimitiveOperations.scratch
 
-
-for _kind in (CoarseOperations, LayerOperations, UpdateOperations):
-    for _name, _function in vars(_kind).items():
-        if callable(_function) and not _name.startswith("__"):
-            setattr(ComposedHandler, _name, _function)
+for _kind in Handler.__bases__:
+    if _kind.__module__.startswith("brainstorm.handlers.operations."):
+        for _name, _function in vars(_kind).items():
+            code = getattr(_function, "__code__", None)
+            if code and "NotImplementedError" not in code.co_names:
+                setattr(ComposedHandler, _name, _function)
 
 
 class OnlyOneDnnHandler(OneDnnHandler):

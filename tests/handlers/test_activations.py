@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from brainstorm.handlers import DebugHandler
-from brainstorm.handlers.primitive_operations import ACTIVATIONS
+from brainstorm.handlers.operations.activations import ACTIVATIONS
 from tests.handlers.handler_cases import Arrays, check, quick, seeds, shapes
 
 # The function of one number, and its derivative.

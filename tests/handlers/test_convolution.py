@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from brainstorm.handlers import NumpyHandler, numpy_conv
+from brainstorm.handlers import NumpyHandler
+from brainstorm.handlers.numpy import images
 from tests.handlers.handler_cases import Arrays, check, quick, seeds
 
 inf, nan = float("inf"), float("nan")
@@ -228,7 +229,7 @@ def test_convolution(handler, case, filters, seed, activation, strided, fresh, i
 )
 @pytest.mark.parametrize("strided", [False, True])
 def test_convolution_in_blocks(monkeypatch, size, case, strided):
-    monkeypatch.setattr(numpy_conv, "_MATRIX_SIZE", size)
+    monkeypatch.setattr(images, "_MATRIX_SIZE", size)
     for fresh in (False, True):
         run_convolution(
             NumpyHandler(np.float64), case, 4, 0, "tanh", strided, fresh, True
@@ -305,7 +306,7 @@ def test_pooling(handler, kind, case, seed, strided, fresh):
 @pytest.mark.parametrize("size", [150, 1])
 @pytest.mark.parametrize("strided", [False, True])
 def test_pooling_in_batches(monkeypatch, kind, size, strided):
-    monkeypatch.setattr(numpy_conv, "_IMAGES_SIZE", size)
+    monkeypatch.setattr(images, "_IMAGES_SIZE", size)
     case = ((5, 5, 6, 2), (3, 2), (2, 1), 1)
     run_pooling(NumpyHandler(np.float64), kind, case, 0, strided, True)
 

@@ -17,12 +17,10 @@ from cuda_on_cpu.sanitized import (
 from cuda_on_cpu.translate import expand, kernel_names
 
 from brainstorm.handlers import NumpyHandler
-from brainstorm.handlers.base_handler import Handler
+from brainstorm.handlers.base_handler import OPERATIONS, Handler
 from brainstorm.handlers.cuda import compiler
 from brainstorm.handlers.cuda.libraries import load_library
-from brainstorm.handlers.operation_specs import OPERATIONS
-from brainstorm.handlers.primitive_operations import FROM_INPUT
-from brainstorm.layers.base_layer import ACTIVATIONS
+from brainstorm.handlers.operations.activations import ACTIVATIONS, FROM_INPUT
 from brainstorm.utils import HandlerError
 from tests.handlers.handler_cases import Arrays
 

@@ -9,7 +9,7 @@ import pytest
 
 import brainstorm as bs
 from brainstorm.handlers import NumpyHandler
-from brainstorm.handlers.cuda import compiler, launcher, products, sequences
+from brainstorm.handlers.cuda import compiler, ctc, launcher, products
 from brainstorm.handlers.cuda.arrays import CudaArray
 from brainstorm.utils import HandlerError, flatten_time
 from tests.handlers.handler_cases import HANDLERS, check, handler_params
@@ -166,7 +166,7 @@ def test_ctc_of_long_sequences_takes_little_memory(handler):
     for expected, array in zip(*results, strict=True):
         np.testing.assert_allclose(array, expected, 1e-5, 1e-6)
     for steps in (1, 2, 100, 9999, 10_000):
-        assert sequences.paths_of(steps)[1] <= 4 * (math.sqrt(steps) + 2) * (steps + 1)
+        assert ctc.paths_of(steps)[1] <= 4 * (math.sqrt(steps) + 2) * (steps + 1)
 
 
 @pytest.mark.parametrize("batch", [0, 2])

@@ -12,8 +12,7 @@ import pytest
 
 from brainstorm.describable import create_from_description, get_description
 from brainstorm.handlers import NumpyHandler, default_handler
-from brainstorm.handlers.base_handler import Handler
-from brainstorm.handlers.operation_specs import OPERATIONS
+from brainstorm.handlers.base_handler import OPERATIONS, Handler
 from brainstorm.randomness import global_rnd
 from brainstorm.utils import HandlerError, ValidationError
 from tests.handlers.handler_cases import Arrays
@@ -142,7 +141,7 @@ def test_every_operation_is_specified():
     }
     others = {"allocate", "zeros", "ones", "scratch", "create_from_numpy", "overlap"}
     others |= {"get_random_state", "set_random_state", "complete"}
-    others |= {"release", "release_after"}
+    others |= {"record", "release", "release_after"}
     assert public - others == set(OPERATIONS)
 
 

@@ -15,17 +15,19 @@ import pytest
 import brainstorm as bs
 from brainstorm.handlers import NumpyHandler, choosing
 from brainstorm.handlers.onednn import (
-    OneDnnHandler,
     binding,
+    definitions,
     images,
-    lstm_operations,
+    lstm,
+    lstm_passes,
     lstm_records,
     products,
+    recipes,
     session,
 )
-from brainstorm.handlers.onednn import recurrent as recurrent_passes
+from brainstorm.handlers.onednn.lstm_library import LibraryLstm
 from brainstorm.handlers.onednn.lstm_steps import SteppedLstm
-from brainstorm.handlers.onednn.recurrent import LibraryLstm
+from brainstorm.handlers.onednn_handler import OneDnnHandler
 from brainstorm.testing import check_layer
 from brainstorm.utils import HandlerError, ValidationError
 from tests.handlers.handler_cases import onednn_handler
@@ -177,9 +179,9 @@ def lstm_handler(request, monkeypatch):
     """
     onednn_handler()
     if request.param == "step by step":
-        monkeypatch.setattr(lstm_operations, "_LARGE_STEP", 1)
+        monkeypatch.setattr(lstm, "_LARGE_STEP", 1)
     if request.param == "in parts":
-        monkeypatch.setattr(recurrent_passes, "_MIN_WORK", 1)
+        monkeypatch.setattr(lstm_passes, "_MIN_WORK", 1)
         if not binding.load_library().runs_in_parallel:
             pytest.skip("this oneDNN was built without OpenMP")
     return OneDnnHandler(threads=3 if request.param == "in parts" else None)
@@ -247,7 +249,7 @@ def test_state_is_not_left_out(lstm_handler):
     assert set(contexts[0]) == {"Lstm.outputs.default", "Lstm.internals.Ca"}
     assert_same(*contexts, rtol=1e-4, atol=1e-5)
     (record,) = lstm_handler._lstm_records
-    if lstm_operations._LARGE_STEP == 1:
+    if lstm._LARGE_STEP == 1:
         assert type(record.last.what) is SteppedLstm
         assert not record.leaves_out(net.buffer.Lstm.internals.Ca)
     else:
@@ -290,7 +292,7 @@ def test_lstms_pass_all_checks_of_layers(lstm_handler, name, monkeypatch):
     case = CASES[name]
     arguments = {"time_size": 3, "batch_size": 9, "seed": 1}
     check_layer(case.layer, **case.arguments, **arguments, handler=lstm_handler)
-    stepped = lstm_operations._LARGE_STEP == 1
+    stepped = lstm._LARGE_STEP == 1
     assert any(type(each) is SteppedLstm for each in made) == stepped
     assert any(type(each) is LibraryLstm for each in made)  # also if joined
 
@@ -435,7 +437,7 @@ def test_arrays_that_are_gone_are_forgotten(handler):
 
 def test_number_of_calls_is_limited(handler, monkeypatch):
     """Of layouts by bytes, of arrays by number; what is not kept still works."""
-    monkeypatch.setattr(session, "_MAX_BYTES", 10 * session._STEP_BYTES)
+    monkeypatch.setattr(session, "_MAX_BYTES", 10 * recipes.STEP_BYTES)
     monkeypatch.setattr(session, "_MAX_KNOWN", 12)
     arrays = [randn(k, k, seed=k) for k in range(1, 31)]
     outs = [np.empty_like(a) for a in arrays]
@@ -773,7 +775,7 @@ class Function:
 )
 def test_unfit_libraries_are_refused(monkeypatch, major, isa, message):
     class Fake:
-        dnnl_version = Function(ctypes.pointer(binding._Version(major, 7, 0)))
+        dnnl_version = Function(ctypes.pointer(definitions.Version(major, 7, 0)))
         dnnl_get_effective_cpu_isa = Function(isa)
 
     monkeypatch.setattr(ctypes, "CDLL", lambda path: Fake)
@@ -818,22 +820,22 @@ def test_status_becomes_an_exception(handler):
 
 def test_out_of_memory(handler, monkeypatch):
     net = make_net("convolutions", handler)
-    aligned = session._aligned
+    aligned = recipes._aligned
 
     def full(size):
         raise MemoryError
 
-    monkeypatch.setattr(session, "_aligned", full)
+    monkeypatch.setattr(recipes, "_aligned", full)
     net.provide_external_data(batch(net))
     with pytest.raises(HandlerError, match=r"convolution of arrays .*: out of memory"):
         net.forward_pass()
-    monkeypatch.setattr(session, "_aligned", aligned)
+    monkeypatch.setattr(recipes, "_aligned", aligned)
     assert np.isfinite(train(net, 1)).all()
 
 
 def test_status_names():
-    assert binding.status_name(2) == "invalid arguments"
-    assert binding.status_name(99) == "status 99"
+    assert definitions.status_name(2) == "invalid arguments"
+    assert definitions.status_name(99) == "status 99"
 
 
 # -- choosing ----------------------------------------------------------------

@@ -17,13 +17,14 @@ import pytest
 import brainstorm as bs
 from brainstorm.handlers import NumpyHandler
 from brainstorm.handlers.onednn import (
-    OneDnnHandler,
     binding,
-    lstm_operations,
+    lstm,
+    lstm_passes,
     lstm_records,
+    recipes,
     session,
 )
-from brainstorm.handlers.onednn import recurrent as recurrent_passes
+from brainstorm.handlers.onednn_handler import OneDnnHandler
 from brainstorm.structure import buffers as structure_buffers
 from brainstorm.utils import HandlerError
 from tests.handlers.handler_cases import OnlyOneDnnHandler, onednn_handler
@@ -42,10 +43,10 @@ def lstm_handler(request, monkeypatch):
     """One that runs an LSTM as a whole, splits the sequences, or runs step by step."""
     onednn_handler()
     if request.param == "step by step":
-        monkeypatch.setattr(lstm_operations, "_LARGE_STEP", 1)
+        monkeypatch.setattr(lstm, "_LARGE_STEP", 1)
     if request.param == "in parts":
-        monkeypatch.setattr(recurrent_passes, "_MIN_WORK", 1)
-        monkeypatch.setattr(recurrent_passes, "_MIN_SEQUENCES", 1)
+        monkeypatch.setattr(lstm_passes, "_MIN_WORK", 1)
+        monkeypatch.setattr(lstm_passes, "_MIN_SEQUENCES", 1)
         if not binding.load_library().runs_in_parallel:
             pytest.skip("this oneDNN was built without OpenMP")
     return OneDnnHandler(threads=3 if request.param == "in parts" else None)
@@ -534,9 +535,9 @@ def test_long_sequences_are_prepared_like_short_ones(name, cls, counted):
 
 def test_large_lstms_are_prepared_like_short_ones(handler, monkeypatch):
     """Those that run step by step."""
-    monkeypatch.setattr(lstm_operations, "_LARGE_STEP", 1)
-    adds, add = [], session.Recipe.add
-    monkeypatch.setattr(session.Recipe, "add", lambda *a: (adds.append(1), add(*a)))
+    monkeypatch.setattr(lstm, "_LARGE_STEP", 1)
+    adds, add = [], recipes.Recipe.add
+    monkeypatch.setattr(recipes.Recipe, "add", lambda *a: (adds.append(1), add(*a)))
     numbers = []
     for steps in (3, 15):
         adds.clear()
@@ -712,12 +713,12 @@ CHURN = """
     import numpy as np
     import brainstorm as bs
     from brainstorm.handlers import NumpyHandler, OneDnnHandler
-    from brainstorm.handlers.onednn import lstm_operations, recurrent
+    from brainstorm.handlers.onednn import lstm, lstm_passes
 
     L, (rounds, seed) = bs.layers, map(int, sys.argv[1:])
     rnd = np.random.RandomState(seed)
-    recurrent._MIN_WORK = 2**14  # some split the sequences,
-    lstm_operations._LARGE_STEP = 2**13  # some run step by step
+    lstm_passes._MIN_WORK = 2**14  # some split the sequences,
+    lstm._LARGE_STEP = 2**13  # some run step by step
     theirs = NumpyHandler(np.float64)
 
     def make(handler, kind, size, bias, name):

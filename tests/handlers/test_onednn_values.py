@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from brainstorm.handlers import NumpyHandler
-from brainstorm.handlers.onednn import OneDnnHandler, binding
-from brainstorm.handlers.primitive_operations import ACTIVATIONS, FROM_INPUT
+from brainstorm.handlers.onednn import binding
+from brainstorm.handlers.onednn_handler import OneDnnHandler
+from brainstorm.handlers.operations.activations import ACTIVATIONS, FROM_INPUT
 from tests.handlers.handler_cases import onednn_handler
 
 SIZE = OneDnnHandler._large + 100

@@ -18,11 +18,11 @@ from brainstorm.describable import create_from_description, get_description
 from brainstorm.handlers import DebugHandler, NumpyHandler, PyCudaHandler
 from brainstorm.handlers.cuda import (
     compiler,
+    ctc,
     cublas,
     device,
     libraries,
     products,
-    sequences,
 )
 from brainstorm.handlers.cuda.arrays import OperationError, matrix_rows
 from brainstorm.randomness import global_rnd
@@ -208,7 +208,7 @@ def test_products_are_cut_where_that_keeps_more_multiprocessors_busy(handler):
 
 def test_ctc_goes_through_few_sequences_at_once(handler, monkeypatch):
     # Two fit, of five sequences.
-    monkeypatch.setattr(sequences, "PATHS_SIZE", 2 * sequences.paths_of(40)[1])
+    monkeypatch.setattr(ctc, "PATHS_SIZE", 2 * ctc.paths_of(40)[1])
     rnd = np.random.RandomState(4)
     targets = rnd.randint(1, 4, (40, 5, 1)) * (rnd.rand(40, 5, 1) < 0.4)
     values = [3 * rnd.randn(40, 5, 6), targets, [[38], [40], [39], [40], [40]]]

@@ -10,10 +10,9 @@ import pytest
 from brainstorm.handlers import (
     NumpyHandler,
     OneDnnHandler,
-    numpy_conv,
-    numpy_pieces,
 )
-from brainstorm.handlers.operation_specs import OPERATIONS
+from brainstorm.handlers.base_handler import OPERATIONS
+from brainstorm.handlers.numpy import images, pieces
 from brainstorm.utils import HandlerError
 from tests.handlers.argument_cases import Case
 from tests.handlers.handler_cases import HANDLERS, handler_params, onednn_handler
@@ -127,9 +126,9 @@ def test_cut_arrays(handler, name, request):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_cut_arrays_in_pieces(monkeypatch, name):
-    monkeypatch.setattr(numpy_pieces, "_CHUNK", 7)
-    monkeypatch.setattr(numpy_conv, "_MATRIX_SIZE", 100)
-    monkeypatch.setattr(numpy_conv, "_IMAGES_SIZE", 100)
+    monkeypatch.setattr(pieces, "_CHUNK", 7)
+    monkeypatch.setattr(images, "_MATRIX_SIZE", 100)
+    monkeypatch.setattr(images, "_IMAGES_SIZE", 100)
     check_views(NumpyHandler(np.float64), name)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from brainstorm.handlers import DebugHandler, NumpyHandler
-from brainstorm.handlers.operation_specs import OPERATIONS
+from brainstorm.handlers.base_handler import OPERATIONS
 from brainstorm.utils import HandlerError
 from tests.handlers.argument_cases import Case
 from tests.handlers.handler_cases import HANDLERS, handler_params

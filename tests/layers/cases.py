@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from brainstorm import layers
-from brainstorm.handlers.primitive_operations import ACTIVATIONS
+from brainstorm.handlers.operations.activations import ACTIVATIONS
 
 IMAGE = ("T", "B", 4, 3, 2)
 

@@ -9,7 +9,7 @@ import pytest
 from brainstorm import layers, testing
 from brainstorm._layer_bench import Bench, Data, Specification
 from brainstorm.handlers import NumpyHandler
-from brainstorm.handlers.primitive_operations import ACTIVATIONS
+from brainstorm.handlers.operations.activations import ACTIVATIONS
 from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.testing import _Battery, check_layer

@@ -5,7 +5,7 @@ import pytest
 
 from brainstorm import layers
 from brainstorm.handlers import NumpyHandler
-from brainstorm.handlers.primitive_operations import ACTIVATIONS
+from brainstorm.handlers.operations.activations import ACTIVATIONS
 from brainstorm.randomness import global_rnd
 from brainstorm.structure.network import Network
 from brainstorm.utils import LayerValidationError, NetworkValidationError

@@ -11,7 +11,7 @@ import numpy as np
 
 from brainstorm import layers, training
 from brainstorm.handlers import NumpyHandler
-from brainstorm.handlers.primitive_operations import ACTIVATIONS
+from brainstorm.handlers.operations.activations import ACTIVATIONS
 from brainstorm.initializers import Gaussian
 from brainstorm.structure.network import Network
 from brainstorm.utils import NetworkValidationError

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from brainstorm.handlers import DebugHandler, NumpyHandler
-from brainstorm.handlers.onednn import OneDnnHandler
+from brainstorm.handlers.onednn_handler import OneDnnHandler
 from tests.handlers.handler_cases import OnlyOneDnnHandler
 from tests.robustness.random_networks import Case
 

@@ -9,7 +9,7 @@ import brainstorm as bs
 from brainstorm import layers
 from brainstorm._layer_bench import Specification
 from brainstorm.handlers import NumpyHandler
-from brainstorm.handlers.primitive_operations import ACTIVATIONS
+from brainstorm.handlers.operations.activations import ACTIVATIONS
 from brainstorm.layers.base_layer import get_layer_class_from_typename
 from brainstorm.layers.noop_layer import NoOpLayerImpl
 from brainstorm.layers.recurrent_layer import RecurrentLayerImpl

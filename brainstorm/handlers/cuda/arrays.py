@@ -237,7 +237,7 @@ def vector(array: CudaArray) -> int:
 
 
 def overlap(a: CudaArray, b: CudaArray) -> str:
-    """See `PrimitiveOperations.overlap`."""
+    """See `Handler.overlap`."""
     if not np.shares_memory(a._places, b._places):
         return "none"
     return "same" if _elements(a) == _elements(b) else "part"

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from brainstorm.handlers.cuda.arrays import CudaArray, OperationError
-from brainstorm.handlers.debug_handler import ArgumentCheck
-from brainstorm.handlers.operation_specs import OPERATIONS
+from brainstorm.handlers.operations.checking import ArgumentCheck
+from brainstorm.handlers.operations.contract import Operation
 from brainstorm.utils import HandlerError
 
 __all__ = ["checked", "named"]
@@ -20,12 +20,11 @@ MAX_PASSED = 2**15
 # Kernels count with 32 bits, and go beyond the end by less than a block.
 LARGEST = 2**31 - 2**10
 RECURRENT = ("recurrent_", "lstm_", "gru_")
-
 # Values of these types are part of a combination, other values only by their type.
 _KEPT = frozenset({bool, int, str, tuple, type(None)})
 
 
-def checked(name: str, function: Callable) -> Callable:
+def checked(name: str, function: Callable, spec: Operation) -> Callable:
     """An operation that refuses arrays of other kinds and shapes than it expects.
 
     What has passed is remembered: kernels trust their arguments, and in training the
@@ -37,7 +36,6 @@ def checked(name: str, function: Callable) -> Callable:
             operation and, for arguments, what was expected and what came.
     """
     signature = inspect.signature(function)
-    spec = OPERATIONS[name]
     layouts = {**spec.read, **spec.write, **spec.add}
     # The names of those arguments that have to be copied.
     passed: dict[Any, tuple[str, ...]] = {}

@@ -23,7 +23,6 @@ MAX_VIEWS = 256
 # Calls that are kept prepared, each with its arguments: about 350 MiB.
 MAX_CALLS = 2**19
 MAX_ARRAYS = 6
-
 FORMATS = {
     "pointer": "P",
     "int": "i",
@@ -59,7 +58,6 @@ FAILURES = {
     8: "add_to_rows: indices have to be integers from 0 to {}, got {!r}",
     9: "softmax_ce_backward: class indices have to be integers from 0 to {}, got {!r}",
 }
-
 Call = tuple[Callable[..., None], tuple[Any, ...]]
 
 
@@ -163,7 +161,7 @@ class Launcher:
         return CudaArray.on(_Memory(self, allocation), int(allocation), shape)
 
     def scratch(self, shape: tuple[int, ...], slot: Any) -> CudaArray:
-        """A temporary array; see `PrimitiveOperations.scratch`."""
+        """A temporary array; see `Handler.scratch`."""
         workspace = self._workspace
         try:
             return workspace.views[slot, shape]

@@ -3,7 +3,7 @@
 The former consists of sums over columns, and of kernels between them.
 """
 
-# Operations are documented in CoarseOperations and LayerOperations.
+# Operations are documented in `operations`.
 # ruff: noqa: D102
 
 from __future__ import annotations

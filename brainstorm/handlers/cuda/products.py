@@ -1,6 +1,6 @@
 """Matrix products and sums for PyCudaHandler."""
 
-# Operations are documented in PrimitiveOperations.
+# Operations are documented in `operations`.
 # ruff: noqa: D102
 
 from __future__ import annotations

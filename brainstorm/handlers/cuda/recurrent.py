@@ -4,7 +4,7 @@ All steps' products with the inputs are one matrix product. In each step there i
 product with the outputs of the step before, and one kernel for everything else.
 """
 
-# Operations are documented in RecurrentOperations and GruOperations.
+# Operations are documented in `operations`.
 # ruff: noqa: D102
 
 from __future__ import annotations
@@ -13,11 +13,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from brainstorm.handlers.cuda.arrays import MOST, CudaArray, OperationError, vector
-from brainstorm.handlers.cuda.launcher import BLOCK, Call, Launcher, column_blocks
-from brainstorm.handlers.cuda.products import ROWS_PER_PART
+from brainstorm.handlers.cuda.launcher import BLOCK, Call, Launcher
 from brainstorm.handlers.cuda.sequences import sequence
-from brainstorm.handlers.primitive_operations import ACTIVATIONS
-from brainstorm.handlers.recurrent_operations import LstmCells
+from brainstorm.handlers.operations.activations import ACTIVATIONS
 from brainstorm.utils import flatten_time
 
 __all__ = ["CudaRecurrent"]
@@ -26,7 +24,7 @@ NO_SEQUENCE = (0, 0, 0)
 
 
 class CudaRecurrent:
-    """Part of PyCudaHandler. Sequences are (T + 1, B, N), see RecurrentOperations."""
+    """Part of PyCudaHandler."""
 
     _gpu: Launcher
 
@@ -36,7 +34,7 @@ class CudaRecurrent:
         rows = flatten_time(Ha[:-1])
         self._multiply(flatten_time(x), W, rows, transb=True)
         sizes = self._start(y, activation, timing, step)
-        arguments = (*sizes, _pointer(bias), *sequence(Ha), *sequence(y))
+        arguments = (*sizes, pointer_of(bias), *sequence(Ha), *sequence(y))
 
         def one_step(t: int) -> list[Call]:
             return [
@@ -73,7 +71,7 @@ class CudaRecurrent:
             super().recurrent_backward(*arguments, *options)
             return
         sequences = [sequence(array) for array in (Ha, y, dy, dHa, dHb)]
-        arguments = (*_sizes(y, activation, timing, step), *sum(sequences, ()))
+        arguments = (*sizes_of(y, activation, timing, step), *sum(sequences, ()))
         clockwork = timing is not None
 
         def step_back(t: int) -> list[Call]:
@@ -86,221 +84,6 @@ class CudaRecurrent:
         self._gpu.elementwise("copy_to", (dHb[-1], dy[-1]))
         self._gate_gradients(
             x, y, dHa[:-1], dx, W, dW, dR, dbias, fresh_dx, fresh_gradients
-        )
-
-    def lstm_forward(
-        self,
-        x,
-        W,
-        R,
-        peepholes,
-        bias,
-        Za,
-        Zb,
-        Ia,
-        Ib,
-        Fa,
-        Fb,
-        Oa,
-        Ob,
-        Ca,
-        Cb,
-        y,
-        activation,
-        timing=None,
-        step=None,
-    ):
-        steps, batch = x.shape[:2]
-        products = self.scratch((steps, batch, W.shape[0]), 3)
-        self._multiply(flatten_time(x), W, flatten_time(products), transb=True)
-        cells = [sequence(array) for array in (Za, Zb, Ia, Ib, Fa, Fb, Oa, Ob, Ca, Cb)]
-        arguments = (
-            *self._start(y, activation, timing, step),
-            *(products.pointer, _pointer(bias), _pointer(peepholes)),
-            *sum(cells, ()),
-            *sequence(y),
-        )
-
-        def one_step(t: int) -> list[Call]:
-            return [
-                *self._product(y[t - 1], R, products[t], transb=True, add=True),
-                *self._launch("lstm_forward_step", y, *arguments, t),
-            ]
-
-        self._run_steps(range(steps), one_step, arguments, R)
-
-    def lstm_backward(
-        self,
-        x,
-        W,
-        R,
-        peepholes,
-        Za,
-        Zb,
-        Ia,
-        Ib,
-        Fa,
-        Fb,
-        Oa,
-        Ob,
-        Ca,
-        Cb,
-        y,
-        dy,
-        dZa,
-        dZb,
-        dIa,
-        dIb,
-        dFa,
-        dFb,
-        dOa,
-        dOb,
-        dCa,
-        dCb,
-        dx,
-        dW,
-        dR,
-        dpeepholes,
-        dbias,
-        activation,
-        timing=None,
-        step=None,
-        fresh_dx=False,
-        fresh_gradients=False,
-        outside=None,
-    ):
-        cells = LstmCells(Za, Zb, Ia, Ib, Fa, Fb, Oa, Ob, Ca, Cb)
-        deltas = LstmCells(dZa, dZb, dIa, dIb, dFa, dFb, dOa, dOb, dCa, dCb)
-        if outside is not None or not len(x):
-            arguments = (x, W, R, peepholes, *cells, y, dy, *deltas)
-            gradients = (dx, dW, dR, dpeepholes, dbias)
-            options = (activation, timing, step, fresh_dx, fresh_gradients, outside)
-            super().lstm_backward(*arguments, *gradients, *options)
-            return
-        steps, batch = x.shape[:2]
-        carry = self.scratch(tuple(y.shape[1:]), 4)
-        stacked = self.scratch((steps, batch, W.shape[0]), 3)
-        arguments = (
-            *_sizes(y, activation, timing, step),
-            _pointer(peepholes),
-            *sum([sequence(array) for array in cells], ()),
-            *sequence(dy),
-            *sum([sequence(array) for array in deltas], ()),
-            *(carry.pointer, stacked.pointer),
-        )
-        clockwork = timing is not None
-
-        def step_back(t: int) -> list[Call]:
-            return [
-                *self._launch("lstm_backward_step", y, *arguments, t),
-                *self._product(stacked[t], R, carry, add=clockwork),
-            ]
-
-        self._run_steps(reversed(range(steps)), step_back, arguments, R)
-        self._gpu.elementwise("copy_to", (carry, dy[-1]))
-        self._gate_gradients(
-            x, y, stacked, dx, W, dW, dR, dbias, fresh_dx, fresh_gradients
-        )
-        if peepholes is not None:
-            arrays = (Ca, dIa, dFa, dOa)
-            self._peephole_sums(y, arrays, dpeepholes, add=not fresh_gradients)
-
-    def _peephole_sums(
-        self, y: CudaArray, arrays: tuple[CudaArray, ...], out: CudaArray, add: bool
-    ) -> None:
-        vector(out)
-        steps, batch, units = y.shape[0] - 1, *y.shape[1:]
-        rows, wide = steps * batch, column_blocks(units, 1)[0]
-        chunk = max(ROWS_PER_PART, -(-rows * wide // self._gpu.device.max_blocks))
-        parts = -(-rows // chunk)
-        if units and parts:
-            sums = self.scratch((parts, 3 * units), 5)
-            arguments = (
-                *_sizes(y, "linear", None, None),
-                *sum([sequence(array) for array in arrays], ()),
-                *(chunk, sums.pointer),
-            )
-            block = (32, 8, 1)
-            self._gpu.launch("peephole_gradients", (wide, parts), block, *arguments)
-            self._sum_columns(sums, None, out.reshape(3 * units), add)
-        elif not add:
-            self._gpu.elementwise("fill", (out,), 0.0)
-
-    def gru_forward(self, x, W, R, bias, Ra, Rb, Za, Zb, Pa, Ha, Hb, y, activation):
-        steps, batch = x.shape[:2]
-        from_x = self.scratch((steps, batch, W.shape[0]), 3)
-        from_y = self.scratch((batch, W.shape[0]), 4)
-        self._multiply(flatten_time(x), W, flatten_time(from_x), transb=True)
-        cells = [sequence(array) for array in (Ra, Rb, Za, Zb, Pa, Ha, Hb)]
-        arguments = (
-            *_sizes(y, activation, None, None),
-            *(from_x.pointer, from_y.pointer, _pointer(bias)),
-            *sum(cells, ()),
-            *sequence(y),
-        )
-
-        def one_step(t: int) -> list[Call]:
-            return [
-                *self._product(y[t - 1], R, from_y, transb=True),
-                *self._launch("gru_forward_step", y, *arguments, t),
-            ]
-
-        self._run_steps(range(steps), one_step, arguments, R)
-
-    def gru_backward(
-        self,
-        x,
-        W,
-        R,
-        Ra,
-        Rb,
-        Za,
-        Zb,
-        Pa,
-        Ha,
-        Hb,
-        y,
-        dy,
-        dRa,
-        dZa,
-        dPa,
-        dHa,
-        dx,
-        dW,
-        dR,
-        dbias,
-        activation,
-        fresh_dx=False,
-        fresh_gradients=False,
-    ):
-        if not len(x):
-            arguments = (x, W, R, Ra, Rb, Za, Zb, Pa, Ha, Hb, y, dy, dRa, dZa, dPa, dHa)
-            options = (dx, dW, dR, dbias, activation, fresh_dx, fresh_gradients)
-            super().gru_backward(*arguments, *options)
-            return
-        steps, batch, units = Zb.shape
-        carry = self.scratch((batch, units), 4)
-        stacked = self.scratch((steps, batch, 3 * units), 3)
-        arrays = (Ra, Rb, Za, Zb, Pa, Ha, Hb, y, dy, dRa, dZa, dPa, dHa)
-        arguments = (
-            *_sizes(y, activation, None, None),
-            *sum([sequence(array) for array in arrays], ()),
-            *(carry.pointer, stacked.pointer),
-        )
-
-        def step_back(t: int) -> list[Call]:
-            return [
-                *self._launch("gru_backward_step", y, *arguments, t),
-                *self._product(stacked[t], R, carry, add=True),
-            ]
-
-        self._run_steps(reversed(range(steps)), step_back, arguments, R)
-        self._gpu.elementwise("copy_to", (carry, dy[-1]))
-        self._output_weight_gradients(stacked, y, dR, fresh_gradients)
-        # The reset gates act on what comes from the outputs alone.
-        self._gpu.elementwise("copy_to", (dHa, stacked[..., 2 * units :]))
-        self._input_weight_gradients(
-            stacked, x, dx, W, dW, dbias, fresh_dx, fresh_gradients
         )
 
     def _gate_gradients(
@@ -344,7 +127,7 @@ class CudaRecurrent:
         self, y: CudaArray, activation: str, timing: CudaArray | None, step: Any
     ) -> tuple[int, ...]:
         """Advance the clock, if there is one; returns what `_sizes` does."""
-        sizes = _sizes(y, activation, timing, step)
+        sizes = sizes_of(y, activation, timing, step)
         if timing is not None:
             gpu = self._gpu
             grid, arguments = gpu.over(max(y.shape[1:])), (*sizes, gpu.expect_failure())
@@ -379,7 +162,7 @@ class CudaRecurrent:
         return [(gpu.device.launch, prepared)]
 
 
-def _sizes(
+def sizes_of(
     y: CudaArray, activation: str, timing: CudaArray | None, step: Any
 ) -> tuple[int, ...]:
     """The kernels' struct Step."""
@@ -388,8 +171,8 @@ def _sizes(
         raise OperationError(f"at most {MOST} units of all sequences are possible")
     clock = NO_SEQUENCE if step is None else sequence(step)
     kind = ACTIVATIONS.index(activation)
-    return (rows - 1, batch, units, kind, _pointer(timing), *clock)
+    return (rows - 1, batch, units, kind, pointer_of(timing), *clock)
 
 
-def _pointer(array: CudaArray | None) -> int:
+def pointer_of(array: CudaArray | None) -> int:
     return 0 if array is None else vector(array)

@@ -1,15 +1,19 @@
 """Updates of parameters for PyCudaHandler: one kernel each."""
 
-# Operations are documented in CoarseOperations and UpdateOperations.
+# Operations are documented in `operations`.
 # ruff: noqa: D102
 
 from __future__ import annotations
 
 import math
 
-from brainstorm.handlers.cuda.launcher import Launcher
+from brainstorm.handlers.cuda.arrays import matrix_rows
+from brainstorm.handlers.cuda.launcher import BLOCK, Launcher, row_blocks
 
 __all__ = ["CudaUpdates"]
+
+# More columns of a row are worked on by several blocks, if there are few rows.
+_PART = 4096
 
 
 class CudaUpdates:
@@ -80,3 +84,23 @@ class CudaUpdates:
         arrays = (parameters, gradients, mean_square, mean_square_step)
         factors = (decay, 1.0 - decay, learning_rate, epsilon)
         self._gpu.elementwise("ada_delta_update", arrays, *factors)
+
+    def constrain_rows(self, m, limit, norms):
+        rows, cols = m.shape
+        gpu = self._gpu
+        if not rows:
+            return
+        (blocks, _), block = row_blocks(rows, cols)
+        parts = min(-(-cols // _PART), gpu.device.max_blocks // blocks)
+        if parts <= 1:
+            arguments = (*matrix_rows(m), rows, cols, limit, *matrix_rows(norms))
+            gpu.launch("constrain_rows", (blocks, 1), block, *arguments)
+            return
+        chunk = -(-cols // parts)
+        grid = (-(-cols // chunk), rows)
+        # Two elements hold one number of 64 bits.
+        squares = self.scratch((2 * grid[0] * rows,), 2)
+        row = (*matrix_rows(m), cols, chunk, squares.pointer)
+        gpu.launch("squares_of_parts", grid, (BLOCK, 1, 1), *row)
+        row = (*row, limit, *matrix_rows(norms))
+        gpu.launch("constrain_parts", grid, (BLOCK, 1, 1), *row)

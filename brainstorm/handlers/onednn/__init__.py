@@ -1,7 +1,1 @@
-"""The handler that computes with Intel's oneDNN, and its binding."""
-
-from __future__ import annotations
-
-from brainstorm.handlers.onednn.handler import OneDnnHandler
-
-__all__ = ["OneDnnHandler"]
+"""The operations of OneDnnHandler, by topic, and its use of oneDNN."""

@@ -1,32 +1,37 @@
-"""Convolution and pooling, prepared for oneDNN.
+"""Convolution and pooling with oneDNN."""
 
-The library has its sizes in the order N, C, H, W, whatever the order in memory, which
-here is N, H, W, C.
-"""
+# Operations are documented in `operations`.
+# ruff: noqa: D102
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
-from brainstorm.handlers.onednn.binding import (
+from brainstorm.handlers.onednn.activations import activation as activation_of
+from brainstorm.handlers.onednn.activations import (
+    add_act_deriv,
+    derives_safely,
+)
+from brainstorm.handlers.onednn.binding import Memory, Primitive
+from brainstorm.handlers.onednn.definitions import (
     BYTES,
     Algorithm,
     Arg,
     Layout,
-    Memory,
-    Primitive,
     Prop,
     Query,
     UnimplementedError,
 )
-from brainstorm.handlers.onednn.elementwise import activation as activation_of
-from brainstorm.handlers.onednn.elementwise import add_act_deriv
-from brainstorm.handlers.onednn.session import Call, Recipe, Session, layout
+from brainstorm.handlers.onednn.recipes import Call, Recipe, layout
+from brainstorm.handlers.onednn.session import Session
+from brainstorm.handlers.programs import whole
 
 __all__ = [
     "FUSED",
+    "OneDnnImages",
     "convolution",
     "convolution_backward",
     "pooling",
@@ -34,16 +39,179 @@ __all__ = [
 ]
 
 Pair = tuple[int, int]
-
 FUSED = frozenset({"linear", "rel", "leaky_rel", "tanh", "sigmoid", "el"})
 """Activation functions that go along with convolutions."""
 
+
 # Number of elements of temporary deltas.
 _TEMPORARY_SIZE = 2**18
-
 # x clip(alpha x, 0, 1) is the rectifier, but unlike the library's own keeps NaN. (It
 # makes NaN out of minus infinity too.)
 _RECTIFIER = ("eltwise", Algorithm.HARDSWISH, 1e38, 0.0)
+
+
+class OneDnnImages:
+    """Part of OneDnnHandler."""
+
+    @whole
+    def conv2d_forward_batch(
+        self, inputs, weights, bias, outputs, padding, stride, activation="linear"
+    ):
+        is_fused = activation in FUSED
+        call = self._find(
+            convolution,
+            (inputs, weights, bias, outputs),
+            padding,
+            tuple(stride),
+            activation if is_fused else "linear",
+        )
+        if call:
+            call()
+            if not is_fused:
+                self.act_func[activation](outputs, outputs)
+        else:
+            super().conv2d_forward_batch(
+                inputs, weights, bias, outputs, padding, stride, activation
+            )
+
+    @whole
+    def conv2d_backward_batch(
+        self,
+        inputs,
+        weights,
+        padding,
+        stride,
+        in_deltas,
+        out_deltas,
+        weight_deltas,
+        bias_deltas,
+        activation="linear",
+        outputs=None,
+        fresh_in_deltas=False,
+        fresh_gradients=False,
+    ):
+        is_fused = activation in FUSED
+        if not (is_fused and derives_safely(activation, outputs)):
+            deltas = self.scratch(out_deltas.shape, "deltas")
+            self.act_func_deriv[activation](outputs, outputs, out_deltas, deltas)
+            out_deltas, activation = deltas, "linear"
+        deltas = in_deltas, out_deltas, weight_deltas, bias_deltas
+        call = self._find(
+            convolution_backward,
+            (inputs, weights, *deltas, outputs),
+            padding,
+            tuple(stride),
+            activation,
+            fresh_in_deltas,
+            fresh_gradients,
+        )
+        if call:
+            call()
+        else:
+            super().conv2d_backward_batch(
+                inputs, weights, padding, stride, *deltas, activation, outputs,
+                fresh_in_deltas, fresh_gradients,
+            )  # fmt: skip
+
+    def _pooling(
+        self,
+        kind: Algorithm,
+        inputs: np.ndarray,
+        outputs: np.ndarray,
+        window: Any,
+        padding: int,
+        stride: Any,
+    ) -> Call | bool:
+        call = self._find(
+            pooling,
+            (inputs, outputs),
+            tuple(window),
+            padding,
+            tuple(stride),
+            kind,
+        )
+        if call:
+            call()
+        return call
+
+    @whole
+    def maxpool2d_forward_batch(self, inputs, window, outputs, padding, stride, argmax):
+        kind = Algorithm.POOLING_MAX
+        # The library drops NaN.
+        call = inputs.size and not math.isnan(np.maximum.reduce(inputs, None))
+        call = call and self._pooling(kind, inputs, outputs, window, padding, stride)
+        if call:
+            np.copyto(argmax, call.values)
+        else:
+            super().maxpool2d_forward_batch(
+                inputs, window, outputs, padding, stride, argmax
+            )
+
+    @whole
+    def avgpool2d_forward_batch(self, inputs, window, outputs, padding, stride):
+        kind = Algorithm.POOLING_AVG
+        if not self._pooling(kind, inputs, outputs, window, padding, stride):
+            super().avgpool2d_forward_batch(inputs, window, outputs, padding, stride)
+
+    @whole
+    def maxpool2d_backward_batch(
+        self,
+        inputs,
+        window,
+        outputs,
+        padding,
+        stride,
+        argmax,
+        in_deltas,
+        out_deltas,
+        fresh_in_deltas=False,
+    ):
+        call = self._find(
+            pooling_backward,
+            (in_deltas, out_deltas),
+            tuple(window),
+            padding,
+            tuple(stride),
+            Algorithm.POOLING_MAX,
+            fresh_in_deltas,
+        )
+        if call:
+            np.copyto(call.values, argmax, casting="unsafe")
+            call()
+        else:
+            super().maxpool2d_backward_batch(
+                inputs, window, outputs, padding, stride, argmax,
+                in_deltas, out_deltas, fresh_in_deltas,
+            )  # fmt: skip
+
+    @whole
+    def avgpool2d_backward_batch(
+        self,
+        inputs,
+        window,
+        outputs,
+        padding,
+        stride,
+        in_deltas,
+        out_deltas,
+        fresh_in_deltas=False,
+    ):
+        call = self._find(
+            pooling_backward,
+            (in_deltas, out_deltas),
+            tuple(window),
+            padding,
+            tuple(stride),
+            Algorithm.POOLING_AVG,
+            fresh_in_deltas,
+        )
+        if call:
+            call()
+        else:
+            super().avgpool2d_backward_batch(
+                inputs, window, outputs, padding, stride,
+                in_deltas, out_deltas, fresh_in_deltas,
+            )  # fmt: skip
 
 
 def convolution(

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from brainstorm.handlers.onednn.binding import UnimplementedError
+from brainstorm.handlers.onednn.definitions import UnimplementedError
 from brainstorm.utils import HandlerError
 
 __all__ = [
@@ -30,7 +30,6 @@ __all__ = [
 ]
 
 _ALIGNED_AND_WRITABLE = 0x100 | 0x400
-
 _pointer_at = ctypes.c_size_t.from_address
 _HEAD = object.__basicsize__
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from brainstorm.handlers.onednn.binding import UnimplementedError
+from brainstorm.handlers.onednn.definitions import UnimplementedError
 from brainstorm.handlers.onednn.keeping import (
     Kept,
     Region,
@@ -21,17 +21,17 @@ from brainstorm.handlers.onednn.keeping import (
     owner_of,
     place_of,
 )
-from brainstorm.handlers.onednn.lstm_steps import SteppedLstm
-from brainstorm.handlers.onednn.recurrent import (
+from brainstorm.handlers.onednn.lstm_library import LibraryLstm
+from brainstorm.handlers.onednn.lstm_passes import (
     Fresh,
-    LibraryLstm,
     LstmArrays,
     LstmDeltas,
     LstmPass,
     Part,
 )
+from brainstorm.handlers.onednn.lstm_steps import SteppedLstm
 from brainstorm.handlers.onednn.session import Session, named_errors
-from brainstorm.handlers.recurrent_operations import LstmCells, RecurrentOperations
+from brainstorm.handlers.operations.lstm import LstmCells, LstmOperations
 
 __all__ = ["Backward", "Record", "Records", "Run"]
 
@@ -239,7 +239,7 @@ class Record:
             state = cells.Ca[-2].copy()
             outputs = np.empty_like(cells.Ca)
             outputs[-1] = used["y"]
-            RecurrentOperations.lstm_forward(
+            LstmOperations.lstm_forward(
                 handler, used["x"], used["W"], used["R"], used.get("peepholes"),
                 used["bias"], *cells, outputs, "tanh",
             )  # fmt: skip
@@ -247,7 +247,7 @@ class Record:
             _put_steps(cells, self.last.cells)
         if backward is not None:
             deltas, dy = _copies(backward.deltas), backward.dy.array().copy()
-            RecurrentOperations._lstm_deltas(
+            LstmOperations._lstm_deltas(
                 handler, used["R"], used.get("peepholes"), cells, dy, deltas,
                 "tanh", None,
             )  # fmt: skip

@@ -12,27 +12,28 @@ from typing import NamedTuple
 
 import numpy as np
 
-from brainstorm.handlers.onednn.binding import (
+from brainstorm.handlers.onednn.activations import add_act, add_act_deriv
+from brainstorm.handlers.onednn.arithmetic import add_binary
+from brainstorm.handlers.onednn.binding import Memory, Primitive
+from brainstorm.handlers.onednn.definitions import (
     Algorithm,
     Arg,
     Layout,
-    Memory,
-    Primitive,
     Query,
     UnimplementedError,
 )
-from brainstorm.handlers.onednn.elementwise import add_act, add_act_deriv, add_binary
 from brainstorm.handlers.onednn.keeping import address_of
-from brainstorm.handlers.onednn.products import add_product, add_sum_of_rows
-from brainstorm.handlers.onednn.recurrent import (
+from brainstorm.handlers.onednn.lstm_passes import (
     Fresh,
     LstmArrays,
     LstmDeltas,
     LstmPass,
     Part,
 )
-from brainstorm.handlers.onednn.session import Recipe, Session, layout
-from brainstorm.handlers.recurrent_operations import LstmCells
+from brainstorm.handlers.onednn.products import add_product, add_sum_of_rows
+from brainstorm.handlers.onednn.recipes import Recipe, layout
+from brainstorm.handlers.onednn.session import Session
+from brainstorm.handlers.operations.lstm import LstmCells
 from brainstorm.utils import HandlerError
 from brainstorm.utils import flatten_time as flatten_or_fail
 

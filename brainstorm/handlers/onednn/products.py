@@ -1,23 +1,97 @@
-"""Products of matrices, and what goes along with them, prepared for oneDNN."""
+"""Products of matrices, and sums, with oneDNN."""
+
+# Operations are documented in `operations`.
+# ruff: noqa: D102
 
 from __future__ import annotations
 
 import numpy as np
 
-from brainstorm.handlers.onednn.binding import (
-    Algorithm,
-    Arg,
-    Layout,
-    Memory,
-    Prop,
-)
-from brainstorm.handlers.onednn.session import Call, Recipe, Session, layout
+from brainstorm.handlers.onednn.binding import Memory
+from brainstorm.handlers.onednn.definitions import Arg, Layout
+from brainstorm.handlers.onednn.recipes import Call, Recipe, layout
+from brainstorm.handlers.onednn.session import Session
 
-__all__ = ["affine", "affine_backward", "dot", "softmax", "sum_rows"]
+__all__ = ["OneDnnProducts", "dot", "sum_rows"]
 
 # Up to this many rows are summed one after the other; of more, groups of so many.
 _AT_ONCE = 64
 _GROUP = 16
+
+
+class _Rows:
+    """The rows of a matrix, or those of sums of them in temporary memory.
+
+    Args:
+        recipe: Where they are used.
+        m: The matrix.
+        count: Number of sums.
+        level: How often they were summed.
+    """
+
+    def __init__(
+        self, recipe: Recipe, m: np.ndarray, count: int | None = None, level: int = 0
+    ):
+        self._recipe, self._m = recipe, m
+        self.count = len(m) if count is None else count
+        self.level = level
+
+    def copy(self) -> _Rows:
+        """The same without gaps."""
+        copied = _Rows(self._recipe, self._m, self.count, self.level + 1)
+        self._recipe.reorder(self._recipe.array(self._m), copied.last(self.count))
+        return copied
+
+    def last(self, count: int) -> Memory:
+        """The last rows, as a matrix."""
+        if self.level == 0:
+            return self._recipe.array(self._m[len(self._m) - count :])
+        return self._temporary(count, self._m.shape[1], self.count - count)
+
+    def wide(self, count: int, width: int) -> Memory:
+        """The first ones as so many wide rows, of that many each."""
+        columns = width * self._m.shape[1]
+        if self.level == 0:
+            return self._recipe.array(self._m[: count * width].reshape(count, columns))
+        return self._temporary(count, columns)
+
+    def _temporary(self, rows: int, columns: int, first: int = 0) -> Memory:
+        dense = Layout((rows, columns), (columns, 1))
+        offset = first * columns * np.dtype(np.float32).itemsize
+        return self._recipe.temporary(f"sums {self.level % 2}", dense, offset)
+
+
+class OneDnnProducts:
+    """Part of OneDnnHandler."""
+
+    def dot_mm(self, a, b, out, transa=False, transb=False):
+        call = self._find(dot, (a, b, out), transa, transb, False)
+        if call:
+            self.do(call)
+        else:
+            super().dot_mm(a, b, out, transa, transb)
+
+    def dot_add_mm(self, a, b, out, transa=False, transb=False):
+        call = self._find(dot, (a, b, out), transa, transb, True)
+        if call:
+            self.do(call)
+        else:
+            super().dot_add_mm(a, b, out, transa, transb)
+
+    def sum_t(self, a, axis, out):
+        is_fast = axis == 0 and a.ndim == 2 and a.size >= self._large
+        call = is_fast and self._find(sum_rows, (a, out), True)
+        if call:
+            self.do(call)
+        else:
+            super().sum_t(a, axis, out)
+
+    def _sum_rows(self, m, out, fresh):
+        call = self._find(sum_rows, (m, out), fresh)
+        if call:
+            self.do(call)
+        else:
+            super()._sum_rows(m, out, fresh)
 
 
 def dot(
@@ -36,60 +110,10 @@ def dot(
     return recipe.call()
 
 
-def affine(
-    session: Session,
-    x: np.ndarray,
-    W: np.ndarray,
-    bias: np.ndarray | None,
-    h: np.ndarray,
-) -> Call:
-    """``h = x W^T + bias``."""
-    recipe = Recipe(session, "affine", (x, W, bias, h), x.size * len(W))
-    add_product(recipe, x, W.T, h, bias)
-    return recipe.call()
-
-
-def affine_backward(
-    session: Session,
-    x: np.ndarray,
-    W: np.ndarray,
-    dh: np.ndarray,
-    dx: np.ndarray | None,
-    dW: np.ndarray,
-    dbias: np.ndarray | None,
-    fresh_dx: bool,
-    fresh_gradients: bool,
-) -> Call:
-    """Gradients of `affine`."""
-    arrays = (x, W, dh, dx, dW, dbias)
-    recipe = Recipe(session, "affine_backward", arrays, x.size * len(W))
-    add_product(recipe, dh.T, x, dW, add=not fresh_gradients)
-    if dbias is not None:
-        add_sum_of_rows(recipe, dh, dbias, fresh_gradients)
-    if dx is not None:
-        add_product(recipe, dh, W, dx, add=not fresh_dx)
-    return recipe.call()
-
-
 def sum_rows(session: Session, m: np.ndarray, out: np.ndarray, fresh: bool) -> Call:
     """``out (+)= `` the sum of the rows of `m`."""
     recipe = Recipe(session, "sum_t", (m, out), m.size)
     add_sum_of_rows(recipe, m, out, fresh)
-    return recipe.call()
-
-
-def softmax(session: Session, m: np.ndarray, out: np.ndarray) -> Call:
-    """Softmax over the rows, which have to be finite."""
-    recipe = Recipe(session, "softmax_m", (m, out))
-    primitive = recipe.primitive(
-        "softmax_forward",
-        Prop.FORWARD_TRAINING,
-        Algorithm.SOFTMAX,
-        layout(m),
-        layout(out),
-        1,
-    )
-    recipe.add(primitive, {Arg.SRC: recipe.array(m), Arg.DST: recipe.array(out)})
     return recipe.call()
 
 
@@ -140,48 +164,6 @@ def add_sum_of_rows(
         _add_sum(recipe, rows.wide(_GROUP, width), sums.wide(1, width))
         rows = sums
     _add_sum(recipe, rows.last(rows.count), total, add=not is_first)
-
-
-class _Rows:
-    """The rows of a matrix, or those of sums of them in temporary memory.
-
-    Args:
-        recipe: Where they are used.
-        m: The matrix.
-        count: Number of sums.
-        level: How often they were summed.
-    """
-
-    def __init__(
-        self, recipe: Recipe, m: np.ndarray, count: int | None = None, level: int = 0
-    ):
-        self._recipe, self._m = recipe, m
-        self.count = len(m) if count is None else count
-        self.level = level
-
-    def copy(self) -> _Rows:
-        """The same without gaps."""
-        copied = _Rows(self._recipe, self._m, self.count, self.level + 1)
-        self._recipe.reorder(self._recipe.array(self._m), copied.last(self.count))
-        return copied
-
-    def last(self, count: int) -> Memory:
-        """The last rows, as a matrix."""
-        if self.level == 0:
-            return self._recipe.array(self._m[len(self._m) - count :])
-        return self._temporary(count, self._m.shape[1], self.count - count)
-
-    def wide(self, count: int, width: int) -> Memory:
-        """The first ones as so many wide rows, of that many each."""
-        columns = width * self._m.shape[1]
-        if self.level == 0:
-            return self._recipe.array(self._m[: count * width].reshape(count, columns))
-        return self._temporary(count, columns)
-
-    def _temporary(self, rows: int, columns: int, first: int = 0) -> Memory:
-        dense = Layout((rows, columns), (columns, 1))
-        offset = first * columns * np.dtype(np.float32).itemsize
-        return self._recipe.temporary(f"sums {self.level % 2}", dense, offset)
 
 
 def _add_sum(recipe: Recipe, m: Memory, out: Memory, add: bool = False) -> None:

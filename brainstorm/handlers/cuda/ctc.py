@@ -1,0 +1,71 @@
+"""Connectionist temporal classification on a GPU."""
+
+# Operations are documented in `operations`.
+# ruff: noqa: D102
+
+from __future__ import annotations
+
+import math
+
+from brainstorm.handlers.cuda.arrays import OperationError
+from brainstorm.handlers.cuda.launcher import BLOCK, Launcher, row_blocks
+from brainstorm.handlers.cuda.sequences import column_of, sequence
+
+__all__ = ["CudaCtc"]
+
+# Elements of the largest array of the log-probabilities of paths: 512 MiB.
+PATHS_SIZE = 2**27
+
+
+class CudaCtc:
+    """Part of PyCudaHandler."""
+
+    _gpu: Launcher
+
+    def ctc_forward(self, x, targets, lengths, predictions, expected, loss):
+        steps, batch, classes = x.shape
+        gpu = self._gpu
+        if not steps or not batch:
+            gpu.elementwise("fill", (loss,), 0.0)
+            return
+        if not classes:
+            raise OperationError("expected at least one class, the blank, got none")
+        # Two elements hold one number of 64 bits, here and below.
+        log_sums = self.scratch((2 * steps * batch,), 2)
+        gpu.launch(
+            "ctc_softmax",
+            *row_blocks(steps * batch, classes),
+            *(*sequence(x), *sequence(predictions), log_sums.pointer, *x.shape),
+        )
+        segment, size = paths_of(steps)
+        at_once = min(batch, max(1, PATHS_SIZE // size))
+        work = self.scratch((at_once, size), 3)
+        labels = self.scratch((at_once, 2 * steps), 4)
+        arguments = (
+            *(*sequence(x), log_sums.pointer, *sequence(targets)),
+            *(*column_of(lengths), *sequence(expected), *column_of(loss)),
+            *(work.pointer, labels.pointer, *x.shape, segment, gpu.expect_failure()),
+        )
+        for start in range(0, batch, at_once):
+            grid = (min(at_once, batch - start), 1)
+            gpu.launch("ctc_forward", grid, (BLOCK, 1, 1), *arguments, start)
+
+    def ctc_backward(self, predictions, expected, lengths, dloss, dx, fresh_dx=False):
+        if dx.size:
+            arguments = (
+                *(*sequence(predictions), *sequence(expected), *column_of(lengths)),
+                *(*column_of(dloss), *sequence(dx), *dx.shape, fresh_dx),
+            )
+            grid = self._gpu.over(dx.size)
+            self._gpu.launch("ctc_backward", grid, (BLOCK, 1, 1), *arguments)
+
+
+def paths_of(steps: int) -> tuple[int, int]:
+    """How many steps to keep the paths' probabilities of, and room for them.
+
+    Returns:
+        The length of a segment, and the number of elements for one sequence.
+    """
+    segment = math.isqrt(steps - 1) + 1
+    rows = segment + -(-steps // segment) + 2
+    return segment, 2 * rows * (steps + 1)

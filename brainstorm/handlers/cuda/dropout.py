@@ -1,0 +1,23 @@
+"""Dropout on a GPU."""
+
+# Operations are documented in `operations`.
+# ruff: noqa: D102
+
+from __future__ import annotations
+
+from brainstorm.handlers.cuda.launcher import Launcher
+
+__all__ = ["CudaDropout"]
+
+
+class CudaDropout:
+    """Part of PyCudaHandler."""
+
+    _gpu: Launcher
+
+    def dropout_forward(self, x, mask, y, drop_prob):
+        keep = 1.0 - drop_prob
+        value = 1.0 / keep if keep > 0 else 0.0
+        draw = self._draw()
+        arrays = (x, mask, y)
+        self._gpu.elementwise("dropout_forward", arrays, keep, value, randomness=draw)

@@ -1,0 +1,259 @@
+"""Convolution and pooling for PyCudaHandler.
+
+Convolution copies the windows that slide over the images into the rows of a matrix,
+and multiplies that by the kernels (Chellapilla et al., *High performance
+convolutional neural networks for document processing*, 2006): all images at once, as
+far as the matrix fits into the memory set aside for it. The gradients of the kernels
+are few sums over all windows: these are cut into a batch of products, see products.py.
+"""
+
+# Operations are documented in `operations`.
+# ruff: noqa: D102
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from brainstorm.handlers.cuda.arrays import (
+    MOST,
+    CudaArray,
+    OperationError,
+    check_neighbours,
+)
+from brainstorm.handlers.cuda.launcher import BLOCK, Launcher, row_blocks
+
+__all__ = ["CudaImages"]
+
+# Elements of the largest matrix of windows: 512 MiB.
+MATRIX_SIZE = 2**27
+Pair = tuple[int, int]
+
+
+class _Windows(NamedTuple):
+    """The kernels' struct of the same name."""
+
+    height: int
+    width: int
+    channels: int
+    out_height: int
+    out_width: int
+    window_height: int
+    window_width: int
+    stride_y: int
+    stride_x: int
+    padding: int
+
+    @classmethod
+    def of(
+        cls,
+        images: CudaArray,
+        outputs: CudaArray,
+        window: Pair,
+        padding: int,
+        stride: Pair,
+    ) -> _Windows:
+        return cls(*images.shape[1:], *outputs.shape[1:3], *window, *stride, padding)
+
+    @property
+    def row_length(self) -> int:
+        """Number of elements in a window."""
+        return self.window_height * self.window_width * self.channels
+
+
+class CudaImages:
+    """Part of PyCudaHandler. Images are (N, H, W, C)."""
+
+    _gpu: Launcher
+
+    # -- convolution ---------------------------------------------------------
+
+    def conv2d_forward_batch(
+        self, inputs, weights, bias, outputs, padding, stride, activation="linear"
+    ):
+        if not outputs.size:
+            return
+        w = _Windows.of(inputs, outputs, weights.shape[1:3], padding, stride)
+        kernels = self._dense_kernels(weights)
+        dense = outputs if outputs.contiguous else self.scratch(outputs.shape, 4)
+        matrix = _matrix(dense)
+        for images, rows in _parts(inputs, w):
+            columns = self._windows_to_rows(_cut(inputs, images), w)
+            self._multiply(columns, kernels, _cut(matrix, rows), transb=True)
+        self._add_bias(matrix, bias, matrix, activation)
+        if dense is not outputs:
+            self._gpu.elementwise("copy_to", (dense, outputs))
+
+    def conv2d_backward_batch(
+        self,
+        inputs,
+        weights,
+        padding,
+        stride,
+        in_deltas,
+        out_deltas,
+        weight_deltas,
+        bias_deltas,
+        activation="linear",
+        outputs=None,
+        fresh_in_deltas=False,
+        fresh_gradients=False,
+    ):
+        w = _Windows.of(inputs, out_deltas, weights.shape[1:3], padding, stride)
+        deltas = out_deltas
+        if activation != "linear" or not out_deltas.contiguous:
+            deltas = self.scratch(out_deltas.shape, 4)
+            self._deriv(activation, None, outputs, out_deltas, deltas, fresh=True)
+        deltas = _matrix(deltas)
+        gradients = weight_deltas
+        if not weight_deltas.contiguous:
+            gradients = self.scratch(weight_deltas.shape, 5)
+            if not fresh_gradients:
+                self._gpu.elementwise("copy_to", (weight_deltas, gradients))
+        kernel_shape = (weights.shape[0], w.row_length)
+        self._kernel_gradients(
+            inputs, w, deltas, gradients.reshape(kernel_shape), fresh_gradients
+        )
+        if gradients is not weight_deltas:
+            self._gpu.elementwise("copy_to", (gradients, weight_deltas))
+        self._sum_columns(deltas, None, bias_deltas, add=not fresh_gradients)
+        if in_deltas is not None:
+            kernels = self._dense_kernels(weights)
+            self._image_deltas(kernels, w, deltas, in_deltas, fresh_in_deltas)
+
+    def _dense_kernels(self, weights: CudaArray) -> CudaArray:
+        """The kernels as the rows of a matrix."""
+        dense = weights
+        if not weights.contiguous:
+            dense = self.scratch(weights.shape, 6)
+            self._gpu.elementwise("copy_to", (weights, dense))
+        return dense.reshape((weights.shape[0], math.prod(weights.shape[1:])))
+
+    def _kernel_gradients(
+        self,
+        inputs: CudaArray,
+        w: _Windows,
+        deltas: CudaArray,
+        gradients: CudaArray,
+        fresh: bool,
+    ) -> None:
+        if fresh and not deltas.size:
+            self._gpu.elementwise("fill", (gradients,), 0.0)
+        for images, rows in _parts(inputs, w):
+            columns = self._windows_to_rows(_cut(inputs, images), w)
+            part = _cut(deltas, rows)
+            self._multiply(part, columns, gradients, transa=True, add=not fresh)
+            fresh = False
+
+    def _image_deltas(
+        self,
+        kernels: CudaArray,
+        w: _Windows,
+        deltas: CudaArray,
+        in_deltas: CudaArray,
+        fresh: bool,
+    ) -> None:
+        for images, rows in _parts(in_deltas, w):
+            columns = self.scratch((rows.stop - rows.start, w.row_length), 3)
+            self._multiply(_cut(deltas, rows), kernels, columns)
+            part = _cut(in_deltas, images)
+            arguments = (*w, part.size, *_images(part), fresh)
+            self._over("rows_to_windows", part.size, columns.pointer, *arguments)
+
+    def _windows_to_rows(self, images: CudaArray, w: _Windows) -> CudaArray:
+        """A matrix with a row for each window."""
+        windows = images.shape[0] * w.out_height * w.out_width
+        columns = self.scratch((windows, w.row_length), 3)
+        if columns.size:
+            gpu, rows = self._gpu, windows * w.window_height
+            grid, block = row_blocks(rows, w.window_width * w.channels)
+            grid = (min(grid[0], gpu.device.max_blocks), 1)
+            arguments = (*_images(images), *w, rows, columns.pointer)
+            gpu.launch("windows_to_rows", grid, block, *arguments)
+        return columns
+
+    def _over(self, kernel: str, count: int, *arguments: Any) -> None:
+        """Launch a kernel for so many elements.
+
+        Raises:
+            OperationError: Their numbers do not fit into 32 bits.
+        """
+        if count > MOST:
+            raise OperationError(f"images of at most {MOST} elements are possible")
+        if count:
+            gpu = self._gpu
+            gpu.launch(kernel, gpu.over(count), (BLOCK, 1, 1), *arguments)
+
+    # -- pooling -------------------------------------------------------------
+
+    def maxpool2d_forward_batch(self, inputs, window, outputs, padding, stride, argmax):
+        w = _Windows.of(inputs, outputs, window, padding, stride)
+        arguments = (*w, outputs.size, *_images(outputs), *_images(argmax))
+        self._over("maxpool_forward", outputs.size, *_images(inputs), *arguments)
+
+    def maxpool2d_backward_batch(
+        self,
+        inputs,
+        window,
+        outputs,
+        padding,
+        stride,
+        argmax,
+        in_deltas,
+        out_deltas,
+        fresh_in_deltas=False,
+    ):
+        w = _Windows.of(in_deltas, out_deltas, window, padding, stride)
+        deltas = (*w, in_deltas.size, *_images(in_deltas), fresh_in_deltas)
+        arguments = (*_images(argmax), *_images(out_deltas), *deltas)
+        self._over("maxpool_backward", in_deltas.size, *arguments)
+
+    def avgpool2d_forward_batch(self, inputs, window, outputs, padding, stride):
+        w = _Windows.of(inputs, outputs, window, padding, stride)
+        arguments = (*_images(inputs), *w, outputs.size, *_images(outputs))
+        self._over("avgpool_forward", outputs.size, *arguments)
+
+    def avgpool2d_backward_batch(
+        self,
+        inputs,
+        window,
+        outputs,
+        padding,
+        stride,
+        in_deltas,
+        out_deltas,
+        fresh_in_deltas=False,
+    ):
+        w = _Windows.of(in_deltas, out_deltas, window, padding, stride)
+        deltas = (*w, in_deltas.size, *_images(in_deltas), fresh_in_deltas)
+        self._over("avgpool_backward", in_deltas.size, *_images(out_deltas), *deltas)
+
+
+def _parts(images: CudaArray, w: _Windows) -> Iterator[tuple[slice, slice]]:
+    """Cut images so that the windows of each part fit into the matrix.
+
+    Yields:
+        Which images, and which rows all their windows take up.
+    """
+    windows = w.out_height * w.out_width
+    at_once = max(1, MATRIX_SIZE // max(1, windows * w.row_length))
+    for start in range(0, images.shape[0], at_once):
+        stop = min(start + at_once, images.shape[0])
+        yield slice(start, stop), slice(start * windows, stop * windows)
+
+
+def _cut(array: CudaArray, part: slice) -> CudaArray:
+    """A part of an array, or itself if that is all of it."""
+    return array if part == slice(0, array.shape[0]) else array[part]
+
+
+def _images(images: CudaArray) -> tuple[int, int, int, int]:
+    """The kernels' struct Images."""
+    check_neighbours(images)
+    return (images.pointer, *images.strides[:3])
+
+
+def _matrix(images: CudaArray) -> CudaArray:
+    """Dense images as a matrix with a row for each pixel."""
+    return images.reshape((math.prod(images.shape[:3]), images.shape[3]))

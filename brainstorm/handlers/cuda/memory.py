@@ -1,0 +1,128 @@
+"""Making arrays, moving what is in them, and random numbers, on a GPU."""
+
+# Operations are documented in `operations`.
+# ruff: noqa: D102
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from brainstorm.handlers.cuda.arrays import CudaArray, overlap
+from brainstorm.handlers.cuda.launcher import BLOCK, Launcher
+from brainstorm.utils import HandlerError
+
+__all__ = ["CudaMemory"]
+
+# As many arrays as the kernels' struct Pieces holds.
+_PIECES = 16
+
+
+class CudaMemory:
+    """Part of PyCudaHandler."""
+
+    _gpu: Launcher
+
+    def allocate(self, shape):
+        return self.zeros(shape)
+
+    def ones(self, shape):
+        array = self._gpu.allocate(shape)
+        self._gpu.elementwise("fill", (array,), 1.0)
+        return array
+
+    def zeros(self, shape):
+        array = self._gpu.allocate(shape)
+        self._gpu.elementwise("fill", (array,), 0.0)
+        return array
+
+    def scratch(self, shape, slot=0):
+        return self._gpu.scratch(shape, slot)
+
+    def overlap(self, a, b):
+        return overlap(a, b)
+
+    def create_from_numpy(self, arr):
+        values = _float32(arr)
+        array = self._gpu.allocate(values.shape)
+        self._gpu.write(array, values)
+        return array
+
+    def get_numpy_copy(self, mem):
+        values = self._gpu.read(mem)
+        self._gpu.raise_failure()
+        return values
+
+    def set_from_numpy(self, mem, arr):
+        values = _float32(arr)
+        if mem.shape != values.shape:
+            raise HandlerError(
+                f"set_from_numpy: can not copy an array of shape {values.shape} into"
+                f" one of shape {mem.shape}"
+            )
+        self._gpu.write(mem, values)
+
+    def copy_to(self, src, dest):
+        self._gpu.elementwise("copy_to", (src, dest))
+
+    def copy_to_if(self, src, dest, cond):
+        self._gpu.elementwise("copy_to_if", (src, dest, cond))
+
+    def fill(self, mem, val):
+        self._gpu.elementwise("fill", (mem,), val)
+
+    def clear(self, *arrays):
+        if not all(array.contiguous for array in arrays):
+            super().clear(*arrays)
+            return
+        arrays = [array for array in arrays if array.size]
+        for start in range(0, len(arrays), _PIECES):
+            part = arrays[start : start + _PIECES]
+            unused = (0,) * (_PIECES - len(part))
+            sizes = [array.size for array in part]
+            self._gpu.launch(
+                "clear",
+                (self._gpu.over(max(sizes))[0], len(part)),
+                (BLOCK, 1, 1),
+                *(*[array.pointer for array in part], *unused, *sizes, *unused),
+            )
+
+    def fill_if(self, mem, val, cond):
+        self._gpu.elementwise("fill_if", (mem, cond), val)
+
+    def fill_gaussian(self, mean, std, out):
+        draw = self._draw()
+        self._gpu.elementwise("fill_gaussian", (out,), mean, std, randomness=draw)
+
+    def generate_probability_mask(self, mask, probability):
+        name = "generate_probability_mask"
+        self._gpu.elementwise(name, (mask,), probability, randomness=self._draw())
+
+    def is_fully_finite(self, a):
+        return self._gpu.is_fully_finite(a)
+
+    def broadcast_t(self, a, axis, out):
+        self._gpu.elementwise("copy_to", (a, out))
+
+    def merge_tt(self, a, b, out):
+        cut = a.shape[-1]
+        self._gpu.elementwise("copy_to", (a, out[..., :cut]))
+        self._gpu.elementwise("copy_to", (b, out[..., cut:]))
+
+    def split_add_tt(self, x, out_a, out_b):
+        cut = out_a.shape[-1]
+        self._gpu.elementwise("add_tt", (x[..., :cut], out_a, out_a))
+        self._gpu.elementwise("add_tt", (x[..., cut:], out_b, out_b))
+
+
+def _float32(arr: Any) -> np.ndarray:
+    if isinstance(arr, CudaArray):
+        raise HandlerError("expected a NumPy array, got one on the GPU")
+    arr = np.asarray(arr)
+    if arr.dtype.kind not in "biuf":
+        raise HandlerError(
+            "expected an array of booleans, integers or floats, got one of dtype"
+            f" {arr.dtype}"
+        )
+    return np.asarray(arr, np.float32)

@@ -1,0 +1,1 @@
+"""The operations of NumpyHandler, by topic."""

@@ -1,0 +1,19 @@
+"""Dropout with NumPy."""
+
+# Operations are documented in `operations`. Inside the loops over pieces, the names of
+# the arguments stand for their pieces.
+# ruff: noqa: D102, B020
+
+from __future__ import annotations
+
+from brainstorm.handlers.numpy.pieces import pieces
+
+__all__ = ["NumpyDropout"]
+
+
+class NumpyDropout:
+    """Part of NumpyHandler."""
+
+    def dropout_forward(self, x, mask, y, drop_prob):
+        for x, mask, y in pieces(x, mask, y):
+            super().dropout_forward(x, mask, y, drop_prob)

@@ -1,0 +1,100 @@
+"""Rows of a matrix that are chosen by their numbers, with NumPy."""
+
+# Operations are documented in `operations`. Inside the loops over pieces, the names of
+# the arguments stand for their pieces.
+# ruff: noqa: D102, B020
+
+from __future__ import annotations
+
+import numpy as np
+
+from brainstorm.handlers.numpy.pieces import row_pieces_of
+from brainstorm.handlers.programs import whole
+
+__all__ = ["NumpyEmbedding"]
+
+
+class NumpyEmbedding:
+    """Part of NumpyHandler."""
+
+    def _take(self, m: np.ndarray, columns: np.ndarray, out: np.ndarray) -> None:
+        """Take from each row of `m` the given column; overwrites `columns`."""
+        if not len(columns):
+            return
+        self.do(np.add, columns, self._row_starts(*m.shape), columns)
+        values = out if out.flags.c_contiguous else self.scratch(out.shape)
+        # Other modes than 'raise' write into `values` directly.
+        self.do(self._contiguous(m).take, columns, None, values, "clip")
+        if values is not out:
+            self.do(out.__setitem__, ..., values)
+
+    @whole
+    def take_rows(self, m, indices, out):
+        rows = self._whole_numbers(indices, len(m), "take_rows: indices")[:, 0]
+        if not out.size:
+            return
+        if out.flags.c_contiguous:
+            # Other modes than 'raise' write into `out` directly.
+            np.take(m, rows, 0, out, "clip")
+            return
+        for rows, part in row_pieces_of(rows, out):
+            values = self.scratch(part.shape)
+            np.take(m, rows, 0, values, "clip")
+            np.copyto(part, values)
+
+    @whole
+    def add_to_rows(self, a, indices, out, fresh_out=False):
+        rows = self._whole_numbers(indices, len(out), "add_to_rows: indices")
+        if not out.flags.writeable:  # np.add.at does not look
+            raise ValueError("add_to_rows: the destination is read-only")
+        if fresh_out:
+            out.fill(0)
+        if not a.size:
+            return
+        width = out.shape[1]
+        if not out.flags.c_contiguous:
+            np.add.at(out, rows[:, 0], a)
+            return
+        if fresh_out:
+            rows, a = self._put_first(rows[:, 0], a, out)
+        # Adding at single places of a flat array is faster than at rows.
+        np.multiply(rows, width, rows)
+        flat = out.reshape(-1)
+        columns = self._row_numbers(width)
+        for starts, values in row_pieces_of(rows, a):
+            places = self._temporary(values.shape, "places", np.intp)
+            np.copyto(places, starts)
+            np.add(places, columns, places)
+            np.add.at(flat, places.reshape(-1), self._contiguous(values).reshape(-1))
+
+    def _put_first(
+        self, rows: np.ndarray, a: np.ndarray, out: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Put the first of what is to be added to each row, which is zero, there.
+
+        Returns:
+            The rows, as a column, and values that are still to be added.
+        """
+        # Sorted numbers tell which rows are the same, and where they came from.
+        count, bits = len(rows), len(rows).bit_length()
+        order, mask = self._temporary((2, count), "order", np.intp), (1 << bits) - 1
+        keys, repeated = order
+        np.left_shift(rows, bits, keys)
+        np.add(keys, self._row_numbers(count), keys)
+        keys.sort()
+        np.right_shift(keys, bits, repeated)
+        repeated[1:] = np.equal(
+            repeated[1:], repeated[:-1], self._temporary((count - 1,), "bool", np.bool_)
+        )
+        repeated[0] = 0
+        firsts = count - np.count_nonzero(repeated)
+        np.bitwise_and(keys, mask, keys)
+        np.left_shift(repeated, bits, repeated)
+        np.add(keys, repeated, keys)
+        keys.sort()
+        np.bitwise_and(keys, mask, keys)
+        values = self.scratch(a.shape)
+        self._contiguous(a).take(keys, 0, values, "clip")
+        rows.take(keys, None, repeated, "clip")
+        out[repeated[:firsts]] = values[:firsts]
+        return repeated[firsts:, np.newaxis], values[firsts:]

@@ -1,0 +1,173 @@
+"""Making arrays, moving what is in them, and random numbers, with NumPy."""
+
+# Operations are documented in `operations`. Inside the loops over pieces, the names of
+# the arguments stand for their pieces.
+# ruff: noqa: D102, B020
+
+from __future__ import annotations
+
+import math
+import threading
+from typing import Any
+
+import numpy as np
+
+from brainstorm.handlers.numpy.pieces import pieces, row_pieces
+from brainstorm.handlers.programs import whole
+from brainstorm.utils import HandlerError
+
+__all__ = ["NumpyMemory"]
+
+_MAX_VIEWS = 256
+
+
+class Workspace(threading.local):
+    """Reusable memory for temporaries, for each thread its own."""
+
+    def __init__(self):
+        self.buffers: dict[Any, np.ndarray] = {}
+        self.views: dict[Any, np.ndarray] = {}
+
+    def grow(self, key: tuple[Any, tuple[int, ...]], dtype: Any) -> np.ndarray:
+        """Make the view for a slot and a shape that has none yet."""
+        slot, shape = key
+        size = math.prod(shape)
+        buffer = self.buffers.get(slot)
+        if buffer is None or buffer.size < size:
+            buffer = self.buffers[slot] = np.empty(size, dtype)
+            self.views = {k: v for k, v in self.views.items() if k[0] != slot}
+        if len(self.views) >= _MAX_VIEWS:
+            self.views.clear()
+        view = self.views[key] = buffer[:size].reshape(shape)
+        return view
+
+
+class NumpyMemory:
+    """Part of NumpyHandler."""
+
+    def _random(self, shape: tuple[int, ...], normal: bool) -> np.ndarray:
+        """Random numbers, uniform in [0, 1) or standard normal, in a temporary."""
+        dtype = np.float64 if self.dtype is np.float64 else np.float32
+        out = self._temporary(shape, "random", dtype)
+        generator = self._draws()
+        draw = generator.standard_normal if normal else generator.random
+        draw(out=out, dtype=dtype)
+        return out
+
+    @whole
+    def fill_gaussian(self, mean, std, out):
+        for (part,) in pieces(out):
+            draws = self._random(part.shape, normal=True)
+            np.multiply(draws, float(std), draws)
+            np.add(draws, float(mean), draws)
+            part[...] = draws
+
+    @whole
+    def generate_probability_mask(self, mask, probability):
+        for (part,) in pieces(mask):
+            chosen = self._temporary(part.shape, "bool", np.bool_)
+            np.less(self._random(part.shape, normal=False), float(probability), chosen)
+            part[...] = chosen
+
+    def allocate(self, shape):
+        return np.zeros(shape, self.dtype)
+
+    def ones(self, shape):
+        return np.ones(shape, self.dtype)
+
+    def zeros(self, shape):
+        return np.zeros(shape, self.dtype)
+
+    def scratch(self, shape, slot=0):
+        return self._temporary(shape, slot, self.dtype)
+
+    def _temporary(self, shape: tuple[int, ...], slot: Any, dtype: Any) -> np.ndarray:
+        """An array of a slot; a slot is always used with the same dtype."""
+        key = (slot, shape)
+        workspace = self._workspace
+        try:
+            return workspace.views[key]
+        except KeyError:
+            return workspace.grow(key, dtype)
+
+    def create_from_numpy(self, arr):
+        return np.array(_numbers(arr), dtype=self.dtype, order="C")
+
+    def get_numpy_copy(self, mem):
+        return mem.copy()
+
+    @whole
+    def set_from_numpy(self, mem, arr):
+        if type(arr) is not np.ndarray or arr.dtype.kind not in "biuf":
+            arr = _numbers(arr)
+        if mem.shape != arr.shape:
+            raise HandlerError(
+                f"can not copy an array of shape {arr.shape} into one of shape"
+                f" {mem.shape}"
+            )
+        mem[...] = arr
+
+    def copy_to(self, src, dest):
+        self.do(dest.__setitem__, ..., src)
+
+    def copy_to_if(self, src, dest, cond):
+        for src, dest, cond in pieces(src, dest, cond):
+            self.do(np.copyto, dest, src, where=self._nonzero(cond))
+
+    def fill(self, mem, val):
+        self.do(mem.fill, self.number(val))
+
+    def fill_if(self, mem, val, cond):
+        for mem, cond in pieces(mem, cond):
+            self.do(np.copyto, mem, self.number(val), where=self._nonzero(cond))
+
+    def _nonzero(self, cond: np.ndarray) -> np.ndarray:
+        chosen = self._temporary(cond.shape, "bool", np.bool_)
+        self.do(np.not_equal, cond, self._zero, chosen)
+        return chosen
+
+    def broadcast_t(self, a, axis, out):
+        self.do(out.__setitem__, ..., a)
+
+    def merge_tt(self, a, b, out):
+        self.do(np.concatenate, (a, b), -1, out)
+
+    def split_add_tt(self, x, out_a, out_b):
+        cut = out_a.shape[-1]
+        for part, out in ((x[..., :cut], out_a), (x[..., cut:], out_b)):
+            for part, out in row_pieces(part, out):
+                added = self.scratch(part.shape)
+                self.do(added.__setitem__, ..., part)
+                self.do(np.add, out, added, out)
+
+    def is_fully_finite(self, a):
+        for (part,) in pieces(a):
+            finite = self._temporary(part.shape, "bool", np.bool_)
+            np.isfinite(part, finite)
+            if np.count_nonzero(finite) < finite.size:
+                return False
+        return True
+
+    def _contiguous(self, m: np.ndarray) -> np.ndarray:
+        if m.flags.c_contiguous:
+            return m
+        copy = self.scratch(m.shape, 1)
+        self.do(copy.__setitem__, ..., m)
+        return copy
+
+    def _put(self, values: np.ndarray, out: np.ndarray, fresh: bool) -> None:
+        """Copy or add values to `out`."""
+        if fresh:
+            np.copyto(out, values)
+        else:
+            np.add(out, self._dense(values, "total"), out)
+
+
+def _numbers(arr: Any) -> np.ndarray:
+    arr = np.asarray(arr)
+    if arr.dtype.kind not in "biuf":
+        raise HandlerError(
+            "expected an array of booleans, integers or floats, got one of dtype"
+            f" {arr.dtype}"
+        )
+    return arr

@@ -1,0 +1,31 @@
+"""Sequences from the end, with NumPy."""
+
+# Operations are documented in `operations`.
+# ruff: noqa: D102
+
+from __future__ import annotations
+
+import numpy as np
+
+from brainstorm.handlers.operations.sequences import checked_lengths
+from brainstorm.handlers.programs import whole
+
+__all__ = ["NumpySequences"]
+
+
+class NumpySequences:
+    """Part of NumpyHandler."""
+
+    @whole
+    def reverse_steps(self, x, lengths, out, fresh_out=False):
+        if lengths is None:
+            self._put(x[::-1], out, fresh_out)
+            return
+        if lengths.size and not (lengths.min() >= 0 and lengths.max() <= len(x)):
+            checked_lengths(lengths, len(x), "reverse_steps")
+        if fresh_out:
+            out.fill(0)
+        ends = self._temporary(lengths.shape, "int", np.intp)
+        ends[...] = lengths
+        for b, end in enumerate(ends[:, 0]):
+            self._put(x[:end, b][::-1], out[:end, b], fresh_out)

@@ -1,0 +1,281 @@
+"""Activation functions with oneDNN."""
+
+# Operations are documented in `operations`.
+# ruff: noqa: D102
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from brainstorm.handlers.onednn.arithmetic import flat
+from brainstorm.handlers.onednn.binding import Memory
+from brainstorm.handlers.onednn.definitions import (
+    Algorithm,
+    Arg,
+    Prop,
+    UnimplementedError,
+)
+from brainstorm.handlers.onednn.recipes import Call, Recipe, layout
+from brainstorm.handlers.onednn.session import Session
+from brainstorm.handlers.operations.activations import FROM_INPUT
+from brainstorm.handlers.programs import whole
+
+__all__ = [
+    "OneDnnActivations",
+    "act",
+    "act_deriv",
+    "activation",
+    "add_act",
+    "add_act_deriv",
+    "derives_safely",
+]
+
+# Activation functions that oneDNN computes wrongly for NaN or minus infinity.
+_UNSAFE = frozenset({"rel", "gelu", "swish"})
+
+
+class Activation(NamedTuple):
+    """How the library computes an activation function.
+
+    Attributes:
+        forward: The function.
+        backward: Its derivative; from its output, but for those in `FROM_INPUT`.
+        alpha: A constant in it.
+    """
+
+    forward: Algorithm
+    backward: Algorithm
+    alpha: float = 0.0
+
+
+_ACTIVATIONS = {
+    "rel": Activation(Algorithm.RELU, Algorithm.RELU_FROM_OUTPUT),
+    "tanh": Activation(Algorithm.TANH, Algorithm.TANH_FROM_OUTPUT),
+    "sigmoid": Activation(Algorithm.LOGISTIC, Algorithm.LOGISTIC_FROM_OUTPUT),
+    "el": Activation(Algorithm.ELU, Algorithm.ELU_FROM_OUTPUT, 1.0),
+    "leaky_rel": Activation(Algorithm.RELU, Algorithm.RELU_FROM_OUTPUT, 0.01),
+    "gelu": Activation(Algorithm.GELU_TANH, Algorithm.GELU_TANH),
+    "swish": Activation(Algorithm.SWISH, Algorithm.SWISH, 1.0),
+}
+# The library does not derive these as NumpyHandler does where there is NaN, nor those
+# in `FROM_INPUT` beyond some limit, where their powers overflow.
+_UNSAFE_DERIV = FROM_INPUT | {"rel", "leaky_rel", "el"}
+_HUGE = 1e10
+
+
+class OneDnnActivations:
+    """Part of OneDnnHandler."""
+
+    def _act(self, name: str, x: np.ndarray, y: np.ndarray) -> None:
+        """Apply an activation function to a large array."""
+        # The library makes 0 out of NaN or NaN out of minus infinity.
+        is_safe = name not in _UNSAFE or np.minimum.reduce(x, None) > -math.inf
+        call = is_safe and self._find(act, (x, y), name)
+        if call:
+            call()
+        else:
+            getattr(super(), name)(x, y)
+
+    def rel(self, x, y):
+        if x.size < self._large:
+            super().rel(x, y)
+        else:
+            self.do(self.plain._act, "rel", x, y)
+
+    def tanh(self, x, y):
+        if x.size < self._large:
+            super().tanh(x, y)
+        else:
+            self.do(self.plain._act, "tanh", x, y)
+
+    def sigmoid(self, x, y):
+        if x.size < self._large:
+            super().sigmoid(x, y)
+        else:
+            self.do(self.plain._act, "sigmoid", x, y)
+
+    def el(self, x, y):
+        if x.size < self._large:
+            super().el(x, y)
+        else:
+            self.do(self.plain._act, "el", x, y)
+
+    def leaky_rel(self, x, y):
+        if x.size < self._large:
+            super().leaky_rel(x, y)
+        else:
+            self.do(self.plain._act, "leaky_rel", x, y)
+
+    def gelu(self, x, y):
+        if x.size < self._large:
+            super().gelu(x, y)
+        else:
+            self.do(self.plain._act, "gelu", x, y)
+
+    def swish(self, x, y):
+        if x.size < self._large:
+            super().swish(x, y)
+        else:
+            self.do(self.plain._act, "swish", x, y)
+
+    def _act_deriv(
+        self,
+        name: str,
+        source: np.ndarray,
+        dy: np.ndarray,
+        dx: np.ndarray,
+        fresh: bool = True,
+    ) -> bool:
+        """Apply a derivative, and return whether it could be done."""
+        if not derives_safely(name, source):
+            return False
+        call = self._find(act_deriv, (source, dy, dx), name, fresh)
+        if call:
+            call()
+        return bool(call)
+
+    def rel_deriv(self, x, y, dy, dx):
+        if y.size < self._large:
+            super().rel_deriv(x, y, dy, dx)
+        else:
+            self.do(self.plain._derive, "rel", x, y, dy, dx)
+
+    def tanh_deriv(self, x, y, dy, dx):
+        if y.size < self._large:
+            super().tanh_deriv(x, y, dy, dx)
+        else:
+            self.do(self.plain._derive, "tanh", x, y, dy, dx)
+
+    def sigmoid_deriv(self, x, y, dy, dx):
+        if y.size < self._large:
+            super().sigmoid_deriv(x, y, dy, dx)
+        else:
+            self.do(self.plain._derive, "sigmoid", x, y, dy, dx)
+
+    def el_deriv(self, x, y, dy, dx):
+        if y.size < self._large:
+            super().el_deriv(x, y, dy, dx)
+        else:
+            self.do(self.plain._derive, "el", x, y, dy, dx)
+
+    def leaky_rel_deriv(self, x, y, dy, dx):
+        if y.size < self._large:
+            super().leaky_rel_deriv(x, y, dy, dx)
+        else:
+            self.do(self.plain._derive, "leaky_rel", x, y, dy, dx)
+
+    def gelu_deriv(self, x, y, dy, dx):
+        if x.size < self._large:
+            super().gelu_deriv(x, y, dy, dx)
+        else:
+            self.do(self.plain._derive, "gelu", x, y, dy, dx)
+
+    def swish_deriv(self, x, y, dy, dx):
+        if x.size < self._large:
+            super().swish_deriv(x, y, dy, dx)
+        else:
+            self.do(self.plain._derive, "swish", x, y, dy, dx)
+
+    @whole
+    def act_backward(self, x, y, dy, dx, activation, fresh_dx=False):
+        source = x if activation in FROM_INPUT else y
+        is_fast = source.size >= self._large and activation != "linear"
+        if not (is_fast and self._act_deriv(activation, source, dy, dx, fresh_dx)):
+            super().act_backward(x, y, dy, dx, activation, fresh_dx)
+
+    def _derive(self, name, x, y, dy, dx) -> None:
+        """Apply the derivative of an activation function to a large array."""
+        source = x if name in FROM_INPUT else y
+        if not self._act_deriv(name, source, dy, dx):
+            getattr(super(), f"{name}_deriv")(x, y, dy, dx)
+
+
+def activation(name: str) -> Activation:
+    """How the library computes an activation function.
+
+    Raises:
+        UnimplementedError: It does not.
+    """
+    if name not in _ACTIVATIONS:
+        raise UnimplementedError(f"no activation {name!r}")
+    return _ACTIVATIONS[name]
+
+
+def act(session: Session, x: np.ndarray, y: np.ndarray, name: str) -> Call:
+    """``y = act(x)``; a rectifier makes 0 out of NaN."""
+    recipe = Recipe(session, name, (x, y))
+    add_act(recipe, *map(recipe.array, flat(x, y)), name)
+    return recipe.call()
+
+
+def add_act(recipe: Recipe, x: Memory, y: Memory, name: str) -> None:
+    """Append ``y = act(x)``."""
+    algorithm, _, alpha = activation(name)
+    primitive = recipe.primitive(
+        "eltwise_forward",
+        Prop.FORWARD_TRAINING,
+        algorithm,
+        x.desc,
+        y.desc,
+        alpha,
+        0.0,
+    )
+    recipe.add(primitive, {Arg.SRC: x, Arg.DST: y})
+
+
+def act_deriv(
+    session: Session,
+    source: np.ndarray,
+    dy: np.ndarray,
+    dx: np.ndarray,
+    name: str,
+    fresh: bool,
+) -> Call:
+    """``dx (+)= dy act'(x)``, computed from y, or from x for those in `FROM_INPUT`."""
+    recipe = Recipe(session, f"{name}_deriv", (source, dy, dx))
+    source, dy, dx = flat(source, dy, dx)
+    target = recipe.array(dx)
+    deltas = target if fresh else recipe.temporary("deltas", layout(dx))
+    add_act_deriv(recipe, recipe.array(source), recipe.array(dy), deltas, name)
+    if not fresh:
+        recipe.reorder(deltas, target, add=True)
+    return recipe.call()
+
+
+def add_act_deriv(
+    recipe: Recipe, source: Memory, dy: Memory, dx: Memory, name: str
+) -> None:
+    """Append ``dx = dy act'(x)``."""
+    _, algorithm, alpha = activation(name)
+    hint = recipe.primitive(
+        "eltwise_forward",
+        Prop.FORWARD_TRAINING,
+        algorithm,
+        source.desc,
+        source.desc,
+        alpha,
+        0.0,
+    )
+    primitive = recipe.primitive(
+        "eltwise_backward", algorithm, dx.desc, dy.desc, source.desc, alpha, 0.0, hint
+    )
+    source_arg = Arg.SRC if name in FROM_INPUT else Arg.DST
+    recipe.add(primitive, {source_arg: source, Arg.DIFF_DST: dy, Arg.DIFF_SRC: dx})
+
+
+def derives_safely(name: str, source: np.ndarray) -> bool:
+    """Whether the library has the right derivative at all these places.
+
+    Args:
+        name: The activation function.
+        source: y, or x for those in `FROM_INPUT`.
+    """
+    if name not in _UNSAFE_DERIV or not source.size:
+        return True
+    largest = np.maximum.reduce(source, None)
+    if name not in FROM_INPUT:
+        return not math.isnan(largest)
+    return largest < _HUGE and np.minimum.reduce(source, None) > -_HUGE

@@ -1,0 +1,154 @@
+"""Elementwise arithmetic with oneDNN."""
+
+# Operations are documented in `operations`.
+# ruff: noqa: D102
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from brainstorm.handlers.onednn.binding import Memory, Primitive
+from brainstorm.handlers.onednn.definitions import (
+    POST_OP,
+    Algorithm,
+    Arg,
+    UnimplementedError,
+)
+from brainstorm.handlers.onednn.recipes import Call, Recipe
+from brainstorm.handlers.onednn.session import Session
+
+__all__ = ["OneDnnArithmetic", "add_binary", "arithmetic", "blend"]
+
+
+class OneDnnArithmetic:
+    """Part of OneDnnHandler."""
+
+    def _arithmetic(
+        self, algorithm: Algorithm, a: np.ndarray, b: np.ndarray, out: np.ndarray
+    ) -> bool:
+        call = self._find(arithmetic, (a, b, out), algorithm)
+        if call:
+            self.do(call)
+        return bool(call)
+
+    def add_tt(self, a, b, out):
+        if a.size < self._large or not self._arithmetic(Algorithm.ADD, a, b, out):
+            self.do(np.add, a, b, out)
+
+    def mult_add_st(self, s, t, out):
+        call = t.size >= self._large and self._find(blend, (out, t))
+        if call:
+            self.do(call.values.__setitem__, 1, s)
+            self.do(call)
+        else:
+            super().mult_add_st(s, t, out)
+
+    def mult_tt(self, a, b, out):
+        if a.size < self._large or not self._arithmetic(Algorithm.MULTIPLY, a, b, out):
+            self.do(np.multiply, a, b, out)
+
+    def subtract_tt(self, a, b, out):
+        if a.size < self._large or not self._arithmetic(Algorithm.SUBTRACT, a, b, out):
+            self.do(np.subtract, a, b, out)
+
+    def add_mv(self, m, v, out):
+        if m.size < self._large or not self._arithmetic(Algorithm.ADD, m, v, out):
+            super().add_mv(m, v, out)
+
+    def divide_mv(self, m, v, out):
+        if m.size < self._large or not self._arithmetic(Algorithm.DIVIDE, m, v, out):
+            super().divide_mv(m, v, out)
+
+    def mult_mv(self, m, v, out):
+        if m.size < self._large or not self._arithmetic(Algorithm.MULTIPLY, m, v, out):
+            super().mult_mv(m, v, out)
+
+    def subtract_mv(self, m, v, out):
+        if m.size < self._large or not self._arithmetic(Algorithm.SUBTRACT, m, v, out):
+            super().subtract_mv(m, v, out)
+
+
+def arithmetic(
+    session: Session,
+    a: np.ndarray,
+    b: np.ndarray,
+    out: np.ndarray,
+    algorithm: Algorithm,
+) -> Call:
+    """``out = a + b``, or another operation; `b` may be one row or one column."""
+    recipe = Recipe(session, algorithm.name.lower(), (a, b, out))
+    if b.shape == a.shape:
+        a, b, out = flat(a, b, out)
+    add_binary(recipe, algorithm, *map(recipe.array, (a, b, out)))
+    return recipe.call()
+
+
+def add_binary(
+    recipe: Recipe,
+    algorithm: Algorithm,
+    a: Memory,
+    b: Memory,
+    out: Memory,
+    then: tuple[tuple[Algorithm, Memory], ...] = (),
+    add: bool = False,
+) -> None:
+    """Append ``out (+)= a + b``, or another operation.
+
+    Args:
+        recipe: What to append to.
+        algorithm: The operation.
+        a: Its first operand.
+        b: The second one; it may be one row or one column.
+        out: Receives the result; may be `a`.
+        then: Further operations on the result, and their second operands.
+        add: Add to `out`, before these.
+    """
+    sums = (("sum",),) if add else ()
+    post_ops = (*sums, *(("binary", other, memory.desc) for other, memory in then))
+    primitive = recipe.primitive(
+        "binary", algorithm, a.desc, b.desc, out.desc, post_ops=post_ops
+    )
+    memories = {Arg.SRC: a, Arg.SRC_1: b, Arg.DST: out}
+    for number, (_, memory) in enumerate(then, len(sums) + 1):
+        memories[POST_OP * number | Arg.SRC_1] = memory
+    recipe.add(primitive, memories)
+
+
+def blend(session: Session, out: np.ndarray, a: np.ndarray) -> Call:
+    """``out = values[0] out + values[1] a``."""
+    recipe = Recipe(session, "mult_add_st", (out, a))
+    out, a = flat(out, a)
+    factors = np.ones(2, np.float32)
+    add_blend(recipe, recipe.array(out), recipe.array(a), factors)
+    return recipe.call(factors)
+
+
+def add_blend(recipe: Recipe, out: Memory, a: Memory, factors: np.ndarray) -> None:
+    primitive: Primitive = recipe.primitive(
+        "binary",
+        Algorithm.ADD,
+        out.desc,
+        a.desc,
+        out.desc,
+        scaled=(Arg.SRC, Arg.SRC_1),
+    )
+    recipe.add(
+        primitive,
+        {
+            Arg.SRC: out,
+            Arg.SRC_1: a,
+            Arg.DST: out,
+            Arg.SRC_SCALE: recipe.kept_array(factors[:1]),
+            Arg.SRC_1_SCALE: recipe.kept_array(factors[1:]),
+        },
+    )
+
+
+def flat(*arrays: np.ndarray) -> list[Any]:
+    """The arrays as vectors."""
+    if not all(array.flags.c_contiguous for array in arrays):
+        raise UnimplementedError("expected contiguous arrays")
+    return [array.reshape(math.prod(array.shape)) for array in arrays]

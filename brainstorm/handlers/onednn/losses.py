@@ -1,0 +1,74 @@
+"""Softmax and losses with oneDNN."""
+
+# Operations are documented in `operations`.
+# ruff: noqa: D102
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from brainstorm.handlers.onednn.arithmetic import add_binary
+from brainstorm.handlers.onednn.definitions import Algorithm, Arg, Prop
+from brainstorm.handlers.onednn.recipes import Call, Recipe, layout
+from brainstorm.handlers.onednn.session import Session
+
+__all__ = ["OneDnnLosses", "difference_mv", "softmax"]
+
+
+class OneDnnLosses:
+    """Part of OneDnnHandler."""
+
+    def softmax_m(self, m, out):
+        if m.size < self._large:
+            super().softmax_m(m, out)
+        else:
+            self.do(self.plain._softmax_large, m, out)
+
+    def _softmax_large(self, m: np.ndarray, out: np.ndarray) -> None:
+        # The library's softmax of rows with NaN or infinity is wrong.
+        is_safe = np.maximum.reduce(m, None) < math.inf
+        call = is_safe and self._find(softmax, (m, out))
+        if call:
+            call()
+        else:
+            super().softmax_m(m, out)
+
+    def softmax_ce_backward(
+        self, targets, predictions, dloss, t_bin, dx, fresh_dx=False
+    ):
+        if dx is not None and fresh_dx and dx.size >= self._large:
+            arrays = predictions, t_bin, dloss, dx
+            call = self._find(difference_mv, arrays)
+            if call:
+                self.binarize_v(targets, t_bin)
+                self.do(call)
+                return
+        super().softmax_ce_backward(targets, predictions, dloss, t_bin, dx, fresh_dx)
+
+
+def difference_mv(
+    session: Session, a: np.ndarray, b: np.ndarray, v: np.ndarray, out: np.ndarray
+) -> Call:
+    """``out = (a - b) v``, for matrices and a row or a column `v`."""
+    recipe = Recipe(session, "difference_mv", (a, b, v, out))
+    memories = [recipe.array(array) for array in (a, b, out)]
+    scaled = ((Algorithm.MULTIPLY, recipe.array(v)),)
+    add_binary(recipe, Algorithm.SUBTRACT, *memories, scaled)
+    return recipe.call()
+
+
+def softmax(session: Session, m: np.ndarray, out: np.ndarray) -> Call:
+    """Softmax over the rows, which have to be finite."""
+    recipe = Recipe(session, "softmax_m", (m, out))
+    primitive = recipe.primitive(
+        "softmax_forward",
+        Prop.FORWARD_TRAINING,
+        Algorithm.SOFTMAX,
+        layout(m),
+        layout(out),
+        1,
+    )
+    recipe.add(primitive, {Arg.SRC: recipe.array(m), Arg.DST: recipe.array(out)})
+    return recipe.call()

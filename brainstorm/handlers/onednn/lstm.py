@@ -1,0 +1,229 @@
+"""The operations of an LSTM, which leave out its cells until somebody reads them."""
+
+# Operations are documented in `operations`.
+# ruff: noqa: D102
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from brainstorm.handlers.onednn.definitions import UnimplementedError
+from brainstorm.handlers.onednn.lstm_passes import Fresh, LstmArrays, LstmDeltas
+from brainstorm.handlers.onednn.lstm_records import Backward, Record, Records, Run
+from brainstorm.handlers.onednn.session import Session
+from brainstorm.handlers.operations.lstm import LstmCells
+from brainstorm.handlers.programs import whole
+from brainstorm.utils import HandlerError
+
+__all__ = ["OneDnnLstm"]
+
+# From so many multiplications per step on, products take almost all the time.
+_LARGE_STEP = 2**25
+
+
+class OneDnnLstm:
+    """Part of OneDnnHandler."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self._lstm_records = Records()
+
+    # -- what is left out ----------------------------------------------------
+
+    @whole
+    def complete(self, array: np.ndarray) -> None:
+        """Compute what was left out of the content of an array.
+
+        The forward pass of a small LSTM does not compute the internals of the layer,
+        nor does any backward pass compute their deltas. They are computed, from what
+        the passes used, when `get_numpy_copy` is asked for them. Call this before
+        looking at their memory in another way.
+
+        Raises:
+            HandlerError: They are deltas, and another forward pass has begun since.
+        """
+        for record in self._lstm_records.of([array]):
+            if record.leaves_out(array):
+                record.complete(self)
+            if record.has_lost(array):
+                raise HandlerError(
+                    "the backward pass of an LSTM left out these deltas, and another"
+                    " forward pass has run since: read them right after the backward"
+                    " pass, as MonitorLayerDeltas does before other hooks, or use a"
+                    " NumpyHandler"
+                )
+
+    def _release_lstms(self) -> None:
+        records, self._lstm_records = self._lstm_records, Records()
+        for record in records:
+            record.complete(self)
+
+    def _complete_before_writing(self, array: np.ndarray) -> None:
+        for record in self._lstm_records.of([array]):
+            if record.leaves_out(array):
+                record.complete(self)
+            record.found(array)
+
+    def get_numpy_copy(self, mem):
+        if self._lstm_records.by_cells:
+            self.complete(mem)
+        return super().get_numpy_copy(mem)
+
+    def is_fully_finite(self, a):
+        if self._lstm_records.by_cells:
+            self.complete(a)
+        return super().is_fully_finite(a)
+
+    @whole
+    def set_from_numpy(self, mem, arr):
+        if self._lstm_records.by_cells:
+            self._complete_before_writing(mem)
+        super().set_from_numpy(mem, arr)
+
+    @whole
+    def fill(self, mem, val):
+        if self._lstm_records.by_cells:
+            self._complete_before_writing(mem)
+        mem.fill(val)
+
+    @whole
+    def clear(self, *arrays):
+        # Networks make room with this, also for other sizes: what was left out there is
+        # not worth computing.
+        for array in arrays:
+            if self._lstm_records.by_cells:
+                for record in self._lstm_records.of([array]):
+                    record.forget(array)
+            array.fill(0.0)
+
+    # -- passes --------------------------------------------------------------
+
+    @whole
+    def lstm_forward(
+        self, x, W, R, peepholes, bias,
+        Za, Zb, Ia, Ib, Fa, Fb, Oa, Ob, Ca, Cb,
+        y, activation, timing=None, step=None,
+    ):  # fmt: skip
+        cells = LstmCells(Za, Zb, Ia, Ib, Fa, Fb, Oa, Ob, Ca, Cb)
+        arrays = LstmArrays(x, W, R, peepholes, bias, cells, y)
+        found = None
+        if activation == "tanh" and timing is None:
+            found = self._find_run(arrays)
+        if found:
+            record, run = found
+            record.forward(run, self)
+            return
+        self._supersede(cells)
+        super().lstm_forward(
+            x, W, R, peepholes, bias, *cells, y, activation, timing, step
+        )
+
+    def _find_run(self, arrays: LstmArrays) -> tuple[Record, Run] | None:
+        """The prepared forward pass, or None where it can not be done."""
+        x, W, R, peepholes, bias, cells, y = arrays
+        session, flat = self.current_session(), (x, W, R, peepholes, bias, *cells, y)
+        key = ("lstm_forward", *map(id, flat))
+        found = session.known.values.get(key)
+        if found is not None and not found[0].is_current:
+            session.known.forget(key)
+            found = None
+        if found is None:
+            found = self._prepare_run(session, arrays)
+            if found is not None:
+                session.known.note(key, flat, found)
+        return found if _writable(*cells, y) else None
+
+    def _prepare_run(
+        self, session: Session, arrays: LstmArrays
+    ) -> tuple[Record, Run] | None:
+        record = self._lstm_records.get(arrays.cells)
+        is_new = record is None or record.session is not session
+        if is_new:
+            # What another thread's pass left out is written over; to complete it now
+            # would write over the carried state that this pass begins with.
+            record = Record(session)
+        try:
+            run = record.find(arrays, arrays.step_work >= _LARGE_STEP)
+        except UnimplementedError:
+            return None
+        if is_new:
+            self._lstm_records.add(arrays.cells, record)
+        return record, run
+
+    def _supersede(self, cells: LstmCells) -> None:
+        """Note that the cells are going to be computed otherwise."""
+        for record in self._lstm_records.of(cells):
+            if record is self._lstm_records.get(cells):
+                record.supersede()
+            else:
+                record.complete(self)
+
+    @whole
+    def lstm_backward(
+        self, x, W, R, peepholes,
+        Za, Zb, Ia, Ib, Fa, Fb, Oa, Ob, Ca, Cb, y,
+        dy, dZa, dZb, dIa, dIb, dFa, dFb, dOa, dOb, dCa, dCb,
+        dx, dW, dR, dpeepholes, dbias,
+        activation, timing=None, step=None, fresh_dx=False, fresh_gradients=False,
+        outside=None,
+    ):  # fmt: skip
+        cells = LstmCells(Za, Zb, Ia, Ib, Fa, Fb, Oa, Ob, Ca, Cb)
+        deltas = LstmCells(dZa, dZb, dIa, dIb, dFa, dFb, dOa, dOb, dCa, dCb)
+        gradients = {"W": dW, "R": dR, "peepholes": dpeepholes, "bias": dbias}
+        found = None
+        if activation == "tanh" and timing is None and outside is None:
+            arrays = LstmArrays(x, W, R, peepholes, None, cells, y)
+            to = LstmDeltas(dy, deltas, dx, gradients)
+            found = self._find_backward(arrays, to, Fresh(fresh_dx, fresh_gradients))
+        if found:
+            record, _, backward = found
+            record.backward(backward)
+            return
+        for record in self._lstm_records.of((*cells, *deltas)):
+            record.complete(self)
+        super().lstm_backward(
+            x, W, R, peepholes, *cells, y, dy, *deltas, dx, dW, dR, dpeepholes, dbias,
+            activation, timing, step, fresh_dx, fresh_gradients, outside,
+        )  # fmt: skip
+        for record in self._lstm_records.of(deltas):
+            for delta in deltas:
+                record.found(delta)
+
+    def _find_backward(
+        self, arrays: LstmArrays, to: LstmDeltas, fresh: Fresh
+    ) -> tuple[Record, Run, Backward] | None:
+        """The prepared backward pass, or None where it can not be done."""
+        session, gradients = self.current_session(), to.gradients.values()
+        x, W, R, peepholes, _, cells, y = arrays
+        written = (to.dy, *to.cells, to.dx, *gradients)
+        flat = (x, W, R, peepholes, *cells, y, *written)
+        key = ("lstm_backward", fresh, *map(id, flat))
+        found = session.known.values.get(key)
+        if found is None:
+            found = self._prepare_backward(session, arrays, to, fresh)
+            if found is None:
+                return None
+            session.known.note(key, flat, found)
+        record, run, _ = found
+        if not record.is_current:
+            session.known.forget(key)
+            return None
+        return found if record.last is run and _writable(*written) else None
+
+    def _prepare_backward(
+        self, session: Session, arrays: LstmArrays, to: LstmDeltas, fresh: Fresh
+    ) -> tuple[Record, Run, Backward] | None:
+        record = self._lstm_records.get(arrays.cells)
+        if record is None or record.session is not session:
+            return None
+        backward = record.find_backward(arrays, to, fresh)
+        if backward is None:
+            return None
+        self._lstm_records.note((to.dy, *to.cells), record)
+        return record, record.last, backward
+
+
+def _writable(*arrays: np.ndarray | None) -> bool:
+    return all(array is None or array.flags.writeable for array in arrays)

@@ -1,0 +1,408 @@
+"""Long short-term memory over whole sequences, prepared for oneDNN.
+
+The library has its own order of the gates (i, f, z, o) and formats of the weights. It
+keeps of a forward pass only what its backward pass needs, in a format that is its own
+affair; so this module also keeps what the internals of a layer can be computed from.
+
+Threads that share the work of a step wait for each other after each. So small layers
+are faster when each thread has sequences of its own, in memory of its own, and they
+meet at the end.
+"""
+
+from __future__ import annotations
+
+import itertools
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from brainstorm.handlers.onednn.arithmetic import add_binary
+from brainstorm.handlers.onednn.binding import Library, Memory, MemoryDesc, Primitive
+from brainstorm.handlers.onednn.definitions import Algorithm, Arg, Layout, Prop, Query
+from brainstorm.handlers.onednn.lstm_passes import (
+    Fresh,
+    LstmArrays,
+    LstmDeltas,
+    LstmPass,
+    Part,
+    parts_of,
+)
+from brainstorm.handlers.onednn.recipes import Arenas, Call, Recipe
+from brainstorm.handlers.onednn.session import Session
+
+__all__ = ["LibraryLstm"]
+
+LEFT_TO_RIGHT = 1
+NO_FLAGS = 0
+OVERWRITE_GRADIENTS = 1
+# Our gates are z, i, f and o. Which ones, where they begin in the library, how many.
+_GATES = ((0, 2, 1), (1, 0, 2), (3, 3, 1))
+# Where the library writes the gradients.
+_GRADIENTS = {
+    "W": Arg.DIFF_WEIGHTS,
+    "R": Arg.DIFF_WEIGHTS_ITER,
+    "bias": Arg.DIFF_BIAS,
+    "peepholes": Arg.DIFF_WEIGHTS_PEEPHOLE,
+}
+_WEIGHTS = {"W": Arg.WEIGHTS, "R": Arg.WEIGHTS_ITER}
+
+
+class _Around(NamedTuple):
+    """Recipes for what all parts of a pass need, and for what to make of them."""
+
+    before: Recipe
+    after: Recipe
+
+
+class _Calls(NamedTuple):
+    """What a pass does: something before, all parts at the same time, the rest."""
+
+    session: Session
+    before: Call
+    parts: list[Call]
+    after: Call
+
+    def __call__(self) -> None:
+        self.before()
+        self.session.run(self.parts)
+        self.after()
+
+
+class LibraryLstm(LstmPass):
+    """Passes by the library's own LSTM.
+
+    Args:
+        whole: What it shares with other passes of the layer: only the last one of them
+            can be continued.
+        parts: Likewise, if the sequences are split: one for each thread.
+        arrays: The arrays. No references to them are kept.
+
+    Raises:
+        UnimplementedError: The library can not do it.
+    """
+
+    def __init__(self, whole: Part, parts: list[Part], arrays: LstmArrays):
+        self._whole = whole
+        self._slices = parts_of(arrays, len(parts))
+        self._parts = [whole] if len(self._slices) == 1 else parts[: len(self._slices)]
+        self._shapes = {
+            name: array.shape
+            for name, array in arrays._asdict().items()
+            if isinstance(array, np.ndarray)
+        }
+        self._passes: list[_PartialPass] = []
+        self._forward = self._prepare_forward(arrays)
+
+    def forward(self) -> None:
+        """Compute the outputs, from weights and inputs that are kept."""
+        self._kept |= self._passes[0].weights
+        self._forward()
+
+    def prepare_backward(
+        self, arrays: LstmArrays, to: LstmDeltas, fresh: Fresh
+    ) -> Callable[[], None]:
+        """See `LstmPass`."""
+        calls = self._prepare_backward(arrays, to, fresh)
+        weights = self._passes[0].backward_weights
+
+        def backward() -> None:
+            calls()
+            # They took the place of those of the forward pass.
+            self._kept |= weights
+
+        return backward
+
+    def used(self, session: Session) -> dict[str, np.ndarray]:
+        """Copies of the inputs, weights and state that the last pass used."""
+        recipe = Recipe(session, "lstm_forward", ())
+        copies = {n: np.empty(self._shapes[n], np.float32) for n in (*self._kept, "x")}
+        state = self._shapes["y"][1:]
+        copies |= {name: np.empty(state, np.float32) for name in ("y", "c")}
+        for name, kept in self._kept.items():
+            blocks = _blocks(self._whole.arenas, name, kept)
+            _copy(recipe, blocks, _gates(recipe, name, copies[name]))
+        for each, sequences in zip(self._passes, self._slices, strict=True):
+            recipe.reorder(each.x, recipe.array(copies["x"][:, sequences]))
+            for name, memory in each.carried.items():
+                row = copies[name][np.newaxis, np.newaxis, sequences]
+                recipe.reorder(memory, recipe.array(row))
+        recipe.call()()
+        return copies
+
+    # -- preparing -----------------------------------------------------------
+
+    def _prepare_forward(self, arrays: LstmArrays) -> _Calls:
+        around = before, after = self._recipes("lstm_forward", arrays)
+        arenas, shape = self._whole.arenas, arrays.y.shape
+        self._kept = {
+            name: arenas.memory(name, _dense(before.library, (1, 1, count, shape[2])))
+            for name, count in (("bias", 4), ("peepholes", 3))
+            if name in self._shapes
+        }
+        for part, sequences in zip(self._parts, self._slices, strict=True):
+            first = self._passes[0] if self._passes else None
+            self._passes.append(
+                _PartialPass(part, arrays.of(sequences), self._kept, around, first)
+            )
+        self._kept |= self._passes[0].weights
+        self._pack(before, arrays, self._kept)
+        calls = [each.forward for each in self._passes]
+        return _Calls(self._whole.session, before.call(), calls, after.call())
+
+    def _prepare_backward(
+        self, arrays: LstmArrays, to: LstmDeltas, fresh: Fresh
+    ) -> _Calls:
+        around = before, after = self._recipes("lstm_backward", arrays)
+        calls = [
+            each.prepare_backward(arrays.of(part), to.of(part), fresh.dx, around)
+            for each, part in zip(self._passes, self._slices, strict=True)
+        ]
+        first, *others = self._passes
+        self._pack(before, arrays, first.backward_weights)
+        for name, total in first.gradients.items():
+            for other in others:
+                flat = first.flat_gradient(name)
+                added = other.flat_gradient(name)
+                add_binary(after, Algorithm.ADD, flat, added, flat)
+            blocks = _blocks(self._parts[0].session.arenas, name, total)
+            gates = _gates(after, name, to.gradients[name])
+            _copy(after, blocks, gates, add=not fresh.gradients)
+        return _Calls(self._whole.session, before.call(), calls, after.call())
+
+    def _recipes(self, name: str, arrays: LstmArrays) -> _Around:
+        return _Around(
+            self._whole.recipe(name, arrays, arrays.step_work),
+            self._whole.recipe(name, arrays, arrays.step_work),
+        )
+
+    def _pack(
+        self, recipe: Recipe, arrays: LstmArrays, packed: Mapping[str, Memory]
+    ) -> None:
+        """Append copying weights into the library's formats."""
+        for name, memory in packed.items():
+            gates = _gates(recipe, name, getattr(arrays, name))
+            _copy(recipe, gates, _blocks(self._whole.arenas, name, memory))
+
+
+class _PartialPass:
+    """A pass on a part of the sequences.
+
+    Steps that do not lie one after the other are copied to where they do: then the
+    library can multiply for all of them at once.
+
+    Args:
+        part: What it shares with other passes.
+        arrays: The arrays of the part.
+        kept: The bias, and the peepholes if there are any.
+        around: Where to append what is done before and after the pass.
+        first: The pass on another part, whose formats to use.
+
+    Attributes:
+        x: The inputs, which are kept.
+        carried: The output and the cell to begin with, by 'y' and 'c', likewise.
+        forward: Computes the outputs.
+        weights: The weights, as the forward pass wants them.
+        backward_weights: The same for the backward pass.
+        gradients: Where the backward pass writes gradients.
+    """
+
+    backward_weights: dict[str, Memory]
+    gradients: dict[str, Memory]
+
+    def __init__(
+        self,
+        part: Part,
+        arrays: LstmArrays,
+        kept: Mapping[str, Memory],
+        around: _Around,
+        first: _PartialPass | None,
+    ):
+        self._part, self._first = part, first
+        recipe = part.recipe("lstm_forward", arrays, arrays.step_work)
+        row = (1, 1, *arrays.y.shape[1:])
+        given, outputs = recipe.array(arrays.x), recipe.array(arrays.y[:-1])
+        self.x = part.arenas.memory("x", _dense(recipe.library, arrays.x.shape))
+        self.carried = {}
+        for name, array in (("y", arrays.y), ("c", arrays.cells.Ca)):
+            state = recipe.array(array[-1:, np.newaxis])
+            self.carried[name] = part.arenas.memory(f"carried {name}", state.desc)
+            around.before.reorder(state, self.carried[name])
+        self._memories = memories = {
+            Arg.SRC: self.x,
+            Arg.SRC_ITER: self.carried["y"],
+            Arg.SRC_ITER_C: self.carried["c"],
+            Arg.BIAS: kept["bias"],
+            Arg.DST: _unless_dense(outputs, part.arenas, "y"),
+            Arg.DST_ITER_C: recipe.array(arrays.cells.Ca[-2].reshape(row)),
+        }
+        last = memories[Arg.SRC_ITER].desc
+        memories[Arg.DST_ITER] = part.arenas.memory("last outputs", last)
+        if "peepholes" in kept:
+            memories[Arg.WEIGHTS_PEEPHOLE] = kept["peepholes"]
+        self._sizes = [(1, 1, w.shape[1], 4, row[-1]) for w in (arrays.W, arrays.R)]
+        self._forward = recipe.primitive(
+            "lstm_forward",
+            *(Prop.FORWARD_TRAINING, LEFT_TO_RIGHT),
+            *self._common_args(first and first._forward),
+            NO_FLAGS,
+            slow=True,  # its name is ref, but it is not
+        )
+        workspace = self._forward.query(Query.WORKSPACE)
+        memories[Arg.WORKSPACE] = part.arenas.memory("workspace", workspace)
+        self.weights = self._weights_of(self._forward)
+        recipe.add(self._forward, memories | _by_argument(self.weights))
+        self.forward = recipe.call()
+        around.before.reorder(given, self.x)
+        if memories[Arg.DST] is not outputs:
+            around.after.reorder(memories[Arg.DST], outputs)
+
+    def prepare_backward(
+        self, arrays: LstmArrays, to: LstmDeltas, fresh_dx: bool, around: _Around
+    ) -> Call:
+        """What computes the gradients and the deltas."""
+        recipe = self._part.recipe("lstm_backward", arrays, arrays.step_work)
+        arenas = self._part.session.arenas
+        row = (1, 1, *arrays.y.shape[1:])
+        nothing = recipe.kept_array(np.zeros(row, np.float32))
+        deltas = recipe.array(to.dy[:-1])
+        memories = {
+            **self._memories,
+            Arg.DIFF_DST: _unless_dense(deltas, arenas, "deltas"),
+            Arg.DIFF_SRC: arenas.memory("inputs", self.x.desc),
+            Arg.DIFF_SRC_ITER: recipe.array(to.dy[-1].reshape(row)),
+            Arg.DIFF_SRC_ITER_C: recipe.array(to.cells.Ca[-1].reshape(row)),
+            # Nothing comes from later than the last step.
+            Arg.DIFF_DST_ITER: nothing,
+            Arg.DIFF_DST_ITER_C: nothing,
+        }
+        if memories[Arg.DIFF_DST] is not deltas:
+            around.before.reorder(deltas, memories[Arg.DIFF_DST])
+        if to.dx is not None:
+            inputs = recipe.array(to.dx)
+            if fresh_dx:
+                memories[Arg.DIFF_SRC] = _unless_dense(inputs, arenas, "inputs")
+            if memories[Arg.DIFF_SRC] is not inputs:
+                around.after.reorder(memories[Arg.DIFF_SRC], inputs, add=not fresh_dx)
+        primitive = self._make_backward(recipe, memories)
+        self.backward_weights = self._weights_of(primitive)
+        self.gradients = {
+            name: arenas.memory(name, primitive.query(Query.ARGUMENT, arg))
+            for name, arg in _GRADIENTS.items()
+            if name != "peepholes" or Arg.WEIGHTS_PEEPHOLE in memories
+        }
+        memories |= _by_argument(self.backward_weights)
+        for name, memory in self.gradients.items():
+            memories[_GRADIENTS[name]] = memory
+        recipe.add(primitive, memories)
+        return recipe.call()
+
+    def _weights_of(self, primitive: Primitive) -> dict[str, Memory]:
+        """Memory for the weights in the formats that a primitive wants."""
+        return {
+            name: self._part.weights.memory(name, primitive.query(Query.ARGUMENT, arg))
+            for name, arg in _WEIGHTS.items()
+        }
+
+    def _common_args(self, like: Primitive | None) -> list[Any]:
+        """The descriptions that both passes expect."""
+        memories = self._memories
+        peepholes = memories.get(Arg.WEIGHTS_PEEPHOLE)
+        return [
+            *(memories[a].desc for a in (Arg.SRC, Arg.SRC_ITER, Arg.SRC_ITER_C)),
+            *self._formats(like, Arg.WEIGHTS, Arg.WEIGHTS_ITER),
+            peepholes and peepholes.desc,
+            None,  # no projection
+            *(
+                memories[a].desc
+                for a in (Arg.BIAS, Arg.DST, Arg.DST_ITER, Arg.DST_ITER_C)
+            ),
+        ]
+
+    def _formats(self, like: Primitive | None, *args: Arg) -> list[Any]:
+        """Descriptions of W and R: those of another primitive, or any."""
+        if like is None:
+            return [Layout(size) for size in self._sizes]
+        return [like.query(Query.ARGUMENT, arg) for arg in args]
+
+    def _make_backward(self, recipe: Recipe, memories: dict[Arg, Memory]) -> Primitive:
+        """It overwrites the gradients."""
+        like = self._first and self._first._backward
+        peepholes = memories.get(Arg.WEIGHTS_PEEPHOLE)
+        deltas_in = (Arg.DIFF_SRC, Arg.DIFF_SRC_ITER, Arg.DIFF_SRC_ITER_C)
+        deltas_out = (Arg.DIFF_DST, Arg.DIFF_DST_ITER, Arg.DIFF_DST_ITER_C)
+        self._backward = recipe.primitive(
+            "lstm_backward",
+            *(Prop.BACKWARD, LEFT_TO_RIGHT),
+            *self._common_args(like),
+            *(memories[a].desc for a in deltas_in),
+            *self._formats(like, Arg.DIFF_WEIGHTS, Arg.DIFF_WEIGHTS_ITER),
+            peepholes and peepholes.desc,
+            None,
+            memories[Arg.BIAS].desc,
+            *(memories[a].desc for a in deltas_out),
+            OVERWRITE_GRADIENTS,
+            self._forward,
+            slow=True,
+        )
+        return self._backward
+
+    def flat_gradient(self, name: str) -> Memory:
+        """The numbers of a gradient in a row, with those between them."""
+        arenas, size = self._part.session.arenas, self.gradients[name].desc.size
+        return arenas.memory(name, _dense(self._forward.library, (size // 4,)))
+
+
+def _dense(library: Library, shape: tuple[int, ...]) -> MemoryDesc:
+    """The description of memory without gaps."""
+    strides = itertools.accumulate((*shape[:0:-1],), operator.mul, initial=1)
+    return library.desc(Layout(shape, tuple(strides)[::-1]))
+
+
+def _unless_dense(memory: Memory, arenas: Arenas, name: str) -> Memory:
+    """The memory if it has no gaps, else some that has none."""
+    desc = _dense(memory.library, memory.desc.shape)
+    return memory if desc == memory.desc else arenas.memory(name, desc)
+
+
+def _gates(recipe: Recipe, name: str, array: np.ndarray) -> list[Memory]:
+    """The blocks of weights (4N, I) or of a bias (4N,), each as the library's order.
+
+    In the library the sizes are (1, 1, I, 4, N), or (1, 1, 4, N) of a bias. Peepholes
+    (3, N) are one block, in the same order.
+    """
+    if name == "peepholes":
+        return [recipe.array(array[np.newaxis, np.newaxis])]
+    blocks = array.reshape(4, -1, *array.shape[1:])
+    if blocks.ndim == 3:
+        blocks = blocks.transpose(2, 0, 1)
+    blocks = blocks[np.newaxis, np.newaxis]
+    return [
+        recipe.array(blocks[..., first : first + count, :])
+        for first, _, count in _GATES
+    ]
+
+
+def _blocks(arenas: Arenas, name: str, packed: Memory) -> list[Memory]:
+    """The same blocks of an arena's memory in the library's order of the gates."""
+    if name == "peepholes":
+        return [packed]
+    shape = packed.desc.shape
+    blocks = []
+    for _, first, count in _GATES:
+        start = (0,) * (len(shape) - 2) + (first, 0)
+        desc = packed.desc.part(start, (*shape[:-2], count, shape[-1]))
+        blocks.append(arenas.memory(name, desc))
+    return blocks
+
+
+def _copy(
+    recipe: Recipe, sources: list[Memory], targets: list[Memory], add: bool = False
+) -> None:
+    for source, target in zip(sources, targets, strict=True):
+        recipe.reorder(source, target, add)
+
+
+def _by_argument(weights: Mapping[str, Memory]) -> dict[Arg, Memory]:
+    return {_WEIGHTS[name]: memory for name, memory in weights.items()}

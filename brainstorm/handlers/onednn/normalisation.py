@@ -1,0 +1,232 @@
+"""Batch normalisation with oneDNN."""
+
+# Operations are documented in `operations`.
+# ruff: noqa: D102
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from brainstorm.handlers.onednn.arithmetic import add_binary
+from brainstorm.handlers.onednn.binding import Primitive
+from brainstorm.handlers.onednn.definitions import (
+    Algorithm,
+    Arg,
+    Prop,
+    UnimplementedError,
+)
+from brainstorm.handlers.onednn.recipes import Call, Recipe, layout
+from brainstorm.handlers.onednn.session import Session
+from brainstorm.handlers.programs import whole
+
+__all__ = [
+    "OneDnnNormalisation",
+    "batch_norm",
+    "batch_norm_backward",
+    "batch_norm_inference",
+]
+
+_MANY_ROWS = 2**16
+NO_FLAGS = 0
+SCALE_AND_SHIFT = 2 | 4
+
+
+class OneDnnNormalisation:
+    """Part of OneDnnHandler."""
+
+    @whole
+    def batch_norm_forward(
+        self, x, gamma, beta, mu, sigma, sigma_b, centered, x_hat, y, decay, epsilon
+    ):
+        call = x.size >= self._large and len(x) <= _MANY_ROWS
+        call = call and self._find(
+            batch_norm, (x, gamma, beta, centered, x_hat, y), float(epsilon)
+        )
+        if not call:
+            super().batch_norm_forward(
+                x, gamma, beta, mu, sigma, sigma_b, centered, x_hat, y, decay, epsilon
+            )
+            return
+        call()
+        mean, variance = call.values
+        np.add(variance, epsilon, sigma_b)
+        np.sqrt(sigma_b, sigma_b)
+        for running, value, sign in ((mu, mean, -1.0), (sigma, sigma_b, 1.0)):
+            np.multiply(running, decay, running)
+            np.add(running, value * (sign * (1.0 - decay)), running)
+
+    @whole
+    def batch_norm_inference(self, x, gamma, beta, mu, sigma, y):
+        factor = self.scratch(gamma.shape, 2)
+        arrays = x, beta, mu, factor, y
+        call = x.size >= self._large and self._find(batch_norm_inference, arrays)
+        if call:
+            np.divide(gamma, sigma, factor)
+            call()
+        else:
+            super().batch_norm_inference(x, gamma, beta, mu, sigma, y)
+
+    @whole
+    def batch_norm_backward(
+        self,
+        gamma,
+        sigma_b,
+        centered,
+        x_hat,
+        dy,
+        dx,
+        dgamma,
+        dbeta,
+        fresh_dx=False,
+        fresh_gradients=False,
+    ):
+        call = dy.size >= self._large and len(dy) <= _MANY_ROWS
+        call = call and self._find(
+            batch_norm_backward,
+            (gamma, centered, dy, dx, dgamma, dbeta),
+            fresh_dx,
+            fresh_gradients,
+        )
+        if call:
+            np.multiply(sigma_b, sigma_b, call.values[1])
+            call()
+        else:
+            super().batch_norm_backward(
+                gamma, sigma_b, centered, x_hat, dy, dx, dgamma, dbeta,
+                fresh_dx, fresh_gradients,
+            )  # fmt: skip
+
+
+def batch_norm(
+    session: Session,
+    x: np.ndarray,
+    gamma: np.ndarray,
+    beta: np.ndarray,
+    centered: np.ndarray,
+    x_hat: np.ndarray,
+    y: np.ndarray,
+    epsilon: float,
+) -> Call:
+    """Training pass; `values` (2, C) receive the mean and the variance."""
+    recipe = Recipe(session, "batch_norm_forward", (x, gamma))
+    statistics = np.empty((2, x.shape[1]), np.float32)
+    mean, variance = map(recipe.kept_array, statistics)
+    primitive = _forward(recipe, x, epsilon, NO_FLAGS)
+    recipe.add(
+        primitive,
+        {
+            Arg.SRC: recipe.array(_images(x)),
+            Arg.DST: recipe.array(_images(x_hat)),
+            Arg.MEAN: mean,
+            Arg.VARIANCE: variance,
+        },
+    )
+    row = recipe.kept_array(statistics[:1])
+    add_binary(recipe, Algorithm.SUBTRACT, recipe.array(x), row, recipe.array(centered))
+    add_binary(
+        recipe,
+        Algorithm.MULTIPLY,
+        recipe.array(x_hat),
+        recipe.array(gamma[np.newaxis]),
+        recipe.array(y),
+        then=((Algorithm.ADD, recipe.array(beta[np.newaxis])),),
+    )
+    return recipe.call(statistics)
+
+
+def batch_norm_inference(
+    session: Session,
+    x: np.ndarray,
+    beta: np.ndarray,
+    mu: np.ndarray,
+    factor: np.ndarray,
+    y: np.ndarray,
+) -> Call:
+    """``y = (x + mu) factor + beta``."""
+    recipe = Recipe(session, "batch_norm_inference", (x, beta))
+    mu, factor, beta = (recipe.array(v.reshape(1, -1)) for v in (mu, factor, beta))
+    then = ((Algorithm.MULTIPLY, factor), (Algorithm.ADD, beta))
+    add_binary(recipe, Algorithm.ADD, recipe.array(x), mu, recipe.array(y), then=then)
+    return recipe.call()
+
+
+def batch_norm_backward(
+    session: Session,
+    gamma: np.ndarray,
+    centered: np.ndarray,
+    dy: np.ndarray,
+    dx: np.ndarray | None,
+    dgamma: np.ndarray,
+    dbeta: np.ndarray,
+    fresh_dx: bool,
+    fresh_gradients: bool,
+) -> Call:
+    """Gradients of `batch_norm`; `values` (2, C) have to hold zeros and variances."""
+    recipe = Recipe(session, "batch_norm_backward", (centered, gamma))
+    statistics = np.zeros((2, len(gamma)), np.float32)
+    mean, variance = map(recipe.kept_array, statistics)
+    deltas = recipe.array(_images(dy))
+    primitive = recipe.primitive(
+        "batch_normalization_backward",
+        Prop.BACKWARD,
+        *(deltas.desc, deltas.desc, deltas.desc),
+        0.0,
+        SCALE_AND_SHIFT,
+        _forward(recipe, centered, 0.0, SCALE_AND_SHIFT),
+    )
+    if dx is None:
+        inputs, finish_inputs = recipe.temporary("inputs", deltas.desc), None
+    else:
+        inputs = recipe.array(_images(dx))
+        inputs, finish_inputs = recipe.destination(
+            inputs, inputs.desc, fresh_dx, "inputs"
+        )
+    scale, shift = recipe.array(dgamma), recipe.array(dbeta)
+    scale, finish_scale = recipe.destination(
+        scale, scale.desc, fresh_gradients, "scale"
+    )
+    shift, finish_shift = recipe.destination(
+        shift, shift.desc, fresh_gradients, "shift"
+    )
+    recipe.add(
+        primitive,
+        {
+            Arg.SRC: recipe.array(_images(centered)),
+            Arg.MEAN: mean,
+            Arg.VARIANCE: variance,
+            Arg.SCALE: recipe.array(gamma),
+            Arg.DIFF_DST: deltas,
+            Arg.DIFF_SRC: inputs,
+            Arg.DIFF_SCALE: scale,
+            Arg.DIFF_SHIFT: shift,
+        },
+    )
+    finish_scale()
+    finish_shift()
+    if finish_inputs is not None:
+        finish_inputs()
+    return recipe.call(statistics)
+
+
+def _forward(recipe: Recipe, x: np.ndarray, epsilon: float, flags: int) -> Primitive:
+    images = layout(_images(x))
+    return recipe.primitive(
+        "batch_normalization_forward",
+        Prop.FORWARD_TRAINING,
+        images,
+        images,
+        epsilon,
+        flags,
+    )
+
+
+def _images(rows: np.ndarray) -> np.ndarray:
+    """Rows (M, C) as if they were images, which the library is faster with."""
+    if not rows.flags.c_contiguous:
+        raise UnimplementedError("expected rows that lie side by side")
+    count, channels = rows.shape
+    images = math.gcd(count, 64) or 1
+    shape = (images, count // images, 1, channels)
+    return rows.reshape(shape).transpose(0, 3, 1, 2)

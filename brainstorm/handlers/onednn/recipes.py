@@ -1,0 +1,397 @@
+"""What is prepared for the arrays of an operation: primitives and their memory."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import math
+import mmap
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from brainstorm.handlers.onednn.binding import Library, Memory, MemoryDesc, Primitive
+from brainstorm.handlers.onednn.definitions import (
+    FLOAT32,
+    Arg,
+    ExecutionArgument,
+    Layout,
+    Query,
+    UnimplementedError,
+    status_name,
+)
+from brainstorm.handlers.onednn.keeping import address_of
+from brainstorm.utils import HandlerError
+
+__all__ = ["Arenas", "Call", "Means", "Moving", "Recipe", "layout"]
+
+# Up to this many multiplications, several threads are not worth their start.
+_SMALL_WORK = 2**19
+# What the primitive of a step takes, about, in bytes.
+STEP_BYTES = 2**17
+_ALIGNMENT = 64
+_LARGE_MEMORY = 2**20
+_PRIVATE = {"flags": mmap.MAP_PRIVATE} if hasattr(mmap, "MAP_PRIVATE") else {}
+
+
+class Call:
+    """Primitives to execute one after the other.
+
+    Attributes:
+        values: What the operation reads or writes besides its arrays, or None.
+        written: Which of the arrays it writes into, by their numbers.
+        addresses: Where the arrays are that it works on, see `move`.
+        size: About how many bytes it takes.
+    """
+
+    __slots__ = (
+        "_execute",
+        "_kept",
+        "_library",
+        "_moving",
+        "_name",
+        "_shapes",
+        "_steps",
+        "_threads",
+        "addresses",
+        "size",
+        "values",
+        "written",
+    )
+
+    def __init__(self, recipe: Recipe, values: np.ndarray | None):
+        self._execute = recipe.library.execute
+        self._steps = tuple(recipe.steps)
+        self._kept = recipe.kept
+        self._library = recipe.library
+        self._name, self._shapes = recipe.name, recipe.shapes
+        self._threads = recipe.fixed_threads
+        self._moving = tuple(recipe.moving)
+        self.addresses: tuple[int, ...] | None = None
+        self.written = tuple(sorted(recipe.written))
+        self.values = values
+        self.size = len(self._steps) * STEP_BYTES
+        if values is not None:
+            self.size += values.nbytes
+
+    @property
+    def leaves(self) -> list[Callable[[], Any]]:
+        """What replays of programs call instead."""
+        if self._threads is not None:
+            return [self]
+        return [functools.partial(self._execute, *step) for step in self._steps]
+
+    def move(self, addresses: tuple[int, ...]) -> bool:
+        """Work on the arrays at the given addresses from now on, unless given up."""
+        if not self._steps:
+            return False
+        for memory, number, offset in self._moving:
+            memory.move(addresses[number] + offset)
+        self.addresses = addresses
+        return True
+
+    def give_up(self) -> None:
+        """Let go of all that was prepared."""
+        self._steps = self._moving = ()
+        self._kept, self.addresses, self.values = None, None, None
+
+    def __call__(self) -> None:
+        """Execute them.
+
+        Raises:
+            HandlerError: The library reports an error.
+        """
+        before = None
+        if self._threads is not None:
+            before = self._library.get_threads()
+            self._library.set_threads(self._threads)
+        try:
+            for step in self._steps:
+                status = self._execute(*step)
+                if status:
+                    raise HandlerError(
+                        f"{self._name} of arrays of the shapes {self._shapes}:"
+                        f" oneDNN says {status_name(status)}"
+                    )
+        finally:
+            if before is not None:
+                self._library.set_threads(before)
+
+
+class Arenas:
+    """Memory by name, which many calls use one after the other. It grows as needed."""
+
+    def __init__(self, library: Library):
+        self._library = library
+        self._bytes: dict[str, np.ndarray] = {}
+        self._memories: dict[str, weakref.WeakSet[Memory]] = {}
+
+    def memory(self, name: str, desc: MemoryDesc, offset: int = 0) -> Memory:
+        """Memory in some format, from some byte on. Different names share nothing."""
+        content = self._bytes.get(name)
+        memories = self._memories.setdefault(name, weakref.WeakSet())
+        size = offset + desc.size
+        if content is None or size > len(content):
+            content = _aligned(size)
+            for memory in memories:
+                memory.move(content.ctypes.data + memory.offset)
+            self._bytes[name] = content
+        memory = self._library.memory(desc, content.ctypes.data + offset)
+        memory.offset = offset
+        memories.add(memory)
+        return memory
+
+
+class Means:
+    """What recipes of one thread share.
+
+    Args:
+        library: The library.
+        math_mode: How to multiply.
+        threads: Number of threads to compute with.
+        sets_threads: Whether OpenMP has to be told so.
+
+    Attributes:
+        arenas: Temporary memory of all calls.
+    """
+
+    def __init__(
+        self, library: Library, math_mode: str, threads: int, sets_threads: bool = False
+    ):
+        self.library = library
+        self.math_mode = math_mode
+        self.threads = threads
+        self.sets_threads = sets_threads
+        self.arenas = Arenas(library)
+
+
+class Recipe:
+    """Collects the steps of a `Call`.
+
+    Args:
+        session: Where the call is going to be used.
+        name: Name of the operation, for messages.
+        arrays: Its arrays, likewise.
+        work: About how many multiplications there are, at a time. Few of them are
+            done in one thread.
+
+    Attributes:
+        moving: Memories of arrays that are going to move: each with the number of the
+            array and how many bytes after its beginning it lies.
+        written: The numbers of the arrays that are written into.
+    """
+
+    def __init__(
+        self,
+        session: Means,
+        name: str,
+        arrays: Sequence[Any],
+        work: float = math.inf,
+    ):
+        self.session = session
+        self._threads = 1 if work <= _SMALL_WORK else session.threads
+        self._has_to_keep_to_one = False
+        self.library = session.library
+        self.name = name
+        self.shapes = [None if a is None else a.shape for a in arrays]
+        self.steps: list[tuple[Any, ...]] = []
+        self.kept: list[Any] = [session.arenas]
+        self.moving: list[tuple[Memory, int, int]] = []
+        self.written: set[int] = set()
+
+    def array(self, array: np.ndarray) -> Memory:
+        """The memory of an array of the operation, or of a view of one.
+
+        Raises:
+            UnimplementedError: The library can not use it.
+        """
+        memory = self._memory(array)
+        memory.is_writable = array.flags.writeable
+        if isinstance(array, Moving):
+            memory.number, offset = array.trace()
+            self.moving.append((memory, memory.number, offset))
+        return memory
+
+    def kept_array(self, array: np.ndarray) -> Memory:
+        """The memory of an array that belongs to the call."""
+        self.kept.append(array)
+        return self._memory(array)
+
+    def _memory(self, array: np.ndarray) -> Memory:
+        return self.library.memory(self.library.desc(layout(array)), address_of(array))
+
+    @property
+    def fixed_threads(self) -> int | None:
+        """For how many threads OpenMP has to be set.
+
+        Primitives do not remember for how many they were made, but for products.
+        """
+        if self._has_to_keep_to_one:
+            return 1
+        return self.session.threads if self.session.sets_threads else None
+
+    def temporary(
+        self, slot: str, desc: MemoryDesc | Layout, offset: int = 0
+    ) -> Memory:
+        """Memory that later calls use too; slots do not share theirs."""
+        if isinstance(desc, Layout):
+            desc = self.library.desc(desc)
+        return self.session.arenas.memory(slot, desc, offset)
+
+    def primitive(
+        self,
+        kind: str,
+        *args: Any,
+        post_ops: tuple[tuple[Any, ...], ...] = (),
+        scaled: tuple[Arg, ...] = (),
+        slow: bool = False,
+        exact: bool = False,
+    ) -> Primitive:
+        """A primitive.
+
+        Args:
+            kind: See `Library.primitive`.
+            *args: Likewise.
+            post_ops: See `Library.primitive`.
+            scaled: Likewise.
+            slow: Whether an implementation is good that is not optimized.
+            exact: Whether to multiply in float32 in any mode.
+
+        Raises:
+            UnimplementedError: There is none.
+        """
+        math_mode = "f32" if exact else self.session.math_mode
+        primitive = self.library.primitive(
+            kind, args, post_ops, scaled, math_mode, self._threads
+        )
+        if not slow and "ref" in primitive.implementation:
+            raise UnimplementedError(f"{kind}: no optimized implementation")
+        return primitive
+
+    def add(self, primitive: Primitive, memories: Mapping[int, Memory]) -> None:
+        """Append the execution of a primitive.
+
+        Raises:
+            UnimplementedError: It would write into an array that is read-only.
+        """
+        if primitive.kind != "matmul" and self._threads < self.session.threads:
+            self._has_to_keep_to_one = True
+        for arg, memory in memories.items():
+            if primitive.writes(arg):
+                self._note_written(memory)
+        if primitive.scratchpad.size:
+            scratchpad = self.temporary("scratchpad", primitive.scratchpad)
+            memories = {**memories, Arg.SCRATCHPAD: scratchpad}
+        block = (ExecutionArgument * len(memories))(
+            *[(arg, memory.handle) for arg, memory in memories.items()]
+        )
+        self.kept += [primitive, memories, block]
+        count, address = ctypes.c_int(len(memories)), ctypes.addressof(block)
+        stream = self.library.stream.handle
+        self.steps.append((primitive.handle, stream, count, ctypes.c_void_p(address)))
+
+    def _note_written(self, memory: Memory) -> None:
+        if not memory.is_writable:
+            raise UnimplementedError("expected an array that can be written")
+        if memory.number is not None:
+            self.written.add(memory.number)
+
+    def reorder(self, source: Memory, target: Memory, add: bool = False) -> None:
+        """Append copying, or adding, memory to some in another format."""
+        primitive = self.library.reorder(source.desc, target.desc, add, self._threads)
+        self.add(primitive, {Arg.SRC: source, Arg.DST: target})
+
+    def wanted(
+        self, memory: Memory, primitive: Primitive, what: Query, slot: str
+    ) -> Memory:
+        """The content of `memory` in the format that a primitive wants."""
+        desc = primitive.query(what)
+        if desc == memory.desc:
+            return memory
+        converted = self.temporary(slot, desc)
+        self.reorder(memory, converted)
+        return converted
+
+    def destination(
+        self, memory: Memory, desc: MemoryDesc, fresh: bool, slot: str
+    ) -> tuple[Memory, Callable[[], None]]:
+        """Memory to have written, and what appends the steps to do afterwards."""
+        if fresh and desc == memory.desc:
+            return memory, lambda: None
+        written = self.temporary(slot, desc)
+        return written, lambda: self.reorder(written, memory, add=not fresh)
+
+    def call(self, values: np.ndarray | None = None) -> Call:
+        """The finished call; `values` are for its attribute."""
+        return Call(self, values)
+
+
+class Moving(np.ndarray):
+    """An array of an operation, whose views know which one they are of."""
+
+    number: int
+    origin: np.ndarray
+
+    @classmethod
+    def of(cls, array: np.ndarray | None, number: int) -> Any:
+        """The array with this number, or None."""
+        if array is None:
+            return None
+        moving = array.view(cls)
+        moving.number, moving.origin = number, array
+        return moving
+
+    def __array_finalize__(self, obj: Any) -> None:
+        if isinstance(obj, Moving) and hasattr(obj, "origin"):
+            self.number, self.origin = obj.number, obj.origin
+
+    def trace(self) -> tuple[int, int]:
+        """The array that it is a view of, and how many bytes behind its beginning.
+
+        Raises:
+            UnimplementedError: It is a copy.
+        """
+        if not np.may_share_memory(self, self.origin):
+            raise UnimplementedError("expected a view")
+        return self.number, address_of(self) - address_of(self.origin)
+
+
+def layout(array: np.ndarray) -> Layout:
+    """Where the elements of an array lie.
+
+    Raises:
+        UnimplementedError: The library can not work with it.
+    """
+    if (
+        array.dtype != np.float32
+        or not array.size
+        or not 0 < array.ndim <= 12
+        or not array.flags.aligned
+    ):
+        raise UnimplementedError("expected an aligned array of float32")
+    strides = []
+    extent = 1
+    for size, step in zip(array.shape[::-1], array.strides[::-1], strict=True):
+        stride, rest = divmod(step, array.itemsize)
+        if size == 1 and (rest or stride < 1):
+            stride, rest = extent, 0  # it does not matter
+        if rest or stride < 1:
+            raise UnimplementedError("expected strides of whole positive elements")
+        strides.append(stride)
+        extent = max(extent, stride * size)
+    return Layout(array.shape, tuple(strides[::-1]), FLOAT32)
+
+
+def _aligned(size: int) -> np.ndarray:
+    """Bytes that begin at a multiple of what the widest instructions like.
+
+    The library touches less than half of some memory that it wants. NumPy asks for huge
+    pages where arrays are large, which leave no gaps; so this does not use NumPy there.
+    """
+    if size >= _LARGE_MEMORY:
+        return np.frombuffer(mmap.mmap(-1, size, **_PRIVATE), np.uint8)
+    raw = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % _ALIGNMENT
+    return raw[start : start + size]

@@ -1,0 +1,230 @@
+"""The fast handler for CPUs: NumPy's arrays, oneDNN's arithmetic."""
+
+# Methods are documented in Handler.
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from brainstorm.handlers.base_handler import Handler
+from brainstorm.handlers.numpy_handler import NumpyHandler
+from brainstorm.handlers.onednn.activations import OneDnnActivations
+from brainstorm.handlers.onednn.affine import OneDnnAffine
+from brainstorm.handlers.onednn.arithmetic import OneDnnArithmetic
+from brainstorm.handlers.onednn.binding import load_library
+from brainstorm.handlers.onednn.definitions import MATH_MODES
+from brainstorm.handlers.onednn.images import OneDnnImages
+from brainstorm.handlers.onednn.losses import OneDnnLosses
+from brainstorm.handlers.onednn.lstm import OneDnnLstm
+from brainstorm.handlers.onednn.normalisation import OneDnnNormalisation
+from brainstorm.handlers.onednn.products import OneDnnProducts
+from brainstorm.handlers.onednn.recipes import Call
+from brainstorm.handlers.onednn.session import Build, OwnCalls, Session
+from brainstorm.handlers.onednn.updates import OneDnnUpdates
+from brainstorm.handlers.programs import Program
+from brainstorm.utils import ValidationError, listing
+
+__all__ = ["OneDnnHandler"]
+
+
+class _Local(threading.local):
+    session: Session | None = None
+
+
+class OneDnnHandler(
+    OneDnnArithmetic,
+    OneDnnActivations,
+    OneDnnProducts,
+    OneDnnImages,
+    OneDnnAffine,
+    OneDnnLosses,
+    OneDnnNormalisation,
+    OneDnnLstm,
+    OneDnnUpdates,
+    NumpyHandler,
+):
+    """Computes on the CPU with Intel's oneDNN, in float32.
+
+    Its arrays are NumPy's. All matrix products, convolutions, pooling, recurrent
+    passes and large elementwise operations are oneDNN's; what that can not do, and
+    what is too small to gain, is done as in :class:`NumpyHandler`.
+
+    What an operation needs besides its arrays is prepared when it first sees arrays
+    of their layouts, and kept until `release`, which the last network brings about. So
+    do not change the shape of an array in place.
+
+    Deltas of the internals of an LSTM are only computed when they are read, which has
+    to be before the next forward pass; see `complete`.
+
+    Needs the package onednn-cpu-gomp, or any other oneDNN of version 3 that the system
+    finds, and a CPU with AVX2.
+
+    Args:
+        seed: Seed of `rnd`; None derives it from ``global_rnd``.
+        math_mode: 'f32', or 'bf16' to let matrix products, convolutions and recurrent
+            passes round their factors to bfloat16 (8 bits of precision), where the
+            CPU can multiply these faster. Arrays and sums stay float32.
+        threads: Number of threads; None leaves it to OpenMP (``OMP_NUM_THREADS``, or
+            else all cores). Not described: it is a matter of the machine. Operations
+            leave OpenMP's number as it was. A forked process uses one thread.
+
+    Raises:
+        ImportError: oneDNN is missing or can not be used.
+        ValidationError: `math_mode` or `threads` are not as above.
+    """
+
+    # From this number of elements on, two threads gain. It is above the size of the
+    # pieces into which NumpyHandler cuts its work.
+    _large = 20000
+
+    records_leaves = True
+
+    __default_values__ = {"math_mode": "f32"}
+    __undescribed__ = {"threads"}
+
+    def __init__(
+        self,
+        seed: int | None = None,
+        math_mode: str = "f32",
+        threads: int | None = None,
+    ):
+        super().__init__(np.float32, seed)
+        if math_mode not in MATH_MODES:
+            raise ValidationError(
+                f"expected {listing(MATH_MODES)} as 'math_mode', got {math_mode!r}"
+            )
+        if threads is not None and not (isinstance(threads, int) and threads > 0):
+            raise ValidationError(
+                f"expected a positive number of 'threads' or None, got {threads!r}"
+            )
+        self.math_mode = math_mode
+        self.threads = threads
+        self._library = load_library()
+        self._get_threads = self._library.get_threads
+        self._fixed_threads = 1 if _forked else threads
+        self._local = _Local()
+        self._has_prepared = False
+        _handlers.add(self)
+
+    def __describe__(self) -> dict[str, Any]:
+        description = super().__describe__()
+        del description["dtype"]
+        return description
+
+    @classmethod
+    def __new_from_description__(cls, description: dict[str, Any]) -> OneDnnHandler:
+        arguments = {k: v for k, v in description.items() if k != "@type"}
+        if not arguments.keys() <= {"math_mode", "seed"}:
+            raise ValidationError(
+                f"the description of a {cls.__name__} has 'math_mode' and 'seed',"
+                f" got {listing(arguments)}"
+            )
+        return cls(**arguments)
+
+    def describe(self) -> str:
+        """What computes, in one line."""
+        library = self._library
+        return (
+            f"OneDnnHandler: oneDNN {library.version}, {library.instruction_set},"
+            f" {self.current_session().threads} threads, {self.math_mode}"
+        )
+
+    def release(self) -> None:
+        """Free what was prepared for arrays, and temporary memory, of all threads."""
+        self._start_anew()
+        if self._lstm_records.by_cells:
+            self._release_lstms()
+            self._start_anew()
+        if self._has_prepared:
+            self._has_prepared = False
+            self._library.release_unused()
+
+    def _start_anew(self) -> None:
+        # In place of what there is, which operations may be using.
+        super().release()
+        self._local = _Local()
+
+    # -- finding what was prepared -------------------------------------------
+
+    def current_session(self) -> Session:
+        """This thread's session, for the number of threads that it is to use now."""
+        session, fixed = self._local.session, self._fixed_threads
+        threads = fixed or self._get_threads()
+        if session is None or session.threads != threads:
+            session = Session(
+                self._library, self.math_mode, threads, sets_threads=fixed is not None
+            )
+            self._local.session = session
+            self._has_prepared = True
+        return session
+
+    def _find(
+        self, build: Build, arrays: tuple[Any, ...], *options: Any
+    ) -> Call | bool:
+        """The prepared call of an operation, or False if oneDNN can not do it."""
+        session, fixed = self._local.session, self._fixed_threads
+        if session is None or session.threads != (fixed or self._get_threads()):
+            session = self.current_session()
+        key = (build, options, *map(id, arrays))
+        known = session.known.values.get(key)
+        if known is None:
+            return session.find(key, build, arrays, options)
+        call, addresses = known
+        if not call:
+            return False
+        if call.addresses is not addresses and not call.move(addresses):
+            session.known.forget(key)
+            return session.find(key, build, arrays, options)
+        for number in call.written:
+            if not arrays[number].flags.writeable:
+                return False
+        return call
+
+    # -- recording -----------------------------------------------------------
+
+    def record(self, run: Callable[[Handler], None], program: Program) -> None:
+        """Run operations, and record the primitives that they execute."""
+
+        def with_own_calls(recorder: Handler) -> None:
+            recorder._find = OwnCalls(self.current_session()).find
+            run(recorder)
+
+        super().record(with_own_calls, program)
+
+    # Temporary memory, and what is prepared, belongs to a session.
+    home = current_session
+
+    # -- products ------------------------------------------------------------
+
+    # -- elementwise ---------------------------------------------------------
+
+    # Looking at the size here saves a call where arrays are small.
+
+    # -- updates -------------------------------------------------------------
+
+    # -- batch normalisation -------------------------------------------------
+
+
+# -- forked processes --------------------------------------------------------
+
+_handlers: weakref.WeakSet[OneDnnHandler] = weakref.WeakSet()
+_forked = False
+
+
+def _after_fork() -> None:
+    """OpenMP's threads are gone, and would be waited for."""
+    global _forked
+    _forked = True
+    for handler in _handlers:
+        handler._local = _Local()
+        handler._fixed_threads = 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,97 @@
+"""Affine maps with an activation function."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from brainstorm.handlers.operations.contract import expected, operation
+
+__all__ = ["AffineOperations"]
+
+
+def _check_affine(handler: Any, args: dict[str, Any]) -> str | None:
+    name = "dh" if "dh" in args else "h"
+    if args[name] is None and args["activation"] != "linear":
+        return expected(name, f"an array for {args['activation']!r}", "None")
+    return None
+
+
+class AffineOperations:
+    """Part of :class:`~brainstorm.handlers.base_handler.Handler`."""
+
+    @operation(
+        "x:M,I W:N,I bias:N",
+        "h:M,N y:M,N",
+        optional="bias h",
+        check=_check_affine,
+    )
+    def affine(
+        self, x: Any, W: Any, bias: Any, h: Any, y: Any, activation: str
+    ) -> None:
+        """``y = act(h)`` with ``h = x W^T + bias``.
+
+        Args:
+            x: Inputs (M, I).
+            W: Weights (N, I).
+            bias: Vector (N,), or None for zero.
+            h: (M, N), receives the pre-activations. None only with the
+                activation 'linear'.
+            y: (M, N), receives the outputs.
+            activation: Name of the activation function.
+        """
+        out = y if h is None else h
+        self.dot_mm(x, W, out, transb=True)
+        if bias is not None:
+            self.add_mv(out, bias.reshape((1, bias.shape[0])), out)
+        if h is not None:
+            self.act_func[activation](h, y)
+
+    @operation(
+        "x:M,I W:N,I h:M,N y:M,N dy:M,N",
+        "dh:M,N",
+        add="dx:M,I dW:N,I dbias:N",
+        optional="h dh dx dbias",
+        check=_check_affine,
+    )
+    def affine_backward(
+        self,
+        x: Any,
+        W: Any,
+        h: Any,
+        y: Any,
+        dy: Any,
+        dh: Any,
+        dx: Any,
+        dW: Any,
+        dbias: Any,
+        activation: str,
+        fresh_dx: bool = False,
+        fresh_gradients: bool = False,
+    ) -> None:
+        """Backward pass of :meth:`affine`.
+
+        Args:
+            x: Inputs (M, I).
+            W: Weights (N, I).
+            h: (M, N), as `affine` filled it, or None.
+            y: (M, N), as `affine` filled it.
+            dy: (M, N), deltas of y; not modified.
+            dh: (M, N), receives the deltas of h. None only with 'linear'.
+            dx: (M, I), gets the deltas of x, or None if they are not wanted.
+            dW: (N, I), gets the gradients of W.
+            dbias: (N,), gets the gradients of bias, or None.
+            activation: Name of the activation function.
+            fresh_dx: Overwrite `dx`.
+            fresh_gradients: Overwrite `dW` and `dbias`.
+        """
+        if dh is None:
+            dh = dy
+        else:
+            self.act_func_deriv[activation](h, y, dy, dh)
+        dot = self.dot_mm if fresh_gradients else self.dot_add_mm
+        dot(dh, x, dW, transa=True)
+        if dbias is not None:
+            self._sum_rows(dh, dbias, fresh_gradients)
+        if dx is not None:
+            dot = self.dot_mm if fresh_dx else self.dot_add_mm
+            dot(dh, W, dx)

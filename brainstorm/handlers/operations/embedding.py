@@ -1,0 +1,60 @@
+"""Rows of a matrix that are chosen by their numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from brainstorm.handlers.operations.contract import (
+    check_indices,
+    indices_within,
+    operation,
+)
+from brainstorm.handlers.programs import whole
+
+__all__ = ["EmbeddingOperations"]
+
+
+class EmbeddingOperations:
+    """Part of :class:`~brainstorm.handlers.base_handler.Handler`."""
+
+    @operation(
+        "m:V,N indices:M,1", "out:M,N", check_values=indices_within("indices", "m", 0)
+    )
+    @whole
+    def take_rows(self, m: Any, indices: Any, out: Any) -> None:
+        """``out[i] = m[indices[i, 0]]``.
+
+        Args:
+            m: Matrix (V, N).
+            indices: Column vector (M, 1) of integers in [0, V).
+            out: Matrix (M, N), receives the rows.
+
+        Raises:
+            HandlerError: An index is no integer in that range.
+        """
+        check_indices(self.get_numpy_copy(indices), m.shape[0], "take_rows: indices")
+        chosen = self.scratch((indices.shape[0], m.shape[0]), 2)
+        self.binarize_v(indices, chosen)
+        self.dot_mm(chosen, m, out)
+
+    @operation(
+        "a:M,N indices:M,1",
+        add="out:V,N",
+        check_values=indices_within("indices", "out", 0),
+    )
+    @whole
+    def add_to_rows(
+        self, a: Any, indices: Any, out: Any, fresh_out: bool = False
+    ) -> None:
+        """``out[indices[i, 0]] += a[i]`` for all i, one after the other.
+
+        Args:
+            a: Matrix (M, N).
+            indices: Column vector (M, 1) of integers in [0, V).
+            out: Matrix (V, N), whose rows are added to.
+            fresh_out: Set `out` to zero first.
+        """
+        chosen = self.scratch((indices.shape[0], out.shape[0]), 2)
+        self.binarize_v(indices, chosen)
+        dot = self.dot_mm if fresh_out else self.dot_add_mm
+        dot(chosen, a, out, transa=True)

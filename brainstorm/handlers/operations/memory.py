@@ -1,0 +1,257 @@
+"""Making arrays, moving what is in them, and random numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from brainstorm.handlers.operations.contract import expected, in_range, operation
+
+__all__ = ["MemoryOperations"]
+
+
+def _check_broadcast(handler: Any, args: dict[str, Any]) -> str | None:
+    shape, out, axis = args["a"].shape, args["out"].shape, args["axis"]
+    if axis not in range(len(shape)):
+        return expected("axis", f"one of {list(range(len(shape)))}", repr(axis))
+    if shape[axis] != 1:
+        return expected("a", f"size 1 along axis {axis}", f"shape {shape}")
+    if len(out) != len(shape) or any(
+        n != m for i, (n, m) in enumerate(zip(shape, out, strict=True)) if i != axis
+    ):
+        return expected("out", f"shape {shape} but for axis {axis}", f"shape {out}")
+    return None
+
+
+def _check_arrays(handler: Any, args: dict[str, Any]) -> str | None:
+    dtype = np.dtype(handler.dtype)
+    wanted = f"arrays of type {handler.array_type.__name__} and dtype {dtype}"
+    for array in args["arrays"]:
+        if not isinstance(array, handler.array_type):
+            return expected("arrays", wanted, f"a {type(array).__name__}")
+        if array.dtype != dtype:
+            return expected("arrays", wanted, f"dtype {array.dtype}")
+    return None
+
+
+class MemoryOperations:
+    """Part of :class:`~brainstorm.handlers.base_handler.Handler`."""
+
+    def allocate(self, shape: tuple[int, ...]) -> Any:
+        """A new array of the given shape, filled with zeros.
+
+        DebugHandler alone fills it with NaN: count on what you have written.
+        """
+        raise NotImplementedError
+
+    def ones(self, shape: tuple[int, ...]) -> Any:
+        """A new array of the given shape, filled with ones."""
+        raise NotImplementedError
+
+    def zeros(self, shape: tuple[int, ...]) -> Any:
+        """A new array of the given shape, filled with zeros."""
+        raise NotImplementedError
+
+    def scratch(self, shape: tuple[int, ...], slot: int = 0) -> Any:
+        """A temporary array with arbitrary content.
+
+        It stays valid until the same slot is asked for again, also with another
+        shape. Primitive operations use slots 0 and 1 themselves, coarse ones 2
+        and above. This version simply allocates; override it to reuse memory.
+
+        Args:
+            shape: Shape of the array.
+            slot: Arrays of different slots never share memory.
+        """
+        return self.allocate(shape)
+
+    def overlap(self, a: Any, b: Any) -> str:
+        """How two arrays share memory.
+
+        This version knows NumPy's arrays; others, for it, share memory if they are one
+        object.
+
+        Returns:
+            'none'; 'same' if they have the same elements in the same places;
+            'part' if they share elements in any other way.
+        """
+        if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+            if not np.shares_memory(a, b):
+                return "none"
+            return "same" if _places(a) == _places(b) else "part"
+        return "same" if a is b else "none"
+
+    def create_from_numpy(self, arr: np.ndarray) -> Any:
+        """A new array with the shape and the values of a NumPy array.
+
+        Args:
+            arr: Array of booleans, integers or floats; converted to `dtype`.
+
+        Raises:
+            HandlerError: `arr` holds something else.
+        """
+        raise NotImplementedError
+
+    @operation("mem:*S", finite=False)
+    def get_numpy_copy(self, mem: Any) -> np.ndarray:
+        """A new NumPy array with the shape, values and `dtype` of `mem`."""
+        raise NotImplementedError
+
+    @operation(write="mem:*S", finite=False)
+    def set_from_numpy(self, mem: Any, arr: np.ndarray) -> None:
+        """Copy a NumPy array into `mem`.
+
+        Args:
+            mem: Destination of any shape.
+            arr: Booleans, integers or floats of the same shape; converted.
+
+        Raises:
+            HandlerError: The shapes differ, or `arr` holds something else.
+        """
+        raise NotImplementedError
+
+    @operation("src:*S", "dest:*S", alias="*")
+    def copy_to(self, src: Any, dest: Any) -> None:
+        """``dest = src``, elementwise.
+
+        Args:
+            src: Array of any shape.
+            dest: Array of the same shape.
+        """
+        raise NotImplementedError
+
+    @operation("src:*S cond:*S", add="dest:*S", alias="*")
+    def copy_to_if(self, src: Any, dest: Any, cond: Any) -> None:
+        """``dest = src`` where `cond` is not zero, elementwise.
+
+        Args:
+            src: Array of any shape.
+            dest: Array of the same shape.
+            cond: Array of the same shape. May be `src` or `dest`.
+        """
+        raise NotImplementedError
+
+    @operation(write="mem:*S", finite=False)
+    def fill(self, mem: Any, val: float) -> None:
+        """Set all elements of `mem` to `val`."""
+        raise NotImplementedError
+
+    @operation(check=_check_arrays)
+    def clear(self, *arrays: Any) -> None:
+        """Fill all of these arrays, of any shapes, with zeros."""
+        for array in arrays:
+            self.fill(array, 0.0)
+
+    @operation("cond:*S", add="mem:*S", alias="*")
+    def fill_if(self, mem: Any, val: float, cond: Any) -> None:
+        """``mem = val`` where `cond` is not zero, elementwise.
+
+        Args:
+            mem: Array of any shape.
+            val: The value.
+            cond: Array of the same shape; may be `mem`.
+        """
+        raise NotImplementedError
+
+    @operation(write="out:*S", check=in_range("std", 0, float("inf")))
+    def fill_gaussian(self, mean: float, std: float, out: Any) -> None:
+        """Fill `out` with values drawn from a normal distribution.
+
+        They are reproducible: the generator is seeded from `rnd`.
+
+        Args:
+            mean: Mean of the distribution.
+            std: Standard deviation of the distribution.
+            out: Array of any shape.
+        """
+        raise NotImplementedError
+
+    @operation(write="mask:*S", check=in_range("probability", 0, 1))
+    def generate_probability_mask(self, mask: Any, probability: float) -> None:
+        """Fill `mask` with ones and zeros drawn at random.
+
+        They are reproducible: the generator is seeded from `rnd`.
+
+        Args:
+            mask: Array of any shape.
+            probability: Probability in [0, 1] of an element to be one.
+        """
+        raise NotImplementedError
+
+    @operation("a:*S", finite=False)
+    def is_fully_finite(self, a: Any) -> bool:
+        """Whether an array has neither NaN nor infinity in it."""
+        raise NotImplementedError
+
+    @operation("a:*S", "out:*R", check=_check_broadcast)
+    def broadcast_t(self, a: Any, axis: int, out: Any) -> None:
+        """Repeat the elements of `a` along an axis.
+
+        Args:
+            a: Array of size 1 along `axis`.
+            axis: Number of the axis.
+            out: Array of a's shape, but of any size along `axis`. Must not
+                overlap `a`.
+        """
+        raise NotImplementedError
+
+    @operation("a:*L,A b:*L,B", "out:*L,A+B")
+    def merge_tt(self, a: Any, b: Any, out: Any) -> None:
+        """Join two arrays along their last axis.
+
+        Args:
+            a: Array (..., A).
+            b: Array (..., B).
+            out: Array (..., A + B). Must not overlap `a` or `b`.
+        """
+        raise NotImplementedError
+
+    @operation(add="out_a:*L,A out_b:*L,B", read="x:*L,A+B")
+    def split_add_tt(self, x: Any, out_a: Any, out_b: Any) -> None:
+        """Split `x` along its last axis and add each part to an array.
+
+        Args:
+            x: Array (..., A + B).
+            out_a: Array (..., A), to which the first part is added.
+            out_b: Array (..., B), to which the second part is added.
+        """
+        raise NotImplementedError
+
+    def _rows(self, array: Any, slot: int, filled: bool = True) -> Any:
+        """An array (T, B, N) as a matrix (M, N).
+
+        It is a view, or where strides allow none a temporary, with the values of the
+        array if it is to be `filled`.
+        """
+        shape = (array.shape[0] * array.shape[1], array.shape[2])
+        if _folds(array):
+            return array.reshape(shape)
+        rows = self.scratch(shape, slot)
+        if filled:
+            self.copy_to(array, rows.reshape(array.shape))
+        return rows
+
+    def _put_rows(self, rows: Any, array: Any) -> None:
+        """Let an array have what was written into its `_rows`."""
+        if not _folds(array):
+            self.copy_to(rows.reshape(array.shape), array)
+
+    def _pieces(self, *arrays: Any) -> Any:
+        """Arrays of one shape, cut alike into pieces to work on one after the other."""
+        return (arrays,)
+
+
+def _places(a: np.ndarray) -> tuple[Any, ...]:
+    """Where the elements of an array lie."""
+    steps = [step for size, step in zip(a.shape, a.strides, strict=True) if size > 1]
+    return a.__array_interface__["data"][0], a.shape, steps
+
+
+def _folds(array: Any) -> bool:
+    """Whether the rows of all steps (T, B, N) are the rows of one matrix."""
+    steps, batch, _ = array.shape
+    strides = getattr(array, "strides", None)
+    if strides is None or steps < 2 or batch < 2:
+        return True
+    return strides[0] == batch * strides[1]

@@ -1,0 +1,86 @@
+"""Products of matrices, and sums."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from brainstorm.handlers.operations.contract import expected, operation
+
+__all__ = ["ProductOperations"]
+
+
+def _check_product(handler: Any, args: dict[str, Any]) -> str | None:
+    a, b = args["a"].shape, args["b"].shape
+    m, k = reversed(a) if args["transa"] else a
+    k2, n = reversed(b) if args["transb"] else b
+    if k != k2:
+        return f"can not multiply matrices of shapes {(m, k)} and {(k2, n)}"
+    if args["out"].shape != (m, n):
+        return expected("out", f"shape {(m, n)}", f"shape {args['out'].shape}")
+    return None
+
+
+def _check_sum(handler: Any, args: dict[str, Any]) -> str | None:
+    shape, out, axis = args["a"].shape, args["out"].shape, args["axis"]
+    if len(shape) not in (1, 2):
+        return expected("a", "1 or 2 dimensions", f"shape {shape}")
+    if axis is None:
+        if math.prod(out) != 1:
+            return expected("out", "a single element", f"shape {out}")
+        return None
+    if axis not in range(len(shape)):
+        return expected("axis", f"one of {list(range(len(shape)))}", repr(axis))
+    kept = (*shape[:axis], 1, *shape[axis + 1 :])
+    dropped = shape[:axis] + shape[axis + 1 :]
+    if out not in (kept, dropped):
+        return expected("out", f"shape {kept} or {dropped}", f"shape {out}")
+    return None
+
+
+class ProductOperations:
+    """Part of :class:`~brainstorm.handlers.base_handler.Handler`."""
+
+    @operation("a:P,Q b:R,S", "out:M,N", check=_check_product)
+    def dot_mm(
+        self, a: Any, b: Any, out: Any, transa: bool = False, transb: bool = False
+    ) -> None:
+        """``out = a b``, the product of two matrices.
+
+        Args:
+            a: Matrix (M, K), or (K, M) if `transa`.
+            b: Matrix (K, N), or (N, K) if `transb`.
+            out: Matrix (M, N). Must not overlap `a` or `b`.
+            transa: Whether to transpose `a` first.
+            transb: Whether to transpose `b` first.
+        """
+        raise NotImplementedError
+
+    @operation("a:P,Q b:R,S", add="out:M,N", check=_check_product)
+    def dot_add_mm(
+        self, a: Any, b: Any, out: Any, transa: bool = False, transb: bool = False
+    ) -> None:
+        """``out += a b``; the arguments are those of :meth:`dot_mm`."""
+        raise NotImplementedError
+
+    @operation("a:*S", "out:*R", check=_check_sum)
+    def sum_t(self, a: Any, axis: int | None, out: Any) -> None:
+        """Sum over one axis, or over all elements.
+
+        Args:
+            a: Array of one or two dimensions.
+            axis: The axis to sum over; None means all.
+            out: Array of a's shape without that axis, or with size 1 there. With
+                None: array with a single element. Must not overlap `a`.
+        """
+        raise NotImplementedError
+
+    def _sum_rows(self, m: Any, out: Any, fresh: bool) -> None:
+        """Sum (M, N) over its rows into the vector (N,)."""
+        out = out.reshape((1, out.shape[0]))
+        if fresh:
+            self.sum_t(m, 0, out)
+        else:
+            sums = self.scratch(out.shape, 2)
+            self.sum_t(m, 0, sums)
+            self.add_tt(sums, out, out)

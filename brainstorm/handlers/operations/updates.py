@@ -1,0 +1,301 @@
+"""Updates of parameters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from brainstorm.handlers.operations.contract import in_range, operation
+from brainstorm.handlers.programs import sqrt
+
+__all__ = ["UpdateOperations"]
+
+
+class UpdateOperations:
+    """Part of :class:`~brainstorm.handlers.base_handler.Handler`."""
+
+    @operation("gradients:N", add="parameters:N")
+    def sgd_update(self, parameters: Any, gradients: Any, learning_rate: float) -> None:
+        """``parameters -= learning_rate gradients``, flat arrays of one length."""
+        self.mult_add_st(-learning_rate, gradients, parameters)
+
+    @operation("gradients:N", add="parameters:N velocity:N")
+    def momentum_update(
+        self,
+        parameters: Any,
+        gradients: Any,
+        velocity: Any,
+        learning_rate: float,
+        momentum: float,
+    ) -> None:
+        """One step of gradient descent with momentum.
+
+        ``velocity = momentum velocity - learning_rate gradients``;
+        ``parameters += velocity``
+
+        Args:
+            parameters: Flat array, updated.
+            gradients: Flat array of the same length.
+            velocity: Flat array of the same length, updated.
+            learning_rate: Factor of the gradients.
+            momentum: Factor of the velocity.
+        """
+        rate, momentum = self.number(-learning_rate), self.number(momentum)
+        for p, g, v in self._pieces(parameters, gradients, velocity):
+            self.mult_st(momentum, v, v)
+            self.mult_add_st(rate, g, v)
+            self.add_tt(v, p, p)
+
+    @operation(add="parameters:N velocity:N")
+    def nesterov_ahead(self, parameters: Any, velocity: Any, momentum: float) -> None:
+        """The step before the gradient is computed, of Nesterov's momentum.
+
+        ``velocity *= momentum; parameters += velocity``. Sutskever et al., *On
+        the importance of initialization and momentum in deep learning*, 2013.
+
+        Args:
+            parameters: Flat array, updated.
+            velocity: Flat array of the same length, updated.
+            momentum: Factor of the velocity.
+        """
+        self.mult_st(momentum, velocity, velocity)
+        self.add_tt(velocity, parameters, parameters)
+
+    @operation("gradients:N", add="parameters:N velocity:N")
+    def nesterov_correct(
+        self, parameters: Any, gradients: Any, velocity: Any, learning_rate: float
+    ) -> None:
+        """The step with the gradient, after :meth:`nesterov_ahead`.
+
+        ``velocity -= learning_rate gradients``;
+        ``parameters -= learning_rate gradients``
+
+        Args:
+            parameters: Flat array, updated.
+            gradients: Flat array of the same length.
+            velocity: Flat array of the same length, updated.
+            learning_rate: Factor of the gradients.
+        """
+        self.mult_add_st(-learning_rate, gradients, velocity)
+        self.mult_add_st(-learning_rate, gradients, parameters)
+
+    @operation("gradients:N", add="parameters:N mean:N variance:N")
+    def adam_update(
+        self,
+        parameters: Any,
+        gradients: Any,
+        mean: Any,
+        variance: Any,
+        learning_rate: float,
+        beta1: float,
+        beta2: float,
+        epsilon: float,
+        weight_decay: float,
+        update_nr: int,
+    ) -> None:
+        """One step of Adam, with decoupled weight decay (AdamW).
+
+        Kingma and Ba, *Adam: a method for stochastic optimization*, 2015;
+        Loshchilov and Hutter, *Decoupled weight decay regularization*, 2019::
+
+            mean = beta1 mean + (1 - beta1) gradients
+            variance = beta2 variance + (1 - beta2) gradients^2
+            m = mean / (1 - beta1^update_nr)
+            v = variance / (1 - beta2^update_nr)
+            parameters -= learning_rate weight_decay parameters
+            parameters -= learning_rate m / (sqrt(v) + epsilon)
+
+        Args:
+            parameters: Updated.
+            gradients: Their gradients.
+            mean: Running mean of the gradients, updated.
+            variance: Running mean of their squares, updated.
+            learning_rate: Step size.
+            beta1: How much of `mean` to keep, in [0, 1).
+            beta2: How much of `variance` to keep, in [0, 1).
+            epsilon: Positive number that keeps the divisor off zero.
+            weight_decay: Strength of the decay, 0 for none.
+            update_nr: Number of this update, counted from 1.
+        """
+        # The corrections of both moments, moved into the factors.
+        correction = sqrt(1.0 - beta2**update_nr)
+        self.do(self.plain._check_epsilon, epsilon * correction, epsilon)
+        rate = self.number(-learning_rate * correction / (1.0 - beta1**update_nr))
+        epsilon = self.number(epsilon * correction)
+        kept = self.number(1.0 - learning_rate * weight_decay) if weight_decay else 1.0
+        shares = [self.number(n) for n in (beta1, 1.0 - beta1, beta2, 1.0 - beta2)]
+        for p, g, m, v in self._pieces(parameters, gradients, mean, variance):
+            work = self.scratch(g.shape, 2)
+            self.mult_st(shares[0], m, m)
+            self.mult_add_st(shares[1], g, m)
+            self._add_squares(g, v, shares[2:], work)
+            self.sqrt_t(v, work)
+            self.add_st(epsilon, work, work)
+            self.divide_tt(m, work, work)
+            if weight_decay:
+                self.mult_st(kept, p, p)
+            self.mult_add_st(rate, work, p)
+
+    @operation("gradients:N", add="parameters:N mean_square:N")
+    def rms_prop_update(
+        self,
+        parameters: Any,
+        gradients: Any,
+        mean_square: Any,
+        learning_rate: float,
+        decay: float,
+        epsilon: float,
+    ) -> None:
+        """One step of RMSProp.
+
+        Tieleman and Hinton, *Neural networks for machine learning*, lecture 6e,
+        2012::
+
+            mean_square = decay mean_square + (1 - decay) gradients^2
+            parameters -= learning_rate gradients / (sqrt(mean_square) + epsilon)
+
+        Args:
+            parameters: Updated.
+            gradients: Their gradients.
+            mean_square: Running mean of their squares, updated.
+            learning_rate: Step size.
+            decay: How much of `mean_square` to keep, in [0, 1).
+            epsilon: Positive number that keeps the divisor off zero.
+        """
+        self.do(self.plain._check_epsilon, epsilon, epsilon)
+        rate, epsilon = self.number(-learning_rate), self.number(epsilon)
+        shares = [self.number(decay), self.number(1.0 - decay)]
+        for p, g, squares in self._pieces(parameters, gradients, mean_square):
+            work = self.scratch(g.shape, 2)
+            self._add_squares(g, squares, shares, work)
+            self._step_by_root(p, g, squares, rate, epsilon, work)
+
+    @operation("gradients:N", add="parameters:N sum_of_squares:N")
+    def ada_grad_update(
+        self,
+        parameters: Any,
+        gradients: Any,
+        sum_of_squares: Any,
+        learning_rate: float,
+        epsilon: float,
+    ) -> None:
+        """One step of AdaGrad.
+
+        Duchi, Hazan and Singer, *Adaptive subgradient methods*, 2011::
+
+            sum_of_squares += gradients^2
+            parameters -= learning_rate gradients / (sqrt(sum_of_squares) + epsilon)
+
+        Args:
+            parameters: Updated.
+            gradients: Their gradients.
+            sum_of_squares: Of all gradients so far, updated.
+            learning_rate: Step size.
+            epsilon: Positive number that keeps the divisor off zero.
+        """
+        self.do(self.plain._check_epsilon, epsilon, epsilon)
+        rate, epsilon = self.number(-learning_rate), self.number(epsilon)
+        for p, g, squares in self._pieces(parameters, gradients, sum_of_squares):
+            work = self.scratch(g.shape, 2)
+            self.mult_add_tt(g, g, squares)
+            self._step_by_root(p, g, squares, rate, epsilon, work)
+
+    @operation("gradients:N", add="parameters:N mean_square:N mean_square_step:N")
+    def ada_delta_update(
+        self,
+        parameters: Any,
+        gradients: Any,
+        mean_square: Any,
+        mean_square_step: Any,
+        learning_rate: float,
+        decay: float,
+        epsilon: float,
+    ) -> None:
+        """One step of AdaDelta.
+
+        Zeiler, *ADADELTA: an adaptive learning rate method*, 2012::
+
+            mean_square = decay mean_square + (1 - decay) gradients^2
+            step = gradients sqrt(mean_square_step + epsilon)
+                             / sqrt(mean_square + epsilon)
+            mean_square_step = decay mean_square_step + (1 - decay) step^2
+            parameters -= learning_rate step
+
+        Args:
+            parameters: Updated.
+            gradients: Their gradients.
+            mean_square: Running mean of their squares, updated.
+            mean_square_step: Running mean of the squares of the steps, updated.
+            learning_rate: Factor of the steps.
+            decay: How much of the running means to keep, in [0, 1).
+            epsilon: Positive number, the square of the smallest root.
+        """
+        self.do(self.plain._check_epsilon, epsilon, epsilon)
+        rate, epsilon = self.number(-learning_rate), self.number(epsilon)
+        shares = [self.number(decay), self.number(1.0 - decay)]
+        arrays = parameters, gradients, mean_square, mean_square_step
+        for p, g, squares, step_squares in self._pieces(*arrays):
+            work, step = self.scratch(g.shape, 2), self.scratch(g.shape, 3)
+            self._add_squares(g, squares, shares, work)
+            self.add_st(epsilon, step_squares, step)
+            self.add_st(epsilon, squares, work)
+            self.divide_tt(step, work, step)
+            self.sqrt_t(step, step)
+            self.mult_tt(g, step, step)
+            self._add_squares(step, step_squares, shares, work)
+            self.mult_add_st(rate, step, p)
+
+    def _check_epsilon(self, epsilon: float, given: float) -> None:
+        """Refuse what is too small for the handler's type."""
+
+    def _add_squares(self, values: Any, mean: Any, shares: Any, work: Any) -> None:
+        """``mean = kept mean + added values^2``, with these two shares."""
+        kept, added = shares
+        self.mult_tt(values, values, work)
+        self.mult_st(kept, mean, mean)
+        self.mult_add_st(added, work, mean)
+
+    def _step_by_root(
+        self,
+        parameters: Any,
+        gradients: Any,
+        squares: Any,
+        rate: Any,
+        epsilon: Any,
+        work: Any,
+    ) -> None:
+        """``parameters += rate gradients / (sqrt(squares) + epsilon)``."""
+        self.sqrt_t(squares, work)
+        self.add_st(epsilon, work, work)
+        self.divide_tt(gradients, work, work)
+        self.mult_add_st(rate, work, parameters)
+
+    @operation(
+        write="norms:N,1",
+        add="m:N,I",
+        check=in_range("limit", 5e-324, float("inf")),
+    )
+    def constrain_rows(self, m: Any, limit: float, norms: Any) -> None:
+        """Divide each row by max(1, its Euclidean norm / limit).
+
+        Args:
+            m: Matrix (N, I), modified.
+            limit: The largest norm that rows may keep; positive.
+            norms: (N, 1), scratch.
+        """
+        work, scale = self.scratch(m.shape, 2), self.scratch(norms.shape, 3)
+        # Squares of what is divided by the mean size of its row do not overflow.
+        self.abs_t(m, work)
+        self.mult_st(1.0 / max(m.shape[1], 1), work, work)
+        self.sum_t(work, 1, scale)
+        self.sign_t(scale, norms)
+        self.mult_st(-1.0, norms, norms)
+        self.add_st(1.0, norms, norms)
+        self.add_tt(norms, scale, scale)  # 1 for rows of zeros
+        self.divide_mv(m, scale, work)
+        self.mult_tt(work, work, work)
+        self.sum_t(work, 1, norms)
+        self.sqrt_t(norms, norms)
+        self.mult_st(1.0 / limit, scale, scale)
+        self.mult_tt(scale, norms, norms)
+        self.clip_t(norms, 1.0, float("inf"), norms)
+        self.divide_mv(m, norms, m)
