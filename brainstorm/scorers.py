@@ -54,6 +54,12 @@ class Scorer(Describable):
 
     __omit_defaults__ = True
 
+    # For subclasses whose constructor leaves out that of this class.
+    out_name: str = ""
+    targets_name: str = _DEFAULT_TARGETS
+    mask_name: str = ""
+    name: str | None = None
+
     def __init__(
         self,
         out_name: str = "",

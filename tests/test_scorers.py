@@ -254,6 +254,24 @@ def test_own_scorer():
     assert result["Worst"] == pytest.approx(1.9, rel=1e-6)
 
 
+class Scaled(Scorer):
+    """Does without the constructor of its base class, as users wrote them."""
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def __call__(self, true_labels, predicted, mask=None):
+        return self.factor * len(predicted)
+
+
+def test_own_scorer_with_a_constructor_of_its_own():
+    scorer, scores = Scaled(3), {}
+    gather_losses_and_scores(network(), [scorer], scores, PATH)
+    assert scores["Scaled"] == [(4, 12)]
+    again = create_from_description(get_description(scorer))
+    assert (again.factor, again.__name__) == (3, "Scaled")
+
+
 def test_what_many_batches_leave_stays_small():
     class Last(Scorer):
         def __call__(self, true_labels, predicted, mask=None):
