@@ -653,6 +653,15 @@ def test_primitives_go_with_what_needs_them(handler):
     assert len(library._primitives) <= before
 
 
+def test_primitives_are_described_once(handler):
+    """A description takes as much memory as a primitive, which has one of its own."""
+    net = sequence_net(L.FullyConnected(4), handler)
+    run_pass(net, 13)
+    assert handler._library._primitives
+    descriptions = (binding._PrimitiveDesc, binding._Attributes, binding._PostOps)
+    assert not [o for o in gc.get_objects() if isinstance(o, descriptions)]
+
+
 def test_objects_can_not_be_found_while_they_are_destroyed():
     """Another thread may look for them then."""
     found = []

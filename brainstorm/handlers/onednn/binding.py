@@ -135,7 +135,14 @@ class Primitive(_Owned):
 
     release = "dnnl_primitive_destroy"
     kind: str
-    desc: _PrimitiveDesc
+
+    @functools.cached_property
+    def desc(self) -> ctypes.c_void_p:
+        """Its own description, which takes 50 KB; the one it was made from can go."""
+        desc = ctypes.c_void_p()
+        function = "dnnl_primitive_get_primitive_desc"
+        self.library.call(function, self.handle, ctypes.byref(desc))
+        return desc
 
     @functools.cached_property
     def implementation(self) -> str:
@@ -143,7 +150,7 @@ class Primitive(_Owned):
         name = ctypes.c_char_p()
         self.library.call(
             "dnnl_primitive_desc_query",
-            self.desc.handle,
+            self.desc,
             ctypes.c_int(Query.IMPLEMENTATION),
             ctypes.c_int(0),
             ctypes.byref(name),
@@ -157,7 +164,7 @@ class Primitive(_Owned):
     def query(self, what: Query, index: int = 0) -> MemoryDesc:
         """The format that the primitive wants for some of its memory."""
         borrowed = self.library.functions.dnnl_primitive_desc_query_md(
-            self.desc.handle, what, index
+            self.desc, what, index
         )
         return self.library.create(
             MemoryDesc, "dnnl_memory_desc_clone", ctypes.c_void_p(borrowed)
@@ -372,7 +379,7 @@ class Library:
             primitive = self.create(Primitive, "dnnl_primitive_create", desc)
         finally:
             self.set_threads(before)
-        primitive.kind, primitive.desc = kind, desc
+        primitive.kind = kind
         return primitive
 
     def reorder(
@@ -431,7 +438,7 @@ except (AttributeError, OSError, TypeError):
 def _convert(value: Any) -> Any:
     """An argument as ctypes wants it."""
     if isinstance(value, Primitive):
-        return value.desc.handle
+        return value.desc
     if isinstance(value, _Owned):
         return value.handle
     if isinstance(value, tuple):
