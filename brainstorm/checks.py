@@ -18,6 +18,7 @@ __all__ = [
     "checked_integer",
     "checked_number",
     "checked_positive",
+    "checked_sizes",
     "is_finite",
 ]
 
@@ -46,6 +47,24 @@ def checked_integer(value: Any, what: str, minimum: int) -> int:
         return int(value)
     raise ValidationError(
         f"{what} has to be a whole number of at least {minimum}, got {value!r}"
+    )
+
+
+def checked_sizes(
+    net: Any, time_size: int | None, batch_size: int | None
+) -> tuple[int, int]:
+    """A time and a batch size; those of the network's data where they are None.
+
+    Raises:
+        ValidationError: A size is no positive integer.
+    """
+    if time_size is None:
+        time_size = net.time_size
+    if batch_size is None:
+        batch_size = net.batch_size
+    return (
+        checked_integer(time_size, "time_size", 1),
+        checked_integer(batch_size, "batch_size", 1),
     )
 
 

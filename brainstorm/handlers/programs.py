@@ -193,11 +193,10 @@ class Program:
         Raises:
             HandlerError: One of the calls failed.
         """
-        bounds = [0, *(step.start for step in self.steps[1:]), len(self)]
         seconds = []
-        for step, start, stop in zip(self.steps, bounds, bounds[1:], strict=False):
+        for step, calls in zip(self.steps, self.calls_by_step(), strict=True):
             part = Program()
-            part.steps, part._calls = [step._replace(start=0)], self._calls[start:stop]
+            part.steps, part._calls = [step._replace(start=0)], calls
             began = time.perf_counter()
             try:
                 part()
@@ -208,6 +207,12 @@ class Program:
                 raise
             seconds.append(time.perf_counter() - began)
         return seconds
+
+    def calls_by_step(self) -> list[list[Function]]:
+        """The leaf calls of each step; none where there is nothing to do."""
+        starts = [step.start for step in self.steps]
+        stops = [*starts[1:], len(self)]
+        return [self._calls[a:b] for a, b in zip(starts, stops, strict=False)]
 
     def _step_of(self, number: int) -> Step | None:
         """The operation that a leaf call belongs to."""

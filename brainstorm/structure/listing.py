@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, overload
 
 import numpy as np
 
+from brainstorm.checks import checked_sizes
 from brainstorm.handlers.base_handler import Handler
 from brainstorm.handlers.programs import Program, Step
 from brainstorm.layers.base_layer import Layer
@@ -169,11 +170,17 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, bool | int | float | str) else str(value)
 
 
-def list_program(net: Any, training_pass: bool) -> ProgramListing:
+def list_program(
+    net: Any,
+    training_pass: bool,
+    time_size: int | None = None,
+    batch_size: int | None = None,
+) -> ProgramListing:
     """The operations of a step of a network, see `Network.program`.
 
     Raises:
-        ValidationError: `training_pass` is neither True nor False.
+        ValidationError: `training_pass` is neither True nor False, or a size is no
+            positive integer.
         NetworkValidationError: A layer can not be copied.
     """
     if not isinstance(training_pass, bool | np.bool_):
@@ -181,6 +188,7 @@ def list_program(net: Any, training_pass: bool) -> ProgramListing:
             f"training_pass: expected True or False, got {training_pass!r}"
         )
     twin = twin_of(net, _Outlines)
+    twin._buffer_manager.resize(*checked_sizes(net, time_size, batch_size))
     twin.forward_pass(training_pass=bool(training_pass))
     if training_pass:
         twin.backward_pass(all_deltas=False)
@@ -202,20 +210,17 @@ def list_program(net: Any, training_pass: bool) -> ProgramListing:
 def _listed(
     pass_name: str, program: Program, names: BufferNames
 ) -> Iterator[ListedOperation]:
-    stops = [*(step.start for step in program.steps[1:]), len(program)]
-    for step, stop in zip(program.steps, stops, strict=True):
-        arguments = tuple(names.arguments(step))
-        if not arguments and stop == step.start:
-            continue  # there was nothing to do
-        yield ListedOperation(
-            pass_name,
-            step.layer,
-            step.operation,
-            arguments,
-            _settings(step.arguments, names.array_type),
-            count_multiplications(step.operation, step.arguments),
-            stop - step.start,
-        )
+    for step, calls in zip(program.steps, program.calls_by_step(), strict=True):
+        if calls:
+            yield ListedOperation(
+                pass_name,
+                step.layer,
+                step.operation,
+                tuple(names.arguments(step)),
+                _settings(step.arguments, names.array_type),
+                count_multiplications(step.operation, step.arguments),
+                len(calls),
+            )
 
 
 def _settings(arguments: Mapping[str, Any], array_type: type) -> dict[str, Any]:

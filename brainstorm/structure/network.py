@@ -248,8 +248,13 @@ class Network(Seedable):
         """A table of the layers, for notebooks."""
         return network_info_html(self)
 
-    def program(self, training_pass: bool = False) -> ProgramListing:
-        """List the operations of a step, for the current sizes; runs nothing.
+    def program(
+        self,
+        training_pass: bool = False,
+        time_size: int | None = None,
+        batch_size: int | None = None,
+    ) -> ProgramListing:
+        """List the operations of a step; runs nothing.
 
         >>> from brainstorm import tools
         >>> net = tools.create_net_from_spec("classification", 4, 3, "F5")
@@ -259,12 +264,14 @@ class Network(Seedable):
         Args:
             training_pass: Whether to list the forward pass of a training, with the
                 backward pass. Otherwise a forward pass of an evaluation.
+            time_size: Number of time steps. Default: that of the network's data.
+            batch_size: Number of sequences. Default: that of the network's data.
 
         Returns:
             A list of operations, that shows as a table: the layers that call them,
             names and shapes of their buffers, their multiplications.
         """
-        return list_program(self, training_pass)
+        return list_program(self, training_pass, time_size, batch_size)
 
     @property
     def buffer(self) -> BufferView:

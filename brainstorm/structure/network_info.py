@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from brainstorm.checks import checked_integer
+from brainstorm.checks import checked_sizes
 from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import layer_type_name
@@ -74,13 +74,7 @@ def network_info_html(
 def _describe(
     network: Network, time_size: int | None, batch_size: int | None
 ) -> list[str | Table]:
-    T, B = (
-        default if size is None else checked_integer(size, name, 1)
-        for size, default, name in (
-            (time_size, network.time_size, "time_size"),
-            (batch_size, network.batch_size, "batch_size"),
-        )
-    )
+    T, B = checked_sizes(network, time_size, batch_size)
     dtype = np.dtype(network.handler.dtype)
     memory = _memory(create_layout(network.layers)[0], T, B, dtype.itemsize)
     return [

@@ -10,6 +10,7 @@ from brainstorm.tools.inspecting import (
     print_network_info,
 )
 from brainstorm.tools.onnx_export import export_onnx
+from brainstorm.tools.profiling import profile
 
 __all__ = [
     "create_net_from_spec",
@@ -22,6 +23,7 @@ __all__ = [
     "get_network_info",
     "load_safetensors",
     "print_network_info",
+    "profile",
     "save_safetensors",
     "shuffle_data",
     "split",

@@ -18,7 +18,12 @@ if TYPE_CHECKING:
     from brainstorm.structure.architecture import Connection
     from brainstorm.structure.network import Network
 
-__all__ = ["draw_network", "get_network_info", "print_network_info"]
+__all__ = [
+    "draw_network",
+    "get_network_info",
+    "picture_format",
+    "print_network_info",
+]
 
 # Endings, and what such files begin with.
 FORMATS = {"png": rb"\x89PNG", "svg": rb"<(\?xml|!DOCTYPE svg|svg)", "pdf": rb"%PDF"}
@@ -68,13 +73,7 @@ def draw_network(
         import pygraphviz
     except ImportError as error:
         raise missing_extra("draw_network", "pygraphviz", "draw-net") from error
-    file_format = Path(checked_name(file_name)).suffix[1:].lower()
-    if file_format not in FORMATS:
-        endings = listing(f".{name}" for name in FORMATS)
-        raise ValidationError(
-            f"file_name: {os.fspath(file_name)!r} has to end in one of {endings}"
-        )
-    check_start(file_name, FORMATS[file_format], f"{file_format} file")
+    file_format = picture_format(file_name)
     graph = pygraphviz.AGraph(directed=True, strict=False)
     graph.node_attr.update(shape="box", style="rounded,filled", fontname="Helvetica")
     graph.edge_attr.update(fontname="Helvetica", fontsize="10")
@@ -85,6 +84,27 @@ def draw_network(
             graph.add_edge(c.start_layer, c.end_layer, label=_edge_label(c))
     with atomic_path(file_name) as temporary:
         temporary.write_bytes(graph.draw(format=file_format, prog="dot"))
+
+
+def picture_format(file_name: str | os.PathLike, argument: str = "file_name") -> str:
+    """The format of a picture that is going to be written, which its ending says.
+
+    Args:
+        file_name: Name of the file.
+        argument: What to call it in errors.
+
+    Raises:
+        ValidationError: The file name has another ending.
+        FileFormatError: There is a file of another kind already.
+    """
+    file_format = Path(checked_name(file_name)).suffix[1:].lower()
+    if file_format not in FORMATS:
+        endings = listing(f".{name}" for name in FORMATS)
+        raise ValidationError(
+            f"{argument}: {os.fspath(file_name)!r} has to end in one of {endings}"
+        )
+    check_start(file_name, FORMATS[file_format], f"{file_format} file")
+    return file_format
 
 
 def _node_label(layer: Layer) -> str:

@@ -386,6 +386,18 @@ def test_it_is_a_list_and_becomes_records():
     }
 
 
+def test_other_sizes_than_those_of_the_data():
+    net = net_of("R5")
+    net.provide_external_data(batch(size=2))
+    rows = 7 * 3
+    count = net.program(time_size=7, batch_size=3).multiplications
+    assert count == rows * (5 * 4 + 5 * 5 + 5 * 3)
+    assert "7 time steps of 2 sequences" in net.program(time_size=7).title
+    assert (net.time_size, net.batch_size) == (1, 2)
+    with pytest.raises(ValidationError, match="time_size"):
+        net.program(time_size=0)
+
+
 def test_it_works_on_what_no_pass_could():
     """Nothing is computed: neither zeros nor unset weights are in the way."""
     net = create_net_from_spec("classification", 4, 3, "F5 B")

@@ -1,0 +1,472 @@
+"""A tool that measures what the time of a step goes into."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import itertools
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from brainstorm.checks import check_network, checked_integer
+from brainstorm.describable import create_from_description, get_description
+from brainstorm.files import atomic_path
+from brainstorm.handlers.base_handler import Handler
+from brainstorm.layers.base_layer import Layer
+from brainstorm.randomness import global_rnd
+from brainstorm.structure.buffers import BufferManager
+from brainstorm.structure.listing import ProgramListing, list_program
+from brainstorm.structure.multiplications import count_multiplications
+from brainstorm.structure.passes import Passes
+from brainstorm.structure.tables import Table
+from brainstorm.structure.twins import twin_of
+from brainstorm.tools.inspecting import picture_format
+from brainstorm.training.resuming import restore, state_of
+from brainstorm.training.steppers import TrainingStepper
+from brainstorm.training.updates import Updates
+from brainstorm.training.utils import check_iterator
+from brainstorm.utils import (
+    HandlerError,
+    IteratorValidationError,
+    ValidationError,
+    missing_extra,
+)
+
+if TYPE_CHECKING:
+    from brainstorm.data_iterators import DataIterator
+    from brainstorm.structure.network import Network
+
+__all__ = ["Cost", "Profile", "profile"]
+
+NETWORK = "(network)"
+BAR = 20  # Letters of a bar that is all of the time.
+LONG_ENOUGH = 0.02  # Seconds that tell what the peak is.
+
+
+class Cost(NamedTuple):
+    """What a part of a step costs.
+
+    Attributes:
+        seconds: Its time.
+        multiplications: Number of multiplications of its products and convolutions.
+    """
+
+    seconds: float
+    multiplications: int
+
+
+# Pass, layer and operation.
+Place = tuple[str, str, str]
+Seconds = dict[Place, float]
+
+
+class Profile:
+    """What the time of a step goes into; it shows as a table.
+
+    Args:
+        costs: Costs by pass, layer and operation.
+        peak: Multiplications per second, see below.
+        title: What it is a profile of.
+
+    Attributes:
+        costs (dict[tuple[str, str, str], Cost]): By pass (``'forward'``,
+            ``'backward'`` or ``'update'``), layer and operation, the longest first.
+            What the network does itself is under ``'(network)'``, what a stepper does
+            under its class, in brackets too.
+        by_operation (dict[str, Cost]): Sums by operation.
+        by_layer (dict[str, Cost]): Sums by layer.
+        total_seconds (float): The sum of all.
+        peak (float): Multiplications per second of the product of two large matrices,
+            with the same handler.
+    """
+
+    def __init__(self, costs: Mapping[Place, Cost], peak: float, title: str):
+        self.costs = _sorted(costs)
+        self.peak = peak
+        self.title = title
+
+    @property
+    def by_layer(self) -> dict[str, Cost]:
+        """Sums by layer, the longest first."""
+        return self._sums(1)
+
+    @property
+    def by_operation(self) -> dict[str, Cost]:
+        """Sums by operation, the longest first."""
+        return self._sums(2)
+
+    @property
+    def total_seconds(self) -> float:
+        """Time of a step: the sum of all operations."""
+        return sum(cost.seconds for cost in self.costs.values())
+
+    def share_of_time(self, cost: Cost) -> float:
+        """Which part of the time of a step this is, from 0 to 1."""
+        return cost.seconds / self.total_seconds if self.total_seconds else 0.0
+
+    def share_of_peak(self, cost: Cost) -> float:
+        """How near this comes to the peak, which is 1; 0 without multiplications."""
+        most = cost.seconds * self.peak
+        return cost.multiplications / most if most else 0.0
+
+    def _sums(self, key: int) -> dict[str, Cost]:
+        sums: dict[str, Cost] = {}
+        for place, cost in self.costs.items():
+            seconds, multiplications = sums.get(place[key], Cost(0.0, 0))
+            sums[place[key]] = Cost(
+                seconds + cost.seconds, multiplications + cost.multiplications
+            )
+        return _sorted(sums)
+
+    # -- showing -------------------------------------------------------------
+
+    def __str__(self) -> str:
+        tables = (table.as_text() for table in self._tables())
+        return "\n\n".join([self.title, *tables, self._about_peak()])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        """The tables, for notebooks."""
+        tables = (table.as_html() for table in self._tables())
+        title, about = f"<p>{self.title}</p>", f"<p>{self._about_peak()}</p>"
+        return "\n".join([title, *tables, about])
+
+    def _about_peak(self) -> str:
+        billions = self.peak / 1e9
+        return f"Peak: {billions:.3g} billion multiplications per second"
+
+    def _tables(self) -> list[Table]:
+        return [
+            self._table("Operation", self.by_operation),
+            self._table("Layer", self.by_layer),
+        ]
+
+    def _table(self, kind: str, costs: Mapping[str, Cost]) -> Table:
+        rows = [(kind, "", "Share", "Microseconds", "Multiplications", "Of peak")]
+        sums = Cost(self.total_seconds, sum(c.multiplications for c in costs.values()))
+        for name, cost in [*costs.items(), ("All", sums)]:
+            share = self.share_of_time(cost)
+            bar = "" if name == "All" else "#" * round(BAR * share)
+            counted = cost.multiplications
+            rows.append(
+                (
+                    name,
+                    bar,
+                    f"{share:.1%}",
+                    f"{1e6 * cost.seconds:,.1f}",
+                    f"{counted:,}" if counted else "",
+                    f"{self.share_of_peak(cost):.1%}" if counted else "",
+                )
+            )
+        return Table(rows, 2)
+
+    def plot(self, filename: str | os.PathLike | None = None) -> Any:
+        """Draw a bar chart of the times, by operation and by layer.
+
+        Darker parts of the bars are the time that the multiplications would take at
+        the peak. Needs `matplotlib <https://matplotlib.org>`_.
+
+        Args:
+            filename: Name of a file to write the chart to; its folder has to exist.
+                The ending ``.png``, ``.svg`` or ``.pdf`` decides on the format.
+
+        Returns:
+            The figure of matplotlib.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+            ValidationError: The file name has another ending.
+            FileFormatError: There is a file of another kind already.
+            FileNotFoundError: The folder does not exist.
+        """
+        try:
+            from matplotlib.figure import Figure
+        except ImportError as error:
+            raise missing_extra("Profile.plot", "matplotlib", "examples") from error
+        file_format = None if filename is None else picture_format(filename, "filename")
+        charts = {"Operation": self.by_operation, "Layer": self.by_layer}
+        nr_bars = [len(costs) for costs in charts.values()]
+        figure = Figure(figsize=(8.0, 1.6 + 0.3 * sum(nr_bars)), layout="constrained")
+        figure.suptitle(self.title, fontsize="medium", wrap=True)
+        axes = figure.subplots(2, gridspec_kw={"height_ratios": nr_bars})
+        for ax, (kind, costs) in zip(axes, charts.items(), strict=True):
+            self._draw(ax, costs)
+            ax.set_title(f"By {kind.lower()}", loc="left", fontsize="medium")
+        axes[-1].set_xlabel("microseconds")
+        if filename is not None:
+            with atomic_path(filename) as temporary:
+                figure.savefig(temporary, format=file_format)
+        return figure
+
+    def _draw(self, ax: Any, costs: Mapping[str, Cost]) -> None:
+        names, values = list(costs), list(costs.values())
+        micros = [1e6 * cost.seconds for cost in values]
+        bars = ax.barh(names, micros, color="#cfe2f3")
+        at_peak = [
+            m * self.share_of_peak(c) for m, c in zip(micros, values, strict=True)
+        ]
+        ax.barh(names, at_peak, color="#3d78b5", label="multiplications at the peak")
+        labels = [f" {self.share_of_time(cost):.1%}" for cost in values]
+        ax.bar_label(bars, labels, fontsize="small")
+        ax.invert_yaxis()
+        ax.margins(x=0.12)
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.legend(loc="lower right", fontsize="small", frameon=False)
+
+
+def profile(
+    network: Network,
+    data: Mapping[str, Any] | DataIterator,
+    steps: int = 20,
+    training: bool = True,
+    stepper: TrainingStepper | None = None,
+) -> Profile:
+    """Measure what the time of a step of a network goes into.
+
+    The steps are run by a copy of the network, with memory and a handler of its own:
+    network, stepper, data and random numbers stay as they are. Of each operation the
+    median of its times counts. Modifiers are left out; each step begins without
+    context.
+
+    Args:
+        network: The network.
+        data: Arrays ``(T, B, ...)`` by the names of the inputs, or a data iterator. Of
+            batches of several sizes, those of the most frequent size count.
+        steps: How many steps to measure. An iterator is used again if it has less.
+        training: Whether to run steps of training, with backward passes.
+        stepper: Also does its updates, unless None.
+
+    Returns:
+        Times and shares of the peak by operation and by layer.
+
+    Raises:
+        ValidationError: An argument is not what it has to be.
+        IteratorValidationError: The iterator provides no batches.
+        MissingInputError: Data for an input is missing (a KeyError).
+        NetworkValidationError: The data do not fit the network, or a layer can not be
+            copied.
+
+    For example::
+
+        >>> net = tools.create_net_from_spec("classification", 784, 10, "F100")
+        >>> batch = {"default": x, "targets": t}
+        >>> print(tools.profile(net, batch, stepper=SgdStepper(0.1)))
+    """
+    check_network(network)
+    steps = checked_integer(steps, "steps", 1)
+    if not isinstance(training, bool | np.bool_):
+        raise ValidationError(f"training: expected True or False, got {training!r}")
+    twin = twin_of(network, _TimedPasses)
+    passes, batches = twin._passes, _batches(twin, data)
+    run = _run_of(twin, bool(training), stepper)
+    times: dict[tuple[int, int], list[Seconds]] = {}
+    examples: dict[tuple[int, int], Mapping[str, Any]] = {}
+    with _same_state(data):
+        for batch in itertools.islice(batches, steps):
+            twin.provide_external_data(batch)
+            size = twin.time_size, twin.batch_size
+            times.setdefault(size, []).append(passes.time(run))
+            examples.setdefault(size, batch)
+    size = max(times, key=lambda size: len(times[size]))
+    twin.provide_external_data(examples[size])
+    passes.time(run)  # counts multiplications of this size
+    outline = list_program(network, bool(training), *size)
+    medians = _medians(times[size])
+    costs = _costs(medians, passes.multiplications, outline)
+    peak = _measure_peak(twin.handler, passes.wait)
+    title = f"{outline.title}: medians of {len(times[size])} steps"
+    return Profile(costs, peak, title)
+
+
+# -- running ---------------------------------------------------------------------
+
+
+def _batches(
+    net: Network, data: Mapping[str, Any] | DataIterator
+) -> Iterator[Mapping[str, Any]]:
+    """Batches without end."""
+    if isinstance(data, Mapping):
+        return itertools.repeat(data)
+    check_iterator(net, data, "data")
+    return _repeated(net, data)
+
+
+def _repeated(net: Network, data: DataIterator) -> Iterator[Mapping[str, Any]]:
+    while True:
+        batch = None
+        for batch in data(net.handler):
+            yield batch
+        if batch is None:
+            raise IteratorValidationError("data provides no batches")
+
+
+@contextlib.contextmanager
+def _same_state(data: Any) -> Iterator[None]:
+    """Have random numbers go on afterwards as if nothing had been drawn."""
+    state, drawn = copy.deepcopy(state_of(data)), global_rnd.get_state()
+    try:
+        yield
+    finally:
+        restore(data, state)
+        global_rnd.set_state(drawn)
+
+
+def _run_of(
+    net: Network, training: bool, stepper: TrainingStepper | None
+) -> Callable[[], None]:
+    """What does a step, on data that have been provided."""
+    if stepper is None:
+        return functools.partial(_run_passes, net, training)
+    if not isinstance(stepper, TrainingStepper):
+        kind = type(stepper).__name__
+        raise ValidationError(f"stepper: expected a TrainingStepper, got {kind}")
+    if not training:
+        raise ValidationError("stepper: expected None where training is False")
+    own = create_from_description(get_description(stepper))
+    restore(own, state_of(stepper))
+    own.start(net)
+    own._updates = _TimedUpdates(net._passes, f"({type(stepper).__name__})")
+    return own.run
+
+
+def _run_passes(net: Network, training: bool) -> None:
+    net.forward_pass(training_pass=training)
+    if training:
+        net.backward_pass(all_deltas=False)
+
+
+class _TimedPasses(Passes):
+    """Measures the operations of the passes that it replays."""
+
+    def __init__(self, layers: Mapping[str, Layer], manager: BufferManager):
+        super().__init__(layers, manager)
+        self.wait = _waiting(manager.handler)
+        self.seconds: Seconds = {}
+        self.multiplications: dict[Place, int] = {}
+        self._recorded_now = False
+
+    def time(self, run: Callable[[], None]) -> Seconds:
+        """Seconds that each operation takes in a step that is replayed."""
+        for _ in range(3):  # memory of backward passes may come after one that records
+            self.seconds, self.multiplications = {}, {}
+            self._recorded_now = False
+            run()
+            if not self._recorded_now:
+                return self.seconds
+        raise ValidationError("a step makes more leaf calls than can be recorded")
+
+    def run(self, key: tuple[Any, ...], make: Callable[..., None]) -> None:
+        place = key, self._manager.handler.home()
+        program = self._manager.sized.programs.get(place)
+        if program is None:
+            self._recorded_now = True
+            self._run_first(key, make)
+            return
+        self.wait()
+        try:
+            seconds = program.timed(self.wait)
+        except HandlerError as error:
+            self._raise_in_layer(program, error)
+        for step, calls, time_of_step in zip(
+            program.steps, program.calls_by_step(), seconds, strict=True
+        ):
+            if calls:
+                number = count_multiplications(step.operation, step.arguments)
+                self.note(key[0], step.layer, step.operation, time_of_step, number)
+
+    def note(
+        self,
+        pass_name: str,
+        layer: str,
+        operation: str,
+        seconds: float,
+        multiplications: int = 0,
+    ) -> None:
+        """Note down an operation that has run."""
+        place = pass_name, layer or NETWORK, operation
+        number = self.multiplications.get(place, 0) + multiplications
+        self.multiplications[place] = number
+        self.seconds[place] = self.seconds.get(place, 0.0) + seconds
+
+
+class _TimedUpdates(Updates):
+    """Measures the updates of a stepper."""
+
+    def __init__(self, passes: _TimedPasses, name: str):
+        super().__init__()
+        self._passes = passes
+        self._name = name
+
+    def run(self, handler: Handler, operation: str, *args: Any) -> None:
+        began = time.perf_counter()
+        super().run(handler, operation, *args)
+        self._passes.wait()
+        seconds = time.perf_counter() - began
+        self._passes.note("update", self._name, operation, seconds)
+
+
+def _waiting(handler: Handler) -> Callable[[], Any]:
+    """What waits until a handler has done all that it was told."""
+    if issubclass(handler.array_type, np.ndarray):
+        return _do_nothing
+    return functools.partial(handler.get_numpy_copy, handler.zeros((1,)))
+
+
+def _do_nothing() -> None:
+    pass
+
+
+def _measure_peak(handler: Handler, wait: Callable[[], Any]) -> float:
+    """Multiplications per second in a product of matrices, as large as need be."""
+    best = 0.0
+    for n in (512, 1024, 2048, 4096):
+        a, b, out = (handler.ones((n, n)) for _ in range(3))
+        seconds = []
+        for _ in range(4):
+            wait()
+            began = time.perf_counter()
+            handler.dot_mm(a, b, out)
+            wait()
+            seconds.append(time.perf_counter() - began)
+        best = max(best, n**3 / min(seconds))
+        if min(seconds) > LONG_ENOUGH:
+            break
+    return best
+
+
+# -- summing up ------------------------------------------------------------------
+
+
+def _medians(steps: list[Seconds]) -> Seconds:
+    places = {place: None for seconds in steps for place in seconds}
+    return {
+        place: float(np.median([seconds.get(place, 0.0) for seconds in steps]))
+        for place in places
+    }
+
+
+def _costs(
+    seconds: Seconds, multiplications: Mapping[Place, int], outline: ProgramListing
+) -> dict[Place, Cost]:
+    """Put together, with what is inside of layers that are called as a whole."""
+    costs = {}
+    for place, time_of_place in seconds.items():
+        pass_name, layer, operation = place
+        number = multiplications.get(place, 0)
+        if operation in ("forward_pass", "backward_pass"):
+            rows = [r for r in outline if (r.pass_name, r.layer) == place[:2]]
+            number = sum(row.multiplications for row in rows)
+            if len(rows) == 1:
+                operation = rows[0].operation
+        costs[pass_name, layer, operation] = Cost(time_of_place, number)
+    return costs
+
+
+def _sorted(costs: Mapping[Any, Cost]) -> dict[Any, Cost]:
+    return dict(sorted(costs.items(), key=lambda item: -item[1].seconds))
