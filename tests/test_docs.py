@@ -173,6 +173,7 @@ INTERNAL = (
     "brainstorm.structure.network_info",
     "brainstorm.structure.ordering",
     "brainstorm.structure.parameter_order",
+    "brainstorm.structure.passes",
     "brainstorm.structure.prediction",
     "brainstorm.structure.tables",
     "brainstorm.structure.taps",
@@ -188,6 +189,7 @@ INTERNAL = (
     "brainstorm.training.hook_rules",
     "brainstorm.training.logs",
     "brainstorm.training.resuming",
+    "brainstorm.training.updates",
 )
 
 

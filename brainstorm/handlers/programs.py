@@ -26,7 +26,7 @@ import numpy as np
 
 from brainstorm.utils import HandlerError
 
-__all__ = ["Program", "Step", "Variable", "call", "sqrt", "whole"]
+__all__ = ["Program", "Step", "Variable", "sqrt", "whole"]
 
 Function = Callable[..., Any]
 
