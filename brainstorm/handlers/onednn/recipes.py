@@ -92,6 +92,14 @@ class Call:
         self.addresses = addresses
         return True
 
+    def moves(self, addresses: tuple[int, ...]) -> list[Callable[[], Any]]:
+        """What `move` does, for replays of programs."""
+        set_address = self._library.set_address
+        return [
+            functools.partial(set_address, memory.handle, addresses[number] + offset)
+            for memory, number, offset in self._moving
+        ]
+
     def give_up(self) -> None:
         """Let go of all that was prepared."""
         self._steps = self._moving = ()

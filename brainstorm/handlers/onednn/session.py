@@ -28,7 +28,8 @@ __all__ = ["OwnCalls", "Session", "named_errors"]
 _MAX_BYTES = 2**29
 _MAX_KNOWN = 2**14
 # So many calls of one kind a program has for itself.
-_MAX_OWN = 1000
+_MAX_OWN = 16
+
 Build = Callable[..., Call]
 
 
@@ -116,8 +117,7 @@ class Session(Means):
         """
         call = self._calls.get(kind)
         if call is None:
-            moving = [Moving.of(array, number) for number, array in enumerate(arrays)]
-            call = self.prepare(build, moving, options)
+            call = self.prepare_moving(build, arrays, options)
             self._calls.put(kind, call, call.size if call else STEP_BYTES)
         addresses = tuple(map(address_of, arrays)) if call else ()
         if call and call.addresses != addresses:
@@ -134,12 +134,20 @@ class Session(Means):
             except UnimplementedError:
                 return False
 
+    def prepare_moving(
+        self, build: Build, arrays: Sequence[Any], options: tuple[Any, ...]
+    ) -> Call | bool:
+        """The same for all arrays of these layouts, see `Call.move`."""
+        moving = [Moving.of(array, number) for number, array in enumerate(arrays)]
+        return self.prepare(build, moving, options)
+
 
 class OwnCalls:
-    """Finds calls that belong to the arrays of a program, and never move.
+    """Finds the calls of a program, whose arrays stay where they are.
 
-    Of each kind there are only so many. Beyond that, in passes over very many steps,
-    all of a kind share the one that moves.
+    A few calls of a kind are prepared for their arrays. All others, those of further
+    time steps, are one call that is moved from step to step: what is prepared does not
+    grow with their number, nor does the time that each one takes.
 
     Args:
         session: Prepares the calls.
@@ -148,6 +156,7 @@ class OwnCalls:
     def __init__(self, session: Session):
         self._session = session
         self._counts: dict[Any, int] = {}
+        self._moving: dict[Any, Call | bool] = {}
 
     def find(
         self, build: Build, arrays: tuple[Any, ...], *options: Any
@@ -156,25 +165,32 @@ class OwnCalls:
         kind = (build, options, *map(layout_of, arrays))
         count = self._counts[kind] = self._counts.get(kind, 0) + 1
         if count > _MAX_OWN:
-            moved = _Moved(self._session, kind, build, arrays, options)
-            return moved if moved.find() else False
+            if kind not in self._moving:
+                self._moving[kind] = self._session.prepare_moving(
+                    build, arrays, options
+                )
+            call = self._moving[kind]
+            if not call:
+                return False
+            if call.values is None:
+                return _Moved(call, tuple(map(address_of, arrays)))
         return self._session.prepare(build, arrays, options)
 
 
 class _Moved(NamedTuple):
     """A call that others use too, for their arrays."""
 
-    session: Session
-    kind: tuple[Any, ...]
-    build: Build
-    arrays: tuple[Any, ...]
-    options: tuple[Any, ...]
+    call: Call
+    addresses: tuple[int, ...]
 
-    def find(self) -> Call | bool:
-        return self.session.at(self.kind, self.build, self.arrays, self.options)[0]
+    @property
+    def leaves(self) -> list[Callable[[], Any]]:
+        """What replays of programs call instead."""
+        return self.call.moves(self.addresses) + self.call.leaves
 
     def __call__(self) -> None:
-        self.find()()
+        self.call.move(self.addresses)
+        self.call()
 
 
 def _give_up(call: Call | bool) -> None:
