@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from brainstorm.describable import create_from_description, get_description
-from brainstorm.handlers import NumpyHandler
+from brainstorm.handlers import NumpyHandler, default_handler
 from brainstorm.utils import ValidationError
 from brainstorm.value_modifiers import (
     ClipValues,
@@ -342,3 +342,11 @@ def test_random_modifiers_go_on_from_their_state():
         other.set_state(state)
         np.testing.assert_array_equal(modified(handler, other, np.zeros(5)), expected)
     assert ClipValues().get_state().keys() == {"seed"}
+
+
+def test_the_default_handler_takes_arrays_of_doubles():
+    m = np.random.RandomState(0).randn(4, 5)
+    norms = np.sqrt((m**2).sum(axis=1, keepdims=True))
+    expected = m / np.maximum(1, norms / 0.5)
+    ConstrainL2Norm(0.5)(default_handler, m)
+    np.testing.assert_allclose(m, expected, rtol=1e-6)

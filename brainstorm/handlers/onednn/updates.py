@@ -40,7 +40,8 @@ class OneDnnUpdates:
 
     @whole
     def constrain_rows(self, m, limit, norms):
-        if len(m) == 1 or m.shape[1] > _LONG_ROW or limit < self._smallest_limit:
+        is_long = len(m) == 1 or m.shape[1] > _LONG_ROW
+        if is_long or limit < self._smallest_limit or m.dtype != self.dtype:
             super().constrain_rows(m, limit, norms)
             return
         # einsum needs no temporary for the squares.
