@@ -109,6 +109,8 @@ class Layer:
     computes_no_input_deltas_for: Sequence[str] = ()
     computes_no_gradients_for: Sequence[str] = ()
     takes_no_output_deltas_from: Sequence[str] = ()
+    is_loss = False
+    """Whether its output ``loss`` is part of what training minimizes."""
     honours_fresh = False
     needs_whole_sequences = False
     """Whether a context is of no use to it, because it looks at all time steps."""

@@ -43,6 +43,7 @@ class LossLayerImpl(Layer):
     expected_inputs = {"default": StructureTemplate("...")}
     arguments = arguments_of(Loss, importance=FINITE)
     takes_no_output_deltas_from = ("loss",)
+    is_loss = True
     honours_fresh = True
     repeats = True
 

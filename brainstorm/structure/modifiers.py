@@ -1,4 +1,4 @@
-"""Which modifier is installed where in a network."""
+"""The modifiers of a network: which one is installed where, and running them."""
 
 from __future__ import annotations
 
@@ -6,25 +6,120 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from brainstorm.describable import create_from_description, get_description
 from brainstorm.layers.base_layer import Layer
-from brainstorm.randomness import RandomState
-from brainstorm.structure.trainable import own_parameters
+from brainstorm.randomness import RandomState, Seedable
+from brainstorm.structure.buffers import BufferManager
+from brainstorm.structure.trainable import own_parameters, trained_slices
 from brainstorm.structure.view_references import is_named, resolve_references
 from brainstorm.utils import NetworkValidationError
 from brainstorm.value_modifiers import GradientModifier, ValueModifier
 
-__all__ = ["Modifiers", "TrainedPart", "each_modifier", "resolve_modifiers"]
+__all__ = ["Modifiers"]
 
 # By layer and parameter; those of the whole network are listed under 'default'.
-Modifiers = dict[str, Any]
+ByPlace = dict[str, Any]
 
 
-def resolve_modifiers(
+class Modifiers:
+    """The modifiers of a network.
+
+    Args:
+        layers: The layers by name.
+        manager: Has the memory of the parameters and gradients.
+
+    Attributes:
+        of_weights, of_gradients (dict): Lists of modifiers by layer and parameter;
+            those of the whole network are listed under ``'default'``.
+        trained_slices (list[slice]): Where in the flat parameters and gradients those
+            lie that are trained.
+    """
+
+    def __init__(self, layers: Mapping[str, Layer], manager: BufferManager):
+        self._layers = layers
+        self._manager = manager
+        self.of_weights: ByPlace = {}
+        self.of_gradients: ByPlace = {}
+        self.plan()
+
+    def plan(self) -> None:
+        """Take note of which parameters are trained."""
+        self.trained_slices = trained_slices(self._layers, self._manager.hubs[0])
+        self._trained_part = _TrainedPart(self.trained_slices)
+
+    def set_of_weights(self, references: Mapping[str, Any], rnd: RandomState) -> None:
+        """Install modifiers of parameters, see `Network.set_weight_modifiers`."""
+        self.of_weights = _resolve(self._layers, references, rnd, of_weights=True)
+
+    def set_of_gradients(self, references: Mapping[str, Any], rnd: RandomState) -> None:
+        """Install modifiers of gradients, see `Network.set_gradient_modifiers`."""
+        self.of_gradients = _resolve(self._layers, references, rnd)
+
+    def describe(self) -> dict[str, Any]:
+        """Their descriptions, as the description of a network has them."""
+        return {
+            "gradient_modifiers": get_description(self.of_gradients),
+            "weight_modifiers": get_description(self.of_weights),
+        }
+
+    def set_as_described(self, description: Mapping[str, Any], seeds: Seedable) -> None:
+        """Install those of a network's description; `seeds` gives each kind a seed."""
+        for kind, install in (
+            ("gradient_modifiers", self.set_of_gradients),
+            ("weight_modifiers", self.set_of_weights),
+        ):
+            modifiers = create_from_description(description.get(kind, {}))
+            if modifiers:
+                install(modifiers, seeds.rnd.create_random_state())
+
+    def apply_to_gradients(self) -> None:
+        """Run those of the gradients."""
+        for layer, name, modifier in _each(self.of_gradients):
+            both = isinstance(modifier, GradientModifier)
+            categories = ("parameters", "gradients") if both else ("gradients",)
+            self._run(modifier, layer, name, *categories)
+
+    def start(self) -> None:
+        """Let those of the weights look at these before a training."""
+        for layer, name, modifier in _each(self.of_weights):
+            self._run(modifier.start, layer, name, "parameters")
+
+    def apply_to_weights(self) -> None:
+        """Run those of the weights."""
+        if self.of_weights:
+            for layer, name, modifier in _each(self.of_weights):
+                self._run(modifier, layer, name, "parameters")
+
+    def _run(
+        self,
+        function: Callable[..., None],
+        layer: str,
+        name: str | None,
+        *categories: str,
+    ) -> None:
+        """Run something on a parameter, unless it is frozen, or on all trained ones.
+
+        Args:
+            function: A modifier, or its `start`.
+            layer: Name of the layer.
+            name: Name of the parameter; None for all of the network.
+            *categories: What to give it: ``'parameters'``, ``'gradients'``.
+        """
+        views, handler = self._manager.views, self._manager.handler
+        if name is None:
+            arrays = (views[category] for category in categories)
+            self._trained_part.apply(function, handler, *arrays)
+        elif name not in self._layers[layer].frozen:
+            view = views[layer]
+            function(handler, *[view[category][name] for category in categories])
+
+
+def _resolve(
     layers: Mapping[str, Layer],
     references: Mapping[str, Any],
     rnd: RandomState,
     of_weights: bool = False,
-) -> Modifiers:
+) -> ByPlace:
     """Choose modifiers for every parameter, and for the whole network.
 
     Args:
@@ -42,7 +137,7 @@ def resolve_modifiers(
     """
     if "fallback" in references:
         raise NetworkValidationError("modifiers can not have a 'fallback'")
-    resolved: Modifiers = {}
+    resolved: ByPlace = {}
     references, whole_network = _split_whole_network(references)
     chosen = resolve_references(own_parameters(layers), references, several=True)
     for layer, by_name in chosen.items():
@@ -63,7 +158,7 @@ def resolve_modifiers(
     return _copies(resolved, rnd)
 
 
-class TrainedPart:
+class _TrainedPart:
     """Gives modifiers of the whole network what is trained, in one piece.
 
     Args:
@@ -111,7 +206,7 @@ class TrainedPart:
         return self._copies[:count]
 
 
-def each_modifier(modifiers: Modifiers) -> Iterator[tuple[str, str | None, Any]]:
+def _each(modifiers: ByPlace) -> Iterator[tuple[str, str | None, Any]]:
     """Layer, parameter and modifier; no parameter if it is for the whole network."""
     for layer, parameters in modifiers.items():
         by_name = {None: parameters} if layer == "default" else parameters
@@ -120,8 +215,8 @@ def each_modifier(modifiers: Modifiers) -> Iterator[tuple[str, str | None, Any]]
                 yield layer, name, modifier
 
 
-def _check_of_weights(modifiers: Modifiers) -> None:
-    for layer, name, modifier in each_modifier(modifiers):
+def _check_of_weights(modifiers: ByPlace) -> None:
+    for layer, name, modifier in _each(modifiers):
         if isinstance(modifier, GradientModifier):
             place = layer if name is None else f"{layer}.{name}"
             raise NetworkValidationError(
@@ -134,7 +229,7 @@ def _check(modifiers: Sequence[Any], place: str) -> None:
     for modifier in modifiers:
         if not isinstance(modifier, (ValueModifier, GradientModifier)):
             raise NetworkValidationError(
-                f"expected a modifier for {place}, got {modifier!r}. Modifiers are"
+                f"expected a modifier for {place}, got {modifier!r}. ByPlace are"
                 " objects of classes derived from ValueModifier or GradientModifier,"
                 " so that they can be saved"
             )
@@ -145,10 +240,10 @@ def _check(modifiers: Sequence[Any], place: str) -> None:
             )
 
 
-def _copies(modifiers: Modifiers, rnd: RandomState) -> Modifiers:
+def _copies(modifiers: ByPlace, rnd: RandomState) -> ByPlace:
     """Copies that know their place, and draw random numbers of their own."""
-    copies: Modifiers = {}
-    for layer, name, modifier in each_modifier(modifiers):
+    copies: ByPlace = {}
+    for layer, name, modifier in _each(modifiers):
         duplicate = copy.deepcopy(modifier)
         duplicate.rnd = rnd.create_random_state()
         if name is None:

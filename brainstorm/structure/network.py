@@ -3,71 +3,46 @@
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from brainstorm.describable import (
-    Describable,
-    create_from_description,
-    get_description,
-)
+from brainstorm.describable import get_description
 from brainstorm.handlers import default_handler
-from brainstorm.handlers.base_handler import Handler
-from brainstorm.initializers import evaluate_initializer
-from brainstorm.layers.base_layer import Layer
-from brainstorm.layers.loss_layer import LossLayerImpl
-from brainstorm.randomness import Seedable
 from brainstorm.structure.architecture import (
     generate_architecture,
     instantiate_layers_from_architecture,
     plain_architecture,
 )
-from brainstorm.structure.backpropagation import Backpropagation
-from brainstorm.structure.buffer_views import BufferView
 from brainstorm.structure.buffers import BufferManager
 from brainstorm.structure.construction import ConstructionWrapper
-from brainstorm.structure.external_data import check_dense, check_shapes, shapes_of
-from brainstorm.structure.listing import ProgramListing, list_program
-from brainstorm.structure.modifiers import (
-    Modifiers,
-    TrainedPart,
-    each_modifier,
-    resolve_modifiers,
+from brainstorm.structure.initializing import (
+    create_initializers,
+    describe_initializers,
+    initial_values,
 )
+from brainstorm.structure.listing import ProgramListing, list_program
 from brainstorm.structure.network_files import (
     available_handler,
     load_network,
     save_network,
 )
 from brainstorm.structure.network_info import network_info_html
-from brainstorm.structure.passes import Pass, Passes
 from brainstorm.structure.prediction import predict
+from brainstorm.structure.running import RunningNetwork
 from brainstorm.structure.trainable import (
     own_parameters,
     set_layer_properties,
-    trained_slices,
     with_trainable,
 )
-from brainstorm.structure.turns import HERE, Turns
 from brainstorm.structure.view_references import merge_references, resolve_references
-from brainstorm.utils import (
-    HandlerError,
-    NetworkValidationError,
-    UnknownNameError,
-    listing,
-)
-from brainstorm.value_modifiers import GradientModifier
+from brainstorm.utils import NetworkValidationError
 
 __all__ = ["Network"]
 
-# As text, numbers take ten times their memory, and parameters are saved anyway.
-_LARGEST_DESCRIBED = 10_000
 
-
-class Network(Seedable):
+class Network(RunningNetwork):
     """A directed acyclic graph of layers, with the memory to run it.
 
     Made by `from_layer`, `from_architecture` or `from_hdf5`.
@@ -94,45 +69,10 @@ class Network(Seedable):
             they are not told otherwise.
         initializers (dict): Description of the last call of `initialize`, where
             functions and arrays of more than 10,000 numbers are only named.
-        weight_modifiers, gradient_modifiers (dict): Lists of modifiers by layer
-            and parameter.
         loss_layers (list[str]): Names of the layers whose losses are summed.
         before_next_run (Callable[[], None] | None): Called, once, before other data
             come or a forward pass, so that what the last one left can be looked at.
-        trained_slices (list[slice]): Where in the flat parameters and gradients those
-            lie that steppers change.
     """
-
-    def __init__(
-        self,
-        layers: Mapping[str, Layer],
-        buffer_manager: BufferManager,
-        architecture: Mapping[str, Any],
-        seed: int | None = None,
-        handler: Handler = default_handler,
-        passes: type[Passes] = Passes,
-    ):
-        super().__init__(seed)
-        self.lock = Turns()
-        self.layers = layers
-        self.architecture = architecture
-        self.handler = handler
-        self.output_name: str | None = None
-        self.initializers: dict[str, Any] = {}
-        self.weight_modifiers: Modifiers = {}
-        self.gradient_modifiers: Modifiers = {}
-        self.before_next_run: Callable[[], None] | None = None
-        self._buffer_manager = buffer_manager
-        self.loss_layers = [
-            name for name, la in layers.items() if isinstance(la, LossLayerImpl)
-        ]
-        self._input_shapes: dict[str, tuple[int, ...]] = {}
-        views = buffer_manager.views.__dict__
-        self._run_order = [(layer, views[name]) for name, layer in layers.items()]
-        self._passes = passes(layers, buffer_manager)
-        self.backpropagation = Backpropagation(layers, buffer_manager, self._passes)
-        self._plan_training()
-        self.set_handler(handler)
 
     # -- creating ------------------------------------------------------------
 
@@ -183,7 +123,7 @@ class Network(Seedable):
             FileNotFoundError: There is no such file.
             FileFormatError: It is damaged, or not a network's file.
         """
-        return load_network(cls, filename)
+        return load_network(cls.uninitialized, filename)
 
     def save_as_hdf5(self, filename: str | os.PathLike, comment: str = "") -> None:
         """Save the description and the parameters to an HDF5 file.
@@ -202,8 +142,7 @@ class Network(Seedable):
             "architecture": get_description(self.architecture),
             "handler": get_description(self.handler),
             "initializers": self.initializers,
-            "gradient_modifiers": get_description(self.gradient_modifiers),
-            "weight_modifiers": get_description(self.weight_modifiers),
+            **self.modifiers.describe(),
             "output_name": self.output_name,
         }
 
@@ -220,14 +159,7 @@ class Network(Seedable):
         net = cls.from_architecture(description["architecture"])
         net.output_name = description.get("output_name")
         net.initializers = description.get("initializers", {})
-        for kind in ("gradient_modifiers", "weight_modifiers"):
-            modifiers = create_from_description(description.get(kind, {}))
-            if modifiers:
-                of_weights = kind == "weight_modifiers"
-                resolved = resolve_modifiers(
-                    net.layers, modifiers, net.rnd.create_random_state(), of_weights
-                )
-                setattr(net, kind, resolved)
+        net.modifiers.set_as_described(description, net)
         if "handler" in description:
             net.set_handler(available_handler(description["handler"]))
         return net
@@ -235,7 +167,7 @@ class Network(Seedable):
     def _initialize_as_described(self) -> None:
         """Initialize as `initializers` say; they stay as they are."""
         description = self.initializers
-        self.initialize(_create_initializers(description))
+        self.initialize(create_initializers(description))
         self.initializers = description
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -273,97 +205,7 @@ class Network(Seedable):
         """
         return list_program(self, training_pass, time_size, batch_size)
 
-    @property
-    def buffer(self) -> BufferView:
-        """All buffers, in the handler's memory; `get` gives copies."""
-        return self._buffer_manager.views
-
-    @property
-    def time_size(self) -> int:
-        """Number of time steps of the current data."""
-        return self._buffer_manager.time_size
-
-    @property
-    def batch_size(self) -> int:
-        """Number of sequences in the current data."""
-        return self._buffer_manager.batch_size
-
-    def get(self, buffer_path: str) -> np.ndarray:
-        """Get a NumPy copy of a buffer.
-
-        Args:
-            buffer_path: A dotted path, for example ``'parameters'`` or
-                ``'Output.outputs.predictions'`` or ``'Lstm.internals.Fb'``.
-
-        Raises:
-            KeyError: There is no such buffer; lists the choices.
-        """
-        with self.lock:
-            if "parameters" not in buffer_path.split("."):
-                self.lock.check()
-            self.backpropagation.check(buffer_path)
-            buffer = self.buffer[buffer_path]
-            if isinstance(buffer, BufferView):
-                raise UnknownNameError(
-                    f"{buffer_path!r} is not one buffer but a view of several:"
-                    f" {listing(BufferView._asdict(buffer))}"
-                )
-            return self.handler.get_numpy_copy(buffer)
-
-    def get_input(self, input_name: str) -> np.ndarray:
-        """Get a NumPy copy of one of the named inputs.
-
-        Raises:
-            KeyError: There is no such input; lists the choices.
-        """
-        lock = self.lock
-        with lock.steps:
-            if lock.has_displaced:
-                lock.check()
-            return self.handler.get_numpy_copy(self.buffer.Input.outputs[input_name])
-
-    get_inputs = get_input
-
-    def get_loss_values(self) -> dict[str, float]:
-        """The losses that the last forward pass computed.
-
-        Returns:
-            ``{'total_loss': sum}``, and each loss by the name of its layer where
-            there are several.
-        """
-        views = self._buffer_manager.views
-        losses = {
-            name: self._as_float(views.__dict__[name].outputs.loss)
-            for name in self.loss_layers
-        }
-        # Checked afterwards, as it takes less time than to have the lock meanwhile.
-        self.lock.check()
-        total = sum(losses.values(), 0.0)
-        if len(losses) < 2:
-            return {"total_loss": total}
-        return {**losses, "total_loss": total}
-
-    def _as_float(self, buffer: Any) -> float:
-        return self.handler.get_numpy_copy(buffer).item()
-
     # -- setting up ----------------------------------------------------------
-
-    def set_handler(self, new_handler: Handler) -> None:
-        """Let another handler do the arithmetic from now on.
-
-        The parameters move along; the content of other buffers is lost.
-        """
-        if not isinstance(new_handler, Handler):
-            raise NetworkValidationError(
-                f"expected a Handler, got {type(new_handler).__name__}"
-            )
-        with self.lock:
-            if new_handler is not self._buffer_manager.handler:
-                self._buffer_manager.set_handler(new_handler)
-            self.handler = new_handler
-            for layer in self.layers.values():
-                layer.set_handler(new_handler)
-            self._resized()
 
     def initialize(
         self,
@@ -397,28 +239,12 @@ class Network(Seedable):
             InitializationError: An initializer failed and there is no fallback.
         """
         references = merge_references(default_or_init_dict, kwargs)
-        chosen = resolve_references(own_parameters(self.layers), references)
-        lost = [
-            f"{layer}.{name}"
-            for layer, parameters in chosen.items()
-            for name, c in parameters.items()
-            if c.value is None
-        ]
-        if lost:
-            raise NetworkValidationError(f"nothing initializes {listing(lost)}")
         rnd = self.rnd.create_random_state(seed)
-        values = {}
-        for layer in sorted(chosen):
-            for name in sorted(chosen[layer]):
-                value, fallback = chosen[layer][name]
-                path = f"{layer}.parameters.{name}"
-                values[path] = evaluate_initializer(
-                    value, tuple(self.buffer[path].shape), fallback, rnd.generate_seed()
-                )
+        values = initial_values(self.layers, references, rnd)
         with self.lock:
             for path, value in values.items():
                 self.handler.set_from_numpy(self.buffer[path], value)
-        self.initializers = _describe_initializers(references)
+        self.initializers = describe_initializers(references)
 
     def set_weight_modifiers(
         self, default_or_mod_dict: Any = None, **kwargs: Any
@@ -443,10 +269,7 @@ class Network(Seedable):
         matches, with all that is trained in one flat array.
         """
         references = merge_references(default_or_mod_dict, kwargs)
-        rnd = self.rnd.create_random_state()
-        self.weight_modifiers = resolve_modifiers(
-            self.layers, references, rnd, of_weights=True
-        )
+        self.modifiers.set_of_weights(references, self.rnd.create_random_state())
 
     def set_gradient_modifiers(
         self, default_or_mod_dict: Any = None, **kwargs: Any
@@ -458,8 +281,7 @@ class Network(Seedable):
         never run for parameters that get no gradient.
         """
         references = merge_references(default_or_mod_dict, kwargs)
-        rnd = self.rnd.create_random_state()
-        self.gradient_modifiers = resolve_modifiers(self.layers, references, rnd)
+        self.modifiers.set_of_gradients(references, self.rnd.create_random_state())
 
     def set_trainable(self, default_or_dict: Any = None, **kwargs: Any) -> None:
         """Choose the parameters that training changes.
@@ -481,77 +303,10 @@ class Network(Seedable):
         chosen = resolve_references(own_parameters(self.layers), references)
         self.architecture = with_trainable(self.architecture, chosen)
         set_layer_properties(self.layers, self.architecture)
-        self._plan_training()
-
-    def _plan_training(self) -> None:
-        """Take note of which parameters are trained."""
         self.backpropagation.plan()
-        hubs = self._buffer_manager.hubs
-        self.trained_slices = trained_slices(self.layers, hubs[0])
-        self._trained_part = TrainedPart(self.trained_slices)
+        self.modifiers.plan()
 
-    # -- running -------------------------------------------------------------
-
-    def provide_external_data(
-        self, data: Mapping[str, Any], all_inputs: bool = True
-    ) -> None:
-        """Copy data to the outputs of the Input layer, resizing to fit it.
-
-        Args:
-            data: Arrays ``(T, B, ...)`` by the names of the inputs. More than the
-                network has inputs are fine: what it does not know is left out.
-            all_inputs: Whether to insist on data for every input.
-
-        Raises:
-            MissingInputError: Data for an input is missing (a KeyError).
-            NetworkValidationError: A name is unknown, or a shape does not fit.
-        """
-        lock = self.lock
-        with lock.steps:
-            if lock.mark is not HERE.mark:
-                lock.take_over()
-            if self.before_next_run is not None:
-                self._announce_run()
-            structures = self.layers["Input"].out_shapes
-            shapes = shapes_of(data)
-            if len(shapes) > len(structures):
-                data = {name: data[name] for name in data if name in structures}
-                shapes = {name: shapes[name] for name in data}
-            if shapes != self._input_shapes:
-                for name, array in data.items():
-                    check_dense(name, array)
-                sizes = check_shapes(structures, shapes, all_inputs)
-                self._buffer_manager.resize(
-                    sizes.get("T", self.time_size), sizes.get("B", self.batch_size)
-                )
-                self._resized()
-                self._input_shapes = shapes
-            elif all_inputs and len(shapes) < len(structures):
-                check_shapes(structures, shapes, all_inputs)
-            targets = self._buffer_manager.views.Input.outputs.__dict__
-            for name, array in data.items():
-                self._provide(name, targets[name], array)
-
-    def _announce_run(self) -> None:
-        announce, self.before_next_run = self.before_next_run, None
-        self.backpropagation.show()
-        announce()
-
-    def _provide(self, name: str, target: Any, array: Any) -> None:
-        if isinstance(array, self.handler.array_type) and not isinstance(
-            array, np.ndarray
-        ):
-            self.handler.copy_to(array, target)
-            return
-        try:
-            self.handler.set_from_numpy(target, array)
-        except HandlerError as error:
-            raise HandlerError(f"data for the input {name!r}: {error}") from error
-
-    def _resized(self) -> None:
-        """Take note of other memory."""
-        self._input_shapes = {}
-        self.backpropagation.forget_memory()
+    # -- using ----------------------------------------------------------------
 
     def predict(
         self, x: Any, batch_size: int = 100, output_name: str | None = None
@@ -587,145 +342,8 @@ class Network(Seedable):
 
     __call__ = predict
 
-    def forward_pass(
-        self,
-        training_pass: bool = False,
-        context: dict[str, Any] | None = None,
-        only: Collection[str] | None = None,
-    ) -> None:
-        """Run the layers on the data given by `provide_external_data`.
-
-        Args:
-            training_pass: Whether this belongs to training; some layers, such as
-                Dropout, then behave differently.
-            context: State to continue from, as returned by `get_context`: it is
-                taken as that of the step before the first. Zeros otherwise.
-            only: Names of the layers to run. All by default.
-        """
-        lock = self.lock
-        with lock.steps:
-            if lock.has_displaced:
-                lock.check()
-            if self.before_next_run is not None:
-                self._announce_run()
-            if context is not None:
-                self._buffer_manager.apply_context(context)
-            chosen = None if only is None else frozenset(only)
-            self._passes.run(
-                ("forward", bool(training_pass), context is None, chosen),
-                self._make_forward_pass,
-            )
-
-    def _make_forward_pass(
-        self,
-        this: Pass,
-        training_pass: bool,
-        begins: bool,
-        only: Collection[str] | None,
-    ) -> None:
-        if begins:
-            self._buffer_manager.clear_context(this.handler)
-        order = self._run_order
-        if only is not None:
-            order = [(la, buffers) for la, buffers in order if la.name in only]
-        this.run(order, "forward_pass", training_pass)
-
-    def backward_pass(self, all_deltas: bool = True) -> None:
-        """Compute all deltas and gradients, after a forward pass.
-
-        Gradient modifiers are applied at the end.
-
-        Args:
-            all_deltas: With False, deltas on which no gradient depends, such as
-                those that reach the Input layer, may be left out. They are NaN
-                then. Steppers do this, as long as nobody has read deltas.
-        """
-        lock = self.lock
-        with lock.steps:
-            if lock.has_displaced:
-                lock.check()
-            self.backpropagation.run(all_deltas)
-            if self.gradient_modifiers:
-                self.apply_gradient_modifiers()
-
-    def ask_for_deltas(self) -> None:
-        """Have all deltas computed in training too, from now on."""
-        self.backpropagation.wants_all = True
-
-    def get_context(self) -> dict[str, np.ndarray]:
-        """The state after the last step, to be given to `forward_pass`."""
-        lock = self.lock
-        with lock.steps:
-            if lock.has_displaced:
-                lock.check()
-            return self._buffer_manager.get_context()
-
-    def apply_gradient_modifiers(self) -> None:
-        """Run the gradient modifiers; `backward_pass` does so by itself."""
-        for layer, name, modifier in each_modifier(self.gradient_modifiers):
-            both = isinstance(modifier, GradientModifier)
-            categories = ("parameters", "gradients") if both else ("gradients",)
-            self._modify(modifier, layer, name, *categories)
-
-    def start_weight_modifiers(self) -> None:
-        """Let the weight modifiers look at the weights before a training."""
-        for layer, name, modifier in each_modifier(self.weight_modifiers):
-            self._modify(modifier.start, layer, name, "parameters")
-
-    def apply_weight_modifiers(self) -> None:
-        """Run the weight modifiers; the trainer does so after each update."""
-        for layer, name, modifier in each_modifier(self.weight_modifiers):
-            self._modify(modifier, layer, name, "parameters")
-
-    def _modify(
-        self,
-        modifier: Callable[..., None],
-        layer: str,
-        name: str | None,
-        *categories: str,
-    ) -> None:
-        """Run a modifier on a parameter, unless it is frozen, or on all trained ones.
-
-        Args:
-            modifier: The modifier, or its `start`.
-            layer: Name of the layer.
-            name: Name of the parameter; None for all of the network.
-            *categories: What to give it: ``'parameters'``, ``'gradients'``.
-        """
-        if name is None:
-            arrays = (self.buffer[category] for category in categories)
-            self._trained_part.apply(modifier, self.handler, *arrays)
-        elif name not in self.layers[layer].frozen:
-            view = self.buffer[layer]
-            modifier(self.handler, *[view[category][name] for category in categories])
-
 
 def _recreate(description: dict[str, Any], parameters: np.ndarray) -> Network:
     net = Network.uninitialized(description)
     net.handler.set_from_numpy(net.buffer.parameters, parameters)
     return net
-
-
-def _create_initializers(description: Any) -> Any:
-    """Initializers from what `_describe_initializers` made of them."""
-    if isinstance(description, str):
-        warnings.warn(
-            f"the initializer {description} is only named in the description: the"
-            " parameters that it is for become 0",
-            stacklevel=2,
-        )
-        return 0.0
-    if isinstance(description, Mapping) and "@type" not in description:
-        return {k: _create_initializers(v) for k, v in description.items()}
-    return create_from_description(description)
-
-
-def _describe_initializers(references: Any) -> Any:
-    """Describe initializers; functions and large arrays are only named."""
-    if isinstance(references, Mapping):
-        return {k: _describe_initializers(v) for k, v in references.items()}
-    if isinstance(references, np.ndarray) and references.size > _LARGEST_DESCRIBED:
-        return f"<array {references.shape}>"
-    if callable(references) and not isinstance(references, Describable):
-        return f"<{getattr(references, '__name__', type(references).__name__)}>"
-    return get_description(references)

@@ -11,8 +11,8 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import h5py
 import numpy as np
@@ -42,6 +42,7 @@ from brainstorm.structure.parameter_order import (
     of_development_version,
     write_order,
 )
+from brainstorm.structure.running import RunningNetwork
 from brainstorm.structure.trainable import OLD_JOINS
 from brainstorm.utils import (
     FileFormatError,
@@ -52,9 +53,6 @@ from brainstorm.utils import (
 )
 from brainstorm.value_modifiers import GradientModifier, ValueModifier
 
-if TYPE_CHECKING:
-    from brainstorm.structure.network import Network
-
 __all__ = [
     "available_handler",
     "load_network",
@@ -63,6 +61,9 @@ __all__ = [
     "write_info",
     "write_network",
 ]
+
+# Makes a network from its description, whose parameters are zeros.
+Make = Callable[[Mapping[str, Any]], RunningNetwork]
 
 KEYS = {
     "@type",
@@ -82,7 +83,9 @@ PLAIN_HANDLER = {"@type": "NumpyHandler", "dtype": "float32"}
 LARGEST_STEP = 2**28
 
 
-def save_network(net: Network, filename: str | os.PathLike, comment: str = "") -> None:
+def save_network(
+    net: RunningNetwork, filename: str | os.PathLike, comment: str = ""
+) -> None:
     """Write a network to an HDF5 file, which is replaced in one go."""
     if not isinstance(comment, str):
         raise ValidationError(f"expected a text as comment, got {comment!r}")
@@ -100,7 +103,7 @@ def save_network(net: Network, filename: str | os.PathLike, comment: str = "") -
         write_network(f, net, description)
 
 
-def load_network(cls: type[Network], filename: str | os.PathLike) -> Network:
+def load_network(make: Make, filename: str | os.PathLike) -> RunningNetwork:
     """Read a network from an HDF5 file.
 
     Raises:
@@ -108,7 +111,7 @@ def load_network(cls: type[Network], filename: str | os.PathLike) -> Network:
         FileFormatError: It is damaged, or not a network's file.
     """
     with open_hdf5(filename, FORMAT) as f:
-        net, _ = read_network(cls, f)
+        net, _ = read_network(make, f)
         text = read_text_attribute(f, HANDLER)
         if text is not None:
             handler = json.loads(text)
@@ -132,7 +135,7 @@ def write_info(f: h5py.File) -> None:
 
 
 def write_network(
-    group: h5py.Group, net: Network, description: Mapping[str, Any]
+    group: h5py.Group, net: RunningNetwork, description: Mapping[str, Any]
 ) -> None:
     """Write a description of a network, and its parameters."""
     check_names(description)
@@ -144,8 +147,8 @@ def write_network(
 
 
 def read_network(
-    cls: type[Network], group: h5py.Group
-) -> tuple[Network, np.ndarray | None]:
+    make: Make, group: h5py.Group
+) -> tuple[RunningNetwork, np.ndarray | None]:
     """Read what `write_network` has written.
 
     Errors, of whatever kind, mean that it is damaged; see `open_hdf5`.
@@ -161,7 +164,7 @@ def read_network(
     order = find_order(group["parameters"], layers, hubs[0])
     if of_development_version(group["parameters"]):
         description["architecture"] = _with_old_joins(architecture, hubs)
-    net = cls.uninitialized(description)
+    net = make(description)
     net.handler.set_from_numpy(net.buffer.parameters, in_order(parameters, order))
     return net, order
 

@@ -6,7 +6,6 @@ import html
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,10 +14,8 @@ from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import layer_type_name
 from brainstorm.structure.layout import Hub, create_layout
+from brainstorm.structure.running import RunningNetwork
 from brainstorm.structure.tables import Table
-
-if TYPE_CHECKING:
-    from brainstorm.structure.network import Network
 
 __all__ = ["describe_shapes", "get_network_info", "network_info_html"]
 
@@ -35,7 +32,9 @@ BUFFER_TYPES = ("constant", "per sequence", "per time step")
 
 
 def get_network_info(
-    network: Network, time_size: int | None = None, batch_size: int | None = None
+    network: RunningNetwork,
+    time_size: int | None = None,
+    batch_size: int | None = None,
 ) -> str:
     """Describe a network in two tables.
 
@@ -62,7 +61,9 @@ def get_network_info(
 
 
 def network_info_html(
-    network: Network, time_size: int | None = None, batch_size: int | None = None
+    network: RunningNetwork,
+    time_size: int | None = None,
+    batch_size: int | None = None,
 ) -> str:
     """Describe a network as HTML, see `get_network_info`."""
     return "\n".join(
@@ -72,7 +73,7 @@ def network_info_html(
 
 
 def _describe(
-    network: Network, time_size: int | None, batch_size: int | None
+    network: RunningNetwork, time_size: int | None, batch_size: int | None
 ) -> list[str | Table]:
     T, B = checked_sizes(network, time_size, batch_size)
     dtype = np.dtype(network.handler.dtype)

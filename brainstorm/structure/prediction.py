@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from brainstorm.checks import checked_integer
-from brainstorm.layers.loss_layer import LossLayerImpl
+from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.buffer_views import BufferView
 from brainstorm.structure.external_data import check_dense, check_open
+from brainstorm.structure.running import RunningNetwork
 from brainstorm.utils import (
     FileFormatError,
     MissingInputError,
@@ -19,15 +20,11 @@ from brainstorm.utils import (
     listing,
 )
 
-if TYPE_CHECKING:
-    from brainstorm.structure.buffer_structure import BufferStructure
-    from brainstorm.structure.network import Network
-
 __all__ = ["arrange", "find_output", "inputs_of", "predict"]
 
 
 def predict(
-    net: Network, x: Any, batch_size: int, output_name: str | None = None
+    net: RunningNetwork, x: Any, batch_size: int, output_name: str | None = None
 ) -> np.ndarray:
     """Run a network on data, see `Network.predict`."""
     batch_size = checked_integer(batch_size, "batch_size", 1)
@@ -36,7 +33,7 @@ def predict(
 
 
 def _predict(
-    net: Network, x: Any, batch_size: int, output_name: str | None
+    net: RunningNetwork, x: Any, batch_size: int, output_name: str | None
 ) -> np.ndarray:
     path = find_output(net, output_name)
     structure = _structure(net, path)
@@ -54,7 +51,7 @@ def _predict(
     return result if has_time or not axis else result[0]
 
 
-def find_output(net: Network, output_name: str | None = None) -> str:
+def find_output(net: RunningNetwork, output_name: str | None = None) -> str:
     """The path of the output that a network is used for.
 
     That is `output_name`, or else the network's own. Otherwise there has to be just
@@ -73,9 +70,7 @@ def find_output(net: Network, output_name: str | None = None) -> str:
     name = "predictions"
     if not found:
         ends = {
-            n: la
-            for n, la in net.layers.items()
-            if not la.outgoing and not isinstance(la, LossLayerImpl)
+            n: la for n, la in net.layers.items() if not la.outgoing and not la.is_loss
         }
         found = list(ends)
         name = next((o for la in ends.values() for o in la.out_shapes), name)
@@ -88,7 +83,7 @@ def find_output(net: Network, output_name: str | None = None) -> str:
     return f"{found[0]}.outputs.{name}"
 
 
-def inputs_of(net: Network, path: str) -> tuple[list[str], set[str]]:
+def inputs_of(net: RunningNetwork, path: str) -> tuple[list[str], set[str]]:
     """What an output is computed from.
 
     Args:
@@ -123,7 +118,9 @@ def inputs_of(net: Network, path: str) -> tuple[list[str], set[str]]:
     return inputs, {name for name, _ in seen}
 
 
-def arrange(net: Network, data: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+def arrange(
+    net: RunningNetwork, data: Mapping[str, Any]
+) -> tuple[dict[str, Any], bool]:
     """Give data all dimensions of the network's inputs, as far as one can tell.
 
     Args:
@@ -175,7 +172,7 @@ def _complete(values: Any, structure: BufferStructure, has_time: bool) -> Any:
     return values
 
 
-def _structure(net: Network, path: str) -> BufferStructure:
+def _structure(net: RunningNetwork, path: str) -> BufferStructure:
     parts = path.split(".") if isinstance(path, str) else []
     name, category, output = parts if len(parts) == 3 else ("", "", "")
     outputs = getattr(net.layers.get(name), "out_shapes", {})
@@ -208,7 +205,7 @@ def _named(x: Any, needed: list[str]) -> dict[str, Any]:
     return {**{name: x[name] for name in needed}, **x}
 
 
-def _sizes(net: Network, data: Mapping[str, Any]) -> tuple[int, int]:
+def _sizes(net: RunningNetwork, data: Mapping[str, Any]) -> tuple[int, int]:
     """Numbers of time steps and of sequences."""
     sizes: dict[str, int] = {}
     for name, values in data.items():
@@ -229,7 +226,9 @@ def _sizes(net: Network, data: Mapping[str, Any]) -> tuple[int, int]:
     return sizes.get("T", 1), sizes.get("B", 0)
 
 
-def _cut(net: Network, data: Mapping[str, Any], part: slice) -> dict[str, np.ndarray]:
+def _cut(
+    net: RunningNetwork, data: Mapping[str, Any], part: slice
+) -> dict[str, np.ndarray]:
     """Some of the sequences."""
     structures = net.layers["Input"].out_shapes
     cut = {}
@@ -245,7 +244,7 @@ def _cut(net: Network, data: Mapping[str, Any], part: slice) -> dict[str, np.nda
     return cut
 
 
-def _run(net: Network, data: Mapping[str, np.ndarray], layers: set[str]) -> None:
+def _run(net: RunningNetwork, data: Mapping[str, np.ndarray], layers: set[str]) -> None:
     net.provide_external_data(data, all_inputs=False)
     for name, buffer in BufferView.items(net.buffer.Input.outputs):
         if name not in data:

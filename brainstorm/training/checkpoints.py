@@ -116,7 +116,7 @@ def read_checkpoint(
     Whatever fails until a trainer has been made of it is an error of the file.
     """
     with open_hdf5(filename, FORMAT) as f:
-        net, order = read_network(Network, read_group(f, "network"))
+        net, order = read_network(Network.uninitialized, read_group(f, "network"))
         training = _read_training(f)
         for part in ("stepper", "hooks"):
             training["state"][part] = _reordered(training["state"][part], order)

@@ -1,0 +1,86 @@
+"""First values of the parameters, and descriptions of what gave them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from brainstorm.describable import (
+    Describable,
+    create_from_description,
+    get_description,
+)
+from brainstorm.initializers import evaluate_initializer
+from brainstorm.layers.base_layer import Layer
+from brainstorm.randomness import RandomState
+from brainstorm.structure.trainable import own_parameters
+from brainstorm.structure.view_references import resolve_references
+from brainstorm.utils import NetworkValidationError, listing
+
+__all__ = ["create_initializers", "describe_initializers", "initial_values"]
+
+# As text, numbers take ten times their memory, and parameters are saved anyway.
+_LARGEST_DESCRIBED = 10_000
+
+
+def initial_values(
+    layers: Mapping[str, Layer], references: Mapping[str, Any], rnd: RandomState
+) -> dict[str, np.ndarray]:
+    """First values of all parameters, by their paths.
+
+    Args:
+        layers: The layers by name.
+        references: See `Network.initialize`.
+        rnd: Gives a seed for each parameter.
+
+    Raises:
+        NetworkValidationError: A pattern matches nothing, or a parameter is
+            matched by none or by several.
+        InitializationError: An initializer failed and there is no fallback.
+    """
+    chosen = resolve_references(own_parameters(layers), references)
+    lost = [
+        f"{layer}.{name}"
+        for layer, parameters in chosen.items()
+        for name, c in parameters.items()
+        if c.value is None
+    ]
+    if lost:
+        raise NetworkValidationError(f"nothing initializes {listing(lost)}")
+    values = {}
+    for layer in sorted(chosen):
+        for name in sorted(chosen[layer]):
+            value, fallback = chosen[layer][name]
+            shape = layers[layer].parameter_shapes[name].shape
+            values[f"{layer}.parameters.{name}"] = evaluate_initializer(
+                value, shape, fallback, rnd.generate_seed()
+            )
+    return values
+
+
+def create_initializers(description: Any) -> Any:
+    """Initializers from what `describe_initializers` made of them."""
+    if isinstance(description, str):
+        warnings.warn(
+            f"the initializer {description} is only named in the description: the"
+            " parameters that it is for become 0",
+            stacklevel=2,
+        )
+        return 0.0
+    if isinstance(description, Mapping) and "@type" not in description:
+        return {k: create_initializers(v) for k, v in description.items()}
+    return create_from_description(description)
+
+
+def describe_initializers(references: Any) -> Any:
+    """Describe initializers; functions and large arrays are only named."""
+    if isinstance(references, Mapping):
+        return {k: describe_initializers(v) for k, v in references.items()}
+    if isinstance(references, np.ndarray) and references.size > _LARGEST_DESCRIBED:
+        return f"<array {references.shape}>"
+    if callable(references) and not isinstance(references, Describable):
+        return f"<{getattr(references, '__name__', type(references).__name__)}>"
+    return get_description(references)

@@ -1,0 +1,329 @@
+"""Layers with the memory to run them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import numpy as np
+
+from brainstorm.handlers import default_handler
+from brainstorm.handlers.base_handler import Handler
+from brainstorm.layers.base_layer import Layer
+from brainstorm.randomness import Seedable
+from brainstorm.structure.backpropagation import Backpropagation
+from brainstorm.structure.buffer_views import BufferView
+from brainstorm.structure.buffers import BufferManager
+from brainstorm.structure.external_data import check_dense, check_shapes, shapes_of
+from brainstorm.structure.modifiers import Modifiers
+from brainstorm.structure.passes import Pass, Passes
+from brainstorm.structure.turns import HERE, Turns
+from brainstorm.utils import (
+    HandlerError,
+    NetworkValidationError,
+    UnknownNameError,
+    listing,
+)
+
+__all__ = ["RunningNetwork"]
+
+
+class RunningNetwork(Seedable):
+    """What a network is while it runs: layers, their memory, data and passes.
+
+    It knows nothing of how networks are made, described, saved or used to predict.
+
+    Attributes: see `brainstorm.structure.network.Network`.
+    """
+
+    def __init__(
+        self,
+        layers: Mapping[str, Layer],
+        buffer_manager: BufferManager,
+        architecture: Mapping[str, Any],
+        seed: int | None = None,
+        handler: Handler = default_handler,
+        passes: type[Passes] = Passes,
+    ):
+        super().__init__(seed)
+        self.lock = Turns()
+        self.layers = layers
+        self.architecture = architecture
+        self.handler = handler
+        self.output_name: str | None = None
+        self.initializers: dict[str, Any] = {}
+        self.modifiers = Modifiers(layers, buffer_manager)
+        self.before_next_run: Callable[[], None] | None = None
+        self._buffer_manager = buffer_manager
+        self.loss_layers = [name for name, layer in layers.items() if layer.is_loss]
+        self._input_shapes: dict[str, tuple[int, ...]] = {}
+        views = buffer_manager.views.__dict__
+        self._run_order = [(layer, views[name]) for name, layer in layers.items()]
+        self._passes = passes(layers, buffer_manager)
+        self.backpropagation = Backpropagation(layers, buffer_manager, self._passes)
+        self.set_handler(handler)
+
+    @property
+    def weight_modifiers(self) -> dict[str, Any]:
+        """Lists of modifiers of the parameters, by layer and parameter."""
+        return self.modifiers.of_weights
+
+    @weight_modifiers.setter
+    def weight_modifiers(self, modifiers: dict[str, Any]) -> None:
+        self.modifiers.of_weights = modifiers
+
+    @property
+    def gradient_modifiers(self) -> dict[str, Any]:
+        """Lists of modifiers of the gradients, by layer and parameter."""
+        return self.modifiers.of_gradients
+
+    @gradient_modifiers.setter
+    def gradient_modifiers(self, modifiers: dict[str, Any]) -> None:
+        self.modifiers.of_gradients = modifiers
+
+    @property
+    def trained_slices(self) -> list[slice]:
+        """Where in the flat parameters and gradients those lie that steppers change."""
+        return self.modifiers.trained_slices
+
+    # -- looking inside ------------------------------------------------------
+
+    @property
+    def buffer(self) -> BufferView:
+        """All buffers, in the handler's memory; `get` gives copies."""
+        return self._buffer_manager.views
+
+    @property
+    def time_size(self) -> int:
+        """Number of time steps of the current data."""
+        return self._buffer_manager.time_size
+
+    @property
+    def batch_size(self) -> int:
+        """Number of sequences in the current data."""
+        return self._buffer_manager.batch_size
+
+    def get(self, buffer_path: str) -> np.ndarray:
+        """Get a NumPy copy of a buffer.
+
+        Args:
+            buffer_path: A dotted path, for example ``'parameters'`` or
+                ``'Output.outputs.predictions'`` or ``'Lstm.internals.Fb'``.
+
+        Raises:
+            KeyError: There is no such buffer; lists the choices.
+        """
+        with self.lock:
+            if "parameters" not in buffer_path.split("."):
+                self.lock.check()
+            self.backpropagation.check(buffer_path)
+            buffer = self.buffer[buffer_path]
+            if isinstance(buffer, BufferView):
+                raise UnknownNameError(
+                    f"{buffer_path!r} is not one buffer but a view of several:"
+                    f" {listing(BufferView._asdict(buffer))}"
+                )
+            return self.handler.get_numpy_copy(buffer)
+
+    def get_input(self, input_name: str) -> np.ndarray:
+        """Get a NumPy copy of one of the named inputs.
+
+        Raises:
+            KeyError: There is no such input; lists the choices.
+        """
+        lock = self.lock
+        with lock.steps:
+            if lock.has_displaced:
+                lock.check()
+            return self.handler.get_numpy_copy(self.buffer.Input.outputs[input_name])
+
+    get_inputs = get_input
+
+    def get_loss_values(self) -> dict[str, float]:
+        """The losses that the last forward pass computed.
+
+        Returns:
+            ``{'total_loss': sum}``, and each loss by the name of its layer where
+            there are several.
+        """
+        views = self._buffer_manager.views
+        losses = {
+            name: self._as_float(views.__dict__[name].outputs.loss)
+            for name in self.loss_layers
+        }
+        # Checked afterwards, as it takes less time than to have the lock meanwhile.
+        self.lock.check()
+        total = sum(losses.values(), 0.0)
+        if len(losses) < 2:
+            return {"total_loss": total}
+        return {**losses, "total_loss": total}
+
+    def _as_float(self, buffer: Any) -> float:
+        return self.handler.get_numpy_copy(buffer).item()
+
+    # -- memory and data -----------------------------------------------------
+
+    def set_handler(self, new_handler: Handler) -> None:
+        """Let another handler do the arithmetic from now on.
+
+        The parameters move along; the content of other buffers is lost.
+        """
+        if not isinstance(new_handler, Handler):
+            raise NetworkValidationError(
+                f"expected a Handler, got {type(new_handler).__name__}"
+            )
+        with self.lock:
+            if new_handler is not self._buffer_manager.handler:
+                self._buffer_manager.set_handler(new_handler)
+            self.handler = new_handler
+            for layer in self.layers.values():
+                layer.set_handler(new_handler)
+            self._resized()
+
+    def provide_external_data(
+        self, data: Mapping[str, Any], all_inputs: bool = True
+    ) -> None:
+        """Copy data to the outputs of the Input layer, resizing to fit it.
+
+        Args:
+            data: Arrays ``(T, B, ...)`` by the names of the inputs. More than the
+                network has inputs are fine: what it does not know is left out.
+            all_inputs: Whether to insist on data for every input.
+
+        Raises:
+            MissingInputError: Data for an input is missing (a KeyError).
+            NetworkValidationError: A name is unknown, or a shape does not fit.
+        """
+        lock = self.lock
+        with lock.steps:
+            if lock.mark is not HERE.mark:
+                lock.take_over()
+            if self.before_next_run is not None:
+                self._announce_run()
+            structures = self.layers["Input"].out_shapes
+            shapes = shapes_of(data)
+            if len(shapes) > len(structures):
+                data = {name: data[name] for name in data if name in structures}
+                shapes = {name: shapes[name] for name in data}
+            if shapes != self._input_shapes:
+                for name, array in data.items():
+                    check_dense(name, array)
+                sizes = check_shapes(structures, shapes, all_inputs)
+                self._buffer_manager.resize(
+                    sizes.get("T", self.time_size), sizes.get("B", self.batch_size)
+                )
+                self._resized()
+                self._input_shapes = shapes
+            elif all_inputs and len(shapes) < len(structures):
+                check_shapes(structures, shapes, all_inputs)
+            targets = self._buffer_manager.views.Input.outputs.__dict__
+            for name, array in data.items():
+                self._provide(name, targets[name], array)
+
+    def _announce_run(self) -> None:
+        announce, self.before_next_run = self.before_next_run, None
+        self.backpropagation.show()
+        announce()
+
+    def _provide(self, name: str, target: Any, array: Any) -> None:
+        if isinstance(array, self.handler.array_type) and not isinstance(
+            array, np.ndarray
+        ):
+            self.handler.copy_to(array, target)
+            return
+        try:
+            self.handler.set_from_numpy(target, array)
+        except HandlerError as error:
+            raise HandlerError(f"data for the input {name!r}: {error}") from error
+
+    def _resized(self) -> None:
+        """Take note of other memory."""
+        self._input_shapes = {}
+        self.backpropagation.forget_memory()
+
+    # -- passes --------------------------------------------------------------
+
+    def forward_pass(
+        self,
+        training_pass: bool = False,
+        context: dict[str, Any] | None = None,
+        only: Collection[str] | None = None,
+    ) -> None:
+        """Run the layers on the data given by `provide_external_data`.
+
+        Args:
+            training_pass: Whether this belongs to training; some layers, such as
+                Dropout, then behave differently.
+            context: State to continue from, as returned by `get_context`: it is
+                taken as that of the step before the first. Zeros otherwise.
+            only: Names of the layers to run. All by default.
+        """
+        lock = self.lock
+        with lock.steps:
+            if lock.has_displaced:
+                lock.check()
+            if self.before_next_run is not None:
+                self._announce_run()
+            if context is not None:
+                self._buffer_manager.apply_context(context)
+            chosen = None if only is None else frozenset(only)
+            self._passes.run(
+                ("forward", bool(training_pass), context is None, chosen),
+                self._make_forward_pass,
+            )
+
+    def _make_forward_pass(
+        self,
+        this: Pass,
+        training_pass: bool,
+        begins: bool,
+        only: Collection[str] | None,
+    ) -> None:
+        if begins:
+            self._buffer_manager.clear_context(this.handler)
+        order = self._run_order
+        if only is not None:
+            order = [(la, buffers) for la, buffers in order if la.name in only]
+        this.run(order, "forward_pass", training_pass)
+
+    def backward_pass(self, all_deltas: bool = True) -> None:
+        """Compute all deltas and gradients, after a forward pass.
+
+        Gradient modifiers are applied at the end.
+
+        Args:
+            all_deltas: With False, deltas on which no gradient depends, such as
+                those that reach the Input layer, may be left out. They are NaN
+                then. Steppers do this, as long as nobody has read deltas.
+        """
+        lock = self.lock
+        with lock.steps:
+            if lock.has_displaced:
+                lock.check()
+            self.backpropagation.run(all_deltas)
+            if self.modifiers.of_gradients:
+                self.apply_gradient_modifiers()
+
+    def ask_for_deltas(self) -> None:
+        """Have all deltas computed in training too, from now on."""
+        self.backpropagation.wants_all = True
+
+    def get_context(self) -> dict[str, np.ndarray]:
+        """The state after the last step, to be given to `forward_pass`."""
+        lock = self.lock
+        with lock.steps:
+            if lock.has_displaced:
+                lock.check()
+            return self._buffer_manager.get_context()
+
+    def apply_gradient_modifiers(self) -> None:
+        """Run the gradient modifiers; `backward_pass` does so by itself."""
+        self.modifiers.apply_to_gradients()
+
+    def start_weight_modifiers(self) -> None:
+        """Let the weight modifiers look at the weights before a training."""
+        self.modifiers.start()
+
+    def apply_weight_modifiers(self) -> None:
+        """Run the weight modifiers; the trainer does so after each update."""
+        self.modifiers.apply_to_weights()
