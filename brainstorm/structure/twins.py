@@ -38,7 +38,9 @@ def twin_of(net: Any, passes: type[Passes] = Passes) -> Any:
         manager.resize(net.time_size, net.batch_size)
         parameters = net.handler.get_numpy_copy(net.buffer.parameters)
         handler.set_from_numpy(manager.views.parameters, parameters)
-    twin = type(net)(layers, manager, net.architecture, 0, handler, passes)
+    twin = type(net)(
+        layers, manager, net.architecture, seed=0, handler=handler, passes=passes
+    )
     twin.backpropagation.wants_all = net.backpropagation.wants_all
     return twin
 

@@ -15,7 +15,7 @@ from brainstorm.structure.twins import twin_of
 from brainstorm.tools import create_net_from_spec
 from brainstorm.training import MomentumStepper
 from brainstorm.utils import NetworkValidationError, ValidationError
-from tests.handlers.handler_cases import HANDLERS, handler_params
+from tests.handlers.handler_cases import HANDLERS, ComposedHandler, handler_params
 
 
 def net_of(spec, inputs=4, handler=None):
@@ -106,6 +106,46 @@ def test_multiplications_of_recurrent_networks(layer, gates, name):
     listed = net.program(training_pass=True)
     assert listed.multiplications == forward + backward
     assert "A.parameters" in str(listed)
+
+
+class CountingHandler(ComposedHandler):
+    """Counts the multiplications of its matrix products, of which all else consists."""
+
+    counted = 0
+
+    def dot_mm(self, a, b, out, transa=False, transb=False):
+        super().dot_mm(a, b, out, transa, transb)
+        CountingHandler.counted += out.size * a.shape[0 if transa else 1]
+
+    def dot_add_mm(self, a, b, out, transa=False, transb=False):
+        super().dot_add_mm(a, b, out, transa, transb)
+        CountingHandler.counted += out.size * a.shape[0 if transa else 1]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: layers.FullyConnected(5, "gelu"),
+        lambda: layers.Recurrent(5),
+        lambda: layers.ClockworkLstm(5),
+        lambda: layers.Lstm(5, peepholes=False),
+        lambda: layers.Gru(5, initial_state="learned"),
+        lambda: layers.Bidirectional(layers.Gru(5)),
+        lambda: layers.LayerNorm(),
+    ],
+    ids=["affine", "rnn", "clockwork", "lstm", "gru", "bidirectional", "norm"],
+)
+def test_multiplications_are_those_that_are_made(make):
+    inp, out = bs.tools.get_in_out_layers("classification", 4, 3)
+    net = Network.from_layer(inp >> make() >> layers.Recurrent(4, name="B") >> out)
+    net.set_handler(CountingHandler(np.float64))
+    net.initialize(1.0)  # also the timing of a clockwork
+    net.provide_external_data(batch(steps=3))
+    expected = net.program(training_pass=True).multiplications
+    CountingHandler.counted = 0
+    net.forward_pass(training_pass=True)
+    net.backward_pass(all_deltas=False)
+    assert CountingHandler.counted == expected
 
 
 def test_parts_of_buffers_and_several_at_once_have_names():
