@@ -38,6 +38,21 @@ def test_sigmoid_has_all_digits(handler, repeat):
     np.testing.assert_allclose(got, np.tile(exact_sigmoid(x), (repeat, 1)), tolerance)
 
 
+@pytest.mark.parametrize("repeat", [1, 5000])
+def test_el_has_all_digits(handler, repeat):
+    x = np.concatenate([-np.logspace(-20, 1.5, 44), np.logspace(-20, 1.5, 4)])
+    x = x.astype(np.float32)  # what all handlers can hold
+    x_ = handler.create_from_numpy(np.tile(x, repeat))
+    y_ = handler.zeros((len(x) * repeat,))
+    handler.el(x_, y_)
+    got = handler.get_numpy_copy(y_).reshape(repeat, -1)
+    exact = np.where(x < 0, np.expm1(np.float64(x)), x)
+    single = np.dtype(handler.dtype) == np.float32
+    np.testing.assert_allclose(
+        got, np.tile(exact, (repeat, 1)), 1e-6 if single else 1e-14
+    )
+
+
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_sigmoids_of_all_types(dtype):
     handler = NumpyHandler(dtype)

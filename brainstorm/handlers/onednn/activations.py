@@ -97,11 +97,7 @@ class OneDnnActivations:
         else:
             self.do(self.plain._act, "sigmoid", x, y)
 
-    def el(self, x, y):
-        if x.size < self._large:
-            super().el(x, y)
-        else:
-            self.do(self.plain._act, "el", x, y)
+    # The library's `el` loses the digits of small negative numbers.
 
     def leaky_rel(self, x, y):
         if x.size < self._large:

@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 Pair = tuple[int, int]
-FUSED = frozenset({"linear", "rel", "leaky_rel", "tanh", "sigmoid", "el"})
+FUSED = frozenset({"linear", "rel", "leaky_rel", "tanh", "sigmoid"})
 """Activation functions that go along with convolutions."""
 
 
