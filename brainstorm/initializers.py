@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from brainstorm.checks import checked_array, checked_number
+from brainstorm.handlers.operations.activations import OTHER_NAMES
 from brainstorm.randomness import RandomState, Seedable
 from brainstorm.utils import InitializationError, ValidationError, listing
 
@@ -228,6 +229,7 @@ class _DenseSqrt(Initializer):
         name = type(self).__name__
         if not isinstance(scale, str):
             return checked_number(scale, f"{name}: scale", minimum=0)
+        scale = OTHER_NAMES.get(scale, scale)
         if scale not in self.SCALES:
             raise ValidationError(
                 f"{name}: scale {scale!r} is not known;"

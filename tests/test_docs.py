@@ -164,7 +164,7 @@ INTERNAL = (
     "brainstorm.handlers.onednn",
     "brainstorm.handlers.original_interface",
     "brainstorm.structure.backpropagation",
-    "brainstorm.structure.backward_plan",
+    "brainstorm.structure.clearing",
     "brainstorm.structure.external_data",
     "brainstorm.structure.initializing",
     "brainstorm.structure.layer_types",

@@ -147,7 +147,7 @@ def test_shapes_that_do_not_fit_let_the_fallback_take_over(initializer, shape):
     [
         (lambda: ArrayInitializer("a"), "ArrayInitializer: array"),
         (lambda: ArrayInitializer([[1], [1, 2]]), "ArrayInitializer: array"),
-        (lambda: DenseSqrtFanIn("relu"), "DenseSqrtFanIn.*'relu'.*'rel', 'tanh'"),
+        (lambda: DenseSqrtFanIn("sine"), "DenseSqrtFanIn.*'sine'.*'rel', 'tanh'"),
         (lambda: DenseSqrtFanIn(-1), "DenseSqrtFanIn: scale.*>= 0"),
         (lambda: DenseSqrtFanInOut("el"), "DenseSqrtFanInOut.*'el'.*'sigmoid'"),
         (lambda: DenseSqrtFanInOut(None), "DenseSqrtFanInOut: scale"),

@@ -15,6 +15,7 @@ from brainstorm.describable import Describable
 from brainstorm.handlers.operations.activations import (
     ACTIVATIONS,
     FROM_INPUT,
+    OTHER_NAMES,
     ActivationOperations,
 )
 from brainstorm.handlers.operations.affine import AffineOperations
@@ -45,6 +46,8 @@ class _Activations(dict):
     """Operations by the name of the activation function."""
 
     def __missing__(self, name: object) -> Callable:
+        if name in OTHER_NAMES:
+            return self[OTHER_NAMES[name]]
         raise UnknownNameError(
             f"unknown activation function {name!r}; choices are: {listing(self)}"
         )
@@ -82,14 +85,14 @@ class Handler(
         EMPTY: An array without elements.
         array_type: The type of the arrays.
         act_func: Activation functions by name: ``act_func['tanh'](x, y)`` puts
-            tanh(x) into y. y may be x. Names: linear, rel, tanh, sigmoid, el,
-            softplus, leaky_rel, gelu, swish.
+            tanh(x) into y. y may be x. The names are those of `ACTIVATIONS`.
         act_func_deriv: Their derivatives: ``act_func_deriv['tanh'](x, y, dy, dx)``
             puts dy * tanh'(x) into dx. dx may be dy. It is computed from y alone, but
-            from x alone for gelu and swish.
+            from x alone for those in `FROM_INPUT`.
         inplace_act_func: ``inplace_act_func['tanh'](x)``: x = tanh(x).
         inplace_act_func_deriv: ``inplace_act_func_deriv['tanh'](y, dy)``:
-            dy = dy * tanh'(x), where y = tanh(x). Not for gelu and swish.
+            dy = dy * tanh'(x), where y = tanh(x). Not for those in
+            `FROM_INPUT`.
 
     Args:
         seed: Seed of `rnd`. With None, `rnd` comes from ``global_rnd``, and anew

@@ -13,6 +13,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from brainstorm.handlers.operations.images import ImageOperations
+
 __all__ = ["adapt"]
 
 
@@ -21,7 +23,9 @@ def adapt(cls: type) -> None:
     for name, (argument, adapter) in ADAPTERS.items():
         operation = vars(cls).get(name)
         if inspect.isfunction(operation) and not _takes(operation, argument):
-            setattr(cls, name, functools.wraps(operation)(adapter(operation)))
+            adapted = functools.wraps(operation)(adapter(operation))
+            adapted.__signature__ = inspect.signature(getattr(ImageOperations, name))
+            setattr(cls, name, adapted)
 
 
 def _takes(operation: Callable, argument: str) -> bool:

@@ -12,7 +12,7 @@ from numbers import Integral
 from typing import Any, NamedTuple
 
 from brainstorm.checks import is_finite
-from brainstorm.handlers.operations.activations import ACTIVATIONS
+from brainstorm.handlers.operations.activations import ACTIVATIONS, OTHER_NAMES
 from brainstorm.utils import listing
 
 __all__ = ["COUNT", "FINITE", "FLAG", "POSITIVE", "Argument", "Check", "arguments_of"]
@@ -66,7 +66,11 @@ FLAG = Check(lambda value: isinstance(value, bool), "True or False")
 POSITIVE = Check(lambda x: is_finite(x) and x > 0, "a positive number")
 
 _COMMON = {
-    "activation": Check(lambda a: a in ACTIVATIONS, f"one of {listing(ACTIVATIONS)}"),
+    "activation": Check(
+        lambda name: name in (*ACTIVATIONS, *OTHER_NAMES),
+        f"one of {listing(ACTIVATIONS)}",
+        lambda name: OTHER_NAMES.get(name, name),
+    ),
     "bias": FLAG,
     "initial_state": Check(
         lambda value: value in ("zeros", "learned"), "'zeros' or 'learned'"

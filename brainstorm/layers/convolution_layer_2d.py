@@ -62,9 +62,9 @@ class Convolution2DLayerImpl(WindowLayer):
     internals   dH       (T, B, H', W', F)       their deltas, backward
     =========== ======== ======================= ================================
 
-    Only 'gelu' and 'swish' have H and dH: their derivative needs the pre-activations,
-    that of the other activations follows from y. Without a bias there is an internal
-    ``zero_bias`` (F,), which is 0.
+    Only 'gelu', 'swish', 'hard_swish' and 'mish' have H and dH: their derivative needs
+    the pre-activations, that of the other activations follows from y. Without a bias
+    there is an internal ``zero_bias`` (F,), which is 0.
 
     H' = floor((H + 2 p - kh) / s) + 1, and W' likewise.
 

@@ -33,6 +33,7 @@ from brainstorm.files import (
 )
 from brainstorm.handlers import default_handler
 from brainstorm.handlers.base_handler import Handler
+from brainstorm.handlers.operations.activations import OTHER_NAMES
 from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.architecture import instantiate_layers_from_architecture
 from brainstorm.structure.layout import Hub, create_layout
@@ -139,7 +140,7 @@ def write_network(
 ) -> None:
     """Write a description of a network, and its parameters."""
     check_names(description)
-    group["description"] = np.bytes_(json.dumps(description).encode())
+    group["description"] = np.bytes_(json.dumps(_as_for_0_5(description)).encode())
     parameters = group.create_dataset(
         "parameters", data=net.get("parameters"), compression="gzip"
     )
@@ -220,6 +221,18 @@ def _lay_out(
             " architecture"
         )
     return layers, hubs
+
+
+def _as_for_0_5(description: Mapping[str, Any]) -> dict[str, Any]:
+    """A description whose activation functions have the names that 0.5 knows."""
+    architecture = {
+        layer: {
+            key: OTHER_NAMES.get(value, value) if key == "activation" else value
+            for key, value in properties.items()
+        }
+        for layer, properties in description["architecture"].items()
+    }
+    return {**description, "architecture": architecture}
 
 
 def _with_old_joins(

@@ -33,6 +33,9 @@ ACTIVATIONS = {
     "el": ("Elu", 1.0),
     "softplus": ("Softplus", None),
     "leaky_rel": ("LeakyRelu", 0.01),
+    "hard_swish": ("HardSwish", None),
+    "hard_sigmoid": ("HardSigmoid", 1 / 6),
+    "softsign": ("Softsign", None),
 }
 GELU = math.sqrt(8 / math.pi)
 
@@ -184,6 +187,11 @@ class Graph:
         if activation in ACTIVATIONS:
             op, alpha = ACTIVATIONS[activation]
             return self.add(op, tensor, **({} if alpha is None else {"alpha": alpha}))
+        if activation == "relu6":
+            return self.add("Clip", tensor, self.constant(0.0), self.constant(6.0))
+        if activation == "mish":
+            gate = self.add("Tanh", self.add("Softplus", tensor))
+            return self.add("Mul", tensor, gate)
         gate = tensor  # that of swish
         if activation == "gelu":
             square = self.add("Mul", tensor, tensor)

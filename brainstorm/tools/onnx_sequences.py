@@ -21,8 +21,9 @@ from brainstorm.utils import ValidationError, listing
 __all__ = ["bidirectional", "recurrent"]
 
 # Activation functions of the operators, and their alpha. That for softplus overflows.
-OPERATOR_ACTIVATIONS = {"linear": ("Affine", 1.0), **ACTIVATIONS}
-del OPERATOR_ACTIVATIONS["softplus"]
+OPERATOR_ACTIVATIONS = {"linear": ("Affine", 1.0)}
+for _name in ("rel", "tanh", "sigmoid", "el", "leaky_rel"):
+    OPERATOR_ACTIVATIONS[_name] = ACTIVATIONS[_name]
 
 
 class Cell(NamedTuple):

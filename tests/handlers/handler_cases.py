@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from brainstorm.handlers import DebugHandler, NumpyHandler
 from brainstorm.handlers.base_handler import Handler, operations_of
 from brainstorm.handlers.onednn_handler import OneDnnHandler
+from brainstorm.handlers.operations.activations import FUNCTIONS
 from brainstorm.handlers.programs import Program
 from brainstorm.handlers.pycuda_handler import PyCudaHandler
 from brainstorm.utils import HandlerError
@@ -23,11 +24,14 @@ class ComposedHandler(NumpyHandler):
     """Has the primitives of NumpyHandler, and all else as the base classes do it."""
 
 
+_primitives = {name for name, f in FUNCTIONS.items() if f.apply is None}
+_primitives |= {f"{name}_deriv" for name in _primitives}
 for _kind in Handler.__bases__:
     if _kind.__module__.startswith("brainstorm.handlers.operations."):
         for _name, _function in vars(_kind).items():
             code = getattr(_function, "__code__", None)
-            if code and "NotImplementedError" not in code.co_names:
+            is_composed = code and "NotImplementedError" not in code.co_names
+            if is_composed and _name not in _primitives:
                 setattr(ComposedHandler, _name, _function)
 
 

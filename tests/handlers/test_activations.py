@@ -24,10 +24,7 @@ FORMULAS = {
         lambda x: x if x >= 0 else math.expm1(x),
         lambda x: 1.0 if x >= 0 else math.exp(x),
     ),
-    "softplus": (
-        lambda x: max(x, 0) + math.log1p(math.exp(-abs(x))),
-        lambda x: sigmoid(x),
-    ),
+    "softplus": (lambda x: softplus(x), lambda x: sigmoid(x)),
     "leaky_rel": (lambda x: x if x > 0 else 0.01 * x, lambda x: 1 if x > 0 else 0.01),
     "gelu": (
         lambda x: x * (1 + math.tanh(inner(x))) / 2,
@@ -40,13 +37,33 @@ FORMULAS = {
         lambda x: x * sigmoid(x),
         lambda x: sigmoid(x) + x * sigmoid(x) * sigmoid(-x),
     ),
+    "hard_swish": (
+        lambda x: x * min(max(x + 3, 0), 6) / 6,
+        lambda x: 0.0 if x < -3 else 1.0 if x > 3 else (2 * x + 3) / 6,
+    ),
+    "mish": (
+        lambda x: x * math.tanh(softplus(x)),
+        lambda x: (
+            math.tanh(softplus(x)) + x * sigmoid(x) * (1 - math.tanh(softplus(x)) ** 2)
+        ),
+    ),
+    "hard_sigmoid": (
+        lambda x: min(max(x + 3, 0), 6) / 6,
+        lambda x: 1 / 6 if -3 < x < 3 else 0.0,
+    ),
+    "relu6": (lambda x: min(max(x, 0), 6), lambda x: 1.0 if 0 < x < 6 else 0.0),
+    "softsign": (lambda x: x / (1 + abs(x)), lambda x: 1 / (1 + abs(x)) ** 2),
 }
 INNER, CUBE = math.sqrt(2 / math.pi), 0.044715
-BY_INPUT = {"gelu", "swish"}
+BY_INPUT = {"gelu", "swish", "hard_swish", "mish"}
 
 
 def sigmoid(x):
     return 1 / (1 + math.exp(-x)) if x > 0 else 1 - 1 / (1 + math.exp(x))
+
+
+def softplus(x):
+    return max(x, 0) + math.log1p(math.exp(-abs(x)))
 
 
 def inner(x):
@@ -112,7 +129,7 @@ def test_huge_and_tiny_inputs(handler, name):
     function, _ = FORMULAS[name]
     y = handler.zeros(x.shape)
     handler.act_func[name](handler.create_from_numpy(x), y)
-    limit = -math.inf if name in ("linear", "leaky_rel") else -745.0
+    limit = -math.inf if name in ("linear", "leaky_rel", "softsign") else -745.0
     expected = [function(max(v, limit)) for v in x]
     check(handler, y, expected)
 
@@ -123,6 +140,8 @@ SLOPES_AT_THE_ENDS = {
     "tanh": (0, 0),
     "sigmoid": (0, 0),
     "leaky_rel": (0.01, 1),
+    "hard_sigmoid": (0, 0),
+    "relu6": (0, 0),
 }
 
 
@@ -134,7 +153,10 @@ def test_slopes_of_huge_inputs(handler, name):
     dx_ = handler.ones(x.shape)
     handler.act_func_deriv[name](x_, y_, dx_, dx_)
     low, high = SLOPES_AT_THE_ENDS.get(name, (0, 1))
-    check(handler, dx_, np.array([low, low, high, high]))
+    expected = np.array([low, low, high, high])
+    if name == "softsign":
+        expected = apply(FORMULAS[name][1], x)
+    check(handler, dx_, expected)
 
 
 def test_operations_by_name(handler):
@@ -152,5 +174,28 @@ def test_operations_by_name(handler):
         if functions is handler.inplace_act_func_deriv:
             expected -= BY_INPUT
         assert set(functions) == expected
-        with pytest.raises(KeyError, match=r"'relu'.*'linear', 'rel', 'tanh'"):
-            functions["relu"]
+        with pytest.raises(KeyError, match=r"'sine'.*'linear', 'rel', 'tanh'"):
+            functions["sine"]
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_derivatives_are_limits_of_differences(handler, name):
+    if handler.dtype != np.float64:
+        pytest.skip("differences need float64")
+    x, step = np.linspace(-7.3, 7.4, 40), 1e-6  # away from all kinks
+    ends = [handler.zeros(x.shape) for _ in range(2)]
+    for end, sign in zip(ends, (1, -1), strict=True):
+        handler.act_func[name](handler.create_from_numpy(x + sign * step), end)
+    x_, y_, dx_ = handler.create_from_numpy(x), handler.zeros(x.shape), None
+    handler.act_func[name](x_, y_)
+    dx_ = handler.ones(x.shape)
+    handler.act_func_deriv[name](x_, y_, dx_, dx_)
+    differences = np.subtract(*map(handler.get_numpy_copy, ends)) / (2 * step)
+    np.testing.assert_allclose(
+        handler.get_numpy_copy(dx_), differences, rtol=1e-7, atol=1e-8
+    )
+
+
+def test_relu_is_another_name_for_rel(handler):
+    assert handler.act_func["relu"] == handler.act_func["rel"]
+    assert "relu" not in handler.act_func

@@ -459,6 +459,11 @@ LIMITS = {
     "leaky_rel": ([inf, -inf, nan, 1e30, -1e30], [inf, -inf, nan, 1e30, -1e28]),
     "gelu": ([inf, -inf, nan, 1e30, -1e30], [inf, 0, nan, 1e30, 0]),
     "swish": ([inf, -inf, nan, 1e30, -1e30], [inf, 0, nan, 1e30, 0]),
+    "hard_swish": ([inf, -inf, nan, 1e30, -1e30], [inf, 0, nan, 1e30, 0]),
+    "mish": ([inf, -inf, nan, 1e30, -1e30], [inf, 0, nan, 1e30, 0]),
+    "hard_sigmoid": ([inf, -inf, nan, 1e30, -1e30], [1, 0, nan, 1, 0]),
+    "relu6": ([inf, -inf, nan, 1e30, -1e30], [6, 0, nan, 6, 0]),
+    "softsign": ([inf, -inf, nan, 1e30, -1e30], [1, -1, nan, 1, -1]),
 }
 
 

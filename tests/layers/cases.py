@@ -73,14 +73,14 @@ class Case(NamedTuple):
 def with_activations(make, off_zero=(), parameters=None, **arguments):
     """A case for each activation.
 
-    With 'rel' and 'leaky_rel', inputs are positive and the parameters `off_zero` have
+    With the rectifiers, inputs are positive and the parameters `off_zero` have
     rows of one sign each. So the sums that reach it keep a distance from its kink.
     """
     cases = {}
     for activation in ACTIVATIONS:
         values = dict(parameters or {})
         inputs = None
-        if activation in ("rel", "leaky_rel"):
+        if activation in ("rel", "leaky_rel", "relu6"):
             inputs = {"default": positive}
             values.update(dict.fromkeys(off_zero, by_rows))
         cases[activation] = Case(

@@ -5,27 +5,12 @@ import pytest
 
 from brainstorm import layers
 from brainstorm.handlers import NumpyHandler
-from brainstorm.handlers.operations.activations import ACTIVATIONS
+from brainstorm.initializers import Gaussian
 from brainstorm.randomness import global_rnd
 from brainstorm.structure.network import Network
 from brainstorm.utils import LayerValidationError, NetworkValidationError
+from tests.handlers.test_activations import FORMULAS, apply
 from tests.layers.single_layer import SingleLayer, normal
-
-FORMULAS = {
-    "linear": lambda x: x,
-    "rel": lambda x: np.where(x > 0, x, 0),
-    "tanh": lambda x: (np.exp(x) - np.exp(-x)) / (np.exp(x) + np.exp(-x)),
-    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
-    "el": lambda x: np.where(x >= 0, x, np.exp(x) - 1),
-    "softplus": lambda x: np.log(1 + np.exp(x)),
-    "leaky_rel": lambda x: np.where(x > 0, x, 0.01 * x),
-    "gelu": lambda x: x * (1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x**3))) / 2,
-    "swish": lambda x: x / (1 + np.exp(-x)),
-}
-
-
-def test_every_activation_has_a_formula():
-    assert set(FORMULAS) == set(ACTIVATIONS)
 
 
 @pytest.mark.parametrize("activation", FORMULAS)
@@ -34,7 +19,7 @@ def test_fully_connected(activation):
     layer = layers.FullyConnected(5, activation)
     run = SingleLayer(layer, {"default": x}, {"W": W, "bias": bias}).forward()
     h = x.reshape(3, 2, 4) @ W.T + bias
-    assert np.allclose(run.y, FORMULAS[activation](h))
+    assert np.allclose(run.y, apply(FORMULAS[activation][0], h))
 
 
 def test_fully_connected_by_default_is_rectified():
@@ -64,7 +49,7 @@ def test_fully_connected_refuses_bad_sizes(size):
 
 @pytest.mark.parametrize("make", [layers.FullyConnected, layers.Elementwise])
 def test_unknown_activations_are_refused(make):
-    with pytest.raises(LayerValidationError, match="'gelu', 'swish' as 'activation'"):
+    with pytest.raises(LayerValidationError, match="'softsign' as 'activation'"):
         SingleLayer(make(activation="sine"), {"default": normal(1, 2, 3)})
 
 
@@ -72,7 +57,7 @@ def test_unknown_activations_are_refused(make):
 def test_elementwise(activation):
     x = 3 * normal(3, 2, 2, 2)
     run = SingleLayer(layers.Elementwise(activation), {"default": x}).forward()
-    assert np.allclose(run.y, FORMULAS[activation](x))
+    assert np.allclose(run.y, apply(FORMULAS[activation][0], x))
 
 
 def test_no_op():
@@ -200,3 +185,22 @@ def test_input_takes_its_name_as_all_layers_do():
 def test_input_refuses_bad_shapes(out_shapes, message):
     with pytest.raises(LayerValidationError, match=message):
         Network.from_layer(layers.Input(out_shapes) >> layers.NoOp())
+
+
+@pytest.mark.parametrize("make", [layers.FullyConnected, layers.Recurrent])
+def test_relu_is_rel_and_files_say_so(make, tmp_path):
+    outputs = []
+    for activation in ("rel", "relu"):
+        layer = make(3, activation, name="layer")
+        layers.Input({"default": ("T", "B", 2)}) >> layer
+        net = Network.from_layer(layer)
+        net.initialize(Gaussian(1.0), seed=1)
+        net.provide_external_data({"default": normal(2, 3, 2)})
+        net.forward_pass()
+        outputs.append(net.get("layer.outputs.default"))
+        assert net.architecture["layer"]["activation"] == activation
+    assert np.array_equal(*outputs)
+    net.save_as_hdf5(tmp_path / "net.hdf5")
+    loaded = Network.from_hdf5(tmp_path / "net.hdf5")
+    assert loaded.architecture["layer"]["activation"] == "rel"
+    assert net.architecture["layer"]["activation"] == "relu"

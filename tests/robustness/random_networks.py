@@ -16,7 +16,8 @@ from brainstorm.initializers import Gaussian
 from brainstorm.structure.network import Network
 from brainstorm.utils import NetworkValidationError
 
-SMOOTH = [a for a in ACTIVATIONS if a not in ("rel", "leaky_rel")]
+WITH_KINKS = ("rel", "leaky_rel", "hard_swish", "hard_sigmoid", "relu6")
+SMOOTH = [a for a in ACTIVATIONS if a not in WITH_KINKS]
 
 
 class Step(NamedTuple):

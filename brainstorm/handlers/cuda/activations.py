@@ -7,7 +7,11 @@ from __future__ import annotations
 
 from brainstorm.handlers.cuda.arrays import CudaArray
 from brainstorm.handlers.cuda.launcher import Launcher
-from brainstorm.handlers.operations.activations import FROM_INPUT
+from brainstorm.handlers.operations.activations import (
+    FROM_INPUT,
+    FUNCTIONS,
+    give_methods,
+)
 
 __all__ = ["CudaActivations"]
 
@@ -16,54 +20,6 @@ class CudaActivations:
     """Part of PyCudaHandler."""
 
     _gpu: Launcher
-
-    def rel(self, x, y):
-        self._gpu.elementwise("rel_forward", (x, y))
-
-    def rel_deriv(self, x, y, dy, dx):
-        self._gpu.elementwise("rel_deriv", (y, dy, dx))
-
-    def tanh(self, x, y):
-        self._gpu.elementwise("tanh_forward", (x, y))
-
-    def tanh_deriv(self, x, y, dy, dx):
-        self._gpu.elementwise("tanh_deriv", (y, dy, dx))
-
-    def sigmoid(self, x, y):
-        self._gpu.elementwise("sigmoid_forward", (x, y))
-
-    def sigmoid_deriv(self, x, y, dy, dx):
-        self._gpu.elementwise("sigmoid_deriv", (y, dy, dx))
-
-    def el(self, x, y):
-        self._gpu.elementwise("el_forward", (x, y))
-
-    def el_deriv(self, x, y, dy, dx):
-        self._gpu.elementwise("el_deriv", (y, dy, dx))
-
-    def softplus(self, x, y):
-        self._gpu.elementwise("softplus_forward", (x, y))
-
-    def softplus_deriv(self, x, y, dy, dx):
-        self._gpu.elementwise("softplus_deriv", (y, dy, dx))
-
-    def leaky_rel(self, x, y):
-        self._gpu.elementwise("leaky_rel_forward", (x, y))
-
-    def leaky_rel_deriv(self, x, y, dy, dx):
-        self._gpu.elementwise("leaky_rel_deriv", (y, dy, dx))
-
-    def gelu(self, x, y):
-        self._gpu.elementwise("gelu_forward", (x, y))
-
-    def gelu_deriv(self, x, y, dy, dx):
-        self._gpu.elementwise("gelu_deriv", (x, dy, dx))
-
-    def swish(self, x, y):
-        self._gpu.elementwise("swish_forward", (x, y))
-
-    def swish_deriv(self, x, y, dy, dx):
-        self._gpu.elementwise("swish_deriv", (x, dy, dx))
 
     def act_backward(self, x, y, dy, dx, activation, fresh_dx=False):
         self._deriv(activation, x, y, dy, dx, fresh_dx)
@@ -100,3 +56,19 @@ class CudaActivations:
                 self._gpu.elementwise("copy_to", (h, y))
         else:
             self._gpu.elementwise(activation + "_biased", (h, bias, y))
+
+
+def _give_methods(name: str) -> None:
+    def apply(h: CudaActivations, x: CudaArray, y: CudaArray) -> None:
+        h._gpu.elementwise(f"{name}_forward", (x, y))
+
+    def derive(
+        h: CudaActivations, source: CudaArray, dy: CudaArray, dx: CudaArray
+    ) -> None:
+        h._gpu.elementwise(f"{name}_deriv", (source, dy, dx))
+
+    give_methods(CudaActivations, name, apply, derive)
+
+
+for _name in FUNCTIONS:
+    _give_methods(_name)

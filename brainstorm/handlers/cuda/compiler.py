@@ -33,11 +33,23 @@ __all__ = [
 
 KERNEL_FILES = (
     "common.cuh",
-    "elementwise.cu",
-    "reductions.cu",
+    "elementwise.cuh",
+    "reductions.cuh",
+    "memory.cu",
+    "arithmetic.cu",
+    "activations.cu",
+    "products.cu",
     "images.cu",
+    "losses.cu",
+    "dropout.cu",
+    "normalisation.cu",
+    "embedding.cu",
     "sequences.cu",
+    "ctc.cu",
     "recurrent.cu",
+    "lstm.cu",
+    "gru.cu",
+    "updates.cu",
 )
 
 

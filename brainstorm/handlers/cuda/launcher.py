@@ -318,7 +318,7 @@ class Launcher:
         *scalars: float,
         randomness: Randomness = NO_RANDOMNESS,
     ) -> None:
-        """Launch a kernel of ``elementwise.cu``.
+        """Launch a kernel that ``ELEMENTWISE`` defines.
 
         Args:
             name: Name of the kernel, that for dense arrays.

@@ -25,16 +25,17 @@ class CudaMemory:
     _gpu: Launcher
 
     def allocate(self, shape):
-        return self.zeros(shape)
+        return self._filled(shape, 0.0)
 
     def ones(self, shape):
-        array = self._gpu.allocate(shape)
-        self._gpu.elementwise("fill", (array,), 1.0)
-        return array
+        return self._filled(shape, 1.0)
 
     def zeros(self, shape):
+        return self._filled(shape, 0.0)
+
+    def _filled(self, shape: tuple[int, ...], value: float) -> CudaArray:
         array = self._gpu.allocate(shape)
-        self._gpu.elementwise("fill", (array,), 0.0)
+        self._gpu.elementwise("fill", (array,), value)
         return array
 
     def scratch(self, shape, slot=0):

@@ -4,19 +4,182 @@ NumPy allocates buffers where a ufunc mixes types, which takes longer than copyi
 what a comparison gave beforehand.
 """
 
-# Operations are documented in `operations`. Inside the loops over pieces, the names of
-# the arguments stand for their pieces.
-# ruff: noqa: D102, B020
+# Operations are documented in `operations`.
+# ruff: noqa: D102
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from brainstorm.handlers.numpy.pieces import pieces
+from brainstorm.handlers.operations.activations import FUNCTIONS, GELU, give_methods
 
 __all__ = ["NumpyActivations"]
+
+
+def in_pieces(function: Callable[..., None]) -> Callable[..., None]:
+    """Let a function work on large arrays piece by piece."""
+
+    def function_in_pieces(h: Any, *arrays: np.ndarray) -> None:
+        for parts in pieces(*arrays):
+            function(h, *parts)
+
+    return function_in_pieces
+
+
+def _rel(h, x, y):
+    h.do(np.maximum, x, h._zero, out=y)
+
+
+@in_pieces
+def _rel_deriv(h, y, dy, dx):
+    positive = h._temporary(y.shape, "bool", np.bool_)
+    slope = h.scratch(y.shape)
+    h.do(np.greater, y, h._zero, positive)
+    # Mixing types in one call is much slower.
+    h.do(slope.__setitem__, ..., positive)
+    h.do(np.multiply, dy, slope, dx)
+
+
+def _tanh(h, x, y):
+    h.do(np.tanh, x, y)
+
+
+@in_pieces
+def _tanh_deriv(h, y, dy, dx):
+    slope = h.scratch(y.shape)
+    h.do(np.multiply, y, y, slope)
+    h.do(np.subtract, h._one, slope, slope)
+    h.do(np.multiply, dy, slope, dx)
+
+
+@in_pieces
+def _sigmoid(h, x, y):
+    # With e = exp(-|x|) it is 1 / (1 + e), or e / (1 + e) for negative x: nothing
+    # overflows and nothing cancels.
+    e = h.scratch(x.shape)
+    h.do(np.abs, x, e)
+    h.do(np.multiply, e, h._minus_one, e)
+    h.do(np.exp, e, e)
+    h.do(np.sign, x, y)
+    h.do(np.maximum, y, e, out=y)
+    h.do(np.add, e, h._one, e)
+    h.do(np.divide, y, e, y)
+
+
+@in_pieces
+def _sigmoid_deriv(h, y, dy, dx):
+    slope = h.scratch(y.shape)
+    h.do(np.subtract, h._one, y, slope)
+    h.do(np.multiply, y, slope, slope)
+    h.do(np.multiply, dy, slope, dx)
+
+
+@in_pieces
+def _el(h, x, y):
+    # exp(x) - 1 is above x for negative x, and 0 after cutting off the others.
+    negative = h.scratch(x.shape)
+    h.do(np.minimum, x, h._zero, out=negative)
+    h.do(np.expm1, negative, negative)
+    h.do(np.maximum, x, negative, out=y)
+
+
+@in_pieces
+def _el_deriv(h, y, dy, dx):
+    slope = h.scratch(y.shape)
+    h.do(np.minimum, y, h._zero, out=slope)
+    h.do(np.add, slope, h._one, slope)
+    h.do(np.multiply, dy, slope, dx)
+
+
+@in_pieces
+def _softplus(h, x, y):
+    # log(1 + exp(-|x|)) + max(x, 0) can not overflow.
+    small = h.scratch(x.shape)
+    h.do(np.abs, x, small)
+    h.do(np.multiply, small, h._minus_one, small)
+    h.do(np.exp, small, small)
+    h.do(np.log1p, small, small)
+    h.do(np.maximum, x, h._zero, out=y)
+    h.do(np.add, y, small, y)
+
+
+@in_pieces
+def _softplus_deriv(h, y, dy, dx):
+    slope = h.scratch(y.shape)
+    h.do(np.multiply, y, h._minus_one, slope)
+    h.do(np.expm1, slope, slope)
+    h.do(np.multiply, slope, h._minus_one, slope)
+    h.do(np.multiply, dy, slope, dx)
+
+
+@in_pieces
+def _leaky_rel(h, x, y):
+    leak = h.scratch(x.shape)
+    h.do(np.multiply, x, 0.01, leak)
+    h.do(np.maximum, x, leak, out=y)
+
+
+@in_pieces
+def _leaky_rel_deriv(h, y, dy, dx):
+    positive = h._temporary(y.shape, "bool", np.bool_)
+    slope = h.scratch(y.shape)
+    h.do(np.greater, y, h._zero, positive)
+    h.do(slope.__setitem__, ..., positive)
+    h.do(np.maximum, slope, 0.01, out=slope)
+    h.do(np.multiply, dy, slope, dx)
+
+
+def _gated(h: Any, x: Any, y: Any, a: float, b: float) -> None:
+    """``y = x sigmoid(a x + b x^3)``."""
+    # So nothing overflows, and infinity does not become NaN.
+    limited = h.scratch(x.shape, "limited")
+    h.do(np.maximum, x, h._lowest, out=limited)
+    gate = h.scratch(x.shape, "gate")
+    h.do(np.minimum, limited, h._highest, out=gate)
+    _apply_gate(h, gate, a, b)
+    h.do(np.multiply, limited, gate, y)
+
+
+def _apply_gate(h: Any, x: np.ndarray, a: float, b: float) -> None:
+    """``x = sigmoid(a x + b x^3)``."""
+    slope = h.scratch(x.shape, 1)
+    h.do(np.multiply, x, x, slope)
+    h.do(np.multiply, slope, b, slope)
+    h.do(np.add, slope, a, slope)
+    h.do(np.multiply, x, slope, x)
+    h.sigmoid(x, x)
+
+
+def _gated_deriv(h: Any, x: Any, dy: Any, dx: Any, a: float, b: float) -> None:
+    """``dx = dy s (1 + x (a + 3 b x^2) (1 - s))``, s being the sigmoid above."""
+    limited = h.scratch(x.shape, "limited")
+    h.do(np.maximum, x, h._lowest, out=limited)
+    h.do(np.minimum, limited, h._highest, out=limited)
+    gate, slope = h.scratch(x.shape, "gate"), h.scratch(x.shape, "slope")
+    h.do(gate.__setitem__, ..., limited)
+    _apply_gate(h, gate, a, b)
+    h.do(np.multiply, limited, limited, slope)
+    h.do(np.multiply, slope, 3 * b, slope)
+    h.do(np.add, slope, a, slope)
+    h.do(np.multiply, slope, limited, slope)
+    h.do(np.subtract, h._one, gate, limited)
+    h.do(np.multiply, slope, limited, slope)
+    h.do(np.add, slope, h._one, slope)
+    h.do(np.multiply, slope, gate, slope)
+    h.do(np.multiply, dy, slope, dx)
+
+
+def _by_gate(a: float, b: float) -> tuple[Callable[..., None], Callable[..., None]]:
+    """The function ``x sigmoid(a x + b x^3)``."""
+    return tuple(
+        in_pieces(functools.partial(function, a=a, b=b))
+        for function in (_gated, _gated_deriv)
+    )
 
 
 class NumpyActivations:
@@ -31,136 +194,22 @@ class NumpyActivations:
         far = 1.6 * np.log(np.finfo(dtype).max)
         self._lowest, self._highest = np.array(-far, dtype), np.array(far, dtype)
 
-    def rel(self, x, y):
-        self.do(np.maximum, x, self._zero, out=y)
-
-    def rel_deriv(self, x, y, dy, dx):
-        for y, dy, dx in pieces(y, dy, dx):
-            positive = self._temporary(y.shape, "bool", np.bool_)
-            slope = self.scratch(y.shape)
-            self.do(np.greater, y, self._zero, positive)
-            # Mixing types in one call is much slower.
-            self.do(slope.__setitem__, ..., positive)
-            self.do(np.multiply, dy, slope, dx)
-
-    def tanh(self, x, y):
-        self.do(np.tanh, x, y)
-
-    def tanh_deriv(self, x, y, dy, dx):
-        for y, dy, dx in pieces(y, dy, dx):
-            slope = self.scratch(y.shape)
-            self.do(np.multiply, y, y, slope)
-            self.do(np.subtract, self._one, slope, slope)
-            self.do(np.multiply, dy, slope, dx)
-
-    def sigmoid(self, x, y):
-        # With e = exp(-|x|) it is 1 / (1 + e), or e / (1 + e) for negative x: nothing
-        # overflows and nothing cancels.
-        for x, y in pieces(x, y):
-            e = self.scratch(x.shape)
-            self.do(np.abs, x, e)
-            self.do(np.multiply, e, self._minus_one, e)
-            self.do(np.exp, e, e)
-            self.do(np.sign, x, y)
-            self.do(np.maximum, y, e, out=y)
-            self.do(np.add, e, self._one, e)
-            self.do(np.divide, y, e, y)
-
-    def sigmoid_deriv(self, x, y, dy, dx):
-        for y, dy, dx in pieces(y, dy, dx):
-            slope = self.scratch(y.shape)
-            self.do(np.subtract, self._one, y, slope)
-            self.do(np.multiply, y, slope, slope)
-            self.do(np.multiply, dy, slope, dx)
-
-    def el(self, x, y):
-        # exp(x) - 1 is above x for negative x, and 0 after cutting off the others.
-        for x, y in pieces(x, y):
-            negative = self.scratch(x.shape)
-            self.do(np.minimum, x, self._zero, out=negative)
-            self.do(np.expm1, negative, negative)
-            self.do(np.maximum, x, negative, out=y)
-
-    def el_deriv(self, x, y, dy, dx):
-        for y, dy, dx in pieces(y, dy, dx):
-            slope = self.scratch(y.shape)
-            self.do(np.minimum, y, self._zero, out=slope)
-            self.do(np.add, slope, self._one, slope)
-            self.do(np.multiply, dy, slope, dx)
-
-    def softplus(self, x, y):
-        # log(1 + exp(-|x|)) + max(x, 0) can not overflow.
-        for x, y in pieces(x, y):
-            small = self.scratch(x.shape)
-            self.do(np.abs, x, small)
-            self.do(np.multiply, small, self._minus_one, small)
-            self.do(np.exp, small, small)
-            self.do(np.log1p, small, small)
-            self.do(np.maximum, x, self._zero, out=y)
-            self.do(np.add, y, small, y)
-
-    def softplus_deriv(self, x, y, dy, dx):
-        for y, dy, dx in pieces(y, dy, dx):
-            slope = self.scratch(y.shape)
-            self.do(np.multiply, y, self._minus_one, slope)
-            self.do(np.expm1, slope, slope)
-            self.do(np.multiply, slope, self._minus_one, slope)
-            self.do(np.multiply, dy, slope, dx)
-
-    def leaky_rel(self, x, y):
-        for x, y in pieces(x, y):
-            leak = self.scratch(x.shape)
-            self.do(np.multiply, x, 0.01, leak)
-            self.do(np.maximum, x, leak, out=y)
-
-    def leaky_rel_deriv(self, x, y, dy, dx):
-        for y, dy, dx in pieces(y, dy, dx):
-            positive = self._temporary(y.shape, "bool", np.bool_)
-            slope = self.scratch(y.shape)
-            self.do(np.greater, y, self._zero, positive)
-            self.do(slope.__setitem__, ..., positive)
-            self.do(np.maximum, slope, 0.01, out=slope)
-            self.do(np.multiply, dy, slope, dx)
-
-    def _gated(self, x, y, a: float, b: float) -> None:
-        """``y = x sigmoid(a x + b x^3)``."""
-        for x, y in pieces(x, y):
-            # So nothing overflows, and infinity does not become NaN.
-            limited = self.scratch(x.shape, "limited")
-            self.do(np.maximum, x, self._lowest, out=limited)
-            gate = self.scratch(x.shape, "gate")
-            self.do(np.minimum, limited, self._highest, out=gate)
-            self._apply_gate(gate, a, b)
-            self.do(np.multiply, limited, gate, y)
-
-    def _apply_gate(self, x: np.ndarray, a: float, b: float) -> None:
-        """``x = sigmoid(a x + b x^3)``."""
-        slope = self.scratch(x.shape, 1)
-        self.do(np.multiply, x, x, slope)
-        self.do(np.multiply, slope, b, slope)
-        self.do(np.add, slope, a, slope)
-        self.do(np.multiply, x, slope, x)
-        self.sigmoid(x, x)
-
-    def _gated_deriv(self, x, dy, dx, a: float, b: float) -> None:
-        """``dx = dy s (1 + x (a + 3 b x^2) (1 - s))``, s being the sigmoid above."""
-        for x, dy, dx in pieces(x, dy, dx):
-            limited = self.scratch(x.shape, "limited")
-            self.do(np.maximum, x, self._lowest, out=limited)
-            self.do(np.minimum, limited, self._highest, out=limited)
-            gate, slope = self.scratch(x.shape, "gate"), self.scratch(x.shape, "slope")
-            self.do(gate.__setitem__, ..., limited)
-            self._apply_gate(gate, a, b)
-            self.do(np.multiply, limited, limited, slope)
-            self.do(np.multiply, slope, 3 * b, slope)
-            self.do(np.add, slope, a, slope)
-            self.do(np.multiply, slope, limited, slope)
-            self.do(np.subtract, self._one, gate, limited)
-            self.do(np.multiply, slope, limited, slope)
-            self.do(np.add, slope, self._one, slope)
-            self.do(np.multiply, slope, gate, slope)
-            self.do(np.multiply, dy, slope, dx)
-
     def act_backward(self, x, y, dy, dx, activation, fresh_dx=False):
-        for x, y, dy, dx in pieces(x, y, dy, dx):
-            super().act_backward(x, y, dy, dx, activation, fresh_dx)
+        for parts in pieces(x, y, dy, dx):
+            super().act_backward(*parts, activation, fresh_dx)
+
+
+_FASTER = {
+    "rel": (_rel, _rel_deriv),
+    "tanh": (_tanh, _tanh_deriv),
+    "sigmoid": (_sigmoid, _sigmoid_deriv),
+    "el": (_el, _el_deriv),
+    "softplus": (_softplus, _softplus_deriv),
+    "leaky_rel": (_leaky_rel, _leaky_rel_deriv),
+    "gelu": _by_gate(*GELU),
+    "swish": _by_gate(1.0, 0.0),
+}
+
+for _name, _f in FUNCTIONS.items():
+    _composed = (in_pieces(_f.apply), in_pieces(_f.derive)) if _f.apply else ()
+    give_methods(NumpyActivations, _name, *_FASTER.get(_name, _composed))

@@ -20,7 +20,7 @@ from brainstorm.handlers.onednn.definitions import (
 )
 from brainstorm.handlers.onednn.recipes import Call, Recipe, layout
 from brainstorm.handlers.onednn.session import Session
-from brainstorm.handlers.operations.activations import FROM_INPUT
+from brainstorm.handlers.operations.activations import FROM_INPUT, give_methods
 from brainstorm.handlers.programs import whole
 
 __all__ = [
@@ -60,10 +60,13 @@ _ACTIVATIONS = {
     "gelu": Activation(Algorithm.GELU_TANH, Algorithm.GELU_TANH),
     "swish": Activation(Algorithm.SWISH, Algorithm.SWISH, 1.0),
 }
+
 # The library does not derive these as NumpyHandler does where there is NaN, nor those
 # in `FROM_INPUT` beyond some limit, where their powers overflow.
 _UNSAFE_DERIV = FROM_INPUT | {"rel", "leaky_rel", "el"}
 _HUGE = 1e10
+# The library's `el` loses the digits of small negative numbers.
+_LOSING_DIGITS = frozenset({"el"})
 
 
 class OneDnnActivations:
@@ -78,44 +81,6 @@ class OneDnnActivations:
             call()
         else:
             getattr(super(), name)(x, y)
-
-    def rel(self, x, y):
-        if x.size < self._large:
-            super().rel(x, y)
-        else:
-            self.do(self.plain._act, "rel", x, y)
-
-    def tanh(self, x, y):
-        if x.size < self._large:
-            super().tanh(x, y)
-        else:
-            self.do(self.plain._act, "tanh", x, y)
-
-    def sigmoid(self, x, y):
-        if x.size < self._large:
-            super().sigmoid(x, y)
-        else:
-            self.do(self.plain._act, "sigmoid", x, y)
-
-    # The library's `el` loses the digits of small negative numbers.
-
-    def leaky_rel(self, x, y):
-        if x.size < self._large:
-            super().leaky_rel(x, y)
-        else:
-            self.do(self.plain._act, "leaky_rel", x, y)
-
-    def gelu(self, x, y):
-        if x.size < self._large:
-            super().gelu(x, y)
-        else:
-            self.do(self.plain._act, "gelu", x, y)
-
-    def swish(self, x, y):
-        if x.size < self._large:
-            super().swish(x, y)
-        else:
-            self.do(self.plain._act, "swish", x, y)
 
     def _act_deriv(
         self,
@@ -133,48 +98,6 @@ class OneDnnActivations:
             call()
         return bool(call)
 
-    def rel_deriv(self, x, y, dy, dx):
-        if y.size < self._large:
-            super().rel_deriv(x, y, dy, dx)
-        else:
-            self.do(self.plain._derive, "rel", x, y, dy, dx)
-
-    def tanh_deriv(self, x, y, dy, dx):
-        if y.size < self._large:
-            super().tanh_deriv(x, y, dy, dx)
-        else:
-            self.do(self.plain._derive, "tanh", x, y, dy, dx)
-
-    def sigmoid_deriv(self, x, y, dy, dx):
-        if y.size < self._large:
-            super().sigmoid_deriv(x, y, dy, dx)
-        else:
-            self.do(self.plain._derive, "sigmoid", x, y, dy, dx)
-
-    def el_deriv(self, x, y, dy, dx):
-        if y.size < self._large:
-            super().el_deriv(x, y, dy, dx)
-        else:
-            self.do(self.plain._derive, "el", x, y, dy, dx)
-
-    def leaky_rel_deriv(self, x, y, dy, dx):
-        if y.size < self._large:
-            super().leaky_rel_deriv(x, y, dy, dx)
-        else:
-            self.do(self.plain._derive, "leaky_rel", x, y, dy, dx)
-
-    def gelu_deriv(self, x, y, dy, dx):
-        if x.size < self._large:
-            super().gelu_deriv(x, y, dy, dx)
-        else:
-            self.do(self.plain._derive, "gelu", x, y, dy, dx)
-
-    def swish_deriv(self, x, y, dy, dx):
-        if x.size < self._large:
-            super().swish_deriv(x, y, dy, dx)
-        else:
-            self.do(self.plain._derive, "swish", x, y, dy, dx)
-
     @whole
     def act_backward(self, x, y, dy, dx, activation, fresh_dx=False):
         source = x if activation in FROM_INPUT else y
@@ -182,11 +105,10 @@ class OneDnnActivations:
         if not (is_fast and self._act_deriv(activation, source, dy, dx, fresh_dx)):
             super().act_backward(x, y, dy, dx, activation, fresh_dx)
 
-    def _derive(self, name, x, y, dy, dx) -> None:
+    def _derive(self, name, source, dy, dx) -> None:
         """Apply the derivative of an activation function to a large array."""
-        source = x if name in FROM_INPUT else y
         if not self._act_deriv(name, source, dy, dx):
-            getattr(super(), f"{name}_deriv")(x, y, dy, dx)
+            getattr(super(), f"{name}_deriv")(source, source, dy, dx)
 
 
 def activation(name: str) -> Activation:
@@ -275,3 +197,29 @@ def derives_safely(name: str, source: np.ndarray) -> bool:
     if name not in FROM_INPUT:
         return not math.isnan(largest)
     return largest < _HUGE and np.minimum.reduce(source, None) > -_HUGE
+
+
+def _give_methods(name: str) -> None:
+    """Let the library apply a function to large arrays."""
+
+    def apply(h: OneDnnActivations, x: np.ndarray, y: np.ndarray) -> None:
+        if x.size < h._large or name in _LOSING_DIGITS:
+            getattr(super(OneDnnActivations, h), name)(x, y)
+        else:
+            h.do(h.plain._act, name, x, y)
+
+    def derive(
+        h: OneDnnActivations, source: np.ndarray, dy: np.ndarray, dx: np.ndarray
+    ) -> None:
+        if source.size < h._large:
+            getattr(super(OneDnnActivations, h), f"{name}_deriv")(
+                source, source, dy, dx
+            )
+        else:
+            h.do(h.plain._derive, name, source, dy, dx)
+
+    give_methods(OneDnnActivations, name, apply, derive)
+
+
+for _name in _ACTIVATIONS:
+    _give_methods(_name)

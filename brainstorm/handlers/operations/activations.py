@@ -1,27 +1,31 @@
 """Activation functions and their derivatives.
 
-Those after `el` are composed of the ones before.
+A new one is an entry of `FUNCTIONS`, composed of primitive operations, and one of the
+list of kernels in ``cuda/kernels/activations.cu``. NumpyHandler and OneDnnHandler may
+have a faster version of it in their own tables.
 """
 
 from __future__ import annotations
 
+import functools
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from brainstorm.handlers.operations.contract import operation
 
-__all__ = ["ACTIVATIONS", "FROM_INPUT", "GELU", "ActivationOperations"]
-
-ACTIVATIONS = (
-    *("linear", "rel", "tanh", "sigmoid", "el"),
-    *("softplus", "leaky_rel", "gelu", "swish"),
-)
-"""Names of the activation functions. The kernels for GPUs count on their order."""
-
-
-FROM_INPUT = frozenset({"gelu", "swish"})
-"""Those whose derivative needs the input of the function, not only its output."""
-
+__all__ = [
+    "ACTIVATIONS",
+    "FROM_INPUT",
+    "FUNCTIONS",
+    "GELU",
+    "OTHER_NAMES",
+    "Activation",
+    "ActivationOperations",
+    "give_methods",
+]
 
 # The sigmoid of a x + b x^3 is (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2.
 GELU = (2 * math.sqrt(2 / math.pi), 2 * math.sqrt(2 / math.pi) * 0.044715)
@@ -32,126 +36,278 @@ _FAR = 750.0
 _WORK, _GATE, _SLOPE = 13, 14, 15
 
 
+class Activation(NamedTuple):
+    """An activation function.
+
+    Attributes:
+        text: What it is, and who proposed it.
+        apply: ``apply(handler, x, y)``: y = f(x), or None if it is a primitive.
+        derive: ``derive(handler, y, dy, dx)``: dx = dy f'(x), or None likewise.
+        from_input: Whether the derivative needs x: `derive` gets that in place of y.
+    """
+
+    text: str
+    apply: Callable[..., None] | None = None
+    derive: Callable[..., None] | None = None
+    from_input: bool = False
+
+
+def _softplus(h: Any, x: Any, y: Any) -> None:
+    # log(1 + exp(-|x|)) + max(x, 0) can not overflow.
+    work = h.scratch(x.shape, _WORK)
+    h.abs_t(x, work)
+    h.mult_st(-1.0, work, work)
+    h.el(work, work)
+    h.add_st(2.0, work, work)
+    h.log_t(work, work)
+    h.rel(x, y)
+    h.add_tt(work, y, y)
+
+
+def _softplus_deriv(h: Any, y: Any, dy: Any, dx: Any) -> None:
+    slope = h.scratch(y.shape, _WORK)
+    h.mult_st(-1.0, y, slope)
+    h.el(slope, slope)
+    h.mult_st(-1.0, slope, slope)
+    h.mult_tt(dy, slope, dx)
+
+
+def _leaky_rel(h: Any, x: Any, y: Any) -> None:
+    work = h.scratch(x.shape, _WORK)
+    h.rel(x, work)
+    h.mult_st(_LEAK, x, y)
+    h.mult_add_st(1.0 - _LEAK, work, y)
+
+
+def _leaky_rel_deriv(h: Any, y: Any, dy: Any, dx: Any) -> None:
+    work = h.scratch(y.shape, _WORK)
+    h.rel_deriv(y, y, dy, work)
+    h.mult_st(_LEAK, dy, dx)
+    h.mult_add_st(1.0 - _LEAK, work, dx)
+
+
+def _times(h: Any, x: Any, gate: Any, y: Any) -> None:
+    """``y = x gate``, where a gate of 0 makes 0 of minus infinity, too."""
+    limited = h.scratch(x.shape, _WORK)
+    h.clip_t(x, -_FAR, float("inf"), limited)
+    h.mult_tt(limited, gate, y)
+
+
+def _gated(h: Any, x: Any, y: Any, a: float, b: float) -> None:
+    """``y = x sigmoid(a x + b x^3)``."""
+    limited, gate = h.scratch(x.shape, _WORK), h.scratch(x.shape, _GATE)
+    _gate(h, x, limited, gate, a, b)
+    _times(h, x, gate, y)
+
+
+def _gate(h: Any, x: Any, limited: Any, gate: Any, a: float, b: float) -> None:
+    """``gate = sigmoid(a x + b x^3)``; `limited` receives x within limits."""
+    h.clip_t(x, -_FAR, _FAR, limited)
+    h.mult_tt(limited, limited, gate)
+    h.mult_st(b, gate, gate)
+    h.add_st(a, gate, gate)
+    h.mult_tt(limited, gate, gate)
+    h.sigmoid(gate, gate)
+
+
+def _gated_deriv(h: Any, x: Any, dy: Any, dx: Any, a: float, b: float) -> None:
+    """``dx = dy s (1 + x (a + 3 b x^2) (1 - s))``, s being the sigmoid above."""
+    limited, gate = h.scratch(x.shape, _WORK), h.scratch(x.shape, _GATE)
+    slope = h.scratch(x.shape, _SLOPE)
+    _gate(h, x, limited, gate, a, b)
+    h.mult_tt(limited, limited, slope)
+    h.mult_st(3 * b, slope, slope)
+    h.add_st(a, slope, slope)
+    h.mult_tt(limited, slope, slope)
+    h.mult_st(-1.0, gate, limited)
+    h.add_st(1.0, limited, limited)
+    h.mult_tt(limited, slope, slope)
+    h.add_st(1.0, slope, slope)
+    h.mult_tt(gate, slope, slope)
+    h.mult_tt(dy, slope, dx)
+
+
+def _hard_sigmoid(h: Any, x: Any, y: Any) -> None:
+    h.mult_st(1 / 6, x, y)
+    h.add_st(0.5, y, y)
+    h.clip_t(y, 0.0, 1.0, y)
+
+
+def _between(h: Any, y: Any, low: float, high: float, out: Any) -> None:
+    """1 where y, which is nowhere outside, is neither `low` nor `high`, else 0."""
+    below = h.scratch(y.shape, _WORK)
+    h.add_st(-high, y, below)
+    h.sign_t(below, below)
+    h.add_st(-low, y, out)
+    h.sign_t(out, out)
+    h.mult_tt(out, below, out)
+    h.mult_st(-1.0, out, out)
+
+
+def _hard_sigmoid_deriv(h: Any, y: Any, dy: Any, dx: Any) -> None:
+    slope = h.scratch(y.shape, _SLOPE)
+    _between(h, y, 0.0, 1.0, slope)
+    h.mult_st(1 / 6, slope, slope)
+    h.mult_tt(dy, slope, dx)
+
+
+def _hard_swish(h: Any, x: Any, y: Any) -> None:
+    gate = h.scratch(x.shape, _GATE)
+    _hard_sigmoid(h, x, gate)
+    _times(h, x, gate, y)
+
+
+def _hard_swish_deriv(h: Any, x: Any, dy: Any, dx: Any) -> None:
+    limited, gate = h.scratch(x.shape, _WORK), h.scratch(x.shape, _GATE)
+    slope = h.scratch(x.shape, _SLOPE)
+    _hard_sigmoid(h, x, gate)
+    _between(h, gate, 0.0, 1.0, slope)
+    h.clip_t(x, -_FAR, _FAR, limited)
+    h.mult_tt(limited, slope, slope)
+    h.mult_st(1 / 6, slope, slope)
+    h.add_tt(gate, slope, slope)
+    h.mult_tt(dy, slope, dx)
+
+
+def _mish(h: Any, x: Any, y: Any) -> None:
+    gate = h.scratch(x.shape, _GATE)
+    h.softplus(x, gate)
+    h.tanh(gate, gate)
+    _times(h, x, gate, y)
+
+
+def _mish_deriv(h: Any, x: Any, dy: Any, dx: Any) -> None:
+    # With t = tanh(softplus(x)) it is t + x (1 - t^2) sigmoid(x).
+    limited, gate = h.scratch(x.shape, _WORK), h.scratch(x.shape, _GATE)
+    slope = h.scratch(x.shape, _SLOPE)
+    h.softplus(x, gate)
+    h.tanh(gate, gate)
+    h.clip_t(x, -_FAR, _FAR, limited)
+    h.sigmoid(limited, slope)
+    h.mult_tt(limited, slope, slope)
+    h.mult_tt(gate, gate, limited)
+    h.mult_st(-1.0, limited, limited)
+    h.add_st(1.0, limited, limited)
+    h.mult_tt(limited, slope, slope)
+    h.add_tt(gate, slope, slope)
+    h.mult_tt(dy, slope, dx)
+
+
+def _relu6(h: Any, x: Any, y: Any) -> None:
+    h.clip_t(x, 0.0, 6.0, y)
+
+
+def _relu6_deriv(h: Any, y: Any, dy: Any, dx: Any) -> None:
+    slope = h.scratch(y.shape, _SLOPE)
+    _between(h, y, 0.0, 6.0, slope)
+    h.mult_tt(dy, slope, dx)
+
+
+def _softsign(h: Any, x: Any, y: Any) -> None:
+    largest, size = float(np.finfo(h.dtype).max), h.scratch(x.shape, _WORK)
+    h.clip_t(x, -largest, largest, y)  # infinity divided by itself would be NaN
+    h.abs_t(y, size)
+    h.add_st(1.0, size, size)
+    h.divide_tt(y, size, y)
+
+
+def _softsign_deriv(h: Any, y: Any, dy: Any, dx: Any) -> None:
+    slope = h.scratch(y.shape, _WORK)
+    h.abs_t(y, slope)
+    h.mult_st(-1.0, slope, slope)
+    h.add_st(1.0, slope, slope)
+    h.mult_tt(slope, slope, slope)
+    h.mult_tt(dy, slope, dx)
+
+
+def _by_gate(text: str, a: float, b: float) -> Activation:
+    """The function ``x sigmoid(a x + b x^3)``."""
+    parts = (functools.partial(f, a=a, b=b) for f in (_gated, _gated_deriv))
+    return Activation(text, *parts, from_input=True)
+
+
+FUNCTIONS: dict[str, Activation] = {
+    "rel": Activation("``max(0, x)``"),
+    "tanh": Activation("``tanh(x)``"),
+    "sigmoid": Activation("``1 / (1 + exp(-x))``"),
+    "el": Activation(
+        "Exponential linear: ``x`` where x >= 0, else ``exp(x) - 1``. Clevert et al.,"
+        " *Fast and accurate deep network learning by exponential linear units*, 2015,"
+        " with alpha = 1."
+    ),
+    "softplus": Activation(
+        "``log(1 + exp(x))``. Dugas et al., *Incorporating second-order functional"
+        " knowledge for better option pricing*, 2000.",
+        _softplus,
+        _softplus_deriv,
+    ),
+    "leaky_rel": Activation(
+        "``x`` where x > 0, else ``0.01 x``. Maas et al., *Rectifier nonlinearities"
+        " improve neural network acoustic models*, 2013.",
+        _leaky_rel,
+        _leaky_rel_deriv,
+    ),
+    "gelu": _by_gate(
+        "Gaussian error linear: ``x (1 + tanh(sqrt(2/pi) (x + a x^3))) / 2``. With"
+        " a = 0.044715 it is within 0.0005 of x times the normal distribution function."
+        " Hendrycks and Gimpel, *Gaussian error linear units*, 2016.",
+        *GELU,
+    ),
+    "swish": _by_gate(
+        "``x / (1 + exp(-x))``. Ramachandran et al., *Searching for activation"
+        " functions*, 2017, with beta = 1; also known as SiLU.",
+        1.0,
+        0.0,
+    ),
+    "hard_swish": Activation(
+        "``x min(max(x + 3, 0), 6) / 6``. Howard et al., *Searching for MobileNetV3*,"
+        " 2019.",
+        _hard_swish,
+        _hard_swish_deriv,
+        from_input=True,
+    ),
+    "mish": Activation(
+        "``x tanh(log(1 + exp(x)))``. Misra, *Mish: a self regularized non-monotonic"
+        " activation function*, 2019.",
+        _mish,
+        _mish_deriv,
+        from_input=True,
+    ),
+    "hard_sigmoid": Activation(
+        "``min(max(x + 3, 0), 6) / 6``. Howard et al., *Searching for MobileNetV3*,"
+        " 2019.",
+        _hard_sigmoid,
+        _hard_sigmoid_deriv,
+    ),
+    "relu6": Activation(
+        "``min(max(x, 0), 6)``. Howard et al., *MobileNets*, 2017.",
+        _relu6,
+        _relu6_deriv,
+    ),
+    "softsign": Activation(
+        "``x / (1 + |x|)``. Glorot and Bengio, *Understanding the difficulty of"
+        " training deep feedforward neural networks*, 2010.",
+        _softsign,
+        _softsign_deriv,
+    ),
+}
+
+ACTIVATIONS = ("linear", *FUNCTIONS)
+"""Names of the activation functions. The kernels for GPUs count on their order."""
+
+FROM_INPUT = frozenset(name for name, f in FUNCTIONS.items() if f.from_input)
+"""Those whose derivative needs the input of the function, not only its output."""
+
+OTHER_NAMES = {"relu": "rel"}
+"""Names that layers take for other names."""
+
+
 class ActivationOperations:
-    """Part of :class:`~brainstorm.handlers.base_handler.Handler`."""
+    """Part of :class:`~brainstorm.handlers.base_handler.Handler`.
 
-    @operation("x:*S", "y:*S", alias="*")
-    def rel(self, x: Any, y: Any) -> None:
-        """``y = max(0, x)``, elementwise, for arrays of any one shape."""
-        raise NotImplementedError
-
-    @operation("y:*S dy:*S", "dx:*S", alias="*")
-    def rel_deriv(self, x: Any, y: Any, dy: Any, dx: Any) -> None:
-        """``dx = dy`` where y > 0, else 0. `x` is not used. `dx` may be `dy`."""
-        raise NotImplementedError
-
-    @operation("x:*S", "y:*S", alias="*")
-    def tanh(self, x: Any, y: Any) -> None:
-        """``y = tanh(x)``, elementwise, for arrays of any one shape."""
-        raise NotImplementedError
-
-    @operation("y:*S dy:*S", "dx:*S", alias="*")
-    def tanh_deriv(self, x: Any, y: Any, dy: Any, dx: Any) -> None:
-        """``dx = dy (1 - y^2)``. `x` is not used. `dx` may be `dy`."""
-        raise NotImplementedError
-
-    @operation("x:*S", "y:*S", alias="*")
-    def sigmoid(self, x: Any, y: Any) -> None:
-        """``y = 1 / (1 + exp(-x))``, elementwise, for arrays of any one shape."""
-        raise NotImplementedError
-
-    @operation("y:*S dy:*S", "dx:*S", alias="*")
-    def sigmoid_deriv(self, x: Any, y: Any, dy: Any, dx: Any) -> None:
-        """``dx = dy y (1 - y)``. `x` is not used. `dx` may be `dy`."""
-        raise NotImplementedError
-
-    @operation("x:*S", "y:*S", alias="*")
-    def el(self, x: Any, y: Any) -> None:
-        """Exponential linear: ``y = x`` where x >= 0, else ``exp(x) - 1``.
-
-        Clevert et al., *Fast and accurate deep network learning by exponential
-        linear units*, 2015, with alpha = 1.
-        """
-        raise NotImplementedError
-
-    @operation("y:*S dy:*S", "dx:*S", alias="*")
-    def el_deriv(self, x: Any, y: Any, dy: Any, dx: Any) -> None:
-        """``dx = dy`` where y >= 0, else ``dy (y + 1)``. `dx` may be `dy`."""
-        raise NotImplementedError
-
-    @operation("x:*S", "y:*S", alias="*")
-    def softplus(self, x: Any, y: Any) -> None:
-        """``y = log(1 + exp(x))``, elementwise, for arrays of any one shape.
-
-        Dugas et al., *Incorporating second-order functional knowledge for better
-        option pricing*, 2000.
-        """
-        # log(1 + exp(-|x|)) + max(x, 0) can not overflow.
-        work = self.scratch(x.shape, _WORK)
-        self.abs_t(x, work)
-        self.mult_st(-1.0, work, work)
-        self.el(work, work)
-        self.add_st(2.0, work, work)
-        self.log_t(work, work)
-        self.rel(x, y)
-        self.add_tt(work, y, y)
-
-    @operation("y:*S dy:*S", "dx:*S", alias="*")
-    def softplus_deriv(self, x: Any, y: Any, dy: Any, dx: Any) -> None:
-        """``dx = dy (1 - exp(-y))``. `x` is not used. `dx` may be `dy`."""
-        slope = self.scratch(y.shape, _WORK)
-        self.mult_st(-1.0, y, slope)
-        self.el(slope, slope)
-        self.mult_st(-1.0, slope, slope)
-        self.mult_tt(dy, slope, dx)
-
-    @operation("x:*S", "y:*S", alias="*")
-    def leaky_rel(self, x: Any, y: Any) -> None:
-        """``y = x`` where x > 0, else ``0.01 x``.
-
-        Maas et al., *Rectifier nonlinearities improve neural network acoustic
-        models*, 2013.
-        """
-        work = self.scratch(x.shape, _WORK)
-        self.rel(x, work)
-        self.mult_st(_LEAK, x, y)
-        self.mult_add_st(1.0 - _LEAK, work, y)
-
-    @operation("y:*S dy:*S", "dx:*S", alias="*")
-    def leaky_rel_deriv(self, x: Any, y: Any, dy: Any, dx: Any) -> None:
-        """``dx = dy`` where y > 0, else ``0.01 dy``. `dx` may be `dy`."""
-        work = self.scratch(y.shape, _WORK)
-        self.rel_deriv(x, y, dy, work)
-        self.mult_st(_LEAK, dy, dx)
-        self.mult_add_st(1.0 - _LEAK, work, dx)
-
-    @operation("x:*S", "y:*S", alias="*")
-    def gelu(self, x: Any, y: Any) -> None:
-        """Gaussian error linear: ``y = x (1 + tanh(sqrt(2/pi) (x + a x^3))) / 2``.
-
-        With a = 0.044715 it is within 0.0005 of x times the normal distribution
-        function. Hendrycks and Gimpel, *Gaussian error linear units*, 2016.
-        """
-        self._gated(x, y, *GELU)
-
-    @operation("x:*S dy:*S", "dx:*S", alias="*")
-    def gelu_deriv(self, x: Any, y: Any, dy: Any, dx: Any) -> None:
-        """``dx = dy gelu'(x)``. `y` is not used. `dx` may be `dy`."""
-        self._gated_deriv(x, dy, dx, *GELU)
-
-    @operation("x:*S", "y:*S", alias="*")
-    def swish(self, x: Any, y: Any) -> None:
-        """``y = x / (1 + exp(-x))``, elementwise, for arrays of any one shape.
-
-        Ramachandran et al., *Searching for activation functions*, 2017, with
-        beta = 1; also known as SiLU.
-        """
-        self._gated(x, y, 1.0, 0.0)
-
-    @operation("x:*S dy:*S", "dx:*S", alias="*")
-    def swish_deriv(self, x: Any, y: Any, dy: Any, dx: Any) -> None:
-        """``dx = dy s (1 + x (1 - s))`` with ``s = sigmoid(x)``. `y` is not used."""
-        self._gated_deriv(x, dy, dx, 1.0, 0.0)
+    For each name in `FUNCTIONS` it has ``name(x, y)`` and ``name_deriv(x, y, dy, dx)``,
+    elementwise, for arrays of any one shape; `dx` may be `dy`.
+    """
 
     @operation("x:*S y:*S dy:*S", add="dx:*S", alias="dy")
     def act_backward(
@@ -174,34 +330,48 @@ class ActivationOperations:
             self.act_func_deriv[activation](x, y, dy, deltas)
             self.add_tt(deltas, dx, dx)
 
-    def _gated(self, x: Any, y: Any, a: float, b: float) -> None:
-        """``y = x sigmoid(a x + b x^3)``."""
-        limited, gate = self.scratch(x.shape, _WORK), self.scratch(x.shape, _GATE)
-        self._gate(x, limited, gate, a, b)
-        self.clip_t(x, -_FAR, float("inf"), limited)
-        self.mult_tt(limited, gate, y)
 
-    def _gate(self, x: Any, limited: Any, gate: Any, a: float, b: float) -> None:
-        """``gate = sigmoid(a x + b x^3)``; `limited` receives x within limits."""
-        self.clip_t(x, -_FAR, _FAR, limited)
-        self.mult_tt(limited, limited, gate)
-        self.mult_st(b, gate, gate)
-        self.add_st(a, gate, gate)
-        self.mult_tt(limited, gate, gate)
-        self.sigmoid(gate, gate)
+def give_methods(
+    cls: type, name: str, apply: Callable[..., None], derive: Callable[..., None]
+) -> None:
+    """Give a class the two methods of an activation function.
 
-    def _gated_deriv(self, x: Any, dy: Any, dx: Any, a: float, b: float) -> None:
-        """``dx = dy s (1 + x (a + 3 b x^2) (1 - s))``, s being the sigmoid above."""
-        limited, gate = self.scratch(x.shape, _WORK), self.scratch(x.shape, _GATE)
-        slope = self.scratch(x.shape, _SLOPE)
-        self._gate(x, limited, gate, a, b)
-        self.mult_tt(limited, limited, slope)
-        self.mult_st(3 * b, slope, slope)
-        self.add_st(a, slope, slope)
-        self.mult_tt(limited, slope, slope)
-        self.mult_st(-1.0, gate, limited)
-        self.add_st(1.0, limited, limited)
-        self.mult_tt(limited, slope, slope)
-        self.add_st(1.0, slope, slope)
-        self.mult_tt(gate, slope, slope)
-        self.mult_tt(dy, slope, dx)
+    Args:
+        cls: The class.
+        name: Name of the function.
+        apply: See :class:`Activation`.
+        derive: Likewise.
+    """
+
+    def forward(self: Any, x: Any, y: Any) -> None:
+        apply(self, x, y)
+
+    if name in FROM_INPUT:
+
+        def deriv(self: Any, x: Any, y: Any, dy: Any, dx: Any) -> None:
+            derive(self, x, dy, dx)
+
+    else:
+
+        def deriv(self: Any, x: Any, y: Any, dy: Any, dx: Any) -> None:
+            derive(self, y, dy, dx)
+
+    forward.__doc__ = FUNCTIONS[name].text
+    deriv.__doc__ = f"The derivative of :meth:`{name}`: `dx` gets `dy` times it."
+    source = "x" if name in FROM_INPUT else "y"
+    operation("x:*S", "y:*S", alias="*")(forward)
+    operation(f"{source}:*S dy:*S", "dx:*S", alias="*")(deriv)
+    for function, full in ((forward, name), (deriv, f"{name}_deriv")):
+        function.__name__, function.__module__ = full, cls.__module__
+        function.__qualname__ = f"{cls.__qualname__}.{full}"
+        setattr(cls, full, function)
+
+
+def _missing(handler: Any, *arrays: Any) -> None:
+    raise NotImplementedError
+
+
+for _name, _f in FUNCTIONS.items():
+    give_methods(
+        ActivationOperations, _name, _f.apply or _missing, _f.derive or _missing
+    )

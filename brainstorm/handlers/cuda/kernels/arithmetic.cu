@@ -1,0 +1,17 @@
+// Elementwise arithmetic.
+
+ELEMENTWISE(abs_t, b = fabsf(a))
+ELEMENTWISE(add_st, b = s + a)
+ELEMENTWISE(add_tt, c = a + b)
+ELEMENTWISE(add_into_if, if (c != 0.0f) b += a)
+ELEMENTWISE(clip_t, b = clipped(a, s, t))
+ELEMENTWISE(divide_tt, c = a / b)
+ELEMENTWISE(log_t, b = logf(a))
+ELEMENTWISE(modulo_tt, c = modulo(a, b))
+ELEMENTWISE(mult_add_st, b += s * a)
+ELEMENTWISE(mult_add_tt, c += a * b)
+ELEMENTWISE(mult_st, b = s * a)
+ELEMENTWISE(mult_tt, c = a * b)
+ELEMENTWISE(sign_t, b = a > 0.0f ? 1.0f : a < 0.0f ? -1.0f : a)
+ELEMENTWISE(sqrt_t, b = sqrtf(a))
+ELEMENTWISE(subtract_tt, c = a - b)
