@@ -21,7 +21,7 @@ from brainstorm.utils import HandlerError
 
 __all__ = ["Passes", "in_layer"]
 
-# Leaf calls that may be recorded in all, of about 500 bytes each.
+# Leaf calls that may be recorded for other sizes, of about 500 bytes each.
 _MOST_CALLS = 500_000
 # For one size. There are that many where threads or sets of layers change.
 _MOST_PROGRAMS = 50
@@ -75,7 +75,8 @@ class Passes:
 
     def _run_first(self, key: tuple[Any, ...], make: Callable[..., None]) -> None:
         sized, handler = self._manager.sized, self._manager.handler
-        if sum(map(len, self._recorded)) > _MOST_CALLS:
+        of_this_size = sum(map(len, sized.programs.values()))
+        if sum(map(len, self._recorded)) - of_this_size > _MOST_CALLS:
             make(Pass(handler), *key[1:])
             return
         program = Program()
