@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from brainstorm.utils import ValidationError
 
 __all__ = [
+    "COUNT",
+    "FINITE",
+    "FLAG",
+    "POSITIVE",
+    "Argument",
+    "Check",
     "check_integer",
     "check_network",
     "check_number",
@@ -20,6 +27,7 @@ __all__ = [
     "checked_positive",
     "checked_sizes",
     "is_finite",
+    "is_whole",
 ]
 
 
@@ -150,3 +158,51 @@ def check_network(net: Any) -> None:
     """
     if not (hasattr(net, "provide_external_data") or hasattr(net, "forward_pass")):
         raise ValidationError(f"net: expected a Network, got {type(net).__name__}")
+
+
+class Check(NamedTuple):
+    """Which values of an argument are good.
+
+    Attributes:
+        accept: Tells whether a value is good.
+        expected: What to tell the user who gave a bad one.
+        convert: What layers get instead of a good value.
+    """
+
+    accept: Callable[[Any], bool]
+    expected: str
+    convert: Callable[[Any], Any] = lambda value: value
+
+
+class Argument(NamedTuple):
+    """An argument of a layer.
+
+    Attributes:
+        default: The value where it is not given.
+        check: Which other values are good.
+        is_newer: Whether version 0.5 does not know it.
+    """
+
+    default: Any
+    check: Check
+    is_newer: bool
+
+    def may_be_left_out(self, value: Any) -> bool:
+        """Whether architectures do without this value, so that 0.5 can read them."""
+        same = type(value) is type(self.default) and value == self.default
+        return same and self.is_newer
+
+
+def is_whole(number: Any, minimum: int) -> bool:
+    """Whether this is an integer of at least `minimum`."""
+    return (
+        isinstance(number, Integral)
+        and not isinstance(number, bool)
+        and number >= minimum
+    )
+
+
+COUNT = Check(lambda n: is_whole(n, 1), "a positive integer", int)
+FINITE = Check(is_finite, "a finite number")
+FLAG = Check(lambda value: isinstance(value, bool), "True or False")
+POSITIVE = Check(lambda x: is_finite(x) and x > 0, "a positive number")

@@ -167,6 +167,7 @@ INTERNAL = (
     "brainstorm.structure.clearing",
     "brainstorm.structure.external_data",
     "brainstorm.structure.initializing",
+    "brainstorm.structure.layer",
     "brainstorm.structure.layer_types",
     "brainstorm.structure.modifiers",
     "brainstorm.structure.multiplications",

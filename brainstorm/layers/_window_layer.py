@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from brainstorm.layers.arguments import Check, is_whole
+from brainstorm.checks import is_whole
+from brainstorm.layers.arguments import Check
 from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.buffer_structure import StructureTemplate
 

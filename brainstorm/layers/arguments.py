@@ -8,62 +8,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from numbers import Integral
-from typing import Any, NamedTuple
 
-from brainstorm.checks import is_finite
+from brainstorm.checks import COUNT, FINITE, FLAG, POSITIVE, Argument, Check
 from brainstorm.handlers.operations.activations import ACTIVATIONS, OTHER_NAMES
 from brainstorm.utils import listing
 
 __all__ = ["COUNT", "FINITE", "FLAG", "POSITIVE", "Argument", "Check", "arguments_of"]
-
-
-class Check(NamedTuple):
-    """Which values of an argument are good.
-
-    Attributes:
-        accept: Tells whether a value is good.
-        expected: What to tell the user who gave a bad one.
-        convert: What layers get instead of a good value.
-    """
-
-    accept: Callable[[Any], bool]
-    expected: str
-    convert: Callable[[Any], Any] = lambda value: value
-
-
-class Argument(NamedTuple):
-    """An argument of a layer.
-
-    Attributes:
-        default: The value where it is not given.
-        check: Which other values are good.
-        is_newer: Whether version 0.5 does not know it.
-    """
-
-    default: Any
-    check: Check
-    is_newer: bool
-
-    def may_be_left_out(self, value: Any) -> bool:
-        """Whether architectures do without this value, so that 0.5 can read them."""
-        same = type(value) is type(self.default) and value == self.default
-        return same and self.is_newer
-
-
-def is_whole(number: Any, minimum: int) -> bool:
-    """Whether this is an integer of at least `minimum`."""
-    return (
-        isinstance(number, Integral)
-        and not isinstance(number, bool)
-        and number >= minimum
-    )
-
-
-COUNT = Check(lambda n: is_whole(n, 1), "a positive integer", int)
-FINITE = Check(is_finite, "a finite number")
-FLAG = Check(lambda value: isinstance(value, bool), "True or False")
-POSITIVE = Check(lambda x: is_finite(x) and x > 0, "a positive number")
 
 _COMMON = {
     "activation": Check(

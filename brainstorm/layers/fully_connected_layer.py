@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from brainstorm.layers.arguments import Check, arguments_of, is_whole
+from brainstorm.checks import is_whole
+from brainstorm.layers.arguments import Check, arguments_of
 from brainstorm.layers.base_layer import Layer
 from brainstorm.layers.rows import Rows
 from brainstorm.structure.buffer_structure import BufferStructure

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from brainstorm.layers.arguments import Check, arguments_of, is_whole
+from brainstorm.checks import is_whole
+from brainstorm.layers.arguments import Check, arguments_of
 from brainstorm.layers.base_layer import Layer
 from brainstorm.layers.rows import Rows
 from brainstorm.structure.buffer_structure import BufferStructure

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from brainstorm.layers.base_layer import Layer, get_layer_class_from_typename
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper, LayerDetails
+from brainstorm.structure.layer import Layer, get_layer_class_from_typename
 from brainstorm.structure.taps import sources
 from brainstorm.structure.trainable import set_layer_properties
 from brainstorm.utils import (

@@ -12,10 +12,10 @@ import contextlib
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.buffer_views import BufferView
 from brainstorm.structure.buffers import BufferManager
 from brainstorm.structure.clearing import find_unneeded, plan_clearing
+from brainstorm.structure.layer import Layer
 from brainstorm.structure.passes import Pass, Passes
 from brainstorm.structure.taps import check_deltas_arrive
 from brainstorm.structure.trainable import frozen_slices

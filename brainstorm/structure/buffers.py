@@ -11,8 +11,8 @@ import numpy as np
 
 from brainstorm.handlers import default_handler
 from brainstorm.handlers.base_handler import Handler
-from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.buffer_views import BufferView
+from brainstorm.structure.layer import Layer
 from brainstorm.structure.layout import Hub, create_layout
 from brainstorm.utils import NetworkValidationError, listing
 

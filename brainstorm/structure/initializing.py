@@ -14,8 +14,8 @@ from brainstorm.describable import (
     get_description,
 )
 from brainstorm.initializers import evaluate_initializer
-from brainstorm.layers.base_layer import Layer
 from brainstorm.randomness import RandomState
+from brainstorm.structure.layer import Layer
 from brainstorm.structure.trainable import own_parameters
 from brainstorm.structure.view_references import resolve_references
 from brainstorm.utils import NetworkValidationError, listing

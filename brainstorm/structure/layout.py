@@ -14,8 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.buffer_structure import BufferStructure, leading_shape
+from brainstorm.structure.layer import Layer
 from brainstorm.structure.ordering import order_with_blocks
 from brainstorm.structure.taps import DELTAS, source_path, tapped_structures
 from brainstorm.utils import NetworkValidationError

@@ -15,8 +15,8 @@ import numpy as np
 from brainstorm.checks import checked_sizes
 from brainstorm.handlers.base_handler import Handler
 from brainstorm.handlers.programs import Program, Step
-from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.buffer_views import BufferView
+from brainstorm.structure.layer import Layer
 from brainstorm.structure.multiplications import count_multiplications
 from brainstorm.structure.passes import Pass, Passes
 from brainstorm.structure.tables import Table

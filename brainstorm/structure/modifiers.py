@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from brainstorm.describable import create_from_description, get_description
-from brainstorm.layers.base_layer import Layer
 from brainstorm.randomness import RandomState, Seedable
 from brainstorm.structure.buffers import BufferManager
+from brainstorm.structure.layer import Layer
 from brainstorm.structure.trainable import own_parameters, trained_slices
 from brainstorm.structure.view_references import is_named, resolve_references
 from brainstorm.utils import NetworkValidationError

@@ -34,8 +34,8 @@ from brainstorm.files import (
 from brainstorm.handlers import default_handler
 from brainstorm.handlers.base_handler import Handler
 from brainstorm.handlers.operations.activations import OTHER_NAMES
-from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.architecture import instantiate_layers_from_architecture
+from brainstorm.structure.layer import Layer
 from brainstorm.structure.layout import Hub, create_layout
 from brainstorm.structure.parameter_order import (
     find_order,

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from brainstorm.checks import checked_sizes
-from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import layer_type_name
+from brainstorm.structure.layer import Layer
 from brainstorm.structure.layout import Hub, create_layout
 from brainstorm.structure.running import RunningNetwork
 from brainstorm.structure.tables import Table

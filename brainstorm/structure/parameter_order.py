@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 
 from brainstorm.files import read_text_attribute, write_text_attribute
-from brainstorm.layers.base_layer import Layer
+from brainstorm.structure.layer import Layer
 from brainstorm.structure.layout import Hub
 from brainstorm.utils import FileFormatError, listing
 

@@ -14,9 +14,9 @@ from weakref import WeakMethod, WeakSet
 
 from brainstorm.handlers.base_handler import Handler
 from brainstorm.handlers.programs import Program
-from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.buffer_views import BufferView
 from brainstorm.structure.buffers import BufferManager
+from brainstorm.structure.layer import Layer
 from brainstorm.utils import HandlerError
 
 __all__ = ["Passes", "in_layer"]

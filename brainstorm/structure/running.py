@@ -9,12 +9,12 @@ import numpy as np
 
 from brainstorm.handlers import default_handler
 from brainstorm.handlers.base_handler import Handler
-from brainstorm.layers.base_layer import Layer
 from brainstorm.randomness import Seedable
 from brainstorm.structure.backpropagation import Backpropagation
 from brainstorm.structure.buffer_views import BufferView
 from brainstorm.structure.buffers import BufferManager
 from brainstorm.structure.external_data import check_dense, check_shapes, shapes_of
+from brainstorm.structure.layer import Layer
 from brainstorm.structure.modifiers import Modifiers
 from brainstorm.structure.passes import Pass, Passes
 from brainstorm.structure.turns import HERE, Turns

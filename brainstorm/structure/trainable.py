@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.buffer_structure import BufferStructure
+from brainstorm.structure.layer import Layer
 from brainstorm.structure.layout import Hub
 from brainstorm.structure.view_references import Resolved
 from brainstorm.utils import NetworkValidationError, listing

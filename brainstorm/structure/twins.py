@@ -7,9 +7,9 @@ from typing import Any
 
 from brainstorm.describable import create_from_description, get_description
 from brainstorm.handlers.base_handler import Handler
-from brainstorm.layers.base_layer import Layer
 from brainstorm.randomness import RandomState
 from brainstorm.structure.buffers import BufferManager
+from brainstorm.structure.layer import Layer
 from brainstorm.structure.passes import Passes
 from brainstorm.utils import NetworkValidationError
 

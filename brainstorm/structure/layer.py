@@ -1,0 +1,362 @@
+"""The base class of all layers."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, TypeVar
+
+from brainstorm.checks import COUNT, Argument
+from brainstorm.handlers.base_handler import Handler
+from brainstorm.structure.buffer_structure import BufferStructure, StructureTemplate
+from brainstorm.structure.buffer_views import BufferView
+from brainstorm.structure.layer_types import (
+    ENDING,
+    LAYER_TYPES,
+    layer_type_name,
+)
+from brainstorm.utils import LayerValidationError, UnknownLayerTypeError, listing
+
+__all__ = ["Layer", "get_layer_class_from_typename", "once_per_resize"]
+
+Structures = dict[str, BufferStructure]
+Result = TypeVar("Result")
+
+# How to add what an operation would overwrite with.
+_ADDING: dict[str, Callable[..., None]] = {
+    "copy_to": lambda handler, a, out: handler.add_tt(a, out, out),
+    "fill": lambda handler, out, value: handler.add_st(value, out, out),
+    "mult_mv": lambda handler, *args: handler.mult_add_mv(*args),
+    "mult_st": lambda handler, *args: handler.mult_add_st(*args),
+    "mult_tt": lambda handler, *args: handler.mult_add_tt(*args),
+}
+
+# Beyond what any memory holds, where handlers fail without a word of the layer.
+_MOST_NUMBERS = 2**50
+
+
+def once_per_resize(method: Callable[..., Result]) -> Callable[..., Result]:
+    """Remember what ``method(layer, buffers)`` returns, for each size of the network.
+
+    Layers use it for lists of arrays; for reshaped views there are `Rows`. What it
+    returned is kept with `buffers`, which have other content after a resize, and may
+    have this one again.
+    """
+    key = f"_{method.__name__}"
+
+    @functools.wraps(method)
+    def lookup(self: Any, buffers: BufferView) -> Result:
+        found = buffers.__dict__.get(key)
+        if found is None:
+            found = buffers.__dict__[key] = method(self, buffers)
+        return found
+
+    return lookup
+
+
+# What a network sets does not change what it has recorded of passes.
+_SET_BY_NETWORKS = frozenset({"handler", "fresh", "unwanted"})
+
+
+class Layer:
+    """Base class of all layers.
+
+    A layer owns no memory. It says in `setup` which buffers it needs, and its
+    passes work on the views that they are given, through the operations of
+    ``self.handler``. A subclass named ``FooLayerImpl`` is known as ``Foo`` in
+    architectures and files; of several the one that was defined last, but types of the
+    library keep their meaning, until a class is registered by hand.
+
+    Passes *add* to input deltas and to gradients. A layer that sets
+    `honours_fresh` promises to overwrite instead where ``self.fresh`` says so
+    (the names of inputs, and ``'gradients'``): that memory then holds garbage.
+    It saves clearing and adding, where a network finds that it is possible. Deltas
+    of the inputs in ``self.unwanted`` are not needed; a layer may leave them out.
+    `add_deltas` sees to both.
+
+    Args:
+        name: Name of the layer.
+        in_shapes: Structure of each input.
+        incoming_connections: Connections into this layer; also as `incoming`.
+        outgoing_connections: Connections out of this layer; also as `outgoing`.
+        **kwargs: Arguments of the layer, see `expected_kwargs`.
+
+    Attributes:
+        in_shapes, out_shapes, parameter_shapes, internal_shapes (dict): Structure
+            of every buffer by its name; those of the inputs are sorted by name.
+        incoming, outgoing (Sequence[Connection]): The connections.
+        handler (Handler): Provides the operations.
+        frozen (frozenset[str]): Names of parameters that are not trained.
+        shared (dict[str, str]): Names of parameters that are those of another layer,
+            and ``'layer.parameter'`` for each.
+
+    Raises:
+        LayerValidationError: Names of inputs or arguments are wrong, or a shape
+            does not fit.
+    """
+
+    expected_inputs: Mapping[str, StructureTemplate] = {
+        "default": StructureTemplate("T", "B", "...")
+    }
+    optional_inputs: Mapping[str, StructureTemplate] = {}
+    """Inputs that may be connected besides `expected_inputs`."""
+    arguments: Mapping[str, Argument] = {}
+    """See `arguments_of`. They are checked, and are attributes, before `setup`."""
+    expected_kwargs: Sequence[str] | frozenset[str] = frozenset()
+    """The names of the arguments; by default those of `arguments`."""
+    computes_no_input_deltas_for: Sequence[str] = ()
+    computes_no_gradients_for: Sequence[str] = ()
+    takes_no_output_deltas_from: Sequence[str] = ()
+    is_loss = False
+    """Whether its output ``loss`` is part of what training minimizes."""
+    honours_fresh = False
+    needs_whole_sequences = False
+    """Whether a context is of no use to it, because it looks at all time steps."""
+    stacks_parameters = False
+    """Whether it uses its parameters as one array: they can not be shared singly."""
+    repeats = False
+    """Whether its passes make the same operations on the same buffers each time, so
+    that networks may record and replay them. It counts for the very class that says so:
+    a subclass says so itself."""
+
+    def __init__(
+        self,
+        name: str,
+        in_shapes: Mapping[str, BufferStructure],
+        incoming_connections: Any = None,
+        outgoing_connections: Any = None,
+        **kwargs: Any,
+    ):
+        self.name = name
+        self.in_shapes = dict(in_shapes)
+        if incoming_connections is None:
+            incoming_connections = kwargs.pop("incoming", ())
+        if outgoing_connections is None:
+            outgoing_connections = kwargs.pop("outgoing", ())
+        self.incoming = incoming_connections
+        self.outgoing = outgoing_connections
+        self.kwargs = kwargs
+        self.handler: Handler = None  # type: ignore[assignment]
+        self.fresh: frozenset[str] = frozenset()
+        self.unwanted: frozenset[str] = frozenset()
+        self.frozen: frozenset[str] = frozenset()
+        self.shared: dict[str, str] = {}
+        self._validate_kwargs()
+        self.expected_inputs = self.inputs_to_expect(self.in_shapes)
+        self._validate_in_shapes()
+        self.in_shapes = {name: in_shapes[name] for name in sorted(in_shapes)}
+        for argument, (default, check, _) in self.arguments.items():
+            value = self.argument(argument, default, check.accept, check.expected)
+            setattr(self, argument, check.convert(value))
+        self.out_shapes, self.parameter_shapes, self.internal_shapes = self.setup(
+            kwargs, self.in_shapes
+        )
+        self._validate_sizes()
+        self._validate_connections()
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        if cls.__name__.endswith(ENDING):
+            LAYER_TYPES.add(cls.__name__.removesuffix(ENDING), cls)
+        if "arguments" in vars(cls) and "expected_kwargs" not in vars(cls):
+            cls.expected_kwargs = frozenset(cls.arguments)
+
+    @classmethod
+    def register(cls) -> None:
+        """Let the name of this class mean it, even if it is that of another one."""
+        LAYER_TYPES[layer_type_name(cls)] = cls
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        changed = self.__dict__.get("_changed")
+        if changed is None or name in _SET_BY_NETWORKS:
+            return
+        # Passes that are not replayed may take notes; but a pass may be replaced.
+        if self.can_be_replayed() or callable(value):
+            changed()()
+
+    @property
+    def input_names(self) -> list[str]:
+        """Names of the inputs."""
+        return list(self.in_shapes)
+
+    @property
+    def output_names(self) -> list[str]:
+        """Names of the outputs."""
+        return list(self.out_shapes)
+
+    def set_handler(self, new_handler: Handler) -> None:
+        """Use the operations of another handler from now on."""
+        self.handler = new_handler
+
+    def can_be_replayed(self) -> bool:
+        """Whether its own class says that it `repeats`."""
+        return self.repeats and "repeats" in vars(type(self))
+
+    # -- what a layer implements ---------------------------------------------
+
+    def inputs_to_expect(
+        self, given: Collection[str]
+    ) -> Mapping[str, StructureTemplate]:
+        """The inputs that have to be connected: `expected_inputs`, and optional ones.
+
+        Layers with a variable number of inputs override this.
+
+        Args:
+            given: Names of the inputs that are connected.
+        """
+        optional = {n: t for n, t in self.optional_inputs.items() if n in given}
+        return {**self.expected_inputs, **optional}
+
+    def setup(
+        self, kwargs: dict[str, Any], in_shapes: Structures
+    ) -> tuple[Structures, Structures, Structures]:
+        """Check the arguments and say which buffers are needed.
+
+        Args:
+            kwargs: The arguments given to the layer.
+            in_shapes: Structure of each input.
+
+        Returns:
+            Structures of the outputs, the parameters and the internals, each as
+            an ordered dict by name.
+        """
+        raise NotImplementedError
+
+    def forward_pass(self, buffers: BufferView, training_pass: bool = True) -> None:
+        """Compute the outputs from the inputs; nothing by default."""
+
+    def backward_pass(self, buffers: BufferView) -> None:
+        """Add to the input deltas and the gradients, from the output deltas.
+
+        Nothing by default.
+        """
+
+    # -- for passes ----------------------------------------------------------
+
+    def add_deltas(self, input_name: str, operation: str, *args: Any) -> None:
+        """Let an operation of the handler add to the deltas of an input.
+
+        Deltas that are fresh are overwritten; for unwanted ones nothing is done.
+
+        Args:
+            input_name: Name of the input.
+            operation: Name of an operation that overwrites: ``'copy_to'``, ``'fill'``,
+                ``'mult_mv'``, ``'mult_st'``, ``'mult_tt'``; or of one whose last
+                argument says whether to overwrite, such as ``'act_backward'``.
+            *args: All arguments but that.
+        """
+        if input_name in self.unwanted:
+            return
+        is_fresh = input_name in self.fresh
+        if operation not in _ADDING:
+            getattr(self.handler, operation)(*args, is_fresh)
+        elif is_fresh:
+            getattr(self.handler, operation)(*args)
+        else:
+            _ADDING[operation](self.handler, *args)
+
+    # -- checks --------------------------------------------------------------
+
+    def error(self, text: str) -> LayerValidationError:
+        """An exception that names this layer."""
+        kind = type(self).__name__.removesuffix(ENDING)
+        return LayerValidationError(f"{kind} layer {self.name!r}: {text}")
+
+    def argument(
+        self, name: str, default: Any, accept: Callable[[Any], bool], expected: str
+    ) -> Any:
+        """The value of an argument, checked.
+
+        Args:
+            name: Name of the argument.
+            default: Its value where it is not given.
+            accept: Tells whether a value is good.
+            expected: What to tell the user who gave a bad one.
+        """
+        value = self.kwargs.get(name, default)
+        try:
+            good = bool(accept(value))
+        except (ArithmeticError, TypeError, ValueError):
+            good = False
+        if not good:
+            raise self.error(f"expected {expected} as {name!r}, got {value!r}")
+        return value
+
+    def same_shape(self, *input_names: str) -> BufferStructure:
+        """The structure that these inputs share, checked."""
+        first, *others = (self.in_shapes[name] for name in input_names)
+        for name, structure in zip(input_names[1:], others, strict=True):
+            if structure.shape != first.shape:
+                raise self.error(
+                    f"expected the same shape at input {name!r} as at"
+                    f" {input_names[0]!r}, {first.shape}, got {structure.shape}"
+                )
+        return self.like(first)
+
+    @staticmethod
+    def like(structure: BufferStructure) -> BufferStructure:
+        """A structure of the same shape, without context."""
+        return BufferStructure(*structure.shape)
+
+    def size_argument(self, name: str) -> int:
+        """The value of an argument that counts something, checked."""
+        return int(self.argument(name, None, COUNT.accept, COUNT.expected))
+
+    def _validate_kwargs(self) -> None:
+        """Check the names of the arguments; for subclasses to override, or extend."""
+        unexpected = sorted(set(self.kwargs) - set(self.expected_kwargs))
+        if unexpected:
+            raise self.error(
+                f"unexpected argument {listing(unexpected)}; choices are:"
+                f" {listing(sorted(self.expected_kwargs))}"
+            )
+
+    def _validate_connections(self) -> None:
+        """Check `incoming` and `outgoing` once the outputs are known; no check here."""
+
+    def _validate_sizes(self) -> None:
+        for kind, shapes in (
+            ("output", self.out_shapes),
+            ("parameter", self.parameter_shapes),
+            ("internal", self.internal_shapes),
+        ):
+            for name, structure in shapes.items():
+                if structure.feature_size > _MOST_NUMBERS:
+                    raise self.error(
+                        f"expected sizes that fit into memory, got {structure.shape}"
+                        f" for the {kind} {name!r}"
+                    )
+
+    def _validate_in_shapes(self) -> None:
+        """Check `in_shapes`; for subclasses to override, or extend."""
+        expected = self.expected_inputs
+        if set(self.in_shapes) != set(expected):
+            raise self.error(
+                f"expected the inputs {listing(expected)} to be connected, got"
+                f" {listing(sorted(self.in_shapes))}"
+            )
+        for name, template in expected.items():
+            if not template.matches(self.in_shapes[name]):
+                raise self.error(
+                    f"expected the shape {template} at input {name!r}, got"
+                    f" {self.in_shapes[name].shape}"
+                )
+
+
+def get_layer_class_from_typename(type_name: str) -> type[Layer]:
+    """The class that the name of a layer's type means.
+
+    Raises:
+        UnknownLayerTypeError: There is none; lists the choices.
+        LayerValidationError: It is no layer.
+    """
+    layer_class = LAYER_TYPES.find(type_name)
+    if layer_class is None:
+        raise UnknownLayerTypeError(
+            f"unknown layer type {type_name!r}; choices are:"
+            f" {listing(sorted(LAYER_TYPES))}"
+        )
+    if not issubclass(layer_class, Layer):
+        raise LayerValidationError(f"{layer_class} is no subclass of Layer")
+    return layer_class
