@@ -11,6 +11,7 @@ from __future__ import annotations
 import doctest
 import importlib
 import inspect
+import os
 import pkgutil
 import re
 import shutil
@@ -92,6 +93,69 @@ def test_blocks_are_found_and_failures_noticed(tmp_path):
     page.write_text(template.format(session.format(2)))
     with pytest.raises(AssertionError, match="Expected"):
         run_page(page)
+
+
+DIFF = re.compile(
+    r"^\.\. code-block:: diff\n   :caption: (?P<file>\S+)\n\n"
+    r"(?P<lines>(?:   .*\n|[ ]*\n)+)",
+    re.MULTILINE,
+)
+
+
+def changes(section):
+    """Files of the repository, and what to change in them, as a page tells."""
+    for match in DIFF.finditer(section):
+        lines = textwrap.dedent(match["lines"]).strip("\n").split("\n")
+        old = [line[1:] for line in lines if line[:1] != "+"]
+        new = [line[1:] for line in lines if line[:1] != "-"]
+        yield match["file"], "\n".join(old), "\n".join(new)
+
+
+def change(root, section):
+    """Apply the changes of a section, and return the files."""
+    files = set()
+    for file, old, new in changes(section):
+        path = root / file
+        text = path.read_text(encoding="utf-8")
+        assert text.count(old) == 1 if old else new, f"{file}: {old}"
+        text = text.replace(old, new) if old else text + new + "\n"
+        path.write_text(text, encoding="utf-8")
+        files.add(file)
+    return files
+
+
+@pytest.mark.parametrize(
+    ("title", "most", "tests"),
+    [
+        ("Into the library", 2, "row_norms"),
+        ("A new activation function", 4, "hard_tanh"),
+        pytest.param(
+            *("A new activation function", 4, "hard_tanh and emulated"),
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_the_page_of_operations_adds_them_to_all_handlers(title, most, tests, tmp_path):
+    page = (DOCS / "own_operation.rst").read_text(encoding="utf-8")
+    for folder in ("brainstorm", "tests", "docs"):
+        shutil.copytree(DOCS.parent / folder, tmp_path / folder)
+    shutil.copy(DOCS.parent / "pyproject.toml", tmp_path)
+    files = change(tmp_path, page.partition(f"\n{title}\n---")[2].partition("\n---")[0])
+    assert 0 < len(files) <= most
+    if "emulated" not in tests:
+        tests += " and not emulated and not cuda"
+    modules = [file for file in files if file.startswith("tests/")]
+    modules += ["tests/handlers/test_views.py", "tests/handlers/test_zero_sizes.py"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    result = subprocess.run(
+        [*command, "-m", "not gpu", "-k", tests, *modules],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert " passed" in result.stdout
 
 
 @pytest.fixture(scope="session")

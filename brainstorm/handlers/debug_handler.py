@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import functools
 import inspect
+import types
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from brainstorm.handlers.base_handler import OPERATIONS, Handler
+from brainstorm.handlers.base_handler import Handler
 from brainstorm.handlers.operations.checking import ArgumentCheck
-from brainstorm.handlers.operations.contract import expected
+from brainstorm.handlers.operations.contract import Operation, expected
 from brainstorm.randomness import RandomState
 from brainstorm.utils import HandlerError, ValidationError
 
@@ -96,7 +97,11 @@ class DebugHandler(Handler):
         # Operations that only the wrapped handler has.
         if name.startswith("_") or name == "handler":
             raise AttributeError(name)
-        return getattr(self.handler, name)
+        operation = getattr(self.handler, name)
+        if isinstance(getattr(operation, "contract", None), Operation):
+            function = getattr(type(self.handler), name)
+            return types.MethodType(_checked(name, function), self)
+        return operation
 
 
 def _add_checked_operations() -> None:
@@ -111,7 +116,7 @@ def _add_checked_operations() -> None:
 
 
 def _checked(name: str, function: Callable) -> Callable:
-    spec = OPERATIONS.get(name)
+    spec = getattr(function, "contract", None)
     signature = inspect.signature(function)
 
     @functools.wraps(function)

@@ -192,6 +192,10 @@ class Graph:
         if activation == "mish":
             gate = self.add("Tanh", self.add("Softplus", tensor))
             return self.add("Mul", tensor, gate)
+        if activation not in ("gelu", "swish"):
+            raise ValidationError(
+                f"the activation function {activation!r} has no operator in ONNX files"
+            )
         gate = tensor  # that of swish
         if activation == "gelu":
             square = self.add("Mul", tensor, tensor)
