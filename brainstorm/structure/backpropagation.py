@@ -25,7 +25,7 @@ __all__ = ["Backpropagation"]
 
 
 class Backpropagation:
-    """Runs the backward passes of a network.
+    """Runs the backward passes of a network, once `plan` has been called.
 
     Attributes:
         wants_all: Whether somebody has asked for deltas: nothing is left out then.
@@ -49,7 +49,6 @@ class Backpropagation:
         self._lacks = False
         self._were_left_out: set[int] = set()
         self._hidden: list[tuple[BufferView, Any, Any]] = []
-        self.plan()
 
     def plan(self) -> None:
         """Take note of which parameters are trained."""

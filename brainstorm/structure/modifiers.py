@@ -40,7 +40,6 @@ class Modifiers:
         self._manager = manager
         self.of_weights: ByPlace = {}
         self.of_gradients: ByPlace = {}
-        self.plan()
 
     def plan(self) -> None:
         """Take note of which parameters are trained."""

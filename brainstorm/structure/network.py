@@ -72,6 +72,8 @@ class Network(RunningNetwork):
         loss_layers (list[str]): Names of the layers whose losses are summed.
         before_next_run (Callable[[], None] | None): Called, once, before other data
             come or a forward pass, so that what the last one left can be looked at.
+        trained_slices (list[slice]): Where in the flat parameters and gradients those
+            lie that steppers change.
     """
 
     # -- creating ------------------------------------------------------------
@@ -303,8 +305,7 @@ class Network(RunningNetwork):
         chosen = resolve_references(own_parameters(self.layers), references)
         self.architecture = with_trainable(self.architecture, chosen)
         set_layer_properties(self.layers, self.architecture)
-        self.backpropagation.plan()
-        self.modifiers.plan()
+        self._plan_training()
 
     # -- using ----------------------------------------------------------------
 

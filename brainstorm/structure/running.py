@@ -61,6 +61,7 @@ class RunningNetwork(Seedable):
         self._run_order = [(layer, views[name]) for name, layer in layers.items()]
         self._passes = passes(layers, buffer_manager)
         self.backpropagation = Backpropagation(layers, buffer_manager, self._passes)
+        self._plan_training()
         self.set_handler(handler)
 
     @property
@@ -81,10 +82,11 @@ class RunningNetwork(Seedable):
     def gradient_modifiers(self, modifiers: dict[str, Any]) -> None:
         self.modifiers.of_gradients = modifiers
 
-    @property
-    def trained_slices(self) -> list[slice]:
-        """Where in the flat parameters and gradients those lie that steppers change."""
-        return self.modifiers.trained_slices
+    def _plan_training(self) -> None:
+        """Take note of which parameters are trained."""
+        self.backpropagation.plan()
+        self.modifiers.plan()
+        self.trained_slices = self.modifiers.trained_slices
 
     # -- looking inside ------------------------------------------------------
 
