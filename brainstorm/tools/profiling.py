@@ -254,9 +254,9 @@ def profile(
 
     For example::
 
-        >>> net = tools.create_net_from_spec("classification", 784, 10, "F100")
-        >>> batch = {"default": x, "targets": t}
-        >>> print(tools.profile(net, batch, stepper=SgdStepper(0.1)))
+        net = tools.create_net_from_spec("classification", 784, 10, "F100")
+        batch = {"default": x, "targets": t}
+        print(tools.profile(net, batch, stepper=SgdStepper(0.1)))
     """
     check_network(network)
     steps = checked_integer(steps, "steps", 1)
