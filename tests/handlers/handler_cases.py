@@ -74,14 +74,19 @@ def replaying(cls):
     nothing may be written in between.
     """
     base = cls()
-    names = [n for n in operations_of(type(base)) if not n.startswith("lstm")]
-    members = {name: _replayed(name) for name in names}
+    members = {name: _replayed(name) for name in operations_of(type(base))}
+    for name in ("lstm_forward", "lstm_backward", "complete"):
+        members[name] = _delegated(name)
     handler = object.__new__(
         type(f"Replaying{type(base).__name__}", (type(base),), members)
     )
     handler.__dict__.update(vars(base), base=base)
     handler._bind_activations()
     return handler
+
+
+def _delegated(name):
+    return lambda self, *args, **kwargs: getattr(self.base, name)(*args, **kwargs)
 
 
 def _replayed(name):
