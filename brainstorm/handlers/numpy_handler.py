@@ -119,14 +119,6 @@ class NumpyHandler(
     def release(self):
         self._workspace = Workspace()  # of all threads
 
-    # -- elementwise, tensors ------------------------------------------------
-
-    # -- elementwise, matrix and vector --------------------------------------
-
-    # -- products, sums and rearrangements -----------------------------------
-
-    # -- coarse operations ---------------------------------------------------
-
 
 def _float_type(dtype: Any) -> type:
     try:

@@ -200,16 +200,6 @@ class OneDnnHandler(
     # Temporary memory, and what is prepared, belongs to a session.
     home = current_session
 
-    # -- products ------------------------------------------------------------
-
-    # -- elementwise ---------------------------------------------------------
-
-    # Looking at the size here saves a call where arrays are small.
-
-    # -- updates -------------------------------------------------------------
-
-    # -- batch normalisation -------------------------------------------------
-
 
 # -- forked processes --------------------------------------------------------
 

@@ -14,9 +14,7 @@ from brainstorm.handlers.base_handler import OPERATIONS, Handler
 from brainstorm.handlers.cuda.activations import CudaActivations
 from brainstorm.handlers.cuda.affine import CudaAffine
 from brainstorm.handlers.cuda.arithmetic import CudaArithmetic
-from brainstorm.handlers.cuda.arrays import (
-    CudaArray,
-)
+from brainstorm.handlers.cuda.arrays import CudaArray
 from brainstorm.handlers.cuda.checks import checked, named
 from brainstorm.handlers.cuda.ctc import CudaCtc
 from brainstorm.handlers.cuda.device import PyCudaDevice
@@ -24,10 +22,7 @@ from brainstorm.handlers.cuda.dropout import CudaDropout
 from brainstorm.handlers.cuda.embedding import CudaEmbedding
 from brainstorm.handlers.cuda.gru import CudaGru
 from brainstorm.handlers.cuda.images import CudaImages
-from brainstorm.handlers.cuda.launcher import (
-    Launcher,
-    Randomness,
-)
+from brainstorm.handlers.cuda.launcher import Launcher, Randomness
 from brainstorm.handlers.cuda.losses import CudaLosses
 from brainstorm.handlers.cuda.lstm import CudaLstm
 from brainstorm.handlers.cuda.memory import CudaMemory
@@ -88,7 +83,7 @@ class PyCudaHandler(
     def __init__(self, seed: int | None = None):
         super().__init__(seed)
         self.dtype = np.float32
-        self._gpu = self._open()
+        self._gpu: Launcher = self._open()
         self.context = self._gpu.device
         self._users = self._gpu.users  # temporary arrays are those of all handlers
         self.EMPTY = self.allocate((0,))
@@ -134,14 +129,6 @@ class PyCudaHandler(
 
     def release(self):
         self._gpu.release()
-
-    # -- elementwise ---------------------------------------------------------
-
-    # -- softmax, indices and rearrangements -----------------------------------
-
-    # -- activation functions ------------------------------------------------
-
-    # -- coarse operations ---------------------------------------------------
 
 
 for _name, _contract in OPERATIONS.items():

@@ -1,12 +1,8 @@
 """Activation functions on a GPU."""
 
-# Operations are documented in `operations`.
-# ruff: noqa: D102
-
 from __future__ import annotations
 
 from brainstorm.handlers.cuda.arrays import CudaArray
-from brainstorm.handlers.cuda.launcher import Launcher
 from brainstorm.handlers.operations.activations import (
     FROM_INPUT,
     FUNCTIONS,
@@ -18,8 +14,6 @@ __all__ = ["CudaActivations"]
 
 class CudaActivations:
     """Part of PyCudaHandler."""
-
-    _gpu: Launcher
 
     def act_backward(self, x, y, dy, dx, activation, fresh_dx=False):
         self._deriv(activation, x, y, dy, dx, fresh_dx)

@@ -1,19 +1,12 @@
 """Affine maps on a GPU."""
 
-# Operations are documented in `operations`.
-# ruff: noqa: D102
-
 from __future__ import annotations
-
-from brainstorm.handlers.cuda.launcher import Launcher
 
 __all__ = ["CudaAffine"]
 
 
 class CudaAffine:
     """Part of PyCudaHandler."""
-
-    _gpu: Launcher
 
     def affine(self, x, W, bias, h, y, activation):
         out = y if h is None else h

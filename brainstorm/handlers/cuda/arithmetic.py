@@ -1,21 +1,14 @@
 """Elementwise arithmetic on a GPU."""
 
-# Operations are documented in `operations`.
-# ruff: noqa: D102
-
 from __future__ import annotations
 
 from collections.abc import Callable
-
-from brainstorm.handlers.cuda.launcher import Launcher
 
 __all__ = ["CudaArithmetic"]
 
 
 class CudaArithmetic:
     """Part of PyCudaHandler."""
-
-    _gpu: Launcher
 
     def add_into_if(self, a, out, cond):
         self._gpu.elementwise("add_into_if", (a, out, cond))

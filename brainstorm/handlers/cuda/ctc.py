@@ -1,14 +1,11 @@
 """Connectionist temporal classification on a GPU."""
 
-# Operations are documented in `operations`.
-# ruff: noqa: D102
-
 from __future__ import annotations
 
 import math
 
 from brainstorm.handlers.cuda.arrays import OperationError
-from brainstorm.handlers.cuda.launcher import BLOCK, Launcher, row_blocks
+from brainstorm.handlers.cuda.launcher import BLOCK, row_blocks
 from brainstorm.handlers.cuda.sequences import column_of, sequence
 
 __all__ = ["CudaCtc"]
@@ -19,8 +16,6 @@ PATHS_SIZE = 2**27
 
 class CudaCtc:
     """Part of PyCudaHandler."""
-
-    _gpu: Launcher
 
     def ctc_forward(self, x, targets, lengths, predictions, expected, loss):
         steps, batch, classes = x.shape

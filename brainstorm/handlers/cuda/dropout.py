@@ -1,19 +1,12 @@
 """Dropout on a GPU."""
 
-# Operations are documented in `operations`.
-# ruff: noqa: D102
-
 from __future__ import annotations
-
-from brainstorm.handlers.cuda.launcher import Launcher
 
 __all__ = ["CudaDropout"]
 
 
 class CudaDropout:
     """Part of PyCudaHandler."""
-
-    _gpu: Launcher
 
     def dropout_forward(self, x, mask, y, drop_prob):
         keep = 1.0 - drop_prob

@@ -1,20 +1,15 @@
 """Rows of a matrix that are chosen by their numbers, on a GPU."""
 
-# Operations are documented in `operations`.
-# ruff: noqa: D102
-
 from __future__ import annotations
 
 from brainstorm.handlers.cuda.arrays import matrix_rows
-from brainstorm.handlers.cuda.launcher import Launcher, row_blocks
+from brainstorm.handlers.cuda.launcher import row_blocks
 
 __all__ = ["CudaEmbedding"]
 
 
 class CudaEmbedding:
     """Part of PyCudaHandler."""
-
-    _gpu: Launcher
 
     def take_rows(self, m, indices, out):
         if out.size:

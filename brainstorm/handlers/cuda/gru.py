@@ -1,11 +1,8 @@
 """Gated recurrent units on a GPU."""
 
-# Operations are documented in `operations`.
-# ruff: noqa: D102
-
 from __future__ import annotations
 
-from brainstorm.handlers.cuda.launcher import Call, Launcher
+from brainstorm.handlers.cuda.launcher import Call
 from brainstorm.handlers.cuda.recurrent import pointer_of, sizes_of
 from brainstorm.handlers.cuda.sequences import sequence
 from brainstorm.utils import flatten_time
@@ -15,8 +12,6 @@ __all__ = ["CudaGru"]
 
 class CudaGru:
     """Part of PyCudaHandler."""
-
-    _gpu: Launcher
 
     def gru_forward(self, x, W, R, bias, Ra, Rb, Za, Zb, Pa, Ha, Hb, y, activation):
         steps, batch = x.shape[:2]

@@ -7,9 +7,6 @@ far as the matrix fits into the memory set aside for it. The gradients of the ke
 are few sums over all windows: these are cut into a batch of products, see products.py.
 """
 
-# Operations are documented in `operations`.
-# ruff: noqa: D102
-
 from __future__ import annotations
 
 import math
@@ -22,7 +19,7 @@ from brainstorm.handlers.cuda.arrays import (
     OperationError,
     check_neighbours,
 )
-from brainstorm.handlers.cuda.launcher import BLOCK, Launcher, row_blocks
+from brainstorm.handlers.cuda.launcher import BLOCK, row_blocks
 
 __all__ = ["CudaImages"]
 
@@ -64,8 +61,6 @@ class _Windows(NamedTuple):
 
 class CudaImages:
     """Part of PyCudaHandler. Images are (N, H, W, C)."""
-
-    _gpu: Launcher
 
     # -- convolution ---------------------------------------------------------
 

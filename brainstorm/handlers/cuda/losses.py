@@ -1,20 +1,15 @@
 """Softmax and losses on a GPU."""
 
-# Operations are documented in `operations`.
-# ruff: noqa: D102
-
 from __future__ import annotations
 
 from brainstorm.handlers.cuda.arrays import matrix_rows
-from brainstorm.handlers.cuda.launcher import BLOCK, Launcher, row_blocks
+from brainstorm.handlers.cuda.launcher import BLOCK, row_blocks
 
 __all__ = ["CudaLosses"]
 
 
 class CudaLosses:
     """Part of PyCudaHandler."""
-
-    _gpu: Launcher
 
     def softmax_m(self, m, out):
         if out.size:

@@ -1,12 +1,9 @@
 """Long short-term memory on a GPU."""
 
-# Operations are documented in `operations`.
-# ruff: noqa: D102
-
 from __future__ import annotations
 
 from brainstorm.handlers.cuda.arrays import CudaArray, vector
-from brainstorm.handlers.cuda.launcher import Call, Launcher, column_blocks
+from brainstorm.handlers.cuda.launcher import Call, column_blocks
 from brainstorm.handlers.cuda.products import ROWS_PER_PART
 from brainstorm.handlers.cuda.recurrent import pointer_of, sizes_of
 from brainstorm.handlers.cuda.sequences import sequence
@@ -18,8 +15,6 @@ __all__ = ["CudaLstm"]
 
 class CudaLstm:
     """Part of PyCudaHandler."""
-
-    _gpu: Launcher
 
     def lstm_forward(
         self,

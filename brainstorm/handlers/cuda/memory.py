@@ -1,8 +1,5 @@
 """Making arrays, moving what is in them, and random numbers, on a GPU."""
 
-# Operations are documented in `operations`.
-# ruff: noqa: D102
-
 from __future__ import annotations
 
 from typing import Any
@@ -10,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from brainstorm.handlers.cuda.arrays import CudaArray, overlap
-from brainstorm.handlers.cuda.launcher import BLOCK, Launcher
+from brainstorm.handlers.cuda.launcher import BLOCK
 from brainstorm.utils import HandlerError
 
 __all__ = ["CudaMemory"]
@@ -21,8 +18,6 @@ _PIECES = 16
 
 class CudaMemory:
     """Part of PyCudaHandler."""
-
-    _gpu: Launcher
 
     def allocate(self, shape):
         return self._filled(shape, 0.0)

@@ -3,21 +3,16 @@
 The former consists of sums over columns, and of kernels between them.
 """
 
-# Operations are documented in `operations`.
-# ruff: noqa: D102
-
 from __future__ import annotations
 
 from brainstorm.handlers.cuda.arrays import matrix_rows, vector
-from brainstorm.handlers.cuda.launcher import Launcher, row_blocks
+from brainstorm.handlers.cuda.launcher import row_blocks
 
 __all__ = ["CudaNormalisation"]
 
 
 class CudaNormalisation:
     """Part of PyCudaHandler."""
-
-    _gpu: Launcher
 
     def batch_norm_forward(
         self, x, gamma, beta, mu, sigma, sigma_b, centered, x_hat, y, decay, epsilon

@@ -1,8 +1,5 @@
 """Matrix products and sums for PyCudaHandler."""
 
-# Operations are documented in `operations`.
-# ruff: noqa: D102
-
 from __future__ import annotations
 
 import functools
@@ -13,7 +10,7 @@ from brainstorm.handlers.cuda.arrays import (
     OperationError,
     check_neighbours,
 )
-from brainstorm.handlers.cuda.launcher import Call, Launcher, column_blocks, row_blocks
+from brainstorm.handlers.cuda.launcher import Call, column_blocks, row_blocks
 
 __all__ = ["CudaProducts"]
 
@@ -29,8 +26,6 @@ TILE = 64
 
 class CudaProducts:
     """Part of PyCudaHandler."""
-
-    _gpu: Launcher
 
     # -- products ------------------------------------------------------------
 

@@ -4,16 +4,13 @@ All steps' products with the inputs are one matrix product. In each step there i
 product with the outputs of the step before, and one kernel for everything else.
 """
 
-# Operations are documented in `operations`.
-# ruff: noqa: D102
-
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from brainstorm.handlers.cuda.arrays import MOST, CudaArray, OperationError, vector
-from brainstorm.handlers.cuda.launcher import BLOCK, Call, Launcher
+from brainstorm.handlers.cuda.launcher import BLOCK, Call
 from brainstorm.handlers.cuda.sequences import sequence
 from brainstorm.handlers.operations.activations import ACTIVATIONS
 from brainstorm.utils import flatten_time
@@ -25,8 +22,6 @@ NO_SEQUENCE = (0, 0, 0)
 
 class CudaRecurrent:
     """Part of PyCudaHandler."""
-
-    _gpu: Launcher
 
     def recurrent_forward(
         self, x, W, R, bias, Ha, y, activation, timing=None, step=None

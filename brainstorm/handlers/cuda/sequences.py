@@ -1,20 +1,15 @@
 """Lengths of sequences, and sequences from the end, on a GPU."""
 
-# Operations are documented in `operations`.
-# ruff: noqa: D102
-
 from __future__ import annotations
 
 from brainstorm.handlers.cuda.arrays import CudaArray, check_neighbours
-from brainstorm.handlers.cuda.launcher import BLOCK, Launcher
+from brainstorm.handlers.cuda.launcher import BLOCK
 
 __all__ = ["CudaSequences", "sequence"]
 
 
 class CudaSequences:
     """Part of PyCudaHandler."""
-
-    _gpu: Launcher
 
     def sequence_lengths(self, mask, lengths):
         steps, batch = mask.shape[:2]

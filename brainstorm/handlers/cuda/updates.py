@@ -1,14 +1,11 @@
 """Updates of parameters for PyCudaHandler: one kernel each."""
 
-# Operations are documented in `operations`.
-# ruff: noqa: D102
-
 from __future__ import annotations
 
 import math
 
 from brainstorm.handlers.cuda.arrays import matrix_rows
-from brainstorm.handlers.cuda.launcher import BLOCK, Launcher, row_blocks
+from brainstorm.handlers.cuda.launcher import BLOCK, row_blocks
 
 __all__ = ["CudaUpdates"]
 
@@ -18,8 +15,6 @@ _PART = 4096
 
 class CudaUpdates:
     """Part of PyCudaHandler."""
-
-    _gpu: Launcher
 
     def sgd_update(self, parameters, gradients, learning_rate):
         self._gpu.elementwise("sgd_update", (parameters, gradients), learning_rate)

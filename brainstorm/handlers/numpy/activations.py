@@ -4,9 +4,6 @@ NumPy allocates buffers where a ufunc mixes types, which takes longer than copyi
 what a comparison gave beforehand.
 """
 
-# Operations are documented in `operations`.
-# ruff: noqa: D102
-
 from __future__ import annotations
 
 import functools

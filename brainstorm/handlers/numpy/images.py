@@ -9,9 +9,6 @@ NumPy allocates buffers where a ufunc's operands have different strides, so stri
 views are copied (``np.copyto`` needs no buffers) and ufuncs get dense arrays.
 """
 
-# Operations are documented in `operations`.
-# ruff: noqa: D102
-
 from __future__ import annotations
 
 import math

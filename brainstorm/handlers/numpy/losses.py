@@ -1,9 +1,5 @@
 """Softmax and losses with NumPy."""
 
-# Operations are documented in `operations`. Inside the loops over pieces, the names of
-# the arguments stand for their pieces.
-# ruff: noqa: D102, B020
-
 from __future__ import annotations
 
 import numpy as np

@@ -1,8 +1,5 @@
 """Sequences from the end, with NumPy."""
 
-# Operations are documented in `operations`.
-# ruff: noqa: D102
-
 from __future__ import annotations
 
 import numpy as np

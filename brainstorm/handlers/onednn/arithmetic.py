@@ -1,8 +1,5 @@
 """Elementwise arithmetic with oneDNN."""
 
-# Operations are documented in `operations`.
-# ruff: noqa: D102
-
 from __future__ import annotations
 
 import math
@@ -33,6 +30,8 @@ class OneDnnArithmetic:
         if call:
             self.do(call)
         return bool(call)
+
+    # Looking at the size here saves a call where arrays are small.
 
     def add_tt(self, a, b, out):
         if a.size < self._large or not self._arithmetic(Algorithm.ADD, a, b, out):

@@ -1,8 +1,5 @@
 """Convolution and pooling with oneDNN."""
 
-# Operations are documented in `operations`.
-# ruff: noqa: D102
-
 from __future__ import annotations
 
 import math
@@ -11,10 +8,7 @@ from typing import Any
 import numpy as np
 
 from brainstorm.handlers.onednn.activations import activation as activation_of
-from brainstorm.handlers.onednn.activations import (
-    add_act_deriv,
-    derives_safely,
-)
+from brainstorm.handlers.onednn.activations import add_act_deriv, derives_safely
 from brainstorm.handlers.onednn.binding import Memory, Primitive
 from brainstorm.handlers.onednn.definitions import (
     BYTES,

@@ -1,8 +1,5 @@
 """Softmax and losses with oneDNN."""
 
-# Operations are documented in `operations`.
-# ruff: noqa: D102
-
 from __future__ import annotations
 
 import math

@@ -1,8 +1,5 @@
 """The operations of an LSTM, which leave out its cells until somebody reads them."""
 
-# Operations are documented in `operations`.
-# ruff: noqa: D102
-
 from __future__ import annotations
 
 from typing import Any

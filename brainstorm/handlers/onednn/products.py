@@ -1,8 +1,5 @@
 """Products of matrices, and sums, with oneDNN."""
 
-# Operations are documented in `operations`.
-# ruff: noqa: D102
-
 from __future__ import annotations
 
 import numpy as np
