@@ -447,3 +447,8 @@ def test_initializers_of_ones_own():
         Ramp()((3,))
     again = create_from_description(get_description(Ramp(slope=2.0)))
     assert (again.slope, again((4, 2)).shape) == (2.0, (4, 2))
+
+
+@pytest.mark.parametrize("initializer", [DenseSqrtFanIn, DenseSqrtFanInOut])
+def test_relu_is_another_name_for_rel(initializer):
+    assert initializer("relu").scale == "rel"

@@ -16,6 +16,7 @@ from brainstorm.layers.recurrent_layer import RecurrentLayerImpl
 from brainstorm.structure.construction import ConstructionWrapper
 from brainstorm.structure.prediction import inputs_of
 from brainstorm.tools import create_net_from_spec, export_onnx
+from brainstorm.tools.onnx_graph import Graph
 from brainstorm.utils import FileFormatError, ValidationError
 from tests.layers.cases import CASES, Case, ends
 from tests.layers.test_gru_and_options import RECURRENT
@@ -350,3 +351,8 @@ def test_other_errors(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(ImportError, match=r"pip install .*\[onnx\]"):
         export_onnx(net, tmp_path / "net.onnx")
+
+
+def test_unknown_activations_are_refused_by_name():
+    with pytest.raises(ValidationError, match="'sine' has no operator"):
+        Graph.activate(None, "x", "sine")
