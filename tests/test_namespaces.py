@@ -21,6 +21,17 @@ def test_everything_is_in_the_flat_namespace():
         assert getattr(brainstorm.all, name) is getattr(value_modifiers, name)
 
 
+def test_import_paths_of_handlers():
+    from brainstorm import handlers
+    from brainstorm.handlers.debug_handler import DebugHandler
+    from brainstorm.handlers.numpy_handler import NumpyHandler
+    from brainstorm.handlers.onednn import OneDnnHandler
+    from brainstorm.handlers.pycuda_handler import PyCudaHandler
+
+    for cls in (DebugHandler, NumpyHandler, OneDnnHandler, PyCudaHandler):
+        assert getattr(handlers, cls.__name__) is cls
+
+
 def test_import_paths_that_code_relies_on():
     from brainstorm.handlers.base_handler import Handler
     from brainstorm.layers.base_layer import Layer
