@@ -660,7 +660,7 @@ def test_primitives_are_described_once(handler):
     run_pass(net, 13)
     assert handler._library._primitives
     descriptions = (binding._PrimitiveDesc, binding._Attributes, binding._PostOps)
-    assert not [o for o in gc.get_objects() if isinstance(o, descriptions)]
+    assert not [o for o in gc.get_objects() if type(o) in descriptions]
 
 
 def test_objects_can_not_be_found_while_they_are_destroyed():
