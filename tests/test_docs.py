@@ -228,7 +228,7 @@ INTERNAL = (
     "brainstorm.handlers.onednn",
     "brainstorm.handlers.original_interface",
     "brainstorm.structure.backpropagation",
-    "brainstorm.structure.clearing",
+    "brainstorm.structure.backward_plan",
     "brainstorm.structure.external_data",
     "brainstorm.structure.initializing",
     "brainstorm.structure.layer",

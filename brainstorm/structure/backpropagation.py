@@ -12,9 +12,9 @@ import contextlib
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from brainstorm.structure.backward_plan import BackwardPlan, plan_backward
 from brainstorm.structure.buffer_views import BufferView
 from brainstorm.structure.buffers import BufferManager
-from brainstorm.structure.clearing import find_unneeded, plan_clearing
 from brainstorm.structure.layer import Layer
 from brainstorm.structure.passes import Pass, Passes
 from brainstorm.structure.taps import check_deltas_arrive
@@ -42,21 +42,18 @@ class Backpropagation:
         self._layers = layers
         self._manager = manager
         views = manager.views.__dict__
-        self._order = [(layers[name], views[name]) for name in reversed(layers)]
-        self._clearing = plan_clearing(layers, manager.hubs)
-        for name, layer in layers.items():
-            layer.fresh = self._clearing.fresh[name]
-        self._lacks = False
-        self._were_left_out: set[int] = set()
+        self._run_order = {name: (layers[name], views[name]) for name in layers}
+        self._zeros_were_lost: set[int] = set()
         self._hidden: list[tuple[BufferView, Any, Any]] = []
 
     def plan(self) -> None:
         """Take note of which parameters are trained."""
         self._passes.forget()
-        self._set_lacking(False)
-        self._unneeded = find_unneeded(self._layers, self._manager.hubs)
-        self._frozen = frozen_slices(self._layers, self._manager.hubs[0])
-        self._set_order()
+        hubs = self._manager.hubs
+        self._all = plan_backward(self._layers, hubs, all_deltas=True)
+        self._training = plan_backward(self._layers, hubs, all_deltas=False)
+        self._frozen = frozen_slices(self._layers, hubs[0])
+        self._follow(self._all)
 
     def forget_memory(self) -> None:
         """Take note of other memory."""
@@ -66,52 +63,43 @@ class Backpropagation:
 
     def run(self, all_deltas: bool) -> None:
         """Do a backward pass, with all deltas or with those that training needs."""
-        lacks = not (all_deltas or self.wants_all)
-        if lacks is not self._lacks:
-            self._set_lacking(lacks)
+        plan = self._all if all_deltas or self.wants_all else self._training
+        if plan is not self._plan:
+            self._follow(plan)
         self._has_parameters = False
         if self._hidden:
             self.show()
         if self._to_clear is None:
             self._to_clear = self._find_what_to_clear()
-        self._passes.run(("backward", lacks), self._make_pass)
-        if lacks and self.keeps_parameters:
+        is_complete = plan is self._all
+        self._passes.run(("backward", is_complete), self._make_pass)
+        if not is_complete and self.keeps_parameters:
             self._keep_parameters()
 
-    def _make_pass(self, this: Pass, lacks: bool) -> None:
+    def _make_pass(self, this: Pass, is_complete: bool) -> None:
         this.handler.clear(*self._to_clear)
-        this.run(self._current_order, "backward_pass")
+        this.run([self._run_order[name] for name in self._plan.order], "backward_pass")
         for part in self._frozen:
             this.handler.fill(self._manager.views.gradients[part], 0.0)
 
-    def _set_lacking(self, lacks: bool) -> None:
-        """Begin or end leaving out deltas that are not needed."""
-        self._lacks = lacks
+    def _follow(self, plan: BackwardPlan) -> None:
+        """Do what another plan says from now on."""
+        self._plan = plan
         self.forget_memory()
         for name, layer in self._layers.items():
-            layer.unwanted = self._unneeded.inputs[name] if lacks else frozenset()
-        self._set_order()
-
-    def _set_order(self) -> None:
-        skipped = self._unneeded.layers if self._lacks else ()
-        self._current_order = [
-            (layer, buffers)
-            for layer, buffers in self._order
-            if layer.name not in skipped
-        ]
+            layer.fresh, layer.unwanted = plan.fresh[name], plan.unwanted[name]
 
     def _find_what_to_clear(self) -> list[Any]:
         check_deltas_arrive(self._layers)
-        manager = self._manager
+        manager, unwanted = self._manager, self._plan.unwanted_hubs
         manager.ensure_backward()
-        unneeded = self._unneeded.hubs if self._lacks else ()
-        for i in unneeded:
+        for i in unwanted:
             manager.handler.fill(manager.hub_buffers[i], float("nan"))
-        self._were_left_out |= set(unneeded)
-        for i in self._were_left_out.difference(unneeded):
+        self._zeros_were_lost |= unwanted
+        for i in self._zeros_were_lost - unwanted:
             # A backward pass may rely on zeros that nobody writes.
             manager.handler.fill(manager.hub_buffers[i], 0.0)
-        return self._clearing.buffers(manager.hubs, manager.hub_buffers, unneeded)
+        return self._plan.buffers(manager.hubs, manager.hub_buffers)
 
     # -- reading what was left out ------------------------------------------------
 
@@ -133,7 +121,7 @@ class Backpropagation:
         Only the network's deltas change; its gradients stay what modifiers have made
         of them.
         """
-        if not (self._lacks and self._has_parameters):
+        if not self._has_parameters:
             return
         views, handler = self._manager.views, self._manager.handler
         kept = []
@@ -160,7 +148,9 @@ class Backpropagation:
             return
         self.wants_all = True
         self.complete()
-        if self._lacks and buffer_name in self._left_out(name, category):
+        if self._plan is self._training and buffer_name in self._left_out(
+            name, category
+        ):
             raise UnknownNameError(
                 f"{path!r} was not computed, because no gradient depends on it"
                 " and nobody had asked for deltas by then. From now on training"
@@ -177,8 +167,8 @@ class Backpropagation:
         """Names of the buffers that a pass leaves out, if it leaves out any."""
         layer = self._layers[name]
         if category == "input_deltas":
-            return self._unneeded.inputs[name]
-        if name not in self._unneeded.layers:
+            return self._training.unwanted[name]
+        if name in self._training.order:
             return ()
         if category == "output_deltas":
             return layer.out_shapes

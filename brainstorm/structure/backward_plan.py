@@ -1,0 +1,162 @@
+"""How to get a backward pass with the least work.
+
+Layers add to their input deltas and gradients, so these have to start at zero. But
+where the first layer that writes to some memory covers all of it, it can overwrite
+instead: clearing and adding are saved. That memory is *fresh*, for layers that honour
+this (`Layer.honours_fresh`).
+
+No gradient depends on deltas that only reach the Input layer. Where nobody asks for
+these they are *unwanted*, and left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from brainstorm.structure.layer import Layer
+from brainstorm.structure.layout import Hub
+from brainstorm.structure.trainable import is_trained
+
+__all__ = ["BackwardPlan", "plan_backward"]
+
+
+class BackwardPlan(NamedTuple):
+    """What a backward pass does.
+
+    Attributes:
+        order: Names of the layers to run, in this order.
+        fresh: For each layer what it can overwrite, see `Layer.fresh`.
+        unwanted: For each layer the inputs whose deltas nobody needs.
+        unwanted_hubs: Indices of the hubs that hold only such deltas.
+        to_clear: Indices of the hubs to clear before.
+        contexts: Indices of hubs of which only the context's steps need it.
+    """
+
+    order: list[str]
+    fresh: dict[str, frozenset[str]]
+    unwanted: dict[str, frozenset[str]]
+    unwanted_hubs: frozenset[int]
+    to_clear: list[int]
+    contexts: list[int]
+
+    def buffers(self, hubs: Sequence[Hub], hub_buffers: Sequence[Any]) -> list[Any]:
+        """The memory to clear."""
+        contexts = [hub_buffers[i][-hubs[i].context_size :] for i in self.contexts]
+        return [hub_buffers[i] for i in self.to_clear] + contexts
+
+
+def plan_backward(
+    layers: Mapping[str, Layer], hubs: Sequence[Hub], all_deltas: bool
+) -> BackwardPlan:
+    """Plan backward passes of layers in canonical order.
+
+    Args:
+        layers: The layers by name.
+        hubs: The memory.
+        all_deltas: Whether to compute all deltas, or what training needs.
+    """
+    needed = set(layers) if all_deltas else _needed(layers)
+    unwanted = {
+        name: frozenset(layer.in_shapes)
+        - {c.input_name for c in layer.incoming if c.start_layer in needed}
+        for name, layer in layers.items()
+    }
+    unwanted_hubs = frozenset(
+        i for i, hub in enumerate(hubs) if _is_unwanted(hub, needed)
+    )
+    fresh: dict[str, set[str]] = {name: set() for name in layers}
+    to_clear, contexts = [], []
+    for i, hub in enumerate(hubs):
+        if not hub.is_backward_only or not hub.size:
+            continue
+        has_to_be_cleared = _plan_hub(hub, layers, fresh)
+        if i in unwanted_hubs:
+            continue
+        if has_to_be_cleared:
+            to_clear.append(i)
+        elif hub.context_size:
+            contexts.append(i)
+    return BackwardPlan(
+        [name for name in reversed(layers) if name in needed],
+        {name: frozenset(names) for name, names in fresh.items()},
+        unwanted,
+        unwanted_hubs,
+        to_clear,
+        contexts,
+    )
+
+
+def _needed(layers: Mapping[str, Layer]) -> set[str]:
+    """Names of the layers on whose output deltas a gradient depends."""
+    needed: set[str] = set()
+    for name, layer in layers.items():
+        if any(c.start_layer in needed for c in layer.incoming) or any(
+            is_trained(layers, name, p) for p in layer.parameter_shapes
+        ):
+            needed.add(name)
+    return needed
+
+
+def _is_unwanted(hub: Hub, needed: set[str]) -> bool:
+    paths = [source.split(".") for source in hub.sources]
+    return (
+        bool(paths)
+        and paths[0][1] == "output_deltas"
+        and not any(path[0] in needed for path in paths)
+    )
+
+
+def _plan_hub(
+    hub: Hub, layers: Mapping[str, Layer], fresh: dict[str, set[str]]
+) -> bool:
+    """Whether a hub has to be cleared; notes in `fresh` who can overwrite it."""
+    name, kind, _ = hub.sources[0].split(".")
+    if kind == "gradients":
+        return _plan_gradients(layers, fresh)
+    if kind == "internals" and not hub.sinks:
+        return not layers[name].honours_fresh
+    return _plan_deltas(hub, layers, fresh)
+
+
+def _plan_gradients(layers: Mapping[str, Layer], fresh: dict[str, set[str]]) -> bool:
+    """Whether the gradients have to be cleared."""
+    needed = False
+    sharing = {name for name, layer in layers.items() if layer.shared}
+    for layer in layers.values():
+        sharing |= {owner.partition(".")[0] for owner in layer.shared.values()}
+    for name, layer in layers.items():
+        if layer.honours_fresh and name not in sharing:
+            fresh[name].add("gradients")
+            needed |= bool(layer.computes_no_gradients_for)
+        else:
+            needed |= bool(layer.parameter_shapes)
+    return needed
+
+
+def _plan_deltas(
+    hub: Hub, layers: Mapping[str, Layer], fresh: dict[str, set[str]]
+) -> bool:
+    """Whether a hub of deltas has to be cleared."""
+    # Sinks are in the order of the layers, and the last of these is the first to write.
+    writers = []
+    for sink in hub.sinks:
+        name, _, input_name = sink.split(".")
+        if input_name not in layers[name].computes_no_input_deltas_for:
+            writers.append((name, input_name, hub.slices[sink]))
+    if not writers:
+        return any(_takes_deltas(source, layers) for source in hub.sources)
+    name, input_name, covered = writers[-1]
+    alone = sum(writer[0] == name for writer in writers) == 1
+    if alone and layers[name].honours_fresh and covered == (0, hub.size):
+        fresh[name].add(input_name)
+        return False
+    return True
+
+
+def _takes_deltas(source: str, layers: Mapping[str, Layer]) -> bool:
+    name, category, output_name = source.split(".")
+    layer = layers[name]
+    return (
+        category == "internals" or output_name not in layer.takes_no_output_deltas_from
+    )
