@@ -25,7 +25,11 @@ def do(library, work, kind, variant=""):
     return contestant
 
 
-@pytest.fixture(scope="module", params=NAMES)
+def _marked(name):
+    return pytest.param(name, marks=pytest.mark.slow) if name == "hutter" else name
+
+
+@pytest.fixture(scope="module", params=map(_marked, NAMES))
 def done(request):
     """A work, and what NumpyHandler made of it."""
     work = load(request.param)

@@ -614,6 +614,7 @@ def test_mirrors_are_tried_in_order(small, server, tmp_path, monkeypatch):
     assert server.requests[0][0].startswith("/other/folder/train-images")
 
 
+@pytest.mark.slow
 def test_without_a_network_the_exit_code_is_1(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]

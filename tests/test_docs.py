@@ -128,7 +128,9 @@ def change(root, section):
     ("title", "most", "tests"),
     [
         ("Into the library", 2, "row_norms"),
-        ("A new activation function", 4, "hard_tanh"),
+        pytest.param(
+            *("A new activation function", 4, "hard_tanh"), marks=pytest.mark.slow
+        ),
         pytest.param(
             *("A new activation function", 4, "hard_tanh and emulated"),
             marks=pytest.mark.slow,

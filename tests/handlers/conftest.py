@@ -2,8 +2,10 @@ import pytest
 
 from tests.handlers.handler_cases import HANDLERS, REPLAYING, handler_params
 
+REPLAYED = ["replayed64", pytest.param("replayed-onednn", marks=pytest.mark.slow)]
 
-@pytest.fixture(params=[*handler_params(), *REPLAYING], scope="module")
+
+@pytest.fixture(params=[*handler_params(), *REPLAYED], scope="module")
 def handler(request):
     """Each handler in turn."""
     return {**HANDLERS, **REPLAYING}[request.param]()

@@ -135,10 +135,11 @@ REPLAYING = {
 }
 
 
-def handler_params(*without):
-    """The names of all handlers but some, as parameters of tests."""
+def handler_params(*without, slow=()):
+    """The names of all handlers but some, as parameters of tests; some may be slow."""
+    marks = {"pycuda": pytest.mark.gpu, **dict.fromkeys(slow, pytest.mark.slow)}
     return [
-        pytest.param(name, marks=pytest.mark.gpu) if name == "pycuda" else name
+        pytest.param(name, marks=marks[name]) if name in marks else name
         for name in HANDLERS
         if name not in without
     ]

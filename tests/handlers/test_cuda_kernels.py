@@ -201,6 +201,7 @@ def test_operations_on_what_is_cut_along_any_axis(emulated, name, first_axis):
 
 
 @needs_gpp
+@pytest.mark.slow
 def test_every_kernel_is_run(emulated, monkeypatch):
     launched = set()
     monkeypatch.setattr(emulated.context, "launched", launched)

@@ -111,7 +111,10 @@ def check_views(handler, name, alone=True):
 
 
 # The others run the same code with these sizes.
-@pytest.fixture(params=handler_params("numpy32", "onednn"), scope="module")
+SLOW = ("cuda-emulated",)
+
+
+@pytest.fixture(params=handler_params("numpy32", "onednn", slow=SLOW), scope="module")
 def handler(request):
     """Each handler in turn."""
     return HANDLERS[request.param]()

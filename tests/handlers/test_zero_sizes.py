@@ -62,7 +62,10 @@ def check_case(handler, case, letter):
 
 
 # The others run the same code with these sizes.
-@pytest.fixture(params=handler_params("numpy32", "onednn"), scope="module")
+SLOW = ("cuda-emulated",)
+
+
+@pytest.fixture(params=handler_params("numpy32", "onednn", slow=SLOW), scope="module")
 def handler(request):
     """Each handler in turn."""
     return HANDLERS[request.param]()

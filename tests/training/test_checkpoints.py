@@ -275,6 +275,7 @@ def run_program(path, at):
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_killed_processes_go_on_in_fresh_ones(tmp_path):
     whole = run_program(tmp_path / "whole.hdf5", -1)
     assert whole.returncode == 0, whole.stderr
