@@ -13,6 +13,7 @@ import numpy as np
 from brainstorm.handlers.base_handler import Handler
 from brainstorm.handlers.operations.checking import ArgumentCheck
 from brainstorm.handlers.operations.contract import Operation, expected
+from brainstorm.handlers.programs import call
 from brainstorm.randomness import RandomState
 from brainstorm.utils import HandlerError, ValidationError
 
@@ -92,6 +93,13 @@ class DebugHandler(Handler):
     def overlap(self, a: Any, b: Any) -> str:
         """How two arrays share memory."""
         return self.handler.overlap(a, b)
+
+    # Programs call its own operations, which check, and belong where the others' do.
+    record, do = Handler.record, staticmethod(call)
+
+    def home(self) -> Any:
+        """What temporary memory of the wrapped handler belongs to."""
+        return self.handler.home()
 
     def __getattr__(self, name: str) -> Any:
         # Operations that only the wrapped handler has.

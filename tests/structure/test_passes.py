@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from brainstorm import Network, layers
-from brainstorm.handlers import NumpyHandler
+from brainstorm.handlers import DebugHandler, NumpyHandler
 from brainstorm.handlers.programs import Program
 from brainstorm.initializers import Gaussian
 from brainstorm.layers.base_layer import Layer
@@ -328,3 +328,25 @@ def test_a_layer_in_a_bidirectional_one_has_to_say_so_too():
     for nr in (1, 2, 3):
         net.forward_pass()
         assert CountedRnnLayerImpl.nr_passes == 2 * nr
+
+
+@pytest.mark.parametrize("make", [lambda: NumpyHandler(np.float32), onednn_handler])
+def test_replays_on_a_debug_handler_check_everything(make):
+    net = classifier(layers.FullyConnected(4, name="Hidden"), DebugHandler(make()))
+    stepper = MomentumStepper(0.1, 0.9)
+    stepper.start(net)
+    for _ in range(3):
+        net.provide_external_data(data(dtype=np.float32))
+        stepper.run()
+    net.provide_external_data(
+        {**data(dtype=np.float32), "default": np.full((3, 5, 4), np.nan)}
+    )
+    with pytest.raises(HandlerError, match="'Hidden'.*affine"):
+        net.forward_pass(training_pass=True)
+    net.provide_external_data(data(dtype=np.float32))
+    net.handler.set_from_numpy(
+        net.buffer.parameters, np.full(net.buffer.parameters.shape, 1e30)
+    )
+    stepper.velocity[...] = np.nan
+    with pytest.raises(HandlerError):
+        stepper.run()
