@@ -83,6 +83,10 @@ class Call:
             return [self]
         return [functools.partial(self._execute, *step) for step in self._steps]
 
+    def hold(self, arrays: tuple[Any, ...]) -> None:
+        """Keep arrays alive, temporaries among them, which never move."""
+        self._kept.append(arrays)
+
     def move(self, addresses: tuple[int, ...]) -> bool:
         """Work on the arrays at the given addresses from now on, unless given up."""
         if not self._steps:

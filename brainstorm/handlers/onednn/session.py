@@ -173,15 +173,19 @@ class OwnCalls:
             if not call:
                 return False
             if call.values is None:
-                return _Moved(call, tuple(map(address_of, arrays)))
-        return self._session.prepare(build, arrays, options)
+                return _Moved(call, tuple(map(address_of, arrays)), arrays)
+        call = self._session.prepare(build, arrays, options)
+        if call:
+            call.hold(arrays)
+        return call
 
 
 class _Moved(NamedTuple):
-    """A call that others use too, for their arrays."""
+    """A call that others use too, for their arrays, which stay alive with it."""
 
     call: Call
     addresses: tuple[int, ...]
+    arrays: tuple[Any, ...]
 
     @property
     def leaves(self) -> list[Callable[[], Any]]:
