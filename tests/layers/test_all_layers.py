@@ -57,7 +57,7 @@ class ResultsAlone(_Battery):
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("handler", handler_params("numpy64"))
+@pytest.mark.parametrize("handler", handler_params("numpy64", slow=("cuda-emulated",)))
 def test_handlers(name, handler, monkeypatch):
     all_checks = name in ONE_ACTIVATION_EACH
     battery = WithoutDerivatives if all_checks else ResultsAlone
