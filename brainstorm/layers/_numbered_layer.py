@@ -5,8 +5,6 @@ from __future__ import annotations
 from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.buffer_structure import StructureTemplate
 
-__all__ = ["NumberedLayer"]
-
 
 class NumberedLayer(Layer):
     """Base of layers with the inputs ``inputs_1``, ``inputs_2`` and any more."""

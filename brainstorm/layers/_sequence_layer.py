@@ -11,8 +11,6 @@ from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.taps import delta_structure, tapped_internals
 from brainstorm.utils import flatten_features
 
-__all__ = ["SequenceLayer"]
-
 # Slots of the handler's temporaries that operations leave alone.
 STATES, CHOSEN, WEIGHTS, UNUSED = 20, 21, 22, 23
 

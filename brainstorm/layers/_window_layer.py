@@ -10,8 +10,6 @@ from brainstorm.layers.arguments import Check
 from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.buffer_structure import StructureTemplate
 
-__all__ = ["WINDOW", "WindowLayer"]
-
 
 def _pair(value: Any) -> tuple[Any, ...]:
     return tuple(value) if isinstance(value, Sequence) else (value, value)

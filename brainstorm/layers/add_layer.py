@@ -5,8 +5,6 @@ from __future__ import annotations
 from brainstorm.layers._numbered_layer import NumberedLayer
 from brainstorm.structure.construction import ConstructionWrapper
 
-__all__ = ["Add", "AddLayerImpl"]
-
 
 def Add(name: str | None = None) -> ConstructionWrapper:
     """A layer that adds its inputs, for example around a block that learns a residue.

@@ -10,8 +10,6 @@ from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper
 from brainstorm.utils import flatten_all_but_last
 
-__all__ = ["BatchNorm", "BatchNormLayerImpl"]
-
 
 def BatchNorm(
     decay: float = 0.9,

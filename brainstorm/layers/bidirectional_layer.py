@@ -15,8 +15,6 @@ from brainstorm.structure.buffer_views import BufferView
 from brainstorm.structure.construction import ConstructionWrapper
 from brainstorm.utils import LayerValidationError, flatten_features
 
-__all__ = ["Bidirectional", "BidirectionalLayerImpl"]
-
 DIRECTIONS = ("forward_", "backward_")
 
 

@@ -7,8 +7,6 @@ from brainstorm.layers.rows import Rows
 from brainstorm.structure.buffer_structure import BufferStructure, StructureTemplate
 from brainstorm.structure.construction import ConstructionWrapper
 
-__all__ = ["BinomialCrossEntropy", "BinomialCrossEntropyLayerImpl"]
-
 
 def BinomialCrossEntropy(name: str | None = None) -> ConstructionWrapper:
     """A layer for the cross-entropy of probabilities with targets.

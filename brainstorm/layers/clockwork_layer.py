@@ -8,8 +8,6 @@ from brainstorm.layers.recurrent_layer import RecurrentLayerImpl
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper
 
-__all__ = ["Clockwork", "ClockworkLayerImpl"]
-
 
 def Clockwork(
     size: int,

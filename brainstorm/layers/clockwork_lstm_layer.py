@@ -7,8 +7,6 @@ from brainstorm.layers.clockwork_layer import Clock
 from brainstorm.layers.lstm_layer import LstmLayerImpl
 from brainstorm.structure.construction import ConstructionWrapper
 
-__all__ = ["ClockworkLstm", "ClockworkLstmLayerImpl"]
-
 
 def ClockworkLstm(
     size: int,

@@ -7,8 +7,6 @@ from brainstorm.layers.base_layer import once_per_resize
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper
 
-__all__ = ["Concat", "ConcatLayerImpl"]
-
 
 def Concat(name: str | None = None) -> ConstructionWrapper:
     """A layer that joins its inputs along their last dimension.

@@ -12,8 +12,6 @@ from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper
 from brainstorm.utils import flatten_time
 
-__all__ = ["Convolution2D", "Convolution2DLayerImpl"]
-
 
 def Convolution2D(
     num_filters: int,

@@ -6,8 +6,6 @@ from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.buffer_structure import BufferStructure, StructureTemplate
 from brainstorm.structure.construction import ConstructionWrapper
 
-__all__ = ["Ctc", "CtcLayerImpl"]
-
 
 def Ctc(name: str | None = None) -> ConstructionWrapper:
     """A layer for labelling sequences: connectionist temporal classification.

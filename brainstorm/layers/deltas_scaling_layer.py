@@ -6,8 +6,6 @@ from brainstorm.layers.arguments import FINITE, arguments_of
 from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.construction import ConstructionWrapper
 
-__all__ = ["DeltasScaling", "DeltasScalingLayerImpl"]
-
 
 def DeltasScaling(factor: float, name: str | None = None) -> ConstructionWrapper:
     """A layer that passes its input on, but multiplies the deltas by a factor.

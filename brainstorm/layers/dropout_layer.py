@@ -7,8 +7,6 @@ from brainstorm.layers.arguments import Check, arguments_of
 from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.construction import ConstructionWrapper
 
-__all__ = ["Dropout", "DropoutLayerImpl"]
-
 
 def Dropout(drop_prob: float = 0.5, name: str | None = None) -> ConstructionWrapper:
     """A layer that drops a part of its inputs at random, during training.

@@ -6,8 +6,6 @@ from brainstorm.layers.arguments import arguments_of
 from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.construction import ConstructionWrapper
 
-__all__ = ["Elementwise", "ElementwiseLayerImpl"]
-
 
 def Elementwise(
     activation: str = "rel", name: str | None = None

@@ -9,8 +9,6 @@ from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper
 from brainstorm.utils import flatten_all_but_last
 
-__all__ = ["Embedding", "EmbeddingLayerImpl"]
-
 
 def Embedding(
     vocabulary_size: int,

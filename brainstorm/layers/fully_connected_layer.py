@@ -13,8 +13,6 @@ from brainstorm.layers.rows import Rows
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper
 
-__all__ = ["FullyConnected", "FullyConnectedLayerImpl"]
-
 
 def FullyConnected(
     size: int | Sequence[int] | None = None,

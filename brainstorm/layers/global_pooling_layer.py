@@ -10,8 +10,6 @@ from brainstorm.layers.rows import Rows
 from brainstorm.structure.buffer_structure import BufferStructure, StructureTemplate
 from brainstorm.structure.construction import ConstructionWrapper
 
-__all__ = ["GlobalPooling", "GlobalPoolingLayerImpl"]
-
 
 def _images(array):
     """An array as images (T * B, size, 1, C)."""

@@ -6,8 +6,6 @@ from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.buffer_structure import StructureTemplate
 from brainstorm.structure.construction import ConstructionWrapper
 
-__all__ = ["Highway", "HighwayLayerImpl"]
-
 
 def Highway(name: str | None = None) -> ConstructionWrapper:
     """A layer that carries x on where its gate T is closed, and H where it is open.

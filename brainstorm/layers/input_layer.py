@@ -10,8 +10,6 @@ from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper
 from brainstorm.utils import StructureValidationError
 
-__all__ = ["Input", "InputLayerImpl"]
-
 
 def Input(
     out_shapes: Mapping[str, Sequence[str | int]], name: str | None = None

@@ -7,8 +7,6 @@ from brainstorm.layers.rows import Rows
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper
 
-__all__ = ["L1Decay", "L1DecayLayerImpl"]
-
 
 def L1Decay(name: str | None = None) -> ConstructionWrapper:
     """A layer for the sum of absolute values, which makes activations sparse.

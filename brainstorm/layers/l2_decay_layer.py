@@ -7,8 +7,6 @@ from brainstorm.layers.rows import Rows
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper
 
-__all__ = ["L2Decay", "L2DecayLayerImpl"]
-
 
 def L2Decay(name: str | None = None) -> ConstructionWrapper:
     """A layer for half the sum of squares, which keeps activations small.

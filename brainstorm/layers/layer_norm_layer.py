@@ -11,8 +11,6 @@ from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper
 from brainstorm.utils import flatten_all_but_last
 
-__all__ = ["LayerNorm", "LayerNormLayerImpl"]
-
 
 def LayerNorm(
     epsilon: float = 1e-5, name: str | None = None, *, trainable: bool = True

@@ -9,8 +9,6 @@ from brainstorm.layers.base_layer import Layer, once_per_resize
 from brainstorm.structure.buffer_structure import BufferStructure, StructureTemplate
 from brainstorm.structure.construction import ConstructionWrapper
 
-__all__ = ["Loss", "LossLayerImpl"]
-
 
 def Loss(importance: float = 1.0, name: str | None = None) -> ConstructionWrapper:
     """A layer that marks its input as something to minimize.

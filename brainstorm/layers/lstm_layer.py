@@ -7,8 +7,6 @@ from brainstorm.layers._sequence_layer import SequenceLayer
 from brainstorm.layers.arguments import FLAG, arguments_of
 from brainstorm.structure.construction import ConstructionWrapper
 
-__all__ = ["Lstm", "LstmLayerImpl"]
-
 
 def Lstm(
     size: int,

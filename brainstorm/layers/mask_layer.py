@@ -8,8 +8,6 @@ from brainstorm.structure.buffer_structure import StructureTemplate
 from brainstorm.structure.construction import ConstructionWrapper
 from brainstorm.utils import flatten_all_but_last, flatten_time_and_features
 
-__all__ = ["Mask", "MaskLayerImpl"]
-
 
 def Mask(name: str | None = None) -> ConstructionWrapper:
     """A layer that multiplies its input with a mask.

@@ -5,8 +5,6 @@ from __future__ import annotations
 from brainstorm.layers.concat_layer import ConcatLayerImpl
 from brainstorm.structure.construction import ConstructionWrapper
 
-__all__ = ["Merge", "MergeLayerImpl"]
-
 
 def Merge(name: str | None = None) -> ConstructionWrapper:
     """A layer that joins two inputs along their last dimension.

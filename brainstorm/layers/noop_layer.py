@@ -5,8 +5,6 @@ from __future__ import annotations
 from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.construction import ConstructionWrapper
 
-__all__ = ["NoOp", "NoOpLayerImpl"]
-
 
 def NoOp(name: str | None = None) -> ConstructionWrapper:
     """A layer that passes its input on unchanged.

@@ -11,8 +11,6 @@ from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper
 from brainstorm.utils import flatten_time, listing
 
-__all__ = ["Pooling2D", "Pooling2DLayerImpl"]
-
 TYPES = ("max", "avg")
 
 

@@ -6,8 +6,6 @@ from brainstorm.layers._sequence_layer import SequenceLayer
 from brainstorm.layers.arguments import arguments_of
 from brainstorm.structure.construction import ConstructionWrapper
 
-__all__ = ["Recurrent", "RecurrentLayerImpl"]
-
 
 def Recurrent(
     size: int,

@@ -13,8 +13,6 @@ from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper
 from brainstorm.utils import flatten_features
 
-__all__ = ["Reshape", "ReshapeLayerImpl"]
-
 
 def Reshape(shape: int | Sequence[int], name: str | None = None) -> ConstructionWrapper:
     """A layer that gives the features of each time step another shape.

@@ -6,8 +6,6 @@ from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.buffer_structure import BufferStructure, StructureTemplate
 from brainstorm.structure.construction import ConstructionWrapper
 
-__all__ = ["SigmoidCE", "SigmoidCELayerImpl"]
-
 
 def SigmoidCE(name: str | None = None) -> ConstructionWrapper:
     """A layer for several binary labels: sigmoid, and cross-entropy with targets.

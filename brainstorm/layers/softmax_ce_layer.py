@@ -8,8 +8,6 @@ from brainstorm.structure.buffer_structure import BufferStructure, StructureTemp
 from brainstorm.structure.construction import ConstructionWrapper
 from brainstorm.utils import flatten_all_but_last
 
-__all__ = ["SoftmaxCE", "SoftmaxCELayerImpl"]
-
 
 def SoftmaxCE(name: str | None = None) -> ConstructionWrapper:
     """A layer for classification: softmax, and its cross-entropy with the targets.

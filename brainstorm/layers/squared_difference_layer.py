@@ -6,8 +6,6 @@ from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.buffer_structure import StructureTemplate
 from brainstorm.structure.construction import ConstructionWrapper
 
-__all__ = ["SquaredDifference", "SquaredDifferenceLayerImpl"]
-
 
 def SquaredDifference(name: str | None = None) -> ConstructionWrapper:
     """A layer for the squared difference of two inputs, both of which get deltas.

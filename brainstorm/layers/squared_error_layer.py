@@ -6,8 +6,6 @@ from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.buffer_structure import StructureTemplate
 from brainstorm.structure.construction import ConstructionWrapper
 
-__all__ = ["SquaredError", "SquaredErrorLayerImpl"]
-
 
 def SquaredError(name: str | None = None) -> ConstructionWrapper:
     """A layer for regression: half the squared difference from the targets.

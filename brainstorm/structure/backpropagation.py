@@ -21,8 +21,6 @@ from brainstorm.structure.taps import check_deltas_arrive
 from brainstorm.structure.trainable import frozen_slices
 from brainstorm.utils import UnknownNameError
 
-__all__ = ["Backpropagation"]
-
 
 class Backpropagation:
     """Runs the backward passes of a network, once `plan` has been called.

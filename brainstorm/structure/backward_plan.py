@@ -18,8 +18,6 @@ from brainstorm.structure.layer import Layer
 from brainstorm.structure.layout import Hub
 from brainstorm.structure.trainable import is_trained
 
-__all__ = ["BackwardPlan", "plan_backward"]
-
 
 class BackwardPlan(NamedTuple):
     """What a backward pass does.

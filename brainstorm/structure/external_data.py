@@ -11,8 +11,6 @@ import numpy as np
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.utils import MissingInputError, NetworkValidationError, listing
 
-__all__ = ["check_dense", "check_open", "check_shapes", "shapes_of"]
-
 
 def check_open(name: str, values: Any) -> None:
     """Check that data is not in an HDF5 file that has been closed.

@@ -20,8 +20,6 @@ from brainstorm.structure.trainable import own_parameters
 from brainstorm.structure.view_references import resolve_references
 from brainstorm.utils import NetworkValidationError, listing
 
-__all__ = ["create_initializers", "describe_initializers", "initial_values"]
-
 # As text, numbers take ten times their memory, and parameters are saved anyway.
 _LARGEST_DESCRIBED = 10_000
 

@@ -17,8 +17,6 @@ from brainstorm.structure.layer_types import (
 )
 from brainstorm.utils import LayerValidationError, UnknownLayerTypeError, listing
 
-__all__ = ["Layer", "get_layer_class_from_typename", "once_per_resize"]
-
 Structures = dict[str, BufferStructure]
 Result = TypeVar("Result")
 

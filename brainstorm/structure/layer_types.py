@@ -9,8 +9,6 @@ from __future__ import annotations
 from brainstorm.describable import Registry, TypeName
 from brainstorm.utils import LayerValidationError
 
-__all__ = ["ENDING", "LAYER_TYPES", "layer_type_name", "type_of"]
-
 ENDING = "LayerImpl"
 
 LAYER_TYPES = Registry()

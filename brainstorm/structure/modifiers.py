@@ -15,8 +15,6 @@ from brainstorm.structure.view_references import is_named, resolve_references
 from brainstorm.utils import NetworkValidationError
 from brainstorm.value_modifiers import GradientModifier, ValueModifier
 
-__all__ = ["Modifiers"]
-
 # By layer and parameter; those of the whole network are listed under 'default'.
 ByPlace = dict[str, Any]
 

@@ -6,8 +6,6 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["count_multiplications"]
-
 Arguments = Mapping[str, Any]
 
 

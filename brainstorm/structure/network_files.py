@@ -54,15 +54,6 @@ from brainstorm.utils import (
 )
 from brainstorm.value_modifiers import GradientModifier, ValueModifier
 
-__all__ = [
-    "available_handler",
-    "load_network",
-    "read_network",
-    "save_network",
-    "write_info",
-    "write_network",
-]
-
 # Makes a network from its description, whose parameters are zeros.
 Make = Callable[[Mapping[str, Any]], RunningNetwork]
 

@@ -17,8 +17,6 @@ from brainstorm.structure.layout import Hub, create_layout
 from brainstorm.structure.running import RunningNetwork
 from brainstorm.structure.tables import Table
 
-__all__ = ["describe_shapes", "get_network_info", "network_info_html"]
-
 # Of each kind of buffers those that only backward passes need come apart.
 KINDS = {
     ("parameters", False): "parameters",

@@ -20,8 +20,6 @@ from brainstorm.structure.layer import Layer
 from brainstorm.structure.layout import Hub
 from brainstorm.utils import FileFormatError, listing
 
-__all__ = ["find_order", "in_order", "of_development_version", "write_order"]
-
 LAYOUT = "layout"
 DEVELOPMENT = "Created with brainstorm 0.6"
 

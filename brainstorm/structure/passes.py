@@ -19,8 +19,6 @@ from brainstorm.structure.buffers import BufferManager
 from brainstorm.structure.layer import Layer
 from brainstorm.utils import HandlerError
 
-__all__ = ["Passes", "in_layer"]
-
 # Leaf calls that may be recorded for other sizes, of about 500 bytes each.
 _MOST_CALLS = 500_000
 # For one size. There are that many where threads or sets of layers change.

@@ -20,8 +20,6 @@ from brainstorm.utils import (
     listing,
 )
 
-__all__ = ["arrange", "find_output", "inputs_of", "predict"]
-
 
 def predict(
     net: RunningNetwork, x: Any, batch_size: int, output_name: str | None = None

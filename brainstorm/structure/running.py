@@ -25,8 +25,6 @@ from brainstorm.utils import (
     listing,
 )
 
-__all__ = ["RunningNetwork"]
-
 
 class RunningNetwork(Seedable):
     """What a network is while it runs: layers, their memory, data and passes.

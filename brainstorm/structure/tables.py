@@ -6,8 +6,6 @@ import html
 import itertools
 from typing import NamedTuple
 
-__all__ = ["Table"]
-
 
 class Table(NamedTuple):
     """A table of texts, which can have several lines.

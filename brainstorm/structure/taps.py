@@ -13,16 +13,6 @@ from typing import Any
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.utils import NetworkValidationError
 
-__all__ = [
-    "DELTAS",
-    "check_deltas_arrive",
-    "delta_structure",
-    "source_path",
-    "sources",
-    "tapped_internals",
-    "tapped_structures",
-]
-
 PREFIX = "..internals."
 DELTAS = "_deltas"
 

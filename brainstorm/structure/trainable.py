@@ -17,16 +17,6 @@ from brainstorm.structure.layout import Hub
 from brainstorm.structure.view_references import Resolved
 from brainstorm.utils import NetworkValidationError, listing
 
-__all__ = [
-    "OLD_JOINS",
-    "frozen_slices",
-    "is_trained",
-    "own_parameters",
-    "set_layer_properties",
-    "trained_slices",
-    "with_trainable",
-]
-
 # A property of the Input in networks of the development version of 0.6.0.
 OLD_JOINS = {"@joins": "running order"}
 

@@ -13,8 +13,6 @@ from brainstorm.structure.layer import Layer
 from brainstorm.structure.passes import Passes
 from brainstorm.utils import NetworkValidationError
 
-__all__ = ["twin_of"]
-
 
 def twin_of(net: Any, passes: type[Passes] = Passes) -> Any:
     """A network that does what another one does, for data of the same sizes.

@@ -12,8 +12,6 @@ from typing import Any, NamedTuple
 
 from brainstorm.utils import NetworkValidationError, listing
 
-__all__ = ["Resolved", "is_named", "merge_references", "resolve_references"]
-
 SPECIAL = ("default", "fallback")
 
 
