@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tests.handlers.handler_cases import Arrays, check, quick, seeds
 
-lengths = st.sampled_from([0, 1, 7, 40000])
+lengths = st.sampled_from([0, 1, 7, 40000, 70000])
 rates = st.floats(0, 1)
 shares = st.floats(0, 0.999)
 epsilons = st.floats(1e-3, 1)

@@ -91,7 +91,7 @@ def add_binary(
     a: Memory,
     b: Memory,
     out: Memory,
-    then: tuple[tuple[Algorithm, Memory], ...] = (),
+    then: tuple[tuple[Algorithm, Memory | None], ...] = (),
     add: bool = False,
 ) -> None:
     """Append ``out (+)= a + b``, or another operation.
@@ -102,17 +102,21 @@ def add_binary(
         a: Its first operand.
         b: The second one; it may be one row or one column.
         out: Receives the result; may be `a`.
-        then: Further operations on the result, and their second operands.
+        then: Further operations on the result, and their second operands, if any.
         add: Add to `out`, before these.
     """
     sums = (("sum",),) if add else ()
-    post_ops = (*sums, *(("binary", other, memory.desc) for other, memory in then))
+    after = [
+        ("binary", other, memory.desc) if memory else ("eltwise", other, 0.0, 0.0)
+        for other, memory in then
+    ]
     primitive = recipe.primitive(
-        "binary", algorithm, a.desc, b.desc, out.desc, post_ops=post_ops
+        "binary", algorithm, a.desc, b.desc, out.desc, post_ops=(*sums, *after)
     )
     memories = {Arg.SRC: a, Arg.SRC_1: b, Arg.DST: out}
     for number, (_, memory) in enumerate(then, len(sums) + 1):
-        memories[POST_OP * number | Arg.SRC_1] = memory
+        if memory:
+            memories[POST_OP * number | Arg.SRC_1] = memory
     recipe.add(primitive, memories)
 
 

@@ -69,6 +69,7 @@ class Algorithm(IntEnum):
     RELU = 0x20
     TANH = 0x21
     ELU = 0x22
+    SQRT = 0x25
     LOGISTIC = 0x29
     GELU_TANH = 0x2B
     SWISH = 0x2C

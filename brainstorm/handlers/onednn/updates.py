@@ -8,7 +8,7 @@ import numpy as np
 
 from brainstorm.handlers.onednn.arithmetic import add_binary, add_blend, flat
 from brainstorm.handlers.onednn.definitions import Algorithm
-from brainstorm.handlers.onednn.recipes import Call, Recipe
+from brainstorm.handlers.onednn.recipes import Call, Recipe, layout
 from brainstorm.handlers.onednn.session import Session
 from brainstorm.handlers.programs import whole
 
@@ -17,6 +17,8 @@ __all__ = ["OneDnnUpdates", "momentum_step"]
 # Of more rows than this, the library's sums in batch normalisation lose digits.
 # From so many columns on, einsum loses digits.
 _LONG_ROW = 2048
+# Of so many elements at a time, what an update reads and writes stays in the caches.
+_PIECE = 65536
 
 
 class OneDnnUpdates:
@@ -34,6 +36,31 @@ class OneDnnUpdates:
             super().momentum_update(
                 parameters, gradients, velocity, learning_rate, momentum
             )
+
+    def adam_update(
+        self,
+        parameters,
+        gradients,
+        mean,
+        variance,
+        learning_rate,
+        beta1,
+        beta2,
+        epsilon,
+        weight_decay,
+        update_nr,
+    ):
+        arrays = (parameters, gradients, mean, variance)
+        numbers = (beta1, beta2, epsilon, weight_decay, update_nr)
+        decays = bool(weight_decay)
+        call = parameters.size >= self._large and self._find(adam_step, arrays, decays)
+        if call:
+            factors = self._adam_factors(learning_rate, *numbers)
+            for number, factor in enumerate(factors):
+                self.do(call.values.__setitem__, number, factor)
+            self.do(call)
+        else:
+            super().adam_update(*arrays, learning_rate, *numbers)
 
     @whole
     def constrain_rows(self, m, limit, norms):
@@ -65,4 +92,35 @@ def momentum_step(
     factors = np.ones(2, np.float32)
     add_blend(recipe, v, g, factors)
     add_binary(recipe, Algorithm.ADD, p, v, p)
+    return recipe.call(factors)
+
+
+def adam_step(
+    session: Session,
+    parameters: np.ndarray,
+    gradients: np.ndarray,
+    mean: np.ndarray,
+    variance: np.ndarray,
+    decays: bool,
+) -> Call:
+    """What `adam_update` does, with `values` as `_adam_factors` gives them."""
+    arrays = flat(parameters, gradients, mean, variance)
+    recipe = Recipe(session, "adam_update", arrays)
+    factors = np.ones(8, np.float32)
+    epsilon, rate, kept, one = (
+        recipe.kept_array(factors[k : k + 1]) for k in range(4, 8)
+    )
+    for start in range(0, len(arrays[0]), _PIECE):
+        pieces = [array[start : start + _PIECE] for array in arrays]
+        work = recipe.temporary("work", layout(pieces[0]))
+        p, g, m, v = map(recipe.array, pieces)
+        add_blend(recipe, m, g, factors[:2])
+        add_binary(recipe, Algorithm.MULTIPLY, g, g, work)
+        add_blend(recipe, v, work, factors[2:4])
+        root = ((Algorithm.SQRT, None), (Algorithm.ADD, epsilon))
+        add_binary(recipe, Algorithm.MULTIPLY, v, one, work, root)
+        if decays:
+            add_binary(recipe, Algorithm.MULTIPLY, p, kept, p)
+        step = ((Algorithm.MULTIPLY, rate), (Algorithm.ADD, p))
+        add_binary(recipe, Algorithm.DIVIDE, m, work, p, step)
     return recipe.call(factors)

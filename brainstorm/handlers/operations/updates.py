@@ -116,24 +116,33 @@ class UpdateOperations:
             weight_decay: Strength of the decay, 0 for none.
             update_nr: Number of this update, counted from 1.
         """
-        # The corrections of both moments, moved into the factors.
-        correction = sqrt(1.0 - beta2**update_nr)
-        self.do(self.plain._check_epsilon, epsilon * correction, epsilon)
-        rate = self.number(-learning_rate * correction / (1.0 - beta1**update_nr))
-        epsilon = self.number(epsilon * correction)
-        kept = self.number(1.0 - learning_rate * weight_decay) if weight_decay else 1.0
-        shares = [self.number(n) for n in (beta1, 1.0 - beta1, beta2, 1.0 - beta2)]
+        numbers = (learning_rate, beta1, beta2, epsilon, weight_decay, update_nr)
+        factors = map(self.number, self._adam_factors(*numbers))
+        keep_m, add_m, keep_v, add_v, epsilon, rate, kept = factors
         for p, g, m, v in self._pieces(parameters, gradients, mean, variance):
             work = self.scratch(g.shape, 2)
-            self.mult_st(shares[0], m, m)
-            self.mult_add_st(shares[1], g, m)
-            self._add_squares(g, v, shares[2:], work)
+            self.mult_st(keep_m, m, m)
+            self.mult_add_st(add_m, g, m)
+            self._add_squares(g, v, (keep_v, add_v), work)
             self.sqrt_t(v, work)
             self.add_st(epsilon, work, work)
             self.divide_tt(m, work, work)
             if weight_decay:
                 self.mult_st(kept, p, p)
             self.mult_add_st(rate, work, p)
+
+    def _adam_factors(
+        self, rate: Any, beta1: Any, beta2: Any, epsilon: Any, decay: Any, update: Any
+    ) -> tuple[Any, ...]:
+        """What `adam_update` multiplies with, and its epsilon.
+
+        The corrections of both moments are moved into epsilon and the step size.
+        """
+        correction = sqrt(1.0 - beta2**update)
+        self.do(self.plain._check_epsilon, epsilon * correction, epsilon)
+        step = -rate * correction / (1.0 - beta1**update)
+        shares = (beta1, 1.0 - beta1, beta2, 1.0 - beta2)
+        return (*shares, epsilon * correction, step, 1.0 - rate * decay)
 
     @operation("gradients:N", add="parameters:N mean_square:N")
     def rms_prop_update(
