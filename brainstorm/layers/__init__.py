@@ -14,6 +14,7 @@ from brainstorm.layers.clockwork_lstm_layer import ClockworkLstm
 from brainstorm.layers.concat_layer import Concat
 from brainstorm.layers.convolution_layer_2d import Convolution2D
 from brainstorm.layers.ctc_layer import Ctc
+from brainstorm.layers.delay_layer import Delay
 from brainstorm.layers.deltas_scaling_layer import DeltasScaling
 from brainstorm.layers.dropout_layer import Dropout
 from brainstorm.layers.elementwise_layer import Elementwise
@@ -49,6 +50,7 @@ __all__ = [
     "Concat",
     "Convolution2D",
     "Ctc",
+    "Delay",
     "DeltasScaling",
     "Dropout",
     "Elementwise",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -320,9 +321,9 @@ class Layer:
             ("internal", self.internal_shapes),
         ):
             for name, structure in shapes.items():
-                if structure.feature_size > _MOST_NUMBERS:
+                if math.prod(structure.get_shape(1, 1)) > _MOST_NUMBERS:
                     raise self.error(
-                        f"expected sizes that fit into memory, got {structure.shape}"
+                        f"expected sizes that fit into memory, got {structure}"
                         f" for the {kind} {name!r}"
                     )
 

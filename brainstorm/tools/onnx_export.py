@@ -207,6 +207,14 @@ def _reshape(graph: Graph, layer: Layer) -> str:
     return graph.reshape(graph.input(layer), layer.out_shapes["default"].feature_shape)
 
 
+def _delay(graph: Graph, layer: Any) -> str:
+    dims = len(layer.in_shapes["default"].shape)
+    zeros = graph.constant((layer.steps, *[0] * (2 * dims - 1)), np.int64)
+    later = graph.add("Pad", graph.input(layer), zeros)
+    begin, end, axis = (graph.constant((n,), np.int64) for n in (0, -layer.steps, 0))
+    return graph.add("Slice", later, begin, end, axis)
+
+
 def _elementwise(graph: Graph, layer: Any) -> str:
     return graph.activate(graph.input(layer), layer.activation)
 
@@ -232,6 +240,7 @@ LAYERS: dict[str, Callable[[Graph, Any], str]] = {
     "Concat": _join,
     "Convolution2D": _convolution,
     "Ctc": _softmax,
+    "Delay": _delay,
     "DeltasScaling": _same,
     "Dropout": _same,
     "Elementwise": _elementwise,

@@ -220,6 +220,8 @@ CASES = {
         layers.Embedding(4, 3), {"default": ("T", "B", 2)}, {"default": classes(4)}
     ),
     "Dropout": Case(layers.Dropout(0.3)),
+    "Delay": Case(layers.Delay()),
+    "Delay of several steps": Case(layers.Delay(3), image()),
     "NoOp": Case(layers.NoOp()),
     "DeltasScaling": Case(layers.DeltasScaling(-0.7), image(), delta_factor=-0.7),
     "Highway": Case(layers.Highway()),

@@ -1,0 +1,69 @@
+"""The input of some steps before."""
+
+from __future__ import annotations
+
+from brainstorm.layers.arguments import COUNT, arguments_of
+from brainstorm.layers.base_layer import Layer
+from brainstorm.structure.buffer_structure import BufferStructure
+from brainstorm.structure.construction import ConstructionWrapper
+
+__all__ = ["Delay", "DelayLayerImpl"]
+
+
+def Delay(steps: int = 1, name: str | None = None) -> ConstructionWrapper:
+    """A layer that gives its input some time steps later.
+
+    Args:
+        steps: How many steps later.
+        name: Name of the layer.
+    """
+    return ConstructionWrapper.create(DelayLayerImpl, **locals())
+
+
+class DelayLayerImpl(Layer):
+    """Computes ``y[t] = x[t - steps]``.
+
+    ========= ======== ===================== =======================================
+    buffer    name     shape                 content
+    ========= ======== ===================== =======================================
+    inputs    default  (T, B, ...)           x
+    outputs   default  as x                  y
+    internals past     (T + steps, B, ...)   the last steps of x, at their place
+    ========= ======== ===================== =======================================
+
+    What came before the first step are zeros, or the rows of the past that a context
+    brought: row -1 is that of the step before.
+
+    Raises:
+        LayerValidationError: `steps` is no positive integer.
+    """
+
+    arguments = arguments_of(Delay, steps=COUNT)
+    honours_fresh = True
+    repeats = True
+
+    def setup(self, kwargs, in_shapes):
+        shape = self.like(in_shapes["default"])
+        past = BufferStructure(*shape.shape, context_size=self.steps)
+        return {"default": shape}, {}, {"past": past}
+
+    def cut(self, array):
+        """Where in time the rows end that come again within the pass."""
+        return max(0, array.shape[0] - self.steps)
+
+    def forward_pass(self, buffers, training_pass=True):
+        x, y = buffers.inputs.default, buffers.outputs.default
+        past, end = buffers.internals.past, self.cut(x)
+        T = x.shape[0]
+        self.handler.copy_to(past[T : T + T - end], y[: T - end])
+        if end:
+            self.handler.copy_to(x[:end], y[self.steps :])
+        self.handler.copy_to(x[end:], past[end:T])
+
+    def backward_pass(self, buffers):
+        dx, dy = buffers.input_deltas.default, buffers.output_deltas.default
+        end = self.cut(dx)
+        if end:
+            self.add_deltas("default", "copy_to", dy[self.steps :], dx[:end])
+        if "default" in self.fresh:
+            self.add_deltas("default", "fill", dx[end:], 0.0)
