@@ -15,8 +15,6 @@ from typing import Any
 
 from brainstorm.handlers.operations.images import ImageOperations
 
-__all__ = ["adapt"]
-
 
 def adapt(cls: type) -> None:
     """Give the operations that a class defines the arguments that are new since 0.5."""

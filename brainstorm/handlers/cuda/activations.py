@@ -9,8 +9,6 @@ from brainstorm.handlers.operations.activations import (
     give_methods,
 )
 
-__all__ = ["CudaActivations"]
-
 
 class CudaActivations:
     """Part of PyCudaHandler."""

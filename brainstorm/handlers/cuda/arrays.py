@@ -10,16 +10,6 @@ import numpy as np
 
 from brainstorm.utils import HandlerError
 
-__all__ = [
-    "MOST",
-    "CudaArray",
-    "OperationError",
-    "check_neighbours",
-    "matrix_rows",
-    "overlap",
-    "vector",
-]
-
 ITEM = np.dtype(np.float32)
 # Kernels and libraries count with 32 bits.
 MOST = 2**31 - 1

@@ -14,8 +14,6 @@ from brainstorm.handlers.operations.checking import ArgumentCheck
 from brainstorm.handlers.operations.contract import Operation
 from brainstorm.utils import HandlerError
 
-__all__ = ["checked", "named"]
-
 MAX_PASSED = 2**15
 # Kernels count with 32 bits, and go beyond the end by less than a block.
 LARGEST = 2**31 - 2**10

@@ -17,20 +17,6 @@ from brainstorm.files import atomic_path
 from brainstorm.handlers.cuda.libraries import load_library
 from brainstorm.utils import HandlerError
 
-__all__ = [
-    "KERNEL_FILES",
-    "cached_cubin",
-    "compile_kernels",
-    "compile_with_nvcc",
-    "compile_with_nvrtc",
-    "kernel_parameters",
-    "kernel_source",
-    "nvcc_architectures",
-    "nvrtc_architectures",
-    "renew_cubin",
-    "target_for",
-]
-
 KERNEL_FILES = (
     "common.cuh",
     "elementwise.cuh",

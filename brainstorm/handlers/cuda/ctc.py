@@ -8,8 +8,6 @@ from brainstorm.handlers.cuda.arrays import OperationError
 from brainstorm.handlers.cuda.launcher import BLOCK, row_blocks
 from brainstorm.handlers.cuda.sequences import column_of, sequence
 
-__all__ = ["CudaCtc"]
-
 # Elements of the largest array of the log-probabilities of paths: 512 MiB.
 PATHS_SIZE = 2**27
 

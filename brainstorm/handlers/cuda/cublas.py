@@ -9,8 +9,6 @@ from brainstorm.handlers.cuda.arrays import OperationError
 from brainstorm.handlers.cuda.libraries import load_library
 from brainstorm.utils import HandlerError
 
-__all__ = ["Cublas"]
-
 STATUS = {
     1: "the library is not initialized",
     3: "out of memory",

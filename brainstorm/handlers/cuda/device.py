@@ -15,8 +15,6 @@ from brainstorm.handlers.cuda.compiler import cached_cubin, renew_cubin
 from brainstorm.handlers.cuda.cublas import Cublas
 from brainstorm.utils import HandlerError, missing_extra
 
-__all__ = ["PyCudaDevice"]
-
 REMEDY = (
     "It needs an Nvidia GPU with its driver (does nvidia-smi list it?); in a container"
     " the GPU has to be passed through"

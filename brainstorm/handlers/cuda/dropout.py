@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["CudaDropout"]
-
 
 class CudaDropout:
     """Part of PyCudaHandler."""

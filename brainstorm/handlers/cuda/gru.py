@@ -7,8 +7,6 @@ from brainstorm.handlers.cuda.recurrent import pointer_of, sizes_of
 from brainstorm.handlers.cuda.sequences import sequence
 from brainstorm.utils import flatten_time
 
-__all__ = ["CudaGru"]
-
 
 class CudaGru:
     """Part of PyCudaHandler."""

@@ -21,8 +21,6 @@ from brainstorm.handlers.cuda.arrays import (
 )
 from brainstorm.handlers.cuda.launcher import BLOCK, row_blocks
 
-__all__ = ["CudaImages"]
-
 # Elements of the largest matrix of windows: 512 MiB.
 MATRIX_SIZE = 2**27
 Pair = tuple[int, int]

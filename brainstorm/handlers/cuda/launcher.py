@@ -15,8 +15,6 @@ from brainstorm.handlers.cuda.arrays import MOST, CudaArray, OperationError
 from brainstorm.handlers.cuda.compiler import kernel_parameters, kernel_source
 from brainstorm.utils import HandlerError
 
-__all__ = ["Launcher", "Randomness", "column_blocks", "row_blocks"]
-
 BLOCK = 256
 MAX_PLANS = 2**15
 MAX_VIEWS = 256

@@ -8,8 +8,6 @@ import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["load_library"]
-
 MAJOR_VERSIONS = (13, 12, 11)
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from brainstorm.handlers.cuda.arrays import matrix_rows
 from brainstorm.handlers.cuda.launcher import BLOCK, row_blocks
 
-__all__ = ["CudaLosses"]
-
 
 class CudaLosses:
     """Part of PyCudaHandler."""

@@ -10,8 +10,6 @@ from brainstorm.handlers.cuda.sequences import sequence
 from brainstorm.handlers.operations.lstm import LstmCells
 from brainstorm.utils import flatten_time
 
-__all__ = ["CudaLstm"]
-
 
 class CudaLstm:
     """Part of PyCudaHandler."""

@@ -10,8 +10,6 @@ from brainstorm.handlers.cuda.arrays import CudaArray, overlap
 from brainstorm.handlers.cuda.launcher import BLOCK
 from brainstorm.utils import HandlerError
 
-__all__ = ["CudaMemory"]
-
 # As many arrays as the kernels' struct Pieces holds.
 _PIECES = 16
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 from brainstorm.handlers.cuda.arrays import matrix_rows, vector
 from brainstorm.handlers.cuda.launcher import row_blocks
 
-__all__ = ["CudaNormalisation"]
-
 
 class CudaNormalisation:
     """Part of PyCudaHandler."""

@@ -12,8 +12,6 @@ from brainstorm.handlers.cuda.arrays import (
 )
 from brainstorm.handlers.cuda.launcher import Call, column_blocks, row_blocks
 
-__all__ = ["CudaProducts"]
-
 # Sums of more elements are cut into parts of at least this size.
 PART = 4096
 MAX_PARTS = 1024

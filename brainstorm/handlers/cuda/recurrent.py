@@ -15,8 +15,6 @@ from brainstorm.handlers.cuda.sequences import sequence
 from brainstorm.handlers.operations.activations import ACTIVATIONS
 from brainstorm.utils import flatten_time
 
-__all__ = ["CudaRecurrent"]
-
 NO_SEQUENCE = (0, 0, 0)
 
 
@@ -170,4 +168,5 @@ def sizes_of(
 
 
 def pointer_of(array: CudaArray | None) -> int:
+    """Address of a parameter, 0 for None."""
     return 0 if array is None else vector(array)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from brainstorm.handlers.cuda.arrays import CudaArray, check_neighbours
 from brainstorm.handlers.cuda.launcher import BLOCK
 
-__all__ = ["CudaSequences", "sequence"]
-
 
 class CudaSequences:
     """Part of PyCudaHandler."""

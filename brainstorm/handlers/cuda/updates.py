@@ -7,8 +7,6 @@ import math
 from brainstorm.handlers.cuda.arrays import matrix_rows
 from brainstorm.handlers.cuda.launcher import BLOCK, row_blocks
 
-__all__ = ["CudaUpdates"]
-
 # More columns of a row are worked on by several blocks, if there are few rows.
 _PART = 4096
 

@@ -15,8 +15,6 @@ import numpy as np
 from brainstorm.handlers.numpy.pieces import pieces
 from brainstorm.handlers.operations.activations import FUNCTIONS, GELU, give_methods
 
-__all__ = ["NumpyActivations"]
-
 
 def in_pieces(function: Callable[..., None]) -> Callable[..., None]:
     """Let a function work on large arrays piece by piece."""

@@ -6,8 +6,6 @@ import numpy as np
 
 from brainstorm.handlers.numpy.pieces import pieces, vector_pieces
 
-__all__ = ["NumpyArithmetic"]
-
 
 class NumpyArithmetic:
     """Part of NumpyHandler."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from brainstorm.handlers.numpy.pieces import pieces
 
-__all__ = ["NumpyDropout"]
-
 
 class NumpyDropout:
     """Part of NumpyHandler."""

@@ -7,8 +7,6 @@ import numpy as np
 from brainstorm.handlers.numpy.pieces import row_pieces_of
 from brainstorm.handlers.programs import whole
 
-__all__ = ["NumpyEmbedding"]
-
 
 class NumpyEmbedding:
     """Part of NumpyHandler."""

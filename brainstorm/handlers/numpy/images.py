@@ -20,8 +20,6 @@ from numpy.lib.stride_tricks import as_strided
 
 from brainstorm.handlers.programs import whole
 
-__all__ = ["NumpyImages"]
-
 # How many elements are worked on at once: those of the matrix of windows in
 # convolution, and those of the images in pooling.
 _MATRIX_SIZE = 2**20

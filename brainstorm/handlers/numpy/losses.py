@@ -7,8 +7,6 @@ import numpy as np
 from brainstorm.handlers.numpy.pieces import pieces, row_pieces
 from brainstorm.handlers.operations.contract import check_indices
 
-__all__ = ["NumpyLosses"]
-
 
 class NumpyLosses:
     """Part of NumpyHandler."""

@@ -12,8 +12,6 @@ from brainstorm.handlers.numpy.pieces import pieces, row_pieces
 from brainstorm.handlers.programs import whole
 from brainstorm.utils import HandlerError
 
-__all__ = ["NumpyMemory"]
-
 _MAX_VIEWS = 256
 
 

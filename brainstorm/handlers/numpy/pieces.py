@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["pieces", "row_pieces", "row_pieces_of", "vector_pieces"]
-
 # Larger elementwise work is cut into pieces of this many elements.
 _CHUNK = 16384
 

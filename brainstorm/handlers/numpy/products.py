@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["NumpyProducts"]
-
 # So many rows make a block. Up to four blocks are summed in one go.
 ROWS_AT_ONCE = 32
 COLUMNS_AT_ONCE = 2048

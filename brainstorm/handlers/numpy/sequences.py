@@ -7,8 +7,6 @@ import numpy as np
 from brainstorm.handlers.operations.sequences import checked_lengths
 from brainstorm.handlers.programs import whole
 
-__all__ = ["NumpySequences"]
-
 
 class NumpySequences:
     """Part of NumpyHandler."""

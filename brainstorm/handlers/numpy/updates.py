@@ -11,8 +11,6 @@ from brainstorm.handlers.numpy.pieces import pieces, row_pieces
 from brainstorm.handlers.programs import whole
 from brainstorm.utils import HandlerError
 
-__all__ = ["NumpyUpdates"]
-
 
 class NumpyUpdates:
     """Part of NumpyHandler."""

@@ -20,16 +20,6 @@ from brainstorm.handlers.onednn.session import Session
 from brainstorm.handlers.operations.activations import FROM_INPUT, give_methods
 from brainstorm.handlers.programs import whole
 
-__all__ = [
-    "OneDnnActivations",
-    "act",
-    "act_deriv",
-    "activation",
-    "add_act",
-    "add_act_deriv",
-    "derives_safely",
-]
-
 # Activation functions that oneDNN computes wrongly for NaN or minus infinity.
 _UNSAFE = frozenset({"rel", "gelu", "swish"})
 

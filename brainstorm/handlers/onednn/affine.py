@@ -8,8 +8,6 @@ from brainstorm.handlers.onednn.products import add_product, add_sum_of_rows
 from brainstorm.handlers.onednn.recipes import Call, Recipe
 from brainstorm.handlers.onednn.session import Session
 
-__all__ = ["OneDnnAffine", "affine", "affine_backward"]
-
 
 class OneDnnAffine:
     """Part of OneDnnHandler."""

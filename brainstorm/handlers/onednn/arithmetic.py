@@ -17,8 +17,6 @@ from brainstorm.handlers.onednn.definitions import (
 from brainstorm.handlers.onednn.recipes import Call, Recipe
 from brainstorm.handlers.onednn.session import Session
 
-__all__ = ["OneDnnArithmetic", "add_binary", "arithmetic", "blend"]
-
 
 class OneDnnArithmetic:
     """Part of OneDnnHandler."""
@@ -130,6 +128,7 @@ def blend(session: Session, out: np.ndarray, a: np.ndarray) -> Call:
 
 
 def add_blend(recipe: Recipe, out: Memory, a: Memory, factors: np.ndarray) -> None:
+    """Append ``out = factors[0] out + factors[1] a``."""
     primitive: Primitive = recipe.primitive(
         "binary",
         Algorithm.ADD,

@@ -38,8 +38,6 @@ from brainstorm.handlers.onednn.definitions import (
 )
 from brainstorm.utils import HandlerError, missing_extra
 
-__all__ = ["Library", "Memory", "MemoryDesc", "Primitive", "load_library"]
-
 _Work = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 

@@ -8,16 +8,6 @@ from typing import NamedTuple
 
 from brainstorm.utils import HandlerError
 
-__all__ = [
-    "POST_OP",
-    "Algorithm",
-    "Arg",
-    "Layout",
-    "Prop",
-    "Query",
-    "UnimplementedError",
-]
-
 FLOAT32 = 3
 BYTES = 6
 ANY_FORMAT = 1
@@ -166,6 +156,8 @@ class Layout(NamedTuple):
 
 
 class Version(ctypes.Structure):
+    """What the library is (``dnnl_version_t``)."""
+
     _fields_ = [
         ("major", ctypes.c_int),
         ("minor", ctypes.c_int),

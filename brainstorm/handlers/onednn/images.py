@@ -23,15 +23,6 @@ from brainstorm.handlers.onednn.recipes import Call, Recipe, layout
 from brainstorm.handlers.onednn.session import Session
 from brainstorm.handlers.programs import whole
 
-__all__ = [
-    "FUSED",
-    "OneDnnImages",
-    "convolution",
-    "convolution_backward",
-    "pooling",
-    "pooling_backward",
-]
-
 Pair = tuple[int, int]
 FUSED = frozenset({"linear", "rel", "leaky_rel", "tanh", "sigmoid"})
 """Activation functions that go along with convolutions."""

@@ -18,17 +18,6 @@ import numpy as np
 from brainstorm.handlers.onednn.definitions import UnimplementedError
 from brainstorm.utils import HandlerError
 
-__all__ = [
-    "Kept",
-    "KnownArrays",
-    "Region",
-    "address_of",
-    "extent_of",
-    "layout_of",
-    "owner_of",
-    "place_of",
-]
-
 _ALIGNED_AND_WRITABLE = 0x100 | 0x400
 _pointer_at = ctypes.c_size_t.from_address
 _HEAD = object.__basicsize__

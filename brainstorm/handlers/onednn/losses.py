@@ -11,8 +11,6 @@ from brainstorm.handlers.onednn.definitions import Algorithm, Arg, Prop
 from brainstorm.handlers.onednn.recipes import Call, Recipe, layout
 from brainstorm.handlers.onednn.session import Session
 
-__all__ = ["OneDnnLosses", "difference_mv", "softmax"]
-
 
 class OneDnnLosses:
     """Part of OneDnnHandler."""

@@ -14,8 +14,6 @@ from brainstorm.handlers.operations.lstm import LstmCells
 from brainstorm.handlers.programs import whole
 from brainstorm.utils import HandlerError
 
-__all__ = ["OneDnnLstm"]
-
 # From so many multiplications per step on, products take almost all the time.
 _LARGE_STEP = 2**25
 

@@ -32,8 +32,6 @@ from brainstorm.handlers.onednn.lstm_passes import (
 from brainstorm.handlers.onednn.recipes import Arenas, Call, Recipe
 from brainstorm.handlers.onednn.session import Session
 
-__all__ = ["LibraryLstm"]
-
 LEFT_TO_RIGHT = 1
 NO_FLAGS = 0
 OVERWRITE_GRADIENTS = 1

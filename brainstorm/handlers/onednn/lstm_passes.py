@@ -12,8 +12,6 @@ from brainstorm.handlers.onednn.recipes import Arenas, Recipe
 from brainstorm.handlers.onednn.session import Session
 from brainstorm.handlers.operations.lstm import LstmCells
 
-__all__ = ["Fresh", "LstmArrays", "LstmDeltas", "LstmPass", "Part", "parts_of"]
-
 # Each thread has sequences of its own if it has this many at least, if all weights find
 # room in its cache, and if there is enough to do. Measured with two threads.
 _MIN_SEQUENCES = 4

@@ -33,8 +33,6 @@ from brainstorm.handlers.onednn.lstm_steps import SteppedLstm
 from brainstorm.handlers.onednn.session import Session, named_errors
 from brainstorm.handlers.operations.lstm import LstmCells, LstmOperations
 
-__all__ = ["Backward", "Record", "Records", "Run"]
-
 # Passes that are kept for one layer, whose memory is used in as many sizes.
 _MAX_PASSES = 256
 # Backward passes that are kept for one of them.

@@ -37,8 +37,6 @@ from brainstorm.handlers.operations.lstm import LstmCells
 from brainstorm.utils import HandlerError
 from brainstorm.utils import flatten_time as flatten_or_fail
 
-__all__ = ["SteppedLstm"]
-
 
 class _Rows:
     """A recipe for one time step, whose memory moves from step to step.

@@ -18,13 +18,6 @@ from brainstorm.handlers.onednn.recipes import Call, Recipe, layout
 from brainstorm.handlers.onednn.session import Session
 from brainstorm.handlers.programs import whole
 
-__all__ = [
-    "OneDnnNormalisation",
-    "batch_norm",
-    "batch_norm_backward",
-    "batch_norm_inference",
-]
-
 _MANY_ROWS = 2**16
 NO_FLAGS = 0
 SCALE_AND_SHIFT = 2 | 4

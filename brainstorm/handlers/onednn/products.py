@@ -9,8 +9,6 @@ from brainstorm.handlers.onednn.definitions import Arg, Layout
 from brainstorm.handlers.onednn.recipes import Call, Recipe, layout
 from brainstorm.handlers.onednn.session import Session
 
-__all__ = ["OneDnnProducts", "dot", "sum_rows"]
-
 # Up to this many rows are summed one after the other; of more, groups of so many.
 _AT_ONCE = 64
 _GROUP = 16

@@ -25,8 +25,6 @@ from brainstorm.handlers.onednn.definitions import (
 from brainstorm.handlers.onednn.keeping import address_of
 from brainstorm.utils import HandlerError
 
-__all__ = ["Arenas", "Call", "Means", "Moving", "Recipe", "layout"]
-
 # Up to this many multiplications, several threads are not worth their start.
 _SMALL_WORK = 2**19
 # What the primitive of a step takes, about, in bytes.

@@ -21,8 +21,6 @@ from brainstorm.handlers.onednn.keeping import Kept, KnownArrays, address_of, la
 from brainstorm.handlers.onednn.recipes import STEP_BYTES, Call, Means, Moving
 from brainstorm.utils import HandlerError
 
-__all__ = ["OwnCalls", "Session", "named_errors"]
-
 # What calls are kept for layouts that come again, in bytes; their primitives, which
 # take most of it, are estimated.
 _MAX_BYTES = 2**29

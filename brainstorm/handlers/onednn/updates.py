@@ -12,8 +12,6 @@ from brainstorm.handlers.onednn.recipes import Call, Recipe, layout
 from brainstorm.handlers.onednn.session import Session
 from brainstorm.handlers.programs import whole
 
-__all__ = ["OneDnnUpdates", "momentum_step"]
-
 # Of more rows than this, the library's sums in batch normalisation lose digits.
 # From so many columns on, einsum loses digits.
 _LONG_ROW = 2048
