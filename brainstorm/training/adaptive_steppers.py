@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from brainstorm.checks import checked_array
-from brainstorm.training.steppers import NOT_NEGATIVE, POSITIVE, SHARE, TrainingStepper
+from brainstorm.training.declared import NOT_NEGATIVE, POSITIVE, SHARE
+from brainstorm.training.steppers import TrainingStepper
 from brainstorm.utils import ValidationError
 
 if TYPE_CHECKING:
@@ -25,7 +27,19 @@ __all__ = [
 COUNT = "update_count"
 
 
-class AdamStepper(TrainingStepper):
+class _AdaptiveStepper(TrainingStepper):
+    ranges = {
+        "learning_rate": NOT_NEGATIVE,
+        "beta1": SHARE,
+        "beta2": SHARE,
+        "decay": SHARE,
+        "epsilon": POSITIVE,
+        "weight_decay": NOT_NEGATIVE,
+    }
+
+
+@dataclass(eq=False)
+class AdamStepper(_AdaptiveStepper):
     """Adam (Kingma and Ba 2015): running means of the gradients and their squares.
 
     With the gradients g, in the update number t, counted from 1::
@@ -43,31 +57,16 @@ class AdamStepper(TrainingStepper):
         epsilon: Added to the divisor, above 0.
     """
 
+    learning_rate: float = 0.001
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+
     slots = ("mean", "variance")
-    ranges = {
-        "learning_rate": NOT_NEGATIVE,
-        "beta1": SHARE,
-        "beta2": SHARE,
-        "epsilon": POSITIVE,
-    }
-    __undescribed__ = {"mean", "variance", COUNT}
-
-    _weight_decay = 0.0
-
-    def __init__(
-        self,
-        learning_rate: float = 0.001,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        epsilon: float = 1e-8,
-    ):
-        self.learning_rate = self.checked("learning_rate", learning_rate)
-        self.beta1 = self.checked("beta1", beta1)
-        self.beta2 = self.checked("beta2", beta2)
-        self.epsilon = self.checked("epsilon", epsilon)
-        self.mean: Any = None
-        self.variance: Any = None
-        self.update_count = 0
+    __undescribed__ = {COUNT}
+    update_count = 0
+    _fixed_decay = (0.0,)  # of weights
+    _operation = "adam_update"
 
     def start(self, net: Network) -> None:
         """Get ready to train a network; see :meth:`TrainingStepper.start`."""
@@ -100,22 +99,13 @@ class AdamStepper(TrainingStepper):
         super().set_state(slots)
         self.update_count = int(count.item())
 
-    def run(self) -> None:
-        """Do one update with the data that has been provided to the network."""
-        self._compute_gradients()
+    def _update(self, operation: str, *numbers: float, **options: Any) -> None:
         count = self.update_count + 1
-        self._update(
-            "adam_update",
-            self.learning_rate,
-            self.beta1,
-            self.beta2,
-            self.epsilon,
-            self._weight_decay,
-            count,
-        )
+        super()._update(operation, *numbers, *self._fixed_decay, count, **options)
         self.update_count = count
 
 
+@dataclass(eq=False)
 class AdamWStepper(AdamStepper):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019).
 
@@ -127,25 +117,13 @@ class AdamWStepper(AdamStepper):
         weight_decay: Strength of the decay, not negative.
     """
 
-    ranges = {**AdamStepper.ranges, "weight_decay": NOT_NEGATIVE}
+    weight_decay: float = 0.01
 
-    def __init__(
-        self,
-        learning_rate: float = 0.001,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        epsilon: float = 1e-8,
-        weight_decay: float = 0.01,
-    ):
-        super().__init__(learning_rate, beta1, beta2, epsilon)
-        self.weight_decay = self.checked("weight_decay", weight_decay)
-
-    @property
-    def _weight_decay(self) -> float:
-        return self.weight_decay
+    _fixed_decay = ()
 
 
-class RmsPropStepper(TrainingStepper):
+@dataclass(eq=False)
+class RmsPropStepper(_AdaptiveStepper):
     """RMSProp (Tieleman and Hinton 2012): steps relative to the recent gradients.
 
     With the gradients g::
@@ -159,30 +137,16 @@ class RmsPropStepper(TrainingStepper):
         epsilon: Added to the divisor, above 0.
     """
 
+    learning_rate: float = 0.001
+    decay: float = 0.9
+    epsilon: float = 1e-8
+
     slots = ("mean_square",)
-    ranges = {"learning_rate": NOT_NEGATIVE, "decay": SHARE, "epsilon": POSITIVE}
-    __undescribed__ = {"mean_square"}
-
-    def __init__(
-        self, learning_rate: float = 0.001, decay: float = 0.9, epsilon: float = 1e-8
-    ):
-        self.learning_rate = self.checked("learning_rate", learning_rate)
-        self.decay = self.checked("decay", decay)
-        self.epsilon = self.checked("epsilon", epsilon)
-        self.mean_square: Any = None
-
-    def run(self) -> None:
-        """Do one update with the data that has been provided to the network."""
-        self._compute_gradients()
-        self._update(
-            "rms_prop_update",
-            self.learning_rate,
-            self.decay,
-            self.epsilon,
-        )
+    _operation = "rms_prop_update"
 
 
-class AdaDeltaStepper(TrainingStepper):
+@dataclass(eq=False)
+class AdaDeltaStepper(_AdaptiveStepper):
     """AdaDelta (Zeiler 2012): steps as large as the recent steps.
 
     With the gradients g::
@@ -198,31 +162,16 @@ class AdaDeltaStepper(TrainingStepper):
         epsilon: Added to the mean squares, above 0.
     """
 
+    learning_rate: float = 1.0
+    decay: float = 0.95
+    epsilon: float = 1e-6
+
     slots = ("mean_square", "mean_square_step")
-    ranges = {"learning_rate": NOT_NEGATIVE, "decay": SHARE, "epsilon": POSITIVE}
-    __undescribed__ = {"mean_square", "mean_square_step"}
-
-    def __init__(
-        self, learning_rate: float = 1.0, decay: float = 0.95, epsilon: float = 1e-6
-    ):
-        self.learning_rate = self.checked("learning_rate", learning_rate)
-        self.decay = self.checked("decay", decay)
-        self.epsilon = self.checked("epsilon", epsilon)
-        self.mean_square: Any = None
-        self.mean_square_step: Any = None
-
-    def run(self) -> None:
-        """Do one update with the data that has been provided to the network."""
-        self._compute_gradients()
-        self._update(
-            "ada_delta_update",
-            self.learning_rate,
-            self.decay,
-            self.epsilon,
-        )
+    _operation = "ada_delta_update"
 
 
-class AdaGradStepper(TrainingStepper):
+@dataclass(eq=False)
+class AdaGradStepper(_AdaptiveStepper):
     """AdaGrad (Duchi et al. 2011): steps relative to all gradients so far.
 
     With the gradients g::
@@ -235,20 +184,8 @@ class AdaGradStepper(TrainingStepper):
         epsilon: Added to the divisor, above 0.
     """
 
+    learning_rate: float = 0.01
+    epsilon: float = 1e-8
+
     slots = ("sum_of_squares",)
-    ranges = {"learning_rate": NOT_NEGATIVE, "epsilon": POSITIVE}
-    __undescribed__ = {"sum_of_squares"}
-
-    def __init__(self, learning_rate: float = 0.01, epsilon: float = 1e-8):
-        self.learning_rate = self.checked("learning_rate", learning_rate)
-        self.epsilon = self.checked("epsilon", epsilon)
-        self.sum_of_squares: Any = None
-
-    def run(self) -> None:
-        """Do one update with the data that has been provided to the network."""
-        self._compute_gradients()
-        self._update(
-            "ada_grad_update",
-            self.learning_rate,
-            self.epsilon,
-        )
+    _operation = "ada_grad_update"

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from brainstorm.checks import check_number
-from brainstorm.describable import Describable
+from brainstorm.training.declared import ANY, POSITIVE, SHARE, Declared
 from brainstorm.utils import ValidationError
 
 if TYPE_CHECKING:
@@ -31,10 +32,22 @@ __all__ = [
 ]
 
 
-class Schedule(Describable):
-    """Base class of all schedules; any function with these arguments works too."""
+class Schedule(Declared):
+    """Base class of all schedules; any function with these arguments works too.
 
-    __omit_defaults__ = True
+    Where k stands below, it is the number of the epoch or update divided by the
+    interval, rounded down.
+    """
+
+    ranges = {
+        "initial_value": ANY,
+        "final_value": ANY,
+        "peak_value": ANY,
+        "factor": ANY,
+        "num_changes": (1, math.inf),
+        "rise": SHARE,
+        "T": POSITIVE,
+    }
 
     def __call__(
         self,
@@ -57,14 +70,18 @@ class Schedule(Describable):
             stepper: The stepper that trains it.
             logs: The logs of the trainer.
         """
+        return self._at(_calls(epoch_nr, update_nr, timescale, interval))
+
+    def _at(self, k: int) -> float:
+        """The value at call k, of schedules that need to know no more."""
         raise NotImplementedError
 
 
+@dataclass(eq=False)
 class Linear(Schedule):
     """Go from one value to another in equal changes, one per call, and stay there.
 
-    The value is ``initial + (final - initial) * min(k / num_changes, 1)``, where
-    k is the number of the epoch or update divided by the interval, rounded down.
+    The value is ``initial + (final - initial) * min(k / num_changes, 1)``.
 
     >>> linear = Linear(1.0, 0.5, num_changes=2)
     >>> [linear(k, 0, 'epoch', 1, None, None, {}) for k in range(4)]
@@ -76,25 +93,22 @@ class Linear(Schedule):
         num_changes: Number of changes, at least 1.
     """
 
-    def __init__(self, initial_value: float, final_value: float, num_changes: int):
-        self.initial_value = check_number(self, "initial_value", initial_value)
-        self.final_value = check_number(self, "final_value", final_value)
-        self.num_changes = check_number(self, "num_changes", num_changes, low=1)
+    initial_value: float
+    final_value: float
+    num_changes: int
 
-    def __call__(self, epoch_nr, update_nr, timescale, interval, net, stepper, logs):
-        """The value to use from now on."""
-        done = min(_calls(epoch_nr, update_nr, timescale, interval), self.num_changes)
-        change = (self.final_value - self.initial_value) / self.num_changes
-        if done == self.num_changes:
+    def _at(self, k):
+        if k >= self.num_changes:
             return self.final_value
-        return self.initial_value + change * done
+        change = (self.final_value - self.initial_value) / self.num_changes
+        return self.initial_value + change * k
 
 
+@dataclass(eq=False)
 class Exponential(Schedule):
     """Multiply the value by a factor at each call.
 
-    The value is ``initial * factor ** k`` clipped to [`minimum`, `maximum`], where
-    k is the number of the epoch or update divided by the interval, rounded down.
+    The value is ``initial * factor ** k`` clipped to [`minimum`, `maximum`].
 
     >>> exponential = Exponential(1.0, 0.5, minimum=0.2)
     >>> [exponential(k, 0, 'epoch', 1, None, None, {}) for k in range(4)]
@@ -107,34 +121,29 @@ class Exponential(Schedule):
         maximum: The value never rises above this.
     """
 
-    def __init__(
-        self,
-        initial_value: float,
-        factor: float,
-        minimum: float = -math.inf,
-        maximum: float = math.inf,
-    ):
-        self.initial_value = check_number(self, "initial_value", initial_value)
-        self.factor = check_number(self, "factor", factor)
-        if not minimum <= maximum:
-            raise ValidationError(
-                f"Exponential: minimum has to be at most maximum, not {minimum!r}"
-                f" and {maximum!r}"
-            )
-        self.minimum = minimum
-        self.maximum = maximum
+    initial_value: float
+    factor: float
+    minimum: float = -math.inf
+    maximum: float = math.inf
 
-    def __call__(self, epoch_nr, update_nr, timescale, interval, net, stepper, logs):
-        """The value to use from now on."""
-        calls = _calls(epoch_nr, update_nr, timescale, interval)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.minimum <= self.maximum:
+            raise ValidationError(
+                "Exponential: minimum has to be at most maximum, not"
+                f" {self.minimum!r} and {self.maximum!r}"
+            )
+
+    def _at(self, k):
         try:
-            value = self.initial_value * float(self.factor) ** calls
+            value = self.initial_value * float(self.factor) ** k
         except OverflowError:
-            sign = -1 if self.factor < 0 and calls % 2 else 1
+            sign = -1 if self.factor < 0 and k % 2 else 1
             value = math.copysign(math.inf, self.initial_value * sign)
         return min(max(value, self.minimum), self.maximum)
 
 
+@dataclass(eq=False)
 class MultiStep(Schedule):
     """Take given values from given epochs or updates on.
 
@@ -150,12 +159,14 @@ class MultiStep(Schedule):
         values: The value from each of these on.
     """
 
-    def __init__(
-        self, initial_value: float, steps: Sequence[int], values: Sequence[float]
-    ):
-        self.initial_value = check_number(self, "initial_value", initial_value)
-        self.steps = [check_number(self, "each of steps", s, low=0) for s in steps]
-        self.values = [check_number(self, "each of values", v) for v in values]
+    initial_value: float
+    steps: Sequence[int]
+    values: Sequence[float]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.steps = [check_number(self, "each of steps", s, low=0) for s in self.steps]
+        self.values = [check_number(self, "each of values", v) for v in self.values]
         if len(self.steps) != len(self.values):
             raise ValidationError(
                 "MultiStep: expected as many steps as values, not"
@@ -167,18 +178,17 @@ class MultiStep(Schedule):
             )
 
     def __call__(self, epoch_nr, update_nr, timescale, interval, net, stepper, logs):
-        """The value to use from now on."""
-        count = epoch_nr if timescale == "epoch" else update_nr
+        count = _calls(epoch_nr, update_nr, timescale)
         passed = sum(step <= count for step in self.steps)
         return self.values[passed - 1] if passed else self.initial_value
 
 
+@dataclass(eq=False)
 class Cosine(Schedule):
     """Go from one value to another along half a cosine, and stay there.
 
     The value is ``final + (initial - final) * (1 + cos(pi * s)) / 2`` with
-    ``s = min(k / num_changes, 1)``, where k is the number of the epoch or update
-    divided by the interval, rounded down. Loshchilov and Hutter, *SGDR: stochastic
+    ``s = min(k / num_changes, 1)``. Loshchilov and Hutter, *SGDR: stochastic
     gradient descent with warm restarts*, 2017; without the restarts.
 
     >>> cosine = Cosine(1.0, 0.0, num_changes=4)
@@ -186,22 +196,18 @@ class Cosine(Schedule):
     [1.0, 0.854, 0.5, 0.146, 0.0, 0.0]
 
     Args:
-        initial_value: The value before the first change.
-        final_value: The value after the last change.
-        num_changes: Number of changes, at least 1.
+        initial_value, final_value, num_changes: See :class:`Linear`.
     """
 
-    def __init__(self, initial_value: float, final_value: float, num_changes: int):
-        self.initial_value = check_number(self, "initial_value", initial_value)
-        self.final_value = check_number(self, "final_value", final_value)
-        self.num_changes = check_number(self, "num_changes", num_changes, low=1)
+    initial_value: float
+    final_value: float
+    num_changes: int
 
-    def __call__(self, epoch_nr, update_nr, timescale, interval, net, stepper, logs):
-        """The value to use from now on."""
-        done = _calls(epoch_nr, update_nr, timescale, interval) / self.num_changes
-        return _half_cosine(self.initial_value, self.final_value, done)
+    def _at(self, k):
+        return _half_cosine(self.initial_value, self.final_value, k / self.num_changes)
 
 
+@dataclass(eq=False)
 class OneCycle(Schedule):
     """Rise to a peak and fall far below the start, along halves of a cosine.
 
@@ -220,42 +226,33 @@ class OneCycle(Schedule):
         final_value: The value after the last change. Default: a 250000th of the peak.
     """
 
-    def __init__(
-        self,
-        peak_value: float,
-        num_changes: int,
-        rise: float = 0.3,
-        initial_value: float | None = None,
-        final_value: float | None = None,
-    ):
-        self.peak_value = check_number(self, "peak_value", peak_value)
-        self.num_changes = check_number(self, "num_changes", num_changes, low=1)
-        self.rise = check_number(self, "rise", rise, low=0, below=1)
-        for name, value in (("initial", initial_value), ("final", final_value)):
-            if value is not None:
-                check_number(self, f"{name}_value", value)
-        self.initial_value = initial_value
-        self.final_value = final_value
+    peak_value: float
+    num_changes: int
+    rise: float = 0.3
+    initial_value: float | None = None
+    final_value: float | None = None
 
-    def __call__(self, epoch_nr, update_nr, timescale, interval, net, stepper, logs):
-        """The value to use from now on."""
-        calls = _calls(epoch_nr, update_nr, timescale, interval)
+    def checked(self, name: str, value: Any) -> Any:
+        """Return a value if it is good; None stands for those below the peak."""
+        is_left_out = value is None and name in ("initial_value", "final_value")
+        return value if is_left_out else super().checked(name, value)
+
+    def _at(self, k):
+        first, peak, last = self.initial_value, self.peak_value, self.final_value
         peak_at = self.rise * self.num_changes
-        if calls < peak_at:
-            first = self.initial_value
-            first = self.peak_value / 25 if first is None else first
-            return _half_cosine(first, self.peak_value, calls / peak_at)
-        last = self.final_value
-        last = self.peak_value / 250_000 if last is None else last
-        done = (calls - peak_at) / (self.num_changes - peak_at)
-        return _half_cosine(self.peak_value, last, done)
+        if k < peak_at:
+            return _half_cosine(
+                peak / 25 if first is None else first, peak, k / peak_at
+            )
+        done = (k - peak_at) / (self.num_changes - peak_at)
+        return _half_cosine(peak, peak / 250_000 if last is None else last, done)
 
 
+@dataclass(eq=False)
 class Warmup(Schedule):
     """Rise in equal changes to the values of another schedule.
 
-    They are multiplied by ``min((k + 1) / (num_changes + 1), 1)``, where k is the
-    number of the epoch or update divided by the interval, rounded down. The other
+    They are multiplied by ``min((k + 1) / (num_changes + 1), 1)``. The other
     schedule runs along from the start. Goyal et al., *Accurate, large minibatch SGD*,
     2017.
 
@@ -268,14 +265,15 @@ class Warmup(Schedule):
         num_changes: Number of changes before it is followed, at least 1.
     """
 
-    def __init__(self, schedule: Callable[..., float] | float, num_changes: int):
-        if not callable(schedule):
-            check_number(self, "schedule, if it is no schedule,", schedule)
-        self.schedule = schedule
-        self.num_changes = check_number(self, "num_changes", num_changes, low=1)
+    schedule: Callable[..., float] | float
+    num_changes: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not callable(self.schedule):
+            check_number(self, "schedule, if it is no schedule,", self.schedule)
 
     def __call__(self, epoch_nr, update_nr, timescale, interval, net, stepper, logs):
-        """The value to use from now on."""
         value = self.schedule
         if callable(value):
             value = value(epoch_nr, update_nr, timescale, interval, net, stepper, logs)
@@ -284,6 +282,7 @@ class Warmup(Schedule):
         return value * min((calls + 1) / (self.num_changes + 1), 1)
 
 
+@dataclass(eq=False)
 class DecreaseAfterEpoch(Schedule):
     """Keep the value for `T` epochs, then decrease it with the inverse of the epoch.
 
@@ -300,18 +299,14 @@ class DecreaseAfterEpoch(Schedule):
         T: Number of epochs before the decrease, positive.
     """
 
-    def __init__(self, initial_value: float, T: float):
-        self.initial_value = check_number(self, "initial_value", initial_value)
-        self.T = check_number(self, "T", T, low=0)
-        if T == 0:
-            raise ValidationError("DecreaseAfterEpoch: T has to be positive, not 0")
+    initial_value: float
+    T: float
 
     def __call__(self, epoch_nr, update_nr, timescale, interval, net, stepper, logs):
-        """The value to use from now on."""
         return self.initial_value * self.T / max(self.T, epoch_nr + 1)
 
 
-def _calls(epoch_nr: int, update_nr: int, timescale: str, interval: int) -> int:
+def _calls(epoch_nr: int, update_nr: int, timescale: str, interval: int = 1) -> int:
     """How often the schedule has been asked since the start of the training."""
     return (epoch_nr if timescale == "epoch" else update_nr) // interval
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from brainstorm.checks import check_network, check_number, checked_array
-from brainstorm.describable import Describable
+from brainstorm.checks import check_network, checked_array
+from brainstorm.training.declared import NOT_NEGATIVE, SHARE, Declared
 from brainstorm.training.updates import Updates
 from brainstorm.utils import ValidationError, listing
 
@@ -26,12 +26,7 @@ __all__ = [
 ]
 
 
-NOT_NEGATIVE, SHARE = (0, math.inf), (0, 1)
-ABOVE_0 = math.ulp(0.0)
-POSITIVE = (ABOVE_0, math.inf)
-
-
-class TrainingStepper(Describable):
+class TrainingStepper(Declared):
     """Base class of all steppers.
 
     Forward passes of training go on from `context`, a state of the network, unless it
@@ -42,10 +37,7 @@ class TrainingStepper(Describable):
 
     slots: tuple[str, ...] = ()
     """Names of the members that hold an array of the size of the parameters."""
-    ranges: dict[str, tuple[float, float]] = {}
-    """Members that have to be numbers within [low, high), with these two."""
 
-    __omit_defaults__ = True
     __undescribed__ = {"net", "context"}
 
     # Members, so that subclasses need no constructor, or one of their own.
@@ -55,18 +47,17 @@ class TrainingStepper(Describable):
     _restored: Mapping[str, np.ndarray] = {}
     _updates: Updates | None = None
 
-    def checked(self, name: str, value: Any) -> Any:
-        """Return a value if the member of this name may have it.
+    _operation = ""
+    """The operation of the handler that does the update; the arguments of the
+    constructor, and what :meth:`_update` adds, are its numbers."""
 
-        Raises:
-            ValidationError: It may not. Names the class, the member and the range.
-        """
-        if name not in self.ranges:
-            return value
-        low, high = self.ranges[name]
-        if low == ABOVE_0 and value == 0:
-            raise ValidationError(f"{type(self).__name__}: {name} has to be above 0")
-        return check_number(self, name, value, low, high)
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        own = vars(cls).get("__undescribed__", set())
+        if isinstance(own, set):
+            cls.__undescribed__ = own | set(cls.slots)
+        for name in set(cls.slots).difference(dir(cls)):
+            setattr(cls, name, None)
 
     def start(self, net: Network) -> None:
         """Get ready to train a network.
@@ -93,7 +84,11 @@ class TrainingStepper(Describable):
 
     def run(self) -> None:
         """Do one update with the data that has been provided to the network."""
-        raise NotImplementedError
+        if not self._operation:
+            raise NotImplementedError
+        self._compute_gradients()
+        numbers = map(self.__getattribute__, self.__dataclass_fields__)
+        self._update(self._operation, *numbers)
 
     def get_state(self) -> dict[str, np.ndarray]:
         """NumPy copies of all slots; empty before the first :meth:`start`."""
@@ -168,6 +163,7 @@ class TrainingStepper(Describable):
         return net
 
 
+@dataclass(eq=False)
 class ForwardStepper(TrainingStepper):
     """Do only forward passes, so that the network stays as it is.
 
@@ -178,14 +174,14 @@ class ForwardStepper(TrainingStepper):
             for example.
     """
 
-    def __init__(self, use_training_pass: bool = False):
-        self.use_training_pass = use_training_pass
+    use_training_pass: bool = False
 
     def run(self) -> None:
         """Do one forward pass."""
         self._started_net().forward_pass(self.use_training_pass, self.context)
 
 
+@dataclass(eq=False)
 class SgdStepper(TrainingStepper):
     """Stochastic gradient descent: ``p -= learning_rate * g``.
 
@@ -193,17 +189,13 @@ class SgdStepper(TrainingStepper):
         learning_rate: Step size, not negative.
     """
 
+    learning_rate: float = 0.1
+
     ranges = {"learning_rate": NOT_NEGATIVE}
-
-    def __init__(self, learning_rate: float = 0.1):
-        self.learning_rate = self.checked("learning_rate", learning_rate)
-
-    def run(self) -> None:
-        """Do one update with the data that has been provided to the network."""
-        self._compute_gradients()
-        self._update("sgd_update", self.learning_rate)
+    _operation = "sgd_update"
 
 
+@dataclass(eq=False)
 class MomentumStepper(TrainingStepper):
     """Stochastic gradient descent with momentum (Polyak 1964).
 
@@ -219,26 +211,19 @@ class MomentumStepper(TrainingStepper):
             ``1 - momentum``.
     """
 
+    learning_rate: float = 0.1
+    momentum: float = 0.0
+    scale_learning_rate: bool = True
+
     slots = ("velocity",)
     ranges = {"learning_rate": NOT_NEGATIVE, "momentum": SHARE}
-    __undescribed__ = {"velocity"}
-
-    def __init__(
-        self,
-        learning_rate: float = 0.1,
-        momentum: float = 0.0,
-        scale_learning_rate: bool = True,
-    ):
-        self.learning_rate = self.checked("learning_rate", learning_rate)
-        self.momentum = self.checked("momentum", momentum)
-        self.scale_learning_rate = scale_learning_rate
-        self.velocity: Any = None
 
     def run(self) -> None:
         """Do one update with the data that has been provided to the network."""
         self._compute_gradients()
-        self._update("momentum_update", self._rate(), self.momentum)
+        self._update("momentum_update", self._rate, self.momentum)
 
+    @property
     def _rate(self) -> float:
         if self.scale_learning_rate:
             return self.learning_rate * (1 - self.momentum)
@@ -254,10 +239,7 @@ class NesterovStepper(MomentumStepper):
     example, parameters and velocity are again what they were.
 
     Args:
-        learning_rate: Step size, not negative.
-        momentum: Share of the velocity that is kept, in [0, 1).
-        scale_learning_rate: Whether to multiply the learning rate by
-            ``1 - momentum``.
+        learning_rate, momentum, scale_learning_rate: See :class:`MomentumStepper`.
     """
 
     _before: tuple[Any, Any] | None = None
@@ -281,4 +263,4 @@ class NesterovStepper(MomentumStepper):
             for array, before in zip(moved, self._before, strict=True):
                 handler.copy_to(before, array)
             raise
-        self._update("nesterov_correct", self._rate())
+        self._update("nesterov_correct", self._rate)

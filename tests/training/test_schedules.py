@@ -134,7 +134,7 @@ def test_warmup_needs_numbers_to_follow(value):
         (lambda: Warmup(math.nan, 3), "Warmup: schedule, if it .* not nan"),
         (lambda: Warmup([0.1], 3), "Warmup: schedule, if it .* not .0.1"),
         (lambda: Warmup(0.1, 0), "Warmup: num_changes .* not 0"),
-        (lambda: DecreaseAfterEpoch(1, 0), "T has to be positive"),
+        (lambda: DecreaseAfterEpoch(1, 0), "T has to be above 0"),
         (lambda: DecreaseAfterEpoch(True, 1), "initial_value .* not True"),
     ],
 )

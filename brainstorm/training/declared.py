@@ -1,0 +1,44 @@
+"""What steppers and schedules have in common: numbers that have to be in a range."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from brainstorm.checks import check_number
+from brainstorm.describable import Describable
+from brainstorm.utils import ValidationError
+
+__all__ = ["ANY", "NOT_NEGATIVE", "POSITIVE", "SHARE", "Declared"]
+
+Range = tuple[float, float]
+
+ABOVE_0 = math.ulp(0.0)
+ANY, NOT_NEGATIVE, POSITIVE = ((low, math.inf) for low in (-math.inf, 0, ABOVE_0))
+SHARE = (0, 1)
+
+
+class Declared(Describable):
+    """Base class of dataclasses: their arguments are checked, and are their members."""
+
+    __omit_defaults__ = True
+
+    ranges: dict[str, Range] = {}
+    """Members that have to be numbers within [low, high), with these two."""
+
+    def __post_init__(self) -> None:
+        for name in self.ranges.keys() & vars(self):
+            self.checked(name, getattr(self, name))
+
+    def checked(self, name: str, value: Any) -> Any:
+        """Return a value if the member of this name may have it.
+
+        Raises:
+            ValidationError: It may not. Names the class, the member and the range.
+        """
+        if name not in self.ranges:
+            return value
+        low, high = self.ranges[name]
+        if low == ABOVE_0 and value == 0:
+            raise ValidationError(f"{type(self).__name__}: {name} has to be above 0")
+        return check_number(self, name, value, low, high)
