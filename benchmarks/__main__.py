@@ -10,11 +10,18 @@ import statistics
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
 import brainstorm as bs
-from benchmarks.contestants import Contestant, ContestantError, find_contestants
+from benchmarks.contestants import (
+    Contestant,
+    ContestantError,
+    extract,
+    find_contestants,
+)
 from benchmarks.work import Work
 from benchmarks.worker import product_size
 from benchmarks.works import NAMES, load
@@ -30,6 +37,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20, help="default: 20")
     parser.add_argument("--gpu", action="store_true", help="PyCudaHandler and PyTorch")
     parser.add_argument("--no-compile", action="store_true", help="no torch.compile")
+    parser.add_argument(
+        "--against", metavar="COMMIT", help="compare with this commit, not with PyTorch"
+    )
     args = parser.parse_args()
     if unknown := set(args.works) - set(NAMES):
         parser.error(f"unknown: {sorted(unknown)}; choose from {NAMES}")
@@ -39,8 +49,15 @@ def main() -> None:
         os.environ[variable] = str(args.threads)
     print(describe_machine(args.threads))
     peak = product_rate(args.gpu)
-    for name in args.works or NAMES:
-        compare(name, args, peak)
+    with TemporaryDirectory() as folder:
+        if args.against:
+            try:
+                extract(args.against, Path(folder))
+            except ContestantError as error:
+                parser.error(str(error))
+        before = Path(folder) if args.against else None
+        for name in args.works or NAMES:
+            compare(name, args, peak, before)
 
 
 def describe_machine(threads: int) -> str:
@@ -64,12 +81,14 @@ def product_rate(gpu: bool, rounds: int = 5) -> float:
     return np.nanmax(rates)
 
 
-def compare(name: str, args: argparse.Namespace, peak: float) -> None:
+def compare(
+    name: str, args: argparse.Namespace, peak: float, before: Path | None = None
+) -> None:
     """Have everybody do a work, and print what it took."""
     work = load(name)
     print(f"\n{name}: {work.description}", flush=True)
     everybody = find_contestants(
-        args.gpu, not args.no_compile, work.our_variants, work.torch_variants
+        args.gpu, not args.no_compile, before, work.our_variants, work.torch_variants
     )
     order, unit = ("gpu_ms", "GPU ms") if args.gpu else ("megabytes", "MB")
     with started(everybody, name, args.gpu) as contestants:
@@ -80,7 +99,10 @@ def compare(name: str, args: argparse.Namespace, peak: float) -> None:
             at_peak = work.flops(mode) / peak
             columns = columns_of_times(contestants, times[mode], at_peak)
             columns[unit] = extra
-            columns["/ eager"] = ratios(extra, contestants, tuned=False)
+            if before is None:
+                columns["/ eager"] = ratios(extra, contestants, tuned=False)
+            else:
+                columns = with_ratios_to_before(columns, unit)
             print(table(mode, contestants, columns), flush=True)
 
 
@@ -157,14 +179,26 @@ def ratios(
     return [math.nan] * len(values)
 
 
+def with_ratios_to_before(
+    columns: dict[str, list[float]], unit: str
+) -> dict[str, list[float]]:
+    """Ratios to what the later half of the contestants took, who were we before."""
+    kept = {k: v for k, v in columns.items() if not k.startswith("/")}
+    for name in ("ms", "min", unit):
+        now, before = np.split(np.array(columns[name], dtype=float), 2)
+        kept[f"{name} /before"] = [*(now / before), *np.ones_like(before)]
+    return kept
+
+
 def table(
     title: str, contestants: list[Contestant], columns: dict[str, list[float]]
 ) -> str:
     """Three significant digits, and "-" for what there is not."""
-    lines = [f"{title:32}" + "".join(f"{header:>8}" for header in columns)]
+    width = max(8, *(len(header) + 1 for header in columns))
+    lines = [f"{title:32}" + "".join(f"{header:>{width}}" for header in columns)]
     for contestant, *values in zip(contestants, *columns.values(), strict=True):
         numbers = ["-" if math.isnan(v) else f"{v:#.3g}".rstrip(".") for v in values]
-        line = "".join(f"{number:>8}" for number in numbers)
+        line = "".join(f"{number:>{width}}" for number in numbers)
         lines.append(f"{contestant.name:32}{line}")
     return "\n".join(lines)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass, field
+import tarfile
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ class Contestant:
         kind: A handler's name, or "eager" or "compiled" for PyTorch.
         variant: One of those of the work.
         environment: Environment variables for the process.
+        root: The folder with the library to use.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Contestant:
     variant: str = ""
     environment: dict[str, str] = field(default_factory=dict)
     first_losses: dict[str, list[float]] = field(default_factory=dict)
+    root: Path = ROOT
 
     def start(self, work: str, gpu: bool, updates: int = 10) -> None:
         """Start the process, prepare the work, and do each part of it some times.
@@ -53,7 +57,7 @@ class Contestant:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            cwd=ROOT,
+            cwd=self.root,
             # In a group of its own: groups with stopped processes end with the shell.
             preexec_fn=os.setpgrp,
             # Handlers are made as needed; by default none starts threads.
@@ -89,10 +93,21 @@ class Contestant:
 def find_contestants(
     gpu: bool,
     compiled: bool = False,
+    before: Path | None = None,
     our_variants: tuple[str, ...] = ("",),
     torch_variants: tuple[str, ...] = ("",),
 ) -> list[Contestant]:
-    """Everybody who can do a work, in each of its variants. None is started yet."""
+    """Everybody who can do a work, in each of its variants. None is started yet.
+
+    With a folder of the library as it was `before`, these are we and we before.
+    """
+    if before is not None:
+        ours = find_contestants(gpu, False, None, our_variants, ())
+        ours = [c for c in ours if c.kind != "eager"]
+        return [
+            *ours,
+            *[replace(c, name=f"{c.name}, before", root=before) for c in ours],
+        ]
     if gpu:
         return [
             *_in_variants("PyCudaHandler", "PyCudaHandler", our_variants),
@@ -120,3 +135,18 @@ def _in_variants(
         Contestant(f"{name}, {v}" if v else name, kind, v, environment)
         for v in variants
     ]
+
+
+def extract(revision: str, folder: Path) -> None:
+    """Put the library as it was at a commit into a folder, with today's benchmarks.
+
+    Raises:
+        ContestantError: There is no such commit.
+    """
+    command = ["git", "archive", "--format=tar", revision, "brainstorm"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True)
+    if done.returncode:
+        raise ContestantError(done.stderr.decode().strip())
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
+        archive.extractall(folder)
+    (folder / "benchmarks").symlink_to(ROOT / "benchmarks")

@@ -13,7 +13,7 @@ from torch.nn import functional
 from benchmarks.work import Run, Work
 
 # In the order in which PyTorch stacks their weights
-GATES = {nn.LSTM: "ifzo", nn.GRU: "rzh"}
+GATES = {nn.LSTM: "ifzo", nn.GRU: "rzh", nn.RNN: ("",)}
 
 
 class Chain(nn.Sequential):

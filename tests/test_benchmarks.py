@@ -9,7 +9,12 @@ import pytest
 
 from benchmarks import __main__ as command
 from benchmarks import with_brainstorm
-from benchmarks.contestants import Contestant, ContestantError, find_contestants
+from benchmarks.contestants import (
+    Contestant,
+    ContestantError,
+    extract,
+    find_contestants,
+)
 from benchmarks.worker import Worker
 from benchmarks.works import NAMES, load
 from tests.handlers.handler_cases import onednn_handler
@@ -87,6 +92,25 @@ def test_a_contestant_has_a_process_of_its_own(capsys):
         seconds = command.interleaved_times(running, "evaluation", 2)
         assert np.all(np.array(seconds) > 0)
     assert ours.process.returncode == 0
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs the repository")
+def test_an_older_library_does_the_same_work(tmp_path):
+    with pytest.raises(ContestantError, match="no_such_commit"):
+        extract("no_such_commit", tmp_path)
+    extract("HEAD", tmp_path)
+    now, before = (
+        c
+        for c in find_contestants(gpu=False, before=tmp_path)
+        if c.kind == "NumpyHandler"
+    )
+    assert (now.root, before.root) == (ROOT, tmp_path)
+    with command.started([now, before], "small", gpu=False) as running:
+        command.check_losses(running, load("small"))
+    columns = {"ms": [1.0, 6.0, 2.0, 3.0], "min": [1.0] * 4, "MB": [2.0] * 4}
+    ratios = command.with_ratios_to_before({"/eager": [1.0], **columns}, "MB")
+    assert ratios["ms /before"] == [0.5, 2, 1, 1]
+    assert "/eager" not in ratios
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux")

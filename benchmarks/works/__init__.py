@@ -13,6 +13,7 @@ NAMES = (
     "cifar10_cnn",
     "lstm",
     "hutter",
+    "rnn",
     "gru",
     "embedding",
 )
