@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import functools
+import inspect
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from brainstorm.checks import check_integer
@@ -184,6 +186,30 @@ class Hook(Describable):
             report(f"{self.__name__} >> {msg}")
 
 
+def takes(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Have a constructor take arguments of :class:`Hook` behind its own.
+
+    It gets those that are given as ``**common``, to pass them on.
+    """
+    of_hook = inspect.signature(Hook.__init__).parameters
+
+    def decorate(init: Callable[..., None]) -> Callable[..., None]:
+        *own, _ = inspect.signature(init).parameters.values()
+        signature = inspect.Signature([*own, *(of_hook[name] for name in names)])
+
+        @functools.wraps(init)
+        def wrapped(*args: Any, **kwargs: Any) -> None:
+            init(**signature.bind(*args, **kwargs).arguments)
+
+        wrapped.__signature__ = signature
+        return wrapped
+
+    return decorate
+
+
+takes_common = takes("name", "timescale", "interval", "verbose")
+
+
 class NetworkReader(Hook):
     """Base class of hooks that read what the last update has left in the network.
 
@@ -194,7 +220,6 @@ class NetworkReader(Hook):
     _seen: tuple[int, Any] = (-1, None)
 
     def start(self, net, stepper, verbose, named_data_iters):
-        """Get ready; called when a training starts or is resumed."""
         super().start(net, stepper, verbose, named_data_iters)
         self._seen = (-1, None)
 
@@ -219,23 +244,13 @@ class LogWatcher(Hook):
         log_name: Dotted path of the log, such as ``'validation.Accuracy'``.
         criterion: ``'min'`` if small values are good, ``'max'`` if large ones are.
         name, timescale, interval, verbose: See :class:`.Hook`.
-
-    Raises:
-        ValidationError: An argument does not fit.
     """
 
     repeatable = True
 
-    def __init__(
-        self,
-        log_name: str,
-        criterion: str,
-        name: str | None = None,
-        timescale: str = "epoch",
-        interval: int = 1,
-        verbose: bool | None = None,
-    ):
-        super().__init__(name, timescale, interval, verbose)
+    @takes_common
+    def __init__(self, log_name: str, criterion: str, **common: Any):
+        super().__init__(**common)
         if not isinstance(log_name, str) or not log_name:
             raise ValidationError(
                 f"{self.__name__}: log_name has to be a string, not {log_name!r}"
@@ -248,8 +263,7 @@ class LogWatcher(Hook):
         self.log_name = log_name
         self.criterion = criterion
 
-    def watched_logs(self) -> tuple[str, ...]:
-        """Dotted paths of the logs that the hook reads."""
+    def watched_logs(self):
         return (self.log_name,)
 
     def improves(self, value: float, best: float | None) -> bool:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from brainstorm.checks import check_number
-from brainstorm.hooks.base_hook import Hook, NetworkReader
+from brainstorm.hooks.base_hook import Hook, NetworkReader, takes, takes_common
 from brainstorm.training.utils import check_iterator, check_scorers, compute_scores
 from brainstorm.utils import UnknownNameError, ValidationError, listing
 
@@ -49,35 +49,19 @@ class MonitorLoss(Hook):
     Args:
         iter_name: Name of the data iterator, as given to ``trainer.train``.
         name, timescale, interval, verbose: See :class:`.Hook`.
-
-    Raises:
-        ValidationError: An argument does not fit.
     """
 
     __undescribed__ = {"iter"}
 
     scorers: Sequence[Scorer] = ()
 
-    def __init__(
-        self,
-        iter_name: str,
-        name: str | None = None,
-        timescale: str = "epoch",
-        interval: int = 1,
-        verbose: bool | None = None,
-    ):
-        super().__init__(name, timescale, interval, verbose)
+    @takes_common
+    def __init__(self, iter_name: str, **common: Any):
+        super().__init__(**common)
         self.iter_name = iter_name
         self.iter: DataIterator | None = None
 
     def start(self, net, stepper, verbose, named_data_iters):
-        """Look the iterator up.
-
-        Raises:
-            KeyError: There is none of this name. Lists the choices.
-            IteratorValidationError: It does not fit the network.
-            ValidationError: The scorers do not fit.
-        """
         super().start(net, stepper, verbose, named_data_iters)
         if self.iter_name not in named_data_iters:
             raise UnknownNameError(
@@ -89,7 +73,6 @@ class MonitorLoss(Hook):
         check_scorers(net, self.scorers, self.__name__)
 
     def __call__(self, epoch_nr, update_nr, net, stepper, logs):
-        """The losses and scores by name, means over the data set."""
         return compute_scores(net, self.iter, self.scorers)
 
 
@@ -102,21 +85,11 @@ class MonitorScores(MonitorLoss):
         iter_name: Name of the data iterator, as given to ``trainer.train``.
         scorers: The scorers to evaluate.
         name, timescale, interval, verbose: See :class:`.Hook`.
-
-    Raises:
-        ValidationError: An argument does not fit.
     """
 
-    def __init__(
-        self,
-        iter_name: str,
-        scorers: Sequence[Scorer],
-        name: str | None = None,
-        timescale: str = "epoch",
-        interval: int = 1,
-        verbose: bool | None = None,
-    ):
-        super().__init__(iter_name, name, timescale, interval, verbose)
+    @takes_common
+    def __init__(self, iter_name: str, scorers: Sequence[Scorer], **common: Any):
+        super().__init__(iter_name, **common)
         self.scorers = scorers
 
 
@@ -125,24 +98,13 @@ class _MonitorLayer(Hook):
 
     what = ""
 
-    def __init__(
-        self,
-        layer_name: str,
-        name: str | None = None,
-        timescale: str = "epoch",
-        interval: int = 1,
-        verbose: bool | None = None,
-    ):
-        name = name or f"Monitor{self.what}_{layer_name}"
-        super().__init__(name, timescale, interval, verbose)
+    @takes_common
+    def __init__(self, layer_name: str, **common: Any):
+        common["name"] = common.get("name") or f"Monitor{self.what}_{layer_name}"
+        super().__init__(**common)
         self.layer_name = layer_name
 
     def start(self, net, stepper, verbose, named_data_iters):
-        """Check that the layer exists.
-
-        Raises:
-            KeyError: There is no layer of this name. Lists the choices.
-        """
         super().start(net, stepper, verbose, named_data_iters)
         if self.layer_name not in net.layers:
             raise UnknownNameError(
@@ -165,6 +127,13 @@ class _MonitorLayer(Hook):
         return arrays
 
 
+class _MonitorPasses(_MonitorLayer, NetworkReader):
+    """Base class of those that log what the last training batch has left."""
+
+    def __call__(self, epoch_nr, update_nr, net, stepper, logs):
+        return self.seen(net, update_nr) if update_nr > 0 else None
+
+
 class MonitorLayerParameters(_MonitorLayer):
     """Log statistics of all parameters of a layer.
 
@@ -176,16 +145,12 @@ class MonitorLayerParameters(_MonitorLayer):
         layer_name: Name of the layer.
         name, timescale, interval, verbose: See :class:`.Hook`.
             The default name is ``'MonitorParameters_<layer_name>'``.
-
-    Raises:
-        ValidationError: An argument does not fit.
     """
 
     what = "Parameters"
 
     @np.errstate(all="ignore")
     def __call__(self, epoch_nr, update_nr, net, stepper, logs):
-        """The statistics by name, for each parameter by name."""
         log = {}
         for name, values in self._arrays(net, "parameters").items():
             log[name] = _statistics(values)
@@ -205,19 +170,15 @@ class MonitorLayerGradients(_MonitorLayer):
         layer_name: Name of the layer.
         name, timescale, interval, verbose: See :class:`.Hook`.
             The default name is ``'MonitorGradients_<layer_name>'``.
-
-    Raises:
-        ValidationError: An argument does not fit.
     """
 
     what = "Gradients"
 
     def __call__(self, epoch_nr, update_nr, net, stepper, logs):
-        """The statistics by name, for each parameter by name."""
         return self._log_view(net, "gradients") if update_nr > 0 else None
 
 
-class MonitorLayerDeltas(_MonitorLayer, NetworkReader):
+class MonitorLayerDeltas(_MonitorPasses):
     """Log ``min``, ``avg`` and ``max`` of all deltas of a layer.
 
     They are grouped into ``output_deltas``, ``input_deltas`` and ``internals``; the
@@ -228,40 +189,24 @@ class MonitorLayerDeltas(_MonitorLayer, NetworkReader):
         layer_name: Name of the layer.
         name, timescale, interval, verbose: See :class:`.Hook`.
             The default name is ``'MonitorDeltas_<layer_name>'``.
-
-    Raises:
-        ValidationError: An argument does not fit.
     """
 
     what = "Deltas"
 
     def start(self, net, stepper, verbose, named_data_iters):
-        """Check that the layer exists, and have its deltas computed.
-
-        Raises:
-            KeyError: There is no layer of this name. Lists the choices.
-        """
         super().start(net, stepper, verbose, named_data_iters)
         net.ask_for_deltas()
 
-    def __call__(self, epoch_nr, update_nr, net, stepper, logs):
-        """The statistics by name, for each buffer by view and name."""
-        return self.seen(net, update_nr) if update_nr > 0 else None
-
     def read(self, net):
-        """The statistics of what is in the network now."""
         structures = net.layers[self.layer_name].internal_shapes
-        internals = self._log_view(net, "internals")
-        return {
-            "output_deltas": self._log_view(net, "output_deltas"),
-            "input_deltas": self._log_view(net, "input_deltas"),
-            "internals": {
-                n: v for n, v in internals.items() if structures[n].is_backward_only
-            },
-        }
+        views = ("output_deltas", "input_deltas", "internals")
+        log = {view: self._log_view(net, view) for view in views}
+        for name in [n for n in log["internals"] if not structures[n].is_backward_only]:
+            del log["internals"][name]
+        return log
 
 
-class MonitorLayerInOuts(_MonitorLayer, NetworkReader):
+class MonitorLayerInOuts(_MonitorPasses):
     """Log ``min``, ``avg`` and ``max`` of all inputs and outputs of a layer.
 
     They are grouped into ``inputs`` and ``outputs``, and are those of the last
@@ -271,19 +216,11 @@ class MonitorLayerInOuts(_MonitorLayer, NetworkReader):
         layer_name: Name of the layer.
         name, timescale, interval, verbose: See :class:`.Hook`.
             The default name is ``'MonitorInOuts_<layer_name>'``.
-
-    Raises:
-        ValidationError: An argument does not fit.
     """
 
     what = "InOuts"
 
-    def __call__(self, epoch_nr, update_nr, net, stepper, logs):
-        """The statistics by name, for each buffer by view and name."""
-        return self.seen(net, update_nr) if update_nr > 0 else None
-
     def read(self, net):
-        """The statistics of what is in the network now."""
         return {view: self._log_view(net, view) for view in ("inputs", "outputs")}
 
 
@@ -309,23 +246,15 @@ class ModifyStepperAttribute(Hook):
         schedule: Computes the value; see :mod:`brainstorm.training.schedules`.
         attr_name: Name of the attribute.
         timescale, interval, name, verbose: See :class:`.Hook`.
-
-    Raises:
-        ValidationError: An argument does not fit.
     """
 
+    @takes("timescale", "interval", "name", "verbose")
     def __init__(
-        self,
-        schedule: Schedule,
-        attr_name: str = "learning_rate",
-        timescale: str = "epoch",
-        interval: int = 1,
-        name: str | None = None,
-        verbose: bool | None = None,
+        self, schedule: Schedule, attr_name: str = "learning_rate", **common: Any
     ):
-        if verbose is None and timescale == "update":
-            verbose = False
-        super().__init__(name, timescale, interval, verbose)
+        super().__init__(**common)
+        if self.verbose is None and self.timescale == "update":
+            self.verbose = False
         if not callable(schedule):
             raise ValidationError(
                 f"{self.__name__}: schedule has to be a Schedule, not {schedule!r}"
@@ -333,12 +262,7 @@ class ModifyStepperAttribute(Hook):
         self.schedule = schedule
         self.attr_name = attr_name
 
-    def start(self, net, stepper, verbose, named_data_iters: Mapping[str, Any]):
-        """Check that the stepper has the attribute.
-
-        Raises:
-            ValidationError: It has not. Lists the choices.
-        """
+    def start(self, net, stepper, verbose, named_data_iters):
         super().start(net, stepper, verbose, named_data_iters)
         if not hasattr(stepper, self.attr_name):
             choices = [n for n in vars(stepper) if not n.startswith("_")]
@@ -348,7 +272,6 @@ class ModifyStepperAttribute(Hook):
             )
 
     def __call__(self, epoch_nr, update_nr, net, stepper, logs):
-        """Set the attribute, and return its new value."""
         value = self.schedule(
             epoch_nr, update_nr, self.timescale, self.interval, net, stepper, logs
         )

@@ -36,7 +36,6 @@ class ProgressBar(NetworkReader):
         self._drawn = 0.0
 
     def start(self, net, stepper, verbose, named_data_iters):
-        """Find out whether and what to show."""
         super().start(net, stepper, verbose, named_data_iters)
         is_terminal = sys.stderr is not None and sys.stderr.isatty()
         self._is_shown = self.run_verbosity and is_terminal
@@ -44,7 +43,6 @@ class ProgressBar(NetworkReader):
         self._length = getattr(data, "length", None)
 
     def __call__(self, epoch_nr, update_nr, net, stepper, logs):
-        """Move the bar by one update."""
         if update_nr == 0:
             return
         self.nr_batches = self.nr_batches + 1 if epoch_nr == self.epoch_nr else 1
@@ -60,7 +58,6 @@ class ProgressBar(NetworkReader):
             self.stop()
 
     def read(self, net):
-        """The loss of the batch that the network has seen last."""
         return net.get_loss_values()["total_loss"]
 
     def end_epoch(self, net: Network, update_nr: int) -> None:
@@ -70,7 +67,6 @@ class ProgressBar(NetworkReader):
             self.stop()
 
     def stop(self):
-        """Leave the bar as it is, and go on below it."""
         if self._bar is not None:
             self._bar.update(self.nr_batches - self._bar.n)
             self._bar.close()

@@ -14,7 +14,7 @@ import numpy as np
 
 from brainstorm.describable import get_description
 from brainstorm.files import atomic_hdf5, check_target, open_hdf5, read_tree
-from brainstorm.hooks.base_hook import Hook, LogWatcher, get_log
+from brainstorm.hooks.base_hook import Hook, LogWatcher, get_log, takes, takes_common
 from brainstorm.structure.network import Network
 from brainstorm.structure.network_files import FORMAT as NETWORK_FORMAT
 from brainstorm.training.checkpoints import FORMAT as CHECKPOINT_FORMAT
@@ -40,8 +40,11 @@ LOGS_FORMAT = "Logs file v1.0"
 class _Saver(Hook):
     """Base class of hooks that write a file now and then.
 
+    The file is replaced in one go, so that it is complete at any time. It is not
+    written before the first update.
+
     Args:
-        filename: Name of the file. Its folder has to exist.
+        filename: Name of the HDF5 file. Its folder has to exist.
         name, timescale, interval: See :class:`.Hook`.
     """
 
@@ -49,24 +52,12 @@ class _Saver(Hook):
     """The kind of the files."""
     saves = "the newest"
 
-    def __init__(
-        self,
-        filename: str | os.PathLike,
-        name: str | None = None,
-        timescale: str = "epoch",
-        interval: int = 1,
-    ):
-        super().__init__(name, timescale, interval)
+    @takes("name", "timescale", "interval")
+    def __init__(self, filename: str | os.PathLike, **common: Any):
+        super().__init__(**common)
         self.filename = os.fspath(filename)
 
     def start(self, net, stepper, verbose, named_data_iters):
-        """Check that the file can be written.
-
-        Raises:
-            MissingFileError: The folder does not exist.
-            NotAFileError: The file is a folder.
-            FileFormatError: It is a file of another kind already.
-        """
         super().start(net, stepper, verbose, named_data_iters)
         _check_target(self, self.filename, self.file_format)
 
@@ -80,15 +71,11 @@ class SaveNetwork(_Saver):
     Args:
         filename: Name of the HDF5 file. Its folder has to exist.
         name, timescale, interval: See :class:`.Hook`.
-
-    Raises:
-        ValidationError: An argument does not fit.
     """
 
     file_format = NETWORK_FORMAT
 
     def __call__(self, epoch_nr, update_nr, net, stepper, logs):
-        """Save the network."""
         if update_nr > 0:
             net.save_as_hdf5(self.filename)
 
@@ -106,15 +93,11 @@ class SaveLogs(_Saver):
     Args:
         filename: Name of the HDF5 file. Its folder has to exist.
         name, timescale, interval: See :class:`.Hook`.
-
-    Raises:
-        ValidationError: An argument does not fit.
     """
 
     file_format = LOGS_FORMAT
 
     def __call__(self, epoch_nr, update_nr, net, stepper, logs):
-        """Save the logs."""
         if update_nr > 0:
             save_logs(self.filename, logs)
 
@@ -136,33 +119,14 @@ class SaveCheckpoint(_Saver):
     Args:
         filename: Name of the HDF5 file. Its folder has to exist.
         name, timescale, interval: See :class:`.Hook`.
-
-    Raises:
-        ValidationError: An argument does not fit.
     """
 
     file_format = CHECKPOINT_FORMAT
 
-    def __init__(
-        self,
-        filename: str | os.PathLike,
-        name: str | None = None,
-        timescale: str = "epoch",
-        interval: int = 1,
-    ):
-        super().__init__(filename, name, timescale, interval)
-        self._is_due = False
-        self._is_interrupted = False
-        self._previous: Any = None
+    _is_due = _is_interrupted = False
+    _previous: Any = None
 
     def start(self, net, stepper, verbose, named_data_iters):
-        """Check that the file can be written, and start to listen for Ctrl-C.
-
-        Raises:
-            MissingFileError: The folder does not exist.
-            NotAFileError: The file is a folder.
-            FileFormatError: It is a file of another kind already.
-        """
         super().start(net, stepper, verbose, named_data_iters)
         self._is_due = self._is_interrupted = False
         self._previous = None
@@ -172,7 +136,6 @@ class SaveCheckpoint(_Saver):
             self._previous = signal.signal(signal.SIGINT, self._receive)
 
     def __call__(self, epoch_nr, update_nr, net, stepper, logs):
-        """Have the training saved at the end of this round of hooks."""
         self._is_due = update_nr > 0
 
     def finish_round(self, trainer: Trainer) -> None:
@@ -191,7 +154,6 @@ class SaveCheckpoint(_Saver):
             raise KeyboardInterrupt
 
     def stop(self):
-        """Let Ctrl-C do what it did before."""
         if self._previous is not None:
             signal.signal(signal.SIGINT, self._previous)
             self._previous = None
@@ -219,43 +181,31 @@ class SaveBestNetwork(LogWatcher):
             best network is kept in memory.
         criterion: ``'min'`` if small values are good, ``'max'`` if large ones are.
         name, timescale, interval, verbose: See :class:`.Hook`.
-
-    Raises:
-        ValidationError: An argument does not fit.
     """
 
     saves = "the best"
     __undescribed__ = initial_state = {"best_so_far": None, "parameters": None}
 
+    _net: Network | None = None
+
+    @takes_common
     def __init__(
         self,
         log_name: str,
         filename: str | os.PathLike | None = None,
         criterion: str = "max",
-        name: str | None = None,
-        timescale: str = "epoch",
-        interval: int = 1,
-        verbose: bool | None = None,
+        **common: Any,
     ):
-        super().__init__(log_name, criterion, name, timescale, interval, verbose)
+        super().__init__(log_name, criterion, **common)
         self.filename = None if filename is None else os.fspath(filename)
-        self._net: Network | None = None
 
     def start(self, net, stepper, verbose, named_data_iters):
-        """Check that the file can be written.
-
-        Raises:
-            MissingFileError: The folder does not exist.
-            NotAFileError: The file is a folder.
-            FileFormatError: It is a file of another kind already.
-        """
         super().start(net, stepper, verbose, named_data_iters)
         self._net = net
         if self.filename is not None:
             _check_target(self, self.filename, NETWORK_FORMAT)
 
     def __call__(self, epoch_nr, update_nr, net, stepper, logs):
-        """Save the network if the newest entry is the best."""
         entries = get_log(logs, self.log_name)
         if not entries or not self.improves(entries[-1], self.best_so_far):
             return
@@ -293,21 +243,13 @@ class InfoUpdater(Hook):
         run: The run that Sacred passes to a function which has ``_run`` among its
             arguments, or anything else with a dict ``info``.
         name, timescale, interval: See :class:`.Hook`.
-
-    Raises:
-        ValidationError: An argument does not fit.
     """
 
     __undescribed__ = {"run"}
 
-    def __init__(
-        self,
-        run: Any,
-        name: str | None = None,
-        timescale: str = "epoch",
-        interval: int = 1,
-    ):
-        super().__init__(name, timescale, interval)
+    @takes("name", "timescale", "interval")
+    def __init__(self, run: Any, **common: Any):
+        super().__init__(**common)
         if not hasattr(run, "info"):
             raise ValidationError(
                 f"{self.__name__}: run has to be a Run of Sacred, not {run!r}"
@@ -315,12 +257,10 @@ class InfoUpdater(Hook):
         self.run = run
 
     def start(self, net, stepper, verbose, named_data_iters):
-        """Note the number of parameters in the info."""
         super().start(net, stepper, verbose, named_data_iters)
         self.run.info["nr_parameters"] = int(net.buffer.parameters.size)
 
     def __call__(self, epoch_nr, update_nr, net, stepper, logs):
-        """Update the info."""
         # Sacred reads the info in a thread of its own: give it a finished copy.
         info = {"epoch_nr": epoch_nr, "update_nr": update_nr}
         self.run.info.update(info, logs=copy.deepcopy(logs))

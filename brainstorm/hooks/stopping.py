@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from brainstorm.checks import check_integer, check_number
-from brainstorm.hooks.base_hook import Hook, LogWatcher, NetworkReader, get_log
+from brainstorm.hooks.base_hook import (
+    Hook,
+    LogWatcher,
+    NetworkReader,
+    get_log,
+    takes_common,
+)
 from brainstorm.utils import ValidationError
 
 if TYPE_CHECKING:
@@ -39,28 +45,18 @@ class EarlyStopper(LogWatcher):
         patience: Number of entries without improvement at which to stop, at least 1.
         criterion: ``'min'`` if small values are good, ``'max'`` if large ones are.
         name, timescale, interval, verbose: See :class:`.Hook`.
-
-    Raises:
-        ValidationError: An argument does not fit.
     """
 
     __undescribed__ = initial_state = {"best_so_far": None, "waited": 0, "seen": 0}
 
+    @takes_common
     def __init__(
-        self,
-        log_name: str,
-        patience: int = 1,
-        criterion: str = "min",
-        name: str | None = None,
-        timescale: str = "epoch",
-        interval: int = 1,
-        verbose: bool | None = None,
+        self, log_name: str, patience: int = 1, criterion: str = "min", **common: Any
     ):
-        super().__init__(log_name, criterion, name, timescale, interval, verbose)
+        super().__init__(log_name, criterion, **common)
         self.patience = check_number(self, "patience", patience, low=1)
 
     def __call__(self, epoch_nr, update_nr, net, stepper, logs):
-        """Stop if the new entries have used up the patience."""
         entries = get_log(logs, self.log_name)
         for value in entries[self.seen :]:
             if self.improves(value, self.best_so_far):
@@ -82,26 +78,16 @@ class StopAfterEpoch(Hook):
     Args:
         max_epochs: The number of epochs to train.
         name, timescale, interval, verbose: See :class:`.Hook`.
-
-    Raises:
-        ValidationError: An argument does not fit.
     """
 
     repeatable = True
 
-    def __init__(
-        self,
-        max_epochs: int,
-        name: str | None = None,
-        timescale: str = "epoch",
-        interval: int = 1,
-        verbose: bool | None = None,
-    ):
-        super().__init__(name, timescale, interval, verbose)
+    @takes_common
+    def __init__(self, max_epochs: int, **common: Any):
+        super().__init__(**common)
         self.max_epochs = check_integer(self, "max_epochs", max_epochs, low=0)
 
     def __call__(self, epoch_nr, update_nr, net, stepper, logs):
-        """Stop if enough epochs are over."""
         # An update hook can not tell the last update of an epoch from the others.
         finished = epoch_nr if self.timescale == "epoch" else epoch_nr - 1
         if max(finished, 0) >= self.max_epochs:
@@ -120,28 +106,18 @@ class StopAfterThresholdReached(LogWatcher):
         criterion: ``'min'`` to stop at values of at most `threshold`, ``'max'`` to
             stop at values of at least `threshold`.
         name, timescale, interval, verbose: See :class:`.Hook`.
-
-    Raises:
-        ValidationError: An argument does not fit.
     """
 
     __undescribed__ = initial_state = {"best_so_far": None, "seen": 0}
 
+    @takes_common
     def __init__(
-        self,
-        log_name: str,
-        threshold: float,
-        criterion: str = "min",
-        name: str | None = None,
-        timescale: str = "epoch",
-        interval: int = 1,
-        verbose: bool | None = None,
+        self, log_name: str, threshold: float, criterion: str = "min", **common: Any
     ):
-        super().__init__(log_name, criterion, name, timescale, interval, verbose)
+        super().__init__(log_name, criterion, **common)
         self.threshold = check_number(self, "threshold", threshold)
 
     def __call__(self, epoch_nr, update_nr, net, stepper, logs):
-        """Stop if the threshold has been reached."""
         entries = get_log(logs, self.log_name)
         for value in entries[self.seen :]:
             if self.improves(value, self.best_so_far):
@@ -165,44 +141,36 @@ class StopOnNan(NetworkReader):
         check_training_loss: Whether to check the training loss: that of the last
             batch after updates, the mean over the epoch after epochs.
         name, timescale, interval, verbose: See :class:`.Hook`.
-
-    Raises:
-        ValidationError: An argument does not fit.
     """
 
     repeatable = True
 
+    _resumes = False
+
+    @takes_common
     def __init__(
         self,
         logs_to_check: str | Sequence[str] = (),
         check_parameters: bool = True,
         check_training_loss: bool = True,
-        name: str | None = None,
-        timescale: str = "epoch",
-        interval: int = 1,
-        verbose: bool | None = None,
+        **common: Any,
     ):
-        super().__init__(name, timescale, interval, verbose)
+        super().__init__(**common)
         if isinstance(logs_to_check, str):
             logs_to_check = [logs_to_check]
         self.logs_to_check = tuple(logs_to_check)
         self.check_parameters = check_parameters
         self.check_training_loss = check_training_loss
 
-    _resumes = False
-
     def start(self, net, stepper, verbose, named_data_iters):
-        """Get ready; called when a training starts or is resumed."""
         super().start(net, stepper, verbose, named_data_iters)
         # What is in the network then was not left there by an update.
         self._resumes = self.timescale == "update"
 
-    def watched_logs(self) -> tuple[str, ...]:
-        """Dotted paths of the logs that the hook reads."""
+    def watched_logs(self):
         return self.logs_to_check
 
     def __call__(self, epoch_nr, update_nr, net, stepper, logs):
-        """Stop if something is not finite, and say what."""
         found: list[str] = []
         if self.check_parameters:
             found += _broken_parameters(net)
@@ -221,7 +189,6 @@ class StopOnNan(NetworkReader):
             raise StopIteration(f"Infinite or NaN: {', '.join(found)}.")
 
     def read(self, net):
-        """The loss of the batch that the network has seen last."""
         return net.get_loss_values()["total_loss"]
 
     def _training_loss(self, net: Network, update_nr: int, logs: dict) -> Any:
@@ -256,28 +223,16 @@ class StopOnSigQuit(Hook):
 
     Args:
         name, timescale, interval, verbose: See :class:`.Hook`.
-
-    Raises:
-        ValidationError: An argument does not fit.
     """
 
     repeatable = True
     __undescribed__ = {"quit"}
 
-    def __init__(
-        self,
-        name: str | None = None,
-        timescale: str = "epoch",
-        interval: int = 1,
-        verbose: bool | None = None,
-    ):
-        super().__init__(name, timescale, interval, verbose)
-        self.quit = False
-        self._previous: Any = None
-        self._signal = getattr(signal, "SIGQUIT", None) or signal.SIGBREAK
+    quit = False
+    _previous: Any = None
+    _signal = getattr(signal, "SIGQUIT", None) or getattr(signal, "SIGBREAK", None)
 
     def start(self, net, stepper, verbose, named_data_iters):
-        """Start to listen for the signal."""
         super().start(net, stepper, verbose, named_data_iters)
         self.quit = False
         try:
@@ -288,12 +243,10 @@ class StopOnSigQuit(Hook):
             ) from error
 
     def __call__(self, epoch_nr, update_nr, net, stepper, logs):
-        """Stop if there was a signal."""
         if self.quit:
             raise StopIteration("Received the signal to quit.")
 
     def stop(self):
-        """Put the previous handler of the signal back."""
         # None stands for one that was not installed from Python.
         previous = signal.SIG_DFL if self._previous is None else self._previous
         signal.signal(self._signal, previous)

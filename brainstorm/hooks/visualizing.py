@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from brainstorm.files import atomic_path, check_start
-from brainstorm.hooks.base_hook import Hook, get_log
+from brainstorm.hooks.base_hook import Hook, get_log, takes
 from brainstorm.utils import ValidationError, missing_extra
 
 if TYPE_CHECKING:
@@ -58,7 +58,6 @@ class BokehVisualizer(Hook):
 
     Raises:
         ImportError: Bokeh is not installed.
-        ValidationError: An argument does not fit.
     """
 
     repeatable = True
@@ -67,14 +66,12 @@ class BokehVisualizer(Hook):
     """Where to look for a free port first; Bokeh's usual one."""
     SECONDS_BETWEEN_SAVES = 10.0
 
+    @takes("timescale", "interval", "name", "verbose")
     def __init__(
         self,
         log_names: str | Sequence[str],
         filename: str | os.PathLike | None = None,
-        timescale: str = "epoch",
-        interval: int = 1,
-        name: str | None = None,
-        verbose: bool | None = None,
+        **common: Any,
     ):
         names = [log_names] if isinstance(log_names, str) else log_names
         if (
@@ -94,7 +91,7 @@ class BokehVisualizer(Hook):
         self.filename = None if filename is None else os.fspath(filename)
         self._curves: Curves = {path: [] for path in self.log_names}
         self._server: _Server | None = None
-        super().__init__(name, timescale, interval, verbose)
+        super().__init__(**common)
 
     @property
     def url(self) -> str | None:
@@ -102,7 +99,6 @@ class BokehVisualizer(Hook):
         return None if self._server is None else self._server.url
 
     def reset(self):
-        """Forget all earlier training."""
         super().reset()
         for points in self._curves.values():
             points.clear()
@@ -112,11 +108,9 @@ class BokehVisualizer(Hook):
         self._saved = 0.0
 
     def watched_logs(self):
-        """Dotted paths of the logs that the hook reads."""
         return tuple(self.log_names)
 
     def start(self, net, stepper, verbose, named_data_iters):
-        """Start the server, if it does not run yet."""
         super().start(net, stepper, verbose, named_data_iters)
         if self._server is None:
             self._try("start a Bokeh server", self._start_server)
@@ -124,7 +118,6 @@ class BokehVisualizer(Hook):
             self.message(f"The plots are at {self.url}")
 
     def __call__(self, epoch_nr, update_nr, net, stepper, logs):
-        """Add what has been logged since the last call to the curves."""
         x = float(update_nr if self.timescale == "update" else epoch_nr)
         for path in self.log_names:
             self._try(f"plot {path}", functools.partial(self._extend, path, x, logs))
@@ -133,8 +126,7 @@ class BokehVisualizer(Hook):
             self._save()
 
     def stop(self):
-        """Write the file. The server stays, so that the plots can be looked at."""
-        self._save()
+        self._save()  # The server stays, so that the plots can be looked at.
 
     def shut_down(self) -> None:
         """Stop the server."""
