@@ -10,7 +10,6 @@ import numpy as np
 from brainstorm.handlers import Handler
 from brainstorm.layers.base_layer import Layer, get_layer_class_from_typename
 from brainstorm.structure.architecture import instantiate_layers_from_architecture
-from brainstorm.structure.buffer_structure import StructureTemplate
 from brainstorm.structure.buffer_views import BufferView
 from brainstorm.structure.buffers import BufferManager
 from brainstorm.structure.construction import ConstructionWrapper
@@ -51,7 +50,12 @@ class Specification(NamedTuple):
     def default_shapes(self) -> dict[str, Shape]:
         """Shapes of inputs that match the layer's templates."""
         expected_inputs = get_layer_class_from_typename(self.layer_type).expected_inputs
-        return {name: _default_shape(t) for name, t in expected_inputs.items()}
+        return {
+            name: tuple(3 if size in ("F", "...") else size for size in template.shape)
+            if template.shape != ("...",)
+            else ("T", "B", 3)
+            for name, template in expected_inputs.items()
+        }
 
     def architecture(
         self,
@@ -90,12 +94,6 @@ class Specification(NamedTuple):
         return architecture
 
 
-def _default_shape(template: StructureTemplate) -> Shape:
-    if template.shape == ("...",):
-        return ("T", "B", 3)
-    return tuple(3 if size in ("F", "...") else size for size in template.shape)
-
-
 class Data(NamedTuple):
     """Values of the inputs, and their time and batch size."""
 
@@ -106,13 +104,22 @@ class Data(NamedTuple):
 class Bench:
     """The layer with buffers of its own, on some handler.
 
+    Args:
+        name: The layer's name.
+        architecture: Of a network that it is in.
+        handler: The handler.
+        values: Has `data`, `parameters` and `deltas`: values of the inputs, of the
+            parameters and of the deltas of the outputs.
+
     Attributes:
         random_state: If given, each forward pass begins with it.
     """
 
-    def __init__(self, name: str, architecture: Mapping[str, Any], handler: Handler):
+    def __init__(
+        self, name: str, architecture: Mapping[str, Any], handler: Handler, values: Any
+    ):
         layers = instantiate_layers_from_architecture(architecture)
-        self.handler = handler
+        self.handler, self.values = handler, values
         self.layer = layers[name]
         self.layer.set_handler(handler)
         self.manager = BufferManager.from_layers(layers, handler)
@@ -122,15 +129,15 @@ class Bench:
 
     def prepare_forward(
         self,
-        data: Data,
-        parameters: Arrays,
         context: Arrays | None = None,
         garbage: float | None = None,
+        data: Data | None = None,
     ) -> None:
         """Fill all that a forward pass may read, and the rest with `garbage`."""
-        self.view = self.manager.resize(*data.sizes)[self.layer.name]
+        data = data or self.values.data
+        self.manager.resize(*data.sizes)
         self._load("inputs", data.inputs)
-        self._load("parameters", parameters)
+        self._load("parameters", self.values.parameters)
         if garbage is not None:
             for buffer in (*self.view.outputs, *self.view.internals):
                 self.handler.fill(buffer, garbage)
@@ -144,27 +151,26 @@ class Bench:
 
     def forward(
         self,
-        data: Data,
-        parameters: Arrays,
         training_pass: bool = True,
         context: Arrays | None = None,
         garbage: float | None = None,
+        data: Data | None = None,
     ) -> Arrays:
         """Run a forward pass; returns the outputs."""
-        self.prepare_forward(data, parameters, context, garbage)
+        self.prepare_forward(context, garbage, data)
         self.layer.forward_pass(self.view, training_pass)
         return self.read("outputs")
 
     def prepare_backward(
-        self, deltas: Arrays, start: Arrays | None = None, garbage: float = 0.0
+        self, start: Arrays | None = None, garbage: float = 0.0, factor: float = 1.0
     ) -> None:
         """Fill all that a backward pass may read or add to.
 
         Args:
-            deltas: Deltas of the outputs.
             start: What to add to, by path; zero by default.
             garbage: For internals that only backward passes need, if the layer
                 does not count on zeros. Their context's steps are zero.
+            factor: That of the deltas of the outputs.
         """
         for name, structure in self.layer.internal_shapes.items():
             if structure.is_backward_only:
@@ -175,41 +181,88 @@ class Bench:
         for path, array in self.slopes().items():
             value = (start or {}).get(path, np.zeros(array.shape))
             self.handler.set_from_numpy(self.view[path], value)
+        deltas = {name: factor * d for name, d in self.values.deltas.items()}
         self._load("output_deltas", deltas)
 
     def backward(
         self,
-        deltas: Arrays,
         start: Arrays | None = None,
         garbage: float = 0.0,
         fresh: Iterable[str] = (),
         unwanted: Iterable[str] = (),
+        factor: float = 1.0,
     ) -> Arrays:
         """Run a backward pass; returns input deltas and gradients."""
-        self.prepare_backward(deltas, start, garbage)
+        self.prepare_backward(start, garbage, factor)
         self.layer.fresh, self.layer.unwanted = frozenset(fresh), frozenset(unwanted)
         self.layer.backward_pass(self.view)
         return self.slopes()
 
+    def both_passes(
+        self,
+        training_pass: bool = True,
+        context: Arrays | None = None,
+        garbage: float = 0.0,
+    ) -> Arrays:
+        """All results of a forward and a backward pass."""
+        outputs = self.forward(training_pass, context, garbage)
+        return {**outputs, **self.backward(garbage=garbage)}
+
     def slopes(self) -> Arrays:
         """Copies of the input deltas and gradients."""
-        return {**self.read("input_deltas"), **self.read("gradients")}
+        return self.read("input_deltas", "gradients")
 
-    def read(self, category: str) -> Arrays:
+    def read(self, *categories: str) -> Arrays:
         """Copies of buffers by path, without the steps of a context."""
         copies = {}
-        for name, buffer in BufferView.items(self.view[category]):
-            copy = self.handler.get_numpy_copy(buffer)
-            if category in ("outputs", "output_deltas"):
-                copy = copy[: len(copy) - self.layer.out_shapes[name].context_size]
-            copies[f"{category}.{name}"] = copy
+        for category in categories:
+            for name, buffer in BufferView.items(self.view[category]):
+                copy = self.handler.get_numpy_copy(buffer)
+                if category in ("outputs", "output_deltas"):
+                    copy = copy[: len(copy) - self.layer.out_shapes[name].context_size]
+                copies[f"{category}.{name}"] = copy
         return copies
 
     def _load(self, category: str, values: Arrays) -> None:
         """Set buffers; the steps of a context become zero."""
         for name, buffer in BufferView.items(self.view[category]):
-            value = values[name]
-            if len(value) < buffer.shape[0]:
-                value = np.zeros(tuple(buffer.shape))
-                value[: len(values[name])] = values[name]
-            self.handler.set_from_numpy(buffer, value)
+            padded = np.zeros(tuple(buffer.shape))
+            padded[: len(values[name])] = values[name]
+            self.handler.set_from_numpy(buffer, padded)
+
+
+class Difference(NamedTuple):
+    """Where arrays differ most."""
+
+    buffer: str
+    index: tuple[int, ...]
+    expected: float
+    got: float
+    count: int
+    size: int
+
+    @classmethod
+    def find(
+        cls, expected: Arrays, got: Arrays, atol: float = 0.0, rtol: float = 0.0
+    ) -> Difference | None:
+        """The largest one beyond the tolerances, if any; that of NaN is infinite."""
+        worst, largest = None, 0.0
+        for path, wanted in expected.items():
+            with np.errstate(invalid="ignore"):
+                excess = np.abs(got[path] - wanted) - (atol + rtol * np.abs(wanted))
+            excess = np.where(np.isnan(excess), np.inf, excess)
+            if excess.size and excess.max() > largest:
+                largest = excess.max()
+                i = np.unravel_index(excess.argmax(), excess.shape)
+                index, count = tuple(map(int, i)), int((excess > 0).sum())
+                values = float(wanted[i]), float(got[path][i])
+                worst = cls(path, index, *values, count, excess.size)
+        return worst
+
+    def text(self, note: str) -> str:
+        """What to tell about it."""
+        return (
+            f"{self.buffer}{note}: expected {self.expected:.9g} at {self.index}, got"
+            f" {self.got:.9g} (the worst of {self.count} elements out of {self.size}"
+            " that differ)"
+        )

@@ -11,11 +11,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from brainstorm._layer_bench import Arrays, Bench, Data, Specification
+from brainstorm._layer_bench import (
+    Arrays,
+    Bench,
+    Data,
+    Difference,
+    Specification,
+)
 from brainstorm.describable import get_description
 from brainstorm.handlers import Handler, NumpyHandler
 from brainstorm.initializers import evaluate_initializer
@@ -52,12 +58,8 @@ class LayerCheckError(BrainstormError, AssertionError):
         got: float | None = None,
     ):
         super().__init__(f"check {check!r} of {layer}: {problem}")
-        self.check = check
-        self.layer = layer
-        self.buffer = buffer
-        self.index = index
-        self.expected = expected
-        self.got = got
+        self.check, self.layer, self.buffer = check, layer, buffer
+        self.index, self.expected, self.got = index, expected, got
 
 
 def check_layer(
@@ -139,17 +141,12 @@ def check_layer(
         LayerValidationError: The layer refuses its arguments or `in_shapes`.
         ValidationError: An argument of `check_layer` does not fit.
     """
+    sizes, seeds = (time_size, batch_size), np.random.RandomState(seed)
     specification = Specification.of(layer, kwargs)
-    if in_shapes is None:
-        in_shapes = specification.default_shapes()
-    battery = _Battery(
-        specification,
-        {name: tuple(shape) for name, shape in in_shapes.items()},
-        handler,
-        delta_factor,
-        np.random.RandomState(seed),
-    )
-    battery.provide((time_size, batch_size), inputs or {}, parameters or {})
+    in_shapes = specification.default_shapes() if in_shapes is None else in_shapes
+    in_shapes = {name: tuple(shape) for name, shape in in_shapes.items()}
+    battery = _Battery(specification, in_shapes, handler, delta_factor, seeds)
+    battery.provide(sizes, inputs or {}, parameters or {})
     battery.run()
 
 
@@ -181,19 +178,24 @@ class _Battery:
         self.check = "runs"
         self.is_random = False
         self.architecture = specification.architecture(in_shapes)
-        self.reference = self.bench(NumpyHandler(np.float64), self.architecture)
-        self.subject = self.reference
+        self.reference = self.subject = self.bench(NumpyHandler(np.float64))
         if handler is not None:
-            self.subject = self.bench(handler, self.architecture)
+            self.subject = self.bench(handler)
         self.layer = layer = self.reference.layer
+        self.inputs_with_deltas = [
+            n for n in layer.in_shapes if n not in layer.computes_no_input_deltas_for
+        ]
         self.without_slopes = {
             *(f"input_deltas.{n}" for n in layer.computes_no_input_deltas_for),
             *(f"gradients.{n}" for n in layer.computes_no_gradients_for),
         }
 
-    def bench(self, handler: Handler, architecture: Mapping[str, Any]) -> Bench:
+    def bench(
+        self, handler: Handler, architecture: Mapping[str, Any] | None = None
+    ) -> Bench:
         """The layer on a handler."""
-        bench = Bench(self.specification.name, architecture, handler)
+        architecture = architecture or self.architecture
+        bench = Bench(self.specification.name, architecture, handler, self)
         if self.is_random:
             bench.random_state = handler.get_random_state()
         return bench
@@ -213,8 +215,8 @@ class _Battery:
         self.other = Data(sizes, self.draw(shapes, inputs))
         shapes = {n: s.get_shape(*sizes) for n, s in layer.parameter_shapes.items()}
         self.parameters = self.draw(shapes, parameters)
-        outputs = {n: layer.like(s) for n, s in layer.out_shapes.items()}
-        shapes = {n: s.get_shape(*sizes) for n, s in outputs.items()}
+        outputs = layer.out_shapes.items()
+        shapes = {n: layer.like(s).get_shape(*sizes) for n, s in outputs}
         self.deltas = self.draw(shapes)
         ignored = set(layer.takes_no_output_deltas_from)
         self.weights = {n: d for n, d in self.deltas.items() if n not in ignored}
@@ -242,8 +244,10 @@ class _Battery:
             "describable": self.check_describable,
             "unmodified": self.check_unmodified,
             "stale memory": self.check_stale_memory,
-            "input deltas": self.check_input_deltas,
-            "gradients": self.check_gradients,
+            "input deltas": lambda: self.check_slopes(
+                "input_deltas", self.data.inputs, self.delta_factor
+            ),
+            "gradients": lambda: self.check_slopes("gradients", self.parameters, 1.0),
             "adds": self.check_adds,
             "fresh": self.check_fresh,
             "unwanted": self.check_unwanted,
@@ -267,14 +271,13 @@ class _Battery:
         """Find out whether the layer is random, and has several modes or contexts."""
         forward, handler = self.reference.forward, self.reference.handler
         random_state = handler.get_random_state()
-        training = forward(self.data, self.parameters, True)
-        evaluation = forward(self.data, self.parameters, False)
-        self.modes = (True, False) if _worst(training, evaluation) else (True,)
+        differ = Difference.find(forward(True), forward(False))
+        self.modes = (True, False) if differ else (True,)
         self.is_random = handler.get_random_state() != random_state
         if self.is_random:
             for bench in (self.reference, self.subject):
                 bench.random_state = bench.handler.get_random_state()
-        forward(self.other, self.parameters, False)
+        forward(False, data=self.other)
         context = self.reference.manager.get_context()
         self.contexts = (None, context) if context else (None,)
 
@@ -286,16 +289,11 @@ class _Battery:
                 note += "" if context is None else ", with a context"
                 yield note, training, context
 
-    def both_passes(
-        self,
-        bench: Bench,
-        training: bool = True,
-        context: Arrays | None = None,
-        garbage: float = 0.0,
-    ) -> Arrays:
-        """All results of a forward and a backward pass."""
-        outputs = bench.forward(self.data, self.parameters, training, context, garbage)
-        return {**outputs, **bench.backward(self.deltas, garbage=garbage)}
+    def after_forward_passes(self) -> Iterator[tuple[str, Arrays]]:
+        """A note about each situation, and the slopes in it, behind forward passes."""
+        for note, training, context in self.situations():
+            self.subject.forward(training, context)
+            yield note, self.subject.backward()
 
     # -- the checks ----------------------------------------------------------
 
@@ -310,52 +308,37 @@ class _Battery:
             if list(before.items()) != list(after.items()):
                 self.fail(f"{kind} were {before}, but are {after} afterwards")
         training = not self.is_random
-        before, after = (
-            b.forward(self.data, self.parameters, training)
-            for b in (self.subject, bench)
-        )
-        self.compare(before, after)
+        self.compare(self.subject.forward(training), bench.forward(training))
 
     def check_unmodified(self) -> None:
-        bench = self.subject
+        bench, given = self.subject, ("inputs", "parameters")
+        results = (*given, "outputs", "output_deltas")
         for note, training, context in self.situations():
-            bench.prepare_forward(self.data, self.parameters, context, garbage=0.0)
-            before = {**bench.read("inputs"), **bench.read("parameters")}
-            if training:
-                for name in self.layer.computes_no_gradients_for:
-                    del before[f"parameters.{name}"]
+            bench.prepare_forward(context, garbage=0.0)
+            before = bench.read(*given)
+            for name in self.layer.computes_no_gradients_for if training else ():
+                del before[f"parameters.{name}"]
             bench.layer.forward_pass(bench.view, training)
-            after = {**bench.read("inputs"), **bench.read("parameters")}
-            self.compare(before, after, 0.0, f"{note}, forward")
-            bench.prepare_backward(self.deltas)
-            before = {**after, **bench.read("outputs"), **bench.read("output_deltas")}
+            self.compare(before, bench.read(*given), 0.0, f"{note}, forward")
+            bench.prepare_backward()
+            before = bench.read(*results)
             bench.layer.fresh = bench.layer.unwanted = frozenset()
             bench.layer.backward_pass(bench.view)
-            after = {**bench.read("inputs"), **bench.read("parameters")}
-            after |= {**bench.read("outputs"), **bench.read("output_deltas")}
-            self.compare(before, after, 0.0, f"{note}, backward")
+            self.compare(before, bench.read(*results), 0.0, f"{note}, backward")
 
     def check_stale_memory(self) -> None:
-        for note, training, context in self.situations():
-            clean = self.both_passes(self.subject, training, context)
-            stale = self.both_passes(self.subject, training, context, np.nan)
+        for note, *situation in self.situations():
+            clean = self.subject.both_passes(*situation)
+            stale = self.subject.both_passes(*situation, garbage=np.nan)
             self.compare(clean, stale, note=note)
 
-    def check_input_deltas(self) -> None:
-        self.check_slopes("input_deltas", self.data.inputs, self.delta_factor)
-
-    def check_gradients(self) -> None:
-        self.check_slopes("gradients", self.parameters, 1.0)
-
     def check_slopes(self, category: str, variables: Arrays, factor: float) -> None:
-        for note, training, context in self.situations():
-            got = self.both_passes(self.reference, training, context)
+        for note, *situation in self.situations():
+            got = self.reference.both_passes(*situation)
             expected = {
-                path: factor * self.differences(values, training, context)
-                for path, values in (
-                    (f"{category}.{n}", v) for n, v in variables.items()
-                )
-                if path not in self.without_slopes
+                f"{category}.{name}": factor * self.differences(values, *situation)
+                for name, values in variables.items()
+                if f"{category}.{name}" not in self.without_slopes
             }
             self.compare(expected, got, NUMERIC_TOLERANCES, note)
 
@@ -368,9 +351,7 @@ class _Battery:
             centre, sums = values[index], []
             for shifted in (centre + STEP, centre - STEP):
                 values[index] = shifted
-                out = self.reference.forward(
-                    self.data, self.parameters, training, context
-                )
+                out = self.reference.forward(training, context)
                 weighted = (w * out[f"outputs.{n}"] for n, w in self.weights.items())
                 sums.append(sum(part.sum() for part in weighted))
             values[index] = centre
@@ -378,63 +359,51 @@ class _Battery:
         return slopes
 
     def check_adds(self) -> None:
-        bench = self.subject
-        for note, training, context in self.situations():
-            bench.forward(self.data, self.parameters, training, context)
-            slopes = bench.backward(self.deltas)
+        for note, slopes in self.after_forward_passes():
             start = self.draw({path: array.shape for path, array in slopes.items()})
             expected = {
                 path: start[path] + (0 if path in self.without_slopes else array)
                 for path, array in slopes.items()
             }
-            self.compare(expected, bench.backward(self.deltas, start), note=note)
+            self.compare(expected, self.subject.backward(start), note=note)
 
     def check_fresh(self) -> None:
         if not self.layer.honours_fresh:
             return
-        bench = self.subject
-        inputs = self.inputs_with_deltas()
+        inputs = self.inputs_with_deltas
         choices = [[name] for name in inputs] + [["gradients"], ["gradients", *inputs]]
-        for note, training, context in self.situations():
-            bench.forward(self.data, self.parameters, training, context)
-            expected = bench.backward(self.deltas)
+        for note, slopes in self.after_forward_passes():
             for fresh in choices:
                 start = {
                     path: np.full(array.shape, np.nan)
-                    for path, array in expected.items()
-                    if path not in self.without_slopes and _covers(fresh, path)
+                    for path, array in slopes.items()
+                    if path not in self.without_slopes
+                    and path.removeprefix("input_deltas.").split(".")[0] in fresh
                 }
-                got = bench.backward(self.deltas, start, fresh=fresh)
-                self.compare(expected, got, note=f"{note}, fresh: {listing(fresh)}")
-
-    def inputs_with_deltas(self) -> list[str]:
-        without = self.layer.computes_no_input_deltas_for
-        return [name for name in self.layer.in_shapes if name not in without]
+                got = self.subject.backward(start, fresh=fresh)
+                self.compare(slopes, got, note=f"{note}, fresh: {listing(fresh)}")
 
     def check_unwanted(self) -> None:
-        bench = self.subject
-        for note, training, context in self.situations():
-            bench.forward(self.data, self.parameters, training, context)
-            slopes = bench.backward(self.deltas)
-            for name in self.inputs_with_deltas():
-                expected = {**slopes}
-                del expected[f"input_deltas.{name}"]
-                got = bench.backward(self.deltas, unwanted=[name])
+        for note, slopes in self.after_forward_passes():
+            for name in self.inputs_with_deltas:
+                path = f"input_deltas.{name}"
+                expected = {p: array for p, array in slopes.items() if p != path}
+                got = self.subject.backward(unwanted=[name])
                 self.compare(expected, got, note=f"{note}, unwanted: {name!r}")
 
     def check_context(self) -> None:
-        bench, both = self.subject, self.one_after_the_other()
-        timed = [n for n, s in self.layer.out_shapes.items() if s.buffer_type == 2]
         if len(self.contexts) == 1 or self.layer.needs_whole_sequences:
             return
+        forward, both = self.subject.forward, self.one_after_the_other()
+        timed = [n for n, s in self.layer.out_shapes.items() if s.buffer_type == 2]
         for context in self.contexts:
-            whole = bench.forward(both, self.parameters, False, context)
-            first = bench.forward(self.data, self.parameters, False, context)
-            handed_on = bench.manager.get_context()
-            second = bench.forward(self.other, self.parameters, False, handed_on)
+            whole = forward(False, context, data=both)
+            parts = [forward(False, context)]
+            handed_on = self.subject.manager.get_context()
+            parts.append(forward(False, handed_on, data=self.other))
             expected = {
-                path: np.concatenate([first[path], second[path]])
-                for path in (f"outputs.{name}" for name in timed)
+                f"outputs.{n}": np.concatenate([one[f"outputs.{n}"] for one in parts])
+                for n in timed
             }
             note = "" if context is None else ", with a context"
             self.compare(expected, whole, note=note)
@@ -451,14 +420,13 @@ class _Battery:
 
     def check_resize(self) -> None:
         training, longer = not self.is_random, self.one_after_the_other()
-        new = self.bench(self.subject.handler, self.architecture)
-        before = self.both_passes(self.subject, training)
-        self.compare(
-            new.forward(longer, self.parameters, training),
-            self.subject.forward(longer, self.parameters, training),
-            note=", after a shorter pass",
+        new = self.bench(self.subject.handler)
+        before = self.subject.both_passes(training)
+        expected, got = (
+            bench.forward(training, data=longer) for bench in (new, self.subject)
         )
-        after = self.both_passes(self.subject, training)
+        self.compare(expected, got, note=", after a shorter pass")
+        after = self.subject.both_passes(training)
         self.compare(before, after, note=", after a longer pass")
 
     def check_joined(self) -> None:
@@ -468,19 +436,19 @@ class _Battery:
         bench = self.bench(self.subject.handler, architecture)
         bench.random_state = self.subject.random_state
         for training in self.modes:
-            alone = self.both_passes(self.subject, training)
+            alone = self.subject.both_passes(training)
             note = "" if training else ", evaluation pass"
             # A copy in place of a view, made at a first pass, is stale afterwards.
-            bench.forward(self.other, self.parameters, training)
-            bench.backward({name: 2.0 * d for name, d in self.deltas.items()})
-            self.compare(alone, self.both_passes(bench, training), note=note)
+            bench.forward(training, data=self.other)
+            bench.backward(factor=2.0)
+            self.compare(alone, bench.both_passes(training), note=note)
 
     def check_handler(self, handler: Handler) -> None:
-        bench = self.bench(handler, self.architecture)
+        bench = self.bench(handler)
         for note, training, context in self.situations():
             if not (self.is_random and training):
-                expected = self.both_passes(self.reference, training, context)
-                got = self.both_passes(bench, training, context)
+                expected = self.reference.both_passes(training, context)
+                got = bench.both_passes(training, context)
                 self.compare(expected, got, 4 * _tolerance(handler), note)
 
     # -- reporting -----------------------------------------------------------
@@ -504,7 +472,7 @@ class _Battery:
             tolerance = _tolerance(self.subject.handler)
         if not isinstance(tolerance, tuple):
             tolerance = (tolerance, tolerance)
-        worst = _worst(expected, got, *tolerance)
+        worst = Difference.find(expected, got, *tolerance)
         if worst is not None:
             self.fail(worst.text(note), *worst[:4])
 
@@ -514,52 +482,6 @@ class _Battery:
         """Raise the error."""
         layer = str(self.specification)
         raise LayerCheckError(self.check, layer, problem, *where) from cause
-
-
-class _Difference(NamedTuple):
-    """Where arrays differ most."""
-
-    buffer: str
-    index: tuple[int, ...]
-    expected: float
-    got: float
-    count: int
-    size: int
-
-    def text(self, note: str) -> str:
-        return (
-            f"{self.buffer}{note}: expected {self.expected:.9g} at {self.index}, got"
-            f" {self.got:.9g} (the worst of {self.count} elements out of {self.size}"
-            " that differ)"
-        )
-
-
-def _worst(
-    expected: Arrays, got: Arrays, atol: float = 0.0, rtol: float = 0.0
-) -> _Difference | None:
-    """The largest difference beyond the tolerances; that of NaN is infinite."""
-    worst, largest = None, 0.0
-    for path, wanted in expected.items():
-        with np.errstate(invalid="ignore"):
-            excess = np.abs(got[path] - wanted) - (atol + rtol * np.abs(wanted))
-        excess = np.where(np.isnan(excess), np.inf, excess)
-        if excess.size and excess.max() > largest:
-            largest = excess.max()
-            where = np.unravel_index(excess.argmax(), excess.shape)
-            worst = _Difference(
-                path,
-                tuple(map(int, where)),
-                float(wanted[where]),
-                float(got[path][where]),
-                int((excess > 0).sum()),
-                excess.size,
-            )
-    return worst
-
-
-def _covers(fresh: Iterable[str], path: str) -> bool:
-    category, name = path.split(".")
-    return (category if category == "gradients" else name) in fresh
 
 
 def _tolerance(handler: Handler) -> float:

@@ -2,6 +2,7 @@
 
 import tracemalloc
 from collections.abc import Mapping
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -99,7 +100,8 @@ def bench_that_has_run(name, handler, sizes):
     specification = Specification.of(case.layer, None)
     in_shapes = case.in_shapes or specification.default_shapes()
     architecture = specification.architecture(in_shapes)
-    bench = Bench(specification.name, architecture, handler)
+    given = SimpleNamespace()
+    bench = Bench(specification.name, architecture, handler, given)
 
     def values(structures, chosen):
         for n, structure in structures.items():
@@ -107,11 +109,10 @@ def bench_that_has_run(name, handler, sizes):
             shape = Layer.like(structure).get_shape(*sizes)
             yield n, value(shape) if callable(value) else np.full(shape, value)
 
-    data = Data(sizes, dict(values(bench.layer.in_shapes, case.inputs)))
-    parameters = dict(values(bench.layer.parameter_shapes, case.parameters))
-    deltas = dict(values(bench.layer.out_shapes, None))
-    bench.forward(data, parameters)
-    bench.backward(deltas)
+    given.data = Data(sizes, dict(values(bench.layer.in_shapes, case.inputs)))
+    given.parameters = dict(values(bench.layer.parameter_shapes, case.parameters))
+    given.deltas = dict(values(bench.layer.out_shapes, None))
+    bench.both_passes()
     return bench
 
 
