@@ -15,7 +15,6 @@ import numpy as np
 
 from brainstorm.checks import checked_number
 from brainstorm.describable import Describable
-from brainstorm.layers.loss_layer import LossLayerImpl
 from brainstorm.utils import ValidationError, flatten_all_but_last, listing
 
 if TYPE_CHECKING:
@@ -40,8 +39,8 @@ Pairs = list[tuple[float, float]]
 class Scorer(Describable):
     """Base class for scorers.
 
-    A subclass implements :meth:`__call__`, and overrides :meth:`aggregate` if its
-    score is no weighted mean.
+    A subclass implements :meth:`score_rows` or :meth:`__call__`, and overrides
+    :meth:`aggregate` if its score is no weighted mean.
 
     Args:
         out_name: Path of the output to score, such as
@@ -67,10 +66,8 @@ class Scorer(Describable):
         mask_name: str = "",
         name: str | None = None,
     ) -> None:
-        self.out_name = out_name
-        self.targets_name = targets_name
-        self.mask_name = mask_name
-        self.name = name
+        self.out_name, self.targets_name = out_name, targets_name
+        self.mask_name, self.name = mask_name, name
 
     @property
     def __name__(self) -> str:
@@ -97,6 +94,12 @@ class Scorer(Describable):
         Returns:
             The sum over the rows, each multiplied by its weight.
         """
+        scores = self.score_rows(true_labels, predicted)
+        weighted = scores if mask is None else scores * mask[:, 0]
+        return float(weighted.sum(dtype=np.float64))
+
+    def score_rows(self, true_labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+        """The score (N,) of each row of a batch; arguments as of :meth:`__call__`."""
         raise NotImplementedError
 
     @staticmethod
@@ -128,13 +131,8 @@ class Accuracy(Scorer):
     Labels are class indices of shape (N, 1), or one-hot vectors of shape (N, C).
     """
 
-    def __call__(
-        self,
-        true_labels: np.ndarray,
-        predicted: np.ndarray,
-        mask: np.ndarray | None = None,
-    ) -> float:
-        """Count the rows that are classified correctly, weighted by the mask."""
+    def score_rows(self, true_labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+        """Whether each row is classified correctly."""
         if predicted.shape[1] < 2:
             raise ValidationError(
                 f"{self.__name__}: expected predictions with a column for each class,"
@@ -145,7 +143,7 @@ class Accuracy(Scorer):
         else:
             self._check_same_shape(true_labels, predicted)
             classes = true_labels.argmax(axis=1)
-        return _weighted_sum(predicted.argmax(axis=1) == classes, mask)
+        return predicted.argmax(axis=1) == classes
 
 
 class Hamming(Scorer):
@@ -170,31 +168,21 @@ class Hamming(Scorer):
         super().__init__(out_name, targets_name, mask_name, name)
         self.threshold = checked_number(threshold, "Hamming: threshold")
 
-    def __call__(
-        self,
-        true_labels: np.ndarray,
-        predicted: np.ndarray,
-        mask: np.ndarray | None = None,
-    ) -> float:
-        """Sum the shares of correct labels over the rows, weighted by the mask."""
+    def score_rows(self, true_labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+        """The share of correct labels in each row."""
         self._check_same_shape(true_labels, predicted)
         correct = (predicted >= self.threshold) == true_labels.astype(bool)
-        return _weighted_sum(correct.mean(axis=1), mask)
+        return correct.mean(axis=1)
 
 
 class MeanSquaredError(Scorer):
     """Half the squared error, summed over the features of a row."""
 
-    def __call__(
-        self,
-        true_labels: np.ndarray,
-        predicted: np.ndarray,
-        mask: np.ndarray | None = None,
-    ) -> float:
-        """Sum half the squared errors over the rows, weighted by the mask."""
+    def score_rows(self, true_labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+        """Half the squared error of each row."""
         self._check_same_shape(true_labels, predicted)
         error = np.subtract(predicted, true_labels, dtype=np.float64)
-        return _weighted_sum(0.5 * np.einsum("nc,nc->n", error, error), mask)
+        return 0.5 * np.einsum("nc,nc->n", error, error)
 
 
 def gather_losses_and_scores(
@@ -270,7 +258,7 @@ def _continued_losses(
     parts = {
         name: (_TOTAL if single else name, layer.in_shapes["default"].buffer_type == 2)
         for name, layer in net.layers.items()
-        if isinstance(layer, LossLayerImpl)
+        if layer.is_loss
     }
     summed = {
         name: losses[name] + (scores[name][-1][1] if has_time else 0.0)
@@ -359,10 +347,3 @@ def _flatten(
             f" row, got {mask.shape} for {shapes}"
         )
     return predicted, labels, np.repeat(mask.reshape(-1, 1), rows // mask.size, axis=0)
-
-
-def _weighted_sum(values: np.ndarray, mask: np.ndarray | None) -> float:
-    """Sum of one value for each row, times its weight."""
-    if mask is None:
-        return float(values.sum(dtype=np.float64))
-    return float(np.sum(values * mask[:, 0], dtype=np.float64))
