@@ -13,12 +13,11 @@ takes an initializer, a number, an array or a function ``shape -> array``.
 from __future__ import annotations
 
 import math
-import operator
 from typing import Any
 
 import numpy as np
 
-from brainstorm.checks import checked_array, checked_number
+from brainstorm.checks import checked_array, checked_integer, checked_number
 from brainstorm.handlers.operations.activations import OTHER_NAMES
 from brainstorm.randomness import RandomState, Seedable
 from brainstorm.utils import InitializationError, ValidationError, listing
@@ -41,8 +40,6 @@ __all__ = [
 ]
 
 Shape = tuple[int, ...]
-
-_SQUARE = "a square matrix"
 
 
 class Initializer(Seedable):
@@ -81,6 +78,10 @@ class Initializer(Seedable):
 
     def _assert_atleast2d(self, shape: Shape) -> None:
         self._require(len(shape) >= 2, "at least two dimensions", shape)
+
+    def _require_square(self, shape: Shape) -> None:
+        square = len(shape) == 2 and shape[0] == shape[1]
+        self._require(square, "a square matrix", shape)
 
     def _require(self, condition: bool, need: str, shape: Shape) -> None:
         if not condition:
@@ -156,9 +157,8 @@ class ArrayInitializer(Initializer):
         self.array = checked_array(array, "ArrayInitializer: array")
 
     def __call__(self, shape: Shape) -> np.ndarray:
-        self._require(
-            self.array.shape == tuple(shape), f"shape {self.array.shape}", shape
-        )
+        mine = self.array.shape
+        self._require(mine == tuple(shape), f"shape {mine}", shape)
         return self.array.copy()
 
 
@@ -201,41 +201,41 @@ class Uniform(Initializer):
             raise ValidationError(f"Uniform: low is {low}, above high, {high}")
 
     def __call__(self, shape: Shape) -> np.ndarray:
-        if self.high is None:
-            low, high = -abs(self.low), abs(self.low)
-        else:
-            low, high = self.low, self.high
+        low, high = self.low, self.high
+        if high is None:
+            low, high = -abs(low), abs(low)
         return self.rnd.rand(*shape) * (high - low) + low
+
+
+def _scales(square: int) -> dict[str, float]:
+    """The scales by activation function, given the square of that of tanh."""
+    rel, tanh = math.sqrt(2 * square), math.sqrt(square)
+    return {"rel": rel, "tanh": tanh, "sigmoid": 4 * tanh, "linear": 1.0}
 
 
 class _DenseSqrt(Initializer):
     """Uniform distribution over plus and minus scale / sqrt(fan)."""
 
     SCALES: dict[str, float]
+    COUNTS_UNITS: bool
 
     def __init__(self, scale: float | str = "rel"):
         super().__init__()
-        self.scale = self._checked_scale(scale)
-
-    def __call__(self, shape: Shape) -> np.ndarray:
-        self._assert_atleast2d(shape)
-        scale = self.SCALES.get(self.scale, self.scale)
-        return scale * (2 * self.rnd.rand(*shape) - 1) / np.sqrt(self._fan(shape))
-
-    def _fan(self, shape: Shape) -> int:
-        raise NotImplementedError
-
-    def _checked_scale(self, scale: float | str) -> float | str:
         name = type(self).__name__
         if not isinstance(scale, str):
-            return checked_number(scale, f"{name}: scale", minimum=0)
-        scale = OTHER_NAMES.get(scale, scale)
-        if scale not in self.SCALES:
+            scale = checked_number(scale, f"{name}: scale", minimum=0)
+        elif OTHER_NAMES.get(scale, scale) not in self.SCALES:
             raise ValidationError(
                 f"{name}: scale {scale!r} is not known;"
                 f" choices are numbers and {listing(self.SCALES)}"
             )
-        return scale
+        self.scale = OTHER_NAMES.get(scale, scale)
+
+    def __call__(self, shape: Shape) -> np.ndarray:
+        self._assert_atleast2d(shape)
+        scale = self.SCALES.get(self.scale, self.scale)
+        fan = math.prod(shape[1:]) + self.COUNTS_UNITS * shape[0]
+        return scale * (2 * self.rnd.rand(*shape) - 1) / np.sqrt(fan)
 
 
 class DenseSqrtFanIn(_DenseSqrt):
@@ -257,15 +257,8 @@ class DenseSqrtFanIn(_DenseSqrt):
         scale: A number, or the name of the layer's activation function.
     """
 
-    SCALES = {
-        "rel": math.sqrt(6),
-        "tanh": math.sqrt(3),
-        "sigmoid": 4 * math.sqrt(3),
-        "linear": 1.0,
-    }
-
-    def _fan(self, shape: Shape) -> int:
-        return math.prod(shape[1:])
+    SCALES = _scales(3)
+    COUNTS_UNITS = False
 
 
 class DenseSqrtFanInOut(_DenseSqrt):
@@ -291,15 +284,8 @@ class DenseSqrtFanInOut(_DenseSqrt):
         scale: A number, or the name of the layer's activation function.
     """
 
-    SCALES = {
-        "rel": math.sqrt(12),
-        "tanh": math.sqrt(6),
-        "sigmoid": 4 * math.sqrt(6),
-        "linear": 1.0,
-    }
-
-    def _fan(self, shape: Shape) -> int:
-        return math.prod(shape[1:]) + shape[0]
+    SCALES = _scales(6)
+    COUNTS_UNITS = True
 
 
 # -- structured matrices -----------------------------------------------------
@@ -322,7 +308,7 @@ class EchoState(Initializer):
         )
 
     def __call__(self, shape: Shape) -> np.ndarray:
-        self._require(len(shape) == 2 and shape[0] == shape[1], _SQUARE, shape)
+        self._require_square(shape)
         weights = self.rnd.uniform(-0.5, 0.5, size=shape)
         radius = np.abs(np.linalg.eigvals(weights)).max()
         return weights / radius * self.spectral_radius
@@ -348,8 +334,8 @@ class Identity(Initializer):
 
     def __call__(self, shape: Shape) -> np.ndarray:
         self._require(len(shape) == 2, "a matrix", shape)
-        square = shape[0] == shape[1]
-        self._require(square or not self.enforce_square, _SQUARE, shape)
+        if self.enforce_square:
+            self._require_square(shape)
         return np.eye(*shape) * self.scale + self.rnd.randn(*shape) * self.std
 
 
@@ -412,7 +398,7 @@ class RandomWalk(Initializer):
         )
 
     def __call__(self, shape: Shape) -> np.ndarray:
-        self._require(len(shape) == 2 and shape[0] == shape[1], _SQUARE, shape)
+        self._require_square(shape)
         n = shape[1]
         scale = self.GAINS[self.act_func](n) if self.scale is None else self.scale
         return scale * self.rnd.randn(*shape) / n
@@ -432,7 +418,7 @@ class _Sparse(Initializer):
         self.sub_initializer = _checked_source(
             sub_initializer, f"{name}: sub_initializer"
         )
-        self.connections = _checked_count(connections, f"{name}: connections")
+        self.connections = checked_integer(connections, f"{name}: connections", 1)
 
     def __call__(self, shape: Shape) -> np.ndarray:
         self._require(len(shape) == 2, "a matrix", shape)
@@ -513,13 +499,3 @@ def _checked_source(source: Any, what: str) -> Any:
     if not callable(source):
         checked_array(source, what)
     return source
-
-
-def _checked_count(value: int, what: str) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = 0
-    if number < 1:
-        raise ValidationError(f"{what} has to be an integer >= 1, not {value!r}")
-    return number

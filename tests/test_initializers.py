@@ -163,7 +163,7 @@ def test_shapes_that_do_not_fit_let_the_fallback_take_over(initializer, shape):
         (lambda: RandomWalk(scale="x"), "RandomWalk: scale"),
         (lambda: RandomWalk(["rel"]), "RandomWalk: act_func"),
         (lambda: SparseInputs(None), "SparseInputs: sub_initializer"),
-        (lambda: SparseInputs(1.0, 0), "SparseInputs: connections.*>= 1"),
+        (lambda: SparseInputs(1.0, 0), "SparseInputs: connections.*at least 1"),
         (lambda: SparseOutputs(1.0, 1.5), "SparseOutputs: connections.*1.5"),
         (lambda: Uniform(1, 0), "Uniform: low"),
         (lambda: Uniform(high="a"), "Uniform: high"),
