@@ -253,6 +253,13 @@ class BufferManager:
         for name, part in carried.items():
             self.handler.set_from_numpy(part.steps, np.asarray(context[name]))
 
+    def carry_on(self, handler: Handler) -> None:
+        """Start the next forward pass from the state that the last one has left."""
+        for steps, last, remaining, _ in self.sized.carried.values():
+            rows = [(r, i) for r in (remaining, last) for i in range(r.shape[0])]
+            for target, (source, i) in enumerate(rows):
+                handler.copy_to(source[i], steps[target])
+
     def forget_programs(self) -> None:
         """Forget what was recorded of passes."""
         for sized in (*self._kept.values(), self.sized):

@@ -17,6 +17,7 @@ from brainstorm.structure.architecture import (
 )
 from brainstorm.structure.buffers import BufferManager
 from brainstorm.structure.construction import ConstructionWrapper
+from brainstorm.structure.generating import generate
 from brainstorm.structure.initializing import (
     create_initializers,
     describe_initializers,
@@ -342,6 +343,48 @@ class Network(RunningNetwork):
         return predict(self, x, batch_size, output_name)
 
     __call__ = predict
+
+    def generate(
+        self,
+        steps: int,
+        start: Any,
+        feedback: Mapping[str, str] | None = None,
+        context: Mapping[str, Any] | None = None,
+        delta: bool = False,
+    ) -> np.ndarray | dict[str, np.ndarray]:
+        """Go on with a series by what the network predicts, in a closed loop.
+
+        The network runs over `start`, to get into its state. What it gives at the last
+        step is the first step of the result, and its next input; and so on.
+
+        >>> from brainstorm import Network, layers
+        >>> inp = layers.Input({'default': ('T', 'B', 1)})
+        >>> net = Network.from_layer(inp >> layers.FullyConnected(1, 'linear'))
+        >>> net.initialize({'default': {'W': 2.0, 'bias': 0.0}})
+        >>> net.generate(4, start=np.ones((1, 1, 1))).ravel().tolist()
+        [2.0, 4.0, 8.0, 16.0]
+
+        Args:
+            steps: Number of steps T' to generate.
+            start: Data of the shape (T, B, ...), or (B, ...) for one time step; a dict
+                of these by the names of the inputs if there are several. Inputs that
+                are not fed back need T + T' - 1 steps.
+            feedback: Names of inputs by the paths of the outputs that they are given.
+                Default: the output of `predict`, and the only input that it needs.
+            context: State to begin with, as returned by `get_context`. Default: zeros.
+            delta: Whether outputs are what is to be added to the input, to give the
+                next one.
+
+        Returns:
+            What is given to the inputs, an array of the shape (T', B, ...); if several
+            outputs are fed back, a dict of these by their paths.
+
+        Raises:
+            NetworkValidationError: Data, context or sizes do not fit.
+            UnknownNameError: There is no such output or input (a KeyError).
+            ValidationError: `steps` is no positive integer.
+        """
+        return generate(self, steps, start, feedback, context, delta)
 
 
 def _recreate(description: dict[str, Any], parameters: np.ndarray) -> Network:

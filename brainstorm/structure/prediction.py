@@ -36,14 +36,15 @@ def _predict(
     path = find_output(net, output_name)
     structure = _structure(net, path)
     needed, layers = inputs_of(net, path)
-    data, has_time = arrange(net, _named(x, needed))
-    time_size, nr_sequences = _sizes(net, data)
+    data, has_time = arrange(net, named(x, needed))
+    time_size, nr_sequences = sizes_of(net, data)
     shape = (time_size, nr_sequences)[2 - structure.buffer_type :]
     result = np.empty((*shape, *structure.feature_shape), net.handler.dtype)
     axis = structure.buffer_type - 1
     for start in range(0, nr_sequences, batch_size):
         part = slice(start, start + batch_size)
-        _run(net, _cut(net, data, part), layers)
+        provide(net, cut(net, data, part))
+        net.forward_pass(only=layers)
         values = net.get(path)
         result[(slice(None),) * axis + (part,)] = values[:time_size] if axis else values
     return result if has_time or not axis else result[0]
@@ -186,7 +187,7 @@ def _structure(net: RunningNetwork, path: str) -> BufferStructure:
     return outputs[output]
 
 
-def _named(x: Any, needed: list[str]) -> dict[str, Any]:
+def named(x: Any, needed: list[str]) -> dict[str, Any]:
     """The data by names of inputs, with those first that are needed."""
     if not isinstance(x, Mapping):
         if len(needed) != 1:
@@ -203,7 +204,7 @@ def _named(x: Any, needed: list[str]) -> dict[str, Any]:
     return {**{name: x[name] for name in needed}, **x}
 
 
-def _sizes(net: RunningNetwork, data: Mapping[str, Any]) -> tuple[int, int]:
+def sizes_of(net: RunningNetwork, data: Mapping[str, Any]) -> tuple[int, int]:
     """Numbers of time steps and of sequences."""
     sizes: dict[str, int] = {}
     for name, values in data.items():
@@ -224,7 +225,7 @@ def _sizes(net: RunningNetwork, data: Mapping[str, Any]) -> tuple[int, int]:
     return sizes.get("T", 1), sizes.get("B", 0)
 
 
-def _cut(
+def cut(
     net: RunningNetwork, data: Mapping[str, Any], part: slice
 ) -> dict[str, np.ndarray]:
     """Some of the sequences."""
@@ -242,9 +243,9 @@ def _cut(
     return cut
 
 
-def _run(net: RunningNetwork, data: Mapping[str, np.ndarray], layers: set[str]) -> None:
+def provide(net: RunningNetwork, data: Mapping[str, Any]) -> None:
+    """Give a network data for some of its inputs, and zeros for the others."""
     net.provide_external_data(data, all_inputs=False)
     for name, buffer in BufferView.items(net.buffer.Input.outputs):
         if name not in data:
             net.handler.fill(buffer, 0.0)
-    net.forward_pass(only=layers)

@@ -22,6 +22,7 @@ from brainstorm.utils import (
     HandlerError,
     NetworkValidationError,
     UnknownNameError,
+    flatten_features,
     listing,
 )
 
@@ -285,6 +286,45 @@ class RunningNetwork(Seedable):
         if only is not None:
             order = [(la, buffers) for la, buffers in order if la.name in only]
         this.run(order, "forward_pass", training_pass)
+
+    def advance(
+        self, feedback: tuple[tuple[str, str], ...], delta: bool, only: frozenset[str]
+    ) -> None:
+        """Run one step and get the next one ready, see `generating.generate`.
+
+        The buffers have one time step. It goes on from the state of the step before,
+        as `carry_on` leaves it, or that of `BufferManager.apply_context`.
+
+        Args:
+            feedback: Pairs of a path of an output, and the input that is to get it.
+            delta: Whether to add the output to the input.
+            only: Names of the layers to run.
+        """
+        with self.lock.steps:
+            self._passes.run(("advance", feedback, delta, only), self._make_step)
+
+    def _make_step(
+        self,
+        this: Pass,
+        feedback: tuple[tuple[str, str], ...],
+        delta: bool,
+        only: Collection[str],
+    ) -> None:
+        order = [(la, buffers) for la, buffers in self._run_order if la.name in only]
+        this.run(order, "forward_pass", False)
+        h = this.handler
+        for output, name in feedback:
+            source = flatten_features(self.buffer[output][:1])
+            target = flatten_features(self.buffer.Input.outputs[name][:1])
+            if delta:
+                h.add_tt(source, target, target)
+            else:
+                h.copy_to(source, target)
+        self._buffer_manager.carry_on(h)
+
+    def go_on_from(self, context: Mapping[str, Any]) -> None:
+        """Let the next `advance` go on from a state."""
+        self._buffer_manager.apply_context(context)
 
     def backward_pass(self, all_deltas: bool = True) -> None:
         """Compute all deltas and gradients, after a forward pass.

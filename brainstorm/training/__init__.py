@@ -7,6 +7,7 @@ from brainstorm.training.adaptive_steppers import (
     AdamWStepper,
     RmsPropStepper,
 )
+from brainstorm.training.readouts import RidgeFit, fit_ridge
 from brainstorm.training.schedules import (
     Cosine,
     DecreaseAfterEpoch,
@@ -41,11 +42,13 @@ __all__ = [
     "MultiStep",
     "NesterovStepper",
     "OneCycle",
+    "RidgeFit",
     "RmsPropStepper",
     "Schedule",
     "SgdStepper",
     "Trainer",
     "TrainingStepper",
     "Warmup",
+    "fit_ridge",
     "run_network",
 ]

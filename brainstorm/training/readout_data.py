@@ -1,0 +1,244 @@
+"""What readouts are fitted to: the states that reach a layer, and its targets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from brainstorm.data_iterators import DataIterator
+from brainstorm.layers.fully_connected_layer import FullyConnectedLayerImpl
+from brainstorm.structure.prediction import (
+    arrange,
+    cut,
+    find_output,
+    inputs_of,
+    named,
+    provide,
+    sizes_of,
+)
+from brainstorm.utils import ValidationError, listing
+
+if TYPE_CHECKING:
+    from brainstorm.structure.layer import Layer
+    from brainstorm.structure.network import Network
+
+# Inputs, targets, a mask or None, and whether it goes on with the batch before.
+_Batch = tuple[dict[str, Any], Any, Any, bool]
+
+
+class Readout:
+    """A linear layer that is fitted to its inputs, and where its data come from.
+
+    Attributes:
+        name: Its name.
+        fits_bias: Whether there is a bias that is fitted.
+        needed: The network's inputs on which it depends.
+        layers: The layers to run.
+        has_time: Whether its inputs have a dimension of time.
+    """
+
+    def __init__(self, net: Network, layer: Layer):
+        self.net, self.name, self._layer = net, layer.name, layer
+        self.needed, self.layers = inputs_of(net, f"{layer.name}.outputs.default")
+        self.fits_bias = layer.bias and "bias" not in layer.frozen
+        self.has_time = layer.in_shapes["default"].buffer_type == 2
+
+    @classmethod
+    def find(cls, net: Network, name: str | None) -> Readout:
+        """The layer of that name, or else the one that the output comes from.
+
+        Raises:
+            ValidationError: There is none that can be fitted.
+        """
+        if name is None:
+            name = find_output(net).split(".")[0]
+            while not isinstance(net.layers[name], FullyConnectedLayerImpl):
+                above = net.layers[name].incoming
+                above = [c.start_layer for c in above if c.input_name == "default"]
+                if len(above) != 1:
+                    raise ValidationError(
+                        "layer: the network's output does not come from one"
+                        " FullyConnected layer; name the layer to fit"
+                    )
+                name = above[0]
+        layer = net.layers.get(name)
+        if not isinstance(layer, FullyConnectedLayerImpl):
+            raise ValidationError(
+                f"layer: expected the name of a FullyConnected layer, got {name!r}"
+            )
+        if layer.activation != "linear":
+            raise ValidationError(
+                f"layer: expected linear activation to fit {name!r}, got"
+                f" {layer.activation!r}"
+            )
+        if "W" in layer.frozen:
+            raise ValidationError(
+                f"layer: expected weights that are trained, but those of {name!r} are"
+                " frozen"
+            )
+        return cls(net, layer)
+
+    def name_of_targets(self, names: Sequence[str]) -> str:
+        """The name of the item with its targets.
+
+        Raises:
+            ValidationError: One can not tell.
+        """
+        if "targets" in names:
+            return "targets"
+        rest = [name for name in names if name not in self.needed]
+        if len(rest) != 1:
+            raise ValidationError(
+                f"expected 'targets', or one item besides {listing(self.needed)} to be"
+                f" the targets, there are: {listing(rest)}"
+            )
+        return rest[0]
+
+    def states(self) -> np.ndarray:
+        """Its inputs (T, B, n), on the host."""
+        array = self.net.buffer[self.name].inputs.default
+        if not isinstance(array, np.ndarray):
+            array = self.net.handler.get_numpy_copy(array)
+        leading = array.shape[:2] if self.has_time else (1, array.shape[0])
+        return array.reshape(*leading, -1)
+
+    def parameters(self) -> tuple[np.ndarray, np.ndarray]:
+        """Its weights (n, k) and bias (k,), zeros if there is none, in float64."""
+        W = self.net.get(f"{self.name}.parameters.W").T.astype(np.float64)
+        if not self._layer.bias:
+            return W, np.zeros(W.shape[1])
+        return W, self.net.get(f"{self.name}.parameters.bias").astype(np.float64)
+
+    def fixed_bias(self) -> Any:
+        """The frozen bias (k,), or 0 if it is fitted, too."""
+        return 0.0 if self.fits_bias else self.parameters()[1]
+
+    def set(self, W: np.ndarray, bias: np.ndarray) -> None:
+        """Set the weights (n, k), and the bias (k,) if it is fitted."""
+        parameters = self.net.buffer[self.name].parameters
+        self.net.handler.set_from_numpy(parameters.W, W.T)
+        if self.fits_bias:
+            self.net.handler.set_from_numpy(parameters.bias, bias)
+
+    def checked_targets(self, targets: Any, shape: tuple[int, int]) -> np.ndarray:
+        """Targets (T, B, k).
+
+        Raises:
+            ValidationError: They have another shape.
+        """
+        targets, out = np.asarray(targets), self._layer.out_shapes["default"]
+        if targets.ndim == 2 and out.feature_size == 1:
+            targets = targets[..., np.newaxis]
+        expected, flat = (*shape, *out.feature_shape), (*shape, out.feature_size)
+        if targets.shape not in (expected, flat):
+            raise ValidationError(
+                f"expected targets of the shape {expected} for {self.name!r}, got"
+                f" {targets.shape}"
+            )
+        return targets.reshape(flat)
+
+
+def rows_to_fit(
+    readout: Readout, x: Any, y: Any, mask: Any, batch_size: int, warmup: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Run the network; states (N, n) and targets (N, k) of steps that count."""
+    net, steps = readout.net, 0
+    if isinstance(x, DataIterator):
+        batches = _of_iterator(readout, x, y, mask)
+    else:
+        batches = _of_arrays(readout, x, y, mask, batch_size)
+    for inputs, targets, some_mask, continues in batches:
+        context = net.get_context() if continues else None
+        if not continues:
+            _check_length(steps, warmup)
+        provide(net, inputs)
+        net.forward_pass(context=context, only=readout.layers)
+        h = readout.states()
+        targets = readout.checked_targets(targets, h.shape[:2])
+        first = max(0, warmup - (steps if continues else 0))
+        steps = (steps if continues else 0) + len(h)
+        h, targets = h[first:], targets[first:] - readout.fixed_bias()
+        if some_mask is None:
+            yield h.reshape(-1, h.shape[2]), targets.reshape(-1, targets.shape[2])
+        else:
+            counts = _checked_mask(some_mask, (len(h) + first, h.shape[1]))[first:]
+            yield h[counts], targets[counts]
+    _check_length(steps, warmup)
+
+
+def _check_length(steps: int, warmup: int) -> None:
+    if 0 < steps <= warmup:
+        raise ValidationError(
+            f"warmup: expected fewer steps than the sequences have, {steps}, got"
+            f" {warmup}"
+        )
+
+
+def _checked_mask(mask: Any, shape: tuple[int, int]) -> np.ndarray:
+    mask = np.asarray(mask)
+    if mask.shape not in (shape, (*shape, 1)):
+        raise ValidationError(f"expected a mask of the shape {shape}, got {mask.shape}")
+    return mask.reshape(shape) != 0
+
+
+def _of_iterator(
+    readout: Readout, data: DataIterator, y: Any, mask: Any
+) -> Iterator[_Batch]:
+    if y is not None or not isinstance(mask, (str, type(None))):
+        raise ValidationError(
+            "expected targets and mask to be items of the iterator, got arrays"
+        )
+    names = [n for n in data.data_shapes if n != (mask or "mask")]
+    targets = readout.name_of_targets(names)
+    lacking = {*readout.needed, mask or targets} - set(data.data_shapes)
+    if lacking:
+        raise ValidationError(
+            f"expected the iterator to have the items {listing(sorted(lacking))} too,"
+            f" got {listing(data.data_shapes)}"
+        )
+    for batch in data(readout.net.handler):
+        yield (
+            {name: batch[name] for name in readout.needed},
+            batch[targets],
+            batch.get(mask or "mask"),
+            bool(data.continues),
+        )
+
+
+def _of_arrays(
+    readout: Readout, x: Any, y: Any, mask: Any, batch_size: int
+) -> Iterator[_Batch]:
+    net, given = readout.net, named(x, readout.needed)
+    if isinstance(mask, str) and mask not in given:
+        raise ValidationError(f"mask: there is no {mask!r} in {listing(given)}")
+    name = mask if isinstance(mask, str) else "mask"
+    if y is None:
+        y = given[readout.name_of_targets([n for n in given if n != name])]
+    if mask is None or mask is name:
+        mask = given.get(name)
+    data, has_time = arrange(net, {n: given[n] for n in readout.needed})
+    _, nr_sequences = sizes_of(net, data)
+    targets = _with_time(y, has_time and readout.has_time)
+    mask = None if mask is None else _with_time(mask, has_time and readout.has_time)
+    for what, array in (("targets", targets), ("a mask", mask)):
+        if array is not None and array.shape[1] != nr_sequences:
+            raise ValidationError(
+                f"expected {what} for {nr_sequences} sequences, got the shape"
+                f" {array.shape}"
+            )
+    for start in range(0, nr_sequences, batch_size):
+        part = slice(start, start + batch_size)
+        yield (
+            cut(net, data, part),
+            targets[:, part],
+            None if mask is None else mask[:, part],
+            False,
+        )
+
+
+def _with_time(values: Any, has_time: bool) -> np.ndarray:
+    values = np.asarray(values)
+    values = values if has_time else values[np.newaxis]
+    return values if values.ndim > 1 else values[..., np.newaxis]
