@@ -243,9 +243,11 @@ def cut(
     return cut
 
 
-def provide(net: RunningNetwork, data: Mapping[str, Any]) -> None:
+def provide(
+    net: RunningNetwork, data: Mapping[str, Any], all_inputs: bool = False
+) -> None:
     """Give a network data for some of its inputs, and zeros for the others."""
-    net.provide_external_data(data, all_inputs=False)
+    net.provide_external_data(data, all_inputs=all_inputs)
     for name, buffer in BufferView.items(net.buffer.Input.outputs):
         if name not in data:
             net.handler.fill(buffer, 0.0)

@@ -76,27 +76,20 @@ STATE_KEYS = {
 def write_checkpoint(
     filename: str | os.PathLike, net: Network, training: Mapping[str, Any]
 ) -> None:
-    """Write a checkpoint, which replaces a file in one go.
-
-    Args:
-        filename: Name of the file.
-        net: The network.
-        training: What a trainer is made of, by the names in `KEYS`.
-
-    Raises:
-        ValidationError: Something can not be saved. Names it.
-        MissingFileError: The folder does not exist.
-    """
+    """Write a network, and what is in a trainer by `KEYS`; see `Trainer.save`."""
     arrays: dict[str, np.ndarray] = {}
-    hooks = training["hooks"].items()
+    hooks = training["hooks"].values()
     training = {
         "verbose": bool(training["verbose"]),
         "carry_context": bool(training["carry_context"]),
         "stepper": _describe(training["stepper"], TrainingStepper),
         "train_scorers": [_describe(s, Scorer) for s in training["train_scorers"]],
-        "hooks": [[name, _try_to_describe(hook)] for name, hook in hooks],
+        "hooks": [[name, None] for name in training["hooks"]],
         "state": _pack(training["state"], arrays, "the training"),
     }
+    for described, hook in zip(training["hooks"], hooks, strict=True):
+        with contextlib.suppress(ValidationError):  # one is needed to load it then
+            described[1] = _describe(hook)
     check_names(training)
     with atomic_hdf5(filename, FORMAT) as f:
         write_info(f)
@@ -155,11 +148,7 @@ def _reordered(state: Any, order: np.ndarray | None) -> Any:
 
 
 def _describe(part: Any, kind: type = Describable) -> Any:
-    """The description of a part of a trainer, of which it can be made again.
-
-    Raises:
-        ValidationError: There is none: a member has a value that its class refuses.
-    """
+    """The description of a part of a trainer, of which it can be made again."""
     description = get_description(part)
     try:
         _create(description, kind)
@@ -168,14 +157,6 @@ def _describe(part: Any, kind: type = Describable) -> Any:
             f"can not save a {type(part).__name__} that could not be loaded: {error}"
         ) from error
     return description
-
-
-def _try_to_describe(hook: Hook) -> Any:
-    """The description of a hook, None if there is none."""
-    try:
-        return _describe(hook)
-    except ValidationError:
-        return None
 
 
 def _create(description: Any, kind: type = Describable) -> Any:

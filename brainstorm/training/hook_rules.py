@@ -18,19 +18,6 @@ if TYPE_CHECKING:
     from brainstorm.hooks.base_hook import Hook
     from brainstorm.structure.network import Network
 
-__all__ = [
-    "check_file",
-    "check_watched_logs",
-    "complete_hook",
-    "complete_net",
-    "deltas_for",
-    "due_after_epoch",
-    "due_after_update",
-    "is_due",
-    "is_ours",
-    "may_be_called",
-]
-
 
 def is_ours(hook: Any) -> bool:
     """Whether the library defines a hook, so that it is known what it reads."""
@@ -44,11 +31,8 @@ def is_due(hook: Hook, count: int) -> bool:
 
 def due_after_update(hooks: Mapping[str, Hook], update_nr: int) -> list[Hook]:
     """The hooks to call after the update of this number."""
-    return [
-        hook
-        for hook in hooks.values()
-        if hook.timescale == "update" and is_due(hook, update_nr)
-    ]
+    due = (hook for hook in hooks.values() if is_due(hook, update_nr))
+    return [hook for hook in due if hook.timescale == "update"]
 
 
 def due_after_epoch(hooks: Mapping[str, Hook], epoch_nr: int) -> list[Hook]:
@@ -88,19 +72,17 @@ def _nothing(*args: Any, **kwargs: Any) -> None:
 
 def complete_hook(hook: Any) -> None:
     """Give a function what the trainer expects of a hook."""
-    members: dict[str, Any] = {
-        "__name__": type(hook).__name__,
-        "get_state": dict,
-        "interval": 1,
-        "repeatable": False,
-        "reset": _nothing,
-        "set_state": _nothing,
-        "start": _nothing,
-        "stop": _nothing,
-        "verbose": None,
-        "watched_logs": tuple,
-    }
-    _complete(hook, members)
+    does_nothing = dict.fromkeys(("reset", "set_state", "start", "stop"), _nothing)
+    _complete(
+        hook,
+        __name__=type(hook).__name__,
+        get_state=dict,
+        interval=1,
+        repeatable=False,
+        verbose=None,
+        watched_logs=tuple,
+        **does_nothing,
+    )
 
 
 def complete_net(net: Any) -> None:
@@ -112,35 +94,29 @@ def complete_net(net: Any) -> None:
         computed_when_read=contextlib.nullcontext,
         stop_keeping=_nothing,
     )
-    members: dict[str, Any] = {
-        "apply_weight_modifiers": _nothing,
-        "backpropagation": backpropagation,
-        "batch_size": 1,
-        "handler": default_handler,
-        "lock": Turns(),
-        "start_weight_modifiers": _nothing,
-    }
-    _complete(net, members)
+    _complete(
+        net,
+        apply_weight_modifiers=_nothing,
+        backpropagation=backpropagation,
+        batch_size=1,
+        handler=default_handler,
+        lock=Turns(),
+        start_weight_modifiers=_nothing,
+    )
 
 
-def _complete(instance: Any, members: Mapping[str, Any]) -> None:
+def _complete(instance: Any, **members: Any) -> None:
     for name, value in members.items():
         if not hasattr(instance, name):
             setattr(instance, name, value)
 
 
 def check_file(hook: Hook, others: Iterable[Hook]) -> None:
-    """Check that no two hooks write different things to one file.
-
-    Raises:
-        ValidationError: They do. Names the hooks and the file.
-    """
+    """Check that no two hooks write different things to one file."""
+    file = _file_of(hook)
     for other in others:
-        if (
-            _file_of(hook) is not None
-            and _file_of(hook) == _file_of(other)
-            and not (type(hook) is type(other) and hook.saves == "the newest")
-        ):
+        same = type(hook) is type(other) and getattr(hook, "saves", "") == "the newest"
+        if file is not None and file == _file_of(other) and not same:
             raise ValidationError(
                 f"add_hook: {hook.__name__!r} and {other.__name__!r} would write to"
                 f" the same file, {hook.filename!r}; give one of them another"
@@ -152,13 +128,8 @@ def check_watched_logs(
 ) -> None:
     """Check as far as it can be known that the logs that hooks read will exist.
 
-    Args:
-        hooks: The hooks by name.
-        logs: The logs so far.
-        scores: Names of the losses and scores of the training batches.
-
-    Raises:
-        UnknownNameError: One will not. Names the hook and the log.
+    They are among those so far, those of other hooks, and the losses and scores of the
+    training batches, which have the names `scores`.
     """
     rolling = [f"{ROLLING}.{name}" for name in scores]
     logging = [name for name, hook in hooks.items() if not hook.repeatable]

@@ -18,9 +18,7 @@ ROLLING = "rolling_training"
 def add_log(logs: dict[str, Any], name: str, value: Any, verbose: bool) -> None:
     """Append what a hook has returned: a value, or a dict of values or further dicts.
 
-    Raises:
-        ValidationError: It is a dict where there are values already, or the other way
-            round. Nothing has been appended then.
+    Refuses all of a dict where there are values already, and the other way round.
     """
     _check(logs, name, value, name)
     _append(logs, name, value)

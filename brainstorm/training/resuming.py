@@ -26,9 +26,16 @@ if TYPE_CHECKING:
     from brainstorm.hooks.base_hook import Hook
     from brainstorm.structure.network import Network
 
-__all__ = ["TRAINING_DATA", "Epoch", "Resumable", "undisturbed"]
-
 TRAINING_DATA = "training_data_iter"
+
+# Members of a trainer by their names in files.
+MEMBERS = {
+    "epoch_nr": "current_epoch_nr",
+    "update_nr": "current_update_nr",
+    "logs": "logs",
+    "results": "results",
+    "context": "_context",
+}
 
 AnyTrainer = TypeVar("AnyTrainer", bound="Resumable")
 
@@ -57,10 +64,7 @@ class Epoch:
 
     @classmethod
     def restore(cls, state: Mapping[str, Any], net: Network) -> Epoch:
-        """The epoch that `asdict` has described.
-
-        Errors, of whatever kind, mean that there is none.
-        """
+        """The epoch that `asdict` has described; whatever it raises, there is none."""
         epoch = cls(**state)
         if not epoch.nr_batches > 0:
             raise ValueError(f"an epoch can not stand at {epoch.nr_batches} batches")
@@ -77,11 +81,7 @@ class Epoch:
     def skip_batches(
         self, net: Network, training_data_iter: DataIterator
     ) -> Iterator[Any]:
-        """Begin the epoch as it began before; return the batches that are left.
-
-        Raises:
-            IteratorValidationError: There are fewer batches than have been done.
-        """
+        """Begin the epoch as it began before; return the batches that are left."""
         restore(training_data_iter, self.data_state)
         batches = iter(training_data_iter(net.handler))
         skipped = sum(1 for _ in itertools.islice(batches, self.nr_batches))
@@ -194,16 +194,9 @@ class Resumable:
             ValidationError: Nothing has been trained so far.
         """
         position = self._position() if self._loaded is None else self._loaded
-        state = {
-            "epoch_nr": self.current_epoch_nr,
-            "update_nr": self.current_update_nr,
-            "logs": self.logs,
-            "results": self.results,
-            "stepper": state_of(self.stepper),
-            "hooks": state_of(self.hooks),
-            "context": self._context,
-        }
-        return state | {n: value for n, value in position.items() if n not in state}
+        parts = {"stepper": state_of(self.stepper), "hooks": state_of(self.hooks)}
+        members = {name: getattr(self, member) for name, member in MEMBERS.items()}
+        return {**position, **parts, **members}
 
     def _position(self) -> dict[str, Any]:
         """How far the epoch is, and the states of all random numbers."""
@@ -227,11 +220,8 @@ class Resumable:
             state: The state; the trainer keeps its parts.
             net: The network, which has its parameters already.
         """
-        self.current_epoch_nr = state["epoch_nr"]
-        self.current_update_nr = state["update_nr"]
-        self.logs = state["logs"]
-        self.results = state["results"]
-        self._context = state["context"]
+        for name, member in MEMBERS.items():
+            setattr(self, member, state[name])
         restore(self.stepper, state["stepper"])
         self.stepper.start(net)
         restore(self.hooks, state["hooks"])
@@ -249,11 +239,7 @@ class Resumable:
     def _go_on(self) -> Iterator[Any] | None:
         """Go where the training stood that was loaded, if any.
 
-        Returns:
-            The batches that are left of its epoch, None if there is none.
-
-        Raises:
-            IteratorValidationError: The data are not those that there were.
+        Returns the batches that are left of its epoch, None if there is none.
         """
         if self._loaded is None:
             # Saving asks for the handler's random numbers: have them made anyway.

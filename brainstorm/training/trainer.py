@@ -11,20 +11,9 @@ from brainstorm.checks import check_network, checked_integer
 from brainstorm.describable import Describable
 from brainstorm.randomness import global_rnd
 from brainstorm.scorers import aggregate_losses_and_scores, gather_losses_and_scores
+from brainstorm.training import hook_rules as rules
 from brainstorm.training.adaptive_steppers import AdamStepper
 from brainstorm.training.fitting import shuffled_batches
-from brainstorm.training.hook_rules import (
-    check_file,
-    check_watched_logs,
-    complete_hook,
-    complete_net,
-    deltas_for,
-    due_after_epoch,
-    due_after_update,
-    is_due,
-    is_ours,
-    may_be_called,
-)
 from brainstorm.training.logs import ROLLING, add_log, print_log
 from brainstorm.training.resuming import TRAINING_DATA, Epoch, Resumable, undisturbed
 from brainstorm.training.steppers import TrainingStepper
@@ -72,11 +61,8 @@ class Trainer(Resumable, Describable):
     __default_values__ = {"hooks": {}, "train_scorers": []}
 
     stepper: TrainingStepper
-    """Does the parameter updates."""
     verbose: bool
-    """Whether to print what happens."""
     carry_context: bool
-    """Whether state is carried on from batch to batch."""
     hooks: dict[str, Hook]
     """The hooks by name, in the order in which they are called."""
     train_scorers: Sequence[Scorer]
@@ -194,14 +180,14 @@ class Trainer(Resumable, Describable):
             or not hasattr(hook, "timescale")
         ):
             raise ValidationError(f"add_hook: expected a Hook, got {hook!r}")
-        complete_hook(hook)
+        rules.complete_hook(hook)
         name = hook.__name__
         if name in self.hooks or name == ROLLING:
             raise ValidationError(
                 f"add_hook: the name {name!r} is taken; give the hook another one by"
                 f" its argument name. Names in use: {listing([*self.hooks, ROLLING])}"
             )
-        check_file(hook, self.hooks.values())
+        rules.check_file(hook, self.hooks.values())
         others = (other.priority for other in self.hooks.values())
         hook.priority = 1 + max(others, default=0)
         self.hooks[name] = hook
@@ -233,13 +219,13 @@ class Trainer(Resumable, Describable):
         if self.carry_context:
             check_continues(net, training_data_iter)
         scores = check_scorers(net, self.train_scorers, "train_scorers")
-        check_watched_logs(self.hooks, self.logs, scores)
+        rules.check_watched_logs(self.hooks, self.logs, scores)
         if self._is_training:
             raise ValidationError(
                 "the trainer is training already, in another thread or around a hook"
             )
         named_data_iters[TRAINING_DATA] = training_data_iter
-        complete_net(net)
+        rules.complete_net(net)
         self.stepper.start(net)
         net.start_weight_modifiers()
         self._net, self._iterators = net, named_data_iters
@@ -247,7 +233,7 @@ class Trainer(Resumable, Describable):
             self._is_training = True
             started.callback(setattr, self, "_is_training", False)
             for hook in self.hooks.values():
-                with deltas_for(hook, net):
+                with rules.deltas_for(hook, net):
                     hook.start(net, self.stepper, self.verbose, named_data_iters)
                 started.callback(hook.stop)
             started.callback(net.backpropagation.stop_keeping)
@@ -327,7 +313,7 @@ class Trainer(Resumable, Describable):
             stopped = False
         else:
             self._print_header(f"Epoch {self.current_epoch_nr} goes on")
-            due = due_after_update(self.hooks, self.current_update_nr)
+            due = rules.due_after_update(self.hooks, self.current_update_nr)
             stopped = self._call_hooks(net, [h for h in due if h.repeatable])
         scores = self._epoch.scores
         if not stopped:
@@ -340,7 +326,7 @@ class Trainer(Resumable, Describable):
             raise IteratorValidationError(f"{TRAINING_DATA} provides no batches")
         rolling = aggregate_losses_and_scores(scores, net, self.train_scorers)
         add_log(self.logs, ROLLING, rolling, self.verbose)
-        due = due_after_epoch(self.hooks, self.current_epoch_nr)
+        due = rules.due_after_epoch(self.hooks, self.current_epoch_nr)
         stopped |= self._call_hooks(net, due)
         self._finish_round()
         return not stopped
@@ -349,7 +335,7 @@ class Trainer(Resumable, Describable):
         """Do the updates of an epoch, and return whether a hook stopped them."""
         epoch = self._epoch
         training_data = self._iterators[TRAINING_DATA]
-        all_ours = all(map(is_ours, self.hooks.values()))
+        all_ours = all(map(rules.is_ours, self.hooks.values()))
         for batch in batches:
             if not all_ours:
                 net.backpropagation.keeps_parameters = self._may_be_read_next()
@@ -367,7 +353,7 @@ class Trainer(Resumable, Describable):
             self.current_update_nr += 1
             epoch.nr_batches += 1
             stopped = False
-            due = due_after_update(self.hooks, self.current_update_nr)
+            due = rules.due_after_update(self.hooks, self.current_update_nr)
             if due:
                 with undisturbed(training_data):
                     stopped = self._call_hooks(net, due)
@@ -381,8 +367,8 @@ class Trainer(Resumable, Describable):
         length = getattr(self._iterators[TRAINING_DATA], "length", None)
         is_last = length is None or self._epoch.nr_batches + 1 >= length
         next_nr, epoch_nr = self.current_update_nr + 1, self.current_epoch_nr
-        called = may_be_called(self.hooks, next_nr, epoch_nr, is_last)
-        return not all(map(is_ours, called))
+        called = rules.may_be_called(self.hooks, next_nr, epoch_nr, is_last)
+        return not all(map(rules.is_ours, called))
 
     def _run_stepper(self, net: Network) -> None:
         """Do an update, going on from the state that the one before has left."""
@@ -426,7 +412,7 @@ class Trainer(Resumable, Describable):
             verbose = self.verbose if hook.verbose is None else hook.verbose
             net.before_next_run = functools.partial(self._let_look, net)
             try:
-                with deltas_for(hook, net):
+                with rules.deltas_for(hook, net):
                     log = hook(
                         epoch_nr=self.current_epoch_nr,
                         update_nr=self.current_update_nr,
@@ -456,7 +442,7 @@ class Trainer(Resumable, Describable):
             for hook in self.hooks.values():
                 # At the end of an epoch also those are called that are not due.
                 at_end = hook.timescale == "epoch" or hook.repeatable
-                if hasattr(hook, "look") and (at_end or is_due(hook, nr)):
+                if hasattr(hook, "look") and (at_end or rules.is_due(hook, nr)):
                     hook.look(net, nr)
 
     def _print_header(self, title: str) -> None:

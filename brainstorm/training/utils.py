@@ -11,9 +11,8 @@ import numpy as np
 from tqdm import tqdm
 
 from brainstorm.checks import check_network
-from brainstorm.layers.loss_layer import LossLayerImpl
 from brainstorm.scorers import aggregate_losses_and_scores, gather_losses_and_scores
-from brainstorm.structure.buffer_views import BufferView
+from brainstorm.structure.prediction import provide
 from brainstorm.utils import IteratorValidationError, ValidationError, listing
 
 if TYPE_CHECKING:
@@ -68,9 +67,7 @@ def run_batches(
     context: dict[str, np.ndarray] = {}
     for data, continues in _known_batches(net, iterator):
         with net.lock:
-            net.provide_external_data(data, all_inputs=all_inputs)
-            if len(data) < len(net.layers["Input"].out_shapes):
-                _clear_inputs_without(net, data)
+            provide(net, data, all_inputs)
             net.forward_pass(context=context if continues else None)
             if continues is not None:
                 context = net.get_context()
@@ -114,12 +111,6 @@ def _joined(
         pieces.append(batch)
 
 
-def _clear_inputs_without(net: Network, data: Mapping[str, Any]) -> None:
-    for name, buffer in BufferView.items(net.buffer.Input.outputs):
-        if name not in data:
-            net.handler.fill(buffer, 0.0)
-
-
 def compute_scores(
     net: Network,
     iterator: DataIterator,
@@ -154,13 +145,9 @@ def compute_scores(
 def check_iterator(
     net: Network, iterator: DataIterator, name: str, exactly: bool = False
 ) -> None:
-    """Check that an iterator provides what the network's Input expects.
+    """Check that an iterator of this name provides what the network's Input expects.
 
-    Args:
-        net: The network.
-        iterator: The iterator.
-        name: Its name, for the error.
-        exactly: Whether it must not provide anything else.
+    It must not provide anything else, if `exactly`.
 
     Raises:
         IteratorValidationError: Lists the names on both sides.
@@ -217,7 +204,9 @@ def check_scorers(net: Network, scorers: Sequence[Scorer], owner: str) -> list[s
         raise ValidationError(
             f"{owner}: scorers have to be a list of scorers, not {scorers!r}"
         )
-    names = _loss_names(net)
+    # The keys of `Network.get_loss_values`, whether or not it has run.
+    losses = [n for n, la in net.layers.items() if getattr(la, "is_loss", False)]
+    names = [*(losses if len(losses) > 1 else []), "total_loss"]
     for scorer in scorers:
         if scorer.__name__ in names:
             raise ValidationError(
@@ -226,12 +215,6 @@ def check_scorers(net: Network, scorers: Sequence[Scorer], owner: str) -> list[s
             )
         names.append(scorer.__name__)
     return names
-
-
-def _loss_names(net: Network) -> list[str]:
-    """The keys of `Network.get_loss_values`, whether or not it has run."""
-    names = [n for n, layer in net.layers.items() if isinstance(layer, LossLayerImpl)]
-    return [*(names if len(names) > 1 else []), "total_loss"]
 
 
 def report(text: str) -> None:
