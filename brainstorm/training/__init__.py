@@ -7,6 +7,7 @@ from brainstorm.training.adaptive_steppers import (
     AdamWStepper,
     RmsPropStepper,
 )
+from brainstorm.training.online_steppers import LmsStepper, RlsStepper
 from brainstorm.training.readouts import RidgeFit, fit_ridge
 from brainstorm.training.schedules import (
     Cosine,
@@ -38,11 +39,13 @@ __all__ = [
     "Exponential",
     "ForwardStepper",
     "Linear",
+    "LmsStepper",
     "MomentumStepper",
     "MultiStep",
     "NesterovStepper",
     "OneCycle",
     "RidgeFit",
+    "RlsStepper",
     "RmsPropStepper",
     "Schedule",
     "SgdStepper",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from brainstorm.checks import check_network
 from brainstorm.data_iterators import DataIterator
 from brainstorm.layers.fully_connected_layer import FullyConnectedLayerImpl
 from brainstorm.structure.prediction import (
@@ -52,6 +53,7 @@ class Readout:
         Raises:
             ValidationError: There is none that can be fitted.
         """
+        check_network(net)
         if name is None:
             name = find_output(net).split(".")[0]
             while not isinstance(net.layers[name], FullyConnectedLayerImpl):

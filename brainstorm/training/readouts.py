@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from brainstorm.checks import check_network, checked_integer, checked_number
+from brainstorm.checks import checked_integer, checked_number
 from brainstorm.training.readout_data import Readout, rows_to_fit
 from brainstorm.utils import ValidationError
 
@@ -90,7 +90,6 @@ def fit_ridge(
             sequences are no longer than the warm-up, or the states do not determine the
             weights and `ridge` is 0.
     """
-    check_network(net)
     ridges = _checked_ridges(ridge, validation)
     warmup = checked_integer(warmup, "warmup", 0)
     batch_size = checked_integer(batch_size, "batch_size", 1)

@@ -32,7 +32,8 @@ class TrainingStepper(Declared):
     Forward passes of training go on from `context`, a state of the network, unless it
     is None. A subclass overrides :meth:`run`, and names in `slots` the state that it
     keeps for each parameter. Each slot is a member that holds a flat array of the
-    network's handler, as long as ``net.buffer.parameters`` and zero at first.
+    network's handler, as long as ``net.buffer.parameters`` and zero at first, unless it
+    overrides `_shape_of_slots` and `_create_slot`.
     """
 
     slots: tuple[str, ...] = ()
@@ -94,7 +95,11 @@ class TrainingStepper(Declared):
         """NumPy copies of all slots; empty before the first :meth:`start`."""
         if self._restored or self.net is None:
             return dict(self._restored)
-        return {n: self._handler.get_numpy_copy(getattr(self, n)) for n in self.slots}
+        return {n: self._copy(getattr(self, n)) for n in self.slots}
+
+    def _copy(self, slot: Any) -> np.ndarray:
+        on_host = isinstance(slot, np.ndarray)
+        return slot.copy() if on_host else self._handler.get_numpy_copy(slot)
 
     def set_state(self, state: Mapping[str, np.ndarray]) -> None:
         """Continue from a state that :meth:`get_state` returned.
@@ -119,18 +124,25 @@ class TrainingStepper(Declared):
         }
 
     def _make_slot(self, net: Network, name: str, state: dict[str, np.ndarray]) -> Any:
-        shape = tuple(net.buffer.parameters.shape)
-        if name not in state:
-            return net.handler.zeros(shape)
-        if state[name].shape != shape:
+        shape = self._shape_of_slots(net)
+        if name in state and state[name].shape != shape:
             raise ValidationError(
-                f"{type(self).__name__}: expected a {name} of shape {shape}, as the"
-                f" parameters, got {state[name].shape}"
+                f"{type(self).__name__}: expected a {name} of shape {shape}, to fit"
+                f" the parameters, got {state[name].shape}"
             )
-        return net.handler.create_from_numpy(state[name])
+        return self._create_slot(net, state.get(name))
+
+    def _create_slot(self, net: Network, values: np.ndarray | None) -> Any:
+        """A slot with these values, or to begin with."""
+        if values is None:
+            return net.handler.zeros(self._shape_of_slots(net))
+        return net.handler.create_from_numpy(values)
+
+    def _shape_of_slots(self, net: Network) -> tuple[int, ...]:
+        return tuple(net.buffer.parameters.shape)
 
     def _fits(self, net: Network) -> bool:
-        shape = tuple(net.buffer.parameters.shape)
+        shape = self._shape_of_slots(net)
         return all(tuple(getattr(self, name).shape) == shape for name in self.slots)
 
     def _started_net(self) -> Network:
