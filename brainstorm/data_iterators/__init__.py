@@ -15,7 +15,8 @@ its items:
 [20, 20, 10]
 
 The data are NumPy arrays, of which the batches are views, or h5py datasets, which
-are read batch by batch. Arrays that are yielded are not to be written to.
+are read batch by batch. Arrays that are yielded are not to be written to. Data and
+arguments that do not fit raise an IteratorValidationError, which says what would.
 """
 
 from brainstorm.data_iterators.base import DataIterator

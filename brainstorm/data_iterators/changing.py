@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from brainstorm.checks import Check
 from brainstorm.data_iterators.base import Batch, DataIterator
 from brainstorm.data_iterators.checks import (
+    NOT_NEGATIVE,
+    NUMBER,
     PROBABILITY,
     brief,
-    check_integer,
-    check_names,
-    check_numbers,
+    check_values,
     check_window,
-    fill_numbers,
+    expect,
+    filled_values,
+    whole,
 )
 from brainstorm.utils import IteratorValidationError
 
@@ -37,21 +40,22 @@ __all__ = [
 class _Transformer(DataIterator):
     """Base of the iterators that change some of the items of another one."""
 
-    def __init__(self, iter: DataIterator, argument: str, names: Mapping) -> None:
-        if not isinstance(iter, DataIterator):
-            raise IteratorValidationError(
-                f"iter: expected a DataIterator, got {brief(iter)}"
-            )
-        check_names(argument, names, iter.data_shapes)
+    def __init__(
+        self, iter: DataIterator, argument: str, values: Mapping, check: Check
+    ) -> None:
+        expect(isinstance(iter, DataIterator), "iter", "a DataIterator", brief(iter))
+        self._values = check_values(argument, values, iter.data_shapes, check)
         super().__init__(iter.data_shapes, iter.length)
         self.iter = iter
-        self._names = list(names)
+        for name in self._values:
+            what = f"{type(self).__name__}: data item {name!r}"
+            self._check_shape(what, self.data_shapes[name])
 
     def __call__(self, handler: Handler | None = None) -> Iterator[Batch]:
         """Yield the batches of the wrapped iterator, changed."""
         rnd = self.start_stream() if "rnd" in vars(self) else None
         for batch in self.iter(handler):
-            changed = {n: self._transform(n, batch[n], rnd) for n in self._names}
+            changed = {n: self._transform(n, batch[n], rnd) for n in self._values}
             if rnd is not None:
                 self.rnd = rnd
             yield {**batch, **changed}
@@ -62,13 +66,13 @@ class _Transformer(DataIterator):
         """What to yield in place of an item; `array` itself must not change."""
         raise NotImplementedError
 
-    def _check_images(self) -> None:
-        for name in self._names:
-            if len(self.data_shapes[name]) != 5:
-                raise IteratorValidationError(
-                    f"{type(self).__name__}: data item {name!r}: expected images,"
-                    f" (T, N, H, W, C), got shape {self.data_shapes[name]}"
-                )
+    def _check_shape(self, what: str, shape: tuple[int, ...]) -> None:
+        """Check that an item can be changed."""
+
+
+class _ImageTransformer(_Transformer):
+    def _check_shape(self, what: str, shape: tuple[int, ...]) -> None:
+        expect(len(shape) == 5, what, "images, (T, N, H, W, C)", f"shape {shape}")
 
 
 class AddGaussianNoise(_Transformer):
@@ -80,9 +84,6 @@ class AddGaussianNoise(_Transformer):
         iter: The iterator to wrap.
         std_dict: Standard deviation of the noise by item; not negative.
         mean_dict: Mean of the noise by item, for items in `std_dict`; 0 if missing.
-
-    Raises:
-        IteratorValidationError: An unknown item or a number out of range.
     """
 
     def __init__(
@@ -91,9 +92,9 @@ class AddGaussianNoise(_Transformer):
         std_dict: Mapping[str, float],
         mean_dict: Mapping[str, float] | None = None,
     ) -> None:
-        super().__init__(iter, "std_dict", std_dict)
-        self.std_dict = check_numbers("std_dict", std_dict, "a number >= 0", 0)
-        self.mean_dict = fill_numbers("mean_dict", mean_dict, std_dict, 0.0, "a number")
+        super().__init__(iter, "std_dict", std_dict, NOT_NEGATIVE)
+        self.std_dict = self._values
+        self.mean_dict = filled_values("mean_dict", mean_dict, std_dict, NUMBER, 0.0)
 
     def _transform(self, name, array, rnd):
         noise = rnd.standard_normal(array.shape)
@@ -113,9 +114,6 @@ class AddSaltNPepper(_Transformer):
         prob_dict: Probability that a value is replaced, by item.
         ratio_dict: Share of salt among the replaced values by item, for items in
             `prob_dict`; 0.5 if missing.
-
-    Raises:
-        IteratorValidationError: An unknown item or a number out of range.
     """
 
     def __init__(
@@ -124,10 +122,10 @@ class AddSaltNPepper(_Transformer):
         prob_dict: Mapping[str, float],
         ratio_dict: Mapping[str, float] | None = None,
     ) -> None:
-        super().__init__(iter, "prob_dict", prob_dict)
-        self.prob_dict = check_numbers("prob_dict", prob_dict, *PROBABILITY)
-        self.ratio_dict = fill_numbers(
-            "ratio_dict", ratio_dict, prob_dict, 0.5, *PROBABILITY
+        super().__init__(iter, "prob_dict", prob_dict, PROBABILITY)
+        self.prob_dict = self._values
+        self.ratio_dict = filled_values(
+            "ratio_dict", ratio_dict, prob_dict, PROBABILITY, 0.5
         )
 
     def _transform(self, name, array, rnd):
@@ -139,7 +137,7 @@ class AddSaltNPepper(_Transformer):
         return result
 
 
-class Flip(_Transformer):
+class Flip(_ImageTransformer):
     """Flips images left to right at random.
 
     All images of a sequence are flipped, or none. Only 5D data in TNHWC format is
@@ -149,19 +147,14 @@ class Flip(_Transformer):
         iter: The iterator to wrap.
         prob_dict: Probability that a sequence is flipped, by item. Default:
             ``{'default': 0.5}``.
-
-    Raises:
-        IteratorValidationError: An unknown item, one that is not 5D, or a number
-            out of range.
     """
 
     def __init__(
         self, iter: DataIterator, prob_dict: Mapping[str, float] | None = None
     ) -> None:
         prob_dict = {"default": 0.5} if prob_dict is None else prob_dict
-        super().__init__(iter, "prob_dict", prob_dict)
-        self.prob_dict = check_numbers("prob_dict", prob_dict, *PROBABILITY)
-        self._check_images()
+        super().__init__(iter, "prob_dict", prob_dict, PROBABILITY)
+        self.prob_dict = self._values
 
     def _transform(self, name, array, rnd):
         flipped = rnd.random_sample(array.shape[1]) < self.prob_dict[name]
@@ -170,7 +163,7 @@ class Flip(_Transformer):
         return result
 
 
-class Pad(_Transformer):
+class Pad(_ImageTransformer):
     """Pads images equally on all four sides.
 
     Only 5D data in TNHWC format is supported. The items come out as floats (float64
@@ -181,10 +174,6 @@ class Pad(_Transformer):
         size_dict: Number of pixels to add on each side, by item.
         value_dict: Value of the added pixels by item, for items in `size_dict`; 0
             if missing.
-
-    Raises:
-        IteratorValidationError: An unknown item, one that is not 5D, or a number
-            out of range.
     """
 
     draws = False
@@ -195,16 +184,12 @@ class Pad(_Transformer):
         size_dict: Mapping[str, int],
         value_dict: Mapping[str, float] | None = None,
     ) -> None:
-        super().__init__(iter, "size_dict", size_dict)
-        self._check_images()
+        super().__init__(iter, "size_dict", size_dict, whole(0))
+        self.size_dict = self._values
         for name, size in size_dict.items():
-            check_integer(f"size_dict[{name!r}]", size, 0)
             T, B, H, W, C = self.data_shapes[name]
             self.data_shapes[name] = (T, B, H + 2 * size, W + 2 * size, C)
-        self.size_dict = dict(size_dict)
-        self.value_dict = fill_numbers(
-            "value_dict", value_dict, size_dict, 0, "a number"
-        )
+        self.value_dict = filled_values("value_dict", value_dict, size_dict, NUMBER, 0)
 
     def _transform(self, name, array, rnd):
         size = self.size_dict[name]
@@ -215,7 +200,7 @@ class Pad(_Transformer):
         return result
 
 
-class RandomCrop(_Transformer):
+class RandomCrop(_ImageTransformer):
     """Cuts a window out of images at random.
 
     All images of a sequence are cropped at the same place. Only 5D data in TNHWC
@@ -224,17 +209,12 @@ class RandomCrop(_Transformer):
     Args:
         iter: The iterator to wrap.
         shape_dict: Size ``(height, width)`` of the window by item.
-
-    Raises:
-        IteratorValidationError: An unknown item, one that is not 5D, or a window
-            that is no pair of positive integers or larger than the image.
     """
 
     def __init__(
         self, iter: DataIterator, shape_dict: Mapping[str, tuple[int, int]]
     ) -> None:
-        super().__init__(iter, "shape_dict", shape_dict)
-        self._check_images()
+        super().__init__(iter, "shape_dict", shape_dict, Check(lambda _: True, ""))
         for name, window in shape_dict.items():
             T, B, H, W, C = self.data_shapes[name]
             check_window(f"shape_dict[{name!r}]", window, (H, W))
@@ -257,34 +237,25 @@ class MultiHot(_Transformer):
     An item of shape ``(T, B, k)`` with k labels becomes ``(T, B, V)`` for a
     vocabulary of V labels; a label that occurs twice counts once. Items without a
     vocabulary are yielded as they are. Only 3D data is supported. The vectors are
-    floats (float64 if the labels are that, otherwise float32).
+    floats (float64 if the labels are that, otherwise float32). Iterating raises an
+    error where a label is not in the vocabulary.
 
     Args:
         iter: The iterator to wrap.
         vocab_size_dict: Number V of labels by item. Labels are the integers from 0
             to V - 1, of any dtype.
-
-    Raises:
-        IteratorValidationError: An unknown item, one that is not 3D, or a bad
-            vocabulary size; while iterating: a label is not in the vocabulary.
     """
 
     draws = False
 
     def __init__(self, iter: DataIterator, vocab_size_dict: Mapping[str, int]) -> None:
-        super().__init__(iter, "vocab_size_dict", vocab_size_dict)
+        super().__init__(iter, "vocab_size_dict", vocab_size_dict, whole(1))
+        self.vocab_size_dict = self._values
         for name, size in vocab_size_dict.items():
-            check_integer(f"vocab_size_dict[{name!r}]", size, 1)
-            self._check_shape(name, self.data_shapes[name])
             self.data_shapes[name] = (*self.data_shapes[name][:2], int(size))
-        self.vocab_size_dict = dict(vocab_size_dict)
 
-    def _check_shape(self, name: str, shape: tuple[int, ...]) -> None:
-        if len(shape) != 3:
-            raise IteratorValidationError(
-                f"{type(self).__name__}: data item {name!r}: expected 3 dimensions,"
-                f" got shape {shape}"
-            )
+    def _check_shape(self, what: str, shape: tuple[int, ...]) -> None:
+        expect(len(shape) == 3, what, "3 dimensions", f"shape {shape}")
 
     def _transform(self, name, array, rnd):
         size = self.vocab_size_dict[name]
@@ -311,17 +282,10 @@ class OneHot(MultiHot):
         iter: The iterator to wrap.
         vocab_size_dict: Number V of labels by item. Labels are the integers from 0
             to V - 1, of any dtype.
-
-    Raises:
-        IteratorValidationError: An unknown item, one of another shape, or a bad
-            vocabulary size; while iterating: a label is not in the vocabulary.
     """
 
-    def _check_shape(self, name: str, shape: tuple[int, ...]) -> None:
-        if len(shape) != 3 or shape[2] != 1:
-            raise IteratorValidationError(
-                f"OneHot: data item {name!r}: expected the shape (T, B, 1), got {shape}"
-            )
+    def _check_shape(self, what: str, shape: tuple[int, ...]) -> None:
+        expect(len(shape) == 3 and shape[2] == 1, what, "the shape (T, B, 1)", shape)
 
 
 def _float_type(array: np.ndarray) -> np.dtype:

@@ -1,15 +1,18 @@
-"""Checks of the data and of the arguments that data iterators get."""
+"""Checks of the data and of the arguments that data iterators get.
+
+All of them raise an IteratorValidationError, which tells what was expected.
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any
 
 import h5py
 import numpy as np
 
+from brainstorm.checks import Check, is_finite
 from brainstorm.utils import IteratorValidationError, listing
 
 
@@ -17,6 +20,50 @@ def brief(value: object) -> str:
     """A value for an error message, or its type where that would be long."""
     text = repr(value)
     return text if len(text) <= 60 and "\n" not in text else type(value).__name__
+
+
+def expect(good: Any, what: str, expected: str, got: Any) -> None:
+    """Raise an error unless something is good."""
+    if not good:
+        raise IteratorValidationError(f"{what}: expected {expected}, got {got}")
+
+
+def whole(low: int) -> Check:
+    """The integers of at least `low`."""
+    return Check(lambda n: isinstance(n, Integral) and n >= low, f"an integer >= {low}")
+
+
+NUMBER = Check(is_finite, "a number")
+NOT_NEGATIVE = Check(lambda x: is_finite(x) and x >= 0, "a number >= 0")
+PROBABILITY = Check(lambda x: is_finite(x) and 0 <= x <= 1, "a probability from 0 to 1")
+
+
+def check_value(what: str, value: Any, check: Check) -> None:
+    """Check one value."""
+    expect(check.accept(value), what, check.expected, brief(value))
+
+
+def check_values(
+    argument: str, values: Any, items: Mapping, check: Check
+) -> dict[str, Any]:
+    """A copy of a dict of values by some of the data items, once all are good."""
+    expect(isinstance(values, Mapping), argument, "a dict by data item", brief(values))
+    for name, value in values.items():
+        if name not in items:
+            raise IteratorValidationError(
+                f"{argument}: there is no data item {name!r} to work on; choices"
+                f" are: {listing(items)}"
+            )
+        check_value(f"{argument}[{name!r}]", value, check)
+    return dict(values)
+
+
+def filled_values(
+    argument: str, values: Any, items: Mapping, check: Check, default: float
+) -> dict[str, Any]:
+    """A value for each of the data items: from `values`, if any, where it is there."""
+    values = check_values(argument, {} if values is None else values, items, check)
+    return dict.fromkeys(items, default) | values
 
 
 def check_open(name: str, data: h5py.Dataset) -> None:
@@ -35,110 +82,44 @@ def check_data(named_data: Mapping[str, Any]) -> int:
             "expected at least one data item, such as default=x, got none"
         )
     for name, data in named_data.items():
-        _check_item(name, data)
+        _check_item(f"data item {name!r}", name, data)
     first = next(iter(named_data))
-    nr_sequences = named_data[first].shape[1]
+    number = named_data[first].shape[1]
+    expected = f"as many sequences (axis 1) as in {first!r}, {number}"
     for name, data in named_data.items():
-        if data.shape[1] != nr_sequences:
-            raise IteratorValidationError(
-                f"data item {name!r}: expected as many sequences (axis 1) as in"
-                f" {first!r}, {nr_sequences}, got {data.shape[1]}"
-            )
-    return nr_sequences
+        nr_sequences = data.shape[1]
+        expect(nr_sequences == number, f"data item {name!r}", expected, nr_sequences)
+    return number
 
 
-def _check_item(name: str, data: Any) -> None:
-    if not isinstance(data, (np.ndarray, h5py.Dataset)):
-        raise IteratorValidationError(
-            f"data item {name!r}: expected a NumPy array or an h5py dataset, got"
-            f" {brief(data)}"
-        )
+def _check_item(what: str, name: str, data: Any) -> None:
+    is_data = isinstance(data, (np.ndarray, h5py.Dataset))
+    expect(is_data, what, "a NumPy array or an h5py dataset", brief(data))
     if isinstance(data, h5py.Dataset):
         check_open(name, data)
-    if data.dtype.kind not in "biuf":
-        raise IteratorValidationError(
-            f"data item {name!r}: expected floats, integers or booleans, got dtype"
-            f" {data.dtype}"
-        )
-    if data.shape is None or len(data.shape) < 3:
-        raise IteratorValidationError(
-            f"data item {name!r}: expected at least 3 dimensions (T, B, ...), got"
-            f" shape {data.shape}"
-        )
-    if 0 in data.shape:
-        raise IteratorValidationError(
-            f"data item {name!r}: expected some data, got none: its shape is"
-            f" {data.shape}"
-        )
+    is_number = data.dtype.kind in "biuf"
+    expect(is_number, what, "floats, integers or booleans", f"dtype {data.dtype}")
+    is_sequence = data.shape is not None and len(data.shape) >= 3
+    shape = f"shape {data.shape}"
+    expect(is_sequence, what, "at least 3 dimensions (T, B, ...)", shape)
+    expect(0 not in data.shape, what, "some data", f"none: its {shape}")
 
 
 def check_lengths(lengths: Any, nr_sequences: int, steps: int) -> np.ndarray:
     """Check the lengths of all sequences; return them as an array."""
     array = np.asarray(lengths)
-    if array.shape != (nr_sequences,) or array.dtype.kind not in "iu":
-        raise IteratorValidationError(
-            "cut_according_to: expected the name of a data item, None, or the"
-            f" lengths of the {nr_sequences} sequences as integers, got"
-            f" {brief(lengths)}"
-        )
-    if array.min() < 0 or array.max() > steps:
-        raise IteratorValidationError(
-            f"cut_according_to: expected lengths from 0 to {steps}, got"
-            f" {array[(array < 0) | (array > steps)][0]}"
-        )
+    expect(
+        array.shape == (nr_sequences,) and array.dtype.kind in "iu",
+        "cut_according_to",
+        "the name of a data item, None, or the lengths of the"
+        f" {nr_sequences} sequences as integers",
+        brief(lengths),
+    )
+    bad = array[(array < 0) | (array > steps)]
+    expected = f"lengths from 0 to {steps}"
+    expected = f"lengths from 0 to {steps}"
+    expect(not bad.size, "cut_according_to", expected, next(iter(bad), None))
     return array
-
-
-def check_names(argument: str, names: Any, choices: Mapping) -> None:
-    """Check that this is a dict by data items that there are."""
-    if not isinstance(names, Mapping):
-        raise IteratorValidationError(
-            f"{argument}: expected a dict by data item, got {brief(names)}"
-        )
-    for name in names:
-        if name not in choices:
-            raise IteratorValidationError(
-                f"{argument}: there is no data item {name!r} to work on; choices"
-                f" are: {listing(choices)}"
-            )
-
-
-PROBABILITY = ("a probability from 0 to 1", 0, 1)
-
-
-def check_numbers(
-    argument: str,
-    values: Mapping[str, Any],
-    expected: str,
-    low: float = -math.inf,
-    high: float = math.inf,
-) -> dict[str, float]:
-    """A copy of `values` once all of them are finite numbers in [low, high]."""
-    for name, value in values.items():
-        if not (
-            isinstance(value, Real) and math.isfinite(value) and low <= value <= high
-        ):
-            raise IteratorValidationError(
-                f"{argument}[{name!r}]: expected {expected}, got {brief(value)}"
-            )
-    return dict(values)
-
-
-def fill_numbers(
-    argument: str, values: Any, names: Mapping, default: float, *limits: Any
-) -> dict[str, float]:
-    """A number for each of `names`: from `values` where it is there."""
-    values = {} if values is None else values
-    check_names(argument, values, names)
-    return dict.fromkeys(names, default) | check_numbers(argument, values, *limits)
-
-
-def check_integer(what: str, value: Any, minimum: int) -> None:
-    """Check that this is an integer of at least `minimum`."""
-    if not isinstance(value, Integral) or value < minimum:
-        raise IteratorValidationError(
-            f"{what}: expected an integer >= {minimum}, got {brief(value)}"
-        )
 
 
 def check_window(what: str, window: Any, image: tuple[int, int]) -> None:
@@ -149,8 +130,5 @@ def check_window(what: str, window: Any, image: tuple[int, int]) -> None:
         and all(isinstance(n, Integral) for n in window)
         and all(1 <= n <= limit for n, limit in zip(window, image, strict=True))
     )
-    if not fits:
-        raise IteratorValidationError(
-            f"{what}: expected a (height, width) from (1, 1) to the size of the image,"
-            f" {image}, got {brief(window)}"
-        )
+    expected = f"a (height, width) from (1, 1) to the size of the image, {image}"
+    expect(fits, what, expected, brief(window))

@@ -13,8 +13,10 @@ from brainstorm.data_iterators.base import Batch, DataIterator
 from brainstorm.data_iterators.checks import (
     brief,
     check_data,
-    check_integer,
     check_lengths,
+    check_value,
+    expect,
+    whole,
 )
 from brainstorm.data_iterators.reading import Part
 from brainstorm.utils import IteratorValidationError, listing
@@ -33,9 +35,6 @@ class Undivided(DataIterator):
     Args:
         **named_data: NumPy arrays or h5py datasets of shape ``(T, B, ...)`` with
             the same B.
-
-    Raises:
-        IteratorValidationError: The data does not fit.
     """
 
     draws = False
@@ -80,8 +79,7 @@ class Minibatches(DataIterator):
             the same B.
 
     Raises:
-        IteratorValidationError: The data or another argument does not fit; while
-            iterating: an HDF5 file was closed.
+        IteratorValidationError: While iterating: an HDF5 file was closed.
         FileFormatError: While iterating: an HDF5 file can not be read.
     """
 
@@ -92,11 +90,9 @@ class Minibatches(DataIterator):
         cut_according_to: str | Sequence[int] | np.ndarray | None = "mask",
         **named_data: np.ndarray | h5py.Dataset,
     ) -> None:
-        check_integer("batch_size", batch_size, 1)
-        if not isinstance(shuffle, (bool, np.bool_)):
-            raise IteratorValidationError(
-                f"shuffle: expected True or False, got {brief(shuffle)}"
-            )
+        check_value("batch_size", batch_size, whole(1))
+        is_flag = isinstance(shuffle, (bool, np.bool_))
+        expect(is_flag, "shuffle", "True or False", brief(shuffle))
         self.nr_sequences = check_data(named_data)
         super().__init__(_shapes(named_data), math.ceil(self.nr_sequences / batch_size))
         self.batch_size = int(batch_size)
@@ -175,10 +171,6 @@ class Online(Minibatches):
         cut_according_to: What tells the lengths, as of `Minibatches`.
         **named_data: NumPy arrays or h5py datasets of shape ``(T, B, ...)`` with
             the same B.
-
-    Raises:
-        IteratorValidationError: As for `Minibatches`.
-        FileFormatError: As for `Minibatches`.
     """
 
     def __init__(

@@ -8,9 +8,8 @@ from threading import get_ident
 from typing import TYPE_CHECKING
 
 from brainstorm.data_iterators.base import Batch, DataIterator
-from brainstorm.data_iterators.checks import brief, check_integer
+from brainstorm.data_iterators.checks import brief, check_value, expect, whole
 from brainstorm.data_iterators.holding import Minibatches, Online, Undivided
-from brainstorm.utils import IteratorValidationError
 
 if TYPE_CHECKING:
     from brainstorm.handlers.base_handler import Handler
@@ -37,19 +36,13 @@ class Subsequences(DataIterator):
     Args:
         iter: The iterator to wrap.
         steps: The largest number of time steps of a piece.
-
-    Raises:
-        IteratorValidationError: `iter` is no iterator, or `steps` no positive integer.
     """
 
     draws = False
 
     def __init__(self, iter: DataIterator, steps: int) -> None:
-        if not isinstance(iter, DataIterator):
-            raise IteratorValidationError(
-                f"iter: expected a DataIterator, got {brief(iter)}"
-            )
-        check_integer("steps", steps, 1)
+        expect(isinstance(iter, DataIterator), "iter", "a DataIterator", brief(iter))
+        check_value("steps", steps, whole(1))
         self.iter = iter
         self.steps = int(steps)
         self._timed = _timed_items(iter)
