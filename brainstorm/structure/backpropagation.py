@@ -72,7 +72,11 @@ class Backpropagation:
         is_complete = plan is self._all
         self._passes.run(("backward", is_complete), self._make_pass)
         if not is_complete and self.keeps_parameters:
-            self._keep_parameters()
+            handler, parameters = self._manager.handler, self._manager.views.parameters
+            if self._copy is None:
+                self._copy = handler.zeros(tuple(parameters.shape))
+            handler.copy_to(parameters, self._copy)
+            self._has_parameters = True
 
     def _make_pass(self, this: Pass, is_complete: bool) -> None:
         this.handler.clear(*self._to_clear)
@@ -100,13 +104,6 @@ class Backpropagation:
         return self._plan.buffers(manager.hubs, manager.hub_buffers)
 
     # -- reading what was left out ------------------------------------------------
-
-    def _keep_parameters(self) -> None:
-        handler, parameters = self._manager.handler, self._manager.views.parameters
-        if self._copy is None:
-            self._copy = handler.zeros(tuple(parameters.shape))
-        handler.copy_to(parameters, self._copy)
-        self._has_parameters = True
 
     def stop_keeping(self) -> None:
         """Keep the parameters no longer; what was left out can not be computed then."""
@@ -140,9 +137,13 @@ class Backpropagation:
             UnknownNameError: It has not, and it is too late for it.
         """
         name, category, buffer_name = (*path.split("."), "", "")[:3]
-        if name not in self._layers or not self._is_of_backward_pass(
-            name, category, buffer_name
-        ):
+        if name not in self._layers:
+            return
+        if category == "internals":
+            structure = self._layers[name].internal_shapes.get(buffer_name)
+            if structure is None or not structure.is_backward_only:
+                return
+        elif category not in ("input_deltas", "output_deltas"):
             return
         self.wants_all = True
         self.complete()
@@ -154,12 +155,6 @@ class Backpropagation:
                 " and nobody had asked for deltas by then. From now on training"
                 " computes it; so does backward_pass()"
             )
-
-    def _is_of_backward_pass(self, name: str, category: str, buffer_name: str) -> bool:
-        if category == "internals":
-            structure = self._layers[name].internal_shapes.get(buffer_name)
-            return structure is not None and structure.is_backward_only
-        return category in ("input_deltas", "output_deltas")
 
     def _left_out(self, name: str, category: str) -> Collection[str]:
         """Names of the buffers that a pass leaves out, if it leaves out any."""
