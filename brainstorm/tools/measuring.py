@@ -30,7 +30,7 @@ def nrmse(predictions: Any, targets: Any) -> float:
     variances are summed.
 
     >>> from brainstorm.tools import nrmse
-    >>> nrmse([[1.0], [2.0]], [[1.0], [3.0]]).round(3)
+    >>> round(nrmse([[1.0], [2.0]], [[1.0], [3.0]]), 3)
     0.707
 
     Args:
