@@ -360,7 +360,7 @@ class Network(RunningNetwork):
         >>> from brainstorm import Network, layers
         >>> inp = layers.Input({'default': ('T', 'B', 1)})
         >>> net = Network.from_layer(inp >> layers.FullyConnected(1, 'linear'))
-        >>> net.initialize({'default': {'W': 2.0, 'bias': 0.0}})
+        >>> net.initialize({'Fully*': {'W': 2.0, 'bias': 0.0}})
         >>> net.generate(4, start=np.ones((1, 1, 1))).ravel().tolist()
         [2.0, 4.0, 8.0, 16.0]
 
