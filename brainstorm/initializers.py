@@ -424,8 +424,11 @@ class _Sparse(Initializer):
         self._require(len(shape) == 2, "a matrix", shape)
         keep = np.zeros(shape)
         lines = keep.T if self.LINE == "column" else keep
-        room = f"room for {self.connections} connections in each {self.LINE}"
-        self._require(self.connections <= lines.shape[1], room, shape)
+        self._require(
+            self.connections <= lines.shape[1],
+            f"room for {self.connections} connections in each {self.LINE}",
+            shape,
+        )
         values = evaluate_initializer(self.sub_initializer, shape)
         lines[:, : self.connections] = 1.0
         for line in lines:

@@ -29,12 +29,6 @@ from brainstorm.data_iterators.changing import (
     Pad,
     RandomCrop,
 )
-from brainstorm.data_iterators.encoding import (
-    DeltaEncoding,
-    LatencyEncoding,
-    PhaseEncoding,
-    RateEncoding,
-)
 from brainstorm.data_iterators.holding import Minibatches, Online, Undivided
 from brainstorm.data_iterators.pieces import Subsequences
 
@@ -42,17 +36,13 @@ __all__ = [
     "AddGaussianNoise",
     "AddSaltNPepper",
     "DataIterator",
-    "DeltaEncoding",
     "Flip",
-    "LatencyEncoding",
     "Minibatches",
     "MultiHot",
     "OneHot",
     "Online",
     "Pad",
-    "PhaseEncoding",
     "RandomCrop",
-    "RateEncoding",
     "Subsequences",
     "Undivided",
 ]

@@ -105,35 +105,41 @@ def _fully_connected(graph: Graph, layer: Any) -> str:
     return y if len(shape) == 1 else graph.reshape(y, shape)
 
 
-def _on_images(
-    graph: Graph, layer: Any, op: str, *arrays: str, activation: str = "linear"
-) -> str:
+def _on_images(graph: Graph, layer: Layer, compute: Callable[[str], str]) -> str:
     """Fold time into the batch, and put the channels first."""
     x = graph.input(layer)
     shape = graph.constant((-1, *layer.in_shapes["default"].feature_shape), np.int64)
     images = graph.add("Reshape", x, shape)
-    y = graph.add(
-        *(op, graph.add("Transpose", images, perm=(0, 3, 1, 2)), *arrays),
-        kernel_shape=layer.kernel_size,
-        strides=layer.stride,
-        pads=(layer.padding,) * 4,
-    )
-    y = graph.add("Transpose", graph.activate(y, activation), perm=(0, 2, 3, 1))
+    y = compute(graph.add("Transpose", images, perm=(0, 3, 1, 2)))
+    y = graph.add("Transpose", y, perm=(0, 2, 3, 1))
     leading = graph.add("Shape", x, end=2)
     features = graph.constant(layer.out_shapes["default"].feature_shape, np.int64)
     return graph.add("Reshape", y, graph.add("Concat", leading, features, axis=0))
+
+
+def _window(layer: Any) -> dict[str, Any]:
+    return {
+        "kernel_shape": layer.kernel_size,
+        "strides": layer.stride,
+        "pads": (layer.padding,) * 4,
+    }
 
 
 def _convolution(graph: Graph, layer: Any) -> str:
     arrays = [graph.constant(graph.values(layer, "W").transpose(0, 3, 1, 2))]
     if "bias" in layer.parameter_shapes:
         arrays.append(graph.parameter(layer, "bias"))
-    return _on_images(graph, layer, "Conv", *arrays, activation=layer.activation)
+
+    def compute(x: str) -> str:
+        y = graph.add("Conv", x, *arrays, **_window(layer))
+        return graph.activate(y, layer.activation)
+
+    return _on_images(graph, layer, compute)
 
 
 def _pooling(graph: Graph, layer: Any) -> str:
     op = "MaxPool" if layer.type == "max" else "AveragePool"
-    return _on_images(graph, layer, op)
+    return _on_images(graph, layer, lambda x: graph.add(op, x, **_window(layer)))
 
 
 def _global_pooling(graph: Graph, layer: Any) -> str:
@@ -159,32 +165,46 @@ def _batch_norm(graph: Graph, layer: Layer) -> str:
 
 
 def _layer_norm(graph: Graph, layer: Any) -> str:
-    inputs = (graph.input(layer), *graph.parameters(layer, "gamma", "beta"))
-    return graph.add("LayerNormalization", *inputs, axis=-1, epsilon=layer.epsilon)
+    parameters = (graph.parameter(layer, name) for name in ("gamma", "beta"))
+    return graph.add(
+        *("LayerNormalization", graph.input(layer), *parameters),
+        axis=-1,
+        epsilon=layer.epsilon,
+    )
 
 
 def _highway(graph: Graph, layer: Layer) -> str:
-    H, T, x = graph.inputs(layer, "H", "T", "x")
-    return graph.add("Add", x, graph.add("Mul", T, graph.add("Sub", H, x)))
+    H, T, x = (graph.input(layer, name) for name in ("H", "T", "x"))
+    change = graph.add("Mul", T, graph.add("Sub", H, x))
+    return graph.add("Add", x, change)
+
+
+def _sum(graph: Graph, layer: Layer) -> str:
+    return graph.add("Sum", *(graph.input(layer, name) for name in layer.in_shapes))
+
+
+def _join(graph: Graph, layer: Layer) -> str:
+    inputs = (graph.input(layer, name) for name in layer.expected_inputs)
+    return graph.add("Concat", *inputs, axis=-1)
 
 
 def _mask(graph: Graph, layer: Layer) -> str:
-    x, mask = graph.inputs(layer, "default", "mask")
+    mask = graph.input(layer, "mask")
     size = layer.in_shapes["mask"].feature_size
     dims = len(layer.in_shapes["default"].feature_shape)
     if size == 1 and dims > 1:
         mask = graph.reshape(mask, (1,) * dims)
-    return graph.add("Mul", x, mask)
+    return graph.add("Mul", graph.input(layer), mask)
 
 
 def _squared_difference(graph: Graph, layer: Layer) -> str:
-    difference = graph.add("Sub", *graph.inputs(layer, "inputs_1", "inputs_2"))
+    inputs = (graph.input(layer, name) for name in ("inputs_1", "inputs_2"))
+    difference = graph.add("Sub", *inputs)
     return graph.add("Mul", difference, difference)
 
 
-def _join(graph: Graph, layer: Layer) -> str:
-    inputs = graph.inputs(layer, *layer.expected_inputs)
-    return graph.add("Concat", *inputs, axis=-1)
+def _reshape(graph: Graph, layer: Layer) -> str:
+    return graph.reshape(graph.input(layer), layer.out_shapes["default"].feature_shape)
 
 
 def _delay(graph: Graph, layer: Any) -> str:
@@ -195,6 +215,10 @@ def _delay(graph: Graph, layer: Any) -> str:
     return graph.add("Slice", later, begin, end, axis)
 
 
+def _elementwise(graph: Graph, layer: Any) -> str:
+    return graph.activate(graph.input(layer), layer.activation)
+
+
 def _same(graph: Graph, layer: Layer) -> str:
     return graph.input(layer)
 
@@ -203,8 +227,12 @@ def _softmax(graph: Graph, layer: Layer) -> str:
     return graph.add("Softmax", graph.input(layer), axis=-1)
 
 
+def _sigmoid(graph: Graph, layer: Layer) -> str:
+    return graph.add("Sigmoid", graph.input(layer))
+
+
 LAYERS: dict[str, Callable[[Graph, Any], str]] = {
-    "Add": lambda graph, la: graph.add("Sum", *graph.inputs(la, *la.in_shapes)),
+    "Add": _sum,
     "BatchNorm": _batch_norm,
     "Bidirectional": bidirectional,
     "Clockwork": recurrent,
@@ -215,7 +243,7 @@ LAYERS: dict[str, Callable[[Graph, Any], str]] = {
     "Delay": _delay,
     "DeltasScaling": _same,
     "Dropout": _same,
-    "Elementwise": lambda graph, la: graph.activate(graph.input(la), la.activation),
+    "Elementwise": _elementwise,
     "Embedding": _embedding,
     "FullyConnected": _fully_connected,
     "GlobalPooling": _global_pooling,
@@ -228,10 +256,8 @@ LAYERS: dict[str, Callable[[Graph, Any], str]] = {
     "NoOp": _same,
     "Pooling2D": _pooling,
     "Recurrent": recurrent,
-    "Reshape": lambda graph, layer: graph.reshape(
-        graph.input(layer), layer.out_shapes["default"].feature_shape
-    ),
-    "SigmoidCE": lambda graph, layer: graph.add("Sigmoid", graph.input(layer)),
+    "Reshape": _reshape,
+    "SigmoidCE": _sigmoid,
     "SoftmaxCE": _softmax,
     "SquaredDifference": _squared_difference,
     "SquaredError": _same,
