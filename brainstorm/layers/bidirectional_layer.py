@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from brainstorm.layers.arguments import Check, arguments_of
 from brainstorm.layers.base_layer import (
@@ -125,6 +126,7 @@ class BidirectionalLayerImpl(Layer):
             for prefix in DIRECTIONS
             for name in half.computes_no_gradients_for
         )
+        self.first_values = _prefixed(half.first_values)
         outputs = {"default": BufferStructure("T", "B", 2 * y.feature_size)}
         parameters = _prefixed(half.parameter_shapes)
         internals = _prefixed(half.internal_shapes)
@@ -264,7 +266,7 @@ class BidirectionalLayerImpl(Layer):
             h.reverse_steps(dx_back, lengths, dx)
 
 
-def _prefixed(structures: Mapping[str, BufferStructure]) -> dict[str, BufferStructure]:
+def _prefixed(structures: Mapping[str, Any]) -> dict[str, Any]:
     return {
         prefix + name: structure
         for prefix in DIRECTIONS

@@ -50,7 +50,8 @@ def resolve_references(
         references: Maps patterns of layer names to values, or to dicts that map
             patterns of parameter names to values. ``*`` matches any text.
             ``'default'`` counts where no other pattern matches, ``'fallback'``
-            is collected separately; inner ones come before outer ones.
+            is collected separately; inner ones come before outer ones. The outer
+            ``'default'`` may be such a dict, too.
         several: Whether to choose all values that fit, in their order, and not just
             the only one.
 
@@ -75,7 +76,9 @@ def resolve_references(
         path
         for pattern, paths in _patterns(references).items()
         for path in paths
-        if path not in matched and not any(_matches(pattern, layer) for layer in bare)
+        if path not in matched
+        and path != "default"
+        and not any(_matches(pattern, layer) for layer in bare)
     ]
     if unused:
         choices = [f"{layer}.{name}" for layer, ns in parameters.items() for name in ns]
@@ -86,14 +89,23 @@ def resolve_references(
     return resolved
 
 
-def is_named(references: Mapping[str, Any], layer: str, name: str) -> bool:
-    """Whether a parameter is chosen by its name, not by a pattern or a default."""
+def is_named(
+    references: Mapping[str, Any], layer: str, name: str, partly: bool = False
+) -> bool:
+    """Whether a parameter is chosen by its name, not by a default.
+
+    With `partly`, patterns that have some of its letters count, too.
+    """
     return any(
-        pattern not in SPECIAL
+        (pattern == "default" or _matches(pattern, layer))
         and _is_dict(value)
-        and name in value
-        and _matches(pattern, layer)
+        and any(
+            inner == name or (partly and inner.strip("*") and _matches(inner, name))
+            for inner in value
+            if inner not in SPECIAL
+        )
         for pattern, value in references.items()
+        if pattern != "fallback"
     )
 
 
@@ -110,7 +122,7 @@ def _patterns(references: Mapping[str, Any]) -> dict[str, list[str]]:
     """Full patterns of all values but the defaults and fallbacks, by layer pattern."""
     found = {}
     for pattern, value in references.items():
-        if pattern in SPECIAL:
+        if pattern == "fallback" or (pattern == "default" and not _is_dict(value)):
             continue
         inner = [p for p in value if p not in SPECIAL] if _is_dict(value) else []
         found[pattern] = [f"{pattern}.{p}" for p in inner] or [pattern]
@@ -125,12 +137,35 @@ def _resolve(
     several: bool,
 ) -> Resolved:
     """Choose for one parameter, and note which patterns matched."""
-    values: dict[str, Any] = {}
-    defaults: dict[str, Any] = {}
-    fallbacks: dict[str, Any] = {}
+    fitting = {
+        pattern: value
+        for pattern, value in references.items()
+        if pattern not in SPECIAL and _matches(pattern, layer)
+    }
+    values, defaults, fallbacks = _collect(fitting, name, matched)
+    default = references.get("default")
+    if _is_dict(default):
+        of_default = _collect({"default": default}, name, matched)
+        if not (values or defaults):
+            values, defaults, _ = of_default
+        fallbacks, default = fallbacks or of_default[2], None
+    values = values or defaults or {"default": default}
+    for found in (fallbacks,) if several else (values, fallbacks):
+        if len(found) > 1:
+            raise NetworkValidationError(
+                f"several patterns match {layer}.{name}: {listing(found)}"
+            )
+    fallback = next(iter(fallbacks.values()), references.get("fallback"))
+    value = list(values.values()) if several else next(iter(values.values()))
+    return Resolved(value, fallback)
+
+
+def _collect(
+    references: Mapping[str, Any], name: str, matched: set[str]
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Values, defaults and fallbacks for a parameter in what is for its layer."""
+    values, defaults, fallbacks = {}, {}, {}
     for pattern, value in references.items():
-        if pattern in SPECIAL or not _matches(pattern, layer):
-            continue
         if not _is_dict(value):
             matched.add(pattern)
             values[pattern] = value
@@ -146,15 +181,7 @@ def _resolve(
             elif _matches(inner, name):
                 matched.add(path)
                 values[path] = inner_value
-    values = values or defaults or {"default": references.get("default")}
-    for found in (fallbacks,) if several else (values, fallbacks):
-        if len(found) > 1:
-            raise NetworkValidationError(
-                f"several patterns match {layer}.{name}: {listing(found)}"
-            )
-    fallback = next(iter(fallbacks.values()), references.get("fallback"))
-    value = list(values.values()) if several else next(iter(values.values()))
-    return Resolved(value, fallback)
+    return values, defaults, fallbacks
 
 
 def _is_dict(value: Any) -> bool:
