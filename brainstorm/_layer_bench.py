@@ -10,6 +10,7 @@ import numpy as np
 from brainstorm.handlers import Handler
 from brainstorm.layers.base_layer import Layer, get_layer_class_from_typename
 from brainstorm.structure.architecture import instantiate_layers_from_architecture
+from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.buffer_views import BufferView
 from brainstorm.structure.buffers import BufferManager
 from brainstorm.structure.construction import ConstructionWrapper
@@ -60,7 +61,7 @@ class Specification(NamedTuple):
     def architecture(
         self,
         in_shapes: Mapping[str, Shape],
-        joined_outputs: Iterable[str] | None = None,
+        joined_outputs: Mapping[str, BufferStructure] | None = None,
     ) -> dict[str, Any]:
         """The layer behind an Input.
 
@@ -73,12 +74,14 @@ class Specification(NamedTuple):
         architecture: dict[str, Any] = {}
         joins = []
         if joined_outputs is not None:
-            joins += [(n, outgoing) for n in joined_outputs]
-            joins += [(n, wires) for n, s in in_shapes.items() if s[:2] == ("T", "B")]
-        for i, (joined, connections) in enumerate(joins):
+            inputs = {n: BufferStructure(*shape) for n, shape in in_shapes.items()}
+            joins += [(n, s, outgoing) for n, s in joined_outputs.items()]
+            joins += [(n, s, wires) for n, s in inputs.items()]
+        joins = [join for join in joins if join[1].scales_with_batch_size]
+        for i, (joined, structure, connections) in enumerate(joins):
             join = f"{self.name}_join_{i}"
             architecture[join] = {"@type": "NoOp"}
-            shapes[f"beside_{i}"] = ("T", "B", 2)
+            shapes[f"beside_{i}"] = (*structure.scaling_shape, 2)
             wires[f"beside_{i}"] = [join]
             connections.setdefault(joined, []).append(join)
         architecture["Input"] = {

@@ -424,11 +424,8 @@ class _Sparse(Initializer):
         self._require(len(shape) == 2, "a matrix", shape)
         keep = np.zeros(shape)
         lines = keep.T if self.LINE == "column" else keep
-        self._require(
-            self.connections <= lines.shape[1],
-            f"room for {self.connections} connections in each {self.LINE}",
-            shape,
-        )
+        room = f"room for {self.connections} connections in each {self.LINE}"
+        self._require(self.connections <= lines.shape[1], room, shape)
         values = evaluate_initializer(self.sub_initializer, shape)
         lines[:, : self.connections] = 1.0
         for line in lines:

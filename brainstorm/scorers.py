@@ -227,10 +227,10 @@ def gather_losses_and_scores(
         for name, loss in losses.items():
             _add(scores.setdefault(name, []), net.batch_size, loss, is_mean=True)
     for scorer in scorers:
-        weight, score = _score(net, scorer, out_name, targets_name, mask_name)
+        weight, score, has_time = _score(net, scorer, out_name, targets_name, mask_name)
         pairs = scores.setdefault(scorer.__name__, [])
         if continues and pairs:
-            weights, total = pairs[-1]
+            weights, total = pairs[-1] if has_time else (0, 0)
             pairs[-1] = (weights + weight, total + score)
         elif scorer.aggregate is Scorer.aggregate:
             _add(pairs, weight, score)
@@ -273,8 +273,8 @@ def _score(
     out_name: str,
     targets_name: str,
     mask_name: str | None,
-) -> tuple[float, float]:
-    """The sums of weights and scores of a batch."""
+) -> tuple[float, float, bool]:
+    """The sums of weights and scores of a batch, and whether the output has time."""
     path = scorer.out_name or out_name or net.output_name
     if not path:
         raise ValidationError(
@@ -288,12 +288,24 @@ def _score(
     mask = scorer.mask_name or mask_name
     predicted, labels, weights = _flatten(
         scorer.__name__,
-        net.get(path),
-        net.get_input(targets),
-        net.get_input(mask) if mask else None,
+        _steps(net, path, net.get(path)),
+        _steps(net, f"Input.outputs.{targets}", net.get_input(targets)),
+        _steps(net, f"Input.outputs.{mask}", net.get_input(mask)) if mask else None,
     )
     score = float(scorer(labels, predicted, weights))
-    return len(predicted) if weights is None else float(weights.sum()), score
+    weight = len(predicted) if weights is None else float(weights.sum())
+    return weight, score, _has_time(net, path)
+
+
+def _has_time(net: Network, path: str) -> bool:
+    layer, *_, name = path.split(".")
+    structure = getattr(net.layers.get(layer), "out_shapes", {}).get(name)
+    return structure is None or structure.buffer_type == 2
+
+
+def _steps(net: Network, path: str, values: np.ndarray) -> np.ndarray:
+    """Values (T, B, ...); those without time as one step."""
+    return values if _has_time(net, path) else values[np.newaxis]
 
 
 def aggregate_losses_and_scores(

@@ -431,8 +431,7 @@ class _Battery:
 
     def check_joined(self) -> None:
         outputs = self.layer.out_shapes
-        timed = [name for name, s in outputs.items() if s.buffer_type == 2]
-        architecture = self.specification.architecture(self.in_shapes, timed)
+        architecture = self.specification.architecture(self.in_shapes, outputs)
         bench = self.bench(self.subject.handler, architecture)
         bench.random_state = self.subject.random_state
         for training in self.modes:

@@ -28,6 +28,8 @@ MASK = np.array([[1], [0.5], [1], [0]], np.float32)
 class FakeNetwork:
     """What scorers need of a network, with fixed contents."""
 
+    layers = {}
+
     def __init__(self, outputs, inputs, losses=None, output_name=None):
         self.outputs = outputs
         self.inputs = inputs

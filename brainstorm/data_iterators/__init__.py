@@ -29,6 +29,12 @@ from brainstorm.data_iterators.changing import (
     Pad,
     RandomCrop,
 )
+from brainstorm.data_iterators.encoding import (
+    DeltaEncoding,
+    LatencyEncoding,
+    PhaseEncoding,
+    RateEncoding,
+)
 from brainstorm.data_iterators.holding import Minibatches, Online, Undivided
 from brainstorm.data_iterators.pieces import Subsequences
 
@@ -36,13 +42,17 @@ __all__ = [
     "AddGaussianNoise",
     "AddSaltNPepper",
     "DataIterator",
+    "DeltaEncoding",
     "Flip",
+    "LatencyEncoding",
     "Minibatches",
     "MultiHot",
     "OneHot",
     "Online",
     "Pad",
+    "PhaseEncoding",
     "RandomCrop",
+    "RateEncoding",
     "Subsequences",
     "Undivided",
 ]

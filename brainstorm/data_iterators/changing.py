@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 
-class _Transformer(DataIterator):
+class Transformer(DataIterator):
     """Base of the iterators that change some of the items of another one."""
 
     def __init__(
@@ -70,12 +70,12 @@ class _Transformer(DataIterator):
         """Check that an item can be changed."""
 
 
-class _ImageTransformer(_Transformer):
+class _ImageTransformer(Transformer):
     def _check_shape(self, what: str, shape: tuple[int, ...]) -> None:
         expect(len(shape) == 5, what, "images, (T, N, H, W, C)", f"shape {shape}")
 
 
-class AddGaussianNoise(_Transformer):
+class AddGaussianNoise(Transformer):
     """Adds Gaussian noise to some items.
 
     These come out as floats (float64 if they are that, otherwise float32).
@@ -101,10 +101,10 @@ class AddGaussianNoise(_Transformer):
         noise *= self.std_dict[name]
         noise += self.mean_dict[name]
         noise += array
-        return noise.astype(_float_type(array), copy=False)
+        return noise.astype(float_type(array), copy=False)
 
 
-class AddSaltNPepper(_Transformer):
+class AddSaltNPepper(Transformer):
     """Replaces some values at random by 1 (salt) or 0 (pepper).
 
     The items come out as floats (float64 if they are that, otherwise float32).
@@ -131,7 +131,7 @@ class AddSaltNPepper(_Transformer):
     def _transform(self, name, array, rnd):
         prob = self.prob_dict[name]
         drawn = rnd.random_sample(array.shape)
-        result = array.astype(_float_type(array))
+        result = array.astype(float_type(array))
         result[drawn < prob] = 0
         result[drawn < prob * self.ratio_dict[name]] = 1
         return result
@@ -195,7 +195,7 @@ class Pad(_ImageTransformer):
         size = self.size_dict[name]
         T, B, H, W, C = array.shape
         shape = (T, B, H + 2 * size, W + 2 * size, C)
-        result = np.full(shape, self.value_dict[name], _float_type(array))
+        result = np.full(shape, self.value_dict[name], float_type(array))
         result[:, :, size : size + H, size : size + W] = array
         return result
 
@@ -231,7 +231,7 @@ class RandomCrop(_ImageTransformer):
         return np.ascontiguousarray(np.moveaxis(crops, 2, 4))
 
 
-class MultiHot(_Transformer):
+class MultiHot(Transformer):
     """Turns lists of labels into vectors with a one for each label.
 
     An item of shape ``(T, B, k)`` with k labels becomes ``(T, B, V)`` for a
@@ -265,7 +265,7 @@ class MultiHot(_Transformer):
                 f"data item {name!r}: expected integer labels from 0 to {size - 1}"
                 f" (its vocabulary size is {size}), got {array[~valid][0]}"
             )
-        result = np.zeros((*array.shape[:2], size), _float_type(array))
+        result = np.zeros((*array.shape[:2], size), float_type(array))
         np.put_along_axis(result, array.astype(np.intp), 1, axis=2)
         return result
 
@@ -288,7 +288,7 @@ class OneHot(MultiHot):
         expect(len(shape) == 3 and shape[2] == 1, what, "the shape (T, B, 1)", shape)
 
 
-def _float_type(array: np.ndarray) -> np.dtype:
+def float_type(array: np.ndarray) -> np.dtype:
     """Float64 stays what it is, all smaller ones and integers become float32."""
     wide = array.dtype if array.dtype.kind == "f" else np.float32
     return np.promote_types(wide, np.float32)

@@ -39,6 +39,7 @@ from brainstorm.layers.sigmoid_ce_layer import SigmoidCE
 from brainstorm.layers.softmax_ce_layer import SoftmaxCE
 from brainstorm.layers.squared_difference_layer import SquaredDifference
 from brainstorm.layers.squared_error_layer import SquaredError
+from brainstorm.layers.time_pooling_layer import TimePooling
 
 __all__ = [
     "Add",
@@ -75,4 +76,5 @@ __all__ = [
     "SoftmaxCE",
     "SquaredDifference",
     "SquaredError",
+    "TimePooling",
 ]

@@ -14,6 +14,7 @@ class NumberedLayer(Layer):
         "inputs_2": StructureTemplate("T", "B", "..."),
     }
     honours_fresh = True
+    time_is_optional = True
 
     def inputs_to_expect(self, given):
         names = [f"inputs_{i + 1}" for i in range(max(2, len(given)))]

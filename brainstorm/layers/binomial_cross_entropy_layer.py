@@ -45,6 +45,7 @@ class BinomialCrossEntropyLayerImpl(Layer):
     computes_no_input_deltas_for = ("targets",)
     honours_fresh = True
     repeats = True
+    time_is_optional = True
 
     rows = Rows("internals.cee", writes=["outputs.default"])
     delta_rows = Rows(
@@ -57,7 +58,7 @@ class BinomialCrossEntropyLayerImpl(Layer):
             "cee": shape,
             "ceed": BufferStructure(*shape.shape, is_backward_only=True),
         }
-        return {"default": BufferStructure("T", "B", 1)}, {}, internals
+        return {"default": self.like(shape, 1)}, {}, internals
 
     def forward_pass(self, buffers, training_pass=True):
         h = self.handler

@@ -40,6 +40,7 @@ class DeltasScalingLayerImpl(Layer):
     arguments = arguments_of(DeltasScaling, factor=FINITE)
     honours_fresh = True
     repeats = True
+    time_is_optional = True
 
     def setup(self, kwargs, in_shapes):
         return {"default": self.like(in_shapes["default"])}, {}, {}

@@ -48,6 +48,7 @@ class DropoutLayerImpl(Layer):
     )
     honours_fresh = True
     repeats = True
+    time_is_optional = True
 
     def setup(self, kwargs, in_shapes):
         shape = self.like(in_shapes["default"])

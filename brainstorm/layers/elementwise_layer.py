@@ -36,6 +36,7 @@ class ElementwiseLayerImpl(Layer):
     arguments = arguments_of(Elementwise)
     honours_fresh = True
     repeats = True
+    time_is_optional = True
 
     def setup(self, kwargs, in_shapes):
         return {"default": self.like(in_shapes["default"])}, {}, {}

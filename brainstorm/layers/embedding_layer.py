@@ -60,6 +60,7 @@ class EmbeddingLayerImpl(Layer):
     computes_no_input_deltas_for = ("default",)
     honours_fresh = True
     repeats = True
+    time_is_optional = True
 
     indices = Rows("inputs.default", shape=as_column)
     rows = Rows(writes=["outputs.default"], shape=flatten_all_but_last)
@@ -69,7 +70,7 @@ class EmbeddingLayerImpl(Layer):
         V, n = self.vocabulary_size, self.size
         shape = in_shapes["default"].feature_shape
         features = (n,) if shape == (1,) else (*shape, n)
-        outputs = {"default": BufferStructure("T", "B", *features)}
+        outputs = {"default": self.like(in_shapes["default"], *features)}
         return outputs, {"W": BufferStructure(V, n)}, {}
 
     def forward_pass(self, buffers, training_pass=True):

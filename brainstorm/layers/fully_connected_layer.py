@@ -74,6 +74,7 @@ class FullyConnectedLayerImpl(Layer):
     )
     honours_fresh = True
     repeats = True
+    time_is_optional = True
 
     rows = Rows("inputs.default", writes=["outputs.default", "internals.H"])
     delta_rows = Rows(
@@ -81,20 +82,20 @@ class FullyConnectedLayerImpl(Layer):
     )
 
     def setup(self, kwargs, in_shapes):
-        in_shape, size = in_shapes["default"].feature_shape, self.size
+        x, size = in_shapes["default"], self.size
+        in_shape = x.feature_shape
         out_shape = in_shape if size is None else tuple(map(int, _shape(size)))
         n, i = math.prod(out_shape), math.prod(in_shape)
         self.size = n if size is None else size
-        outputs = {"default": BufferStructure("T", "B", *out_shape)}
+        outputs = {"default": self.like(x, *out_shape)}
         parameters = {"W": BufferStructure(n, i)}
         if self.bias:
             parameters["bias"] = BufferStructure(n)
         internals = {}
         if self.activation != "linear":
-            internals = {
-                "H": BufferStructure("T", "B", n),
-                "dH": BufferStructure("T", "B", n, is_backward_only=True),
-            }
+            H = self.like(x, n)
+            dH = BufferStructure(*H.shape, is_backward_only=True)
+            internals = {"H": H, "dH": dH}
         return outputs, parameters, internals
 
     def forward_pass(self, buffers, training_pass=True):

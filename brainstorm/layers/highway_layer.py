@@ -42,6 +42,7 @@ class HighwayLayerImpl(Layer):
     }
     honours_fresh = True
     repeats = True
+    time_is_optional = True
 
     def setup(self, kwargs, in_shapes):
         return {"default": self.same_shape("H", "T", "x")}, {}, {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from brainstorm.layers.base_layer import Layer
 from brainstorm.layers.rows import Rows
-from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper
 
 
@@ -33,6 +32,7 @@ class L1DecayLayerImpl(Layer):
 
     honours_fresh = True
     repeats = True
+    time_is_optional = True
 
     rows = Rows("inputs.default", writes=["internals.tmp", "outputs.loss"])
     delta_rows = Rows(
@@ -41,7 +41,7 @@ class L1DecayLayerImpl(Layer):
 
     def setup(self, kwargs, in_shapes):
         tmp = self.like(in_shapes["default"])
-        return {"loss": BufferStructure("T", "B", 1)}, {}, {"tmp": tmp}
+        return {"loss": self.like(in_shapes["default"], 1)}, {}, {"tmp": tmp}
 
     def forward_pass(self, buffers, training_pass=True):
         x, tmp, loss = self.rows(buffers)

@@ -32,6 +32,7 @@ class L2DecayLayerImpl(Layer):
 
     honours_fresh = True
     repeats = True
+    time_is_optional = True
 
     rows = Rows("inputs.default", writes=["internals.tmp", "outputs.loss"])
     delta_rows = Rows(
@@ -46,7 +47,7 @@ class L2DecayLayerImpl(Layer):
             "tmp": BufferStructure(*shape),
             "dsq_activations": BufferStructure(*shape, is_backward_only=True),
         }
-        return {"loss": BufferStructure("T", "B", 1)}, {}, internals
+        return {"loss": self.like(in_shapes["default"], 1)}, {}, internals
 
     def forward_pass(self, buffers, training_pass=True):
         h = self.handler

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
 
 from brainstorm.layers.arguments import POSITIVE, arguments_of
 from brainstorm.layers.base_layer import Layer
@@ -18,9 +17,8 @@ def LayerNorm(
 ) -> ConstructionWrapper:
     """A layer that normalises each vector of features on its own.
 
-    Other than `BatchNorm` it needs no statistics of the batch, and does the same in
-    training and in use. Unless initialized by their names, ``gamma`` begins with 1 and
-    ``beta`` with 0.
+    Initialize ``gamma`` with 1 and ``beta`` with 0. Other than `BatchNorm` it needs no
+    statistics of the batch, and does the same in training and in use.
 
     Args:
         epsilon: Positive number that keeps the deviation off zero.
@@ -53,9 +51,9 @@ class LayerNormLayerImpl(Layer):
     """
 
     arguments = arguments_of(LayerNorm, epsilon=POSITIVE)
-    first_values: ClassVar = {"gamma": 1.0, "beta": 0.0}
     honours_fresh = True
     repeats = True
+    time_is_optional = True
 
     rows = Rows(
         "inputs.default",
@@ -74,7 +72,7 @@ class LayerNormLayerImpl(Layer):
         shape = self.like(in_shapes["default"])
         *vectors, features = shape.feature_shape
         parameters = dict.fromkeys(("gamma", "beta"), BufferStructure(features))
-        sigma = BufferStructure("T", "B", math.prod(vectors))
+        sigma = self.like(shape, math.prod(vectors))
         return {"default": shape}, parameters, {"sigma": sigma, "x_hat": shape}
 
     def forward_pass(self, buffers, training_pass=True):

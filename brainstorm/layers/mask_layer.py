@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from brainstorm.layers.base_layer import Layer
-from brainstorm.layers.rows import Rows
+from brainstorm.layers.rows import Rows, by_sequences
 from brainstorm.structure.buffer_structure import StructureTemplate
 from brainstorm.structure.construction import ConstructionWrapper
 from brainstorm.utils import flatten_all_but_last, flatten_time_and_features
@@ -41,12 +41,13 @@ class MaskLayerImpl(Layer):
     computes_no_input_deltas_for = ("mask",)
     honours_fresh = True
     repeats = True
+    time_is_optional = True
 
     def setup(self, kwargs, in_shapes):
         shape = in_shapes["default"].feature_shape
         mask = in_shapes["mask"].feature_shape
         if mask in ((1,), shape):
-            flatten = flatten_time_and_features
+            flatten = flatten_time_and_features if self.has_time else by_sequences
         elif mask == (*shape[:-1], 1):
             flatten = flatten_all_but_last
         else:

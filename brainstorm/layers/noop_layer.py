@@ -27,6 +27,7 @@ class NoOpLayerImpl(Layer):
 
     honours_fresh = True
     repeats = True
+    time_is_optional = True
 
     def setup(self, kwargs, in_shapes):
         return {"default": self.like(in_shapes["default"])}, {}, {}

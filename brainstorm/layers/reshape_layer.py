@@ -9,7 +9,6 @@ from brainstorm.checks import is_whole
 from brainstorm.layers.arguments import Check, arguments_of
 from brainstorm.layers.base_layer import Layer
 from brainstorm.layers.rows import Rows
-from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper
 from brainstorm.utils import flatten_features
 
@@ -55,6 +54,7 @@ class ReshapeLayerImpl(Layer):
     )
     honours_fresh = True
     repeats = True
+    time_is_optional = True
 
     flat = Rows("inputs.default", writes=["outputs.default"], shape=flatten_features)
     flat_deltas = Rows(
@@ -74,7 +74,7 @@ class ReshapeLayerImpl(Layer):
                 f"expected a shape of {size} features, as many as"
                 f" {in_shapes['default'].feature_shape} has, got {self.shape!r}"
             )
-        return {"default": BufferStructure("T", "B", *shape)}, {}, {}
+        return {"default": self.like(in_shapes["default"], *shape)}, {}, {}
 
     def forward_pass(self, buffers, training_pass=True):
         self.handler.copy_to(*self.flat(buffers))

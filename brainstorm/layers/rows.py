@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from typing import Any, NamedTuple
 
 from brainstorm.structure.buffer_views import BufferView
@@ -13,7 +14,7 @@ from brainstorm.utils import (
     flatten_time_and_features,
 )
 
-__all__ = ["Rows", "as_column"]
+__all__ = ["Rows", "as_column", "by_sequences"]
 
 
 class _Found(NamedTuple):
@@ -56,6 +57,18 @@ class Rows:
         self._key = " ".join(("_rows", shape.__qualname__, *paths, "->", *writes))
         self._key_of_copies = f"{self._key} copied"
 
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, layer: Any, owner: type | None = None) -> Rows:
+        """The rows of a layer; other ones if its buffers have no time."""
+        if layer is None or not layer.time_is_optional or layer.has_time:
+            return self
+        rows = layer.__dict__[self._name] = copy(self)
+        if self._shape in (flatten_features, flatten_time_and_features):
+            rows._shape = by_sequences
+        return rows
+
     def __call__(self, buffers: BufferView) -> list[Any]:
         """Views of all buffers.
 
@@ -73,14 +86,14 @@ class Rows:
     def load(self, handler: Any, buffers: BufferView) -> list[Any]:
         """Views of all buffers, or copies that have their values."""
         found = buffers.__dict__.get(self._key_of_copies) or self._copy(buffers)
-        for array, copy in found.to_load:
-            handler.copy_to(array, copy)
+        for array, copied in found.to_load:
+            handler.copy_to(array, copied)
         return found.rows
 
     def store(self, handler: Any, buffers: BufferView) -> None:
         """Let written buffers have the values of what `load` gave."""
-        for array, copy in buffers.__dict__[self._key_of_copies].to_store:
-            handler.copy_to(copy, array)
+        for array, copied in buffers.__dict__[self._key_of_copies].to_store:
+            handler.copy_to(copied, array)
 
     def _arrays(self, buffers: BufferView) -> Iterator[Any]:
         for path in self._paths:
@@ -92,7 +105,7 @@ class Rows:
         found = buffers.__dict__[self._key_of_copies] = _Found([], [], [])
         for path, array in zip(self._paths, self._arrays(buffers), strict=True):
             try:
-                found.rows.append(self._shape(array))
+                found.rows.append(None if array is None else self._shape(array))
             except HandlerError:
                 # What has no such view has no flat one: this copies.
                 flat = array.reshape((math.prod(array.shape),))
@@ -102,6 +115,11 @@ class Rows:
                 if path in self._writes:
                     found.to_store.append(pair)
         return found
+
+
+def by_sequences(array: Any) -> Any:
+    """View ``(B, ...)`` as the matrix ``(B, F)``."""
+    return flatten_features(array, 1)
 
 
 def as_column(array: Any) -> Any:

@@ -43,6 +43,7 @@ class SigmoidCELayerImpl(Layer):
     takes_no_output_deltas_from = ("predictions",)
     honours_fresh = True
     repeats = True
+    time_is_optional = True
 
     def setup(self, kwargs, in_shapes):
         shape = self.same_shape("default", "targets")

@@ -48,6 +48,7 @@ class SoftmaxCELayerImpl(Layer):
     takes_no_output_deltas_from = ("predictions",)
     honours_fresh = True
     repeats = True
+    time_is_optional = True
 
     rows = Rows(
         "inputs.default",

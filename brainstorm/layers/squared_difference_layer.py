@@ -37,6 +37,7 @@ class SquaredDifferenceLayerImpl(Layer):
     }
     honours_fresh = True
     repeats = True
+    time_is_optional = True
 
     def setup(self, kwargs, in_shapes):
         shape = self.same_shape("inputs_1", "inputs_2")

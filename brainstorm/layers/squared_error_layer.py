@@ -42,6 +42,7 @@ class SquaredErrorLayerImpl(Layer):
     takes_no_output_deltas_from = ("predictions",)
     honours_fresh = True
     repeats = True
+    time_is_optional = True
 
     def setup(self, kwargs, in_shapes):
         shape = self.same_shape("default", "targets")

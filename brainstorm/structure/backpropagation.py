@@ -17,7 +17,6 @@ from brainstorm.structure.buffer_views import BufferView
 from brainstorm.structure.buffers import BufferManager
 from brainstorm.structure.layer import Layer
 from brainstorm.structure.passes import Pass, Passes
-from brainstorm.structure.stepping import Stepping
 from brainstorm.structure.taps import check_deltas_arrive
 from brainstorm.structure.trainable import frozen_slices
 from brainstorm.utils import UnknownNameError
@@ -33,14 +32,9 @@ class Backpropagation:
     """
 
     def __init__(
-        self,
-        layers: Mapping[str, Layer],
-        manager: BufferManager,
-        passes: Passes,
-        stepping: Stepping,
+        self, layers: Mapping[str, Layer], manager: BufferManager, passes: Passes
     ):
         self._passes = passes
-        self._stepping = stepping
         self.wants_all = False
         self.keeps_parameters = False
         self._layers = layers
@@ -76,15 +70,17 @@ class Backpropagation:
         if self._to_clear is None:
             self._to_clear = self._find_what_to_clear()
         is_complete = plan is self._all
-        forced = self._stepping.forced
-        self._passes.run(("backward", is_complete, forced), self._make_pass)
+        self._passes.run(("backward", is_complete), self._make_pass)
         if not is_complete and self.keeps_parameters:
-            self._keep_parameters()
+            handler, parameters = self._manager.handler, self._manager.views.parameters
+            if self._copy is None:
+                self._copy = handler.zeros(tuple(parameters.shape))
+            handler.copy_to(parameters, self._copy)
+            self._has_parameters = True
 
-    def _make_pass(self, this: Pass, is_complete: bool, forced: Any) -> None:
+    def _make_pass(self, this: Pass, is_complete: bool) -> None:
         this.handler.clear(*self._to_clear)
-        order = [self._run_order[name] for name in self._plan.order]
-        this.run(self._stepping.backward(order, this.handler), "backward_pass")
+        this.run([self._run_order[name] for name in self._plan.order], "backward_pass")
         for part in self._frozen:
             this.handler.fill(self._manager.views.gradients[part], 0.0)
 
@@ -108,13 +104,6 @@ class Backpropagation:
         return self._plan.buffers(manager.hubs, manager.hub_buffers)
 
     # -- reading what was left out ------------------------------------------------
-
-    def _keep_parameters(self) -> None:
-        handler, parameters = self._manager.handler, self._manager.views.parameters
-        if self._copy is None:
-            self._copy = handler.zeros(tuple(parameters.shape))
-        handler.copy_to(parameters, self._copy)
-        self._has_parameters = True
 
     def stop_keeping(self) -> None:
         """Keep the parameters no longer; what was left out can not be computed then."""
@@ -148,9 +137,13 @@ class Backpropagation:
             UnknownNameError: It has not, and it is too late for it.
         """
         name, category, buffer_name = (*path.split("."), "", "")[:3]
-        if name not in self._layers or not self._is_of_backward_pass(
-            name, category, buffer_name
-        ):
+        if name not in self._layers:
+            return
+        if category == "internals":
+            structure = self._layers[name].internal_shapes.get(buffer_name)
+            if structure is None or not structure.is_backward_only:
+                return
+        elif category not in ("input_deltas", "output_deltas"):
             return
         self.wants_all = True
         self.complete()
@@ -162,12 +155,6 @@ class Backpropagation:
                 " and nobody had asked for deltas by then. From now on training"
                 " computes it; so does backward_pass()"
             )
-
-    def _is_of_backward_pass(self, name: str, category: str, buffer_name: str) -> bool:
-        if category == "internals":
-            structure = self._layers[name].internal_shapes.get(buffer_name)
-            return structure is not None and structure.is_backward_only
-        return category in ("input_deltas", "output_deltas")
 
     def _left_out(self, name: str, category: str) -> Collection[str]:
         """Names of the buffers that a pass leaves out, if it leaves out any."""

@@ -57,6 +57,20 @@ def shapes_of(data: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         ) from error
 
 
+def without_time(
+    structures: Mapping[str, BufferStructure], shapes: Mapping[str, tuple[int, ...]]
+) -> frozenset[str]:
+    """Names of the items ``(1, B, ...)`` for inputs that have no time."""
+    return frozenset(
+        name
+        for name, shape in shapes.items()
+        if name in structures
+        and structures[name].buffer_type == 1
+        and len(shape) == len(structures[name].shape) + 1
+        and shape[0] == 1
+    )
+
+
 def check_shapes(
     structures: Mapping[str, BufferStructure],
     shapes: Mapping[str, tuple[int, ...]],

@@ -106,11 +106,11 @@ class Layer:
     computes_no_input_deltas_for: Sequence[str] = ()
     computes_no_gradients_for: Sequence[str] = ()
     takes_no_output_deltas_from: Sequence[str] = ()
-    first_values: Mapping[str, Any] = {}
-    """What parameters begin with, unless an initializer is given for them by name."""
     is_loss = False
     """Whether its output ``loss`` is part of what training minimizes."""
     honours_fresh = False
+    time_is_optional = False
+    """Whether its inputs may have no time, ``('B', ...)``, and then none of them."""
     needs_whole_sequences = False
     """Whether a context is of no use to it, because it looks at all time steps."""
     stacks_parameters = False
@@ -186,6 +186,11 @@ class Layer:
         """Names of the outputs."""
         return list(self.out_shapes)
 
+    @property
+    def has_time(self) -> bool:
+        """Whether any of its inputs has a time."""
+        return any(s.scales_with_time for s in self.in_shapes.values())
+
     def set_handler(self, new_handler: Handler) -> None:
         """Use the operations of another handler from now on."""
         self.handler = new_handler
@@ -193,19 +198,6 @@ class Layer:
     def can_be_replayed(self) -> bool:
         """Whether its own class says that it `repeats`."""
         return self.repeats and "repeats" in vars(type(self))
-
-    @property
-    def can_be_stepped(self) -> bool:
-        """Whether passes over single steps give what a pass over all of them does.
-
-        It may be in a loop of feedback then. By default it can if its outputs are all
-        that is carried on: nothing else gets deltas from the step behind.
-        """
-        carried = (
-            structure.context_size and not structure.is_backward_only
-            for structure in self.internal_shapes.values()
-        )
-        return not self.needs_whole_sequences and not any(carried)
 
     # -- what a layer implements ---------------------------------------------
 
@@ -309,9 +301,11 @@ class Layer:
         return self.like(first)
 
     @staticmethod
-    def like(structure: BufferStructure) -> BufferStructure:
-        """A structure of the same shape, without context."""
-        return BufferStructure(*structure.shape)
+    def like(structure: BufferStructure, *features: int) -> BufferStructure:
+        """A structure of the same shape, or with other features, without context."""
+        return BufferStructure(
+            *structure.scaling_shape, *(features or structure.feature_shape)
+        )
 
     def size_argument(self, name: str) -> int:
         """The value of an argument that counts something, checked."""
@@ -350,7 +344,10 @@ class Layer:
                 f"expected the inputs {listing(expected)} to be connected, got"
                 f" {listing(sorted(self.in_shapes))}"
             )
+        without = self.time_is_optional and not self.has_time
         for name, template in expected.items():
+            if without:
+                template = StructureTemplate(*template.shape[1:])
             if not template.matches(self.in_shapes[name]):
                 raise self.error(
                     f"expected the shape {template} at input {name!r}, got"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -134,8 +135,12 @@ def _resolve(
     """
     if "fallback" in references:
         raise NetworkValidationError("modifiers can not have a 'fallback'")
-    resolved: ByPlace = {}
-    references, whole_network = _split_whole_network(references)
+    installed: ByPlace = {}
+    whole, others = [], []
+    for modifier in _listed(references.get("default")):
+        (whole if _is_for_whole_network(modifier) else others).append(modifier)
+    if whole:
+        references = {**references, "default": others or None}
     chosen = resolve_references(own_parameters(layers), references, several=True)
     for layer, by_name in chosen.items():
         for name, (values, _) in by_name.items():
@@ -147,12 +152,21 @@ def _resolve(
             ):
                 continue
             if modifiers:
-                resolved.setdefault(layer, {})[name] = modifiers
-    if whole_network:
-        resolved["default"] = whole_network
-    if of_weights:
-        _check_of_weights(resolved)
-    return _copies(resolved, rnd)
+                copies = [copy.deepcopy(modifier) for modifier in modifiers]
+                installed.setdefault(layer, {})[name] = copies
+    if whole:
+        installed["default"] = [copy.deepcopy(modifier) for modifier in whole]
+    for layer, name, modifier in _each(installed):
+        if of_weights and isinstance(modifier, GradientModifier):
+            place = layer if name is None else f"{layer}.{name}"
+            raise NetworkValidationError(
+                f"{type(modifier).__name__} for {place} modifies gradients: install it"
+                " with set_gradient_modifiers"
+            )
+        modifier.rnd = rnd.create_random_state()
+        if name is not None:
+            modifier.layer_name, modifier.view_name = layer, name
+    return installed
 
 
 class _TrainedPart:
@@ -164,6 +178,10 @@ class _TrainedPart:
 
     def __init__(self, slices: Sequence[slice]):
         self.slices = slices
+        ends = [0, *itertools.accumulate(part.stop - part.start for part in slices)]
+        # Where they lie once they are put behind each other.
+        self._places = [slice(*both) for both in itertools.pairwise(ends)]
+        self._size = ends[-1]
         self._handler: Any = None
         self._copies: list[Any] = []
 
@@ -179,27 +197,19 @@ class _TrainedPart:
             function(handler, *(array[self.slices[0]] for array in arrays))
         elif self.slices:
             copies = self._allocate(handler, len(arrays))
+            pairs = list(zip(self.slices, self._places, strict=True))
             for array, copy_of_part in zip(arrays, copies, strict=True):
-                for part, place in zip(self.slices, self._places(), strict=True):
+                for part, place in pairs:
                     handler.copy_to(array[part], copy_of_part[place])
             function(handler, *copies)
-            for part, place in zip(self.slices, self._places(), strict=True):
+            for part, place in pairs:
                 handler.copy_to(copies[-1][place], arrays[-1][part])
-
-    def _places(self) -> Iterator[slice]:
-        """Where the slices lie once they are put behind each other."""
-        start = 0
-        for part in self.slices:
-            stop = start + part.stop - part.start
-            yield slice(start, stop)
-            start = stop
 
     def _allocate(self, handler: Any, count: int) -> list[Any]:
         if self._handler is not handler:
             self._handler, self._copies = handler, []
-        size = sum(part.stop - part.start for part in self.slices)
         while len(self._copies) < count:
-            self._copies.append(handler.allocate((size,)))
+            self._copies.append(handler.allocate((self._size,)))
         return self._copies[:count]
 
 
@@ -210,16 +220,6 @@ def _each(modifiers: ByPlace) -> Iterator[tuple[str, str | None, Any]]:
         for name, installed in by_name.items():
             for modifier in installed:
                 yield layer, name, modifier
-
-
-def _check_of_weights(modifiers: ByPlace) -> None:
-    for layer, name, modifier in _each(modifiers):
-        if isinstance(modifier, GradientModifier):
-            place = layer if name is None else f"{layer}.{name}"
-            raise NetworkValidationError(
-                f"{type(modifier).__name__} for {place} modifies gradients: install it"
-                " with set_gradient_modifiers"
-            )
 
 
 def _check(modifiers: Sequence[Any], place: str) -> None:
@@ -237,37 +237,11 @@ def _check(modifiers: Sequence[Any], place: str) -> None:
             )
 
 
-def _copies(modifiers: ByPlace, rnd: RandomState) -> ByPlace:
-    """Copies that know their place, and draw random numbers of their own."""
-    copies: ByPlace = {}
-    for layer, name, modifier in _each(modifiers):
-        duplicate = copy.deepcopy(modifier)
-        duplicate.rnd = rnd.create_random_state()
-        if name is None:
-            copies.setdefault(layer, []).append(duplicate)
-            continue
-        duplicate.layer_name, duplicate.view_name = layer, name
-        copies.setdefault(layer, {}).setdefault(name, []).append(duplicate)
-    return copies
-
-
 def _listed(value: Any) -> list[Any]:
     """The modifiers in a value, which may be one, a list of them or None."""
     if value is None:
         return []
     return list(value) if isinstance(value, (list, tuple)) else [value]
-
-
-def _split_whole_network(
-    references: Mapping[str, Any],
-) -> tuple[dict[str, Any], list[Any]]:
-    """Take those modifiers out of the default that are for the whole network."""
-    modifiers = _listed(references.get("default"))
-    whole = [m for m in modifiers if _is_for_whole_network(m)]
-    rest = [m for m in modifiers if not _is_for_whole_network(m)]
-    if not whole:
-        return dict(references), []
-    return {**references, "default": rest or None}, whole
 
 
 def _is_for_whole_network(modifier: Any) -> bool:

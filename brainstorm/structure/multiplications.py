@@ -22,11 +22,15 @@ def count_multiplications(operation: str, arguments: Arguments) -> int:
     Returns:
         Their number, 0 for operations that are not known to have any.
     """
-    return _FORMULAS.get(operation, _none)(arguments)
+    formula = _FORMULAS.get(operation)
+    return formula(arguments) if formula else 0
 
 
-def _none(a: Arguments) -> int:
-    return 0
+# A backward pass takes as many for the weights, and again for the inputs.
+
+
+def _times(a: Arguments, deltas: str) -> int:
+    return 1 + (a.get(deltas) is not None)
 
 
 def _product(a: Arguments) -> int:
@@ -37,55 +41,33 @@ def _product(a: Arguments) -> int:
 
 def _affine(a: Arguments) -> int:
     """M I N: each row of x with each row of W."""
-    return a["x"].shape[0] * math.prod(a["W"].shape)
-
-
-def _affine_backward(a: Arguments) -> int:
-    """As many for dW, and again for dx."""
-    return _affine(a) * (1 + _wanted(a, "dx"))
+    return a["x"].shape[0] * math.prod(a["W"].shape) * _times(a, "dx")
 
 
 def _convolution(a: Arguments) -> int:
     """One kernel kh kw C for each element of the outputs."""
-    return math.prod(a["outputs"].shape) * math.prod(a["weights"].shape[1:])
-
-
-def _convolution_backward(a: Arguments) -> int:
-    """As many for the weights, and again for the inputs."""
-    once = math.prod(a["out_deltas"].shape) * math.prod(a["weights"].shape[1:])
-    return once * (1 + _wanted(a, "in_deltas"))
+    places = a["out_deltas" if "out_deltas" in a else "outputs"]
+    once = math.prod(places.shape) * math.prod(a["weights"].shape[1:])
+    return once * _times(a, "in_deltas")
 
 
 def _sequence(a: Arguments) -> int:
     """Each row of W with each input, and each row of R with each output before."""
-    return _rows(a) * (math.prod(a["W"].shape) + math.prod(a["R"].shape))
-
-
-def _sequence_backward(a: Arguments) -> int:
-    """For dW and dx, if it is wanted; for dR and the deltas of the step before."""
-    of_inputs = math.prod(a["W"].shape) * (1 + _wanted(a, "dx"))
-    return _rows(a) * (of_inputs + 2 * math.prod(a["R"].shape))
-
-
-def _rows(a: Arguments) -> int:
-    return math.prod(a["x"].shape[:2])
-
-
-def _wanted(a: Arguments, name: str) -> bool:
-    return a.get(name) is not None
+    rows, W, R = (math.prod(s) for s in (a["x"].shape[:2], a["W"].shape, a["R"].shape))
+    return rows * (W * _times(a, "dx") + R * _times(a, "dR"))
 
 
 _FORMULAS: dict[str, Callable[[Arguments], int]] = {
     "dot_mm": _product,
     "dot_add_mm": _product,
     "affine": _affine,
-    "affine_backward": _affine_backward,
+    "affine_backward": _affine,
     "conv2d_forward_batch": _convolution,
-    "conv2d_backward_batch": _convolution_backward,
+    "conv2d_backward_batch": _convolution,
     "recurrent_forward": _sequence,
-    "recurrent_backward": _sequence_backward,
+    "recurrent_backward": _sequence,
     "lstm_forward": _sequence,
-    "lstm_backward": _sequence_backward,
+    "lstm_backward": _sequence,
     "gru_forward": _sequence,
-    "gru_backward": _sequence_backward,
+    "gru_backward": _sequence,
 }

@@ -229,9 +229,7 @@ class Network(RunningNetwork):
         or dicts by names of parameters, where ``*`` works too. ``'default'``, at
         both levels, counts where nothing else matches. ``'fallback'`` is used
         where an initializer can not work with a parameter's shape. Scalars,
-        lists and arrays of the right shape count as initializers. A parameter with a
-        natural value (`Layer.first_values`), such as the standard deviations of
-        `BatchNorm`, gets this unless it is chosen by its own name.
+        lists and arrays of the right shape count as initializers.
 
         Args:
             default_or_init_dict: An initializer or a dict.
@@ -313,11 +311,7 @@ class Network(RunningNetwork):
     # -- using ----------------------------------------------------------------
 
     def predict(
-        self,
-        x: Any,
-        batch_size: int = 100,
-        output_name: str | None = None,
-        forced: Mapping[str, Any] | None = None,
+        self, x: Any, batch_size: int = 100, output_name: str | None = None
     ) -> np.ndarray:
         """The network's output for some data, as in use, not as in training.
 
@@ -337,7 +331,6 @@ class Network(RunningNetwork):
             batch_size: How many sequences to run at once.
             output_name: Path of the output. Default: the network's `output_name`, or
                 the only output that can be meant.
-            forced: What to feed back, arrays (T, B, ...), see `forward_pass`.
 
         Returns:
             An array of the shape (T, B, ...), or (B, ...) if the data has no T.
@@ -347,7 +340,7 @@ class Network(RunningNetwork):
             NetworkValidationError: Data does not fit, or several outputs can be meant.
             UnknownNameError: There is no such output or input (a KeyError).
         """
-        return predict(self, x, batch_size, output_name, forced)
+        return predict(self, x, batch_size, output_name)
 
     __call__ = predict
 
@@ -367,7 +360,7 @@ class Network(RunningNetwork):
         >>> from brainstorm import Network, layers
         >>> inp = layers.Input({'default': ('T', 'B', 1)})
         >>> net = Network.from_layer(inp >> layers.FullyConnected(1, 'linear'))
-        >>> net.initialize({'default': {'W': 2.0, 'bias': 0.0}})
+        >>> net.initialize({'Fully*': {'W': 2.0, 'bias': 0.0}})
         >>> net.generate(4, start=np.ones((1, 1, 1))).ravel().tolist()
         [2.0, 4.0, 8.0, 16.0]
 

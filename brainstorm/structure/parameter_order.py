@@ -8,9 +8,10 @@ them. Only what the development version of 0.6.0 wrote has layers in canonical o
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import h5py
 import numpy as np
@@ -60,7 +61,11 @@ def find_order(
     if LAYOUT in dataset.attrs:
         found = _read_places(read_text_attribute(dataset, LAYOUT), expected)
     elif of_development_version(dataset):
-        found = _one_after_another(expected, layers)
+        run = list(layers)  # they come as they run
+        places = sorted(expected, key=lambda p: run.index(p.path.partition(".")[0]))
+        sizes = [place.stop - place.start for place in places]
+        starts = itertools.accumulate(sizes, initial=0)
+        found = dict(zip((place.path for place in places), starts, strict=False))
     else:
         return None
     if found == {place.path: place.start for place in expected}:
@@ -89,23 +94,17 @@ def _places(layers: Mapping[str, Layer], hub: Hub) -> list[Place]:
     return places
 
 
-def _one_after_another(
-    places: Sequence[Place], layers: Mapping[str, Layer]
-) -> dict[str, int]:
-    """Where parameters start if the layers come as they run."""
-    run = {name: i for i, name in enumerate(layers)}
-    starts, start = {}, 0
-    for place in sorted(places, key=lambda place: run[place.path.partition(".")[0]]):
-        starts[place.path] = start
-        start += place.stop - place.start
-    return starts
-
-
 def _read_places(text: str | None, expected: Sequence[Place]) -> dict[str, int]:
     """Where parameters start as a file has it."""
     if text is None:
         raise FileFormatError("the list of parameters is no text of fixed length")
-    places = [_read_place(entry) for entry in json.loads(text)]
+    places = []
+    for entry in json.loads(text):
+        place = Place(**entry)
+        numbers = [*place.shape, place.start, place.stop]
+        if not isinstance(place.path, str) or any(type(n) is not int for n in numbers):
+            raise FileFormatError(f"the list of parameters has the entry {entry}")
+        places.append(place._replace(shape=tuple(place.shape)))
     shapes = {place.path: place.shape for place in places}
     wanted = {place.path: place.shape for place in expected}
     if shapes != wanted or len(places) != len(expected):
@@ -126,11 +125,3 @@ def _read_places(text: str | None, expected: Sequence[Place]) -> dict[str, int]:
             )
         stop = place.stop
     return {place.path: place.start for place in places}
-
-
-def _read_place(entry: Any) -> Place:
-    place = Place(**entry)
-    numbers = [*place.shape, place.start, place.stop]
-    if not isinstance(place.path, str) or any(type(n) is not int for n in numbers):
-        raise FileFormatError(f"the list of parameters has the entry {entry}")
-    return place._replace(shape=tuple(place.shape))

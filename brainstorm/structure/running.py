@@ -13,11 +13,15 @@ from brainstorm.randomness import Seedable
 from brainstorm.structure.backpropagation import Backpropagation
 from brainstorm.structure.buffer_views import BufferView
 from brainstorm.structure.buffers import BufferManager
-from brainstorm.structure.external_data import check_dense, check_shapes, shapes_of
+from brainstorm.structure.external_data import (
+    check_dense,
+    check_shapes,
+    shapes_of,
+    without_time,
+)
 from brainstorm.structure.layer import Layer
 from brainstorm.structure.modifiers import Modifiers
 from brainstorm.structure.passes import Pass, Passes
-from brainstorm.structure.stepping import Stepping
 from brainstorm.structure.turns import HERE, Turns
 from brainstorm.utils import (
     HandlerError,
@@ -57,13 +61,11 @@ class RunningNetwork(Seedable):
         self._buffer_manager = buffer_manager
         self.loss_layers = [name for name, layer in layers.items() if layer.is_loss]
         self._input_shapes: dict[str, tuple[int, ...]] = {}
+        self._without_time: frozenset[str] = frozenset()
         views = buffer_manager.views.__dict__
         self._run_order = [(layer, views[name]) for name, layer in layers.items()]
         self._passes = passes(layers, buffer_manager)
-        self._stepping = Stepping(layers, buffer_manager)
-        self.backpropagation = Backpropagation(
-            layers, buffer_manager, self._passes, self._stepping
-        )
+        self.backpropagation = Backpropagation(layers, buffer_manager, self._passes)
         self._plan_training()
         self.set_handler(handler)
 
@@ -191,8 +193,9 @@ class RunningNetwork(Seedable):
         """Copy data to the outputs of the Input layer, resizing to fit it.
 
         Args:
-            data: Arrays ``(T, B, ...)`` by the names of the inputs. More than the
-                network has inputs are fine: what it does not know is left out.
+            data: Arrays ``(T, B, ...)`` by the names of the inputs; for inputs
+                without time ``(1, B, ...)`` or ``(B, ...)``. More than the network has
+                inputs are fine: what it does not know is left out.
             all_inputs: Whether to insist on data for every input.
 
         Raises:
@@ -213,16 +216,20 @@ class RunningNetwork(Seedable):
             if shapes != self._input_shapes:
                 for name, array in data.items():
                     check_dense(name, array)
-                sizes = check_shapes(structures, shapes, all_inputs)
+                single = without_time(structures, shapes)
+                stripped = {n: s[n in single :] for n, s in shapes.items()}
+                sizes = check_shapes(structures, stripped, all_inputs)
                 self._buffer_manager.resize(
                     sizes.get("T", self.time_size), sizes.get("B", self.batch_size)
                 )
                 self._resized()
-                self._input_shapes = shapes
+                self._input_shapes, self._without_time = shapes, single
             elif all_inputs and len(shapes) < len(structures):
                 check_shapes(structures, shapes, all_inputs)
             targets = self._buffer_manager.views.Input.outputs.__dict__
             for name, array in data.items():
+                if name in self._without_time:
+                    array = array[0]
                 self._provide(name, targets[name], array)
 
     def _announce_run(self) -> None:
@@ -253,7 +260,6 @@ class RunningNetwork(Seedable):
         training_pass: bool = False,
         context: dict[str, Any] | None = None,
         only: Collection[str] | None = None,
-        forced: Mapping[str, Any] | None = None,
     ) -> None:
         """Run the layers on the data given by `provide_external_data`.
 
@@ -263,13 +269,6 @@ class RunningNetwork(Seedable):
             context: State to continue from, as returned by `get_context`: it is
                 taken as that of the step before the first. Zeros otherwise.
             only: Names of the layers to run. All by default.
-            forced: What to feed back instead of the outputs of the step before: arrays
-                (T, B, ...) by inputs that get feedback, such as ``'layer.input'``, or
-                ``'layer'`` for the default one. Row t is what step t sees.
-
-        Raises:
-            UnknownNameError: An input gets no feedback (a KeyError).
-            NetworkValidationError: The context or what is forced do not fit.
         """
         lock = self.lock
         with lock.steps:
@@ -279,12 +278,11 @@ class RunningNetwork(Seedable):
                 self._announce_run()
             if context is not None:
                 self._buffer_manager.apply_context(context)
-            stepping = self._stepping
-            if forced is not None or stepping.forced:
-                stepping.force({} if forced is None else forced)
             chosen = None if only is None else frozenset(only)
-            kind = bool(training_pass), context is None, chosen, stepping.forced
-            self._passes.run(("forward", *kind), self._make_forward_pass)
+            self._passes.run(
+                ("forward", bool(training_pass), context is None, chosen),
+                self._make_forward_pass,
+            )
 
     def _make_forward_pass(
         self,
@@ -292,14 +290,12 @@ class RunningNetwork(Seedable):
         training_pass: bool,
         begins: bool,
         only: Collection[str] | None,
-        forced: Any,
     ) -> None:
         if begins:
             self._buffer_manager.clear_context(this.handler)
         order = self._run_order
         if only is not None:
             order = [(la, buffers) for la, buffers in order if la.name in only]
-        order = self._stepping.forward(order, this.handler)
         this.run(order, "forward_pass", training_pass)
 
     def advance(
@@ -325,7 +321,8 @@ class RunningNetwork(Seedable):
         delta: bool,
         only: Collection[str],
     ) -> None:
-        self._make_forward_pass(this, False, False, only, None)
+        order = [(la, buffers) for la, buffers in self._run_order if la.name in only]
+        this.run(order, "forward_pass", False)
         h = this.handler
         for output, name in feedback:
             source = flatten_features(self.buffer[output][:1])

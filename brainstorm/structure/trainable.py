@@ -8,7 +8,7 @@ The Input's ``'@joins'`` may be ``'running order'``, see `joins_in_running_order
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from brainstorm.structure.buffer_structure import BufferStructure
@@ -98,40 +98,33 @@ def is_trained(layers: Mapping[str, Layer], layer_name: str, name: str) -> bool:
 
 def trained_slices(layers: Mapping[str, Layer], hub: Hub) -> list[slice]:
     """Where in the hub of parameters those lie that steppers change."""
-    paths = []
-    for path in hub.sources:
-        layer, _, name = path.split(".")
-        if is_trained(layers, layer, name):
-            paths.append(path)
-    return _merged(hub.slices[path] for path in paths)
+    return _slices(hub, lambda layer, name: is_trained(layers, layer, name))
 
 
 def frozen_slices(layers: Mapping[str, Layer], hub: Hub) -> list[slice]:
     """Where in the hub of parameters those lie that are frozen."""
-    paths = (path.split(".") for path in hub.sources)
-    return _merged(
-        hub.slices[f"{layer}.parameters.{name}"]
-        for layer, _, name in paths
-        if name in layers[layer].frozen
-    )
+    return _slices(hub, lambda layer, name: name in layers[layer].frozen)
 
 
-def _merged(ranges: Iterable[tuple[int, int]]) -> list[slice]:
-    """Slices for ranges in ascending order, with those that touch as one."""
+def _slices(hub: Hub, accept: Callable[[str, str], bool]) -> list[slice]:
+    """Where the accepted ones lie, with those that touch as one slice."""
     merged: list[slice] = []
-    for start, stop in ranges:
+    for path in hub.sources:
+        layer, _, name = path.split(".")
+        start, stop = hub.slices[path]
+        if not accept(layer, name):
+            continue
         if merged and merged[-1].stop == start:
-            merged[-1] = slice(merged[-1].start, stop)
-        else:
-            merged.append(slice(start, stop))
+            start = merged.pop().start
+        merged.append(slice(start, stop))
     return merged
 
 
 def _frozen(layer: Layer, trainable: Any) -> frozenset[str]:
     own = [name for name in layer.parameter_shapes if name not in layer.shared]
-    by_name = (
-        dict.fromkeys(own, trainable) if isinstance(trainable, bool) else trainable
-    )
+    by_name = trainable
+    if isinstance(trainable, bool):
+        by_name = dict.fromkeys(own, trainable)
     if not isinstance(by_name, Mapping) or not all(
         isinstance(value, bool) for value in by_name.values()
     ):

@@ -15,7 +15,11 @@ from brainstorm.utils import ValidationError, listing
 
 __all__ = ["create_net_from_spec", "get_in_out_layers"]
 
-TASK_TYPES = ("classification", "regression", "multi-label")
+OUTPUT_LAYERS = {
+    "classification": layers.SoftmaxCE,
+    "regression": layers.SquaredError,
+    "multi-label": layers.SigmoidCE,
+}
 
 
 def get_in_out_layers(
@@ -145,14 +149,14 @@ def create_net_from_spec(
     'Output.outputs.predictions'
 
     Args:
-        task_type: One of ``'classification'``, ``'regression'``, ``'multi-label'``.
+        task_type: See `get_in_out_layers`, as for all but `spec`.
         in_shape: Shape of the input data, without time and batch.
         out_shape: Shape of the network's output, or the number of classes.
         spec: The line.
         data_name: Name of the input data.
         targets_name: Name of the targets.
-        mask_name: Name of the mask. See `get_in_out_layers`.
-        use_conv: Whether the projection is convolutional. See `get_in_out_layers`.
+        mask_name: Name of the mask.
+        use_conv: Whether the projection is convolutional.
 
     Returns:
         The network, initialized.
@@ -162,16 +166,10 @@ def create_net_from_spec(
         LayerValidationError: A layer can not work with the shape that reaches it.
     """
     hidden = parse_spec(spec)
-    inp, out = get_in_out_layers(
-        task_type,
-        in_shape,
-        out_shape,
-        data_name,
-        targets_name,
-        mask_name=mask_name,
-        use_conv=use_conv,
+    names = {"mask_name": mask_name, "use_conv": use_conv}
+    last, out = get_in_out_layers(
+        task_type, in_shape, out_shape, data_name, targets_name, **names
     )
-    last = inp
     for layer_type, kwargs in hidden:
         last = last >> getattr(layers, layer_type)(**kwargs)
     net = Network.from_layer(last >> out)
@@ -197,20 +195,19 @@ def _output_layer(
     task_type: str, out_shape: tuple[int, ...], name: str
 ) -> tuple[ConstructionWrapper, tuple[int, ...]]:
     """The layer with the loss, and the shape of its targets."""
-    if task_type == "classification":
-        if out_shape[-1] < 2:
-            raise ValidationError(
-                "out_shape: classification needs at least 2 classes, got"
-                f" {out_shape[-1]}; 'multi-label' is for single ones"
-            )
-        return layers.SoftmaxCE(name=name), (*out_shape[:-1], 1)
-    if task_type == "multi-label":
-        return layers.SigmoidCE(name=name), out_shape
-    if task_type == "regression":
-        return layers.SquaredError(name=name), out_shape
-    raise ValidationError(
-        f"task_type: unknown {task_type!r}; choices are: {listing(TASK_TYPES)}"
-    )
+    if task_type not in OUTPUT_LAYERS:
+        raise ValidationError(
+            f"task_type: unknown {task_type!r}; choices are: {listing(OUTPUT_LAYERS)}"
+        )
+    layer = OUTPUT_LAYERS[task_type](name=name)
+    if task_type != "classification":
+        return layer, out_shape
+    if out_shape[-1] < 2:
+        raise ValidationError(
+            "out_shape: classification needs at least 2 classes, got"
+            f" {out_shape[-1]}; 'multi-label' is for single ones"
+        )
+    return layer, (*out_shape[:-1], 1)
 
 
 def _projection(

@@ -142,11 +142,8 @@ def extract_and_save(
         file_name: Name of the file. Its folder has to exist.
 
     Raises:
+        Exception: As from `extract`.
         FileNotFoundError: The folder does not exist.
-        KeyError: There is no such buffer. Lists the choices.
-        ValidationError: A buffer can not be extracted.
-        IteratorValidationError: There are no batches.
-        NetworkValidationError: The data do not fit the network.
     """
     axes = _batch_axes(network, buffer_names)
     with atomic_hdf5(file_name, BUFFERS_FORMAT) as f:
@@ -195,17 +192,13 @@ def _run(
         )
     step = sequence = time_size = batch_size = 0
     for continues in run_batches(network, iter, all_inputs=False):
-        step, sequence = (
-            (step + time_size, sequence) if continues else (0, sequence + batch_size)
-        )
+        if continues:
+            step += time_size
+        else:
+            step, sequence = 0, sequence + batch_size
         time_size, batch_size = network.time_size, network.batch_size
-        yield (
-            (step, sequence),
-            {
-                name: network.get(name)[:time_size] if axis else network.get(name)
-                for name, axis in axes.items()
-            },
-        )
+        ends = {name: time_size if axis else None for name, axis in axes.items()}
+        yield (step, sequence), {n: network.get(n)[:end] for n, end in ends.items()}
     if not batch_size:
         raise IteratorValidationError("iter provides no batches")
 

@@ -101,45 +101,39 @@ def _fully_connected(graph: Graph, layer: Any) -> str:
     if "bias" in layer.parameter_shapes:
         h = graph.add("Add", h, graph.parameter(layer, "bias"))
     y = graph.activate(h, layer.activation)
-    shape = layer.out_shapes["default"].feature_shape
-    return y if len(shape) == 1 else graph.reshape(y, shape)
+    structure = layer.out_shapes["default"]
+    return y if len(structure.feature_shape) == 1 else graph.reshape(y, structure)
 
 
-def _on_images(graph: Graph, layer: Layer, compute: Callable[[str], str]) -> str:
+def _on_images(
+    graph: Graph, layer: Any, op: str, *arrays: str, activation: str = "linear"
+) -> str:
     """Fold time into the batch, and put the channels first."""
     x = graph.input(layer)
     shape = graph.constant((-1, *layer.in_shapes["default"].feature_shape), np.int64)
     images = graph.add("Reshape", x, shape)
-    y = compute(graph.add("Transpose", images, perm=(0, 3, 1, 2)))
-    y = graph.add("Transpose", y, perm=(0, 2, 3, 1))
+    y = graph.add(
+        *(op, graph.add("Transpose", images, perm=(0, 3, 1, 2)), *arrays),
+        kernel_shape=layer.kernel_size,
+        strides=layer.stride,
+        pads=(layer.padding,) * 4,
+    )
+    y = graph.add("Transpose", graph.activate(y, activation), perm=(0, 2, 3, 1))
     leading = graph.add("Shape", x, end=2)
     features = graph.constant(layer.out_shapes["default"].feature_shape, np.int64)
     return graph.add("Reshape", y, graph.add("Concat", leading, features, axis=0))
-
-
-def _window(layer: Any) -> dict[str, Any]:
-    return {
-        "kernel_shape": layer.kernel_size,
-        "strides": layer.stride,
-        "pads": (layer.padding,) * 4,
-    }
 
 
 def _convolution(graph: Graph, layer: Any) -> str:
     arrays = [graph.constant(graph.values(layer, "W").transpose(0, 3, 1, 2))]
     if "bias" in layer.parameter_shapes:
         arrays.append(graph.parameter(layer, "bias"))
-
-    def compute(x: str) -> str:
-        y = graph.add("Conv", x, *arrays, **_window(layer))
-        return graph.activate(y, layer.activation)
-
-    return _on_images(graph, layer, compute)
+    return _on_images(graph, layer, "Conv", *arrays, activation=layer.activation)
 
 
 def _pooling(graph: Graph, layer: Any) -> str:
     op = "MaxPool" if layer.type == "max" else "AveragePool"
-    return _on_images(graph, layer, lambda x: graph.add(op, x, **_window(layer)))
+    return _on_images(graph, layer, op)
 
 
 def _global_pooling(graph: Graph, layer: Any) -> str:
@@ -151,7 +145,7 @@ def _global_pooling(graph: Graph, layer: Any) -> str:
 def _embedding(graph: Graph, layer: Layer) -> str:
     indices = graph.add("Cast", graph.input(layer), to=graph.INT64)
     if layer.in_shapes["default"].feature_shape == (1,):
-        indices = graph.add("Squeeze", indices, graph.constant((2,), np.int64))
+        indices = graph.add("Squeeze", indices, graph.constant((-1,), np.int64))
     return graph.add("Gather", graph.parameter(layer, "W"), indices, axis=0)
 
 
@@ -165,46 +159,32 @@ def _batch_norm(graph: Graph, layer: Layer) -> str:
 
 
 def _layer_norm(graph: Graph, layer: Any) -> str:
-    parameters = (graph.parameter(layer, name) for name in ("gamma", "beta"))
-    return graph.add(
-        *("LayerNormalization", graph.input(layer), *parameters),
-        axis=-1,
-        epsilon=layer.epsilon,
-    )
+    inputs = (graph.input(layer), *graph.parameters(layer, "gamma", "beta"))
+    return graph.add("LayerNormalization", *inputs, axis=-1, epsilon=layer.epsilon)
 
 
 def _highway(graph: Graph, layer: Layer) -> str:
-    H, T, x = (graph.input(layer, name) for name in ("H", "T", "x"))
-    change = graph.add("Mul", T, graph.add("Sub", H, x))
-    return graph.add("Add", x, change)
-
-
-def _sum(graph: Graph, layer: Layer) -> str:
-    return graph.add("Sum", *(graph.input(layer, name) for name in layer.in_shapes))
-
-
-def _join(graph: Graph, layer: Layer) -> str:
-    inputs = (graph.input(layer, name) for name in layer.expected_inputs)
-    return graph.add("Concat", *inputs, axis=-1)
+    H, T, x = graph.inputs(layer, "H", "T", "x")
+    return graph.add("Add", x, graph.add("Mul", T, graph.add("Sub", H, x)))
 
 
 def _mask(graph: Graph, layer: Layer) -> str:
-    mask = graph.input(layer, "mask")
+    x, mask = graph.inputs(layer, "default", "mask")
     size = layer.in_shapes["mask"].feature_size
     dims = len(layer.in_shapes["default"].feature_shape)
     if size == 1 and dims > 1:
-        mask = graph.reshape(mask, (1,) * dims)
-    return graph.add("Mul", graph.input(layer), mask)
+        mask = graph.reshape(mask, layer.in_shapes["mask"], *(1,) * dims)
+    return graph.add("Mul", x, mask)
 
 
 def _squared_difference(graph: Graph, layer: Layer) -> str:
-    inputs = (graph.input(layer, name) for name in ("inputs_1", "inputs_2"))
-    difference = graph.add("Sub", *inputs)
+    difference = graph.add("Sub", *graph.inputs(layer, "inputs_1", "inputs_2"))
     return graph.add("Mul", difference, difference)
 
 
-def _reshape(graph: Graph, layer: Layer) -> str:
-    return graph.reshape(graph.input(layer), layer.out_shapes["default"].feature_shape)
+def _join(graph: Graph, layer: Layer) -> str:
+    inputs = graph.inputs(layer, *layer.expected_inputs)
+    return graph.add("Concat", *inputs, axis=-1)
 
 
 def _delay(graph: Graph, layer: Any) -> str:
@@ -215,8 +195,34 @@ def _delay(graph: Graph, layer: Any) -> str:
     return graph.add("Slice", later, begin, end, axis)
 
 
-def _elementwise(graph: Graph, layer: Any) -> str:
-    return graph.activate(graph.input(layer), layer.activation)
+def _time_pooling(graph: Graph, layer: Any) -> str:
+    x, kind, time = graph.input(layer), layer.type, graph.constant((0,), np.int64)
+    if "mask" not in layer.in_shapes:
+        if kind == "last":
+            last = graph.add("Gather", x, graph.constant((-1,), np.int64), axis=0)
+            return graph.add("Squeeze", last, time)
+        if kind == "sum":
+            return graph.add("ReduceSum", x, time, keepdims=0)
+        op = "ReduceMax" if kind == "max" else "ReduceMean"
+        return graph.add(op, x, axes=(0,), keepdims=0)
+    dims = len(layer.in_shapes["default"].feature_shape)
+    mask = graph.reshape(
+        graph.input(layer, "mask"), layer.in_shapes["mask"], *[1] * dims
+    )
+    counts = graph.add("Cast", mask, to=graph.BOOL)
+    one, ones = graph.constant(1), graph.add("Cast", counts, to=graph.FLOAT)
+    number = graph.add("ReduceSum", ones, time, keepdims=0)
+    if kind == "max":
+        lowest = graph.constant(np.finfo(np.float32).min)
+        y = graph.add("Where", counts, x, lowest)
+        y = graph.add("ReduceMax", y, axes=(0,), keepdims=0)
+        return graph.add("Mul", y, graph.add("Min", number, one))
+    if kind == "last":
+        left = graph.add("CumSum", ones, graph.constant(0, np.int64), reverse=1)
+        is_last = graph.add("Cast", graph.add("Equal", left, one), to=graph.FLOAT)
+        ones = graph.add("Mul", ones, is_last)
+    y = graph.add("ReduceSum", graph.add("Mul", x, ones), time, keepdims=0)
+    return graph.add("Div", y, graph.add("Max", number, one)) if kind == "mean" else y
 
 
 def _same(graph: Graph, layer: Layer) -> str:
@@ -227,12 +233,8 @@ def _softmax(graph: Graph, layer: Layer) -> str:
     return graph.add("Softmax", graph.input(layer), axis=-1)
 
 
-def _sigmoid(graph: Graph, layer: Layer) -> str:
-    return graph.add("Sigmoid", graph.input(layer))
-
-
 LAYERS: dict[str, Callable[[Graph, Any], str]] = {
-    "Add": _sum,
+    "Add": lambda graph, la: graph.add("Sum", *graph.inputs(la, *la.in_shapes)),
     "BatchNorm": _batch_norm,
     "Bidirectional": bidirectional,
     "Clockwork": recurrent,
@@ -243,7 +245,7 @@ LAYERS: dict[str, Callable[[Graph, Any], str]] = {
     "Delay": _delay,
     "DeltasScaling": _same,
     "Dropout": _same,
-    "Elementwise": _elementwise,
+    "Elementwise": lambda graph, la: graph.activate(graph.input(la), la.activation),
     "Embedding": _embedding,
     "FullyConnected": _fully_connected,
     "GlobalPooling": _global_pooling,
@@ -256,9 +258,12 @@ LAYERS: dict[str, Callable[[Graph, Any], str]] = {
     "NoOp": _same,
     "Pooling2D": _pooling,
     "Recurrent": recurrent,
-    "Reshape": _reshape,
-    "SigmoidCE": _sigmoid,
+    "Reshape": lambda graph, layer: graph.reshape(
+        graph.input(layer), layer.out_shapes["default"]
+    ),
+    "SigmoidCE": lambda graph, layer: graph.add("Sigmoid", graph.input(layer)),
     "SoftmaxCE": _softmax,
     "SquaredDifference": _squared_difference,
     "SquaredError": _same,
+    "TimePooling": _time_pooling,
 }

@@ -25,7 +25,7 @@ __all__ = ["ACTIVATIONS", "Graph"]
 # What files are for: old enough for most software, new enough for LayerNormalization.
 OPSET, IR_VERSION = 17, 8
 
-# Operators and their alpha. Others are products with a gate, see Graph.activate.
+# Operators and their alpha.
 ACTIVATIONS = {
     "rel": ("Relu", None),
     "tanh": ("Tanh", None),
@@ -90,6 +90,10 @@ class Graph:
         """Add a parameter, as a constant with its name; those that are shared once."""
         path = layer.shared.get(name, f"{layer.name}.{name}")
         return self._add_constant(path, self.values(layer, name), path)
+
+    def parameters(self, layer: Layer, *names: str) -> list[str]:
+        """Add several parameters."""
+        return [self.parameter(layer, name) for name in names]
 
     def values(self, layer: Layer, name: str) -> np.ndarray:
         """The values of a parameter."""
@@ -162,7 +166,13 @@ class Graph:
             flat.append(self.flatten(tensor, structure))
         joined = self.add("Concat", *flat, axis=-1)
         shape = layer.in_shapes[name].feature_shape
-        return joined if len(shape) == 1 else self.reshape(joined, shape)
+        return (
+            joined if len(shape) == 1 else self.reshape(joined, layer.in_shapes[name])
+        )
+
+    def inputs(self, layer: Layer, *names: str) -> list[str]:
+        """What goes into several inputs of a layer."""
+        return [self.input(layer, name) for name in names]
 
     def flat_input(self, layer: Layer) -> str:
         """What goes into a layer, as (T, B, F)."""
@@ -172,37 +182,24 @@ class Graph:
         """(T, B, ...) as (T, B, F)."""
         if len(structure.feature_shape) == 1:
             return tensor
-        return self.reshape(tensor, (structure.feature_size,))
+        return self.reshape(tensor, structure, structure.feature_size)
 
-    def reshape(self, tensor: str, feature_shape: tuple[int, ...]) -> str:
-        """(T, B, ...) with other features."""
-        return self.add(
-            "Reshape", tensor, self.constant((0, 0, *feature_shape), np.int64)
-        )
+    def reshape(self, tensor: str, structure: BufferStructure, *features: int) -> str:
+        """The shape of a structure, or its time and batch with other features."""
+        shape = features or structure.feature_shape
+        kept = (0,) * structure.buffer_type
+        return self.add("Reshape", tensor, self.constant((*kept, *shape), np.int64))
 
     def activate(self, tensor: str, activation: str) -> str:
         """The values of an activation function."""
-        if activation == "linear":
-            return tensor
-        if activation in ACTIVATIONS:
-            op, alpha = ACTIVATIONS[activation]
-            return self.add(op, tensor, **({} if alpha is None else {"alpha": alpha}))
-        if activation == "relu6":
-            return self.add("Clip", tensor, self.constant(0.0), self.constant(6.0))
-        if activation == "mish":
-            gate = self.add("Tanh", self.add("Softplus", tensor))
-            return self.add("Mul", tensor, gate)
-        if activation not in ("gelu", "swish"):
+        if activation in COMPOSED:
+            return COMPOSED[activation](self, tensor)
+        if activation not in ACTIVATIONS:
             raise ValidationError(
                 f"the activation function {activation!r} has no operator in ONNX files"
             )
-        gate = tensor  # that of swish
-        if activation == "gelu":
-            square = self.add("Mul", tensor, tensor)
-            factor = self.add("Mul", square, self.constant(GELU * 0.044715))
-            factor = self.add("Add", factor, self.constant(GELU))
-            gate = self.add("Mul", tensor, factor)
-        return self.add("Mul", tensor, self.add("Sigmoid", gate))
+        op, alpha = ACTIVATIONS[activation]
+        return self.add(op, tensor, **({} if alpha is None else {"alpha": alpha}))
 
     # -- the model -----------------------------------------------------------
 
@@ -240,3 +237,18 @@ class Graph:
         return self._onnx.helper.make_tensor_value_info(
             name, self.FLOAT, structure.shape
         )
+
+
+def _gelu(graph: Graph, x: str) -> str:
+    factor = graph.add("Mul", graph.add("Mul", x, x), graph.constant(GELU * 0.044715))
+    factor = graph.add("Add", factor, graph.constant(GELU))
+    return graph.add("Mul", x, graph.add("Sigmoid", graph.add("Mul", x, factor)))
+
+
+COMPOSED: dict[str, Callable[[Graph, str], str]] = {
+    "linear": lambda graph, x: x,
+    "relu6": lambda g, x: g.add("Clip", x, g.constant(0.0), g.constant(6.0)),
+    "mish": lambda g, x: g.add("Mul", x, g.add("Tanh", g.add("Softplus", x))),
+    "swish": lambda g, x: g.add("Mul", x, g.add("Sigmoid", x)),
+    "gelu": _gelu,
+}

@@ -59,10 +59,15 @@ class Cost(NamedTuple):
     seconds: float
     multiplications: int
 
+    def plus(self, other: Cost) -> Cost:
+        """What both cost together."""
+        return Cost(*map(sum, zip(self, other, strict=True)))
+
 
 # Pass, layer and operation.
 Place = tuple[str, str, str]
 Seconds = dict[Place, float]
+NOTHING = Cost(0.0, 0)
 
 
 class Profile:
@@ -78,9 +83,6 @@ class Profile:
             ``'backward'`` or ``'update'``), layer and operation, the longest first.
             What the network does itself is under ``'(network)'``, what a stepper does
             under its class, in brackets too.
-        by_operation (dict[str, Cost]): Sums by operation.
-        by_layer (dict[str, Cost]): Sums by layer.
-        total_seconds (float): The sum of all.
         peak (float): Multiplications per second of the product of two large matrices,
             with the same handler.
     """
@@ -117,23 +119,20 @@ class Profile:
     def _sums(self, key: int) -> dict[str, Cost]:
         sums: dict[str, Cost] = {}
         for place, cost in self.costs.items():
-            seconds, multiplications = sums.get(place[key], Cost(0.0, 0))
-            sums[place[key]] = Cost(
-                seconds + cost.seconds, multiplications + cost.multiplications
-            )
+            sums[place[key]] = sums.get(place[key], NOTHING).plus(cost)
         return _sorted(sums)
 
     # -- showing -------------------------------------------------------------
 
     def __str__(self) -> str:
-        tables = (table.as_text() for table in self._tables())
+        tables = (self._table(*part).as_text() for part in self._by_kind().items())
         return "\n\n".join([self.title, *tables, self._about_peak()])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
         """The tables, for notebooks."""
-        tables = (table.as_html() for table in self._tables())
+        tables = (self._table(*part).as_html() for part in self._by_kind().items())
         title, about = f"<p>{self.title}</p>", f"<p>{self._about_peak()}</p>"
         return "\n".join([title, *tables, about])
 
@@ -141,29 +140,19 @@ class Profile:
         billions = self.peak / 1e9
         return f"Peak: {billions:.3g} billion multiplications per second"
 
-    def _tables(self) -> list[Table]:
-        return [
-            self._table("Operation", self.by_operation),
-            self._table("Layer", self.by_layer),
-        ]
+    def _by_kind(self) -> dict[str, dict[str, Cost]]:
+        return {"Operation": self.by_operation, "Layer": self.by_layer}
 
     def _table(self, kind: str, costs: Mapping[str, Cost]) -> Table:
         rows = [(kind, "", "Share", "Microseconds", "Multiplications", "Of peak")]
-        sums = Cost(self.total_seconds, sum(c.multiplications for c in costs.values()))
-        for name, cost in [*costs.items(), ("All", sums)]:
+        total = functools.reduce(Cost.plus, costs.values(), NOTHING)
+        for name, cost in [*costs.items(), ("All", total)]:
             share = self.share_of_time(cost)
             bar = "" if name == "All" else "#" * round(BAR * share)
+            row = (name, bar, f"{share:.1%}", f"{1e6 * cost.seconds:,.1f}")
             counted = cost.multiplications
-            rows.append(
-                (
-                    name,
-                    bar,
-                    f"{share:.1%}",
-                    f"{1e6 * cost.seconds:,.1f}",
-                    f"{counted:,}" if counted else "",
-                    f"{self.share_of_peak(cost):.1%}" if counted else "",
-                )
-            )
+            of_peak = f"{self.share_of_peak(cost):.1%}"
+            rows.append((*row, f"{counted:,}", of_peak) if counted else (*row, "", ""))
         return Table(rows, 2)
 
     def plot(self, filename: str | os.PathLike | None = None) -> Any:
@@ -190,12 +179,11 @@ class Profile:
         except ImportError as error:
             raise missing_extra("Profile.plot", "matplotlib", "examples") from error
         file_format = None if filename is None else picture_format(filename, "filename")
-        charts = {"Operation": self.by_operation, "Layer": self.by_layer}
-        nr_bars = [len(costs) for costs in charts.values()]
+        nr_bars = [len(costs) for costs in self._by_kind().values()]
         figure = Figure(figsize=(8.0, 1.6 + 0.3 * sum(nr_bars)), layout="constrained")
         figure.suptitle(self.title, fontsize="medium", wrap=True)
         axes = figure.subplots(2, gridspec_kw={"height_ratios": nr_bars})
-        for ax, (kind, costs) in zip(axes, charts.items(), strict=True):
+        for ax, (kind, costs) in zip(axes, self._by_kind().items(), strict=True):
             self._draw(ax, costs)
             ax.set_title(f"By {kind.lower()}", loc="left", fontsize="medium")
         axes[-1].set_xlabel("microseconds")
@@ -277,8 +265,7 @@ def profile(
     twin.provide_external_data(examples[size])
     passes.time(run)  # counts multiplications of this size
     outline = list_program(network, bool(training), *size)
-    medians = _medians(times[size])
-    costs = _costs(medians, passes.multiplications, outline)
+    costs = _costs(times[size], passes.multiplications, outline)
     peak = _measure_peak(twin.handler, passes.wait)
     title = f"{outline.title}: medians of {len(times[size])} steps"
     return Profile(costs, peak, title)
@@ -291,16 +278,11 @@ def _batches(
     net: Network, data: Mapping[str, Any] | DataIterator
 ) -> Iterator[Mapping[str, Any]]:
     """Batches without end."""
-    if isinstance(data, Mapping):
-        return itertools.repeat(data)
-    check_iterator(net, data, "data")
-    return _repeated(net, data)
-
-
-def _repeated(net: Network, data: DataIterator) -> Iterator[Mapping[str, Any]]:
+    if not isinstance(data, Mapping):
+        check_iterator(net, data, "data")
     while True:
         batch = None
-        for batch in data(net.handler):
+        for batch in [data] if isinstance(data, Mapping) else data(net.handler):
             yield batch
         if batch is None:
             raise IteratorValidationError("data provides no batches")
@@ -414,12 +396,8 @@ class _TimedUpdates(Updates):
 def _waiting(handler: Handler) -> Callable[[], Any]:
     """What waits until a handler has done all that it was told."""
     if issubclass(handler.array_type, np.ndarray):
-        return _do_nothing
+        return lambda: None
     return functools.partial(handler.get_numpy_copy, handler.zeros((1,)))
-
-
-def _do_nothing() -> None:
-    pass
 
 
 def _measure_peak(handler: Handler, wait: Callable[[], Any]) -> float:
@@ -443,20 +421,15 @@ def _measure_peak(handler: Handler, wait: Callable[[], Any]) -> float:
 # -- summing up ------------------------------------------------------------------
 
 
-def _medians(steps: list[Seconds]) -> Seconds:
-    places = {place: None for seconds in steps for place in seconds}
-    return {
-        place: float(np.median([seconds.get(place, 0.0) for seconds in steps]))
-        for place in places
-    }
-
-
 def _costs(
-    seconds: Seconds, multiplications: Mapping[Place, int], outline: ProgramListing
+    steps: list[Seconds],
+    multiplications: Mapping[Place, int],
+    outline: ProgramListing,
 ) -> dict[Place, Cost]:
     """Put together, with what is inside of layers that are called as a whole."""
     costs = {}
-    for place, time_of_place in seconds.items():
+    for place in dict.fromkeys(itertools.chain(*steps)):
+        median = float(np.median([seconds.get(place, 0.0) for seconds in steps]))
         pass_name, layer, operation = place
         number = multiplications.get(place, 0)
         if operation in ("forward_pass", "backward_pass"):
@@ -464,7 +437,7 @@ def _costs(
             number = sum(row.multiplications for row in rows)
             if len(rows) == 1:
                 operation = rows[0].operation
-        costs[pass_name, layer, operation] = Cost(time_of_place, number)
+        costs[pass_name, layer, operation] = Cost(median, number)
     return costs
 
 

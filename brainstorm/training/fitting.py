@@ -27,6 +27,9 @@ def shuffled_batches(
         ValidationError: The data does not fit.
     """
     data, _ = arrange(net, _named(net, x, y))
+    for name, values in data.items():  # iterators take a time of 1 for none
+        if net.layers["Input"].out_shapes[name].buffer_type == 1:
+            data[name] = np.asarray(values)[np.newaxis]
     batches = Minibatches(batch_size, **data)
     order = rnd.permutation(batches.nr_sequences)
     batches.data = {name: np.asarray(values)[:, order] for name, values in data.items()}

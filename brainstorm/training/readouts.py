@@ -96,7 +96,7 @@ def fit_ridge(
     readout = Readout.find(net, layer)
     with net.lock:
         net.start_weight_modifiers()
-        sums = _Sums()
+        sums = Sums()
         for h, targets in rows_to_fit(readout, x, y, mask, batch_size, warmup):
             sums.add(h, targets)
         bias = ("penalized" if penalize_bias else "free") if readout.fits_bias else None
@@ -142,7 +142,7 @@ class _Fit(NamedTuple):
     error: float
 
 
-class _Sums:
+class Sums:
     """Sums over rows z of states and targets, side by side, and of their products.
 
     They are taken about a point near the mean, so that they keep their digits.
@@ -185,7 +185,7 @@ class _Sums:
 
 
 def _solve(
-    sums: _Sums, ridges: Sequence[float], bias: str | None, name: str
+    sums: Sums, ridges: Sequence[float], bias: str | None, name: str
 ) -> list[_Fit]:
     """The weights for each ridge, with their errors."""
     if not sums.count:
@@ -195,7 +195,7 @@ def _solve(
     squares = np.trace(products[n:, n:])
     variation = np.trace(sums.products()[sums.nr_states :, sums.nr_states :])
     fits = []
-    for ridge, W in zip(ridges, _weights(A, C, ridges, name), strict=True):
+    for ridge, W in zip(ridges, ridge_weights(A, C, ridges, name), strict=True):
         error = max(0.0, squares - np.sum(W * C) - ridge * np.sum(W * W))
         error = math.sqrt(error / variation) if variation else math.nan
         if bias == "penalized":
@@ -208,7 +208,7 @@ def _solve(
     return fits
 
 
-def _weights(
+def ridge_weights(
     A: np.ndarray, C: np.ndarray, ridges: Sequence[float], name: str
 ) -> list[np.ndarray]:
     """Solutions of ``(A + ridge I) W = C``."""
@@ -233,7 +233,7 @@ def _errors(
     fits: Sequence[_Fit], rows: Iterator[tuple[np.ndarray, np.ndarray]]
 ) -> dict[float, float]:
     """Errors of fits on other data, by their ridges."""
-    sums, errors = _Sums(), dict.fromkeys([fit.ridge for fit in fits], 0.0)
+    sums, errors = Sums(), dict.fromkeys([fit.ridge for fit in fits], 0.0)
     for h, targets in rows:
         h = h.astype(np.float64)
         sums.add(h[:, :0], targets)

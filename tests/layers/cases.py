@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from brainstorm import layers
+from brainstorm._layer_bench import Specification
 from brainstorm.handlers.operations.activations import ACTIVATIONS
+from brainstorm.layers.base_layer import get_layer_class_from_typename
 
 IMAGE = ("T", "B", 4, 3, 2)
 
@@ -265,6 +267,19 @@ CASES = {
         layers.Concat(), {f"inputs_{i}": ("T", "B", 3, i) for i in (1, 2, 3)}
     ),
     "Concat two": Case(layers.Concat()),
+    "TimePooling max": Case(layers.TimePooling(), image(), {"default": distinct}),
+    **{
+        f"TimePooling {kind}": Case(layers.TimePooling(kind))
+        for kind in ("mean", "sum", "last")
+    },
+    **{
+        f"TimePooling {kind} with a mask": Case(
+            layers.TimePooling(kind),
+            MASKED["in_shapes"],
+            {"default": distinct, "mask": ends},
+        )
+        for kind in ("max", "mean", "sum", "last")
+    },
     "GlobalPooling max": Case(
         layers.GlobalPooling("max"), image(), {"default": distinct}
     ),
@@ -278,3 +293,22 @@ CASES = {
 ONE_ACTIVATION_EACH = [
     name for name in CASES if name.split()[-1] not in set(ACTIVATIONS) - {"tanh"}
 ]
+
+
+def without_time(case):
+    """The same layer, whose inputs have no time."""
+    specification = Specification.of(case.layer, None)
+    shapes = case.in_shapes or specification.default_shapes()
+    return case._replace(in_shapes={n: shape[1:] for n, shape in shapes.items()})
+
+
+def _can_do_without(case):
+    layer_class = get_layer_class_from_typename(case.layer.layer.layer_type)
+    return layer_class.time_is_optional
+
+
+WITHOUT_TIME = {
+    name: without_time(CASES[name])
+    for name in ONE_ACTIVATION_EACH
+    if _can_do_without(CASES[name])
+}

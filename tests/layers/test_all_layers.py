@@ -15,11 +15,13 @@ from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.testing import _Battery, check_layer
 from tests.handlers.handler_cases import HANDLERS, handler_params
-from tests.layers.cases import CASES, ONE_ACTIVATION_EACH
+from tests.layers.cases import CASES, ONE_ACTIVATION_EACH, WITHOUT_TIME
 
 # Layers that go through the steps one by one, and how often at once.
 LOOPS = {"Recurrent": 1, "Clockwork": 1, "Lstm": 1, "ClockworkLstm": 1, "Gru": 1}
-LOOPS["Bidirectional"] = 2
+LOOPS |= {"Bidirectional": 2, "TimePooling": 1}
+
+EMULATED = ("cuda-emulated",)
 
 # NumPy itself buffers 8192 elements for each of up to three strided operands.
 MOST = 4096 + 3 * 8192 * 8
@@ -53,6 +55,14 @@ def test_sizes(name, sizes):
     check(name, time_size=sizes[0], batch_size=sizes[1])
 
 
+@pytest.mark.parametrize("name", WITHOUT_TIME)
+@pytest.mark.parametrize("handler", [None, *handler_params("numpy64", slow=EMULATED)])
+def test_layers_without_time(name, handler):
+    case = WITHOUT_TIME[name]
+    handler = handler and HANDLERS[handler]()
+    check_layer(case.layer, **case.arguments, batch_size=3, handler=handler)
+
+
 class WithoutDerivatives(_Battery):
     """Leaves out those of the reference, which `test_layers` checks."""
 
@@ -69,7 +79,7 @@ class ResultsAlone(_Battery):
 
 
 @pytest.mark.parametrize("name", [*ONE_ACTIVATION_EACH, *slow(*OTHER_ACTIVATIONS)])
-@pytest.mark.parametrize("handler", handler_params("numpy64", slow=("cuda-emulated",)))
+@pytest.mark.parametrize("handler", handler_params("numpy64", slow=EMULATED))
 def test_handlers(name, handler, monkeypatch):
     all_checks = name in ONE_ACTIVATION_EACH
     battery = WithoutDerivatives if all_checks else ResultsAlone

@@ -13,12 +13,13 @@ from brainstorm.handlers.operations.activations import ACTIVATIONS
 from brainstorm.layers.base_layer import get_layer_class_from_typename
 from brainstorm.layers.noop_layer import NoOpLayerImpl
 from brainstorm.layers.recurrent_layer import RecurrentLayerImpl
+from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper
 from brainstorm.structure.prediction import inputs_of
 from brainstorm.tools import create_net_from_spec, export_onnx
 from brainstorm.tools.onnx_graph import Graph
 from brainstorm.utils import FileFormatError, ValidationError
-from tests.layers.cases import CASES, Case, ends
+from tests.layers.cases import CASES, WITHOUT_TIME, Case, ends
 from tests.layers.test_gru_and_options import RECURRENT
 
 onnx = pytest.importorskip("onnx")
@@ -74,13 +75,24 @@ def from_case(case, parameters=None):
 
 def inputs_for(shapes, chosen, *sizes):
     data = {}
-    for seed, (name, (_, _, *shape)) in enumerate(shapes.items()):
+    for seed, (name, shape) in enumerate(shapes.items()):
         make = (chosen or {}).get(name, lambda s, seed=seed: values(*s, seed=seed))
-        data[name] = make((*sizes, *shape)).astype(np.float32)
+        shape = BufferStructure(*shape).get_shape(*sizes)
+        data[name] = make(shape).astype(np.float32)
     return data
 
 
 PENALTIES = {"Loss", "L1Decay", "L2Decay", "BinomialCrossEntropy"}
+
+
+@pytest.mark.parametrize("name", WITHOUT_TIME)
+def test_layers_without_time(name, tmp_path):
+    case = WITHOUT_TIME[name]
+    if case.layer.layer.layer_type not in PENALTIES:
+        net, shapes, output = from_case(case)
+        data = inputs_for(shapes, case.inputs, 1, 4)
+        needed, _ = inputs_of(net, output)
+        check(net, tmp_path, {n: data[n] for n in needed}, output)
 
 
 @pytest.mark.parametrize("sizes", [(7, 3), (1, 2)])
@@ -299,8 +311,6 @@ class OwnRecurrentLayerImpl(RecurrentLayerImpl):
 )
 def test_an_unsupported_layer_is_named_before_a_file_is_written(make, text, tmp_path):
     net = single(make(), 4)
-    if "Clock" in net.layers:
-        net.buffer.Clock.parameters.timing[:] = -1
     with pytest.raises(ValidationError, match=text):
         export_onnx(net, tmp_path / "net.onnx")
     assert list(tmp_path.iterdir()) == []

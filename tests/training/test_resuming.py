@@ -11,6 +11,7 @@ from brainstorm.data_iterators import (
     AddGaussianNoise,
     AddSaltNPepper,
     DataIterator,
+    DeltaEncoding,
     Flip,
     Minibatches,
     MultiHot,
@@ -18,6 +19,7 @@ from brainstorm.data_iterators import (
     Online,
     Pad,
     RandomCrop,
+    RateEncoding,
     Subsequences,
     Undivided,
 )
@@ -81,11 +83,14 @@ CHANGES = {
     "flip": Flip,
     "pad": lambda it: Pad(it, {"default": 0}),
     "crop": lambda it: RandomCrop(Pad(it, {"default": 1}), {"default": (2, 2)}),
+    "rate": lambda it: RateEncoding(it, 1),
+    "delta": lambda it: DeltaEncoding(it, 0.2, off_spikes=True),
     "pieces": lambda it: Subsequences(it, 2),
     "own": OwnNoise,
     "old": OldNoise,
     "nothing": lambda it: it,
 }
+ENCODINGS = ["rate", "delta"]
 ALL = ["crop", "flip", "noise", "pepper", "own", "old"]
 NESTINGS = {
     **{
@@ -93,8 +98,8 @@ NESTINGS = {
         for change in CHANGES
         for source in SOURCES
     },
-    **{f"pieces of {n}": ["minibatches", n, "pieces"] for n in ALL},
-    **{f"{n} of pieces": ["minibatches", "pieces", n] for n in ALL},
+    **{f"pieces of {n}": ["minibatches", n, "pieces"] for n in (*ALL, *ENCODINGS)},
+    **{f"{n} of pieces": ["minibatches", "pieces", n] for n in (*ALL, *ENCODINGS)},
     "all": ["minibatches", *ALL],
     "pieces of all": ["minibatches", *ALL, "pieces"],
     "all of pieces": ["minibatches", "pieces", *ALL],
