@@ -14,12 +14,21 @@ from brainstorm.initializers import (
     Gaussian,
     Identity,
     Initializer,
+    KaimingNormal,
+    KaimingUniform,
+    LecunNormal,
+    LecunUniform,
     LstmOptInit,
     Orthogonal,
     RandomWalk,
+    Sparse,
     SparseInputs,
     SparseOutputs,
+    TruncatedNormal,
     Uniform,
+    VarianceScaling,
+    XavierNormal,
+    XavierUniform,
     evaluate_initializer,
 )
 from brainstorm.randomness import RandomState, global_rnd
@@ -30,13 +39,18 @@ ALL = [
     DenseSqrtFanIn(),
     DenseSqrtFanInOut("tanh"),
     EchoState(0.8),
+    EchoState(0.9, connectivity=0.5, values=Gaussian()),
     Gaussian(),
     Identity(),
     LstmOptInit(1.0, Gaussian(), Uniform(), [[0.5] * 8] * 2),
     Orthogonal(),
     RandomWalk("rel"),
+    Sparse(Gaussian(), density=0.3),
     SparseInputs(Gaussian(), connections=3),
     SparseOutputs(Uniform(), connections=3),
+    TruncatedNormal(0.3),
+    VarianceScaling(2.0, "fan_out", "uniform"),
+    XavierNormal(),
     Uniform(),
 ]
 
@@ -152,6 +166,8 @@ def test_shapes_that_do_not_fit_let_the_fallback_take_over(initializer, shape):
         (lambda: DenseSqrtFanInOut("el"), "DenseSqrtFanInOut.*'el'.*'sigmoid'"),
         (lambda: DenseSqrtFanInOut(None), "DenseSqrtFanInOut: scale"),
         (lambda: EchoState(-0.5), "EchoState: spectral_radius"),
+        (lambda: EchoState(connectivity=0), "EchoState: connectivity .*above 0"),
+        (lambda: EchoState(values="a"), "EchoState: values"),
         (lambda: Gaussian(std=-1), "Gaussian: std.*-1"),
         (lambda: Gaussian(mean="a"), "Gaussian: mean"),
         (lambda: Gaussian(math.nan), "Gaussian: std.*nan"),
@@ -162,10 +178,18 @@ def test_shapes_that_do_not_fit_let_the_fallback_take_over(initializer, shape):
         (lambda: RandomWalk("tanh"), "RandomWalk.*'tanh'.*'linear', 'rel'"),
         (lambda: RandomWalk(scale="x"), "RandomWalk: scale"),
         (lambda: RandomWalk(["rel"]), "RandomWalk: act_func"),
+        (lambda: Sparse(1.0, 1.5), "Sparse: density .* up to 1, not 1.5"),
+        (lambda: Sparse(None), "Sparse: sub_initializer"),
         (lambda: SparseInputs(None), "SparseInputs: sub_initializer"),
         (lambda: SparseInputs(1.0, 0), "SparseInputs: connections.*at least 1"),
         (lambda: SparseOutputs(1.0, 1.5), "SparseOutputs: connections.*1.5"),
+        (lambda: TruncatedNormal(low=1.0, high=1.0), "TruncatedNormal: .* got 1.0 and"),
+        (lambda: TruncatedNormal(low=7.0, high=9.0), "TruncatedNormal: .* got 7.0 and"),
         (lambda: Uniform(1, 0), "Uniform: low"),
+        (lambda: VarianceScaling(0), "VarianceScaling: scale has to be above 0"),
+        (lambda: VarianceScaling(1, "fan"), "mode 'fan'.*'fan_in', 'fan_out'"),
+        (lambda: VarianceScaling(distribution=3), "distribution 3 .*'uniform'"),
+        (lambda: XavierNormal("cauchy"), "distribution 'cauchy'"),
         (lambda: Uniform(high="a"), "Uniform: high"),
     ],
 )
@@ -259,6 +283,101 @@ def test_echo_state(radius):
     uniform = draws(9).uniform(-0.5, 0.5, size=(20, 20))
     ratio = values / uniform
     np.testing.assert_allclose(ratio, ratio[0, 0])
+
+
+def test_echo_state_scales_after_the_mask():
+    initializer = EchoState(0.7, connectivity=0.2)
+    initializer.set_seed(1)
+    made = initializer((60, 60))
+    assert np.abs(np.linalg.eigvals(made)).max() == pytest.approx(0.7)
+    assert np.mean(made != 0) == pytest.approx(0.2, abs=0.03)
+    signs = EchoState(1.0, 0.3, lambda shape: np.ones(shape))((50, 50))
+    assert len(np.unique(signs)) == 2
+    assert np.abs(np.linalg.eigvals(signs)).max() == pytest.approx(1)
+
+
+def test_echo_state_without_connectivity_draws_as_before():
+    made, rnd = EchoState(0.7), RandomState(3)
+    made.set_seed(3)
+    values = rnd.uniform(-0.5, 0.5, size=(9, 9))
+    expected = values / np.abs(np.linalg.eigvals(values)).max() * 0.7
+    np.testing.assert_allclose(made((9, 9)), expected, rtol=1e-12)
+    assert get_description(EchoState(0.7)) == {
+        "@type": "EchoState",
+        "spectral_radius": 0.7,
+    }
+
+
+def test_echo_state_of_a_matrix_without_cycles():
+    with pytest.raises(InitializationError, match=r"matrix \(5, 5\)"):
+        EchoState(values=np.eye(5, k=1))((5, 5))
+
+
+def test_sparse_keeps_each_value_with_the_same_probability():
+    made = Sparse(lambda shape: np.full(shape, 3.0), 0.25)((20, 30, 40))
+    assert set(np.unique(made)) == {0, 3}
+    assert np.mean(made == 3) == pytest.approx(0.25, abs=0.02)
+    np.testing.assert_array_equal(Sparse(2.0, 1)((3,)), 2)
+
+
+@pytest.mark.parametrize(
+    ("mode", "shape", "fan"),
+    [
+        ("fan_in", (30, 40, 50), 2000),
+        ("fan_out", (30, 40, 50), 30),
+        ("fan_avg", (30, 40, 50), 1015),
+        *((mode, (60000,), 60000) for mode in ("fan_in", "fan_out", "fan_avg")),
+    ],
+)
+@pytest.mark.parametrize("distribution", ["truncated_normal", "normal", "uniform"])
+def test_variance_scaling(mode, shape, fan, distribution):
+    initializer = VarianceScaling(1.7, mode, distribution)
+    initializer.set_seed(1)
+    made = initializer(shape)
+    std = np.sqrt(1.7 / fan)
+    assert made.shape == shape
+    assert made.std() == pytest.approx(std, rel=0.02)
+    assert made.mean() == pytest.approx(0, abs=0.02 * std)
+    bound = {"truncated_normal": 2 / 0.87962566103423978, "uniform": np.sqrt(3)}
+    largest = np.abs(made).max() / std
+    bound = bound.get(distribution, 6)
+    assert 0.7 * bound < largest <= bound
+
+
+@pytest.mark.parametrize(
+    ("initializer", "variance", "distribution"),
+    [
+        (KaimingNormal(), 2 / 400, "truncated_normal"),
+        (KaimingUniform(), 2 / 400, "uniform"),
+        (LecunNormal(), 1 / 400, "truncated_normal"),
+        (LecunUniform(), 1 / 400, "uniform"),
+        (XavierNormal(), 1 / 300, "truncated_normal"),
+        (XavierUniform(), 1 / 300, "uniform"),
+        (XavierNormal("normal"), 1 / 300, "normal"),
+    ],
+)
+def test_named_variances(initializer, variance, distribution):
+    initializer.set_seed(1)
+    assert initializer((200, 400)).var() == pytest.approx(variance, rel=0.03)
+    assert initializer.distribution == distribution
+
+
+def test_drawing_leaves_global_rnd_alone():
+    initializer = XavierNormal()
+    state = global_rnd.get_state()[1].copy()
+    initializer((5, 5))
+    np.testing.assert_array_equal(global_rnd.get_state()[1], state)
+
+
+def test_truncated_normal():
+    initializer = TruncatedNormal(0.5, 10.0, -1.0, 3.0)
+    initializer.set_seed(1)
+    made = initializer((50, 400))
+    assert 9.5 <= made.min() < 9.51
+    assert 11.3 < made.max() <= 11.5
+    # The mean of a standard normal distribution between -1 and 3.
+    assert (made.mean() - 10) / 0.5 == pytest.approx(0.2828, abs=0.02)
+    assert TruncatedNormal()(()).shape == ()
 
 
 def test_identity():
