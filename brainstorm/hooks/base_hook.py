@@ -240,8 +240,13 @@ class NetworkReader(Hook):
 class LogWatcher(Hook):
     """Base class of hooks that watch one log get better.
 
+    The `timescale` and `interval` should be the same as those of the hook that logs
+    the quantity of interest; that hook has to be added before this one. The values
+    logged before the first update are an entry, too.
+
     Args:
-        log_name: Dotted path of the log, such as ``'validation.Accuracy'``.
+        log_name: Dotted path of the log, ``<hook name>.<log name>``, such as
+            ``'validation.Accuracy'``.
         criterion: ``'min'`` if small values are good, ``'max'`` if large ones are.
         name, timescale, interval, verbose: See :class:`.Hook`.
     """

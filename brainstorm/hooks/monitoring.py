@@ -77,14 +77,11 @@ class MonitorLoss(Hook):
 
 
 class MonitorScores(MonitorLoss):
-    """Log the losses of the network and several scores on a data set.
-
-    The network runs as in use, not as in training: without dropout, for example.
+    """Log several scores on a data set, besides what :class:`MonitorLoss` logs.
 
     Args:
-        iter_name: Name of the data iterator, as given to ``trainer.train``.
+        iter_name, name, timescale, interval, verbose: See :class:`MonitorLoss`.
         scorers: The scorers to evaluate.
-        name, timescale, interval, verbose: See :class:`.Hook`.
     """
 
     @takes_common
@@ -143,8 +140,8 @@ class MonitorLayerParameters(_MonitorLayer):
 
     Args:
         layer_name: Name of the layer.
-        name, timescale, interval, verbose: See :class:`.Hook`.
-            The default name is ``'MonitorParameters_<layer_name>'``.
+        name: Default: ``'MonitorParameters_<layer_name>'``.
+        timescale, interval, verbose: See :class:`.Hook`.
     """
 
     what = "Parameters"
@@ -168,8 +165,8 @@ class MonitorLayerGradients(_MonitorLayer):
 
     Args:
         layer_name: Name of the layer.
-        name, timescale, interval, verbose: See :class:`.Hook`.
-            The default name is ``'MonitorGradients_<layer_name>'``.
+        name: Default: ``'MonitorGradients_<layer_name>'``.
+        timescale, interval, verbose: See :class:`.Hook`.
     """
 
     what = "Gradients"
@@ -187,8 +184,8 @@ class MonitorLayerDeltas(_MonitorPasses):
 
     Args:
         layer_name: Name of the layer.
-        name, timescale, interval, verbose: See :class:`.Hook`.
-            The default name is ``'MonitorDeltas_<layer_name>'``.
+        name: Default: ``'MonitorDeltas_<layer_name>'``.
+        timescale, interval, verbose: See :class:`.Hook`.
     """
 
     what = "Deltas"
@@ -214,8 +211,8 @@ class MonitorLayerInOuts(_MonitorPasses):
 
     Args:
         layer_name: Name of the layer.
-        name, timescale, interval, verbose: See :class:`.Hook`.
-            The default name is ``'MonitorInOuts_<layer_name>'``.
+        name: Default: ``'MonitorInOuts_<layer_name>'``.
+        timescale, interval, verbose: See :class:`.Hook`.
     """
 
     what = "InOuts"

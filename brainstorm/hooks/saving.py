@@ -38,15 +38,7 @@ LOGS_FORMAT = "Logs file v1.0"
 
 
 class _Saver(Hook):
-    """Base class of hooks that write a file now and then.
-
-    The file is replaced in one go, so that it is complete at any time. It is not
-    written before the first update.
-
-    Args:
-        filename: Name of the HDF5 file. Its folder has to exist.
-        name, timescale, interval: See :class:`.Hook`.
-    """
+    """Base class of hooks that write a file now and then."""
 
     file_format = ""
     """The kind of the files."""
@@ -85,14 +77,12 @@ class SaveNetwork(_Saver):
 
 
 class SaveLogs(_Saver):
-    """Save the logs of the trainer regularly, always to the same file.
+    """Save the logs of the trainer as :class:`SaveNetwork` does the network.
 
-    The file is replaced in one go, so that it is complete at any time. It is not
-    written before the first update. :func:`load_logs` reads it.
+    :func:`load_logs` reads the file.
 
     Args:
-        filename: Name of the HDF5 file. Its folder has to exist.
-        name, timescale, interval: See :class:`.Hook`.
+        filename, name, timescale, interval: See :class:`SaveNetwork`.
     """
 
     file_format = LOGS_FORMAT
@@ -103,12 +93,10 @@ class SaveLogs(_Saver):
 
 
 class SaveCheckpoint(_Saver):
-    """Save the whole training regularly, always to the same file.
+    """Save the whole training as :class:`SaveNetwork` does the network.
 
     ``Trainer.load`` reads the file and goes on as if nothing had happened. It is
-    replaced in one go, so that it is complete at any time, and is not written before
-    the first update. It is written when all other hooks have been called, wherever
-    this one stands among them.
+    written when all other hooks have been called, wherever this one stands among them.
 
     Ctrl-C during the training also saves it, once the update is done and its hooks
     have been called; then the usual KeyboardInterrupt is raised. The trainer stays
@@ -117,8 +105,7 @@ class SaveCheckpoint(_Saver):
     All this holds if the training runs in the main thread, and Ctrl-C is not ignored.
 
     Args:
-        filename: Name of the HDF5 file. Its folder has to exist.
-        name, timescale, interval: See :class:`.Hook`.
+        filename, name, timescale, interval: See :class:`SaveNetwork`.
     """
 
     file_format = CHECKPOINT_FORMAT
@@ -169,17 +156,12 @@ class SaveBestNetwork(LogWatcher):
     """Save the network whenever a log entry is better than ever before.
 
     The file is replaced in one go, so that the best network is never lost. NaN is
-    never better. The values logged before the first update count too.
-
-    The `timescale` and `interval` should be the same as those of the hook that logs
-    the quantity of interest; that hook has to be added before this one.
+    never better.
 
     Args:
-        log_name: Dotted path of the log, ``<hook name>.<log name>``, such as
-            ``'validation.Accuracy'``.
+        log_name, criterion: See :class:`.LogWatcher`.
         filename: Name of the HDF5 file; its folder has to exist. With None the
             best network is kept in memory.
-        criterion: ``'min'`` if small values are good, ``'max'`` if large ones are.
         name, timescale, interval, verbose: See :class:`.Hook`.
     """
 
@@ -280,11 +262,7 @@ def save_logs(filename: str | os.PathLike, logs: Mapping[str, Any]) -> None:
     """Write the logs of a trainer to an HDF5 file.
 
     The attribute ``format`` says ``Logs file v1.0``. Each dict is a group, and each
-    list an array.
-
-    Raises:
-        ValidationError: An entry can not be written. Names it.
-        MissingFileError: The folder does not exist.
+    list an array. A ValidationError names an entry that can not be written.
     """
     with atomic_hdf5(filename, LOGS_FORMAT) as f:
         _write_logs(f, logs)

@@ -33,17 +33,11 @@ __all__ = [
 class EarlyStopper(LogWatcher):
     """Stop the training if a log entry does not improve for some time.
 
-    Entries that equal the best one, or are NaN, are no improvement. The values
-    logged before the first update count as an entry.
-
-    The `timescale` and `interval` should be the same as those of the hook that logs
-    the quantity of interest.
+    Entries that equal the best one, or are NaN, are no improvement.
 
     Args:
-        log_name: Dotted path of the log, ``<hook name>.<log name>``, such as
-            ``'validation.Accuracy'``.
+        log_name, criterion: See :class:`.LogWatcher`.
         patience: Number of entries without improvement at which to stop, at least 1.
-        criterion: ``'min'`` if small values are good, ``'max'`` if large ones are.
         name, timescale, interval, verbose: See :class:`.Hook`.
     """
 
@@ -100,8 +94,7 @@ class StopAfterThresholdReached(LogWatcher):
     The whole log counts, also what it held before this training.
 
     Args:
-        log_name: Dotted path of the log, ``<hook name>.<log name>``, such as
-            ``'validation.Accuracy'``.
+        log_name: See :class:`.LogWatcher`.
         threshold: The value to reach.
         criterion: ``'min'`` to stop at values of at most `threshold`, ``'max'`` to
             stop at values of at least `threshold`.
