@@ -28,6 +28,7 @@ from brainstorm.handlers.onednn import (
 from brainstorm.handlers.onednn.lstm_library import LibraryLstm
 from brainstorm.handlers.onednn.lstm_steps import SteppedLstm
 from brainstorm.handlers.onednn_handler import OneDnnHandler
+from brainstorm.handlers.operations.images import Windows
 from brainstorm.testing import check_layer
 from brainstorm.utils import HandlerError, ValidationError
 from tests.handlers.handler_cases import onednn_handler
@@ -472,7 +473,7 @@ def test_arrays_that_the_library_can_not_use(handler, array):
 def test_large_convolutions_use_no_slow_implementation(handler):
     arrays = randn(2, 9, 9, 3), randn(16, 3, 3, 3), randn(16)
     arrays = (*arrays, np.empty((2, 7, 7, 16), np.float32))
-    assert handler._find(images.convolution, arrays, 0, (1, 1), "rel")
+    assert handler._find(images.convolution, arrays, Windows((3, 3), 0, (1, 1)), "rel")
 
 
 # -- threads and processes ---------------------------------------------------

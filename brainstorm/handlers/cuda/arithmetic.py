@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from brainstorm.handlers.operations.arithmetic import FORMULAS
+from brainstorm.handlers.operations.contract import add_method
+
 
 class CudaArithmetic:
     """Part of PyCudaHandler."""
@@ -31,11 +34,8 @@ def _with_vector(kernel: str) -> Callable:
     return lambda self, m, v, out: self._gpu.elementwise(kernel, (m, v, out))
 
 
-for _name in ("abs", "log", "sign", "sqrt"):
-    setattr(CudaArithmetic, f"{_name}_t", _unary(f"{_name}_t"))
-for _name in ("add", "mult", "mult_add"):
-    setattr(CudaArithmetic, f"{_name}_st", _with_scalar(f"{_name}_st"))
-for _name in ("add", "divide", "modulo", "mult", "mult_add", "subtract"):
-    setattr(CudaArithmetic, f"{_name}_tt", _binary(f"{_name}_tt"))
-    if _name != "modulo":
-        setattr(CudaArithmetic, f"{_name}_mv", _with_vector(f"{_name}_tt"))
+_KINDS = {"_t": _unary, "st": _with_scalar, "tt": _binary, "mv": _with_vector}
+
+for _name in FORMULAS:  # a kernel repeats what is smaller than its output by itself
+    _kernel = _name.replace("_mv", "_tt")
+    add_method(CudaArithmetic, _name, _KINDS[_name[-2:]](_kernel))

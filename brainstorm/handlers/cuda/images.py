@@ -20,10 +20,10 @@ from brainstorm.handlers.cuda.arrays import (
     check_neighbours,
 )
 from brainstorm.handlers.cuda.launcher import BLOCK, row_blocks
+from brainstorm.handlers.operations.images import Windows
 
 # Elements of the largest matrix of windows: 512 MiB.
 MATRIX_SIZE = 2**27
-Pair = tuple[int, int]
 
 
 class _Windows(NamedTuple):
@@ -41,15 +41,10 @@ class _Windows(NamedTuple):
     padding: int
 
     @classmethod
-    def of(
-        cls,
-        images: CudaArray,
-        outputs: CudaArray,
-        window: Pair,
-        padding: int,
-        stride: Pair,
-    ) -> _Windows:
-        return cls(*images.shape[1:], *outputs.shape[1:3], *window, *stride, padding)
+    def of(cls, images: CudaArray, outputs: CudaArray, windows: Windows) -> _Windows:
+        """Those that slide over images, one for each pixel of the outputs."""
+        size, padding, stride = windows
+        return cls(*images.shape[1:], *outputs.shape[1:3], *size, *stride, padding)
 
     @property
     def row_length(self) -> int:
@@ -62,12 +57,10 @@ class CudaImages:
 
     # -- convolution ---------------------------------------------------------
 
-    def conv2d_forward_batch(
-        self, inputs, weights, bias, outputs, padding, stride, activation="linear"
-    ):
+    def _convolve(self, inputs, weights, bias, outputs, windows, activation):
         if not outputs.size:
             return
-        w = _Windows.of(inputs, outputs, weights.shape[1:3], padding, stride)
+        w = _Windows.of(inputs, outputs, windows)
         kernels = self._dense_kernels(weights)
         dense = outputs if outputs.contiguous else self.scratch(outputs.shape, 4)
         matrix = _matrix(dense)
@@ -78,39 +71,24 @@ class CudaImages:
         if dense is not outputs:
             self._gpu.elementwise("copy_to", (dense, outputs))
 
-    def conv2d_backward_batch(
-        self,
-        inputs,
-        weights,
-        padding,
-        stride,
-        in_deltas,
-        out_deltas,
-        weight_deltas,
-        bias_deltas,
-        activation="linear",
-        outputs=None,
-        fresh_in_deltas=False,
-        fresh_gradients=False,
-    ):
-        w = _Windows.of(inputs, out_deltas, weights.shape[1:3], padding, stride)
+    def _convolve_back(self, arrays, windows, activation, fresh_in_deltas, fresh):
+        inputs, weights, in_deltas, out_deltas, dW, dbias, outputs = arrays
+        w = _Windows.of(inputs, out_deltas, windows)
         deltas = out_deltas
         if activation != "linear" or not out_deltas.contiguous:
             deltas = self.scratch(out_deltas.shape, 4)
             self._deriv(activation, None, outputs, out_deltas, deltas, fresh=True)
         deltas = _matrix(deltas)
-        gradients = weight_deltas
-        if not weight_deltas.contiguous:
-            gradients = self.scratch(weight_deltas.shape, 5)
-            if not fresh_gradients:
-                self._gpu.elementwise("copy_to", (weight_deltas, gradients))
-        kernel_shape = (weights.shape[0], w.row_length)
-        self._kernel_gradients(
-            inputs, w, deltas, gradients.reshape(kernel_shape), fresh_gradients
-        )
-        if gradients is not weight_deltas:
-            self._gpu.elementwise("copy_to", (gradients, weight_deltas))
-        self._sum_columns(deltas, None, bias_deltas, add=not fresh_gradients)
+        gradients = dW
+        if not dW.contiguous:
+            gradients = self.scratch(dW.shape, 5)
+            if not fresh:
+                self._gpu.elementwise("copy_to", (dW, gradients))
+        kernels = gradients.reshape((len(weights), w.row_length))
+        self._kernel_gradients(inputs, w, deltas, kernels, fresh)
+        if gradients is not dW:
+            self._gpu.elementwise("copy_to", (gradients, dW))
+        self._sum_columns(deltas, None, dbias, add=not fresh)
         if in_deltas is not None:
             kernels = self._dense_kernels(weights)
             self._image_deltas(kernels, w, deltas, in_deltas, fresh_in_deltas)
@@ -180,47 +158,23 @@ class CudaImages:
 
     # -- pooling -------------------------------------------------------------
 
-    def maxpool2d_forward_batch(self, inputs, window, outputs, padding, stride, argmax):
-        w = _Windows.of(inputs, outputs, window, padding, stride)
-        arguments = (*w, outputs.size, *_images(outputs), *_images(argmax))
-        self._over("maxpool_forward", outputs.size, *_images(inputs), *arguments)
-
-    def maxpool2d_backward_batch(
-        self,
-        inputs,
-        window,
-        outputs,
-        padding,
-        stride,
-        argmax,
-        in_deltas,
-        out_deltas,
-        fresh_in_deltas=False,
-    ):
-        w = _Windows.of(in_deltas, out_deltas, window, padding, stride)
-        deltas = (*w, in_deltas.size, *_images(in_deltas), fresh_in_deltas)
-        arguments = (*_images(argmax), *_images(out_deltas), *deltas)
-        self._over("maxpool_backward", in_deltas.size, *arguments)
-
-    def avgpool2d_forward_batch(self, inputs, window, outputs, padding, stride):
-        w = _Windows.of(inputs, outputs, window, padding, stride)
+    def _pool(self, inputs, outputs, argmax, windows):
+        w = _Windows.of(inputs, outputs, windows)
         arguments = (*_images(inputs), *w, outputs.size, *_images(outputs))
-        self._over("avgpool_forward", outputs.size, *arguments)
+        if argmax is None:
+            self._over("avgpool_forward", outputs.size, *arguments)
+        else:
+            chosen = _images(argmax)
+            self._over("maxpool_forward", outputs.size, *arguments, *chosen)
 
-    def avgpool2d_backward_batch(
-        self,
-        inputs,
-        window,
-        outputs,
-        padding,
-        stride,
-        in_deltas,
-        out_deltas,
-        fresh_in_deltas=False,
-    ):
-        w = _Windows.of(in_deltas, out_deltas, window, padding, stride)
-        deltas = (*w, in_deltas.size, *_images(in_deltas), fresh_in_deltas)
-        self._over("avgpool_backward", in_deltas.size, *_images(out_deltas), *deltas)
+    def _pool_back(self, argmax, in_deltas, out_deltas, windows, fresh):
+        w = _Windows.of(in_deltas, out_deltas, windows)
+        size = in_deltas.size
+        arguments = (*_images(out_deltas), *w, size, *_images(in_deltas), fresh)
+        if argmax is None:
+            self._over("avgpool_backward", size, *arguments)
+        else:
+            self._over("maxpool_backward", size, *_images(argmax), *arguments)
 
 
 def _parts(images: CudaArray, w: _Windows) -> Iterator[tuple[slice, slice]]:

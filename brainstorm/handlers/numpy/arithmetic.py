@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from brainstorm.handlers.numpy.pieces import pieces, vector_pieces
+from brainstorm.handlers.operations.arithmetic import FORMULAS
+from brainstorm.handlers.operations.contract import add_method
 
 
 class NumpyArithmetic:
     """Part of NumpyHandler."""
-
-    def abs_t(self, a, out):
-        self.do(np.abs, a, out)
-
-    def add_st(self, s, t, out):
-        self.do(np.add, t, self.number(s), out)
-
-    def add_tt(self, a, b, out):
-        self.do(np.add, a, b, out)
 
     def add_into_if(self, a, out, cond):
         for a, out, cond in pieces(a, out, cond):
@@ -26,15 +21,6 @@ class NumpyArithmetic:
     def clip_t(self, a, a_min, a_max, out):
         self.do(np.maximum, a, self.number(a_min), out=out)
         self.do(np.minimum, out, self.number(a_max), out=out)
-
-    def divide_tt(self, a, b, out):
-        self.do(np.divide, a, b, out)
-
-    def log_t(self, a, out):
-        self.do(np.log, a, out)
-
-    def modulo_tt(self, a, b, out):
-        self.do(np.mod, a, b, out)
 
     def mult_add_st(self, s, t, out):
         s = self.number(s)
@@ -49,38 +35,11 @@ class NumpyArithmetic:
             self.do(np.multiply, a, b, product)
             self.do(np.add, out, product, out)
 
-    def mult_st(self, s, t, out):
-        self.do(np.multiply, t, self.number(s), out)
-
-    def mult_tt(self, a, b, out):
-        self.do(np.multiply, a, b, out)
-
-    def sign_t(self, a, out):
-        self.do(np.sign, a, out)
-
-    def sqrt_t(self, a, out):
-        self.do(np.sqrt, a, out)
-
-    def subtract_tt(self, a, b, out):
-        self.do(np.subtract, a, b, out)
-
-    def add_mv(self, m, v, out):
-        self._with_vector(np.add, m, v, out)
-
-    def divide_mv(self, m, v, out):
-        self._with_vector(np.divide, m, v, out)
-
-    def mult_mv(self, m, v, out):
-        self._with_vector(np.multiply, m, v, out)
-
     def mult_add_mv(self, m, v, out):
         for m, v, out in vector_pieces(m, v, out):
             product = self.scratch(m.shape)
             self._with_vector(np.multiply, m, v, product)
             self.do(np.add, out, product, out)
-
-    def subtract_mv(self, m, v, out):
-        self._with_vector(np.subtract, m, v, out)
 
     def _with_vector(self, ufunc: np.ufunc, m, v, out) -> None:
         """Call a function with a vector that is repeated to the size of a matrix.
@@ -95,3 +54,29 @@ class NumpyArithmetic:
             wide = self.scratch(m.shape, 1)
             self.do(wide.__setitem__, ..., v)
             self.do(ufunc, m, wide, out)
+
+
+def _of_one(ufunc: np.ufunc) -> Callable[..., None]:
+    return lambda self, a, out: self.do(ufunc, a, out)
+
+
+def _with_scalar(ufunc: np.ufunc) -> Callable[..., None]:
+    return lambda self, s, t, out: self.do(ufunc, t, self.number(s), out)
+
+
+def _of_two(ufunc: np.ufunc) -> Callable[..., None]:
+    return lambda self, a, b, out: self.do(ufunc, a, b, out)
+
+
+def _with_vector(ufunc: np.ufunc) -> Callable[..., None]:
+    return lambda self, m, v, out: self._with_vector(ufunc, m, v, out)
+
+
+UFUNCS = {"abs": np.abs, "log": np.log, "sign": np.sign, "sqrt": np.sqrt}
+UFUNCS |= {"add": np.add, "divide": np.divide, "mult": np.multiply}
+UFUNCS |= {"modulo": np.mod, "subtract": np.subtract}
+_KINDS = {"_t": _of_one, "st": _with_scalar, "tt": _of_two, "mv": _with_vector}
+
+for _name in FORMULAS.keys() - vars(NumpyArithmetic).keys():
+    _make, _ufunc = _KINDS[_name[-2:]], UFUNCS[_name.rpartition("_")[0]]
+    add_method(NumpyArithmetic, _name, _make(_ufunc))

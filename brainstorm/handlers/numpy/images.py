@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from brainstorm.handlers.programs import whole
+from brainstorm.handlers.operations.images import Windows
 
 # How many elements are worked on at once: those of the matrix of windows in
 # convolution, and those of the images in pooling.
@@ -31,81 +30,46 @@ Block = tuple[slice, slice]
 class NumpyImages:
     """Part of NumpyHandler."""
 
-    @whole
-    def conv2d_forward_batch(
-        self, inputs, weights, bias, outputs, padding, stride, activation="linear"
-    ):
-        filters, kh, kw, channels = weights.shape
-        kernels = weights.reshape(filters, kh * kw * channels).T
+    def _convolve(self, inputs, weights, bias, outputs, windows, activation):
+        filters = len(weights)
+        kernels = weights.reshape(filters, math.prod(weights.shape[1:])).T
         bias = bias.reshape(1, filters)
         act = self.act_func[activation]
-        blocks = self._windows_as_rows(
-            inputs, (-padding, -padding), (kh, kw), stride, outputs.shape[1:3]
-        )
-        for block, rows in blocks:
+        for block, rows in self._rows_of(inputs, windows, outputs.shape[1:3]):
             part = outputs[block]
-            out = self._dense_output(part, "outputs").reshape(len(rows), filters)
+            is_dense = part.flags.c_contiguous
+            out = part if is_dense else self.scratch(part.shape, "outputs")
+            out = out.reshape(len(rows), filters)
             np.matmul(rows, kernels, out)
             self.add_mv(out, bias, out)
             act(out, out)
-            if not part.flags.c_contiguous:
+            if not is_dense:
                 np.copyto(part, out.reshape(part.shape))
 
-    @whole
-    def conv2d_backward_batch(
-        self,
-        inputs,
-        weights,
-        padding,
-        stride,
-        in_deltas,
-        out_deltas,
-        weight_deltas,
-        bias_deltas,
-        activation="linear",
-        outputs=None,
-        fresh_in_deltas=False,
-        fresh_gradients=False,
-    ):
+    def _convolve_back(self, arrays, windows, activation, fresh_in_deltas, fresh):
+        inputs, weights, in_deltas, out_deltas, dW, dbias, outputs = arrays
         if activation == "linear":
             deltas = self._dense(out_deltas, "deltas")
         else:
             deltas = self.scratch(out_deltas.shape, "deltas")
             self.act_func_deriv[activation](outputs, outputs, out_deltas, deltas)
-        if fresh_gradients:
-            weight_deltas.fill(0)
-            bias_deltas.fill(0)
-        self._add_gradients(inputs, padding, stride, deltas, weight_deltas, bias_deltas)
-        if in_deltas is not None:
-            self._input_deltas(
-                weights, padding, stride, deltas, in_deltas, fresh_in_deltas
-            )
-
-    def _add_gradients(
-        self,
-        inputs: np.ndarray,
-        padding: int,
-        stride: Pair,
-        deltas: np.ndarray,
-        weight_deltas: np.ndarray,
-        bias_deltas: np.ndarray,
-    ) -> None:
-        filters, kh, kw, channels = weight_deltas.shape
-        gradients = self.scratch((filters, kh * kw * channels), "gradients")
-        blocks = self._windows_as_rows(
-            inputs, (-padding, -padding), (kh, kw), stride, deltas.shape[1:3]
-        )
-        for block, rows in blocks:
+        if fresh:
+            dW.fill(0)
+            dbias.fill(0)
+        filters = len(weights)
+        gradients = self.scratch((filters, math.prod(weights.shape[1:])), "gradients")
+        for block, rows in self._rows_of(inputs, windows, deltas.shape[1:3]):
             part = deltas[block].reshape(len(rows), filters)
             np.dot(part.T, rows, gradients)
-            np.add(weight_deltas, gradients.reshape(weight_deltas.shape), weight_deltas)
-            self._sum_rows(part, bias_deltas, fresh=False)
+            np.add(dW, gradients.reshape(dW.shape), dW)
+            self._sum_rows(part, dbias, fresh=False)
+        if in_deltas is not None:
+            self._input_deltas(weights, windows, deltas, in_deltas, fresh_in_deltas)
 
     def _input_deltas(
         self,
         weights: np.ndarray,
-        padding: int,
-        stride: Pair,
+        windows: Windows,
         deltas: np.ndarray,
         in_deltas: np.ndarray,
         fresh: bool,
@@ -116,8 +80,9 @@ class NumpyImages:
         deltas from as many outputs along each side as there are patches in a
         kernel, so all of its pixels come out of one product.
         """
-        (sy, sx), (height, width) = stride, in_deltas.shape[1:3]
-        kernels, window = self._flipped_kernels(weights, stride)
+        _, padding, (sy, sx) = windows
+        height, width = in_deltas.shape[1:3]
+        kernels, window = self._flipped_kernels(weights, windows.stride)
         first = (padding // sy, padding // sx)  # patches that are all padding
         skip_y, skip_x = padding % sy, padding % sx  # padding in the next one
         size = (
@@ -125,8 +90,8 @@ class NumpyImages:
             (width - 1 + padding) // sx - first[1] + 1,
         )
         start = (first[0] - window[0] + 1, first[1] - window[1] + 1)
-        blocks = self._windows_as_rows(deltas, start, window, (1, 1), size)
-        for (batch, patches), rows in blocks:
+        dense = Windows(window, 0, (1, 1))
+        for (batch, patches), rows in self._rows_of(deltas, dense, size, start):
             product = self.scratch((len(rows), kernels.shape[1]), "product")
             np.dot(rows, kernels, product)
             n, patch_rows = batch.stop - batch.start, patches.stop - patches.start
@@ -164,52 +129,59 @@ class NumpyImages:
             patches = joined
         return patches.reshape(n, p * sy, q * sx, channels)
 
-    def _windows_as_rows(
-        self, images: np.ndarray, start: Pair, window: Pair, stride: Pair, size: Pair
+    def _rows_of(
+        self,
+        images: np.ndarray,
+        windows: Windows,
+        size: Pair,
+        start: Pair | None = None,
     ) -> Iterator[tuple[Block, np.ndarray]]:
         """Lay out the windows that slide over images, surrounded by zeros.
 
         Args:
             images: (N, H, W, C).
-            start: Pixel at which the first window begins.
-            window: Height and width of the windows.
-            stride: Their distances along height and width.
+            windows: Which.
             size: How many there are along height and width.
+            start: Pixel at which the first window begins, if not in the padding.
 
         Yields:
             Which images and which rows of windows are in the block, and its matrix
             (number of windows, kh * kw * C), valid until the next block.
         """
+        window, padding, stride = windows
+        first_y, left = start or (-padding, -padding)
         channels = images.shape[3]
         row_length = math.prod(window) * channels
+        right = left + (size[1] - 1) * stride[1] + window[1]
         for batch, rows in _blocks(len(images), size[0], size[1] * row_length):
             n, height = batch.stop - batch.start, rows.stop - rows.start
-            top = start[0] + rows.start * stride[0]
+            top = first_y + rows.start * stride[0]
             bottom = top + (height - 1) * stride[0] + window[0]
-            right = start[1] + (size[1] - 1) * stride[1] + window[1]
-            region = self._region(images[batch], (top, start[1]), (bottom, right))
+            region = self._region(images[batch], (top, left), (bottom, right))
             y, x = region.strides[1:3]
-            windows = as_strided(
+            each = as_strided(
                 region,
                 (n, height, size[1], *window, channels),
                 (region.strides[0], y * stride[0], x * stride[1], *region.strides[1:]),
             )
-            dense = self._dense(windows, "windows")
+            dense = self._dense(each, "windows")
             yield (batch, rows), dense.reshape(n * height * size[1], row_length)
 
-    @whole
-    def maxpool2d_forward_batch(self, inputs, window, outputs, padding, stride, argmax):
+    def _pool(self, inputs, outputs, argmax, windows):
+        padding = windows.padding
         for part in _batches(inputs):
-            region = self._padded(inputs[part], padding, -math.inf)
-            self._maxpool(region, window, outputs[part], padding, stride, argmax[part])
+            if argmax is None:
+                region = self._padded(inputs[part], padding, 0.0)
+                self._means(region, windows, outputs[part])
+            else:
+                region = self._padded(inputs[part], padding, -math.inf)
+                self._maxima(region, windows, outputs[part], argmax[part])
 
-    def _maxpool(
+    def _maxima(
         self,
         region: np.ndarray,
-        window: Pair,
+        windows: Windows,
         outputs: np.ndarray,
-        padding: int,
-        stride: Pair,
         argmax: np.ndarray,
     ) -> None:
         """Pool padded images.
@@ -218,6 +190,7 @@ class NumpyImages:
         largest so far takes its place. So the first of equal values comes out, and
         NaN once it was met.
         """
+        window, padding, stride = windows
         shape, count = outputs.shape, math.prod(window)
         height, width = region.shape[1] - 2 * padding, region.shape[2] - 2 * padding
         largest = self.scratch(shape, "largest")
@@ -228,7 +201,7 @@ class NumpyImages:
         candidate = self._temporary(shape, ("candidate", index_type), index_type)
         largest.fill(-math.inf)
         index.fill(count)
-        views = _window_views(region, window, stride, shape[1:3])
+        views = _window_views(region, windows, shape)
         for k in reversed(range(count)):
             np.copyto(value, views[k])
             np.less(value, largest, less)
@@ -245,78 +218,55 @@ class NumpyImages:
         np.copyto(outputs, largest)
         np.copyto(argmax, index)
 
-    @whole
-    def maxpool2d_backward_batch(
-        self,
-        inputs,
-        window,
-        outputs,
-        padding,
-        stride,
-        argmax,
-        in_deltas,
-        out_deltas,
-        fresh_in_deltas=False,
-    ):
+    def _means(self, region: np.ndarray, windows: Windows, outputs: np.ndarray) -> None:
+        """The mean of each window of padded images."""
+        total = self.scratch(outputs.shape, "largest")
+        value = self.scratch(outputs.shape, "value")
+        total.fill(0)
+        for view in _window_views(region, windows, outputs.shape):
+            np.copyto(value, view)
+            np.add(total, value, total)
+        self._count_pixels(region, windows, value)
+        np.divide(total, value, total)
+        np.copyto(outputs, total)
+
+    def _pool_back(self, argmax, in_deltas, out_deltas, windows, fresh):
+        padding = windows.padding
         for part in _batches(in_deltas):
             dy = self._dense(out_deltas[part], "deltas")
-            index = self._dense(argmax[part], "largest")
-            region = self._zero_region(in_deltas[part].shape, padding)
-            chosen = self._temporary(dy.shape, "bool", np.bool_)
+            n, height, width, channels = in_deltas[part].shape
+            shape = n, height + 2 * padding, width + 2 * padding, channels
+            region = self.scratch(shape, "region")
+            region.fill(0)
             share = self.scratch(dy.shape, "value")
-            views = _window_views(region, window, stride, dy.shape[1:3])
-            for k, view in enumerate(views):
-                np.equal(index, k, chosen)
-                np.copyto(share, chosen)
-                np.multiply(dy, share, share)
-                self._add_to_view(share, view)
-            self._put_inside(region, padding, in_deltas[part], fresh_in_deltas)
-
-    @whole
-    def avgpool2d_forward_batch(self, inputs, window, outputs, padding, stride):
-        for part in _batches(inputs):
-            region = self._padded(inputs[part], padding, 0.0)
-            shape = outputs[part].shape
-            total = self.scratch(shape, "largest")
-            value = self.scratch(shape, "value")
-            total.fill(0)
-            for view in _window_views(region, window, stride, shape[1:3]):
-                np.copyto(value, view)
-                np.add(total, value, total)
-            self._count_pixels(inputs, window, padding, stride, value)
-            np.divide(total, value, total)
-            np.copyto(outputs[part], total)
-
-    @whole
-    def avgpool2d_backward_batch(
-        self,
-        inputs,
-        window,
-        outputs,
-        padding,
-        stride,
-        in_deltas,
-        out_deltas,
-        fresh_in_deltas=False,
-    ):
-        for part in _batches(in_deltas):
-            dy = self._dense(out_deltas[part], "deltas")
-            region = self._zero_region(in_deltas[part].shape, padding)
-            share = self.scratch(dy.shape, "value")
-            self._count_pixels(inputs, window, padding, stride, share)
-            np.divide(dy, share, share)
-            for view in _window_views(region, window, stride, dy.shape[1:3]):
-                self._add_to_view(share, view)
-            self._put_inside(region, padding, in_deltas[part], fresh_in_deltas)
+            if argmax is None:
+                self._count_pixels(region, windows, share)
+                np.divide(dy, share, share)
+            else:
+                index = self._dense(argmax[part], "largest")
+                chosen = self._temporary(dy.shape, "bool", np.bool_)
+            for k, view in enumerate(_window_views(region, windows, dy.shape)):
+                if argmax is not None:
+                    np.equal(index, k, chosen)
+                    np.copyto(share, chosen)
+                    np.multiply(dy, share, share)
+                total = self.scratch(view.shape, "total")
+                np.copyto(total, view)
+                np.add(total, share, total)
+                np.copyto(view, total)
+            inside = region[:, padding : padding + height, padding : padding + width]
+            self._put(inside, in_deltas[part], fresh)
 
     def _count_pixels(
-        self, images: np.ndarray, window: Pair, padding: int, stride: Pair, out: Any
+        self, region: np.ndarray, windows: Windows, out: np.ndarray
     ) -> None:
         """Write into `out` (N, H', W', C) how many pixels of each window are real."""
+        window, padding, stride = windows
         counts = []
         for axis in (0, 1):
             starts = np.arange(out.shape[axis + 1]) * stride[axis] - padding
-            stops = np.minimum(starts + window[axis], images.shape[axis + 1])
+            end = region.shape[axis + 1] - 2 * padding
+            stops = np.minimum(starts + window[axis], end)
             counts.append(stops - np.maximum(starts, 0))
         np.copyto(out, counts[0][:, np.newaxis, np.newaxis])
         columns = self.scratch(out.shape, "total")
@@ -354,28 +304,6 @@ class NumpyImages:
         stop = (height + padding, width + padding)
         return self._region(images, (-padding, -padding), stop, value)
 
-    def _zero_region(self, shape: tuple[int, ...], padding: int) -> np.ndarray:
-        """Zeros for images of the given shape with padding."""
-        n, height, width, channels = shape
-        region = self.scratch(
-            (n, height + 2 * padding, width + 2 * padding, channels), "region"
-        )
-        region.fill(0)
-        return region
-
-    def _put_inside(
-        self, region: np.ndarray, padding: int, images: np.ndarray, fresh: bool
-    ) -> None:
-        height, width = images.shape[1:3]
-        inside = region[:, padding : padding + height, padding : padding + width]
-        self._put(inside, images, fresh)
-
-    def _add_to_view(self, values: np.ndarray, view: np.ndarray) -> None:
-        total = self.scratch(view.shape, "total")
-        np.copyto(total, view)
-        np.add(total, values, total)
-        np.copyto(view, total)
-
     def _dense(self, array: np.ndarray, slot: str) -> np.ndarray:
         """The array itself if it is contiguous, else a copy in a temporary."""
         if array.flags.c_contiguous:
@@ -383,12 +311,6 @@ class NumpyImages:
         copy = self.scratch(array.shape, slot)
         np.copyto(copy, array)
         return copy
-
-    def _dense_output(self, array: np.ndarray, slot: str) -> np.ndarray:
-        """The array itself if it is contiguous, else a temporary of its shape."""
-        if array.flags.c_contiguous:
-            return array
-        return self.scratch(array.shape, slot)
 
 
 def _blocks(images: int, rows: int, row_size: int) -> Iterator[Block]:
@@ -419,11 +341,11 @@ def _batches(images: np.ndarray) -> Iterator[slice]:
 
 
 def _window_views(
-    region: np.ndarray, window: Pair, stride: Pair, size: Pair
+    region: np.ndarray, windows: Windows, shape: tuple[int, ...]
 ) -> list[np.ndarray]:
     """For each place in the window, by rows, a view of what all windows have there."""
-    (kh, kw), (sy, sx) = window, stride
-    height, width = (size[0] - 1) * sy + 1, (size[1] - 1) * sx + 1
+    (kh, kw), _, (sy, sx) = windows
+    height, width = (shape[1] - 1) * sy + 1, (shape[2] - 1) * sx + 1
     return [
         region[:, y : y + height : sy, x : x + width : sx]
         for y in range(kh)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from brainstorm.handlers.numpy.arithmetic import UFUNCS
 from brainstorm.handlers.onednn.binding import Memory, Primitive
 from brainstorm.handlers.onednn.definitions import (
     POST_OP,
@@ -16,6 +18,7 @@ from brainstorm.handlers.onednn.definitions import (
 )
 from brainstorm.handlers.onednn.recipes import Call, Recipe
 from brainstorm.handlers.onednn.session import Session
+from brainstorm.handlers.operations.contract import add_method
 
 
 class OneDnnArithmetic:
@@ -29,12 +32,6 @@ class OneDnnArithmetic:
             self.do(call)
         return bool(call)
 
-    # Looking at the size here saves a call where arrays are small.
-
-    def add_tt(self, a, b, out):
-        if a.size < self._large or not self._arithmetic(Algorithm.ADD, a, b, out):
-            self.do(np.add, a, b, out)
-
     def mult_add_st(self, s, t, out):
         call = t.size >= self._large and self._find(blend, (out, t))
         if call:
@@ -43,29 +40,36 @@ class OneDnnArithmetic:
         else:
             super().mult_add_st(s, t, out)
 
-    def mult_tt(self, a, b, out):
-        if a.size < self._large or not self._arithmetic(Algorithm.MULTIPLY, a, b, out):
-            self.do(np.multiply, a, b, out)
 
-    def subtract_tt(self, a, b, out):
-        if a.size < self._large or not self._arithmetic(Algorithm.SUBTRACT, a, b, out):
-            self.do(np.subtract, a, b, out)
+# Looking at the size here saves a call where arrays are small.
 
-    def add_mv(self, m, v, out):
-        if m.size < self._large or not self._arithmetic(Algorithm.ADD, m, v, out):
-            super().add_mv(m, v, out)
 
-    def divide_mv(self, m, v, out):
-        if m.size < self._large or not self._arithmetic(Algorithm.DIVIDE, m, v, out):
-            super().divide_mv(m, v, out)
+def _of_two(algorithm: Algorithm, ufunc: np.ufunc) -> Callable[..., None]:
+    def method(self, a, b, out):
+        if a.size < self._large or not self._arithmetic(algorithm, a, b, out):
+            self.do(ufunc, a, b, out)
 
-    def mult_mv(self, m, v, out):
-        if m.size < self._large or not self._arithmetic(Algorithm.MULTIPLY, m, v, out):
-            super().mult_mv(m, v, out)
+    return method
 
-    def subtract_mv(self, m, v, out):
-        if m.size < self._large or not self._arithmetic(Algorithm.SUBTRACT, m, v, out):
-            super().subtract_mv(m, v, out)
+
+def _with_vector(algorithm: Algorithm, ufunc: np.ufunc) -> Callable[..., None]:
+    def method(self, m, v, out):
+        if m.size < self._large or not self._arithmetic(algorithm, m, v, out):
+            self._with_vector(ufunc, m, v, out)
+
+    return method
+
+
+for _name, _algorithm in (
+    ("add", Algorithm.ADD),
+    ("mult", Algorithm.MULTIPLY),
+    ("subtract", Algorithm.SUBTRACT),
+    ("divide", Algorithm.DIVIDE),
+):
+    _both = _algorithm, UFUNCS[_name]
+    add_method(OneDnnArithmetic, f"{_name}_mv", _with_vector(*_both))
+    if _name != "divide":
+        add_method(OneDnnArithmetic, f"{_name}_tt", _of_two(*_both))
 
 
 def arithmetic(

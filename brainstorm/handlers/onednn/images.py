@@ -21,13 +21,14 @@ from brainstorm.handlers.onednn.definitions import (
 )
 from brainstorm.handlers.onednn.recipes import Call, Recipe, layout
 from brainstorm.handlers.onednn.session import Session
-from brainstorm.handlers.programs import whole
+from brainstorm.handlers.operations.images import Windows
 
 Pair = tuple[int, int]
 FUSED = frozenset({"linear", "rel", "leaky_rel", "tanh", "sigmoid"})
 """Activation functions that go along with convolutions."""
 
-
+# Whether the largest is taken, or the mean of what is no padding.
+_KINDS = {True: Algorithm.POOLING_MAX, False: Algorithm.POOLING_AVG}
 # Number of elements of temporary deltas.
 _TEMPORARY_SIZE = 2**18
 # x clip(alpha x, 0, 1) is the rectifier, but unlike the library's own keeps NaN. (It
@@ -38,165 +39,53 @@ _RECTIFIER = ("eltwise", Algorithm.HARDSWISH, 1e38, 0.0)
 class OneDnnImages:
     """Part of OneDnnHandler."""
 
-    @whole
-    def conv2d_forward_batch(
-        self, inputs, weights, bias, outputs, padding, stride, activation="linear"
-    ):
+    def _convolve(self, inputs, weights, bias, outputs, windows, activation):
+        arrays = inputs, weights, bias, outputs
         is_fused = activation in FUSED
-        call = self._find(
-            convolution,
-            (inputs, weights, bias, outputs),
-            padding,
-            tuple(stride),
-            activation if is_fused else "linear",
-        )
-        if call:
-            call()
-            if not is_fused:
-                self.act_func[activation](outputs, outputs)
-        else:
-            super().conv2d_forward_batch(
-                inputs, weights, bias, outputs, padding, stride, activation
-            )
+        fused = activation if is_fused else "linear"
+        call = self._find(convolution, arrays, windows, fused)
+        if not call:
+            super()._convolve(*arrays, windows, activation)
+            return
+        call()
+        if not is_fused:
+            self.act_func[activation](outputs, outputs)
 
-    @whole
-    def conv2d_backward_batch(
-        self,
-        inputs,
-        weights,
-        padding,
-        stride,
-        in_deltas,
-        out_deltas,
-        weight_deltas,
-        bias_deltas,
-        activation="linear",
-        outputs=None,
-        fresh_in_deltas=False,
-        fresh_gradients=False,
-    ):
-        is_fused = activation in FUSED
-        if not (is_fused and derives_safely(activation, outputs)):
+    def _convolve_back(self, arrays, windows, activation, *fresh):
+        *others, out_deltas, dW, dbias, outputs = arrays
+        if not (activation in FUSED and derives_safely(activation, outputs)):
             deltas = self.scratch(out_deltas.shape, "deltas")
             self.act_func_deriv[activation](outputs, outputs, out_deltas, deltas)
-            out_deltas, activation = deltas, "linear"
-        deltas = in_deltas, out_deltas, weight_deltas, bias_deltas
-        call = self._find(
-            convolution_backward,
-            (inputs, weights, *deltas, outputs),
-            padding,
-            tuple(stride),
-            activation,
-            fresh_in_deltas,
-            fresh_gradients,
-        )
+            arrays, activation = (*others, deltas, dW, dbias, outputs), "linear"
+        call = self._find(convolution_backward, arrays, windows, activation, *fresh)
         if call:
             call()
         else:
-            super().conv2d_backward_batch(
-                inputs, weights, padding, stride, *deltas, activation, outputs,
-                fresh_in_deltas, fresh_gradients,
-            )  # fmt: skip
+            super()._convolve_back(arrays, windows, activation, *fresh)
 
-    def _pooling(
-        self,
-        kind: Algorithm,
-        inputs: np.ndarray,
-        outputs: np.ndarray,
-        window: Any,
-        padding: int,
-        stride: Any,
-    ) -> Call | bool:
-        call = self._find(
-            pooling,
-            (inputs, outputs),
-            tuple(window),
-            padding,
-            tuple(stride),
-            kind,
-        )
-        if call:
-            call()
-        return call
-
-    @whole
-    def maxpool2d_forward_batch(self, inputs, window, outputs, padding, stride, argmax):
-        kind = Algorithm.POOLING_MAX
+    def _pool(self, inputs, outputs, argmax, windows):
         # The library drops NaN.
-        call = inputs.size and not math.isnan(np.maximum.reduce(inputs, None))
-        call = call and self._pooling(kind, inputs, outputs, window, padding, stride)
-        if call:
+        can = argmax is None or (
+            inputs.size and not math.isnan(np.maximum.reduce(inputs, None))
+        )
+        arrays = inputs, outputs
+        call = can and self._find(pooling, arrays, windows, argmax is not None)
+        if not call:
+            super()._pool(*arrays, argmax, windows)
+            return
+        call()
+        if argmax is not None:
             np.copyto(argmax, call.values)
-        else:
-            super().maxpool2d_forward_batch(
-                inputs, window, outputs, padding, stride, argmax
-            )
 
-    @whole
-    def avgpool2d_forward_batch(self, inputs, window, outputs, padding, stride):
-        kind = Algorithm.POOLING_AVG
-        if not self._pooling(kind, inputs, outputs, window, padding, stride):
-            super().avgpool2d_forward_batch(inputs, window, outputs, padding, stride)
-
-    @whole
-    def maxpool2d_backward_batch(
-        self,
-        inputs,
-        window,
-        outputs,
-        padding,
-        stride,
-        argmax,
-        in_deltas,
-        out_deltas,
-        fresh_in_deltas=False,
-    ):
-        call = self._find(
-            pooling_backward,
-            (in_deltas, out_deltas),
-            tuple(window),
-            padding,
-            tuple(stride),
-            Algorithm.POOLING_MAX,
-            fresh_in_deltas,
-        )
-        if call:
+    def _pool_back(self, argmax, in_deltas, out_deltas, windows, fresh):
+        deltas, is_max = (in_deltas, out_deltas), argmax is not None
+        call = self._find(pooling_backward, deltas, windows, is_max, fresh)
+        if not call:
+            super()._pool_back(argmax, *deltas, windows, fresh)
+            return
+        if is_max:
             np.copyto(call.values, argmax, casting="unsafe")
-            call()
-        else:
-            super().maxpool2d_backward_batch(
-                inputs, window, outputs, padding, stride, argmax,
-                in_deltas, out_deltas, fresh_in_deltas,
-            )  # fmt: skip
-
-    @whole
-    def avgpool2d_backward_batch(
-        self,
-        inputs,
-        window,
-        outputs,
-        padding,
-        stride,
-        in_deltas,
-        out_deltas,
-        fresh_in_deltas=False,
-    ):
-        call = self._find(
-            pooling_backward,
-            (in_deltas, out_deltas),
-            tuple(window),
-            padding,
-            tuple(stride),
-            Algorithm.POOLING_AVG,
-            fresh_in_deltas,
-        )
-        if call:
-            call()
-        else:
-            super().avgpool2d_backward_batch(
-                inputs, window, outputs, padding, stride,
-                in_deltas, out_deltas, fresh_in_deltas,
-            )  # fmt: skip
+        call()
 
 
 def convolution(
@@ -205,26 +94,18 @@ def convolution(
     weights: np.ndarray,
     bias: np.ndarray,
     outputs: np.ndarray,
-    padding: int,
-    stride: Pair,
+    windows: Windows,
     activation: str,
 ) -> Call:
     """``outputs = act(inputs * weights + bias)``."""
     arrays = (inputs, weights, outputs)
     recipe = Recipe(session, "conv2d_forward", arrays, _work(weights, outputs))
     x, w, y = map(_images, (inputs, weights, outputs))
-    geometry = padding, stride
-    primitive = _forward(recipe, x, w, bias, y, geometry, activation)
+    primitive = _forward(recipe, x, w, bias, y, windows, activation)
     kernels = recipe.wanted(recipe.array(w), primitive, Query.WEIGHTS, "weights")
-    recipe.add(
-        primitive,
-        {
-            Arg.SRC: recipe.array(x),
-            Arg.WEIGHTS: kernels,
-            Arg.BIAS: recipe.array(bias),
-            Arg.DST: recipe.array(y),
-        },
-    )
+    memories = {Arg.SRC: recipe.array(x), Arg.WEIGHTS: kernels}
+    memories |= {Arg.BIAS: recipe.array(bias), Arg.DST: recipe.array(y)}
+    recipe.add(primitive, memories)
     return recipe.call()
 
 
@@ -237,8 +118,7 @@ def convolution_backward(
     weight_deltas: np.ndarray,
     bias_deltas: np.ndarray,
     outputs: np.ndarray | None,
-    padding: int,
-    stride: Pair,
+    windows: Windows,
     activation: str,
     fresh_in_deltas: bool,
     fresh_gradients: bool,
@@ -246,21 +126,21 @@ def convolution_backward(
     """Gradients of `convolution`."""
     arrays = (inputs, weights, out_deltas)
     recipe = Recipe(session, "conv2d_backward", arrays, _work(weights, out_deltas))
-    w, dw = _images(weights), _images(weight_deltas)
-    geometry = padding, stride
+    w, gradients = _images(weights), (_images(weight_deltas), bias_deltas)
     for part in _batches(out_deltas, activation):
         x, dy = _images(inputs[part]), _images(out_deltas[part])
-        forward = _forward(recipe, x, w, bias_deltas, dy, geometry, "linear")
+        forward = _forward(recipe, x, w, bias_deltas, dy, windows, "linear")
+        common = *_geometry(windows), forward
         deltas = recipe.array(dy)
         if activation != "linear":
             y = recipe.array(_images(outputs[part]))
             deltas = recipe.temporary("deltas", deltas.desc)
             add_act_deriv(recipe, y, recipe.array(dy), deltas, activation)
         fresh = fresh_gradients and part.start == 0
-        _add_gradients(recipe, forward, x, deltas, dw, bias_deltas, geometry, fresh)
+        _add_gradients(recipe, x, deltas, gradients, common, fresh)
         if in_deltas is not None:
             dx = _images(in_deltas[part])
-            _add_input_deltas(recipe, forward, w, deltas, dx, geometry, fresh_in_deltas)
+            _add_input_deltas(recipe, w, deltas, dx, common, fresh_in_deltas)
     return recipe.call()
 
 
@@ -279,7 +159,7 @@ def _forward(
     w: np.ndarray,
     bias: np.ndarray,
     y: np.ndarray,
-    geometry: tuple[int, Pair],
+    windows: Windows,
     activation: str,
 ) -> Primitive:
     post_ops: tuple[tuple[Any, ...], ...] = ()
@@ -296,167 +176,125 @@ def _forward(
         Layout(w.shape),  # with kernels as they are it would be very slow
         layout(bias),
         layout(y),
-        *_geometry(*geometry),
+        *_geometry(windows),
         post_ops=post_ops,
     )
 
 
 def _add_gradients(
     recipe: Recipe,
-    forward: Primitive,
     x: np.ndarray,
     deltas: Memory,
-    dw: np.ndarray,
-    dbias: np.ndarray,
-    geometry: tuple[int, Pair],
+    gradients: tuple[np.ndarray, np.ndarray],
+    common: tuple[Any, ...],
     fresh: bool,
 ) -> None:
     """Append what computes the gradients."""
+    dw, dbias = map(recipe.array, gradients)
     primitive = recipe.primitive(
         "convolution_backward_weights",
         Algorithm.CONVOLUTION_DIRECT,
-        layout(x),
-        Layout(dw.shape),
-        layout(dbias),
-        deltas.desc,
-        *_geometry(*geometry),
-        forward,
+        *(layout(x), Layout(gradients[0].shape), dbias.desc, deltas.desc),
+        *common,
     )
     wanted = primitive.query(Query.DIFF_WEIGHTS)
-    kernels, finish_kernels = recipe.destination(
-        recipe.array(dw), wanted, fresh, "weights"
-    )
-    bias = recipe.array(dbias)
-    bias, finish_bias = recipe.destination(bias, bias.desc, fresh, "bias")
-    recipe.add(
-        primitive,
-        {
-            Arg.SRC: recipe.array(x),
-            Arg.DIFF_DST: deltas,
-            Arg.DIFF_WEIGHTS: kernels,
-            Arg.DIFF_BIAS: bias,
-        },
-    )
-    finish_kernels()
-    finish_bias()
+    with (
+        recipe.result(dw, fresh, "weights", wanted) as kernels,
+        recipe.result(dbias, fresh, "bias") as bias,
+    ):
+        memories = {Arg.SRC: recipe.array(x), Arg.DIFF_DST: deltas}
+        memories |= {Arg.DIFF_WEIGHTS: kernels, Arg.DIFF_BIAS: bias}
+        recipe.add(primitive, memories)
 
 
 def _add_input_deltas(
     recipe: Recipe,
-    forward: Primitive,
     w: np.ndarray,
     deltas: Memory,
     dx: np.ndarray,
-    geometry: tuple[int, Pair],
+    common: tuple[Any, ...],
     fresh: bool,
 ) -> None:
     """Append what computes the deltas of the inputs."""
     primitive = recipe.primitive(
         "convolution_backward_data",
         Algorithm.CONVOLUTION_DIRECT,
-        layout(dx),
-        Layout(w.shape),
-        deltas.desc,
-        *_geometry(*geometry),
-        forward,
+        *(layout(dx), Layout(w.shape), deltas.desc),
+        *common,
     )
     kernels = recipe.wanted(recipe.array(w), primitive, Query.WEIGHTS, "weights")
-    target = recipe.array(dx)
-    written, finish = recipe.destination(target, target.desc, fresh, "images")
-    recipe.add(
-        primitive,
-        {Arg.DIFF_DST: deltas, Arg.WEIGHTS: kernels, Arg.DIFF_SRC: written},
-    )
-    finish()
+    with recipe.result(recipe.array(dx), fresh, "images") as images:
+        memories = {Arg.DIFF_DST: deltas, Arg.WEIGHTS: kernels, Arg.DIFF_SRC: images}
+        recipe.add(primitive, memories)
 
 
 def pooling(
     session: Session,
     inputs: np.ndarray,
     outputs: np.ndarray,
-    window: Pair,
-    padding: int,
-    stride: Pair,
-    kind: Algorithm,
+    windows: Windows,
+    is_max: bool,
 ) -> Call:
     """Pool images. `values` receives the indices of the largest as bytes."""
     recipe = Recipe(session, "pool2d_forward", (inputs, outputs), inputs.size)
     x, y = _images(inputs), _images(outputs)
-    primitive = _pooling(recipe, x, y, window, padding, stride, kind)
+    primitive = _pooling(recipe, x, y, windows, is_max)
     memories = {Arg.SRC: recipe.array(x), Arg.DST: recipe.array(y)}
-    return _pooling_call(recipe, primitive, primitive, memories, outputs, kind)
+    indices = _add_indices(recipe, primitive, memories, outputs) if is_max else None
+    recipe.add(primitive, memories)
+    return recipe.call(indices)
 
 
 def pooling_backward(
     session: Session,
     in_deltas: np.ndarray,
     out_deltas: np.ndarray,
-    window: Pair,
-    padding: int,
-    stride: Pair,
-    kind: Algorithm,
+    windows: Windows,
+    is_max: bool,
     fresh: bool,
 ) -> Call:
     """Gradients of `pooling`. `values` has to hold the indices as bytes."""
     arrays = (in_deltas, out_deltas)
     recipe = Recipe(session, "pool2d_backward", arrays, in_deltas.size)
-    dx, dy = _images(in_deltas), _images(out_deltas)
-    hint = _pooling(recipe, dx, dy, window, padding, stride, kind)
+    dx, dy = map(_images, arrays)
+    hint = _pooling(recipe, dx, dy, windows, is_max)
     primitive = recipe.primitive(
-        "pooling_backward",
-        kind,
-        layout(dx),
-        layout(dy),
-        *_window(window, padding, stride),
+        *("pooling_backward", _KINDS[is_max], layout(dx), layout(dy)),
+        *_geometry(windows, windows.size),
         hint,
     )
-    target = recipe.array(dx)
-    written, finish = recipe.destination(target, target.desc, fresh, "images")
-    memories = {Arg.DIFF_DST: recipe.array(dy), Arg.DIFF_SRC: written}
-    return _pooling_call(recipe, primitive, hint, memories, out_deltas, kind, finish)
+    memories = {Arg.DIFF_DST: recipe.array(dy)}
+    indices = _add_indices(recipe, hint, memories, out_deltas) if is_max else None
+    with recipe.result(recipe.array(dx), fresh, "images") as images:
+        recipe.add(primitive, {**memories, Arg.DIFF_SRC: images})
+    return recipe.call(indices)
 
 
 def _pooling(
-    recipe: Recipe,
-    x: np.ndarray,
-    y: np.ndarray,
-    window: Pair,
-    padding: int,
-    stride: Pair,
-    kind: Algorithm,
+    recipe: Recipe, x: np.ndarray, y: np.ndarray, windows: Windows, is_max: bool
 ) -> Primitive:
     return recipe.primitive(
-        "pooling_forward",
-        Prop.FORWARD_TRAINING,
-        kind,
-        layout(x),
-        layout(y),
-        *_window(window, padding, stride),
+        *("pooling_forward", Prop.FORWARD_TRAINING, _KINDS[is_max]),
+        *(layout(x), layout(y)),
+        *_geometry(windows, windows.size),
     )
 
 
-def _pooling_call(
+def _add_indices(
     recipe: Recipe,
-    primitive: Primitive,
     forward: Primitive,
     memories: dict[Arg, Memory],
     outputs: np.ndarray,
-    kind: Algorithm,
-    finish: Any = lambda: None,
-) -> Call:
-    """Finish a call, with the indices of the largest pixels where there are such."""
-    indices = None
-    if kind == Algorithm.POOLING_MAX:
-        indices = np.zeros(outputs.shape, np.uint8)
-        expected = _images(np.zeros(outputs.shape, np.float32))
-        desc = forward.query(Query.WORKSPACE)
-        if desc != recipe.library.desc(layout(expected)._replace(dtype=BYTES)):
-            raise UnimplementedError("expected the indices to be bytes")
-        recipe.kept.append(indices)
-        memories[Arg.WORKSPACE] = recipe.library.memory(desc, indices.ctypes.data)
-    recipe.add(primitive, memories)
-    finish()
-    return recipe.call(indices)
+) -> np.ndarray:
+    """Add memory for the indices of the largest pixels, and return that as an array."""
+    indices = np.zeros(outputs.shape, np.uint8)
+    expected = _images(np.zeros(outputs.shape, np.float32))
+    desc = forward.query(Query.WORKSPACE)
+    if desc != recipe.library.desc(layout(expected)._replace(dtype=BYTES)):
+        raise UnimplementedError("expected the indices to be bytes")
+    recipe.kept.append(indices)
+    memories[Arg.WORKSPACE] = recipe.library.memory(desc, indices.ctypes.data)
+    return indices
 
 
 def _work(weights: np.ndarray, outputs: np.ndarray) -> int:
@@ -467,13 +305,6 @@ def _images(images: np.ndarray) -> np.ndarray:
     return images.transpose(0, 3, 1, 2)
 
 
-def _geometry(padding: int, stride: Pair) -> tuple[Pair, Pair, Pair, Pair]:
-    """Strides, dilations, and padding before and after."""
-    return stride, (0, 0), (padding, padding), (padding, padding)
-
-
-def _window(
-    window: Pair, padding: int, stride: Pair
-) -> tuple[Pair, Pair, Pair, Pair, Pair]:
-    """Strides, window, dilations, and padding before and after."""
-    return stride, window, (0, 0), (padding, padding), (padding, padding)
+def _geometry(windows: Windows, *size: Pair) -> tuple[Pair, ...]:
+    """Strides, for pooling the window, dilations, and padding before and after."""
+    return windows.stride, *size, (0, 0), *[(windows.padding,) * 2] * 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 import numpy as np
@@ -166,23 +167,17 @@ def batch_norm_backward(
         SCALE_AND_SHIFT,
         _forward(recipe, centered, 0.0, SCALE_AND_SHIFT),
     )
-    if dx is None:
-        inputs, finish_inputs = recipe.temporary("inputs", deltas.desc), None
-    else:
-        inputs = recipe.array(_images(dx))
-        inputs, finish_inputs = recipe.destination(
-            inputs, inputs.desc, fresh_dx, "inputs"
-        )
-    scale, shift = recipe.array(dgamma), recipe.array(dbeta)
-    scale, finish_scale = recipe.destination(
-        scale, scale.desc, fresh_gradients, "scale"
-    )
-    shift, finish_shift = recipe.destination(
-        shift, shift.desc, fresh_gradients, "shift"
-    )
-    recipe.add(
-        primitive,
-        {
+    with (
+        recipe.result(recipe.array(dgamma), fresh_gradients, "scale") as scale,
+        recipe.result(recipe.array(dbeta), fresh_gradients, "shift") as shift,
+        contextlib.ExitStack() as wanted,
+    ):
+        if dx is None:
+            inputs = recipe.temporary("inputs", deltas.desc)
+        else:
+            inputs = recipe.array(_images(dx))
+            inputs = wanted.enter_context(recipe.result(inputs, fresh_dx, "inputs"))
+        memories = {
             Arg.SRC: recipe.array(_images(centered)),
             Arg.MEAN: mean,
             Arg.VARIANCE: variance,
@@ -191,12 +186,8 @@ def batch_norm_backward(
             Arg.DIFF_SRC: inputs,
             Arg.DIFF_SCALE: scale,
             Arg.DIFF_SHIFT: shift,
-        },
-    )
-    finish_scale()
-    finish_shift()
-    if finish_inputs is not None:
-        finish_inputs()
+        }
+        recipe.add(primitive, memories)
     return recipe.call(statistics)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import math
 import mmap
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -324,14 +325,22 @@ class Recipe:
         self.reorder(memory, converted)
         return converted
 
-    def destination(
-        self, memory: Memory, desc: MemoryDesc, fresh: bool, slot: str
-    ) -> tuple[Memory, Callable[[], None]]:
-        """Memory to have written, and what appends the steps to do afterwards."""
+    @contextlib.contextmanager
+    def result(
+        self,
+        memory: Memory,
+        fresh: bool,
+        slot: str,
+        desc: MemoryDesc | None = None,
+    ) -> Iterator[Memory]:
+        """What to write for `memory` to get it, in some format, or to have it added."""
+        desc = desc or memory.desc
         if fresh and desc == memory.desc:
-            return memory, lambda: None
-        written = self.temporary(slot, desc)
-        return written, lambda: self.reorder(written, memory, add=not fresh)
+            yield memory
+        else:
+            written = self.temporary(slot, desc)
+            yield written
+            self.reorder(written, memory, add=not fresh)
 
     def call(self, values: np.ndarray | None = None) -> Call:
         """The finished call; `values` are for its attribute."""

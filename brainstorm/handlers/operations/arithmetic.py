@@ -4,9 +4,33 @@ from __future__ import annotations
 
 from typing import Any
 
-from brainstorm.handlers.operations.contract import expected, operation
+from brainstorm.handlers.operations.contract import add_method, expected, operation
 
-__all__ = ["ArithmeticOperations"]
+__all__ = ["FORMULAS", "ArithmeticOperations"]
+
+FORMULAS = {
+    "abs_t": "``out = |a|``",
+    "log_t": "``out = log(a)``, the natural one: log(0) is -inf, log(-1) NaN",
+    "sign_t": "``out = 1`` where a > 0, -1 where a < 0, 0 where a = 0",
+    "sqrt_t": "``out = sqrt(a)``, NaN below 0",
+    "add_st": "``out = s + t``",
+    "mult_st": "``out = s * t``",
+    "mult_add_st": "``out += s * t``",
+    "add_tt": "``out = a + b``",
+    "divide_tt": "``out = a / b``",
+    "modulo_tt": "``out = a % b``, which has the sign of b",
+    "mult_tt": "``out = a * b``",
+    "mult_add_tt": "``out += a * b``",
+    "subtract_tt": "``out = a - b``",
+    "add_mv": "``out = m + v``",
+    "divide_mv": "``out = m / v``",
+    "mult_mv": "``out = m * v``, where v may be a matrix (M, N), too",
+    "mult_add_mv": "``out += m * v``, where v may be a matrix (M, N), too",
+    "subtract_mv": "``out = m - v``",
+}
+"""What each operation computes. Its ending tells what it is given: ``(a, out)``, or
+``_st`` a scalar, ``(s, t, out)``, ``_tt`` two arrays, ``(a, b, out)``, and ``_mv`` a
+matrix and a vector that is repeated to its size, ``(m, v, out)``."""
 
 
 def _check_clip(handler: Any, args: dict[str, Any]) -> str | None:
@@ -17,153 +41,53 @@ def _check_clip(handler: Any, args: dict[str, Any]) -> str | None:
 
 
 class ArithmeticOperations:
-    """Part of :class:`~brainstorm.handlers.base_handler.Handler`."""
+    """Part of :class:`~brainstorm.handlers.base_handler.Handler`.
 
-    @operation("a:*S", "out:*S", alias="*")
-    def abs_t(self, a: Any, out: Any) -> None:
-        """``out = |a|``, elementwise, for arrays of any one shape."""
-        raise NotImplementedError
-
-    @operation("t:*S", "out:*S", alias="*")
-    def add_st(self, s: float, t: Any, out: Any) -> None:
-        """``out = s + t``, elementwise, for a scalar and arrays of any one shape."""
-        raise NotImplementedError
-
-    @operation("a:*S b:*S", "out:*S", alias="*")
-    def add_tt(self, a: Any, b: Any, out: Any) -> None:
-        """``out = a + b``, elementwise, for arrays of any one shape."""
-        raise NotImplementedError
+    It has the operations in `FORMULAS`, too.
+    """
 
     @operation("a:*S cond:*S", add="out:*S", alias="*")
     def add_into_if(self, a: Any, out: Any, cond: Any) -> None:
-        """``out += a`` where `cond` is not zero, elementwise.
-
-        Args:
-            a: Array of any shape.
-            out: Array of the same shape, which is added to.
-            cond: Array of the same shape. May be `a` or `out`.
-        """
+        """``out += a`` where `cond`, which may be `a` or `out`, is not zero."""
         raise NotImplementedError
 
     @operation("a:*S", "out:*S", alias="*", check=_check_clip)
     def clip_t(self, a: Any, a_min: float, a_max: float, out: Any) -> None:
-        """``out = a`` limited to ``[a_min, a_max]``, elementwise. NaN stays NaN.
+        """``out = a`` limited to ``[a_min, a_max]``, which may be -inf and inf.
 
-        Args:
-            a: Array of any shape.
-            a_min: Smallest value of the output; may be -inf.
-            a_max: Largest value of the output; may be inf.
-            out: Array of the same shape; may be `a`.
+        NaN stays NaN.
         """
         raise NotImplementedError
 
-    @operation("a:*S b:*S", "out:*S", alias="*")
-    def divide_tt(self, a: Any, b: Any, out: Any) -> None:
-        """``out = a / b``, elementwise, for arrays of any one shape."""
-        raise NotImplementedError
 
-    @operation("a:*S", "out:*S", alias="*")
-    def log_t(self, a: Any, out: Any) -> None:
-        """``out = log(a)``, natural, elementwise. log(0) is -inf, log(-1) NaN."""
-        raise NotImplementedError
+def _of_one(self: Any, a: Any, out: Any) -> None:
+    raise NotImplementedError
 
-    @operation("a:*S b:*S", "out:*S", alias="*")
-    def modulo_tt(self, a: Any, b: Any, out: Any) -> None:
-        """``out = a % b``, elementwise; the result has the sign of `b`.
 
-        Args:
-            a: Dividend, of any shape.
-            b: Divisor, of the same shape.
-            out: Array of the same shape; may be `a` or `b`.
-        """
-        raise NotImplementedError
+def _with_scalar(self: Any, s: float, t: Any, out: Any) -> None:
+    raise NotImplementedError
 
-    @operation("t:*S", add="out:*S", alias="*")
-    def mult_add_st(self, s: float, t: Any, out: Any) -> None:
-        """``out += s * t``, elementwise, for a scalar and arrays of any one shape."""
-        raise NotImplementedError
 
-    @operation("a:*S b:*S", add="out:*S", alias="*")
-    def mult_add_tt(self, a: Any, b: Any, out: Any) -> None:
-        """``out += a * b``, elementwise, for arrays of any one shape."""
-        raise NotImplementedError
+def _of_two(self: Any, a: Any, b: Any, out: Any) -> None:
+    raise NotImplementedError
 
-    @operation("t:*S", "out:*S", alias="*")
-    def mult_st(self, s: float, t: Any, out: Any) -> None:
-        """``out = s * t``, elementwise, for a scalar and arrays of any one shape."""
-        raise NotImplementedError
 
-    @operation("a:*S b:*S", "out:*S", alias="*")
-    def mult_tt(self, a: Any, b: Any, out: Any) -> None:
-        """``out = a * b``, elementwise, for arrays of any one shape."""
-        raise NotImplementedError
+def _with_vector(self: Any, m: Any, v: Any, out: Any) -> None:
+    raise NotImplementedError
 
-    @operation("a:*S", "out:*S", alias="*")
-    def sign_t(self, a: Any, out: Any) -> None:
-        """``out`` = 1 where a > 0, -1 where a < 0, 0 where a = 0, elementwise."""
-        raise NotImplementedError
 
-    @operation("a:*S", "out:*S", alias="*")
-    def sqrt_t(self, a: Any, out: Any) -> None:
-        """``out`` = the positive square root of `a`, elementwise. NaN below 0."""
-        raise NotImplementedError
+_KINDS = {
+    "_t": (_of_one, "a:*S", "*S", "arrays of any one shape"),
+    "st": (_with_scalar, "t:*S", "*S", "a scalar and arrays of any one shape"),
+    "tt": (_of_two, "a:*S b:*S", "*S", "arrays of any one shape"),
+    "mv": (_with_vector, "m:M,N v:", "M,N", "matrices and a vector (1, N) or (M, 1)"),
+}
 
-    @operation("a:*S b:*S", "out:*S", alias="*")
-    def subtract_tt(self, a: Any, b: Any, out: Any) -> None:
-        """``out = a - b``, elementwise, for arrays of any one shape."""
-        raise NotImplementedError
-
-    @operation("m:M,N v:1,N|M,1", "out:M,N", alias="*")
-    def add_mv(self, m: Any, v: Any, out: Any) -> None:
-        """``out = m + v`` with broadcasting.
-
-        Args:
-            m: Matrix (M, N).
-            v: Vector (1, N) or (M, 1).
-            out: Matrix (M, N); may be `m`.
-        """
-        raise NotImplementedError
-
-    @operation("m:M,N v:1,N|M,1", "out:M,N", alias="*")
-    def divide_mv(self, m: Any, v: Any, out: Any) -> None:
-        """``out = m / v`` with broadcasting.
-
-        Args:
-            m: Matrix (M, N).
-            v: Vector (1, N) or (M, 1).
-            out: Matrix (M, N); may be `m`.
-        """
-        raise NotImplementedError
-
-    @operation("m:M,N v:1,N|M,1|M,N", "out:M,N", alias="*")
-    def mult_mv(self, m: Any, v: Any, out: Any) -> None:
-        """``out = m * v`` with broadcasting.
-
-        Args:
-            m: Matrix (M, N).
-            v: Vector (1, N) or (M, 1), or matrix (M, N).
-            out: Matrix (M, N); may be `m`.
-        """
-        raise NotImplementedError
-
-    @operation("m:M,N v:1,N|M,1|M,N", add="out:M,N", alias="*")
-    def mult_add_mv(self, m: Any, v: Any, out: Any) -> None:
-        """``out += m * v`` with broadcasting.
-
-        Args:
-            m: Matrix (M, N).
-            v: Vector (1, N) or (M, 1), or matrix (M, N).
-            out: Matrix (M, N), which is added to; may be `m`.
-        """
-        raise NotImplementedError
-
-    @operation("m:M,N v:1,N|M,1", "out:M,N", alias="*")
-    def subtract_mv(self, m: Any, v: Any, out: Any) -> None:
-        """``out = m - v`` with broadcasting.
-
-        Args:
-            m: Matrix (M, N).
-            v: Vector (1, N) or (M, 1).
-            out: Matrix (M, N); may be `m`.
-        """
-        raise NotImplementedError
+for _name, _formula in FORMULAS.items():
+    _function, _reads, _shape, _what = _KINDS[_name[-2:]]
+    if _name.endswith("_mv"):
+        _reads += "1,N|M,1|M,N" if _name.startswith("mult") else "1,N|M,1"
+    _written = {"add" if "_add_" in _name else "write": f"out:{_shape}"}
+    _method = add_method(ArithmeticOperations, _name, _function)
+    _method.__doc__ = f"{_formula}; elementwise, for {_what}."
+    operation(_reads, **_written, alias="*")(_method)

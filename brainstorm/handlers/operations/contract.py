@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import types
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -13,6 +15,7 @@ from brainstorm.utils import HandlerError
 __all__ = [
     "FRESH_FLAGS",
     "Operation",
+    "add_method",
     "check_indices",
     "contracts_of",
     "expected",
@@ -67,7 +70,8 @@ def operation(
     Arrays are written as ``name:shape``, separated by spaces. A shape consists of
     numbers and letters separated by commas; a letter stands for the same size
     each time. ``*S`` stands for any number of dimensions, ``A+B`` for a sum, and
-    ``|`` separates alternatives.
+    ``|`` separates alternatives. Arrays that the operation's documentation does
+    not describe are added to it.
 
     >>> @operation("x:M,N", "y:M,N", alias="x")
     ... def negate(self, x, y):
@@ -101,13 +105,62 @@ def operation(
 
     def declare(function: Function) -> Function:
         function.contract = contract  # type: ignore[attr-defined]
+        function.__doc__ = _documented(function, contract)
         return function
 
     return declare
 
 
+def _documented(function: Callable[..., Any], contract: Operation) -> str:
+    """The documentation of an operation, with all arrays that it says nothing about."""
+    text = inspect.cleandoc(function.__doc__ or "")
+    names = inspect.signature(function).parameters
+    lines = "Args:"
+    for name in names:
+        shape = {**contract.read, **contract.write, **contract.add}.get(name)
+        if shape is None or f"\n    {name}: " in text:
+            continue
+        lines += f"\n    {name}: {_in_words(shape)}"
+        if name in contract.optional:
+            lines += ", or None"
+        if name in contract.write:
+            lines += "; overwritten"
+        if name in contract.add:
+            flag = FRESH_FLAGS.get(name)
+            lines += "; added to"
+            lines += f", or with `{flag}` overwritten" if flag in names else ""
+        lines += "."
+    if lines == "Args:":
+        return text
+    if "\nArgs:" in text:
+        return text.replace("Args:", lines, 1)
+    before, raises, errors = text.partition("Raises:")
+    return f"{before.rstrip()}\n\n{lines}\n\n{raises}{errors}".rstrip()
+
+
+def _in_words(shape: str) -> str:
+    """Sizes in the notation of Python."""
+    if shape.startswith("*S"):
+        return "any shape"
+    kinds = [kind.replace("*L", "...").split(",") for kind in shape.split("|")]
+    return " or ".join(
+        "(" + ", ".join(kind) + ("," if len(kind) == 1 else "") + ")" for kind in kinds
+    )
+
+
 def _shapes(text: str) -> dict[str, str]:
     return dict(item.split(":") for item in text.split())
+
+
+def add_method(cls: type, name: str, function: Function) -> Function:
+    """Give a class a copy of a function, as if it had been defined there."""
+    method = types.FunctionType(
+        function.__code__, function.__globals__, name, None, function.__closure__
+    )
+    method.__annotations__, method.__module__ = function.__annotations__, cls.__module__
+    method.__qualname__ = f"{cls.__qualname__}.{name}"
+    setattr(cls, name, method)
+    return method
 
 
 def contracts_of(cls: type) -> dict[str, Operation]:

@@ -3,17 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from brainstorm.handlers.operations.activations import FROM_INPUT
 from brainstorm.handlers.operations.contract import expected, operation
 
-__all__ = ["ImageOperations"]
+__all__ = ["ImageOperations", "Windows"]
+
+
+class Windows(NamedTuple):
+    """Windows that slide over padded images: height and width come in pairs."""
+
+    size: tuple[int, int]
+    padding: int
+    stride: tuple[int, int]
+
+    @classmethod
+    def of(cls, size: Any, padding: int, stride: Any) -> Windows:
+        """From arguments of operations, which may be lists."""
+        return cls(tuple(size), padding, tuple(stride))
+
+    def count(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """How many there are along height and width of images (N, H, W, C)."""
+        return tuple(
+            (length + 2 * self.padding - size) // stride + 1
+            for length, size, stride in zip(
+                shape[1:3], self.size, self.stride, strict=True
+            )
+        )
 
 
 def _check_images(window: str, image: str) -> Callable:
     def check(handler: Any, args: dict[str, Any]) -> str | None:
-        inputs, padding, stride = args["inputs"].shape, args["padding"], args["stride"]
+        padding, stride = args["padding"], args["stride"]
         size = args["weights"].shape[1:3] if window == "weights" else args[window]
         if padding < 0 or min(stride) < 1:
             return (
@@ -22,9 +44,7 @@ def _check_images(window: str, image: str) -> Callable:
             )
         if "out_deltas" in args and args.get("activation") in FROM_INPUT:
             return f"the derivative of {args['activation']!r} is no function of outputs"
-        wanted = tuple(
-            (inputs[1 + i] + 2 * padding - size[i]) // stride[i] + 1 for i in (0, 1)
-        )
+        wanted = Windows.of(size, padding, stride).count(args["inputs"].shape)
         got = args[image].shape[1:3]
         if got != wanted or min(wanted) < 1:
             return expected(image, f"{wanted} for height and width", str(got))
@@ -34,7 +54,12 @@ def _check_images(window: str, image: str) -> Callable:
 
 
 class ImageOperations:
-    """Part of :class:`~brainstorm.handlers.base_handler.Handler`."""
+    """Part of :class:`~brainstorm.handlers.base_handler.Handler`.
+
+    Windows of the size (K, L) slide over images (N, H, W, C) to which `padding` pixels
+    are added on each side, with a `stride` along height and width. So there are
+    P = (H + 2 padding - K) // stride[0] + 1 of them along the height, and Q likewise.
+    """
 
     @operation(
         "inputs:N,H,W,C weights:F,K,L,C bias:F",
@@ -53,19 +78,12 @@ class ImageOperations:
     ) -> None:
         """Convolve a batch of images, add a bias and apply an activation function.
 
-        Here H' = (H + 2 padding - kh) // stride[0] + 1, and W' likewise. As usual
-        for neural networks the kernels are not flipped.
-
-        Args:
-            inputs: Images (N, H, W, C).
-            weights: Kernels (F, kh, kw, C).
-            bias: Vector (F,).
-            outputs: Images (N, H', W', F).
-            padding: Number of zeros on each side of height and width.
-            stride: Step sizes along height and width.
-            activation: Name of the function applied to the outputs.
+        As usual for neural networks the kernels are not flipped. Padding is zero.
         """
-        raise NotImplementedError
+        windows = Windows.of(weights.shape[1:3], padding, stride)
+        self.do(
+            self.plain._convolve, inputs, weights, bias, outputs, windows, activation
+        )
 
     @operation(
         "inputs:N,H,W,C weights:F,K,L,C out_deltas:N,P,Q,F outputs:N,P,Q,F",
@@ -73,7 +91,7 @@ class ImageOperations:
         optional="in_deltas outputs",
         check=_check_images("weights", "out_deltas"),
     )
-    def conv2d_backward_batch(
+    def conv2d_backward_batch(  # noqa: D417
         self,
         inputs: Any,
         weights: Any,
@@ -91,22 +109,15 @@ class ImageOperations:
         """Gradients of :meth:`conv2d_forward_batch`.
 
         Args:
-            inputs: Images (N, H, W, C).
-            weights: Kernels (F, kh, kw, C).
-            padding: Number of zeros on each side of height and width.
-            stride: Step sizes along height and width.
-            in_deltas: (N, H, W, C), or None if they are not wanted.
-            out_deltas: (N, H', W', F); not modified.
-            weight_deltas: (F, kh, kw, C).
-            bias_deltas: (F,).
             activation: Name of the activation function; none of `FROM_INPUT`.
-            outputs: (N, H', W', F), what the forward pass gave. Only needed with
-                an activation other than 'linear'.
-            fresh_in_deltas: Overwrite `in_deltas` instead of adding to them.
-            fresh_gradients: Overwrite `weight_deltas` and `bias_deltas` instead
-                of adding to them.
+            outputs: (N, P, Q, F), what the forward pass gave. Only needed with an
+                activation other than 'linear'.
         """
-        raise NotImplementedError
+        windows = Windows.of(weights.shape[1:3], padding, stride)
+        gradients = weight_deltas, bias_deltas
+        arrays = (inputs, weights, in_deltas, out_deltas, *gradients, outputs)
+        fresh = fresh_in_deltas, fresh_gradients
+        self.do(self.plain._convolve_back, arrays, windows, activation, *fresh)
 
     @operation(
         "inputs:N,H,W,C",
@@ -122,21 +133,13 @@ class ImageOperations:
         stride: tuple[int, int],
         argmax: Any,
     ) -> None:
-        """The largest value in each window of a batch of images.
+        """The largest value in each window of a batch of images. Padding never wins.
 
-        Padding never wins. Here H' = (H + 2 padding - window[0]) // stride[0] + 1,
-        and W' likewise.
-
-        Args:
-            inputs: Images (N, H, W, C).
-            window: Height and width of the window.
-            outputs: Images (N, H', W', C).
-            padding: Number of pixels added on each side of height and width.
-            stride: Step sizes along height and width.
-            argmax: (N, H', W', C), receives for each output the index into the
-                window, counted by rows; the first of equal values.
+        `argmax` receives for each output the index into the window, counted by rows:
+        that of the first of equal values.
         """
-        raise NotImplementedError
+        windows = Windows.of(window, padding, stride)
+        self.do(self.plain._pool, inputs, outputs, argmax, windows)
 
     @operation(
         "inputs:N,H,W,C outputs:N,P,Q,C argmax:N,P,Q,C out_deltas:N,P,Q,C",
@@ -155,20 +158,10 @@ class ImageOperations:
         out_deltas: Any,
         fresh_in_deltas: bool = False,
     ) -> None:
-        """Gradients of :meth:`maxpool2d_forward_batch`, which filled `argmax`.
-
-        Args:
-            inputs: Images (N, H, W, C).
-            window: Height and width of the window.
-            outputs: Images (N, H', W', C).
-            padding: Number of pixels added on each side of height and width.
-            stride: Step sizes along height and width.
-            argmax: (N, H', W', C).
-            in_deltas: (N, H, W, C).
-            out_deltas: (N, H', W', C); not modified.
-            fresh_in_deltas: Overwrite `in_deltas` instead of adding to them.
-        """
-        raise NotImplementedError
+        """Gradients of :meth:`maxpool2d_forward_batch`, which filled `argmax`."""
+        windows = Windows.of(window, padding, stride)
+        deltas = in_deltas, out_deltas
+        self.do(self.plain._pool_back, argmax, *deltas, windows, fresh_in_deltas)
 
     @operation(
         "inputs:N,H,W,C", "outputs:N,P,Q,C", check=_check_images("window", "outputs")
@@ -181,11 +174,9 @@ class ImageOperations:
         padding: int,
         stride: tuple[int, int],
     ) -> None:
-        """The mean of each window of a batch of images, padding not counted.
-
-        The arguments are those of :meth:`maxpool2d_forward_batch`.
-        """
-        raise NotImplementedError
+        """The mean of each window of a batch of images, padding not counted."""
+        windows = Windows.of(window, padding, stride)
+        self.do(self.plain._pool, inputs, outputs, None, windows)
 
     @operation(
         "inputs:N,H,W,C outputs:N,P,Q,C out_deltas:N,P,Q,C",
@@ -203,8 +194,44 @@ class ImageOperations:
         out_deltas: Any,
         fresh_in_deltas: bool = False,
     ) -> None:
-        """Gradients of :meth:`avgpool2d_forward_batch`.
+        """Gradients of :meth:`avgpool2d_forward_batch`."""
+        windows = Windows.of(window, padding, stride)
+        deltas = in_deltas, out_deltas
+        self.do(self.plain._pool_back, None, *deltas, windows, fresh_in_deltas)
 
-        The arguments are those of :meth:`maxpool2d_backward_batch`.
-        """
+    # What a handler has, unless it has the operations themselves.
+
+    def _convolve(
+        self,
+        inputs: Any,
+        weights: Any,
+        bias: Any,
+        outputs: Any,
+        windows: Windows,
+        activation: str,
+    ) -> None:
+        raise NotImplementedError
+
+    def _convolve_back(
+        self,
+        arrays: tuple[Any, ...],
+        windows: Windows,
+        activation: str,
+        fresh_in_deltas: bool,
+        fresh_gradients: bool,
+    ) -> None:
+        raise NotImplementedError
+
+    def _pool(self, inputs: Any, outputs: Any, argmax: Any, windows: Windows) -> None:
+        """Take maxima, or means if `argmax` is None."""
+        raise NotImplementedError
+
+    def _pool_back(
+        self,
+        argmax: Any,
+        in_deltas: Any,
+        out_deltas: Any,
+        windows: Windows,
+        fresh: bool,
+    ) -> None:
         raise NotImplementedError
