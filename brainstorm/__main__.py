@@ -7,7 +7,7 @@ import os
 import sys
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -18,6 +18,7 @@ import numpy as np
 from brainstorm import __version__, scorers, tools
 from brainstorm.data_iterators import Minibatches
 from brainstorm.files import (
+    DAMAGE,
     atomic_hdf5,
     atomic_path,
     check_start,
@@ -270,45 +271,17 @@ def _reading_numpy(filename: str) -> Iterator[None]:
     """Name the file in errors about what is in it."""
     try:
         yield
-    except BrainstormError:
+    except (BrainstormError, OSError):
         raise
-    except (
-        ArithmeticError,
-        EOFError,
-        LookupError,
-        MemoryError,
-        RuntimeError,
-        SyntaxError,
-        TypeError,
-        ValueError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
+    except (*DAMAGE, EOFError, SyntaxError, zipfile.BadZipFile, zlib.error) as error:
         raise FileFormatError(
             f"{filename!r} is neither an HDF5 file nor an npz or npy file of numbers"
         ) from error
 
 
-def _check_npy(filename: str) -> None:
-    check_start(filename, rb"\x93NUMPY", "npy file")
-
-
-def _check_npz(filename: str) -> None:
-    check_start(filename, rb"PK", "npz file")
-
-
-def _check_hdf5(filename: str) -> None:
-    check_target(filename, FORMAT)
-
-
-def _write_npy(filename: str, predictions: np.ndarray) -> None:
+def _write_numpy(filename: str, save: Callable[[Any], None]) -> None:
     with atomic_path(filename) as temporary, open(temporary, "wb") as f:
-        np.save(f, predictions)
-
-
-def _write_npz(filename: str, predictions: np.ndarray) -> None:
-    with atomic_path(filename) as temporary, open(temporary, "wb") as f:
-        np.savez_compressed(f, predictions=predictions)
+        save(f)
 
 
 def _write_hdf5(filename: str, predictions: np.ndarray) -> None:
@@ -316,12 +289,21 @@ def _write_hdf5(filename: str, predictions: np.ndarray) -> None:
         f.create_dataset("predictions", data=predictions, compression="gzip")
 
 
-WRITERS = {
-    ".npy": (_check_npy, _write_npy),
-    ".npz": (_check_npz, _write_npz),
-    ".hdf5": (_check_hdf5, _write_hdf5),
-    ".h5": (_check_hdf5, _write_hdf5),
+# What checks that a file may be written, and what writes it.
+WRITERS: dict[str, tuple[Callable[[str], None], Callable[[str, np.ndarray], None]]] = {
+    ".npy": (
+        lambda name: check_start(name, rb"\x93NUMPY", "npy file"),
+        lambda name, array: _write_numpy(name, lambda f: np.save(f, array)),
+    ),
+    ".npz": (
+        lambda name: check_start(name, rb"PK", "npz file"),
+        lambda name, array: _write_numpy(
+            name, lambda f: np.savez_compressed(f, predictions=array)
+        ),
+    ),
+    ".hdf5": (lambda name: check_target(name, FORMAT), _write_hdf5),
 }
+WRITERS[".h5"] = WRITERS[".hdf5"]
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -40,6 +40,7 @@ except ImportError as error:
 __all__ = ["NetworkClassifier", "NetworkRegressor"]
 
 _SEEDING = Turns()
+DTYPES = [np.float64, np.float32]
 
 
 class _NetworkEstimator(BaseEstimator):
@@ -102,7 +103,7 @@ class _NetworkEstimator(BaseEstimator):
 
     def _outputs(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
+        X = validate_data(self, X, reset=False, dtype=DTYPES)
         return self.network_.predict(X)
 
 
@@ -158,7 +159,7 @@ class NetworkClassifier(ClassifierMixin, _NetworkEstimator):
         Returns:
             This estimator.
         """
-        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
+        X, y = validate_data(self, X, y, dtype=DTYPES)
         check_classification_targets(y)
         self.classes_, indices = np.unique(y, return_inverse=True)
         # With a single class there is one more that never comes.
@@ -186,13 +187,8 @@ class NetworkRegressor(RegressorMixin, _NetworkEstimator):
         network: A line for `tools.create_net_from_spec`, such as ``'F100 F50'``; or a
             function that makes an initialized network, given the numbers of features
             and of targets.
-        epochs: Number of epochs.
-        batch_size: Number of samples in a batch.
-        stepper: Does the updates. Default: ``AdamStepper(0.01)``.
-        random_state: Seed of initial weights, shuffling and dropout, as in
-            scikit-learn; and of what a function `network` draws from
-            `brainstorm.global_rnd`.
-        verbose: Whether to print how the training goes.
+        epochs, batch_size, stepper, random_state, verbose: See
+            :class:`NetworkClassifier`.
 
     Attributes:
         network_ (Network): The trained network.
@@ -210,12 +206,7 @@ class NetworkRegressor(RegressorMixin, _NetworkEstimator):
             This estimator.
         """
         X, y = validate_data(
-            self,
-            X,
-            y,
-            dtype=[np.float64, np.float32],
-            multi_output=True,
-            y_numeric=True,
+            self, X, y, dtype=DTYPES, multi_output=True, y_numeric=True
         )
         self._single = y.ndim == 1
         y = y.reshape(len(y), -1)

@@ -77,8 +77,18 @@ def load_safetensors(network: Network, filename: str | os.PathLike) -> None:
             tensors = {n: f.get_tensor(n) for n in found} if found == shapes else {}
     except safetensors.SafetensorError as error:
         raise FileFormatError(f"can not read {str(filename)!r}: {error}") from error
-    if found != shapes:
-        _explain_difference(str(filename), found, shapes)
+    lacking, extra = sorted(set(shapes) - set(found)), sorted(set(found) - set(shapes))
+    if lacking or extra:
+        raise ValidationError(
+            f"{str(filename)!r} does not hold the parameters of this network: it lacks"
+            f" {listing(lacking)}, and it has {listing(extra)} beside them"
+        )
+    for name, shape in shapes.items():
+        if found[name] != shape:
+            raise ValidationError(
+                f"{str(filename)!r}: expected {name!r} to have the shape {shape}, got"
+                f" {found[name]}"
+            )
     for name, tensor in tensors.items():
         if tensor.dtype.kind != "f":
             raise ValidationError(f"expected floats as {name!r}, got {tensor.dtype}")
@@ -96,25 +106,6 @@ def _check_shared(network: Network, filename: str, tensors: dict[str, Any]) -> N
                     f"{filename!r} has different values as {name!r} and {owner!r},"
                     " which are one parameter of this network"
                 )
-
-
-def _explain_difference(
-    filename: str,
-    found: dict[str, tuple[int, ...]],
-    expected: dict[str, tuple[int, ...]],
-) -> None:
-    if set(found) != set(expected):
-        raise ValidationError(
-            f"{filename!r} does not hold the parameters of this network: it lacks"
-            f" {listing(sorted(set(expected) - set(found)))}, and it has"
-            f" {listing(sorted(set(found) - set(expected)))} beside them"
-        )
-    for name, shape in expected.items():
-        if found[name] != shape:
-            raise ValidationError(
-                f"{filename!r}: expected {name!r} to have the shape {shape}, got"
-                f" {found[name]}"
-            )
 
 
 def _paths(network: Network) -> dict[str, str]:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from brainstorm.files import atomic_path, check_start, checked_name
 from brainstorm.layers.input_layer import InputLayerImpl
-from brainstorm.layers.loss_layer import LossLayerImpl
 from brainstorm.structure.construction import layer_type_name
 from brainstorm.structure.network_info import describe_shapes, get_network_info
 from brainstorm.utils import ValidationError, listing, missing_extra
@@ -87,16 +86,7 @@ def draw_network(
 
 
 def picture_format(file_name: str | os.PathLike, argument: str = "file_name") -> str:
-    """The format of a picture that is going to be written, which its ending says.
-
-    Args:
-        file_name: Name of the file.
-        argument: What to call it in errors.
-
-    Raises:
-        ValidationError: The file name has another ending.
-        FileFormatError: There is a file of another kind already.
-    """
+    """The format of a picture that may be written, which its ending says."""
     file_format = Path(checked_name(file_name)).suffix[1:].lower()
     if file_format not in FORMATS:
         endings = listing(f".{name}" for name in FORMATS)
@@ -124,6 +114,6 @@ def _edge_label(c: Connection) -> str:
 
 def _color(layer: Layer) -> str:
     """What learns, what enters and what is minimized stand out."""
-    if isinstance(layer, InputLayerImpl | LossLayerImpl):
+    if layer.is_loss or isinstance(layer, InputLayerImpl):
         return "#fde9c9"
     return "#cfe2f3" if layer.parameter_shapes else "#f3f3f3"
