@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from brainstorm.layers.base_layer import Layer, once_per_resize
+from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.taps import delta_structure, tapped_internals
 from brainstorm.utils import flatten_features
@@ -97,7 +97,6 @@ class SequenceLayer(Layer):
                 start = stop
         return [found.get(kind) for kind in "WRpb" if kind in self.weights]
 
-    @once_per_resize
     def arrays(self, buffers):
         """What the forward pass works on."""
         bias = None if self.bias else buffers.internals.zero_bias
@@ -108,7 +107,6 @@ class SequenceLayer(Layer):
             buffers.outputs.default,
         )
 
-    @once_per_resize
     def backward_arrays(self, buffers):
         """What the backward pass works on: before the input deltas, they, after."""
         x, *others = self.arrays(buffers)
@@ -139,13 +137,16 @@ class SequenceLayer(Layer):
     def backward_pass(self, buffers):
         arrays, dx, (dW, *others, dbias) = self.backward_arrays(buffers)
         outside = self.from_outside(buffers) if self.tapped else {}
+        if dbias is None:  # it goes to where nobody looks
+            dbias = self.handler.scratch(dW.shape[:1], UNUSED)
+            self.handler.fill(dbias, 0.0)
         backward = getattr(self.handler, f"{self.operation}_backward")
         backward(
             *arrays,
             None if "default" in self.unwanted else dx,
             dW,
             *others,
-            self.unused_gradient(dW.shape[0]) if dbias is None else dbias,
+            dbias,
             self.activation,
             fresh_dx="default" in self.fresh,
             fresh_gradients="gradients" in self.fresh,
@@ -199,9 +200,3 @@ class SequenceLayer(Layer):
         if kind == "outputs":
             return buffers.output_deltas[name][-1]
         return buffers.internals[f"d{name}"][-1]
-
-    def unused_gradient(self, size: int) -> Any:
-        """Where to put the gradient of a bias that there is not."""
-        gradient = self.handler.scratch((size,), UNUSED)
-        self.handler.fill(gradient, 0.0)
-        return gradient

@@ -5,11 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from brainstorm.layers.arguments import Check, arguments_of
-from brainstorm.layers.base_layer import (
-    Layer,
-    get_layer_class_from_typename,
-    once_per_resize,
-)
+from brainstorm.layers.base_layer import Layer, get_layer_class_from_typename
 from brainstorm.structure.buffer_structure import BufferStructure, StructureTemplate
 from brainstorm.structure.buffer_views import BufferView
 from brainstorm.structure.construction import ConstructionWrapper
@@ -145,39 +141,37 @@ class BidirectionalLayerImpl(Layer):
 
     # -- what both layers work on --------------------------------------------
 
-    @once_per_resize
-    def views(self, buffers):
-        """The buffers that each of the two layers has in forward passes."""
-        return [self.view(buffers, direction, False) for direction in (0, 1)]
-
-    @once_per_resize
-    def backward_views(self, buffers):
-        """Those in backward passes."""
-        return [self.view(buffers, direction, True) for direction in (0, 1)]
+    def passes(self, buffers, with_deltas=False):
+        """Each of the two layers with its buffers."""
+        for direction, half in enumerate(self.halves):
+            yield half, self.view(buffers, direction, with_deltas)
 
     def view(self, buffers, direction, with_deltas):
+        """The buffers of one of the two layers."""
         half, prefix = self.halves[direction], DIRECTIONS[direction]
         internals = buffers.internals
         x = internals.backward_inputs if direction else buffers.inputs.default
-        kept = [
-            name
-            for name, structure in half.internal_shapes.items()
-            if with_deltas or not structure.is_backward_only
-        ]
         children = {
-            "inputs": BufferView(["default"], [x]),
-            "outputs": BufferView(["default"], [internals[f"{prefix}outputs"]]),
+            "inputs": _named(default=x),
+            "outputs": _named(default=internals[f"{prefix}outputs"]),
             "parameters": self.part(buffers.parameters, direction),
-            "internals": BufferView(kept, [internals[prefix + name] for name in kept]),
+            "internals": _named(
+                **{
+                    name: internals[prefix + name]
+                    for name, structure in half.internal_shapes.items()
+                    if with_deltas or not structure.is_backward_only
+                }
+            ),
         }
         if with_deltas:
-            dx, dy = buffers.input_deltas.default, internals[f"{prefix}output_deltas"]
-            if direction:
-                dx = internals.backward_input_deltas
-            children["input_deltas"] = BufferView(["default"], [dx])
-            children["output_deltas"] = BufferView(["default"], [dy])
-            children["gradients"] = self.part(buffers.gradients, direction)
-        return BufferView(list(children), children.values())
+            dx = buffers.input_deltas.default
+            dx = internals.backward_input_deltas if direction else dx
+            children.update(
+                input_deltas=_named(default=dx),
+                output_deltas=_named(default=internals[f"{prefix}output_deltas"]),
+                gradients=self.part(buffers.gradients, direction),
+            )
+        return _named(**children)
 
     def part(self, whole, direction):
         """The parameters, or the gradients, of one of the two layers."""
@@ -189,31 +183,22 @@ class BidirectionalLayerImpl(Layer):
         arrays = [whole[DIRECTIONS[direction] + name] for name in structures]
         return BufferView(list(structures), arrays, full)
 
-    @once_per_resize
-    def arrays(self, buffers):
-        """X and x from the end, and each layer's outputs beside their part of y."""
-        internals, y = buffers.internals, buffers.outputs.default
+    def pairs(self, buffers, kind):
+        """X and x from the end, and each layer's outputs beside their part of y.
+
+        Args:
+            buffers: The buffers.
+            kind: The end of names such as ``inputs``; or ``'_deltas'`` for the deltas.
+        """
+        internals, y = buffers.internals, buffers[f"output{kind}"].default
         n = y.shape[-1] // 2
-        x = flatten_features(buffers.inputs.default)
+        x = buffers[f"input{kind}"].default, internals[f"backward_input{kind}"]
         return (
-            (x, flatten_features(internals.backward_inputs)),
-            (internals.forward_outputs[:-1], y[..., :n]),
-            (internals.backward_outputs[:-1], y[..., n:]),
+            tuple(map(flatten_features, x)),
+            (internals[f"forward_output{kind}"][:-1], y[..., :n]),
+            (internals[f"backward_output{kind}"][:-1], y[..., n:]),
         )
 
-    @once_per_resize
-    def delta_arrays(self, buffers):
-        """Their deltas, likewise."""
-        internals, dy = buffers.internals, buffers.output_deltas.default
-        n = dy.shape[-1] // 2
-        dx = flatten_features(buffers.input_deltas.default)
-        return (
-            (dx, flatten_features(internals.backward_input_deltas)),
-            (internals.forward_output_deltas[:-1], dy[..., :n]),
-            (internals.backward_output_deltas[:-1], dy[..., n:]),
-        )
-
-    @once_per_resize
     def carried(self, buffers):
         """The states that would be carried on."""
         names = [
@@ -237,19 +222,17 @@ class BidirectionalLayerImpl(Layer):
         h, lengths = self.handler, self.lengths(buffers)
         if lengths is not None:
             h.sequence_lengths(buffers.inputs.mask, lengths)
-        (x, x_back), (y_forward, first), (y_back, second) = self.arrays(buffers)
-        h.reverse_steps(x, lengths, x_back, fresh_out=True)
+        x, (y_forward, first), (y_back, second) = self.pairs(buffers, "s")
+        h.reverse_steps(x[0], lengths, x[1], fresh_out=True)
         h.clear(*self.carried(buffers))
-        for half, view in zip(self.halves, self.views(buffers), strict=True):
+        for half, view in self.passes(buffers):
             half.forward_pass(view, training_pass)
         h.copy_to(y_forward, first)
         h.reverse_steps(y_back, lengths, second, fresh_out=True)
 
     def backward_pass(self, buffers):
         h, lengths = self.handler, self.lengths(buffers)
-        (dx, dx_back), (dy_forward, first), (dy_back, second) = self.delta_arrays(
-            buffers
-        )
+        dx, (dy_forward, first), (dy_back, second) = self.pairs(buffers, "_deltas")
         h.copy_to(first, dy_forward)
         h.reverse_steps(second, lengths, dy_back, fresh_out=True)
         internals = buffers.internals
@@ -257,11 +240,15 @@ class BidirectionalLayerImpl(Layer):
         h.clear(*(deltas[-1] for deltas in states))
         forward, backward = self.halves
         forward.fresh, backward.fresh = self.fresh, self.fresh | {"default"}
-        for half, view in zip(self.halves, self.backward_views(buffers), strict=True):
+        for half, view in self.passes(buffers, with_deltas=True):
             half.unwanted = self.unwanted
             half.backward_pass(view)
         if "default" not in self.unwanted:  # the first layer has written there
-            h.reverse_steps(dx_back, lengths, dx)
+            h.reverse_steps(dx[1], lengths, dx[0])
+
+
+def _named(**children: Any) -> BufferView:
+    return BufferView(list(children), children.values())
 
 
 def _prefixed(structures: Mapping[str, BufferStructure]) -> dict[str, BufferStructure]:

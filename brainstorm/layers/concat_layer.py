@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from brainstorm.layers._numbered_layer import NumberedLayer
-from brainstorm.layers.base_layer import once_per_resize
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper
 
@@ -49,37 +48,23 @@ class ConcatLayerImpl(NumberedLayer):
         self.sizes = [in_shapes[name].shape[-1] for name in self.names]
         return {"default": BufferStructure(*first, sum(self.sizes))}, {}, {}
 
-    def parts(self, array):
-        """The part of y, or of its deltas, for each input."""
-        parts, start = [], 0
-        for size in self.sizes:
-            parts.append(array[..., start : start + size])
+    def parts(self, joined):
+        """The name of each input, and its part of y or of y's deltas."""
+        start = 0
+        for name, size in zip(self.names, self.sizes, strict=True):
+            yield name, joined[..., start : start + size]
             start += size
-        return parts
-
-    @once_per_resize
-    def pairs(self, buffers):
-        """Each input and its part of y."""
-        parts = self.parts(buffers.outputs.default)
-        inputs = [buffers.inputs[name] for name in self.names]
-        return list(zip(inputs, parts, strict=True))
-
-    @once_per_resize
-    def delta_pairs(self, buffers):
-        """The name and the deltas of each input, and their part of y's deltas."""
-        parts = self.parts(buffers.output_deltas.default)
-        deltas = [buffers.input_deltas[name] for name in self.names]
-        return list(zip(self.names, deltas, parts, strict=True))
 
     def forward_pass(self, buffers, training_pass=True):
-        for x, part in self.pairs(buffers):
-            self.handler.copy_to(x, part)
+        for name, part in self.parts(buffers.outputs.default):
+            self.handler.copy_to(buffers.inputs[name], part)
 
     def backward_pass(self, buffers):
         h = self.handler
-        for input_name, dx, part in self.delta_pairs(buffers):
-            if input_name not in self.fresh | self.unwanted:
+        for name, part in self.parts(buffers.output_deltas.default):
+            dx = buffers.input_deltas[name]
+            if name not in self.fresh | self.unwanted:
                 compact = h.scratch(dx.shape, 2)  # adding strided arrays is slow
                 h.copy_to(part, compact)
                 part = compact
-            self.add_deltas(input_name, "copy_to", part, dx)
+            self.add_deltas(name, "copy_to", part, dx)

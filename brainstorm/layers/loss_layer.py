@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from brainstorm.layers.arguments import FINITE, arguments_of
-from brainstorm.layers.base_layer import Layer, once_per_resize
+from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.buffer_structure import BufferStructure, StructureTemplate
 from brainstorm.structure.construction import ConstructionWrapper
 
@@ -54,18 +54,11 @@ class LossLayerImpl(Layer):
         """What a unit of x adds to the loss."""
         return self.importance / (x.shape[self.leading - 1] if self.leading else 1)
 
-    @once_per_resize
-    def matrices(self, buffers):
-        """All of x, with the features in columns, and the loss without dimensions."""
-        x = buffers.inputs.default
-        leading, features = x.shape[: self.leading], x.shape[self.leading :]
-        matrix = x.reshape((math.prod(leading), math.prod(features)))
-        return matrix, buffers.outputs.loss.reshape(())
-
     def forward_pass(self, buffers, training_pass=True):
         x, loss = buffers.inputs.default, buffers.outputs.loss
-        matrix, total = self.matrices(buffers)
-        self.handler.sum_t(matrix, None, total)
+        rows, features = x.shape[: self.leading], x.shape[self.leading :]
+        matrix = x.reshape((math.prod(rows), math.prod(features)))
+        self.handler.sum_t(matrix, None, loss.reshape(()))
         self.handler.mult_st(self.scale(x), loss, loss)
 
     def backward_pass(self, buffers):
