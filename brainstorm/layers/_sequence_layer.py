@@ -78,6 +78,11 @@ class SequenceLayer(Layer):
             internals[f"{name}_deltas"] = delta_structure(internals[name])
         return outputs, parameters, internals
 
+    @property
+    def can_be_stepped(self) -> bool:
+        """Whether the state is in the outputs, whatever cells are kept for."""
+        return all(path.startswith("outputs.") for path in self.states.values())
+
     # -- what operations work on ---------------------------------------------
 
     def stacked(self, view: Any, bias: Any = None) -> list[Any]:

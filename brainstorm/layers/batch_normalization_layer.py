@@ -76,6 +76,7 @@ class BatchNormLayerImpl(Layer):
     computes_no_gradients_for = ("mu", "sigma")
     honours_fresh = True
     time_is_optional = True
+    can_be_stepped = False
     # No `repeats`: what a backward pass does depends on the forward pass before.
 
     rows = Rows(

@@ -4,19 +4,30 @@ An architecture maps the name of each layer to its properties: ``'@type'``,
 ``'@outgoing_connections'`` and the layer's arguments. It is plain data that goes
 into JSON. ``'@outgoing_connections'`` maps names of outputs to lists of inputs,
 each written ``'layer.input'``; just ``'layer'`` also means its ``default`` input.
+``'@feedback_connections'`` are written likewise, where there are some.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper, LayerDetails
+from brainstorm.structure.feedback import (
+    FEEDBACK,
+    as_feedback,
+    check_loops,
+    check_paths,
+    declare_fed_back,
+    fed_back_output,
+    loops_of,
+    settle,
+)
 from brainstorm.structure.layer import Layer, get_layer_class_from_typename
 from brainstorm.structure.taps import sources
 from brainstorm.structure.trainable import set_layer_properties
@@ -60,7 +71,8 @@ def generate_architecture(some_layer: ConstructionWrapper) -> Architecture:
         {
             names[layer]: {
                 "@type": layer.layer_type,
-                "@outgoing_connections": _outgoing(layer, names),
+                "@outgoing_connections": _ends(layer.outgoing, names),
+                **({FEEDBACK: _ends(layer.feedback, names)} if layer.feedback else {}),
                 **({} if layer.trainable is True else {"@trainable": layer.trainable}),
                 **({"@shared": _shared(layer, names)} if layer.shared else {}),
                 **layer.layer_kwargs,
@@ -86,13 +98,14 @@ def plain_architecture(value: Any) -> Any:
     return value
 
 
-def _outgoing(
-    layer: LayerDetails, names: Mapping[LayerDetails, str]
+def _ends(
+    connections: Iterable[tuple[str, LayerDetails, str]],
+    names: Mapping[LayerDetails, str],
 ) -> dict[str, list[str]]:
-    outgoing: dict[str, list[str]] = {}
-    for output_name, end, input_name in layer.outgoing:
-        outgoing.setdefault(output_name, []).append(f"{names[end]}.{input_name}")
-    return outgoing
+    ends: dict[str, list[str]] = {}
+    for output_name, end, input_name in connections:
+        ends.setdefault(output_name, []).append(f"{names[end]}.{input_name}")
+    return ends
 
 
 def _shared(
@@ -112,14 +125,20 @@ def _shared(
 # -- connections and order ---------------------------------------------------
 
 
-def collect_all_connections(architecture: Mapping[str, Any]) -> list[Connection]:
+def collect_all_connections(
+    architecture: Mapping[str, Any], key: str = "@outgoing_connections"
+) -> list[Connection]:
     """All connections of an architecture, in the order in which they stand there.
 
     One that stands there twice is one connection, as it was for version 0.5.
+
+    Args:
+        architecture: The architecture.
+        key: Where they stand in it.
     """
     connections = []
     for name, properties in architecture.items():
-        outgoing = properties.get("@outgoing_connections", {})
+        outgoing = properties.get(key, {})
         if not isinstance(outgoing, Mapping):
             outgoing = {"default": outgoing}
         for output_name, ends in outgoing.items():
@@ -162,9 +181,33 @@ def canonical_layer_order(
         if len(cycle) > 20:
             cycle[10:-2] = ["..."]
         raise NetworkValidationError(
-            f"the connections form a cycle: {' >> '.join(cycle)}"
+            "r << o feeds back the output of the step before; the other connections"
+            f" form a cycle: {' >> '.join(cycle)}"
         )
     return taken[::-1]
+
+
+def _running_order(
+    names: Iterable[str],
+    connections: Sequence[Connection],
+    feedback: Sequence[Connection],
+) -> list[str]:
+    """The canonical order, but with the layers of each loop of feedback together."""
+    order = canonical_layer_order(names, connections)
+    if not feedback:
+        return order
+    edges = [(c.start_layer, c.end_layer) for c in (*connections, *feedback)]
+    group_of = {name: name for name in order}
+    for loop in loops_of(edges, [c.end_layer for c in feedback]):
+        group_of.update(dict.fromkeys(loop, min(loop)))
+    between = [
+        c._replace(start_layer=group_of[c.start_layer], end_layer=group_of[c.end_layer])
+        for c in connections
+        if group_of[c.start_layer] != group_of[c.end_layer]
+    ]
+    groups = canonical_layer_order(dict.fromkeys(group_of.values()), between)
+    places = {group: place for place, group in enumerate(groups)}
+    return sorted(order, key=lambda name: places[group_of[name]])
 
 
 def _find_cycle(successors: Mapping[str, set[str]]) -> list[str]:
@@ -193,14 +236,16 @@ def validate_architecture(architecture: Mapping[str, Any]) -> None:
     for name, properties in architecture.items():
         _validate_properties(name, properties)
     connections = collect_all_connections(architecture)
-    for c in connections:
+    feedback = collect_all_connections(architecture, FEEDBACK)
+    for c in (*connections, *feedback):
         if c.end_layer not in architecture:
             raise NetworkValidationError(
                 f"layer {c.start_layer!r} is connected to {c.end_layer!r}, which does"
                 f" not exist; the layers are: {listing(architecture)}"
             )
-    _validate_input_layer(architecture, connections)
+    _validate_input_layer(architecture, [*connections, *feedback])
     canonical_layer_order(architecture, connections)
+    check_paths(connections, feedback)
     _validate_connected(architecture, connections)
 
 
@@ -223,17 +268,18 @@ def _validate_properties(name: Any, properties: Any) -> None:
         get_layer_class_from_typename(properties["@type"])
     except LayerValidationError as error:
         raise LayerValidationError(f"layer {name!r}: {error}") from None
-    outgoing = properties.get("@outgoing_connections", {})
-    lists = outgoing.values() if isinstance(outgoing, Mapping) else [outgoing]
-    for ends in lists:
-        if not isinstance(ends, (list, tuple, set)) or not all(
-            isinstance(end, str) and end.count(".") <= 1 for end in ends
-        ):
-            raise NetworkValidationError(
-                f"layer {name!r}: expected '@outgoing_connections' to be a dict of"
-                " lists (or one list) of texts like 'layer' or 'layer.input', got"
-                f" {outgoing!r}"
-            )
+    for key in ("@outgoing_connections", FEEDBACK):
+        outgoing = properties.get(key, {})
+        lists = outgoing.values() if isinstance(outgoing, Mapping) else [outgoing]
+        for ends in lists:
+            if not isinstance(ends, (list, tuple, set)) or not all(
+                isinstance(end, str) and end.count(".") <= 1 for end in ends
+            ):
+                raise NetworkValidationError(
+                    f"layer {name!r}: expected {key!r} to be a dict of lists (or one"
+                    " list) of texts like 'layer' or 'layer.input', got"
+                    f" {outgoing!r}"
+                )
 
 
 def _validate_input_layer(
@@ -287,23 +333,33 @@ def instantiate_layers_from_architecture(
     """
     validate_architecture(architecture)
     connections = collect_all_connections(architecture)
+    feedback = collect_all_connections(architecture, FEEDBACK)
+    if not feedback:
+        return _instantiate(architecture, connections, [], {})
+    layers = settle(
+        lambda known: _instantiate(architecture, connections, feedback, known), feedback
+    )
+    check_loops(layers)
+    return layers
+
+
+def _instantiate(
+    architecture: Mapping[str, Any],
+    connections: list[Connection],
+    feedback: list[Connection],
+    known: Mapping[tuple[str, str], BufferStructure],
+) -> OrderedDict[str, Layer]:
+    """Create layers, where `known` are the structures of what is fed back."""
     all_incoming: dict[str, list[Connection]] = {name: [] for name in architecture}
     all_outgoing: dict[str, list[Connection]] = {name: [] for name in architecture}
-    for c in connections:
+    for c in (*connections, *map(as_feedback, feedback)):
         all_incoming[c.end_layer].append(c)
         all_outgoing[c.start_layer].append(c)
     layers: OrderedDict[str, Layer] = OrderedDict()
-    for name in canonical_layer_order(architecture, connections):
-        properties = architecture[name]
+    for name in _running_order(architecture, connections, feedback):
         incoming, outgoing = all_incoming[name], all_outgoing[name]
-        layer_class = get_layer_class_from_typename(properties["@type"])
-        layer = layer_class(
-            name,
-            _input_structures(layers, incoming),
-            incoming,
-            outgoing,
-            **{k: v for k, v in properties.items() if not k.startswith("@")},
-        )
+        layer = _make_layer(name, architecture[name], layers, incoming, outgoing, known)
+        declare_fed_back(layer, [c for c in feedback if c.start_layer == name])
         for c in outgoing:
             if c.output_name not in sources(layer):
                 raise NetworkValidationError(
@@ -315,39 +371,74 @@ def instantiate_layers_from_architecture(
     return layers
 
 
-def _input_structures(
-    layers: Mapping[str, Layer], incoming: Iterable[Connection]
-) -> dict[str, BufferStructure]:
-    sources: dict[str, list[Connection]] = {}
+def _make_layer(
+    name: str,
+    properties: Mapping[str, Any],
+    layers: Mapping[str, Layer],
+    incoming: list[Connection],
+    outgoing: list[Connection],
+    known: Mapping[tuple[str, str], BufferStructure],
+) -> Layer:
+    layer_class = get_layer_class_from_typename(properties["@type"])
+    kwargs = {k: v for k, v in properties.items() if not k.startswith("@")}
+    inputs: dict[str, dict[Connection, BufferStructure | None]] = {}
     for c in incoming:
-        sources.setdefault(c.input_name, []).append(c)
-    return {name: _combine(layers, cs) for name, cs in sources.items()}
+        structure = _structure(c, layers, known)
+        inputs.setdefault(c.input_name, {})[c] = structure
+    structures = [s for found in inputs.values() for s in found.values()]
+    guesses: list[BufferStructure | None] = [None]
+    if None in structures:
+        # What is fed back is left out until its shape is known, or that is guessed.
+        guesses += [*filter(None, structures)][:1]
+        guesses.append(BufferStructure("T", "B", 1))
+    for guess in guesses:
+        in_shapes = {
+            input_name: _combine(
+                {c: s or guess for c, s in found.items() if s or guess}
+            )
+            for input_name, found in inputs.items()
+            if guess or any(found.values())
+        }
+        try:
+            return layer_class(name, in_shapes, incoming, outgoing, **kwargs)
+        except LayerValidationError as error:
+            refusal = error
+    raise refusal
 
 
-def _combine(
-    layers: Mapping[str, Layer], connections: list[Connection]
-) -> BufferStructure:
+def _structure(
+    c: Connection,
+    layers: Mapping[str, Layer],
+    known: Mapping[tuple[str, str], BufferStructure],
+) -> BufferStructure | None:
+    """The structure of what a connection begins at, if it is known yet."""
+    output_name = fed_back_output(c)
+    if output_name is not None:
+        return known.get((c.start_layer, output_name))
+    return sources(layers[c.start_layer])[c.output_name]
+
+
+def _combine(structures: Mapping[Connection, BufferStructure]) -> BufferStructure:
     """The structure of an input: several outputs are joined along the features.
 
     Side by side in memory they are one row of features. Of pixels and other outputs
     whose leading dimensions are 1, that is also a join along the last dimension.
     """
-    structures = [sources(layers[c.start_layer])[c.output_name] for c in connections]
-    first = structures[0]
-    if len({s.buffer_type for s in structures}) > 1:
+    first = next(iter(structures.values()))
+    if len({s.buffer_type for s in structures.values()}) > 1:
         shapes = {
-            f"{c.start_layer}.{c.output_name}": s.shape
-            for c, s in zip(connections, structures, strict=True)
+            f"{c.start_layer}.{c.output_name}": s.shape for c, s in structures.items()
         }
+        c = next(iter(structures))
         raise NetworkValidationError(
-            f"can not join outputs of different buffer types at input"
-            f" {connections[0].input_name!r} of {connections[0].end_layer!r}: {shapes}"
+            "can not join outputs of different buffer types at input"
+            f" {c.input_name!r} of {c.end_layer!r}: {shapes}"
         )
     if len(structures) == 1:
         feature_shape = first.feature_shape
     else:
-        leading = {s.feature_shape[:-1] for s in structures}
+        leading = {s.feature_shape[:-1] for s in structures.values()}
         kept = leading.pop() if len(leading) == 1 else ()
         kept = kept if set(kept) == {1} else ()
-        feature_shape = (*kept, sum(s.feature_size for s in structures))
+        feature_shape = (*kept, sum(s.feature_size for s in structures.values()))
     return BufferStructure(*first.scaling_shape, *feature_shape)

@@ -17,6 +17,7 @@ from brainstorm.structure.buffer_views import BufferView
 from brainstorm.structure.buffers import BufferManager
 from brainstorm.structure.layer import Layer
 from brainstorm.structure.passes import Pass, Passes
+from brainstorm.structure.stepping import Stepping
 from brainstorm.structure.taps import check_deltas_arrive
 from brainstorm.structure.trainable import frozen_slices
 from brainstorm.utils import UnknownNameError
@@ -32,9 +33,14 @@ class Backpropagation:
     """
 
     def __init__(
-        self, layers: Mapping[str, Layer], manager: BufferManager, passes: Passes
+        self,
+        layers: Mapping[str, Layer],
+        manager: BufferManager,
+        passes: Passes,
+        stepping: Stepping,
     ):
         self._passes = passes
+        self._stepping = stepping
         self.wants_all = False
         self.keeps_parameters = False
         self._layers = layers
@@ -70,7 +76,8 @@ class Backpropagation:
         if self._to_clear is None:
             self._to_clear = self._find_what_to_clear()
         is_complete = plan is self._all
-        self._passes.run(("backward", is_complete), self._make_pass)
+        forced = self._stepping.forced
+        self._passes.run(("backward", is_complete, forced), self._make_pass)
         if not is_complete and self.keeps_parameters:
             handler, parameters = self._manager.handler, self._manager.views.parameters
             if self._copy is None:
@@ -78,9 +85,10 @@ class Backpropagation:
             handler.copy_to(parameters, self._copy)
             self._has_parameters = True
 
-    def _make_pass(self, this: Pass, is_complete: bool) -> None:
+    def _make_pass(self, this: Pass, is_complete: bool, forced: Any) -> None:
         this.handler.clear(*self._to_clear)
-        this.run([self._run_order[name] for name in self._plan.order], "backward_pass")
+        order = [self._run_order[name] for name in self._plan.order]
+        this.run(self._stepping.backward(order, this.handler), "backward_pass")
         for part in self._frozen:
             this.handler.fill(self._manager.views.gradients[part], 0.0)
 

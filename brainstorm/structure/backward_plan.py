@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from brainstorm.structure.feedback import find_loops
 from brainstorm.structure.layer import Layer
 from brainstorm.structure.layout import Hub
 from brainstorm.structure.trainable import is_trained
@@ -54,34 +55,27 @@ def plan_backward(
         hubs: The memory.
         all_deltas: Whether to compute all deltas, or what training needs.
     """
-    needed: set[str] = set()
-    for name, layer in layers.items():
-        depends = any(c.start_layer in needed for c in layer.incoming)
-        trained = any(is_trained(layers, name, p) for p in layer.parameter_shapes)
-        if all_deltas or depends or trained:
-            needed.add(name)
+    loop_of = {name: loop for loop in find_loops(layers) for name in loop}
+    needed = set(layers) if all_deltas else _needed(layers, loop_of)
     unwanted = {
         name: frozenset(layer.in_shapes)
         - {c.input_name for c in layer.incoming if c.start_layer in needed}
         for name, layer in layers.items()
     }
-    unwanted_hubs: set[int] = set()
+    unwanted_hubs = frozenset(
+        i for i, hub in enumerate(hubs) if _is_unwanted(hub, needed)
+    )
+    # Layers in loops run many times, and what they send back meets what is there.
+    overwriting = {n for n, la in layers.items() if la.honours_fresh} - set(loop_of)
     fresh: dict[str, set[str]] = {name: set() for name in layers}
     to_clear, contexts = [], []
     for i, hub in enumerate(hubs):
         if not hub.is_backward_only or not hub.size:
             continue
-        name, kind, _ = hub.sources[0].split(".")
-        if kind == "gradients":
-            has_to_be_cleared = _plan_gradients(layers, fresh)
-        elif kind == "internals" and not hub.sinks:
-            has_to_be_cleared = not layers[name].honours_fresh
-        else:
-            has_to_be_cleared = _plan_deltas(hub, layers, fresh)
-        owners = {source.partition(".")[0] for source in hub.sources}
-        if kind == "output_deltas" and needed.isdisjoint(owners):
-            unwanted_hubs.add(i)
-        elif has_to_be_cleared:
+        has_to_be_cleared = _plan_hub(hub, layers, overwriting, fresh)
+        if i in unwanted_hubs:
+            continue
+        if has_to_be_cleared:
             to_clear.append(i)
         elif hub.context_size:
             contexts.append(i)
@@ -89,20 +83,59 @@ def plan_backward(
         [name for name in reversed(layers) if name in needed],
         {name: frozenset(names) for name, names in fresh.items()},
         unwanted,
-        frozenset(unwanted_hubs),
+        unwanted_hubs,
         to_clear,
         contexts,
     )
 
 
-def _plan_gradients(layers: Mapping[str, Layer], fresh: dict[str, set[str]]) -> bool:
+def _needed(layers: Mapping[str, Layer], loop_of: Mapping[str, list[str]]) -> set[str]:
+    """Names of the layers on whose output deltas a gradient depends."""
+    needed: set[str] = set()
+    for name, layer in layers.items():
+        if any(c.start_layer in needed for c in layer.incoming) or any(
+            is_trained(layers, member, p)
+            for member in loop_of.get(name, [name])
+            for p in layers[member].parameter_shapes
+        ):
+            needed.update(loop_of.get(name, [name]))
+    return needed
+
+
+def _is_unwanted(hub: Hub, needed: set[str]) -> bool:
+    paths = [source.split(".") for source in hub.sources]
+    return (
+        bool(paths)
+        and paths[0][1] == "output_deltas"
+        and not any(path[0] in needed for path in paths)
+    )
+
+
+def _plan_hub(
+    hub: Hub,
+    layers: Mapping[str, Layer],
+    overwriting: set[str],
+    fresh: dict[str, set[str]],
+) -> bool:
+    """Whether a hub has to be cleared; notes in `fresh` who can overwrite it."""
+    name, kind, _ = hub.sources[0].split(".")
+    if kind == "gradients":
+        return _plan_gradients(layers, overwriting, fresh)
+    if kind == "internals" and not hub.sinks:
+        return not layers[name].honours_fresh
+    return _plan_deltas(hub, layers, overwriting, fresh)
+
+
+def _plan_gradients(
+    layers: Mapping[str, Layer], overwriting: set[str], fresh: dict[str, set[str]]
+) -> bool:
     """Whether the gradients have to be cleared."""
     needed = False
     sharing = {name for name, layer in layers.items() if layer.shared}
     for layer in layers.values():
         sharing |= {owner.partition(".")[0] for owner in layer.shared.values()}
     for name, layer in layers.items():
-        if layer.honours_fresh and name not in sharing:
+        if name in overwriting and name not in sharing:
             fresh[name].add("gradients")
             needed |= bool(layer.computes_no_gradients_for)
         else:
@@ -111,7 +144,10 @@ def _plan_gradients(layers: Mapping[str, Layer], fresh: dict[str, set[str]]) -> 
 
 
 def _plan_deltas(
-    hub: Hub, layers: Mapping[str, Layer], fresh: dict[str, set[str]]
+    hub: Hub,
+    layers: Mapping[str, Layer],
+    overwriting: set[str],
+    fresh: dict[str, set[str]],
 ) -> bool:
     """Whether a hub of deltas has to be cleared."""
     # Sinks are in the order of the layers, and the last of these is the first to write.
@@ -121,15 +157,18 @@ def _plan_deltas(
         if input_name not in layers[name].computes_no_input_deltas_for:
             writers.append((name, input_name, hub.slices[sink]))
     if not writers:
-        sources = [source.split(".") for source in hub.sources]
-        return any(
-            category == "internals"
-            or output_name not in layers[name].takes_no_output_deltas_from
-            for name, category, output_name in sources
-        )
+        return any(_takes_deltas(source, layers) for source in hub.sources)
     name, input_name, covered = writers[-1]
     alone = sum(writer[0] == name for writer in writers) == 1
-    if alone and layers[name].honours_fresh and covered == (0, hub.size):
+    if alone and name in overwriting and covered == (0, hub.size):
         fresh[name].add(input_name)
         return False
     return True
+
+
+def _takes_deltas(source: str, layers: Mapping[str, Layer]) -> bool:
+    name, category, output_name = source.split(".")
+    layer = layers[name]
+    return (
+        category == "internals" or output_name not in layer.takes_no_output_deltas_from
+    )

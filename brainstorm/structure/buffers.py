@@ -331,7 +331,7 @@ def create_buffer_views_from_layout(
         children.append(child)
     full_buffer = None
     if "@slice" in layout and not left_out:
-        full_buffer = _cut_features(layout, hub_buffers[layout["@hub"]])
+        full_buffer = cut_features(layout, hub_buffers[layout["@hub"]])
     complete = complete if left_out else None
     if existing_view is None:
         return BufferView(names, children, full_buffer, complete)
@@ -359,7 +359,7 @@ def _carried(hub: Hub, buffer: Any, time_size: int) -> dict[str, Carried]:
     sizes = {source: size for source, size in hub.contexts.items() if size}
     if set(sizes.values()) != {hub.context_size}:
         parts = {
-            source: (size, _cut_features({"@slice": hub.slices[source]}, buffer))
+            source: (size, cut_features({"@slice": hub.slices[source]}, buffer))
             for source, size in sizes.items()
         }
     carried = {}
@@ -379,11 +379,12 @@ def _cut_array(
     hidden_steps = hub.context_size - node.get("@context_size", 0)
     if hidden_steps:
         buffer = buffer[: buffer.shape[0] - hidden_steps]
-    cut = _cut_features(node, buffer)
+    cut = cut_features(node, buffer)
     return cut.reshape(cut.shape[:-1] + feature_shape)
 
 
-def _cut_features(node: Mapping[str, Any], buffer: Any) -> Any:
+def cut_features(node: Mapping[str, Any], buffer: Any) -> Any:
+    """The part of a hub's memory that a node of the layout says."""
     start, stop = node["@slice"]
     if (start, stop) == (0, buffer.shape[-1]):
         return buffer

@@ -25,6 +25,7 @@ class LayerDetails:
         layer_type (str): Name of the layer's type, e.g. ``'FullyConnected'``.
         layer_kwargs (dict): Arguments for the layer's implementation.
         outgoing (list): Tuples (output name, LayerDetails, input name).
+        feedback (list): The same of connections that go back, one step later.
         scope (Scope): All layers connected to this one.
         trainable (bool): Whether training changes its parameters.
         shared (dict): The layers that hold some of its parameters, by their names; by
@@ -45,6 +46,7 @@ class LayerDetails:
         self.layer_kwargs = layer_kwargs
         self.created = next(_creation_counter)
         self.outgoing: list[tuple[str, LayerDetails, str]] = []
+        self.feedback: list[tuple[str, LayerDetails, str]] = []
         self.scope = Scope(self)
 
     @property
@@ -52,15 +54,22 @@ class LayerDetails:
         """The layer's name among the layers that it is connected to."""
         return self.scope.names()[self]
 
-    def connect(self, output_name: str, other: LayerDetails, input_name: str) -> None:
+    def connect(
+        self,
+        output_name: str,
+        other: LayerDetails,
+        input_name: str,
+        as_feedback: bool = False,
+    ) -> None:
         """Wire an output of this layer to an input of another."""
         connection = (output_name, other, input_name)
-        if connection in self.outgoing:
+        connections = self.feedback if as_feedback else self.outgoing
+        if connection in connections:
             raise NetworkValidationError(
                 f"{self.name!r} is connected already: output {output_name!r} to input"
                 f" {input_name!r} of {other.name!r}"
             )
-        self.outgoing.append(connection)
+        connections.append(connection)
         self.scope.merge(other.scope)
 
 
@@ -103,7 +112,8 @@ class ConstructionWrapper:
 
     ``a >> b`` connects a's output to b's input and gives b. ``b - 'out'`` and
     ``'in' - b`` select an output and an input other than ``'default'``; both
-    make a new wrapper of the same layer.
+    make a new wrapper of the same layer. ``a << b`` gives a, in each step, what b's
+    output was in the step before; it gives a.
     """
 
     def __init__(
@@ -205,6 +215,12 @@ class ConstructionWrapper:
             return NotImplemented
         self.layer.connect(self.output_name, other.layer, other.input_name)
         return other
+
+    def __lshift__(self, other: ConstructionWrapper) -> ConstructionWrapper:
+        if not isinstance(other, ConstructionWrapper):
+            return NotImplemented
+        other.layer.connect(other.output_name, self.layer, self.input_name, True)
+        return self
 
     def __sub__(self, output_name: str) -> ConstructionWrapper:
         if not isinstance(output_name, str):

@@ -199,6 +199,19 @@ class Layer:
         """Whether its own class says that it `repeats`."""
         return self.repeats and "repeats" in vars(type(self))
 
+    @property
+    def can_be_stepped(self) -> bool:
+        """Whether passes over single steps give what a pass over all of them does.
+
+        It may be in a loop of feedback then. By default it can if its outputs are all
+        that is carried on: nothing else gets deltas from the step behind.
+        """
+        carried = (
+            structure.context_size and not structure.is_backward_only
+            for structure in self.internal_shapes.values()
+        )
+        return not self.needs_whole_sequences and not any(carried)
+
     # -- what a layer implements ---------------------------------------------
 
     def inputs_to_expect(

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from brainstorm.structure.buffer_structure import BufferStructure, leading_shape
+from brainstorm.structure.feedback import FED_BACK, find_loops, with_context
 from brainstorm.structure.layer import Layer
 from brainstorm.structure.ordering import order_with_blocks
 from brainstorm.structure.taps import DELTAS, source_path, tapped_structures
@@ -46,6 +47,7 @@ class Hub:
         is_backward_only: Whether only backward passes need it.
         is_state: Whether forward passes need the last steps of the one before.
         contexts: Extra time steps of each source; `context_size` is the most.
+        mirror_of: The index of another hub, whose content it has with time backwards.
         size: Number of features.
     """
 
@@ -56,6 +58,7 @@ class Hub:
     is_backward_only: bool
     is_state: bool = False
     contexts: dict[str, int] = field(default_factory=dict)
+    mirror_of: int | None = None
     slices: dict[str, tuple[int, int]] = field(default_factory=dict)
     size: int = 0
 
@@ -121,7 +124,28 @@ def create_layout(layers: Mapping[str, Layer]) -> tuple[list[Hub], dict[str, Any
         for path, structure in structures.items()
         if _category(path) == "internals" and path not in placed
     ]
-    return hubs, _create_tree(layers, structures, hubs)
+    tree = _create_tree(layers, structures, hubs)
+    return hubs + _mirrors(layers, tree, hubs), tree
+
+
+def _mirrors(
+    layers: Mapping[str, Layer], tree: Mapping[str, Any], hubs: Sequence[Hub]
+) -> list[Hub]:
+    """Hubs for what layers in loops of feedback carry from step to step.
+
+    There a step and the one before lie side by side, as in a pass over one step.
+    """
+    indices = {
+        node["@hub"]
+        for loop in find_loops(layers)
+        for name in loop
+        for category in ("outputs", "internals")
+        for node in tree[name][category].values()
+        if isinstance(node, dict) and node.get("@context_size")
+    }
+    return [
+        replace(hubs[i], sinks={}, is_state=False, mirror_of=i) for i in sorted(indices)
+    ]
 
 
 def _flat_hub(
@@ -209,7 +233,8 @@ def _connection_hubs(
     for layer in layers.values():
         tapped.update(tapped_structures(layer, outputs))
     sources = [*(p for p in structures if _category(p) == outputs), *tapped]
-    structures = {**structures, **tapped}
+    fed_back = with_context(layers, structures, outputs)
+    structures = {**structures, **tapped, **fed_back}
     sinks: dict[str, list[str]] = {}
     for layer in layers.values():
         for c in layer.incoming:
@@ -222,11 +247,12 @@ def _connection_hubs(
             if small is not large:
                 large |= small
                 group_of.update(dict.fromkeys(small, large))
-    # Files depend on the order within a group, which is that of the paths. Deltas have
-    # that of the outputs.
+    # Files depend on the order within a group, which is that of the paths, with what is
+    # fed back behind the others. Deltas have that of the outputs.
     if not joins_in_running_order(layers):
         ending = DELTAS if outputs == "output_deltas" else ""
         sources.sort(key=lambda p: p.removesuffix(ending) if p in tapped else p)
+        sources.sort(key=lambda p: f".internals.{FED_BACK}" in p)
     groups: dict[int, dict[str, BufferStructure]] = {}
     sinks_of: dict[int, dict[str, list[str]]] = {}
     for source in sources:

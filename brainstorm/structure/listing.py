@@ -16,6 +16,7 @@ from brainstorm.checks import checked_sizes
 from brainstorm.handlers.base_handler import Handler
 from brainstorm.handlers.programs import Program, Step
 from brainstorm.structure.buffer_views import BufferView
+from brainstorm.structure.buffers import cut_features
 from brainstorm.structure.layer import Layer
 from brainstorm.structure.multiplications import count_multiplications
 from brainstorm.structure.passes import Pass, Passes
@@ -264,6 +265,14 @@ class BufferNames:
             self._by_layer.setdefault(owner, []).extend(
                 _paths(name, child, self.array_type)
             )
+        manager = net._buffer_manager
+        # Mirrors, and steps that a layer does not see.
+        self._hidden = [
+            (path, cut_features({"@slice": hub.slices[path]}, memory))
+            for hub, memory in zip(manager.hubs, manager.hub_buffers, strict=True)
+            if hub.context_size and memory is not None
+            for path in hub.sources
+        ]
 
     def arguments(self, step: Step) -> Iterator[Operand]:
         """The arrays among the arguments of a step."""
@@ -281,6 +290,7 @@ class BufferNames:
         """
         groups = [self._by_layer.get(layer, [])]
         groups += [group for name, group in self._by_layer.items() if name != layer]
+        groups.append(self._hidden)
         for group in groups:
             shared = [
                 (path, kind)

@@ -313,7 +313,11 @@ class Network(RunningNetwork):
     # -- using ----------------------------------------------------------------
 
     def predict(
-        self, x: Any, batch_size: int = 100, output_name: str | None = None
+        self,
+        x: Any,
+        batch_size: int = 100,
+        output_name: str | None = None,
+        forced: Mapping[str, Any] | None = None,
     ) -> np.ndarray:
         """The network's output for some data, as in use, not as in training.
 
@@ -333,6 +337,7 @@ class Network(RunningNetwork):
             batch_size: How many sequences to run at once.
             output_name: Path of the output. Default: the network's `output_name`, or
                 the only output that can be meant.
+            forced: What to feed back, arrays (T, B, ...), see `forward_pass`.
 
         Returns:
             An array of the shape (T, B, ...), or (B, ...) if the data has no T.
@@ -342,7 +347,7 @@ class Network(RunningNetwork):
             NetworkValidationError: Data does not fit, or several outputs can be meant.
             UnknownNameError: There is no such output or input (a KeyError).
         """
-        return predict(self, x, batch_size, output_name)
+        return predict(self, x, batch_size, output_name, forced)
 
     __call__ = predict
 

@@ -12,6 +12,7 @@ import numpy as np
 from brainstorm.checks import checked_sizes
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import layer_type_name
+from brainstorm.structure.feedback import fed_back_output
 from brainstorm.structure.layer import Layer
 from brainstorm.structure.layout import Hub, create_layout
 from brainstorm.structure.running import RunningNetwork
@@ -37,9 +38,10 @@ def get_network_info(
     """Describe a network in two tables.
 
     The first has a row for each layer, with its type, the shapes of its inputs,
-    outputs and parameters, the number of its parameters and its memory. The second
-    has the memory by kinds of buffers. Memory is that of a training; a network of
-    which no backward pass is asked has no gradients, deltas and so on.
+    outputs and parameters, the number of its parameters and its memory; ``<<`` is in
+    front of what feeds back to it. The second has the memory by kinds of buffers.
+    Memory is that of a training; a network of which no backward pass is asked has no
+    gradients, deltas and so on.
 
     Args:
         network: The network.
@@ -119,7 +121,7 @@ def _layers_table(layers: Mapping[str, Layer], memory: Memory) -> Table:
             (
                 name,
                 layer_type_name(type(layer)),
-                describe_shapes(layer.in_shapes),
+                "\n".join([describe_shapes(layer.in_shapes), *_feedback_of(layer)]),
                 describe_shapes(layer.out_shapes),
                 describe_shapes(layer.parameter_shapes, "constant"),
                 f"{number:,}",
@@ -128,6 +130,15 @@ def _layers_table(layers: Mapping[str, Layer], memory: Memory) -> Table:
         )
     rows.append(("All", "", "", "", "", f"{total:,}", _size(sum(memory.values()))))
     return Table(rows, 5)
+
+
+def _feedback_of(layer: Layer) -> list[str]:
+    """What a layer is given one step later."""
+    return [
+        f"<< {c.start_layer}" + (f".{name}" if name != "default" else "")
+        for c in layer.incoming
+        if (name := fed_back_output(c)) is not None
+    ]
 
 
 def _memory_table(memory: Memory) -> Table:

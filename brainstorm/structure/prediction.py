@@ -11,6 +11,7 @@ from brainstorm.checks import checked_integer
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.buffer_views import BufferView
 from brainstorm.structure.external_data import check_dense, check_open, without_time
+from brainstorm.structure.feedback import fed_back_output
 from brainstorm.structure.running import RunningNetwork
 from brainstorm.utils import (
     FileFormatError,
@@ -22,16 +23,24 @@ from brainstorm.utils import (
 
 
 def predict(
-    net: RunningNetwork, x: Any, batch_size: int, output_name: str | None = None
+    net: RunningNetwork,
+    x: Any,
+    batch_size: int,
+    output_name: str | None = None,
+    forced: Mapping[str, Any] | None = None,
 ) -> np.ndarray:
     """Run a network on data, see `Network.predict`."""
     batch_size = checked_integer(batch_size, "batch_size", 1)
     with net.lock:
-        return _predict(net, x, batch_size, output_name)
+        return _predict(net, x, batch_size, output_name, forced)
 
 
 def _predict(
-    net: RunningNetwork, x: Any, batch_size: int, output_name: str | None
+    net: RunningNetwork,
+    x: Any,
+    batch_size: int,
+    output_name: str | None,
+    forced: Mapping[str, Any] | None,
 ) -> np.ndarray:
     path = find_output(net, output_name)
     structure = _structure(net, path)
@@ -41,13 +50,29 @@ def _predict(
     shape = (time_size, nr_sequences)[2 - structure.buffer_type :]
     result = np.empty((*shape, *structure.feature_shape), net.handler.dtype)
     axis = structure.buffer_type - 1
+    forced = _as_forced(forced, nr_sequences)
     for start in range(0, nr_sequences, batch_size):
         part = slice(start, start + batch_size)
         provide(net, cut(net, data, part))
-        net.forward_pass(only=layers)
+        now = {n: v[:, part] for n, v in forced.items()}
+        net.forward_pass(only=layers, forced=now)
         values = net.get(path)
         result[(slice(None),) * axis + (part,)] = values[:time_size] if axis else values
     return result if has_time or not axis else result[0]
+
+
+def _as_forced(forced: Any, nr_sequences: int) -> dict[str, np.ndarray]:
+    """What is forced, as arrays (T, B, ...)."""
+    if not isinstance(forced, Mapping | None):
+        raise NetworkValidationError(f"forced: expected a dict, got {forced!r}")
+    arrays = {name: np.asarray(values) for name, values in (forced or {}).items()}
+    for name, array in arrays.items():
+        if array.ndim < 3 or array.shape[1] != nr_sequences:
+            raise NetworkValidationError(
+                f"forced: expected an array of the shape (T, {nr_sequences}, ...) for"
+                f" {name!r}, got {array.shape}"
+            )
+    return arrays
 
 
 def find_output(net: RunningNetwork, output_name: str | None = None) -> str:
@@ -69,7 +94,9 @@ def find_output(net: RunningNetwork, output_name: str | None = None) -> str:
     name = "predictions"
     if not found:
         ends = {
-            n: la for n, la in net.layers.items() if not la.outgoing and not la.is_loss
+            n: la
+            for n, la in net.layers.items()
+            if not la.is_loss and all(map(fed_back_output, la.outgoing))
         }
         found = list(ends)
         name = next((o for la in ends.values() for o in la.out_shapes), name)

@@ -22,6 +22,7 @@ from brainstorm.structure.external_data import (
 from brainstorm.structure.layer import Layer
 from brainstorm.structure.modifiers import Modifiers
 from brainstorm.structure.passes import Pass, Passes
+from brainstorm.structure.stepping import Stepping
 from brainstorm.structure.turns import HERE, Turns
 from brainstorm.utils import (
     HandlerError,
@@ -65,7 +66,10 @@ class RunningNetwork(Seedable):
         views = buffer_manager.views.__dict__
         self._run_order = [(layer, views[name]) for name, layer in layers.items()]
         self._passes = passes(layers, buffer_manager)
-        self.backpropagation = Backpropagation(layers, buffer_manager, self._passes)
+        self._stepping = Stepping(layers, buffer_manager)
+        self.backpropagation = Backpropagation(
+            layers, buffer_manager, self._passes, self._stepping
+        )
         self._plan_training()
         self.set_handler(handler)
 
@@ -260,6 +264,7 @@ class RunningNetwork(Seedable):
         training_pass: bool = False,
         context: dict[str, Any] | None = None,
         only: Collection[str] | None = None,
+        forced: Mapping[str, Any] | None = None,
     ) -> None:
         """Run the layers on the data given by `provide_external_data`.
 
@@ -269,6 +274,13 @@ class RunningNetwork(Seedable):
             context: State to continue from, as returned by `get_context`: it is
                 taken as that of the step before the first. Zeros otherwise.
             only: Names of the layers to run. All by default.
+            forced: What to feed back instead of the outputs of the step before: arrays
+                (T, B, ...) by inputs that get feedback, such as ``'layer.input'``, or
+                ``'layer'`` for the default one. Row t is what step t sees.
+
+        Raises:
+            UnknownNameError: An input gets no feedback (a KeyError).
+            NetworkValidationError: The context or what is forced do not fit.
         """
         lock = self.lock
         with lock.steps:
@@ -278,11 +290,12 @@ class RunningNetwork(Seedable):
                 self._announce_run()
             if context is not None:
                 self._buffer_manager.apply_context(context)
+            stepping = self._stepping
+            if forced is not None or stepping.forced:
+                stepping.force({} if forced is None else forced)
             chosen = None if only is None else frozenset(only)
-            self._passes.run(
-                ("forward", bool(training_pass), context is None, chosen),
-                self._make_forward_pass,
-            )
+            kind = bool(training_pass), context is None, chosen, stepping.forced
+            self._passes.run(("forward", *kind), self._make_forward_pass)
 
     def _make_forward_pass(
         self,
@@ -290,12 +303,14 @@ class RunningNetwork(Seedable):
         training_pass: bool,
         begins: bool,
         only: Collection[str] | None,
+        forced: Any,
     ) -> None:
         if begins:
             self._buffer_manager.clear_context(this.handler)
         order = self._run_order
         if only is not None:
             order = [(la, buffers) for la, buffers in order if la.name in only]
+        order = self._stepping.forward(order, this.handler)
         this.run(order, "forward_pass", training_pass)
 
     def advance(
@@ -321,8 +336,7 @@ class RunningNetwork(Seedable):
         delta: bool,
         only: Collection[str],
     ) -> None:
-        order = [(la, buffers) for la, buffers in self._run_order if la.name in only]
-        this.run(order, "forward_pass", False)
+        self._make_forward_pass(this, False, False, only, None)
         h = this.handler
         for output, name in feedback:
             source = flatten_features(self.buffer[output][:1])

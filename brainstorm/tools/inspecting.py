@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from brainstorm.files import atomic_path, check_start, checked_name
 from brainstorm.layers.input_layer import InputLayerImpl
 from brainstorm.structure.construction import layer_type_name
+from brainstorm.structure.feedback import fed_back_output
 from brainstorm.structure.network_info import describe_shapes, get_network_info
 from brainstorm.utils import ValidationError, listing, missing_extra
 
@@ -53,7 +54,8 @@ def draw_network(
     """Write a diagram of a network to a file.
 
     Each layer is a box with its name, its type and the sizes of its outputs. Arrows
-    are the connections; what they connect is named where it is not the default.
+    are the connections; what they connect is named where it is not the default. Those
+    of feedback, which is given one step later, are dashed.
 
     Needs `pygraphviz <https://pygraphviz.github.io>`_.
 
@@ -80,7 +82,12 @@ def draw_network(
         graph.add_node(name, label=_node_label(layer), fillcolor=_color(layer))
     for layer in network.layers.values():
         for c in layer.outgoing:
-            graph.add_edge(c.start_layer, c.end_layer, label=_edge_label(c))
+            output_name = fed_back_output(c)
+            if output_name is None:
+                graph.add_edge(c.start_layer, c.end_layer, label=_edge_label(c))
+            else:
+                label = _edge_label(c._replace(output_name=output_name))
+                graph.add_edge(c.start_layer, c.end_layer, label=label, style="dashed")
     with atomic_path(file_name) as temporary:
         temporary.write_bytes(graph.draw(format=file_format, prog="dot"))
 
