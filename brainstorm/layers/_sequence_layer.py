@@ -160,6 +160,11 @@ class SequenceLayer(Layer):
         )
         self.end(buffers)
 
+    @property
+    def first_values(self) -> dict[str, float]:
+        """Learned states begin as those that are not learned."""
+        return dict.fromkeys(self.states, 0.0) if self.learns_states else {}
+
     def begin(self, buffers: Any) -> None:
         """Get the bias and the carried states ready for a forward pass."""
         h = self.handler

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from brainstorm.checks import is_finite
 from brainstorm.layers.arguments import POSITIVE, Check, arguments_of
 from brainstorm.layers.base_layer import Layer
@@ -20,7 +22,7 @@ def BatchNorm(
 ) -> ConstructionWrapper:
     """A layer that gives each feature mean `beta` and standard deviation `gamma`.
 
-    Initialize gamma and sigma with 1, beta and mu with 0.
+    Unless initialized by their names, gamma and sigma begin with 1, beta and mu with 0.
 
     Args:
         decay: How much of the running values to keep at each training pass.
@@ -74,6 +76,7 @@ class BatchNormLayerImpl(Layer):
         epsilon=POSITIVE,
     )
     computes_no_gradients_for = ("mu", "sigma")
+    first_values: ClassVar = {"gamma": 1.0, "beta": 0.0, "mu": 0.0, "sigma": 1.0}
     honours_fresh = True
     time_is_optional = True
     can_be_stepped = False

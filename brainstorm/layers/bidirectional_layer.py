@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from brainstorm.layers.arguments import Check, arguments_of
 from brainstorm.layers.base_layer import Layer, get_layer_class_from_typename
@@ -121,6 +122,7 @@ class BidirectionalLayerImpl(Layer):
             for prefix in DIRECTIONS
             for name in half.computes_no_gradients_for
         )
+        self.first_values = _prefixed(half.first_values)
         outputs = {"default": BufferStructure("T", "B", 2 * y.feature_size)}
         parameters = _prefixed(half.parameter_shapes)
         internals = _prefixed(half.internal_shapes)
@@ -251,7 +253,7 @@ def _named(**children: Any) -> BufferView:
     return BufferView(list(children), children.values())
 
 
-def _prefixed(structures: Mapping[str, BufferStructure]) -> dict[str, BufferStructure]:
+def _prefixed(structures: Mapping[str, Any]) -> dict[str, Any]:
     return {
         prefix + name: structure
         for prefix in DIRECTIONS

@@ -39,6 +39,11 @@ class Clock(SequenceLayer):
 
     computes_no_gradients_for = ("timing",)
 
+    @property
+    def first_values(self):
+        """Every unit begins with being updated in each step."""
+        return {**super().first_values, "timing": 1.0}
+
     def setup(self, kwargs, in_shapes):
         outputs, parameters, internals = super().setup(kwargs, in_shapes)
         n = outputs["default"].feature_size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 from brainstorm.layers.arguments import POSITIVE, arguments_of
 from brainstorm.layers.base_layer import Layer
@@ -17,8 +18,9 @@ def LayerNorm(
 ) -> ConstructionWrapper:
     """A layer that normalises each vector of features on its own.
 
-    Initialize ``gamma`` with 1 and ``beta`` with 0. Other than `BatchNorm` it needs no
-    statistics of the batch, and does the same in training and in use.
+    Other than `BatchNorm` it needs no statistics of the batch, and does the same in
+    training and in use. Unless initialized by their names, ``gamma`` begins with 1 and
+    ``beta`` with 0.
 
     Args:
         epsilon: Positive number that keeps the deviation off zero.
@@ -51,6 +53,7 @@ class LayerNormLayerImpl(Layer):
     """
 
     arguments = arguments_of(LayerNorm, epsilon=POSITIVE)
+    first_values: ClassVar = {"gamma": 1.0, "beta": 0.0}
     honours_fresh = True
     repeats = True
     time_is_optional = True

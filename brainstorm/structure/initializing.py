@@ -17,8 +17,12 @@ from brainstorm.initializers import evaluate_initializer
 from brainstorm.randomness import RandomState
 from brainstorm.structure.layer import Layer
 from brainstorm.structure.trainable import own_parameters
-from brainstorm.structure.view_references import resolve_references
-from brainstorm.utils import NetworkValidationError, listing
+from brainstorm.structure.view_references import (
+    Resolved,
+    is_named,
+    resolve_references,
+)
+from brainstorm.utils import InitializationError, NetworkValidationError, listing
 
 # As text, numbers take ten times their memory, and parameters are saved anyway.
 _LARGEST_DESCRIBED = 10_000
@@ -40,6 +44,10 @@ def initial_values(
         InitializationError: An initializer failed and there is no fallback.
     """
     chosen = resolve_references(own_parameters(layers), references)
+    for layer, parameters in chosen.items():
+        for name, value in layers[layer].first_values.items():
+            if name in parameters and not is_named(references, layer, name, True):
+                parameters[name] = Resolved(value, None)
     lost = [
         f"{layer}.{name}"
         for layer, parameters in chosen.items()
@@ -53,9 +61,13 @@ def initial_values(
         for name in sorted(chosen[layer]):
             value, fallback = chosen[layer][name]
             shape = layers[layer].parameter_shapes[name].shape
-            values[f"{layer}.parameters.{name}"] = evaluate_initializer(
-                value, shape, fallback, rnd.generate_seed()
-            )
+            try:
+                values[f"{layer}.parameters.{name}"] = evaluate_initializer(
+                    value, shape, fallback, rnd.generate_seed()
+                )
+            except InitializationError as error:
+                hint = "" if fallback else "; a 'fallback' is used where that fails"
+                raise InitializationError(f"{layer}.{name}: {error}{hint}") from error
     return values
 
 

@@ -106,6 +106,8 @@ class Layer:
     computes_no_input_deltas_for: Sequence[str] = ()
     computes_no_gradients_for: Sequence[str] = ()
     takes_no_output_deltas_from: Sequence[str] = ()
+    first_values: Mapping[str, Any] = {}
+    """What parameters begin with, unless an initializer is given for them by name."""
     is_loss = False
     """Whether its output ``loss`` is part of what training minimizes."""
     honours_fresh = False

@@ -7,13 +7,12 @@ This is how ``Network.initialize`` and ``set_*_modifiers`` read their dicts:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from brainstorm.utils import NetworkValidationError, listing
 
-SPECIAL = frozenset({"default", "fallback"})
-_NOTHING = object()
+SPECIAL = ("default", "fallback")
 
 
 class Resolved(NamedTuple):
@@ -51,7 +50,8 @@ def resolve_references(
         references: Maps patterns of layer names to values, or to dicts that map
             patterns of parameter names to values. ``*`` matches any text.
             ``'default'`` counts where no other pattern matches, ``'fallback'``
-            is collected separately; inner ones come before outer ones.
+            is collected separately; inner ones come before outer ones. The outer
+            ``'default'`` may be such a dict, too.
         several: Whether to choose all values that fit, in their order, and not just
             the only one.
 
@@ -62,22 +62,23 @@ def resolve_references(
         NetworkValidationError: A pattern matches nothing, or is no text, or several
             values fit one parameter. Patterns may match a layer without parameters.
     """
-    inner = [p for value in references.values() if _is_dict(value) for p in value]
-    wrong = [p for p in [*references, *inner] if not isinstance(p, str)]
-    if wrong:
-        raise NetworkValidationError(
-            f"expected names or patterns of names, got {listing(wrong)}"
-        )
-    entries = list(_entries(references))
+    _check_patterns(references)
+    matched: set[str] = set()
+    resolved = {
+        layer: {
+            name: _resolve(layer, name, references, matched, several)
+            for name in layer_names
+        }
+        for layer, layer_names in parameters.items()
+    }
+    bare = [layer for layer, layer_names in parameters.items() if not layer_names]
     unused = [
-        entry.path
-        for entry in entries
-        if entry.name not in SPECIAL
-        and not any(
-            _matches(entry.layer, layer)
-            and (not names or any(_matches(entry.name, name) for name in names))
-            for layer, names in parameters.items()
-        )
+        path
+        for pattern, paths in _patterns(references).items()
+        for path in paths
+        if path not in matched
+        and path != "default"
+        and not any(_matches(pattern, layer) for layer in bare)
     ]
     if unused:
         choices = [f"{layer}.{name}" for layer, ns in parameters.items() for name in ns]
@@ -85,66 +86,102 @@ def resolve_references(
             f"the pattern {listing(unused)} matches no parameter; there are:"
             f" {listing(choices)}"
         )
-    return {
-        layer: {
-            name: _resolve(layer, name, references, entries, several) for name in names
-        }
-        for layer, names in parameters.items()
-    }
+    return resolved
 
 
-def is_named(references: Mapping[str, Any], layer: str, name: str) -> bool:
-    """Whether a parameter is chosen by its name, not by a pattern or a default."""
-    entries = _entries(references)
-    return any(e.name == name and _matches(e.layer, layer) for e in entries)
+def is_named(
+    references: Mapping[str, Any], layer: str, name: str, partly: bool = False
+) -> bool:
+    """Whether a parameter is chosen by its name, not by a default.
+
+    With `partly`, patterns that have some of its letters count, too.
+    """
+    return any(
+        (pattern == "default" or _matches(pattern, layer))
+        and _is_dict(value)
+        and any(
+            inner == name or (partly and inner.strip("*") and _matches(inner, name))
+            for inner in value
+            if inner not in SPECIAL
+        )
+        for pattern, value in references.items()
+        if pattern != "fallback"
+    )
 
 
-class _Entry(NamedTuple):
-    """A value, with the patterns of the layers and parameters that it is for."""
+def _check_patterns(references: Mapping[Any, Any]) -> None:
+    inner = [p for value in references.values() if _is_dict(value) for p in value]
+    wrong = [p for p in [*references, *inner] if not isinstance(p, str)]
+    if wrong:
+        raise NetworkValidationError(
+            f"expected names or patterns of names, got {listing(wrong)}"
+        )
 
-    path: str
-    layer: str
-    name: str
-    value: Any
 
-
-def _entries(references: Mapping[str, Any]) -> Iterator[_Entry]:
-    """All but the outer default and fallback."""
+def _patterns(references: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Full patterns of all values but the defaults and fallbacks, by layer pattern."""
+    found = {}
     for pattern, value in references.items():
-        if pattern in SPECIAL:
+        if pattern == "fallback" or (pattern == "default" and not _is_dict(value)):
             continue
-        inner = value if _is_dict(value) else {"*": value}
-        for name, inner_value in inner.items():
-            path = f"{pattern}.{name}" if _is_dict(value) else pattern
-            yield _Entry(path, pattern, name, inner_value)
-        if SPECIAL.issuperset(inner):  # it still has to match something
-            yield _Entry(pattern, pattern, "*", _NOTHING)
+        inner = [p for p in value if p not in SPECIAL] if _is_dict(value) else []
+        found[pattern] = [f"{pattern}.{p}" for p in inner] or [pattern]
+    return found
 
 
 def _resolve(
     layer: str,
     name: str,
     references: Mapping[str, Any],
-    entries: Sequence[_Entry],
+    matched: set[str],
     several: bool,
 ) -> Resolved:
-    """Choose for one parameter."""
-    found: dict[str, dict[str, Any]] = {"default": {}, "fallback": {}, "": {}}
-    for e in entries:
-        kind = e.name if e.name in SPECIAL else ""
-        fits = _matches(e.layer, layer) and (kind or _matches(e.name, name))
-        if fits and e.value is not _NOTHING:
-            found[kind][e.path] = e.value
-    fallbacks = found["fallback"]
-    values = found[""] or found["default"] or {"default": references.get("default")}
-    for one in (fallbacks,) if several else (values, fallbacks):
-        if len(one) > 1:
+    """Choose for one parameter, and note which patterns matched."""
+    fitting = {
+        pattern: value
+        for pattern, value in references.items()
+        if pattern not in SPECIAL and _matches(pattern, layer)
+    }
+    values, defaults, fallbacks = _collect(fitting, name, matched)
+    default = references.get("default")
+    if _is_dict(default):
+        of_default = _collect({"default": default}, name, matched)
+        if not (values or defaults):
+            values, defaults, _ = of_default
+        fallbacks, default = fallbacks or of_default[2], None
+    values = values or defaults or {"default": default}
+    for found in (fallbacks,) if several else (values, fallbacks):
+        if len(found) > 1:
             raise NetworkValidationError(
-                f"several patterns match {layer}.{name}: {listing(one)}"
+                f"several patterns match {layer}.{name}: {listing(found)}"
             )
     fallback = next(iter(fallbacks.values()), references.get("fallback"))
     value = list(values.values()) if several else next(iter(values.values()))
     return Resolved(value, fallback)
+
+
+def _collect(
+    references: Mapping[str, Any], name: str, matched: set[str]
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Values, defaults and fallbacks for a parameter in what is for its layer."""
+    values, defaults, fallbacks = {}, {}, {}
+    for pattern, value in references.items():
+        if not _is_dict(value):
+            matched.add(pattern)
+            values[pattern] = value
+            continue
+        if not any(p not in SPECIAL for p in value):
+            matched.add(pattern)
+        for inner, inner_value in value.items():
+            path = f"{pattern}.{inner}"
+            if inner == "default":
+                defaults[path] = inner_value
+            elif inner == "fallback":
+                fallbacks[path] = inner_value
+            elif _matches(inner, name):
+                matched.add(path)
+                values[path] = inner_value
+    return values, defaults, fallbacks
 
 
 def _is_dict(value: Any) -> bool:
