@@ -15,7 +15,7 @@ def test_documentation_has_all_arrays(name):
 
 
 def test_documentation_by_contracts():
-    @operation("x:M,I a:*S v:1,N|M,1 t:*L,A+B", "y:M", "dx:M,I", optional="a")
+    @operation("x:M,I a:*S v:1,N|M,1 t:*L,A+B", "y:M", "dx:M,I", "x", "a")
     def run(self, x, a, v, t, y, dx, low, fresh_dx=False):
         """Run.
 
@@ -34,7 +34,7 @@ def test_documentation_by_contracts():
             x: (M, I).
             a: any shape, or None.
             v: (1, N) or (M, 1).
-            y: (M,); overwritten.
+            y: (M,); overwritten; may be `x`.
             dx: (M, I); added to, or with `fresh_dx` overwritten.
             t: Given here.
             low: A number.

@@ -20,5 +20,8 @@ Conventions, unless an operation says otherwise:
 - Layers fold time and batch: M = T * B rows.
 - Destinations of deltas and gradients are added to. With ``fresh_*=True`` they are
   overwritten instead: what they held does not matter.
-- Arrays that an operation fills for its backward counterpart are named there.
+- Backward passes are given what the forward passes were given and filled. ``dx`` are
+  the deltas, or gradients, of ``x``; where they may be None they are not wanted.
+- ``activation`` is the name of an activation function, ``epsilon`` a positive number
+  that keeps divisors off zero, ``decay`` how much of a running value to keep.
 """

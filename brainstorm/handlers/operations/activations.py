@@ -313,16 +313,7 @@ class ActivationOperations:
     def act_backward(
         self, x: Any, y: Any, dy: Any, dx: Any, activation: str, fresh_dx: bool = False
     ) -> None:
-        """``dx (+)= dy act'(x)`` for ``y = act(x)``.
-
-        Args:
-            x: Inputs of the function, of any shape.
-            y: Its outputs.
-            dy: Deltas of y.
-            dx: Gets the deltas of x.
-            activation: Name of the activation function.
-            fresh_dx: Overwrite `dx`, which may then be `dy`.
-        """
+        """``dx (+)= dy act'(x)`` for ``y = act(x)``; with `fresh_dx` it may be `dy`."""
         if fresh_dx:
             self.act_func_deriv[activation](x, y, dy, dx)
         else:

@@ -31,13 +31,8 @@ class AffineOperations:
         """``y = act(h)`` with ``h = x W^T + bias``.
 
         Args:
-            x: Inputs (M, I).
-            W: Weights (N, I).
-            bias: Vector (N,), or None for zero.
             h: (M, N), receives the pre-activations. None only with the
                 activation 'linear'.
-            y: (M, N), receives the outputs.
-            activation: Name of the activation function.
         """
         out = y if h is None else h
         self.dot_mm(x, W, out, transb=True)
@@ -71,18 +66,7 @@ class AffineOperations:
         """Backward pass of :meth:`affine`.
 
         Args:
-            x: Inputs (M, I).
-            W: Weights (N, I).
-            h: (M, N), as `affine` filled it, or None.
-            y: (M, N), as `affine` filled it.
-            dy: (M, N), deltas of y; not modified.
             dh: (M, N), receives the deltas of h. None only with 'linear'.
-            dx: (M, I), gets the deltas of x, or None if they are not wanted.
-            dW: (N, I), gets the gradients of W.
-            dbias: (N,), gets the gradients of bias, or None.
-            activation: Name of the activation function.
-            fresh_dx: Overwrite `dx`.
-            fresh_gradients: Overwrite `dW` and `dbias`.
         """
         if dh is None:
             dh = dy

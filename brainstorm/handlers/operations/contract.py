@@ -125,10 +125,12 @@ def _documented(function: Callable[..., Any], contract: Operation) -> str:
             lines += ", or None"
         if name in contract.write:
             lines += "; overwritten"
+            same = [f"`{other}`" for other in names if other in contract.alias]
+            lines += f"; may be {' or '.join(same)}" if same else ""
         if name in contract.add:
             flag = FRESH_FLAGS.get(name)
-            lines += "; added to"
-            lines += f", or with `{flag}` overwritten" if flag in names else ""
+            fresh = f"; added to, or with `{flag}` overwritten"
+            lines += fresh if flag in names else "; modified"
         lines += "."
     if lines == "Args:":
         return text
@@ -140,7 +142,7 @@ def _documented(function: Callable[..., Any], contract: Operation) -> str:
 
 def _in_words(shape: str) -> str:
     """Sizes in the notation of Python."""
-    if shape.startswith("*S"):
+    if shape.startswith("*") and "," not in shape:
         return "any shape"
     kinds = [kind.replace("*L", "...").split(",") for kind in shape.split("|")]
     return " or ".join(

@@ -46,11 +46,9 @@ class CtcOperations:
         sequence data with recurrent neural networks*, 2006. Class 0 is the blank.
 
         Args:
-            x: (T, B, C).
             targets: (T, B, 1): the labels of each sequence, from 1 to C - 1, in their
                 order. Zeros between and behind them are left out.
             lengths: (B, 1), numbers of steps, or None for T.
-            predictions: (T, B, C), receives the softmax of x.
             expected: (T, B, C), receives the probability that the labels, given that
                 they are right, have a class in a step: 0 behind the ends.
             loss: (B, 1), receives -log of the probability of the labels.
@@ -90,14 +88,6 @@ class CtcOperations:
         """Backward pass of :meth:`ctc_forward`.
 
         ``dx (+)= (predictions - expected) dloss``, and 0 behind the ends.
-
-        Args:
-            predictions: (T, B, C), as the forward pass filled it.
-            expected: (T, B, C), as the forward pass filled it.
-            lengths: (B, 1), as given to the forward pass.
-            dloss: (B, 1), deltas of the loss.
-            dx: (T, B, C), gets the deltas of x.
-            fresh_dx: Overwrite `dx`.
         """
         steps, batch, classes = predictions.shape
         deltas = self.scratch((steps, batch, classes), 2)

@@ -17,13 +17,8 @@ class DropoutOperations:
         """``y = x mask`` with a random mask that keeps the expectation.
 
         Srivastava et al., *Dropout: a simple way to prevent neural networks from
-        overfitting*, 2014; scaled at training time.
-
-        Args:
-            x: Array of any shape.
-            mask: Receives 0 with probability `drop_prob`, else 1/(1 - drop_prob).
-            y: Receives the outputs.
-            drop_prob: Probability in [0, 1].
+        overfitting*, 2014; scaled at training time: the mask is 0 with probability
+        `drop_prob`, else 1/(1 - drop_prob).
         """
         keep = 1.0 - drop_prob
         self.generate_probability_mask(mask, keep)
@@ -34,13 +29,6 @@ class DropoutOperations:
     def dropout_backward(
         self, mask: Any, dy: Any, dx: Any, fresh_dx: bool = False
     ) -> None:
-        """Backward pass of :meth:`dropout_forward`: ``dx (+)= dy mask``.
-
-        Args:
-            mask: As the forward pass filled it, of any shape.
-            dy: Deltas of y.
-            dx: Gets the deltas of x; with `fresh_dx` it may be `dy`.
-            fresh_dx: Overwrite `dx`.
-        """
+        """Backward pass of :meth:`dropout_forward`: ``dx (+)= dy mask``."""
         mult = self.mult_tt if fresh_dx else self.mult_add_tt
         mult(dy, mask, dx)

@@ -22,12 +22,7 @@ class EmbeddingOperations:
     )
     @whole
     def take_rows(self, m: Any, indices: Any, out: Any) -> None:
-        """``out[i] = m[indices[i, 0]]``.
-
-        Args:
-            m: Matrix (V, N).
-            indices: Column vector (M, 1) of integers in [0, V).
-            out: Matrix (M, N), receives the rows.
+        """``out[i] = m[indices[i, 0]]``, with integers in [0, V).
 
         Raises:
             HandlerError: An index is no integer in that range.
@@ -46,14 +41,7 @@ class EmbeddingOperations:
     def add_to_rows(
         self, a: Any, indices: Any, out: Any, fresh_out: bool = False
     ) -> None:
-        """``out[indices[i, 0]] += a[i]`` for all i, one after the other.
-
-        Args:
-            a: Matrix (M, N).
-            indices: Column vector (M, 1) of integers in [0, V).
-            out: Matrix (V, N), whose rows are added to.
-            fresh_out: Set `out` to zero first.
-        """
+        """``out[indices[i, 0]] += a[i]`` for all i, one after the other."""
         chosen = self.scratch((indices.shape[0], out.shape[0]), 2)
         self.binarize_v(indices, chosen)
         dot = self.dot_mm if fresh_out else self.dot_add_mm

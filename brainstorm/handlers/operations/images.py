@@ -91,7 +91,7 @@ class ImageOperations:
         optional="in_deltas outputs",
         check=_check_images("weights", "out_deltas"),
     )
-    def conv2d_backward_batch(  # noqa: D417
+    def conv2d_backward_batch(
         self,
         inputs: Any,
         weights: Any,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
+from brainstorm.handlers.operations.contract import (
+    check_indices,
+    indices_within,
+    operation,
+)
 
-from brainstorm.handlers.operations.contract import indices_within, operation
-from brainstorm.utils import HandlerError
-
-__all__ = ["SMALLEST_PROBABILITY", "LossOperations", "check_indices"]
+__all__ = ["SMALLEST_PROBABILITY", "LossOperations"]
 
 SMALLEST_PROBABILITY = 1e-6
 """The arguments of the logarithms in losses are limited to this."""
@@ -21,35 +22,19 @@ class LossOperations:
 
     @operation("m:M,N", "out:M,N", alias="*")
     def softmax_m(self, m: Any, out: Any) -> None:
-        """Softmax over the rows: ``out[i] = exp(m[i]) / sum(exp(m[i]))``.
-
-        Args:
-            m: Matrix (M, N).
-            out: Matrix (M, N); may be `m`.
-        """
+        """Softmax over the rows: ``out[i] = exp(m[i]) / sum(exp(m[i]))``."""
         raise NotImplementedError
 
     @operation("v:M,1", "out:M,N", check_values=indices_within("v", "out"))
     def binarize_v(self, v: Any, out: Any) -> None:
-        """``out[i, j] = 1`` if j equals ``v[i, 0]``, else 0.
-
-        Args:
-            v: Column vector (M, 1) of integers in [0, N).
-            out: Matrix (M, N). Must not overlap `v`.
-        """
+        """``out[i, j] = 1`` if j equals ``v[i, 0]``, an integer in [0, N), else 0."""
         raise NotImplementedError
 
     @operation(
         "m:M,N v:M,1", "out:M,1", alias="v", check_values=indices_within("v", "m")
     )
     def index_m_by_v(self, m: Any, v: Any, out: Any) -> None:
-        """``out[i, 0] = m[i, v[i, 0]]``.
-
-        Args:
-            m: Matrix (M, N).
-            v: Column vector (M, 1) of integers in [0, N).
-            out: Column vector (M, 1). Must not overlap `m`; may be `v`.
-        """
+        """``out[i, 0] = m[i, v[i, 0]]``, where v has integers in [0, N)."""
         raise NotImplementedError
 
     @operation(
@@ -60,14 +45,9 @@ class LossOperations:
     def softmax_ce_forward(
         self, x: Any, targets: Any, predictions: Any, loss: Any
     ) -> None:
-        """Softmax and its cross-entropy with class indices.
+        """Softmax and its cross-entropy with class indices from 0 to C - 1.
 
-        Args:
-            x: (M, C).
-            targets: (M, 1), the class indices 0, ..., C-1.
-            predictions: (M, C), receives the softmax of each row of x.
-            loss: (M, 1), receives -log of the target's prediction, which is
-                limited to [1e-6, 1].
+        `loss` is -log of the target's prediction, which is limited to [1e-6, 1].
 
         Raises:
             HandlerError: A target is no integer in that range.
@@ -100,15 +80,8 @@ class LossOperations:
     ) -> None:
         """Backward pass of :meth:`softmax_ce_forward`.
 
-        ``dx (+)= (predictions - t_bin) dloss``
-
-        Args:
-            targets: (M, 1), valid class indices.
-            predictions: (M, C), as the forward pass filled it.
-            dloss: (M, 1), deltas of the loss.
-            t_bin: (M, C), receives the targets as one-hot rows.
-            dx: (M, C), gets the deltas of x, or None if they are not wanted.
-            fresh_dx: Overwrite `dx`.
+        ``dx (+)= (predictions - t_bin) dloss``, where `t_bin` receives the targets as
+        one-hot rows.
         """
         self.binarize_v(targets, t_bin)
         if dx is None:
@@ -128,12 +101,6 @@ class LossOperations:
 
         ``loss = -(t log(p) + (1 - t) log(1 - p))`` with ``p = sigmoid(x)``; the
         arguments of the logarithms are limited to [1e-6, 1].
-
-        Args:
-            x: Array of any shape.
-            targets: Probabilities in [0, 1], of the same shape.
-            predictions: Receives p, of the same shape.
-            loss: Receives the loss, of the same shape.
         """
         # -log(1 - p) is softplus(x), and -log(p) is softplus(-x).
         largest = -math.log(SMALLEST_PROBABILITY)
@@ -161,36 +128,11 @@ class LossOperations:
         dx: Any,
         fresh_dx: bool = False,
     ) -> None:
-        """Backward pass of :meth:`sigmoid_ce_forward`: ``dx (+)= dcee dloss``.
+        """Backward pass of :meth:`sigmoid_ce_forward`.
 
-        Args:
-            targets: Array of any shape.
-            predictions: As the forward pass filled it.
-            dloss: Deltas of the loss.
-            dcee: Receives predictions - targets.
-            dx: Gets the deltas of x, or None if they are not wanted.
-            fresh_dx: Overwrite `dx`.
+        ``dx (+)= dcee dloss`` with ``dcee = predictions - targets``
         """
         self.subtract_tt(predictions, targets, dcee)
         if dx is not None:
             mult = self.mult_tt if fresh_dx else self.mult_add_tt
             mult(dcee, dloss, dx)
-
-
-def check_indices(indices: np.ndarray, count: int, what: str) -> None:
-    """Raise a HandlerError if an index is no integer in [0, count).
-
-    Args:
-        indices: Array of numbers.
-        count: How many there are to choose from.
-        what: What they are, for the text of the error.
-    """
-    bad = ~((indices >= 0) & (indices < count) & (indices == np.floor(indices)))
-    if bad.any():
-        raise HandlerError(
-            f"{what} have to be integers from 0 to {count - 1},"
-            f" got {float(indices[bad][0])!r}"
-            if count
-            else f"{what}: there is nothing to choose from, got"
-            f" {float(indices[bad][0])!r}"
-        )

@@ -60,7 +60,7 @@ class LstmOperations:
         optional="timing step peepholes",
         check=_check_sequences,
     )
-    def lstm_forward(  # noqa: D417
+    def lstm_forward(
         self,
         x: Any,
         W: Any,
@@ -158,7 +158,7 @@ class LstmOperations:
         optional="timing step peepholes dpeepholes dx",
         check=_check_sequences,
     )
-    def lstm_backward(  # noqa: D417
+    def lstm_backward(
         self,
         x: Any,
         W: Any,

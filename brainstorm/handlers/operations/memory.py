@@ -58,11 +58,8 @@ class MemoryOperations:
 
         It stays valid until the same slot is asked for again, also with another
         shape. Primitive operations use slots 0 and 1 themselves, coarse ones 2
-        and above. This version simply allocates; override it to reuse memory.
-
-        Args:
-            shape: Shape of the array.
-            slot: Arrays of different slots never share memory.
+        and above; arrays of different slots never share memory. This version simply
+        allocates; override it to reuse memory.
         """
         return self.allocate(shape)
 
@@ -100,11 +97,7 @@ class MemoryOperations:
 
     @operation(write="mem:*S", finite=False)
     def set_from_numpy(self, mem: Any, arr: np.ndarray) -> None:
-        """Copy a NumPy array into `mem`.
-
-        Args:
-            mem: Destination of any shape.
-            arr: Booleans, integers or floats of the same shape; converted.
+        """Copy a NumPy array of booleans, integers or floats into `mem`.
 
         Raises:
             HandlerError: The shapes differ, or `arr` holds something else.
@@ -113,23 +106,12 @@ class MemoryOperations:
 
     @operation("src:*S", "dest:*S", alias="*")
     def copy_to(self, src: Any, dest: Any) -> None:
-        """``dest = src``, elementwise.
-
-        Args:
-            src: Array of any shape.
-            dest: Array of the same shape.
-        """
+        """``dest = src``, elementwise."""
         raise NotImplementedError
 
     @operation("src:*S cond:*S", add="dest:*S", alias="*")
     def copy_to_if(self, src: Any, dest: Any, cond: Any) -> None:
-        """``dest = src`` where `cond` is not zero, elementwise.
-
-        Args:
-            src: Array of any shape.
-            dest: Array of the same shape.
-            cond: Array of the same shape. May be `src` or `dest`.
-        """
+        """``dest = src`` where `cond` is not zero, elementwise."""
         raise NotImplementedError
 
     @operation(write="mem:*S", finite=False)
@@ -145,37 +127,22 @@ class MemoryOperations:
 
     @operation("cond:*S", add="mem:*S", alias="*")
     def fill_if(self, mem: Any, val: float, cond: Any) -> None:
-        """``mem = val`` where `cond` is not zero, elementwise.
-
-        Args:
-            mem: Array of any shape.
-            val: The value.
-            cond: Array of the same shape; may be `mem`.
-        """
+        """``mem = val`` where `cond`, which may be `mem`, is not zero, elementwise."""
         raise NotImplementedError
 
     @operation(write="out:*S", check=in_range("std", 0, float("inf")))
     def fill_gaussian(self, mean: float, std: float, out: Any) -> None:
-        """Fill `out` with values drawn from a normal distribution.
+        """Fill `out` with values from a normal distribution of that mean and deviation.
 
         They are reproducible: the generator is seeded from `rnd`.
-
-        Args:
-            mean: Mean of the distribution.
-            std: Standard deviation of the distribution.
-            out: Array of any shape.
         """
         raise NotImplementedError
 
     @operation(write="mask:*S", check=in_range("probability", 0, 1))
     def generate_probability_mask(self, mask: Any, probability: float) -> None:
-        """Fill `mask` with ones and zeros drawn at random.
+        """Fill `mask` with ones, with a probability in [0, 1], and zeros.
 
         They are reproducible: the generator is seeded from `rnd`.
-
-        Args:
-            mask: Array of any shape.
-            probability: Probability in [0, 1] of an element to be one.
         """
         raise NotImplementedError
 
@@ -186,36 +153,17 @@ class MemoryOperations:
 
     @operation("a:*S", "out:*R", check=_check_broadcast)
     def broadcast_t(self, a: Any, axis: int, out: Any) -> None:
-        """Repeat the elements of `a` along an axis.
-
-        Args:
-            a: Array of size 1 along `axis`.
-            axis: Number of the axis.
-            out: Array of a's shape, but of any size along `axis`. Must not
-                overlap `a`.
-        """
+        """Repeat the elements of `a`, which has size 1 along an axis, along that."""
         raise NotImplementedError
 
     @operation("a:*L,A b:*L,B", "out:*L,A+B")
     def merge_tt(self, a: Any, b: Any, out: Any) -> None:
-        """Join two arrays along their last axis.
-
-        Args:
-            a: Array (..., A).
-            b: Array (..., B).
-            out: Array (..., A + B). Must not overlap `a` or `b`.
-        """
+        """Join two arrays along their last axis."""
         raise NotImplementedError
 
     @operation(add="out_a:*L,A out_b:*L,B", read="x:*L,A+B")
     def split_add_tt(self, x: Any, out_a: Any, out_b: Any) -> None:
-        """Split `x` along its last axis and add each part to an array.
-
-        Args:
-            x: Array (..., A + B).
-            out_a: Array (..., A), to which the first part is added.
-            out_b: Array (..., B), to which the second part is added.
-        """
+        """Split `x` along its last axis and add each part to an array."""
         raise NotImplementedError
 
     def _rows(self, array: Any, slot: int, filled: bool = True) -> Any:

@@ -39,15 +39,9 @@ class NormalisationOperations:
         ``x_hat = centered / sigma_b``, ``y = gamma x_hat + beta``.
 
         Args:
-            x: (M, C).
-            gamma: (C,), factor of the outputs.
-            beta: (C,), added to the outputs.
             mu: (C,), running negative mean: becomes decay mu - (1 - decay) m.
             sigma: (C,), running deviation: decay sigma + (1 - decay) sigma_b.
             sigma_b: (C,), receives the standard deviation of this batch.
-            centered: (M, C), receives x - m.
-            x_hat: (M, C), receives the normalised x.
-            y: (M, C), receives the outputs.
             decay: How much of the running values to keep, in [0, 1].
             epsilon: Positive number that keeps the deviation off zero.
         """
@@ -78,12 +72,8 @@ class NormalisationOperations:
         """``y = gamma (x + mu) / sigma + beta`` with the running values.
 
         Args:
-            x: (M, C).
-            gamma: (C,), factor of the outputs.
-            beta: (C,), added to the outputs.
             mu: (C,), running negative mean.
             sigma: (C,), running deviation.
-            y: (M, C), receives the outputs; may be `x`.
         """
         rows = (1, x.shape[1])
         factor = self.scratch(rows, 2)
@@ -113,18 +103,6 @@ class NormalisationOperations:
         """Backward pass of :meth:`batch_norm_forward`.
 
         ``dx (+)= gamma / sigma_b (dy - mean(dy) - x_hat mean(dy x_hat))``
-
-        Args:
-            gamma: (C,), as given to the forward pass.
-            sigma_b: (C,), as the forward pass filled it.
-            centered: (M, C), as the forward pass filled it.
-            x_hat: (M, C), as the forward pass filled it.
-            dy: (M, C), deltas of y; not modified.
-            dx: (M, C), gets the deltas of x, or None if they are not wanted.
-            dgamma: (C,), gets the gradients of gamma.
-            dbeta: (C,), gets the gradients of beta.
-            fresh_dx: Overwrite `dx`.
-            fresh_gradients: Overwrite `dgamma` and `dbeta`.
         """
         rows = (1, dy.shape[1])
         dgamma, dbeta = dgamma.reshape(rows), dbeta.reshape(rows)
@@ -168,15 +146,6 @@ class NormalisationOperations:
         Ba et al., *Layer normalization*, 2016. With the mean m of a row:
         ``sigma = sqrt(mean((x - m)^2) + epsilon)``, ``x_hat = (x - m) / sigma``,
         ``y = gamma x_hat + beta``.
-
-        Args:
-            x: (M, C).
-            gamma: (C,), factor of the outputs.
-            beta: (C,), added to the outputs.
-            sigma: (M, 1), receives the standard deviation of each row.
-            x_hat: (M, C), receives the normalised x.
-            y: (M, C), receives the outputs.
-            epsilon: Positive number that keeps the deviation off zero.
         """
         per_row = 1.0 / max(x.shape[1], 1)
         columns = (1, x.shape[1])
@@ -213,17 +182,6 @@ class NormalisationOperations:
 
         ``dx (+)= (d - mean(d) - x_hat mean(d x_hat)) / sigma`` with ``d = gamma dy``
         and means over the row.
-
-        Args:
-            gamma: (C,), as given to the forward pass.
-            sigma: (M, 1), as the forward pass filled it.
-            x_hat: (M, C), as the forward pass filled it.
-            dy: (M, C), deltas of y; not modified.
-            dx: (M, C), gets the deltas of x, or None if they are not wanted.
-            dgamma: (C,), gets the gradients of gamma.
-            dbeta: (C,), gets the gradients of beta.
-            fresh_dx: Overwrite `dx`.
-            fresh_gradients: Overwrite `dgamma` and `dbeta`.
         """
         rows, columns = dy.shape
         work = self.scratch((rows, columns), 4)

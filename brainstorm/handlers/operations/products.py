@@ -45,14 +45,9 @@ class ProductOperations:
     def dot_mm(
         self, a: Any, b: Any, out: Any, transa: bool = False, transb: bool = False
     ) -> None:
-        """``out = a b``, the product of two matrices.
+        """``out = a b``, the product of two matrices, of which each may be transposed.
 
-        Args:
-            a: Matrix (M, K), or (K, M) if `transa`.
-            b: Matrix (K, N), or (N, K) if `transb`.
-            out: Matrix (M, N). Must not overlap `a` or `b`.
-            transa: Whether to transpose `a` first.
-            transb: Whether to transpose `b` first.
+        `a` is (M, K), or (K, M) if `transa`; `b` is (K, N), or (N, K) if `transb`.
         """
         raise NotImplementedError
 
@@ -65,13 +60,10 @@ class ProductOperations:
 
     @operation("a:*S", "out:*R", check=_check_sum)
     def sum_t(self, a: Any, axis: int | None, out: Any) -> None:
-        """Sum over one axis, or over all elements.
+        """Sum a vector or a matrix over one axis, or over all elements if that is None.
 
-        Args:
-            a: Array of one or two dimensions.
-            axis: The axis to sum over; None means all.
-            out: Array of a's shape without that axis, or with size 1 there. With
-                None: array with a single element. Must not overlap `a`.
+        `out` has a's shape without that axis, or with size 1 there; for all elements it
+        is an array of one.
         """
         raise NotImplementedError
 

@@ -11,7 +11,10 @@ __all__ = ["UpdateOperations"]
 
 
 class UpdateOperations:
-    """Part of :class:`~brainstorm.handlers.base_handler.Handler`."""
+    """Part of :class:`~brainstorm.handlers.base_handler.Handler`.
+
+    Parameters, gradients and what is kept of these are flat arrays of one length.
+    """
 
     @operation("gradients:N", add="parameters:N")
     def sgd_update(self, parameters: Any, gradients: Any, learning_rate: float) -> None:
@@ -31,13 +34,6 @@ class UpdateOperations:
 
         ``velocity = momentum velocity - learning_rate gradients``;
         ``parameters += velocity``
-
-        Args:
-            parameters: Flat array, updated.
-            gradients: Flat array of the same length.
-            velocity: Flat array of the same length, updated.
-            learning_rate: Factor of the gradients.
-            momentum: Factor of the velocity.
         """
         rate, momentum = self.number(-learning_rate), self.number(momentum)
         for p, g, v in self._pieces(parameters, gradients, velocity):
@@ -51,11 +47,6 @@ class UpdateOperations:
 
         ``velocity *= momentum; parameters += velocity``. Sutskever et al., *On
         the importance of initialization and momentum in deep learning*, 2013.
-
-        Args:
-            parameters: Flat array, updated.
-            velocity: Flat array of the same length, updated.
-            momentum: Factor of the velocity.
         """
         self.mult_st(momentum, velocity, velocity)
         self.add_tt(velocity, parameters, parameters)
@@ -68,12 +59,6 @@ class UpdateOperations:
 
         ``velocity -= learning_rate gradients``;
         ``parameters -= learning_rate gradients``
-
-        Args:
-            parameters: Flat array, updated.
-            gradients: Flat array of the same length.
-            velocity: Flat array of the same length, updated.
-            learning_rate: Factor of the gradients.
         """
         self.mult_add_st(-learning_rate, gradients, velocity)
         self.mult_add_st(-learning_rate, gradients, parameters)
@@ -105,15 +90,6 @@ class UpdateOperations:
             parameters -= learning_rate m / (sqrt(v) + epsilon)
 
         Args:
-            parameters: Updated.
-            gradients: Their gradients.
-            mean: Running mean of the gradients, updated.
-            variance: Running mean of their squares, updated.
-            learning_rate: Step size.
-            beta1: How much of `mean` to keep, in [0, 1).
-            beta2: How much of `variance` to keep, in [0, 1).
-            epsilon: Positive number that keeps the divisor off zero.
-            weight_decay: Strength of the decay, 0 for none.
             update_nr: Number of this update, counted from 1.
         """
         numbers = (learning_rate, beta1, beta2, epsilon, weight_decay, update_nr)
@@ -161,14 +137,6 @@ class UpdateOperations:
 
             mean_square = decay mean_square + (1 - decay) gradients^2
             parameters -= learning_rate gradients / (sqrt(mean_square) + epsilon)
-
-        Args:
-            parameters: Updated.
-            gradients: Their gradients.
-            mean_square: Running mean of their squares, updated.
-            learning_rate: Step size.
-            decay: How much of `mean_square` to keep, in [0, 1).
-            epsilon: Positive number that keeps the divisor off zero.
         """
         self.do(self.plain._check_epsilon, epsilon, epsilon)
         rate, epsilon = self.number(-learning_rate), self.number(epsilon)
@@ -193,13 +161,6 @@ class UpdateOperations:
 
             sum_of_squares += gradients^2
             parameters -= learning_rate gradients / (sqrt(sum_of_squares) + epsilon)
-
-        Args:
-            parameters: Updated.
-            gradients: Their gradients.
-            sum_of_squares: Of all gradients so far, updated.
-            learning_rate: Step size.
-            epsilon: Positive number that keeps the divisor off zero.
         """
         self.do(self.plain._check_epsilon, epsilon, epsilon)
         rate, epsilon = self.number(-learning_rate), self.number(epsilon)
@@ -228,15 +189,6 @@ class UpdateOperations:
                              / sqrt(mean_square + epsilon)
             mean_square_step = decay mean_square_step + (1 - decay) step^2
             parameters -= learning_rate step
-
-        Args:
-            parameters: Updated.
-            gradients: Their gradients.
-            mean_square: Running mean of their squares, updated.
-            mean_square_step: Running mean of the squares of the steps, updated.
-            learning_rate: Factor of the steps.
-            decay: How much of the running means to keep, in [0, 1).
-            epsilon: Positive number, the square of the smallest root.
         """
         self.do(self.plain._check_epsilon, epsilon, epsilon)
         rate, epsilon = self.number(-learning_rate), self.number(epsilon)
@@ -284,13 +236,7 @@ class UpdateOperations:
         check=in_range("limit", 5e-324, float("inf")),
     )
     def constrain_rows(self, m: Any, limit: float, norms: Any) -> None:
-        """Divide each row by max(1, its Euclidean norm / limit).
-
-        Args:
-            m: Matrix (N, I), modified.
-            limit: The largest norm that rows may keep; positive.
-            norms: (N, 1), scratch.
-        """
+        """Divide each row by max(1, its Euclidean norm / limit)."""
         work, scale = self.scratch(m.shape, 2), self.scratch(norms.shape, 3)
         # Squares of what is divided by the mean size of its row do not overflow.
         self.abs_t(m, work)
