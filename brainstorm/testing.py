@@ -115,6 +115,9 @@ def check_layer(
     that it computes, needs `inputs` and `parameters` that stay clear of them: for
     example inputs above zero, and weights whose rows have one sign each.
 
+    A layer with `has_surrogate_gradients` is told by its attribute `smooth` to compute
+    what its gradients are derivatives of.
+
     Random layers are checked with the same random numbers each time. Training
     passes on different handlers are not comparable then; evaluation passes are.
 
@@ -333,6 +336,7 @@ class _Battery:
             self.compare(clean, stale, note=note)
 
     def check_slopes(self, category: str, variables: Arrays, factor: float) -> None:
+        self.reference.layer.smooth = self.layer.has_surrogate_gradients
         for note, *situation in self.situations():
             got = self.reference.both_passes(*situation)
             expected = {
@@ -341,6 +345,7 @@ class _Battery:
                 if f"{category}.{name}" not in self.without_slopes
             }
             self.compare(expected, got, NUMERIC_TOLERANCES, note)
+        self.reference.layer.smooth = False
 
     def differences(
         self, values: np.ndarray, training: bool, context: Arrays | None

@@ -33,6 +33,7 @@ from brainstorm.handlers.operations.normalisation import NormalisationOperations
 from brainstorm.handlers.operations.products import ProductOperations
 from brainstorm.handlers.operations.recurrent import RecurrentOperations
 from brainstorm.handlers.operations.sequences import SequenceOperations
+from brainstorm.handlers.operations.spiking import SpikingOperations
 from brainstorm.handlers.operations.updates import UpdateOperations
 from brainstorm.handlers.original_interface import adapt
 from brainstorm.handlers.programs import Program, call
@@ -69,6 +70,7 @@ class Handler(
     RecurrentOperations,
     LstmOperations,
     GruOperations,
+    SpikingOperations,
     UpdateOperations,
     Describable,
 ):

@@ -20,6 +20,7 @@ from brainstorm.handlers.numpy.losses import NumpyLosses
 from brainstorm.handlers.numpy.memory import NumpyMemory, Workspace
 from brainstorm.handlers.numpy.products import ROWS_AT_ONCE, NumpyProducts
 from brainstorm.handlers.numpy.sequences import NumpySequences
+from brainstorm.handlers.numpy.spiking import NumpySpiking
 from brainstorm.handlers.numpy.updates import NumpyUpdates
 from brainstorm.handlers.operations.losses import SMALLEST_PROBABILITY
 from brainstorm.utils import ValidationError, listing
@@ -37,6 +38,7 @@ class NumpyHandler(
     NumpyDropout,
     NumpyEmbedding,
     NumpySequences,
+    NumpySpiking,
     NumpyUpdates,
     Handler,
 ):

@@ -30,6 +30,7 @@ from brainstorm.handlers.cuda.normalisation import CudaNormalisation
 from brainstorm.handlers.cuda.products import CudaProducts
 from brainstorm.handlers.cuda.recurrent import CudaRecurrent
 from brainstorm.handlers.cuda.sequences import CudaSequences
+from brainstorm.handlers.cuda.spiking import CudaSpiking
 from brainstorm.handlers.cuda.updates import CudaUpdates
 
 __all__ = ["PyCudaHandler"]
@@ -51,6 +52,7 @@ class PyCudaHandler(
     CudaRecurrent,
     CudaLstm,
     CudaGru,
+    CudaSpiking,
     CudaUpdates,
     Handler,
 ):

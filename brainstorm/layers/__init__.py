@@ -27,6 +27,8 @@ from brainstorm.layers.input_layer import Input
 from brainstorm.layers.l1_decay_layer import L1Decay
 from brainstorm.layers.l2_decay_layer import L2Decay
 from brainstorm.layers.layer_norm_layer import LayerNorm
+from brainstorm.layers.leaky_layer import Leaky
+from brainstorm.layers.lif_layer import Lif
 from brainstorm.layers.loss_layer import Loss
 from brainstorm.layers.lstm_layer import Lstm
 from brainstorm.layers.mask_layer import Mask
@@ -34,6 +36,7 @@ from brainstorm.layers.merge_layer import Merge
 from brainstorm.layers.noop_layer import NoOp
 from brainstorm.layers.pooling_layer_2d import Pooling2D
 from brainstorm.layers.recurrent_layer import Recurrent
+from brainstorm.layers.recurrent_lif_layer import RecurrentLif
 from brainstorm.layers.reshape_layer import Reshape
 from brainstorm.layers.sigmoid_ce_layer import SigmoidCE
 from brainstorm.layers.softmax_ce_layer import SoftmaxCE
@@ -64,6 +67,8 @@ __all__ = [
     "L1Decay",
     "L2Decay",
     "LayerNorm",
+    "Leaky",
+    "Lif",
     "Loss",
     "Lstm",
     "Mask",
@@ -71,6 +76,7 @@ __all__ = [
     "NoOp",
     "Pooling2D",
     "Recurrent",
+    "RecurrentLif",
     "Reshape",
     "SigmoidCE",
     "SoftmaxCE",

@@ -117,6 +117,10 @@ class Layer:
     """Whether a context is of no use to it, because it looks at all time steps."""
     stacks_parameters = False
     """Whether it uses its parameters as one array: they can not be shared singly."""
+    has_surrogate_gradients = False
+    """Whether its passes compute derivatives of something else. Where its attribute
+    `smooth` is set, forward passes compute that: `check_layer` does so."""
+    smooth = False
     repeats = False
     """Whether its passes make the same operations on the same buffers each time, so
     that networks may record and replay them. It counts for the very class that says so:

@@ -6,6 +6,7 @@ import numpy as np
 
 from brainstorm.handlers.base_handler import OPERATIONS, Handler
 from brainstorm.handlers.operations.contract import FRESH_FLAGS
+from brainstorm.handlers.operations.spiking import Neuron
 
 SIZES = {
     **{"M": 3, "N": 4, "I": 5, "C": 6, "A": 2, "B": 3, "T": 4, "V": 7},
@@ -26,7 +27,8 @@ SCALARS = {
     **{"learning_rate": 0.1, "momentum": 0.9, "limit": 0.5, "decay": 0.9},
     **{"epsilon": 1e-3, "beta1": 0.9, "beta2": 0.99, "weight_decay": 0.1},
     **{"update_nr": 3, "activation": "tanh", "padding": 1, "stride": (1, 1)},
-    "window": (3, 2),
+    **{"window": (3, 2), "threshold": 0.2, "surrogate": "erf", "parameters": (1.5,)},
+    "neuron": Neuron(0.2, 0.1, 1.5, -0.3, False, False, 2, "sigmoid", (2.0,)),
 }
 INDICES = {"targets", "indices"}
 # Arguments that have to be positive.
@@ -136,7 +138,7 @@ class Case:
             return np.full(shape, max(self.sizes["T"] - 1, 0)) * 1.0
         if argument == "timing":
             return rnd.randint(1, 3, shape).astype(float)
-        if argument == "step":
+        if argument in ("step", "left"):
             return np.full(shape, 2.0)
         if argument in ("mask", "cond"):
             return rnd.randint(0, 2, shape).astype(float)

@@ -4,6 +4,7 @@ A new layer is tested by adding a line to `CASES`. Values are random but for tho
 given here, which keep derivatives defined: see `check_layer`.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -110,6 +111,20 @@ MASKED = {
     "inputs": {"mask": ends},
 }
 
+# Surrogates without kinks off zero; spikes are smooth for derivatives.
+SPIKING = {
+    "hard": {"surrogate": "sigmoid"},
+    "soft, frozen": {"reset": "soft", "refractory": 2.0},
+    "attached, frozen, learned": {
+        **{"detach_reset": False, "refractory": 1.0, "learn_tau": True},
+        **{"reset_to": -0.1, "rest": 0.1, "resistance": 1.5, "surrogate": "arctan"},
+    },
+    "soft, attached": {
+        **{"reset": "soft", "detach_reset": False, "surrogate": "gaussian"},
+        **{"surrogate_args": {"sigma": 0.3}},
+    },
+}
+
 CASES = {
     **named(
         "FullyConnected",
@@ -190,6 +205,27 @@ CASES = {
         layers.ClockworkLstm(2, bias=False, initial_state="learned"),
         parameters={"timing": [1, 2]},
     ),
+    "Leaky": Case(layers.Leaky(3.0)),
+    "Leaky integrating images, learned": Case(
+        layers.Leaky(
+            *(2.0, "L"),
+            dt=0.5,
+            gain="integrate",
+            rest=0.3,
+            resistance=2.0,
+            learn_tau=True,
+        ),
+        image(),
+    ),
+    "Leaky, learned, one of each": Case(layers.Leaky([3.0, 2.0, 1.0], learn_tau=True)),
+    **{
+        f"{name}, {how}": Case(make(2.0, threshold=0.2, **arguments), shapes)
+        for name, make, shapes in (
+            ("Lif", layers.Lif, {"default": ("T", "B", 2, 2)}),
+            ("RecurrentLif", functools.partial(layers.RecurrentLif, 2), None),
+        )
+        for how, arguments in SPIKING.items()
+    },
     **{
         f"Bidirectional {name}": Case(
             layers.Bidirectional(layer), parameters=parameters, **arguments

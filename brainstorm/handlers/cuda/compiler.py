@@ -35,6 +35,7 @@ KERNEL_FILES = (
     "recurrent.cu",
     "lstm.cu",
     "gru.cu",
+    "spiking.cu",
     "updates.cu",
 )
 

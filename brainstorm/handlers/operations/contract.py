@@ -30,6 +30,7 @@ FRESH_FLAGS = {
     "dW": "fresh_gradients",
     "dbias": "fresh_gradients",
     "dR": "fresh_gradients",
+    "dlogit": "fresh_gradients",
     "dpeepholes": "fresh_gradients",
     "dgamma": "fresh_gradients",
     "dbeta": "fresh_gradients",

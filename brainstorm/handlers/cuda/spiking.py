@@ -1,0 +1,71 @@
+"""Leaky integration and spiking neurons on a GPU: a thread for each unit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from brainstorm.handlers.cuda.arrays import CudaArray
+from brainstorm.handlers.cuda.launcher import BLOCK
+from brainstorm.handlers.cuda.recurrent import NO_SEQUENCE
+from brainstorm.handlers.cuda.sequences import sequence
+
+
+class CudaSpiking:
+    """Part of PyCudaHandler."""
+
+    def step_t(self, a, threshold, out):
+        self._gpu.elementwise("step_t", (a, out), threshold)
+
+    def _recur(self, factors, values, first, count, direction):
+        if count < 1:
+            return
+        if len(factors.shape) == 3:
+            along_time = sequence(factors)
+        else:
+            along_time = (factors.pointer, 0, factors.strides[0])
+        rows = values.shape[0]
+        arguments = (sequence(values), along_time, rows, first, count)
+        self._for_units("recur", values, *arguments, direction)
+
+    def _integrate(
+        self, first, last, u, v, y, left, a, neuron, more=None, gain=None
+    ) -> None:
+        if neuron.smooth:
+            super()._integrate(first, last, u, v, y, left, a, neuron, more, gain)
+            return
+        arrays = (*map(sequence, (u, v, y)), _sequence_or_none(left), _address(a))
+        drop = neuron.reset_to - neuron.threshold
+        self._for_units(
+            *("integrate", u, *arrays, _address(more), _address(gain)),
+            *(u.shape[0], first, last, neuron.threshold, neuron.reset_to, drop),
+            *(int(neuron.hard), float(neuron.frozen_steps)),
+        )
+
+    def _integrate_back(self, t, du, factors, slope, left, gain, more, currents):
+        arrays = map(sequence, (du, factors, slope, currents))
+        self._for_units(
+            *("integrate_back", du, *arrays, _sequence_or_none(left)),
+            *(_address(gain), _address(more), du.shape[0], t),
+        )
+
+    def _for_units(self, kernel: str, like: CudaArray, *arguments: Any) -> None:
+        """Launch a kernel with a thread for each unit of each sequence."""
+        batch, units = like.shape[1:]
+        if not batch * units:
+            return
+        flat = [
+            part
+            for argument in arguments
+            for part in (argument if isinstance(argument, tuple) else (argument,))
+        ]
+        grid = self._gpu.over(batch * units)
+        self._gpu.launch(kernel, grid, (BLOCK, 1, 1), batch, units, *flat)
+
+
+def _sequence_or_none(array: CudaArray | None) -> tuple[int, int, int]:
+    return NO_SEQUENCE if array is None else sequence(array)
+
+
+def _address(array: CudaArray | None) -> int:
+    """That of a temporary (B, N), which has no gaps."""
+    return 0 if array is None else array.pointer
