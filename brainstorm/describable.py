@@ -209,7 +209,8 @@ class Describable:
                 f"the description of a {cls.__name__} has the unexpected members"
                 f" {listing(unexpected)}; it may have: {listing(sorted(known))}"
             )
-        for name, value in {**_initial_values(cls), **others}.items():
+        initial = {n: v for n, v in _undescribed(cls).items() if v is not _NOTHING}
+        for name, value in {**copy.deepcopy(initial), **others}.items():
             setattr(instance, name, value)
         return instance
 
@@ -347,7 +348,11 @@ def _check_members(instance: Describable) -> None:
 def _create(description: Any, where: str) -> Any:
     if isinstance(description, dict):
         if "@type" in description:
-            return _create_object(description, where)
+            instance = _class_of(description, where).__new_from_description__(
+                description
+            )
+            instance.__init_from_description__(description)
+            return instance
         return {k: _create(v, f"{where}[{k!r}]") for k, v in description.items()}
     if isinstance(description, (list, tuple)):
         return [_create(v, f"{where}[{i}]") for i, v in enumerate(description)]
@@ -357,12 +362,6 @@ def _create(description: Any, where: str) -> Any:
         f"{where}: expected None, bool, int, float, str, list or dict,"
         f" got {type(description).__name__}"
     )
-
-
-def _create_object(description: dict[str, Any], where: str) -> Describable:
-    instance = _class_of(description, where).__new_from_description__(description)
-    instance.__init_from_description__(description)
-    return instance
 
 
 def _class_of(description: dict[str, Any], where: str) -> type[Describable]:
@@ -439,12 +438,6 @@ def _is_settable(cls: type[Describable], name: str) -> bool:
     return name in _default_values(cls) or all(
         not of_library(c) and isinstance(vars(c)[name], _PLAIN) for c in owners
     )
-
-
-def _initial_values(cls: type[Describable]) -> dict[str, Any]:
-    """The values that ``__undescribed__`` gives to members."""
-    values = _undescribed(cls).items()
-    return {n: copy.deepcopy(v) for n, v in values if v is not _NOTHING}
 
 
 def _undescribed(cls: type) -> dict[str, Any]:

@@ -27,7 +27,7 @@ import pytest
 
 import brainstorm as bs
 from brainstorm.describable import of_library
-from brainstorm.structure.layer_types import LAYER_TYPES
+from brainstorm.structure.layer import LAYER_TYPES
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.rst"))

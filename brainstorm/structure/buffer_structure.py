@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Iterable
 from typing import Any
 
 from brainstorm.utils import StructureValidationError
@@ -36,7 +35,8 @@ class _Shape:
             raise StructureValidationError(
                 f"only time-sized buffers can have a context, not {shape}"
             )
-        self.shape = _plain(shape)
+        # Plain integers, not NumPy's, so that the shape goes into JSON.
+        self.shape = tuple(s if isinstance(s, str) else int(s) for s in shape)
         self.context_size = int(context_size)
         self.is_backward_only = is_backward_only
 
@@ -183,8 +183,7 @@ def leading_shape(buffer_type: int, time_size: int, batch_size: int) -> tuple[in
     return ((), (batch_size,), (time_size, batch_size))[buffer_type]
 
 
-def _buffer_type(shape: Iterable[Any]) -> int:
-    shape = tuple(shape)
+def _buffer_type(shape: tuple) -> int:
     names = [s for s in shape if isinstance(s, str) and s in ("T", "B")]
     buffer_type = len(names)
     if list(shape[:buffer_type]) != names or names not in ([], ["B"], ["T", "B"]):
@@ -200,8 +199,3 @@ def _buffer_type(shape: Iterable[Any]) -> int:
 def _is_size(size: Any) -> bool:
     is_number = isinstance(size, numbers.Real) and not isinstance(size, bool)
     return is_number and size % 1 == 0 < size
-
-
-def _plain(shape: tuple) -> tuple:
-    """Make NumPy integers plain ones, so that the shape goes into JSON."""
-    return tuple(s if isinstance(s, str) else int(s) for s in shape)

@@ -221,15 +221,13 @@ class BufferManager:
 
     def get_context(self) -> dict[str, np.ndarray]:
         """Copies of the last steps of all hubs that carry state."""
+        copied = self.handler.get_numpy_copy
         return {
-            name: self._last_steps(part) for name, part in self.sized.carried.items()
+            name: np.concatenate([copied(part.remaining), copied(part.last)])
+            if part.rest
+            else copied(part.last)
+            for name, part in self.sized.carried.items()
         }
-
-    def _last_steps(self, part: Carried) -> np.ndarray:
-        last = self.handler.get_numpy_copy(part.last)
-        if not part.rest:
-            return last
-        return np.concatenate([self.handler.get_numpy_copy(part.remaining), last])
 
     def apply_context(self, context: Mapping[str, np.ndarray]) -> None:
         """Start the next forward pass from a state that `get_context` returned.
@@ -354,8 +352,7 @@ def _carried(hub: Hub, buffer: Any, time_size: int) -> dict[str, Carried]:
     As a whole if all its sources go back as many steps; otherwise each source by
     itself, because each has its last steps right behind the others.
     """
-    names = " ".join(hub.sources)
-    parts = {names: (hub.context_size, buffer)}
+    parts = {" ".join(hub.sources): (hub.context_size, buffer)}
     sizes = {source: size for source, size in hub.contexts.items() if size}
     if set(sizes.values()) != {hub.context_size}:
         parts = {

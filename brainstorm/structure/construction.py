@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from brainstorm.structure.layer_types import LAYER_TYPES, layer_type_name, type_of
+from brainstorm.structure.layer import LAYER_TYPES, layer_type_name
 from brainstorm.utils import (
     LayerValidationError,
     NetworkValidationError,
@@ -148,10 +148,7 @@ class ConstructionWrapper:
         Raises:
             LayerValidationError: The class or the name are not acceptable.
         """
-        if isinstance(layer_type, type):
-            layer_type = type_of(layer_type)
-        else:
-            layer_type = layer_type_name(layer_type)
+        layer_type = layer_type_name(layer_type)
         layer_class = LAYER_TYPES.find(layer_type)
         if trainable is None:
             trainable = True

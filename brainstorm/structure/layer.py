@@ -8,15 +8,15 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 from brainstorm.checks import COUNT, Argument
+from brainstorm.describable import Registry, TypeName
 from brainstorm.handlers.base_handler import Handler
 from brainstorm.structure.buffer_structure import BufferStructure, StructureTemplate
 from brainstorm.structure.buffer_views import BufferView
-from brainstorm.structure.layer_types import (
-    ENDING,
-    LAYER_TYPES,
-    layer_type_name,
-)
 from brainstorm.utils import LayerValidationError, UnknownLayerTypeError, listing
+
+ENDING = "LayerImpl"
+LAYER_TYPES = Registry()
+"""The subclasses of `Layer` by the names of their types, see `Registry`."""
 
 Structures = dict[str, BufferStructure]
 Result = TypeVar("Result")
@@ -372,6 +372,26 @@ class Layer:
                     f"expected the shape {template} at input {name!r}, got"
                     f" {self.in_shapes[name].shape}"
                 )
+
+
+def layer_type_name(layer_class: type | str) -> str:
+    """The type name of a layer's class: ``Foo`` for ``FooLayerImpl``.
+
+    Args:
+        layer_class: The class, which the result remembers; or its name.
+
+    Raises:
+        LayerValidationError: The class name does not end in ``LayerImpl``.
+    """
+    is_class = isinstance(layer_class, type)
+    name = layer_class.__name__ if is_class else layer_class
+    if not isinstance(name, str) or not name.endswith(ENDING) or name == ENDING:
+        raise LayerValidationError(
+            f"the name of a layer's class has to end in {ENDING!r}, but {name!r} does"
+            " not"
+        )
+    name = name.removesuffix(ENDING)
+    return TypeName(name, layer_class, LAYER_TYPES) if is_class else name
 
 
 def get_layer_class_from_typename(type_name: str) -> type[Layer]:

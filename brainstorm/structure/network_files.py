@@ -90,7 +90,9 @@ def save_network(
         if handler["@type"] == "OneDnnHandler":
             # Its results are those of NumpyHandler, which all versions know.
             description["handler"] = PLAIN_HANDLER
-        if description["handler"] == PLAIN_HANDLER and not _is_usual(net.handler):
+        # The handler that networks have if nobody chooses one needs no mention.
+        usual = net.handler is default_handler or handler == {"@type": "OneDnnHandler"}
+        if description["handler"] == PLAIN_HANDLER and not usual:
             write_text_attribute(f, HANDLER, json.dumps(handler))
         write_network(f, net, description)
 
@@ -112,13 +114,6 @@ def load_network(make: Make, filename: str | os.PathLike) -> RunningNetwork:
         elif get_description(net.handler) == PLAIN_HANDLER:
             net.set_handler(default_handler)
     return net
-
-
-def _is_usual(handler: Handler) -> bool:
-    """Whether it is the handler that networks have if nobody chooses one."""
-    return handler is default_handler or (
-        get_description(handler) == {"@type": "OneDnnHandler"}
-    )
 
 
 def write_info(f: h5py.File) -> None:

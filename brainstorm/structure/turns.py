@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from types import TracebackType
+from typing import Any
 from weakref import WeakSet
 
 from brainstorm.utils import NetworkValidationError
@@ -67,12 +67,7 @@ class Turns:
                 self._lock.acquire()
         self._depth += 1
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: Any) -> None:
         """Let the next one have its turn."""
         self._depth -= 1
         self._lock.release()
@@ -80,7 +75,7 @@ class Turns:
     def give_way(self) -> None:
         """Let those go first who wait, unless the lock has been acquired repeatedly."""
         if self._queue.locked() and self._depth == 1:
-            self.__exit__(None, None, None)
+            self.__exit__()
             try:
                 self.__enter__()
             except BaseException:

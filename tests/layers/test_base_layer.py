@@ -15,7 +15,7 @@ from brainstorm.layers.base_layer import Layer, get_layer_class_from_typename
 from brainstorm.layers.elementwise_layer import ElementwiseLayerImpl
 from brainstorm.structure.buffer_structure import BufferStructure, StructureTemplate
 from brainstorm.structure.construction import ConstructionWrapper
-from brainstorm.structure.layer_types import LAYER_TYPES
+from brainstorm.structure.layer import LAYER_TYPES
 from brainstorm.testing import check_layer
 from brainstorm.utils import BrainstormError, LayerValidationError
 
