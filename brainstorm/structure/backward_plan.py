@@ -56,15 +56,21 @@ def plan_backward(
         all_deltas: Whether to compute all deltas, or what training needs.
     """
     loop_of = {name: loop for loop in find_loops(layers) for name in loop}
-    needed = set(layers) if all_deltas else _needed(layers, loop_of)
+    needed: set[str] = set()
+    for name, layer in layers.items():
+        loop = loop_of.get(name, [name])
+        depends = any(c.start_layer in needed for c in layer.incoming)
+        trained = any(
+            is_trained(layers, n, p) for n in loop for p in layers[n].parameter_shapes
+        )
+        if all_deltas or depends or trained:
+            needed.update(loop)
     unwanted = {
         name: frozenset(layer.in_shapes)
         - {c.input_name for c in layer.incoming if c.start_layer in needed}
         for name, layer in layers.items()
     }
-    unwanted_hubs = frozenset(
-        i for i, hub in enumerate(hubs) if _is_unwanted(hub, needed)
-    )
+    unwanted_hubs: set[int] = set()
     # Layers in loops run many times, and what they send back meets what is there.
     overwriting = {n for n, la in layers.items() if la.honours_fresh} - set(loop_of)
     fresh: dict[str, set[str]] = {name: set() for name in layers}
@@ -72,10 +78,17 @@ def plan_backward(
     for i, hub in enumerate(hubs):
         if not hub.is_backward_only or not hub.size:
             continue
-        has_to_be_cleared = _plan_hub(hub, layers, overwriting, fresh)
-        if i in unwanted_hubs:
-            continue
-        if has_to_be_cleared:
+        name, kind, _ = hub.sources[0].split(".")
+        if kind == "gradients":
+            has_to_be_cleared = _plan_gradients(layers, overwriting, fresh)
+        elif kind == "internals" and not hub.sinks:
+            has_to_be_cleared = not layers[name].honours_fresh
+        else:
+            has_to_be_cleared = _plan_deltas(hub, layers, overwriting, fresh)
+        owners = {source.partition(".")[0] for source in hub.sources}
+        if kind == "output_deltas" and needed.isdisjoint(owners):
+            unwanted_hubs.add(i)
+        elif has_to_be_cleared:
             to_clear.append(i)
         elif hub.context_size:
             contexts.append(i)
@@ -83,47 +96,10 @@ def plan_backward(
         [name for name in reversed(layers) if name in needed],
         {name: frozenset(names) for name, names in fresh.items()},
         unwanted,
-        unwanted_hubs,
+        frozenset(unwanted_hubs),
         to_clear,
         contexts,
     )
-
-
-def _needed(layers: Mapping[str, Layer], loop_of: Mapping[str, list[str]]) -> set[str]:
-    """Names of the layers on whose output deltas a gradient depends."""
-    needed: set[str] = set()
-    for name, layer in layers.items():
-        if any(c.start_layer in needed for c in layer.incoming) or any(
-            is_trained(layers, member, p)
-            for member in loop_of.get(name, [name])
-            for p in layers[member].parameter_shapes
-        ):
-            needed.update(loop_of.get(name, [name]))
-    return needed
-
-
-def _is_unwanted(hub: Hub, needed: set[str]) -> bool:
-    paths = [source.split(".") for source in hub.sources]
-    return (
-        bool(paths)
-        and paths[0][1] == "output_deltas"
-        and not any(path[0] in needed for path in paths)
-    )
-
-
-def _plan_hub(
-    hub: Hub,
-    layers: Mapping[str, Layer],
-    overwriting: set[str],
-    fresh: dict[str, set[str]],
-) -> bool:
-    """Whether a hub has to be cleared; notes in `fresh` who can overwrite it."""
-    name, kind, _ = hub.sources[0].split(".")
-    if kind == "gradients":
-        return _plan_gradients(layers, overwriting, fresh)
-    if kind == "internals" and not hub.sinks:
-        return not layers[name].honours_fresh
-    return _plan_deltas(hub, layers, overwriting, fresh)
 
 
 def _plan_gradients(
@@ -157,18 +133,15 @@ def _plan_deltas(
         if input_name not in layers[name].computes_no_input_deltas_for:
             writers.append((name, input_name, hub.slices[sink]))
     if not writers:
-        return any(_takes_deltas(source, layers) for source in hub.sources)
+        sources = [source.split(".") for source in hub.sources]
+        return any(
+            category == "internals"
+            or output_name not in layers[name].takes_no_output_deltas_from
+            for name, category, output_name in sources
+        )
     name, input_name, covered = writers[-1]
     alone = sum(writer[0] == name for writer in writers) == 1
     if alone and name in overwriting and covered == (0, hub.size):
         fresh[name].add(input_name)
         return False
     return True
-
-
-def _takes_deltas(source: str, layers: Mapping[str, Layer]) -> bool:
-    name, category, output_name = source.split(".")
-    layer = layers[name]
-    return (
-        category == "internals" or output_name not in layer.takes_no_output_deltas_from
-    )

@@ -10,6 +10,7 @@ import numpy as np
 from brainstorm.checks import check_network
 from brainstorm.data_iterators import DataIterator
 from brainstorm.layers.fully_connected_layer import FullyConnectedLayerImpl
+from brainstorm.structure.feedback import fed_back_output
 from brainstorm.structure.prediction import (
     arrange,
     cut,
@@ -98,6 +99,27 @@ class Readout:
             )
         return rest[0]
 
+    def fed_back_to(self) -> list[str]:
+        """The inputs that it feeds back to, ``'layer.input'``.
+
+        Raises:
+            ValidationError: There is none, or one is fed back something else, too.
+        """
+        paths: dict[str, set[str]] = {}
+        for layer in self.net.layers.values():
+            for c in layer.incoming:
+                if fed_back_output(c) is not None:
+                    path = f"{layer.name}.{c.input_name}"
+                    paths.setdefault(path, set()).add(c.start_layer)
+        found = [path for path, senders in paths.items() if self.name in senders]
+        mixed = [path for path in found if len(paths[path]) > 1]
+        if mixed or not found:
+            raise ValidationError(
+                f"teacher_forcing: expected inputs that {self.name!r} alone feeds back"
+                f" to, got {listing(mixed or found)}"
+            )
+        return found
+
     def states(self) -> np.ndarray:
         """Its inputs (T, B, n), on the host."""
         array = self.net.buffer[self.name].inputs.default
@@ -143,10 +165,17 @@ class Readout:
 
 
 def rows_to_fit(
-    readout: Readout, x: Any, y: Any, mask: Any, batch_size: int, warmup: int
+    readout: Readout,
+    x: Any,
+    y: Any,
+    mask: Any,
+    batch_size: int,
+    warmup: int,
+    teacher_forcing: bool,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Run the network; states (N, n) and targets (N, k) of steps that count."""
-    net, steps = readout.net, 0
+    net, steps, before = readout.net, 0, None
+    forced = dict.fromkeys(readout.fed_back_to() if teacher_forcing else [])
     if isinstance(x, DataIterator):
         batches = _of_iterator(readout, x, y, mask)
     else:
@@ -156,9 +185,14 @@ def rows_to_fit(
         if not continues:
             _check_length(steps, warmup)
         provide(net, inputs)
-        net.forward_pass(context=context, only=readout.layers)
+        shape = (net.time_size if readout.has_time else 1, net.batch_size)
+        targets = readout.checked_targets(targets, shape)
+        if forced:
+            first = before if continues else np.zeros_like(targets[:1])
+            forced = dict.fromkeys(forced, np.concatenate([first, targets[:-1]]))
+            before = targets[-1:]
+        net.forward_pass(context=context, only=readout.layers, forced=forced or None)
         h = readout.states()
-        targets = readout.checked_targets(targets, h.shape[:2])
         first = max(0, warmup - (steps if continues else 0))
         steps = (steps if continues else 0) + len(h)
         h, targets = h[first:], targets[first:] - readout.fixed_bias()

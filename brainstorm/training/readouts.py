@@ -45,6 +45,7 @@ def fit_ridge(
     mask: Any = None,
     batch_size: int = 100,
     validation: Any = None,
+    teacher_forcing: bool = False,
 ) -> RidgeFit:
     """Fit a linear layer by ridge regression, as the readout of a reservoir.
 
@@ -80,6 +81,8 @@ def fit_ridge(
         batch_size: How many sequences of arrays to run at once.
         validation: Further data, to choose from several ridges by: an iterator, a dict,
             or a tuple of inputs and targets.
+        teacher_forcing: Whether to feed back the targets of the step before, zeros at
+            first, wherever the layer feeds its output back.
 
     Returns:
         The error on the training data, with the ridge that was taken. NaN if the
@@ -97,7 +100,8 @@ def fit_ridge(
     with net.lock:
         net.start_weight_modifiers()
         sums = Sums()
-        for h, targets in rows_to_fit(readout, x, y, mask, batch_size, warmup):
+        rows = rows_to_fit(readout, x, y, mask, batch_size, warmup, teacher_forcing)
+        for h, targets in rows:
             sums.add(h, targets)
         bias = ("penalized" if penalize_bias else "free") if readout.fits_bias else None
         fits = _solve(sums, ridges, bias, readout.name)
@@ -111,6 +115,7 @@ def fit_ridge(
                 mask if isinstance(mask, str) else None,
                 batch_size,
                 warmup,
+                teacher_forcing,
             )
             errors = _errors(fits, rows)
         best = min(fits, key=lambda fit: errors.get(fit.ridge, 0.0))

@@ -266,3 +266,56 @@ def test_errors_of_layers():
     net = Network.from_layer(inp >> layers.Recurrent(2))
     with pytest.raises(ValidationError, match="name the layer to fit"):
         fit_ridge(net, X, Y)
+
+
+# -- teacher forcing -------------------------------------------------------------
+
+
+NAMES = ("W", "R", "bias")
+
+
+def with_feedback(sender="Out"):
+    inp = layers.Input({"default": ("T", "B", 2)})
+    hidden = inp >> layers.Recurrent(6, trainable=False, name="Hidden")
+    out = hidden >> layers.FullyConnected(2, "linear", name="Out")
+    hidden << (out if sender == "Out" else hidden)
+    net = Network.from_layer(out)
+    net.set_handler(NumpyHandler(np.float64))
+    net.initialize(Gaussian(0.5), seed=1)
+    return net
+
+
+def test_teacher_forcing_finds_the_network_that_made_the_targets():
+    net, x = with_feedback(), RND.randn(40, 2, 2)
+    y, expected = net.predict(x), fitted(net)
+    net.initialize(
+        {"Hidden": {n: net.get(f"Hidden.parameters.{n}") for n in NAMES}, "Out": 0.0}
+    )
+    fit_ridge(net, x, y, ridge=1e-12, warmup=3, teacher_forcing=True)
+    for got, wanted in zip(fitted(net), expected, strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-5)
+    np.testing.assert_allclose(net.predict(x), y, rtol=1e-5)
+
+
+def test_teacher_forcing_goes_on_in_pieces():
+    net, x, y = with_feedback(), RND.randn(12, 3, 2), RND.randn(12, 3, 2)
+    fit_ridge(net, x, y, teacher_forcing=True)
+    expected = fitted(net)
+    h = RND.randn(12, 3, 6)
+    for t in range(12):
+        before = h[t - 1] if t else np.zeros((3, 6))
+        fed_back = y[t - 1] if t else np.zeros((3, 2))
+        W, R, bias = (net.get(f"Hidden.parameters.{n}") for n in NAMES)
+        h[t] = np.tanh(np.hstack([x[t], fed_back]) @ W.T + before @ R.T + bias)
+    assert_fits(net, h, y)
+    pieces = Subsequences(Undivided(default=x, targets=y), 5)
+    fit_ridge(net, pieces, teacher_forcing=True)
+    for got, wanted in zip(fitted(net), expected, strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-9)
+
+
+def test_teacher_forcing_needs_feedback():
+    x, y = RND.randn(12, 3, 2), RND.randn(12, 3, 2)
+    for net in (readout(2, 2), with_feedback("Hidden")):
+        with pytest.raises(ValidationError, match="'Out' alone feeds back to, got .no"):
+            fit_ridge(net, x, y, teacher_forcing=True)
