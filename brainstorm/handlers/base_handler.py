@@ -30,6 +30,7 @@ from brainstorm.handlers.operations.losses import LossOperations
 from brainstorm.handlers.operations.lstm import LstmOperations
 from brainstorm.handlers.operations.memory import MemoryOperations
 from brainstorm.handlers.operations.normalisation import NormalisationOperations
+from brainstorm.handlers.operations.nvar import NvarOperations
 from brainstorm.handlers.operations.products import ProductOperations
 from brainstorm.handlers.operations.recurrent import RecurrentOperations
 from brainstorm.handlers.operations.sequences import SequenceOperations
@@ -65,6 +66,7 @@ class Handler(
     DropoutOperations,
     NormalisationOperations,
     EmbeddingOperations,
+    NvarOperations,
     SequenceOperations,
     CtcOperations,
     RecurrentOperations,

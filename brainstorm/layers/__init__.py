@@ -34,6 +34,7 @@ from brainstorm.layers.lstm_layer import Lstm
 from brainstorm.layers.mask_layer import Mask
 from brainstorm.layers.merge_layer import Merge
 from brainstorm.layers.noop_layer import NoOp
+from brainstorm.layers.nvar_layer import Nvar
 from brainstorm.layers.pooling_layer_2d import Pooling2D
 from brainstorm.layers.recurrent_layer import Recurrent
 from brainstorm.layers.recurrent_lif_layer import RecurrentLif
@@ -74,6 +75,7 @@ __all__ = [
     "Mask",
     "Merge",
     "NoOp",
+    "Nvar",
     "Pooling2D",
     "Recurrent",
     "RecurrentLif",

@@ -20,6 +20,21 @@ def Delay(steps: int = 1, name: str | None = None) -> ConstructionWrapper:
     return ConstructionWrapper.create(DelayLayerImpl, **locals())
 
 
+def copy_later(handler, x, past, steps, out):
+    """Copy inputs to some steps later, behind the rows of the past."""
+    T, rows = x.shape[0], past.shape[0]
+    handler.copy_to(past[rows - steps : rows - steps + min(steps, T)], out[:steps])
+    if steps < T:
+        handler.copy_to(x[: T - steps], out[steps:])
+
+
+def keep_past(handler, x, past):
+    """Have the last steps, which the next pass will need, in the past."""
+    T = x.shape[0]
+    start = max(0, 2 * T - past.shape[0])
+    handler.copy_to(x[start:], past[start:T])
+
+
 class DelayLayerImpl(Layer):
     """Computes ``y[t] = x[t - steps]``.
 
@@ -47,22 +62,14 @@ class DelayLayerImpl(Layer):
         past = BufferStructure(*shape.shape, context_size=self.steps)
         return {"default": shape}, {}, {"past": past}
 
-    def cut(self, array):
-        """Where in time the rows end that come again within the pass."""
-        return max(0, array.shape[0] - self.steps)
-
     def forward_pass(self, buffers, training_pass=True):
         x, y = buffers.inputs.default, buffers.outputs.default
-        past, end = buffers.internals.past, self.cut(x)
-        T = x.shape[0]
-        self.handler.copy_to(past[T : T + T - end], y[: T - end])
-        if end:
-            self.handler.copy_to(x[:end], y[self.steps :])
-        self.handler.copy_to(x[end:], past[end:T])
+        copy_later(self.handler, x, buffers.internals.past, self.steps, y)
+        keep_past(self.handler, x, buffers.internals.past)
 
     def backward_pass(self, buffers):
         dx, dy = buffers.input_deltas.default, buffers.output_deltas.default
-        end = self.cut(dx)
+        end = max(0, dx.shape[0] - self.steps)
         if end:
             self.add_deltas("default", "copy_to", dy[self.steps :], dx[:end])
         if "default" in self.fresh:

@@ -7,6 +7,7 @@ training, and not exported: of a layer that has predictions too, only these are.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -187,12 +188,34 @@ def _join(graph: Graph, layer: Layer) -> str:
     return graph.add("Concat", *inputs, axis=-1)
 
 
+def _later(graph: Graph, x: str, steps: int, dims: int) -> str:
+    zeros = graph.constant((steps, *[0] * (2 * dims - 1)), np.int64)
+    begin, end, axis = (graph.constant((n,), np.int64) for n in (0, -steps, 0))
+    return graph.add("Slice", graph.add("Pad", x, zeros), begin, end, axis)
+
+
 def _delay(graph: Graph, layer: Any) -> str:
     dims = len(layer.in_shapes["default"].shape)
-    zeros = graph.constant((layer.steps, *[0] * (2 * dims - 1)), np.int64)
-    later = graph.add("Pad", graph.input(layer), zeros)
-    begin, end, axis = (graph.constant((n,), np.int64) for n in (0, -layer.steps, 0))
-    return graph.add("Slice", later, begin, end, axis)
+    return _later(graph, graph.input(layer), layer.steps, dims)
+
+
+def _nvar(graph: Graph, layer: Any) -> str:
+    x = graph.flat_input(layer)
+    parts = x, *(_later(graph, x, lag, 3) for lag in layer.lags[1:])
+    lin = graph.add("Concat", *parts, axis=2)
+    before = graph.constant((0, 0, int(layer.constant), 0, 0, 0), np.int64)
+    found = [graph.add("Pad", lin, before, graph.constant(1.0))]
+    columns = range(layer.internal_shapes["lin"].feature_size)
+    for degree in layer.degrees:
+        chosen = itertools.combinations_with_replacement(columns, degree)
+        first, *others = (
+            graph.add("Gather", lin, graph.constant(indices, np.int64), axis=2)
+            for indices in np.transpose([*chosen])
+        )
+        for other in others:
+            first = graph.add("Mul", first, other)
+        found.append(first)
+    return graph.add("Concat", *found, axis=2)
 
 
 def _time_pooling(graph: Graph, layer: Any) -> str:
@@ -256,6 +279,7 @@ LAYERS: dict[str, Callable[[Graph, Any], str]] = {
     "Mask": _mask,
     "Merge": _join,
     "NoOp": _same,
+    "Nvar": _nvar,
     "Pooling2D": _pooling,
     "Recurrent": recurrent,
     "Reshape": lambda graph, layer: graph.reshape(

@@ -19,6 +19,7 @@ SHAPES = {
     "sum_t": {"*S": (5, 3), "*R": (1, 3)},
     "broadcast_t": {"*S": (2, 1, 3), "*R": (2, 4, 3)},
 }
+SHAPES["nvar"] = {"L": 3, "Q": 1 + 3 + 6 + 15}
 SHAPES["dot_add_mm"] = SHAPES["dot_mm"]
 SHAPES |= {name: {"T": 3, "B": 2, "I": 2, "N": 3} for name in GATES}
 SCALARS = {
@@ -29,6 +30,7 @@ SCALARS = {
     **{"update_nr": 3, "activation": "tanh", "padding": 1, "stride": (1, 1)},
     **{"window": (3, 2), "threshold": 0.2, "surrogate": "erf", "parameters": (1.5,)},
     "neuron": Neuron(0.2, 0.1, 1.5, -0.3, False, False, 2, "sigmoid", (2.0,)),
+    **{"orders": (2, 4), "constant": True},
 }
 INDICES = {"targets", "indices"}
 # Arguments that have to be positive.

@@ -37,6 +37,7 @@ OTHER_SIZES = {
     "sum_t": {"*S": (70, 7), "*R": (1, 7)},
     "broadcast_t": {"*S": (1, 7), "*R": (5, 7)},
     "sgd_update": {"N": 700},
+    **{f"nvar_{k}": {"L": 3, "Q": 1 + 3 + 6 + 15} for k in ("forward", "backward")},
     **{f"conv2d_{k}_batch": IMAGES for k in ("forward", "backward")},
     **{f"maxpool2d_{k}_batch": IMAGES for k in ("forward", "backward")},
     **{f"avgpool2d_{k}_batch": IMAGES for k in ("forward", "backward")},
@@ -47,6 +48,7 @@ SCALARS = {
     **{"momentum": 0.9, "limit": 0.5, "decay": 0.9, "epsilon": 1e-2, "beta1": 0.9},
     **{"beta2": 0.99, "weight_decay": 0.1, "update_nr": 3},
     **{"padding": 1, "stride": (2, 2), "window": (3, 2)},
+    **{"orders": (2, 4), "constant": True},
 }
 INDICES = {"targets", "argmax", "indices"}
 RANDOM = {"fill_gaussian", "generate_probability_mask", "dropout_forward"}

@@ -37,6 +37,7 @@ OTHER_SIZES = {
     "gru_forward": {"G": 120},
     "gru_backward": {"G": 120},
     "adam_update": {"N": 200000},
+    **{f"nvar_{k}": {"L": 3, "Q": 1 + 3 + 6 + 15} for k in ("forward", "backward")},
     "sgd_update": {"N": 200000},
     "momentum_update": {"N": 200000},
     "nesterov_ahead": {"N": 200000},
@@ -62,6 +63,8 @@ SCALARS = {
     "weight_decay": 0.1,
     "update_nr": 3,
     "activation": "tanh",
+    "orders": (2, 4),
+    "constant": True,
 }
 VALUES = {"targets": 0.0, "v": 0.0, "timing": 2.0}
 MOVES_DATA = {"get_numpy_copy", "set_from_numpy"}
@@ -117,8 +120,9 @@ def test_operations_allocate_nothing(name, strided, fresh):
     peak = min(traced_peak(run, arguments) for _ in range(3))
     # Small objects count too; the smallest array of M elements has 16 KB. NumPy may
     # buffer 8192 elements of each of three operands; matrices here are larger.
-    # np.add.at always does.
-    little = NUMPY_BUFFERS_LITTLE and not strided and name != "add_to_rows"
+    # np.add.at always does; nvar works on columns.
+    dense = not strided and not name.startswith(("add_to_rows", "nvar"))
+    little = NUMPY_BUFFERS_LITTLE and dense
     buffers = 0 if little else 3 * 8192 * 4
     assert peak < 8192 + buffers
 

@@ -384,6 +384,7 @@ REQUIRED = {
     "ClockworkLstm": {"size": 2},
     "Convolution2D": {"num_filters": 2, "kernel_size": 1},
     "DeltasScaling": {"factor": 2.0},
+    "Nvar": {"delay": 2},
     "Embedding": {"vocabulary_size": 3, "size": 2},
     "Input": {"out_shapes": {"default": ("T", "B", 2)}},
     "Pooling2D": {"kernel_size": 1},
