@@ -37,8 +37,6 @@ from brainstorm.utils import (
     listing,
 )
 
-__all__ = ["main"]
-
 SCORERS = {cls.__name__: cls for cls in get_inheritors(scorers.Scorer)}
 FORMAT = "Predictions file v1.0"
 DATA_HELP = (

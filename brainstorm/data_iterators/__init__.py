@@ -19,40 +19,17 @@ are read batch by batch. Arrays that are yielded are not to be written to. Data 
 arguments that do not fit raise an IteratorValidationError, which says what would.
 """
 
+from brainstorm.data_iterators import changing, encoding, holding
 from brainstorm.data_iterators.base import DataIterator
-from brainstorm.data_iterators.changing import (
-    AddGaussianNoise,
-    AddSaltNPepper,
-    Flip,
-    MultiHot,
-    OneHot,
-    Pad,
-    RandomCrop,
-)
-from brainstorm.data_iterators.encoding import (
-    DeltaEncoding,
-    LatencyEncoding,
-    PhaseEncoding,
-    RateEncoding,
-)
-from brainstorm.data_iterators.holding import Minibatches, Online, Undivided
+from brainstorm.data_iterators.changing import *  # noqa: F403
+from brainstorm.data_iterators.encoding import *  # noqa: F403
+from brainstorm.data_iterators.holding import *  # noqa: F403
 from brainstorm.data_iterators.pieces import Subsequences
 
 __all__ = [
-    "AddGaussianNoise",
-    "AddSaltNPepper",
     "DataIterator",
-    "DeltaEncoding",
-    "Flip",
-    "LatencyEncoding",
-    "Minibatches",
-    "MultiHot",
-    "OneHot",
-    "Online",
-    "Pad",
-    "PhaseEncoding",
-    "RandomCrop",
-    "RateEncoding",
     "Subsequences",
-    "Undivided",
+    *changing.__all__,
+    *encoding.__all__,
+    *holding.__all__,
 ]

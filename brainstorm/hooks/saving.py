@@ -31,7 +31,6 @@ __all__ = [
     "SaveLogs",
     "SaveNetwork",
     "load_logs",
-    "save_logs",
 ]
 
 LOGS_FORMAT = "Logs file v1.0"

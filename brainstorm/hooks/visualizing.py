@@ -74,11 +74,8 @@ class BokehVisualizer(Hook):
         **common: Any,
     ):
         names = [log_names] if isinstance(log_names, str) else log_names
-        if (
-            not isinstance(names, (list, tuple))
-            or not names
-            or not all(isinstance(n, str) and n for n in names)
-        ):
+        good = isinstance(names, (list, tuple)) and len(names) > 0
+        if not good or not all(isinstance(n, str) and n for n in names):
             raise ValidationError(
                 "BokehVisualizer: log_names has to be a list of paths of logs, such as"
                 f" 'validation.Accuracy', not {log_names!r}"
@@ -236,21 +233,16 @@ def _show(document: Document, curves: Curves, title: str, x_label: str) -> None:
 
 
 class _Server:
-    """A Bokeh server in a thread of its own.
+    """A Bokeh server in a thread of its own, whose port is `port` if that is free.
 
-    Args:
-        show: Fills the document of each browser that connects.
-        port: The port to use, if it is free.
-
-    Raises:
-        Exception: Whatever kept the server from starting.
+    It has `show` fill the document of each browser that connects. The constructor
+    raises whatever keeps it from starting.
     """
 
     def __init__(self, show: Callable[[Document], None], port: int):
         self._ready: queue.Queue[str | Exception] = queue.Queue()
-        self._thread = threading.Thread(
-            target=self._run, args=(show, port), name="BokehVisualizer", daemon=True
-        )
+        run = functools.partial(self._run, show, port)
+        self._thread = threading.Thread(target=run, name="BokehVisualizer", daemon=True)
         self._thread.start()
         answer = self._ready.get(timeout=30)
         if isinstance(answer, Exception):

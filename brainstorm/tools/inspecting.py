@@ -18,12 +18,7 @@ if TYPE_CHECKING:
     from brainstorm.structure.architecture import Connection
     from brainstorm.structure.network import Network
 
-__all__ = [
-    "draw_network",
-    "get_network_info",
-    "picture_format",
-    "print_network_info",
-]
+__all__ = ["draw_network", "get_network_info", "print_network_info"]
 
 # Endings, and what such files begin with.
 FORMATS = {"png": rb"\x89PNG", "svg": rb"<(\?xml|!DOCTYPE svg|svg)", "pdf": rb"%PDF"}

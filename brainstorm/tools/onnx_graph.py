@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from brainstorm.structure.buffer_structure import BufferStructure
     from brainstorm.structure.network import Network
 
-__all__ = ["ACTIVATIONS", "Graph"]
-
 # What files are for: old enough for most software, new enough for LayerNormalization.
 OPSET, IR_VERSION = 17, 8
 

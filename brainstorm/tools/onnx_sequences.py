@@ -18,8 +18,6 @@ from brainstorm.structure.construction import layer_type_name
 from brainstorm.tools.onnx_graph import ACTIVATIONS, Graph
 from brainstorm.utils import ValidationError, listing
 
-__all__ = ["bidirectional", "recurrent"]
-
 # Activation functions of the operators, and their alpha. That for softplus overflows.
 OPERATOR_ACTIVATIONS = {"linear": ("Affine", 1.0)}
 for _name in ("rel", "tanh", "sigmoid", "el", "leaky_rel"):

@@ -6,8 +6,6 @@ from typing import Any
 
 from brainstorm.utils import ValidationError
 
-__all__ = ["parse_spec"]
-
 ACTIVATIONS = {"l": "linear", "r": "rel", "s": "sigmoid", "t": "tanh"}
 POOLING_TYPES = {"m": "max", "a": "avg"}
 DIGITS = "0123456789"

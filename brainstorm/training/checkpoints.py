@@ -43,8 +43,6 @@ from brainstorm.utils import FileFormatError, ValidationError, listing
 if TYPE_CHECKING:
     from brainstorm.hooks.base_hook import Hook
 
-__all__ = ["read_checkpoint", "write_checkpoint"]
-
 FORMAT = "Checkpoint file v1.0"
 ARRAY = "@array"
 KEYS = {

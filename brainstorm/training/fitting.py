@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from brainstorm.randomness import RandomState
     from brainstorm.structure.network import Network
 
-__all__ = ["shuffled_batches"]
-
 
 def shuffled_batches(
     net: Network, x: Any, y: Any, batch_size: int, rnd: RandomState

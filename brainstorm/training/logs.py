@@ -9,8 +9,6 @@ from typing import Any
 from brainstorm.training.utils import report
 from brainstorm.utils import ValidationError
 
-__all__ = ["ROLLING", "add_log", "print_log"]
-
 ROLLING = "rolling_training"
 """The log of the losses and scores of the training batches."""
 

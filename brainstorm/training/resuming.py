@@ -96,12 +96,8 @@ class Epoch:
 class Resumable:
     """The state of a trainer, which can be saved and restored."""
 
-    __undescribed__ = {
-        "current_epoch_nr": 0,
-        "current_update_nr": 0,
-        "logs": {},
-        "results": {},
-    }
+    __undescribed__ = {"current_epoch_nr": 0, "current_update_nr": 0}
+    __undescribed__ |= {"logs": {}, "results": {}}
 
     current_epoch_nr: int
     """Number of the epoch that runs or ran last, 0 before the training."""
@@ -130,9 +126,8 @@ class Resumable:
         """Save the training with its network to an HDF5 file, to go on with later.
 
         The file keeps all that :meth:`load` needs; not the data. It is replaced in
-        one go. Hooks that are still to be called after the same update, or epoch,
-        would be left out: rather than from a hook, save by
-        :class:`brainstorm.hooks.SaveCheckpoint`.
+        one go. Rather than from a hook, save by `SaveCheckpoint`: hooks that are still
+        to be called after the same update, or epoch, would be left out.
 
         Args:
             filename: Name of the file; its folder has to exist.
@@ -212,13 +207,9 @@ class Resumable:
         }
 
     def set_state(self, state: Mapping[str, Any], net: Network) -> None:
-        """Go on from what :meth:`get_state` returned.
+        """Go on from what :meth:`get_state` returned, of which this keeps parts.
 
-        Errors, of whatever kind, mean that it does not fit.
-
-        Args:
-            state: The state; the trainer keeps its parts.
-            net: The network, which has its parameters already.
+        The network has its parameters already. Whatever this raises, it does not fit.
         """
         for name, member in MEMBERS.items():
             setattr(self, member, state[name])

@@ -275,12 +275,12 @@ class Trainer(Resumable, Describable):
         for name, iterator in named_data_iters.items():
             check_iterator(net, iterator, name)
         results = {}
+        iter_names = (None, *named_data_iters)
         hooks = [
             hook
             for hook in self.hooks.values()
-            if not hook.repeatable
-            and not getattr(hook, "saves", "")
-            and getattr(hook, "iter_name", None) in (None, *named_data_iters)
+            if not (hook.repeatable or getattr(hook, "saves", ""))
+            and getattr(hook, "iter_name", None) in iter_names
         ]
         with net.lock, contextlib.ExitStack() as started:
             for name, iterator in named_data_iters.items():
@@ -343,11 +343,9 @@ class Trainer(Resumable, Describable):
             net.lock.give_way()
             net.provide_external_data(batch)
             self._run_stepper(net)
+            continues = bool(getattr(training_data, "continues", False))
             gather_losses_and_scores(
-                net,
-                self.train_scorers,
-                epoch.scores,
-                continues=bool(getattr(training_data, "continues", False)),
+                net, self.train_scorers, epoch.scores, continues=continues
             )
             net.apply_weight_modifiers()
             self.current_update_nr += 1

@@ -10,8 +10,6 @@ from typing import Any
 from brainstorm.handlers.base_handler import Handler
 from brainstorm.handlers.programs import Program, Variable
 
-__all__ = ["Updates"]
-
 _MOST_PROGRAMS = 20
 
 
