@@ -135,6 +135,7 @@ class SpikingLayer(LeakingLayer):
     """Base of layers of neurons that leak, integrate and fire."""
 
     has_surrogate_gradients = True
+    can_be_stepped = True  # what else is carried than outputs gets no deltas
 
     def spiking_structures(
         self, *shape: int

@@ -115,8 +115,8 @@ def _obstacle(layer: Any, loop: Collection[str]) -> str | None:
     structures = {**layer.in_shapes, **layer.out_shapes, **layer.internal_shapes}
     if layer.is_loss or not layer.can_be_stepped:
         return (
-            "it looks at all time steps at once, or carries more than its outputs from"
-            " step to step"
+            "its steps can not run one by one: it looks at all of them at once, or its"
+            " state gets deltas that are lost between them"
         )
     for name, structure in structures.items():
         if structure.context_size > 1:

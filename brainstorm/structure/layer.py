@@ -209,8 +209,8 @@ class Layer:
     def can_be_stepped(self) -> bool:
         """Whether passes over single steps give what a pass over all of them does.
 
-        It may be in a loop of feedback then. By default it can if its outputs are all
-        that is carried on: nothing else gets deltas from the step behind.
+        Only then it can be in a loop of feedback. By default, if outputs are all that
+        is carried on: nothing else gets deltas from the step behind.
         """
         carried = (
             structure.context_size and not structure.is_backward_only

@@ -36,7 +36,7 @@ from brainstorm.utils import (
 )
 
 # The first slot of the handler's temporaries that neither operations nor layers use.
-_SLOT = 24
+_SLOT = 40
 
 Order = Iterable[tuple[Layer, BufferView]]
 
@@ -207,42 +207,50 @@ class Stepping:
     ) -> Iterator[tuple[Layer, BufferView]]:
         manager, mirrors = self._manager, self._mirrors_of(loop)
         steps, memory = manager.time_size, manager.hub_buffers
+        carried: dict[tuple[str, str], Any] = {}
         for t in reversed(range(steps)):
             step = _Step(manager, mirrors, t)
             for layer, buffers in order:
-                if steps == 1:
-                    yield layer, buffers
-                    continue
-                view = step.view(layer.name)
-                carried = self._own_deltas(layer, view, handler)
+                view = buffers
+                if steps > 1:
+                    view = step.view(layer.name)
+                    self._carry_deltas(layer, view, carried, handler)
                 yield layer, view
-                for name, deltas in carried.items():
-                    before = step.before(layer.name, "output_deltas", name)
-                    handler.add_tt(before, deltas.reshape(tuple(before.shape)), before)
             for c in connections:
                 before = step.before(c.start_layer, "output_deltas", fed_back_output(c))
                 handler.add_tt(before, step.now(*_place(c, DELTAS)), before)
         for i, j in mirrors.items():
             if manager.hubs[i].is_backward_only:
                 self._reflect(handler, memory[j], memory[i])
+        for (name, output_name), deltas in carried.items():
+            state = step.before(name, "output_deltas", output_name)
+            handler.add_tt(state, deltas[1].reshape(tuple(state.shape)), state)
 
-    def _own_deltas(
-        self, layer: Layer, view: BufferView, handler: Handler
-    ) -> dict[str, Any]:
-        """Have a layer leave the deltas of the state before where nothing else is.
+    def _carry_deltas(
+        self,
+        layer: Layer,
+        view: BufferView,
+        carried: dict[tuple[str, str], Any],
+        handler: Handler,
+    ) -> None:
+        """Let a layer have two rows of output deltas of its own, all steps long.
 
-        Returns:
-            The place for them, by the names of the outputs.
+        Of the second row, where it has left the deltas of the state before, the step
+        before takes them over into the first one.
         """
-        deltas, carried = dict(BufferView.items(view.output_deltas)), {}
-        for slot, (name, structure) in enumerate(layer.out_shapes.items(), _SLOT):
+        deltas = dict(BufferView.items(view.output_deltas))
+        for name, structure in layer.out_shapes.items():
             if structure.context_size:
-                own = handler.scratch(tuple(deltas[name].shape), slot)
-                handler.copy_to(deltas[name][0], own[0])
-                handler.fill(own[1], 0.0)
-                deltas[name], carried[name] = own, own[1]
+                now, key = deltas[name], (layer.name, name)
+                if key in carried:
+                    handler.add_tt(now[0], carried[key][1], carried[key][0])
+                else:
+                    slot = _SLOT + len(carried)
+                    carried[key] = handler.scratch(tuple(now.shape), slot)
+                    handler.copy_to(now[0], carried[key][0])
+                handler.fill(carried[key][1], 0.0)
+                deltas[name] = carried[key]
         BufferView.adjust(view.output_deltas, [*deltas], deltas.values())
-        return carried
 
     def _gets_more(self, hub: int, loop: tuple[str, ...]) -> bool:
         """Whether a hub holds something that a loop does not write itself."""

@@ -321,21 +321,31 @@ def test_names_and_forms_are_checked():
 
 
 @pytest.mark.parametrize(
-    ("make", "reason"),
+    "make",
     [
-        (lambda: layers.Lstm(3, name="L"), "more than its outputs"),
-        (lambda: layers.ClockworkLstm(3, name="L"), "more than its outputs"),
-        (lambda: layers.BatchNorm(name="L"), "at all time steps"),
-        (lambda: layers.Delay(2, name="L"), "more than its outputs"),
-        (lambda: layers.Bidirectional(layers.Recurrent(3), name="L"), "at all time"),
+        lambda: layers.Lstm(3, name="L"),
+        lambda: layers.ClockworkLstm(3, name="L"),
+        lambda: layers.RecurrentLif(3, name="L"),
+        lambda: layers.BatchNorm(name="L"),
+        lambda: layers.Delay(2, name="L"),
+        lambda: layers.Bidirectional(layers.Recurrent(3), name="L"),
     ],
 )
-def test_what_can_not_be_in_a_loop_is_refused(make, reason):
+def test_what_can_not_be_in_a_loop_is_refused(make):
     def wire(inp):
         a = inp >> Dense(3, "A")
         return a << (a >> make() >> Dense(3, "B"))
 
-    with pytest.raises(NetworkValidationError, match=rf"'L': .*A >> L >> B.*{reason}"):
+    with pytest.raises(NetworkValidationError, match="'L': .*A >> L >> B.*one by one"):
+        small(wire)
+
+
+def test_outputs_without_time_are_not_fed_back():
+    def wire(inp):
+        a = inp >> Dense(3, "A")
+        return a << (a >> layers.TimePooling() >> Dense(3, "B"))
+
+    with pytest.raises(NetworkValidationError, match="'B' can not be fed back to 'A'"):
         small(wire)
 
 
@@ -671,3 +681,60 @@ def test_training_continues_sequences():
     trainer.add_hook(bs.hooks.StopAfterEpoch(5))
     trainer.train(net, iterator)
     assert run(net, given) < before
+
+
+STEPPED = {
+    "recurrent": layers.Recurrent(4, name="L", initial_state="learned"),
+    "gru": layers.Gru(4, name="L"),
+    "clockwork": layers.Clockwork(4, name="L"),
+    "leaky": layers.Leaky(3.0, name="L", learn_tau=True),
+    "lif": layers.Lif(3.0, name="L", threshold=0.3),
+    "refractory": layers.Lif(3.0, name="L", threshold=0.3, refractory=2, reset="soft"),
+    "layer norm": layers.LayerNorm(name="L"),
+    "highway": layers.Elementwise("swish", name="L"),
+    "dropout": layers.Dropout(0.0, name="L"),
+}
+
+
+@pytest.mark.parametrize("name", handler_params("numpy32", "composed", "onednn"))
+@pytest.mark.parametrize("kind", STEPPED)
+def test_steps_are_what_a_whole_sequence_is(kind, name):
+    """Feedback that is multiplied by zeros changes nothing, forward and backward."""
+    details = STEPPED[kind].layer
+
+    def wire(inp):
+        first = inp >> Dense(4, "First")
+        middle = ConstructionWrapper.create(
+            f"{details.layer_type}LayerImpl", name="L", **details.layer_kwargs
+        )
+        out = first >> middle >> Dense(2, "O")
+        first << out
+        return out
+
+    net = network(wire, HANDLERS[name]())
+    if kind == "clockwork":
+        net.handler.set_from_numpy(net.buffer.L.parameters.timing, [1, 2, 3, 1])
+    W = net.get("First.parameters.W")
+    W[:, 3:] = 0
+    net.handler.set_from_numpy(net.buffer.First.parameters.W, W)
+    given, results = data(7), []
+    fed_back = np.zeros((7, 2, 2))
+    for forced in (None, {"First": fed_back}):
+        run(net, given, forced=forced)
+        fed_back[:] = net.get("First.inputs.default")[..., 3:]
+        net.backward_pass()
+        paths = [
+            f"L.{c}.{n}"
+            for c in ("outputs", "output_deltas")
+            for n in net.layers["L"].out_shapes
+        ]
+        paths += [f"L.internals.{n}" for n in net.layers["L"].internal_shapes]
+        paths += ["gradients", "First.input_deltas.default"]
+        results.append({path: net.get(path) for path in paths})
+        results[-1].update(net.get_context())
+    assert np.abs(fed_back).max() > 0.01
+    tolerance = 1e-10 if name == "numpy64" else 1e-4
+    for path, expected in results[1].items():
+        np.testing.assert_allclose(
+            results[0][path], expected, tolerance, tolerance, err_msg=path
+        )
