@@ -24,8 +24,8 @@ from brainstorm.layers.global_pooling_layer import GlobalPooling
 from brainstorm.layers.gru_layer import Gru
 from brainstorm.layers.highway_layer import Highway
 from brainstorm.layers.input_layer import Input
-from brainstorm.layers.l1_decay_layer import L1Decay
-from brainstorm.layers.l2_decay_layer import L2Decay
+from brainstorm.layers.l1_decay import L1Decay
+from brainstorm.layers.l2_decay import L2Decay
 from brainstorm.layers.layer_norm_layer import LayerNorm
 from brainstorm.layers.leaky_layer import Leaky
 from brainstorm.layers.lif_layer import Lif

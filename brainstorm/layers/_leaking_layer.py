@@ -1,7 +1,5 @@
 """What layers with states that leak have in common."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 

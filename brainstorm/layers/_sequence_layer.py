@@ -1,7 +1,5 @@
 """What recurrent layers have in common."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """What the layers that slide a window over images have in common."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

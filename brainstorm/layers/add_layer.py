@@ -1,8 +1,6 @@
 """The sum of several inputs."""
 
-from __future__ import annotations
-
-from brainstorm.layers._numbered_layer import NumberedLayer
+from brainstorm.layers._stepwise_layer import NumberedLayer
 from brainstorm.structure.construction import ConstructionWrapper
 
 

@@ -1,12 +1,10 @@
 """Batch normalization."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 from brainstorm.checks import is_finite
+from brainstorm.layers._stepwise_layer import StepwiseLayer
 from brainstorm.layers.arguments import POSITIVE, Check, arguments_of
-from brainstorm.layers.base_layer import Layer
 from brainstorm.layers.rows import Rows
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper
@@ -33,7 +31,7 @@ def BatchNorm(
     return ConstructionWrapper.create(BatchNormLayerImpl, **locals())
 
 
-class BatchNormLayerImpl(Layer):
+class BatchNormLayerImpl(StepwiseLayer):
     """Computes ``y = gamma * (x - mean) / sqrt(variance + epsilon) + beta``.
 
     Mean and variance are those of each of the C features in the last dimension,
@@ -77,8 +75,6 @@ class BatchNormLayerImpl(Layer):
     )
     computes_no_gradients_for = ("mu", "sigma")
     first_values: ClassVar = {"gamma": 1.0, "beta": 0.0, "mu": 0.0, "sigma": 1.0}
-    honours_fresh = True
-    time_is_optional = True
     can_be_stepped = False
     # No `repeats`: what a backward pass does depends on the forward pass before.
 

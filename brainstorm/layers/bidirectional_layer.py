@@ -1,7 +1,5 @@
 """A recurrent layer that reads sequences in both directions."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

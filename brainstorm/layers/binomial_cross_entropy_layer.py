@@ -1,10 +1,8 @@
 """Cross-entropy of independent probabilities."""
 
-from __future__ import annotations
-
-from brainstorm.layers.base_layer import Layer
+from brainstorm.layers._stepwise_layer import ANY, StepwiseLayer
 from brainstorm.layers.rows import Rows
-from brainstorm.structure.buffer_structure import BufferStructure, StructureTemplate
+from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper
 
 
@@ -17,7 +15,7 @@ def BinomialCrossEntropy(name: str | None = None) -> ConstructionWrapper:
     return ConstructionWrapper.create(BinomialCrossEntropyLayerImpl, name=name)
 
 
-class BinomialCrossEntropyLayerImpl(Layer):
+class BinomialCrossEntropyLayerImpl(StepwiseLayer):
     """Computes ``y = sum(-t log(p) - (1 - t) log(1 - p))`` over the features.
 
     ========= ======== ==================== ===================================
@@ -38,14 +36,9 @@ class BinomialCrossEntropyLayerImpl(Layer):
         LayerValidationError: The shapes of the inputs differ.
     """
 
-    expected_inputs = {
-        "default": StructureTemplate("T", "B", "..."),
-        "targets": StructureTemplate("T", "B", "..."),
-    }
+    expected_inputs = dict.fromkeys(("default", "targets"), ANY)
     computes_no_input_deltas_for = ("targets",)
-    honours_fresh = True
     repeats = True
-    time_is_optional = True
 
     rows = Rows("internals.cee", writes=["outputs.default"])
     delta_rows = Rows(

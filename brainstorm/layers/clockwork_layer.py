@@ -1,7 +1,5 @@
 """A recurrent layer whose units run at different speeds."""
 
-from __future__ import annotations
-
 from brainstorm.layers._sequence_layer import SequenceLayer
 from brainstorm.layers.arguments import arguments_of
 from brainstorm.layers.recurrent_layer import RecurrentLayerImpl

@@ -1,7 +1,5 @@
 """Long short-term memory whose cells run at different speeds."""
 
-from __future__ import annotations
-
 from brainstorm.layers.arguments import arguments_of
 from brainstorm.layers.clockwork_layer import Clock
 from brainstorm.layers.lstm_layer import LstmLayerImpl

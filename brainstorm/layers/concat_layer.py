@@ -1,8 +1,6 @@
 """Joining any number of inputs."""
 
-from __future__ import annotations
-
-from brainstorm.layers._numbered_layer import NumberedLayer
+from brainstorm.layers._stepwise_layer import NumberedLayer
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper
 

@@ -1,7 +1,5 @@
 """Convolution of images."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from brainstorm.handlers.operations.activations import FROM_INPUT

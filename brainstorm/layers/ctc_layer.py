@@ -1,7 +1,5 @@
 """Classification of sequences whose labels are not aligned with them."""
 
-from __future__ import annotations
-
 from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.buffer_structure import BufferStructure, StructureTemplate
 from brainstorm.structure.construction import ConstructionWrapper

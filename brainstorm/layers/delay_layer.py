@@ -1,7 +1,5 @@
 """The input of some steps before."""
 
-from __future__ import annotations
-
 from brainstorm.layers.arguments import COUNT, arguments_of
 from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.buffer_structure import BufferStructure

@@ -1,9 +1,7 @@
 """Scaling of the deltas on their way back."""
 
-from __future__ import annotations
-
+from brainstorm.layers._stepwise_layer import StepwiseLayer
 from brainstorm.layers.arguments import FINITE, arguments_of
-from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.construction import ConstructionWrapper
 
 
@@ -19,7 +17,7 @@ def DeltasScaling(factor: float, name: str | None = None) -> ConstructionWrapper
     return ConstructionWrapper.create(DeltasScalingLayerImpl, **locals())
 
 
-class DeltasScalingLayerImpl(Layer):
+class DeltasScalingLayerImpl(StepwiseLayer):
     """Computes ``y = x``; its deltas are ``dx = factor * dy``.
 
     ======== ======== ============ ========
@@ -38,12 +36,7 @@ class DeltasScalingLayerImpl(Layer):
     """
 
     arguments = arguments_of(DeltasScaling, factor=FINITE)
-    honours_fresh = True
     repeats = True
-    time_is_optional = True
-
-    def setup(self, kwargs, in_shapes):
-        return {"default": self.like(in_shapes["default"])}, {}, {}
 
     def forward_pass(self, buffers, training_pass=True):
         self.handler.copy_to(buffers.inputs.default, buffers.outputs.default)

@@ -1,10 +1,8 @@
 """Dropout."""
 
-from __future__ import annotations
-
 from brainstorm.checks import is_finite
+from brainstorm.layers._stepwise_layer import StepwiseLayer
 from brainstorm.layers.arguments import Check, arguments_of
-from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.construction import ConstructionWrapper
 
 
@@ -18,7 +16,7 @@ def Dropout(drop_prob: float = 0.5, name: str | None = None) -> ConstructionWrap
     return ConstructionWrapper.create(DropoutLayerImpl, **locals())
 
 
-class DropoutLayerImpl(Layer):
+class DropoutLayerImpl(StepwiseLayer):
     """Computes ``y = x * mask`` in training passes, else ``y = x``.
 
     A mask's element is 0 with probability `drop_prob`, else 1 / (1 - drop_prob),
@@ -46,9 +44,7 @@ class DropoutLayerImpl(Layer):
             lambda p: is_finite(p) and 0 <= p < 1, "a probability in [0, 1)"
         ),
     )
-    honours_fresh = True
     repeats = True
-    time_is_optional = True
 
     def setup(self, kwargs, in_shapes):
         shape = self.like(in_shapes["default"])

@@ -1,9 +1,7 @@
 """An activation function on its own."""
 
-from __future__ import annotations
-
+from brainstorm.layers._stepwise_layer import StepwiseLayer
 from brainstorm.layers.arguments import arguments_of
-from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.construction import ConstructionWrapper
 
 
@@ -19,7 +17,7 @@ def Elementwise(
     return ConstructionWrapper.create(ElementwiseLayerImpl, **locals())
 
 
-class ElementwiseLayerImpl(Layer):
+class ElementwiseLayerImpl(StepwiseLayer):
     """Computes ``y = act(x)``.
 
     ======== ======== ============ ========
@@ -34,12 +32,7 @@ class ElementwiseLayerImpl(Layer):
     """
 
     arguments = arguments_of(Elementwise)
-    honours_fresh = True
     repeats = True
-    time_is_optional = True
-
-    def setup(self, kwargs, in_shapes):
-        return {"default": self.like(in_shapes["default"])}, {}, {}
 
     def forward_pass(self, buffers, training_pass=True):
         x, y = buffers.inputs.default, buffers.outputs.default

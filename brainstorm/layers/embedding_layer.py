@@ -1,9 +1,7 @@
 """Vectors for the words of a vocabulary."""
 
-from __future__ import annotations
-
+from brainstorm.layers._stepwise_layer import StepwiseLayer
 from brainstorm.layers.arguments import COUNT, arguments_of
-from brainstorm.layers.base_layer import Layer
 from brainstorm.layers.rows import Rows, as_column
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper
@@ -30,7 +28,7 @@ def Embedding(
     return ConstructionWrapper.create(EmbeddingLayerImpl, **locals())
 
 
-class EmbeddingLayerImpl(Layer):
+class EmbeddingLayerImpl(StepwiseLayer):
     """Computes ``y = W[index]`` for each index.
 
     With V vectors of size n, and k indices for each step of a sequence:
@@ -58,9 +56,7 @@ class EmbeddingLayerImpl(Layer):
 
     arguments = arguments_of(Embedding, vocabulary_size=COUNT)
     computes_no_input_deltas_for = ("default",)
-    honours_fresh = True
     repeats = True
-    time_is_optional = True
 
     indices = Rows("inputs.default", shape=as_column)
     rows = Rows(writes=["outputs.default"], shape=flatten_all_but_last)

@@ -1,14 +1,12 @@
 """Every output is connected to every input."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any
 
 from brainstorm.checks import is_whole
+from brainstorm.layers._stepwise_layer import StepwiseLayer
 from brainstorm.layers.arguments import Check, arguments_of
-from brainstorm.layers.base_layer import Layer
 from brainstorm.layers.rows import Rows
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper
@@ -43,7 +41,7 @@ def _is_shape(shape: tuple[Any, ...]) -> bool:
     return len(shape) > 0 and all(is_whole(n, 1) for n in shape)
 
 
-class FullyConnectedLayerImpl(Layer):
+class FullyConnectedLayerImpl(StepwiseLayer):
     """Computes ``y = act(x W^T + bias)`` at every time step.
 
     With i the flattened size of the input and n that of the output:
@@ -72,9 +70,7 @@ class FullyConnectedLayerImpl(Layer):
             "a positive integer, a shape or None",
         ),
     )
-    honours_fresh = True
     repeats = True
-    time_is_optional = True
 
     rows = Rows("inputs.default", writes=["outputs.default", "internals.H"])
     delta_rows = Rows(

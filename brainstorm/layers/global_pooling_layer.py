@@ -1,7 +1,5 @@
 """Pooling over whole images."""
 
-from __future__ import annotations
-
 import math
 
 from brainstorm.layers.arguments import Check, arguments_of

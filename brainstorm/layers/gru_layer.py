@@ -1,7 +1,5 @@
 """Gated recurrent units."""
 
-from __future__ import annotations
-
 from brainstorm.layers._sequence_layer import SequenceLayer
 from brainstorm.layers.arguments import arguments_of
 from brainstorm.structure.construction import ConstructionWrapper

@@ -1,9 +1,6 @@
 """Highway: a gate that mixes a transformation with what went into it."""
 
-from __future__ import annotations
-
-from brainstorm.layers.base_layer import Layer
-from brainstorm.structure.buffer_structure import StructureTemplate
+from brainstorm.layers._stepwise_layer import ANY, StepwiseLayer
 from brainstorm.structure.construction import ConstructionWrapper
 
 
@@ -15,7 +12,7 @@ def Highway(name: str | None = None) -> ConstructionWrapper:
     return ConstructionWrapper.create(HighwayLayerImpl, name=name)
 
 
-class HighwayLayerImpl(Layer):
+class HighwayLayerImpl(StepwiseLayer):
     """Computes ``y = T * H + (1 - T) * x``, elementwise.
 
     ======== ======== ============ =================================
@@ -35,14 +32,8 @@ class HighwayLayerImpl(Layer):
         LayerValidationError: The shapes of the inputs differ.
     """
 
-    expected_inputs = {
-        "H": StructureTemplate("T", "B", "..."),
-        "T": StructureTemplate("T", "B", "..."),
-        "x": StructureTemplate("T", "B", "..."),
-    }
-    honours_fresh = True
+    expected_inputs = dict.fromkeys(("H", "T", "x"), ANY)
     repeats = True
-    time_is_optional = True
 
     def setup(self, kwargs, in_shapes):
         return {"default": self.same_shape("H", "T", "x")}, {}, {}

@@ -1,7 +1,5 @@
 """Where data enters the network."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from brainstorm.layers.arguments import Check, arguments_of

@@ -1,12 +1,10 @@
 """Normalisation of each time step on its own."""
 
-from __future__ import annotations
-
 import math
 from typing import ClassVar
 
+from brainstorm.layers._stepwise_layer import StepwiseLayer
 from brainstorm.layers.arguments import POSITIVE, arguments_of
-from brainstorm.layers.base_layer import Layer
 from brainstorm.layers.rows import Rows, as_column
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper
@@ -30,7 +28,7 @@ def LayerNorm(
     return ConstructionWrapper.create(LayerNormLayerImpl, **locals())
 
 
-class LayerNormLayerImpl(Layer):
+class LayerNormLayerImpl(StepwiseLayer):
     """Computes ``y = gamma (x - mean) / sigma + beta`` over the last dimension.
 
     Ba et al., *Layer normalization*, 2016. The mean and the standard deviation
@@ -54,9 +52,7 @@ class LayerNormLayerImpl(Layer):
 
     arguments = arguments_of(LayerNorm, epsilon=POSITIVE)
     first_values: ClassVar = {"gamma": 1.0, "beta": 0.0}
-    honours_fresh = True
     repeats = True
-    time_is_optional = True
 
     rows = Rows(
         "inputs.default",

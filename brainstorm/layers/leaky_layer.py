@@ -1,7 +1,5 @@
 """Leaky integration."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from brainstorm.layers._leaking_layer import LeakingLayer, leaking_arguments

@@ -1,7 +1,5 @@
 """Spiking neurons."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from brainstorm.layers._leaking_layer import SpikingLayer, spiking_arguments

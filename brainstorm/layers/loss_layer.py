@@ -1,7 +1,5 @@
 """Marks a value as one to be minimized."""
 
-from __future__ import annotations
-
 import math
 
 from brainstorm.layers.arguments import FINITE, arguments_of

@@ -1,10 +1,7 @@
 """Masking."""
 
-from __future__ import annotations
-
-from brainstorm.layers.base_layer import Layer
+from brainstorm.layers._stepwise_layer import ANY, StepwiseLayer
 from brainstorm.layers.rows import Rows, by_sequences
-from brainstorm.structure.buffer_structure import StructureTemplate
 from brainstorm.structure.construction import ConstructionWrapper
 from brainstorm.utils import flatten_all_but_last, flatten_time_and_features
 
@@ -17,7 +14,7 @@ def Mask(name: str | None = None) -> ConstructionWrapper:
     return ConstructionWrapper.create(MaskLayerImpl, name=name)
 
 
-class MaskLayerImpl(Layer):
+class MaskLayerImpl(StepwiseLayer):
     """Computes ``y = x * mask``.
 
     ======== ======== ====================================== ==========
@@ -34,14 +31,9 @@ class MaskLayerImpl(Layer):
         LayerValidationError: The mask has another shape.
     """
 
-    expected_inputs = {
-        "default": StructureTemplate("T", "B", "..."),
-        "mask": StructureTemplate("T", "B", "..."),
-    }
+    expected_inputs = dict.fromkeys(("default", "mask"), ANY)
     computes_no_input_deltas_for = ("mask",)
-    honours_fresh = True
     repeats = True
-    time_is_optional = True
 
     def setup(self, kwargs, in_shapes):
         shape = in_shapes["default"].feature_shape

@@ -1,7 +1,5 @@
 """Joining two inputs."""
 
-from __future__ import annotations
-
 from brainstorm.layers.concat_layer import ConcatLayerImpl
 from brainstorm.structure.construction import ConstructionWrapper
 

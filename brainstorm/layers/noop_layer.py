@@ -1,8 +1,6 @@
 """A layer that does nothing."""
 
-from __future__ import annotations
-
-from brainstorm.layers.base_layer import Layer
+from brainstorm.layers._stepwise_layer import StepwiseLayer
 from brainstorm.structure.construction import ConstructionWrapper
 
 
@@ -14,7 +12,7 @@ def NoOp(name: str | None = None) -> ConstructionWrapper:
     return ConstructionWrapper.create(NoOpLayerImpl, name=name)
 
 
-class NoOpLayerImpl(Layer):
+class NoOpLayerImpl(StepwiseLayer):
     """Computes ``y = x``.
 
     ======== ======== ============ ========
@@ -25,12 +23,7 @@ class NoOpLayerImpl(Layer):
     ======== ======== ============ ========
     """
 
-    honours_fresh = True
     repeats = True
-    time_is_optional = True
-
-    def setup(self, kwargs, in_shapes):
-        return {"default": self.like(in_shapes["default"])}, {}, {}
 
     def forward_pass(self, buffers, training_pass=True):
         self.handler.copy_to(buffers.inputs.default, buffers.outputs.default)

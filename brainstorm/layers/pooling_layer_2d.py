@@ -1,7 +1,5 @@
 """Pooling of images."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from brainstorm.layers._window_layer import WINDOW, WindowLayer

@@ -1,13 +1,11 @@
 """The same features in another shape."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 
 from brainstorm.checks import is_whole
+from brainstorm.layers._stepwise_layer import StepwiseLayer
 from brainstorm.layers.arguments import Check, arguments_of
-from brainstorm.layers.base_layer import Layer
 from brainstorm.layers.rows import Rows
 from brainstorm.structure.construction import ConstructionWrapper
 from brainstorm.utils import flatten_features
@@ -35,7 +33,7 @@ def _is_shape(shape: tuple[int, ...]) -> bool:
     )
 
 
-class ReshapeLayerImpl(Layer):
+class ReshapeLayerImpl(StepwiseLayer):
     """Copies its input; the order of the features stays.
 
     ======== ======== =================== =======
@@ -52,9 +50,7 @@ class ReshapeLayerImpl(Layer):
     arguments = arguments_of(
         Reshape, shape=Check(lambda value: _is_shape(_shape(value)), "a shape")
     )
-    honours_fresh = True
     repeats = True
-    time_is_optional = True
 
     flat = Rows("inputs.default", writes=["outputs.default"], shape=flatten_features)
     flat_deltas = Rows(

@@ -1,9 +1,7 @@
 """Sigmoid with cross-entropy, for classification with several labels."""
 
-from __future__ import annotations
-
-from brainstorm.layers.base_layer import Layer
-from brainstorm.structure.buffer_structure import BufferStructure, StructureTemplate
+from brainstorm.layers._stepwise_layer import LayerWithTargets
+from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper
 
 
@@ -15,7 +13,7 @@ def SigmoidCE(name: str | None = None) -> ConstructionWrapper:
     return ConstructionWrapper.create(SigmoidCELayerImpl, name=name)
 
 
-class SigmoidCELayerImpl(Layer):
+class SigmoidCELayerImpl(LayerWithTargets):
     """Computes ``p = sigmoid(x)`` and ``loss = -t log(p) - (1 - t) log(1 - p)``.
 
     =========== =========== =============== ==============================
@@ -35,15 +33,7 @@ class SigmoidCELayerImpl(Layer):
         LayerValidationError: The shapes of the inputs differ.
     """
 
-    expected_inputs = {
-        "default": StructureTemplate("T", "B", "..."),
-        "targets": StructureTemplate("T", "B", "..."),
-    }
-    computes_no_input_deltas_for = ("targets",)
-    takes_no_output_deltas_from = ("predictions",)
-    honours_fresh = True
     repeats = True
-    time_is_optional = True
 
     def setup(self, kwargs, in_shapes):
         shape = self.same_shape("default", "targets")

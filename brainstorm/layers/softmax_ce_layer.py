@@ -1,10 +1,8 @@
 """Softmax with cross-entropy, for classification."""
 
-from __future__ import annotations
-
-from brainstorm.layers.base_layer import Layer
+from brainstorm.layers._stepwise_layer import LayerWithTargets
 from brainstorm.layers.rows import Rows
-from brainstorm.structure.buffer_structure import BufferStructure, StructureTemplate
+from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper
 from brainstorm.utils import flatten_all_but_last
 
@@ -17,7 +15,7 @@ def SoftmaxCE(name: str | None = None) -> ConstructionWrapper:
     return ConstructionWrapper.create(SoftmaxCELayerImpl, name=name)
 
 
-class SoftmaxCELayerImpl(Layer):
+class SoftmaxCELayerImpl(LayerWithTargets):
     """Computes ``p = softmax(x)`` and ``loss = -log p[target]``.
 
     Over the last dimension, with C classes:
@@ -40,15 +38,7 @@ class SoftmaxCELayerImpl(Layer):
         HandlerError: When run with targets that are not class indices.
     """
 
-    expected_inputs = {
-        "default": StructureTemplate("T", "B", "..."),
-        "targets": StructureTemplate("T", "B", "..."),
-    }
-    computes_no_input_deltas_for = ("targets",)
-    takes_no_output_deltas_from = ("predictions",)
-    honours_fresh = True
     repeats = True
-    time_is_optional = True
 
     rows = Rows(
         "inputs.default",

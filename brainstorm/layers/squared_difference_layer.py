@@ -1,9 +1,6 @@
 """Squared difference of two inputs."""
 
-from __future__ import annotations
-
-from brainstorm.layers.base_layer import Layer
-from brainstorm.structure.buffer_structure import StructureTemplate
+from brainstorm.layers._stepwise_layer import ANY, StepwiseLayer
 from brainstorm.structure.construction import ConstructionWrapper
 
 
@@ -15,7 +12,7 @@ def SquaredDifference(name: str | None = None) -> ConstructionWrapper:
     return ConstructionWrapper.create(SquaredDifferenceLayerImpl, name=name)
 
 
-class SquaredDifferenceLayerImpl(Layer):
+class SquaredDifferenceLayerImpl(StepwiseLayer):
     """Computes ``y = (a - b)^2``, elementwise.
 
     ========= ======== ============ ========
@@ -31,13 +28,8 @@ class SquaredDifferenceLayerImpl(Layer):
         LayerValidationError: The shapes of the inputs differ.
     """
 
-    expected_inputs = {
-        "inputs_1": StructureTemplate("T", "B", "..."),
-        "inputs_2": StructureTemplate("T", "B", "..."),
-    }
-    honours_fresh = True
+    expected_inputs = dict.fromkeys(("inputs_1", "inputs_2"), ANY)
     repeats = True
-    time_is_optional = True
 
     def setup(self, kwargs, in_shapes):
         shape = self.same_shape("inputs_1", "inputs_2")

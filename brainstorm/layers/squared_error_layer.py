@@ -1,9 +1,6 @@
 """Squared error, for regression."""
 
-from __future__ import annotations
-
-from brainstorm.layers.base_layer import Layer
-from brainstorm.structure.buffer_structure import StructureTemplate
+from brainstorm.layers._stepwise_layer import LayerWithTargets
 from brainstorm.structure.construction import ConstructionWrapper
 
 
@@ -15,7 +12,7 @@ def SquaredError(name: str | None = None) -> ConstructionWrapper:
     return ConstructionWrapper.create(SquaredErrorLayerImpl, name=name)
 
 
-class SquaredErrorLayerImpl(Layer):
+class SquaredErrorLayerImpl(LayerWithTargets):
     """Computes ``predictions = x`` and ``loss = (x - t)^2 / 2``.
 
     =========== =========== =============== ==============================
@@ -34,15 +31,7 @@ class SquaredErrorLayerImpl(Layer):
         LayerValidationError: The shapes of the inputs differ.
     """
 
-    expected_inputs = {
-        "default": StructureTemplate("T", "B", "..."),
-        "targets": StructureTemplate("T", "B", "..."),
-    }
-    computes_no_input_deltas_for = ("targets",)
-    takes_no_output_deltas_from = ("predictions",)
-    honours_fresh = True
     repeats = True
-    time_is_optional = True
 
     def setup(self, kwargs, in_shapes):
         shape = self.same_shape("default", "targets")

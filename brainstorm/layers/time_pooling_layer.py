@@ -1,7 +1,5 @@
 """One value for all time steps."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from brainstorm.layers.arguments import Check, arguments_of

@@ -1,0 +1,37 @@
+"""What the layers have in common that treat each time step by itself."""
+
+from brainstorm.layers.base_layer import Layer
+from brainstorm.structure.buffer_structure import StructureTemplate
+
+ANY = StructureTemplate("T", "B", "...")
+
+
+class StepwiseLayer(Layer):
+    """Base of layers that do the same in each time step, and to data without time.
+
+    If they do not say otherwise, their output has the shape of their input.
+    """
+
+    honours_fresh = True
+    time_is_optional = True
+
+    def setup(self, kwargs, in_shapes):
+        return {"default": self.like(in_shapes["default"])}, {}, {}
+
+
+class LayerWithTargets(StepwiseLayer):
+    """Base of layers that compare their predictions with targets."""
+
+    expected_inputs = dict.fromkeys(("default", "targets"), ANY)
+    computes_no_input_deltas_for = ("targets",)
+    takes_no_output_deltas_from = ("predictions",)
+
+
+class NumberedLayer(StepwiseLayer):
+    """Base of layers with the inputs ``inputs_1``, ``inputs_2`` and any more."""
+
+    expected_inputs = dict.fromkeys(("inputs_1", "inputs_2"), ANY)
+
+    def inputs_to_expect(self, given):
+        names = [f"inputs_{i + 1}" for i in range(max(2, len(given)))]
+        return dict.fromkeys(names, ANY)
