@@ -13,31 +13,18 @@ from brainstorm.utils import FileFormatError
 
 @dataclass(frozen=True)
 class Part:
-    """Some sequences of a data item, read when they are sliced along the time.
-
-    Attributes:
-        name: Name of the data item.
-        data: All of it, of shape ``(T, B, ...)``.
-        sequences: Which sequences.
-        steps: The number of time steps, from the first on.
-    """
+    """Some sequences of a data item, read when they are sliced along the time."""
 
     name: str
-    data: np.ndarray | h5py.Dataset
+    data: np.ndarray | h5py.Dataset  # All of the item, of shape (T, B, ...).
     sequences: slice
-    steps: int
+    steps: int  # The number of time steps, from the first on.
 
     def __len__(self) -> int:
-        """The number of time steps."""
         return self.steps
 
     def __getitem__(self, piece: slice) -> np.ndarray:
-        """Some time steps: a view of an array, or a copy of what is in the file.
-
-        Raises:
-            IteratorValidationError: The HDF5 file was closed.
-            FileFormatError: It can not be read.
-        """
+        """Some time steps: a view of an array, or a copy of what is in the file."""
         start, stop, _ = piece.indices(self.steps)
         if isinstance(self.data, np.ndarray):
             return self.data[start:stop, self.sequences]

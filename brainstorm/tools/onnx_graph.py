@@ -106,12 +106,9 @@ class Graph:
     ) -> str:
         """Add a loop over time: the values of the first state after each step.
 
-        Args:
-            step: Adds the nodes of one step, and names the states after it. It is
-                given the names of the states before it, and of what each sequence has
-                for this step.
-            states: What the states are at first.
-            *sequences: What has a first axis for time.
+        `step` adds the nodes of one step, and names the states after it. It is given
+        the names of those before it, `states` at first, and of what each sequence has
+        for this step.
         """
         helper = self._onnx.helper
         outer, self._nodes = self._nodes, []
@@ -202,12 +199,7 @@ class Graph:
     # -- the model -----------------------------------------------------------
 
     def model(self, needed: list[str], path: str) -> Any:
-        """The complete model.
-
-        Args:
-            needed: Names of its inputs.
-            path: Path of its output.
-        """
+        """The complete model, with these inputs and the output of this path."""
         helper = self._onnx.helper
         layer, _, output = path.split(".")
         result = f"{layer}.{output}"

@@ -25,47 +25,27 @@ for _name in ("rel", "tanh", "sigmoid", "el", "leaky_rel"):
 
 
 class Cell(NamedTuple):
-    """What a recurrent layer computes with.
+    """What a recurrent layer computes with; the gates are in the order of ONNX."""
 
-    Attributes:
-        size: Number n of units.
-        activation: The activation function.
-        W, R: Weights (G, I) and (G, n), with the gates in the order of ONNX.
-        bias: (G,), zeros if there is none.
-        peepholes: (3 n,), empty if there are none.
-        states: What each state is at first, (1, n).
-        timing: (n,), or None.
-    """
-
-    size: int
+    size: int  # Number n of units.
     activation: str
-    W: np.ndarray
-    R: np.ndarray
-    bias: np.ndarray
-    peepholes: np.ndarray
-    states: list[np.ndarray]
-    timing: np.ndarray | None
+    W: np.ndarray  # (G, I).
+    R: np.ndarray  # (G, n).
+    bias: np.ndarray  # (G,), zeros if there is none.
+    peepholes: np.ndarray  # (3 n,), empty if there are none.
+    states: list[np.ndarray]  # What each state is at first, (1, n).
+    timing: np.ndarray | None  # (n,).
 
 
 class Kind(NamedTuple):
-    """How ONNX computes a kind of layer.
-
-    Attributes:
-        op: The operator.
-        gates: Ends of the names of weights, in its order.
-        sigmoids: Number of its activation functions that are sigmoids, which come
-            first.
-        activations: Number of those that are that of the layer.
-        attributes: Its other attributes.
-        step: Adds the nodes of one step in a loop.
-    """
+    """How ONNX computes a kind of layer, by an operator or a loop."""
 
     op: str
-    gates: tuple[str, ...]
-    sigmoids: int
-    activations: int
+    gates: tuple[str, ...]  # Ends of the names of weights, in the operator's order.
+    sigmoids: int  # How many of its activation functions are sigmoids, the first ones,
+    activations: int  # and how many are that of the layer.
     attributes: dict[str, Any]
-    step: Callable[[Graph, Cell, list[str], str], list[str]]
+    step: Callable[[Graph, Cell, list[str], str], list[str]]  # Adds one step of a loop.
 
 
 def recurrent(graph: Graph, layer: Layer) -> str:
@@ -124,14 +104,7 @@ def _steps(graph: Graph, x: str, axes: int) -> str:
 
 
 def _run(graph: Graph, layer: Any, x: str, values: Callable[[str], np.ndarray]) -> str:
-    """The outputs (T, B, n) of a recurrent layer.
-
-    Args:
-        graph: The graph.
-        layer: The layer, or one of the two in a bidirectional one.
-        x: Its inputs (T, B, I).
-        values: Gives its parameters by their names.
-    """
+    """The outputs (T, B, n) of a layer; `values` gives its parameters by name."""
     kind, cell = KINDS[layer_type_name(type(layer))], _cell(layer, values)
     if cell.timing is None and cell.activation in OPERATOR_ACTIVATIONS:
         return _operator(graph, kind, cell, x)

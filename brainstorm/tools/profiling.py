@@ -66,7 +66,6 @@ class Cost(NamedTuple):
 
 # Pass, layer and operation.
 Place = tuple[str, str, str]
-Seconds = dict[Place, float]
 NOTHING = Cost(0.0, 0)
 
 
@@ -253,22 +252,17 @@ def profile(
     twin = twin_of(network, _TimedPasses)
     passes, batches = twin._passes, _batches(twin, data)
     run = _run_of(twin, bool(training), stepper)
-    times: dict[tuple[int, int], list[Seconds]] = {}
-    examples: dict[tuple[int, int], Mapping[str, Any]] = {}
+    measured: dict[tuple[int, int], list[dict[Place, Cost]]] = {}
     with _same_state(data):
         for batch in itertools.islice(batches, steps):
             twin.provide_external_data(batch)
             size = twin.time_size, twin.batch_size
-            times.setdefault(size, []).append(passes.time(run))
-            examples.setdefault(size, batch)
-    size = max(times, key=lambda size: len(times[size]))
-    twin.provide_external_data(examples[size])
-    passes.time(run)  # counts multiplications of this size
+            measured.setdefault(size, []).append(passes.measure(run))
+    size, costs = max(measured.items(), key=lambda item: len(item[1]))
     outline = list_program(network, bool(training), *size)
-    costs = _costs(times[size], passes.multiplications, outline)
     peak = _measure_peak(twin.handler, passes.wait)
-    title = f"{outline.title}: medians of {len(times[size])} steps"
-    return Profile(costs, peak, title)
+    title = f"{outline.title}: medians of {len(costs)} steps"
+    return Profile(_medians(costs, outline), peak, title)
 
 
 # -- running ---------------------------------------------------------------------
@@ -303,8 +297,14 @@ def _run_of(
     net: Network, training: bool, stepper: TrainingStepper | None
 ) -> Callable[[], None]:
     """What does a step, on data that have been provided."""
+
+    def run_passes() -> None:
+        net.forward_pass(training_pass=training)
+        if training:
+            net.backward_pass(all_deltas=False)
+
     if stepper is None:
-        return functools.partial(_run_passes, net, training)
+        return run_passes
     if not isinstance(stepper, TrainingStepper):
         kind = type(stepper).__name__
         raise ValidationError(f"stepper: expected a TrainingStepper, got {kind}")
@@ -317,30 +317,22 @@ def _run_of(
     return own.run
 
 
-def _run_passes(net: Network, training: bool) -> None:
-    net.forward_pass(training_pass=training)
-    if training:
-        net.backward_pass(all_deltas=False)
-
-
 class _TimedPasses(Passes):
     """Measures the operations of the passes that it replays."""
 
     def __init__(self, layers: Mapping[str, Layer], manager: BufferManager):
         super().__init__(layers, manager)
         self.wait = _waiting(manager.handler)
-        self.seconds: Seconds = {}
-        self.multiplications: dict[Place, int] = {}
+        self._costs: dict[Place, Cost] = {}
         self._recorded_now = False
 
-    def time(self, run: Callable[[], None]) -> Seconds:
-        """Seconds that each operation takes in a step that is replayed."""
+    def measure(self, run: Callable[[], None]) -> dict[Place, Cost]:
+        """What each operation costs in a step that is replayed."""
         for _ in range(3):  # memory of backward passes may come after one that records
-            self.seconds, self.multiplications = {}, {}
-            self._recorded_now = False
+            self._costs, self._recorded_now = {}, False
             run()
             if not self._recorded_now:
-                return self.seconds
+                return self._costs
         raise ValidationError("a step makes more leaf calls than can be recorded")
 
     def run(self, key: tuple[Any, ...], make: Callable[..., None]) -> None:
@@ -360,21 +352,12 @@ class _TimedPasses(Passes):
         ):
             if calls:
                 number = count_multiplications(step.operation, step.arguments)
-                self.note(key[0], step.layer, step.operation, time_of_step, number)
+                place = key[0], step.layer or NETWORK, step.operation
+                self.note(place, Cost(time_of_step, number))
 
-    def note(
-        self,
-        pass_name: str,
-        layer: str,
-        operation: str,
-        seconds: float,
-        multiplications: int = 0,
-    ) -> None:
+    def note(self, place: Place, cost: Cost) -> None:
         """Note down an operation that has run."""
-        place = pass_name, layer or NETWORK, operation
-        number = self.multiplications.get(place, 0) + multiplications
-        self.multiplications[place] = number
-        self.seconds[place] = self.seconds.get(place, 0.0) + seconds
+        self._costs[place] = self._costs.get(place, NOTHING).plus(cost)
 
 
 class _TimedUpdates(Updates):
@@ -389,8 +372,8 @@ class _TimedUpdates(Updates):
         began = time.perf_counter()
         super().run(handler, operation, *args)
         self._passes.wait()
-        seconds = time.perf_counter() - began
-        self._passes.note("update", self._name, operation, seconds)
+        cost = Cost(time.perf_counter() - began, 0)
+        self._passes.note(("update", self._name, operation), cost)
 
 
 def _waiting(handler: Handler) -> Callable[[], Any]:
@@ -421,23 +404,21 @@ def _measure_peak(handler: Handler, wait: Callable[[], Any]) -> float:
 # -- summing up ------------------------------------------------------------------
 
 
-def _costs(
-    steps: list[Seconds],
-    multiplications: Mapping[Place, int],
-    outline: ProgramListing,
+def _medians(
+    steps: list[dict[Place, Cost]], outline: ProgramListing
 ) -> dict[Place, Cost]:
     """Put together, with what is inside of layers that are called as a whole."""
     costs = {}
-    for place in dict.fromkeys(itertools.chain(*steps)):
-        median = float(np.median([seconds.get(place, 0.0) for seconds in steps]))
+    for place, cost in {p: c for step in steps for p, c in step.items()}.items():
+        median = np.median([step.get(place, NOTHING).seconds for step in steps])
         pass_name, layer, operation = place
-        number = multiplications.get(place, 0)
+        number = cost.multiplications
         if operation in ("forward_pass", "backward_pass"):
             rows = [r for r in outline if (r.pass_name, r.layer) == place[:2]]
             number = sum(row.multiplications for row in rows)
             if len(rows) == 1:
                 operation = rows[0].operation
-        costs[pass_name, layer, operation] = Cost(median, number)
+        costs[pass_name, layer, operation] = Cost(float(median), number)
     return costs
 
 

@@ -20,15 +20,7 @@ if TYPE_CHECKING:
     from brainstorm.scorers import Scorer
     from brainstorm.structure.network import Network
 
-__all__ = [
-    "check_continues",
-    "check_iterator",
-    "check_scorers",
-    "compute_scores",
-    "report",
-    "run_batches",
-    "run_network",
-]
+__all__ = ["run_network"]
 
 
 def run_network(
@@ -119,20 +111,7 @@ def compute_scores(
     targets_name: str = "targets",
     mask_name: str = "",
 ) -> dict[str, float]:
-    """Losses and scores of a network, averaged over all the data of an iterator.
-
-    Args:
-        net: The network.
-        iterator: Provides the data.
-        scorers: The scorers to evaluate beside the network's losses.
-        out_name: Path of the output to score, for scorers that name none.
-        targets_name: Name of the targets, for scorers that name none.
-        mask_name: Name of the mask, for scorers that name none.
-
-    Returns:
-        The losses by name, ``'total_loss'`` among them, then the scores by the
-        names of their scorers.
-    """
+    """Losses and scores of a network on all the data of an iterator; see `evaluate`."""
     scores: dict[str, list] = {}
     with net.lock:
         for continues in run_batches(net, iterator):
@@ -145,14 +124,7 @@ def compute_scores(
 def check_iterator(
     net: Network, iterator: DataIterator, name: str, exactly: bool = False
 ) -> None:
-    """Check that an iterator of this name provides what the network's Input expects.
-
-    It must not provide anything else, if `exactly`.
-
-    Raises:
-        IteratorValidationError: Lists the names on both sides.
-        ValidationError: `net` is no network.
-    """
+    """Check that an iterator provides the inputs of a network, or `exactly` these."""
     check_network(net)
     if not hasattr(iterator, "data_shapes"):
         raise IteratorValidationError(
@@ -168,12 +140,7 @@ def check_iterator(
 
 
 def check_continues(net: Network, iterator: DataIterator) -> None:
-    """Check that a context can be carried from batch to batch.
-
-    Raises:
-        IteratorValidationError: The batches never continue each other.
-        ValidationError: A layer of the network needs whole sequences.
-    """
+    """Check that a context can be carried from batch to batch."""
     if getattr(iterator, "continues", None) is None:
         raise IteratorValidationError(
             "carry_context: the batches of training_data_iter, a"
@@ -192,14 +159,7 @@ def _need_whole_sequences(net: Network) -> list[str]:
 
 
 def check_scorers(net: Network, scorers: Sequence[Scorer], owner: str) -> list[str]:
-    """Check that each scorer has a name of its own, that is not that of a loss.
-
-    Returns:
-        The names of the losses and of the scorers.
-
-    Raises:
-        ValidationError: Names the owner and the scorer.
-    """
+    """The names of losses and scorers, once each of these is known to have its own."""
     if not isinstance(scorers, (list, tuple)) or not all(map(callable, scorers)):
         raise ValidationError(
             f"{owner}: scorers have to be a list of scorers, not {scorers!r}"
