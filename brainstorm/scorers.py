@@ -15,7 +15,13 @@ import numpy as np
 
 from brainstorm.checks import checked_number
 from brainstorm.describable import Describable
-from brainstorm.utils import ValidationError, flatten_all_but_last, listing
+from brainstorm.structure.prediction import find_output
+from brainstorm.utils import (
+    NetworkValidationError,
+    ValidationError,
+    flatten_all_but_last,
+    listing,
+)
 
 if TYPE_CHECKING:
     from brainstorm.structure.network import Network
@@ -45,7 +51,7 @@ class Scorer(Describable):
     Args:
         out_name: Path of the output to score, such as
             ``'Output.outputs.predictions'``. By default the one that the scoring
-            function was given, else the network's ``output_name``.
+            function was given, else the one that :meth:`.Network.predict` gives.
         targets_name: Name of the data item with the targets.
         mask_name: Name of the data item with the weight of each row, if any.
         name: Name of the score in the logs. Default: the name of the class.
@@ -139,11 +145,33 @@ class Accuracy(Scorer):
                 f" at least 2, got shape {predicted.shape}; Hamming scores single ones"
             )
         if true_labels.shape[1] == 1:
-            classes = true_labels[:, 0]
+            return predicted.argmax(axis=1) == true_labels[:, 0]
+        self._check_same_shape(true_labels, predicted)
+        return predicted.argmax(axis=1) == true_labels.argmax(axis=1)
+
+    def __call__(
+        self,
+        true_labels: np.ndarray,
+        predicted: np.ndarray,
+        mask: np.ndarray | None = None,
+    ) -> float:
+        """See :meth:`Scorer.__call__`; rows of weight 0 may hold anything."""
+        total = super().__call__(true_labels, predicted, mask)
+        labels = true_labels if mask is None else true_labels[mask[:, 0] != 0]
+        if labels.shape[1] > 1:
+            highest = labels.max(axis=1, keepdims=True)
+            wrong = (labels == highest).sum(axis=1) != 1
+            expected = "one class in each row; Hamming scores several labels"
         else:
-            self._check_same_shape(true_labels, predicted)
-            classes = true_labels.argmax(axis=1)
-        return predicted.argmax(axis=1) == classes
+            labels, classes = labels[:, 0], predicted.shape[1]
+            wrong = ~((labels >= 0) & (labels < classes) & (labels % 1 == 0))
+            expected = f"classes from 0 to {classes - 1}, as there are predictions of"
+        if wrong.any():
+            raise ValidationError(
+                f"{self.__name__}: expected targets with {expected}, got"
+                f" {labels[wrong][0]}"
+            )
+        return total
 
 
 class Hamming(Scorer):
@@ -207,8 +235,8 @@ def gather_losses_and_scores(
         scores: What has been gathered so far, to add to; at first an empty dict.
             For the name of each loss it holds pairs ``(batch size, loss)``, for that
             of each scorer ``(sum of weights, sum of scores)``.
-        out_name: Path of the output to score. Default: the network's
-            ``output_name``.
+        out_name: Path of the output to score. Default: the one that
+            :meth:`.Network.predict` gives.
         targets_name: Name of the data item with the targets.
         mask_name: Name of the data item with the weights, if any: of shape
             (T, B, 1), or one for each row of the output.
@@ -276,12 +304,14 @@ def _score(
 ) -> tuple[float, float, bool]:
     """The sums of weights and scores of a batch, and whether the output has time."""
     path = scorer.out_name or out_name or net.output_name
-    if not path:
+    try:
+        path = path or find_output(net)
+    except NetworkValidationError as error:
         raise ValidationError(
             f"{scorer.__name__}: it is not known which output to score; pass"
             " out_name (such as 'Output.outputs.predictions') or set the"
-            " network's output_name"
-        )
+            f" network's output_name: {error}"
+        ) from error
     targets = scorer.targets_name
     if targets == _DEFAULT_TARGETS:
         targets = targets_name

@@ -29,6 +29,7 @@ class FakeNetwork:
     """What scorers need of a network, with fixed contents."""
 
     layers = {}
+    loss_layers = ()
 
     def __init__(self, outputs, inputs, losses=None, output_name=None):
         self.outputs = outputs

@@ -12,6 +12,7 @@ from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.buffer_views import BufferView
 from brainstorm.structure.external_data import check_dense, check_open, without_time
 from brainstorm.structure.feedback import fed_back_output
+from brainstorm.structure.layer import Layer
 from brainstorm.structure.running import RunningNetwork
 from brainstorm.utils import (
     FileFormatError,
@@ -80,7 +81,7 @@ def find_output(net: RunningNetwork, output_name: str | None = None) -> str:
 
     That is `output_name`, or else the network's own. Otherwise there has to be just
     one layer with ``predictions``; or without any, one layer that is no Loss and
-    whose one output goes nowhere.
+    whose one output goes nowhere, or else is only compared with targets.
 
     Raises:
         NetworkValidationError: There are several, or none.
@@ -98,6 +99,7 @@ def find_output(net: RunningNetwork, output_name: str | None = None) -> str:
             for n, la in net.layers.items()
             if not la.is_loss and all(map(fed_back_output, la.outgoing))
         }
+        ends = ends or _before_losses(net)
         found = list(ends)
         name = next((o for la in ends.values() for o in la.out_shapes), name)
     if len(found) != 1 or name not in net.layers[found[0]].out_shapes:
@@ -107,6 +109,23 @@ def find_output(net: RunningNetwork, output_name: str | None = None) -> str:
             " 'Output.outputs.predictions'"
         )
     return f"{found[0]}.outputs.{name}"
+
+
+def _before_losses(net: RunningNetwork) -> dict[str, Layer]:
+    """Layers whose outputs are compared with targets, and used for nothing else."""
+    judging, judged = set(net.loss_layers), set()
+    for name, layer in reversed(net.layers.items()):
+        ends = {connection.end_layer for connection in layer.outgoing}
+        if not ends or not ends <= judging:
+            continue
+        if {"targets", "mask"} & set(layer.in_shapes) or set(layer.out_shapes) == {
+            "loss"
+        }:
+            judging.add(name)
+        if "targets" in layer.in_shapes:
+            judged |= {c.start_layer for c in layer.incoming}
+    judged -= {*judging, "Input"}
+    return {name: layer for name, layer in net.layers.items() if name in judged}
 
 
 def inputs_of(net: RunningNetwork, path: str) -> tuple[list[str], set[str]]:

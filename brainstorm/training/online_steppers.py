@@ -26,6 +26,9 @@ class _OnlineStepper(TrainingStepper):
     whatever the handler.
     """
 
+    needs_loss = False
+    mask_name = "mask"
+
     layer: str | None
     _readout: Readout
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from brainstorm.checks import check_network, checked_array
+from brainstorm.describable import of_library
 from brainstorm.training.declared import NOT_NEGATIVE, SHARE, Declared
 from brainstorm.training.updates import Updates
 from brainstorm.utils import ValidationError, listing
@@ -35,6 +36,9 @@ class TrainingStepper(Declared):
     network's handler, as long as ``net.buffer.parameters`` and zero at first, unless it
     overrides `_shape_of_slots` and `_create_slot`.
     """
+
+    needs_loss = True
+    """Whether it is of no use without a loss in the network."""
 
     slots: tuple[str, ...] = ()
     """Names of the members that hold an array of the size of the parameters."""
@@ -72,6 +76,12 @@ class TrainingStepper(Declared):
                 it.
         """
         check_network(net)
+        if self.needs_loss and of_library(type(self)) and not net.loss_layers:
+            raise ValidationError(
+                f"{type(self).__name__}: the network has no Loss layer, so there is"
+                " nothing to train for; wire the output 'loss' of a layer such as"
+                " SoftmaxCE into a Loss layer: output - 'loss' >> Loss()"
+            )
         state = self._restored
         if not state and net is self.net:
             if net.handler is self._handler and self._fits(net):
@@ -185,6 +195,8 @@ class ForwardStepper(TrainingStepper):
         use_training_pass: Whether to run the passes as in training, with dropout
             for example.
     """
+
+    needs_loss = False
 
     use_training_pass: bool = False
 

@@ -13,6 +13,7 @@ from brainstorm.randomness import global_rnd
 from brainstorm.scorers import aggregate_losses_and_scores, gather_losses_and_scores
 from brainstorm.training import hook_rules as rules
 from brainstorm.training.adaptive_steppers import AdamStepper
+from brainstorm.training.advice import advise, warn_of_loss
 from brainstorm.training.fitting import shuffled_batches
 from brainstorm.training.logs import ROLLING, add_log, print_log
 from brainstorm.training.resuming import TRAINING_DATA, Epoch, Resumable, undisturbed
@@ -97,6 +98,7 @@ class Trainer(Resumable, Describable):
         self.train_scorers = []
         self._is_training = False
         self._looked_at = 0
+        self._warned = False
 
     @classmethod
     def fit(
@@ -150,6 +152,7 @@ class Trainer(Resumable, Describable):
         check_iterator(net, data, "the data")
         check_scorers(net, train_scorers, "train_scorers")
         trainer.stepper.start(net)
+        advise(net, (), (trainer.stepper, *train_scorers))
         net.start_weight_modifiers()
         trainer._net, trainer._iterators = net, {TRAINING_DATA: data}
         with net.lock:
@@ -227,6 +230,10 @@ class Trainer(Resumable, Describable):
         named_data_iters[TRAINING_DATA] = training_data_iter
         rules.complete_net(net)
         self.stepper.start(net)
+        advise(net, self.hooks.values(), (self.stepper, *self.train_scorers))
+        self._warned = any(
+            getattr(h, "check_training_loss", 0) for h in self.hooks.values()
+        )
         net.start_weight_modifiers()
         self._net, self._iterators = net, named_data_iters
         with net.lock, contextlib.ExitStack() as started:
@@ -349,6 +356,8 @@ class Trainer(Resumable, Describable):
             )
             net.apply_weight_modifiers()
             self.current_update_nr += 1
+            if not self._warned:
+                self._warned = warn_of_loss(net, epoch.scores, self.current_update_nr)
             epoch.nr_batches += 1
             stopped = False
             due = rules.due_after_update(self.hooks, self.current_update_nr)

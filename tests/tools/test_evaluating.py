@@ -110,8 +110,6 @@ def test_what_is_evaluated_is_checked_first():
         evaluate(net, data())
     with pytest.raises(ValidationError, match="list of scorers"):
         evaluate(net, Undivided(**data()), MeanSquaredError())
-    with pytest.raises(ValidationError, match="which output to score"):
-        evaluate(net, Undivided(**data()), [MeanSquaredError()])
     with pytest.raises(KeyError, match="'predictions', 'loss'"):
         evaluate(net, Undivided(**data()), [MeanSquaredError()], "Output.outputs.foo")
 

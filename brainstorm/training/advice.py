@@ -1,0 +1,90 @@
+"""What a trainer says where others would be silent: what a beginner forgets."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from brainstorm.utils import listing
+
+if TYPE_CHECKING:
+    from brainstorm.structure.network import Network
+
+
+def advise(net: Network, hooks: Iterable[Any], scorers: Iterable[Any]) -> None:
+    """Warn of what is probably not meant, before a network is trained."""
+    if not hasattr(net, "initializers"):  # it stands in for a network, in a test
+        return
+    if is_blank(net):
+        warnings.warn(
+            "nothing has initialized, loaded or filled this network: all parameters"
+            " are where they began, at 0 most of them; call for example"
+            " net.initialize(bs.initializers.Gaussian(0.1)) before the training",
+            stacklevel=3,
+        )
+    for name in sorted(_idle_masks(net, hooks, scorers)):
+        warnings.warn(
+            f"the mask {name!r} is used by no layer, no scorer and no hook, so padding"
+            " counts like data: wire it into a Mask or Bidirectional layer, give"
+            f" scorers mask_name={name!r}, or leave it out",
+            stacklevel=3,
+        )
+
+
+def is_blank(net: Network) -> bool:
+    """Whether nobody has initialized, loaded or filled a network's parameters."""
+    if net.initializers or not net.buffer.parameters.size:
+        return False
+    handler, views = net.handler, net.buffer
+    for name, layer in net.layers.items():
+        for parameter in layer.parameter_shapes:
+            values = handler.get_numpy_copy(views[name].parameters[parameter])
+            if np.any(values != 0):
+                return False
+    return True
+
+
+def _idle_masks(net: Network, hooks: Iterable[Any], scorers: Iterable[Any]) -> set[str]:
+    """Inputs with "mask" in their names that lead nowhere and that nobody reads."""
+    layer = net.layers["Input"]
+    wired = {connection.output_name for connection in layer.outgoing}
+    found = {n for n in layer.out_shapes if "mask" in n.lower()} - wired
+    readers = [*hooks, *scorers]
+    for hook in hooks:
+        scorers = getattr(hook, "scorers", ())
+        readers += scorers if isinstance(scorers, Iterable) else ()
+    return found - {getattr(reader, "mask_name", None) for reader in readers}
+
+
+def warn_of_loss(net: Network, losses: Mapping[str, Any], update_nr: int) -> bool:
+    """Warn if a loss of the last update is not finite; returns whether it is so.
+
+    Args:
+        net: The network, as the update has left it.
+        losses: Pairs of weight and loss for each name; the last ones count.
+        update_nr: Number of the update.
+    """
+    wrong = [name for name, pairs in losses.items() if not math.isfinite(pairs[-1][1])]
+    if not wrong:
+        return False
+    layer = _first_broken(net)
+    where = f", and layer {layer!r} is the first with such outputs" if layer else ""
+    warnings.warn(
+        f"update {update_nr}: {listing(wrong)} is not finite{where}. A smaller learning"
+        " rate may help; the hook StopOnNan would stop here",
+        stacklevel=5,
+    )
+    return True
+
+
+def _first_broken(net: Network) -> str | None:
+    """The first layer with outputs that are not finite."""
+    for name, layer in net.layers.items():
+        outputs = net.buffer[name].outputs
+        if any(not net.handler.is_fully_finite(outputs[o]) for o in layer.out_shapes):
+            return name
+    return None
