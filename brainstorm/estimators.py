@@ -133,7 +133,7 @@ class NetworkClassifier(ClassifierMixin, _NetworkEstimator):
 
     Args:
         network: A line for `tools.create_net_from_spec`, such as ``'D.2 F100 D F50'``;
-            or a function that makes an initialized network, given the numbers of
+            or a function that makes a network, given the numbers of
             features and of classes.
         epochs: Number of epochs.
         batch_size: Number of samples in a batch.
@@ -185,7 +185,7 @@ class NetworkRegressor(RegressorMixin, _NetworkEstimator):
 
     Args:
         network: A line for `tools.create_net_from_spec`, such as ``'F100 F50'``; or a
-            function that makes an initialized network, given the numbers of features
+            function that makes a network, given the numbers of features
             and of targets.
         epochs, batch_size, stepper, random_state, verbose: See
             :class:`NetworkClassifier`.

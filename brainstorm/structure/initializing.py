@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,14 @@ from brainstorm.describable import (
     create_from_description,
     get_description,
 )
-from brainstorm.initializers import evaluate_initializer
+from brainstorm.initializers import (
+    Initializer,
+    KaimingNormal,
+    LecunNormal,
+    Orthogonal,
+    XavierUniform,
+    evaluate_initializer,
+)
 from brainstorm.randomness import RandomState
 from brainstorm.structure.layer import Layer
 from brainstorm.structure.trainable import own_parameters
@@ -24,6 +31,14 @@ from brainstorm.structure.view_references import (
 )
 from brainstorm.utils import InitializationError, NetworkValidationError, listing
 
+NAMED: Mapping[str, Callable[[], Initializer]] = {
+    "glorot": XavierUniform,
+    "he": KaimingNormal,
+    "lecun": LecunNormal,
+    "orthogonal": Orthogonal,
+}
+# Of what comes out of these about half is cut off.
+_RECTIFIERS = frozenset({"rel", "relu", "relu6", "el", "gelu", "swish", "mish"})
 # As text, numbers take ten times their memory, and parameters are saved anyway.
 _LARGEST_DESCRIBED = 10_000
 
@@ -61,6 +76,8 @@ def initial_values(
         for name in sorted(chosen[layer]):
             value, fallback = chosen[layer][name]
             shape = layers[layer].parameter_shapes[name].shape
+            if isinstance(value, str):
+                value = _by_name(value, layers[layer], shape)
             try:
                 values[f"{layer}.parameters.{name}"] = evaluate_initializer(
                     value, shape, fallback, rnd.generate_seed()
@@ -71,8 +88,23 @@ def initial_values(
     return values
 
 
+def _by_name(name: str, layer: Layer, shape: tuple[int, ...]) -> Any:
+    """The initializer of this name; vectors, such as biases, begin with 0."""
+    if name == "auto":
+        is_cut = getattr(layer, "activation", None) in _RECTIFIERS
+        name = "he" if is_cut else "glorot"
+    if name not in NAMED:
+        raise NetworkValidationError(
+            f"there is no initializer {name!r}; there are {listing([*NAMED, 'auto'])},"
+            " and those in brainstorm.initializers"
+        )
+    return NAMED[name]() if len(shape) > 1 else 0.0
+
+
 def create_initializers(description: Any) -> Any:
     """Initializers from what `describe_initializers` made of them."""
+    if isinstance(description, str) and not description.startswith("<"):
+        return description
     if isinstance(description, str):
         warnings.warn(
             f"the initializer {description} is only named in the description: the"
@@ -87,6 +119,8 @@ def create_initializers(description: Any) -> Any:
 
 def describe_initializers(references: Any) -> Any:
     """Describe initializers; functions and large arrays are only named."""
+    if isinstance(references, str):
+        return references
     if isinstance(references, Mapping):
         return {k: describe_initializers(v) for k, v in references.items()}
     if isinstance(references, np.ndarray) and references.size > _LARGEST_DESCRIBED:

@@ -229,9 +229,12 @@ class Network(RunningNetwork):
         or dicts by names of parameters, where ``*`` works too. ``'default'``, at
         both levels, counts where nothing else matches. ``'fallback'`` is used
         where an initializer can not work with a parameter's shape. Scalars,
-        lists and arrays of the right shape count as initializers. A parameter with a
-        natural value (`Layer.first_values`), such as the standard deviations of
-        `BatchNorm`, gets this unless it is chosen by its own name.
+        lists and arrays of the right shape count as initializers, and so do the
+        names ``'glorot'``, ``'he'``, ``'lecun'`` and ``'orthogonal'``, with 0 for
+        biases; ``'auto'`` is he for rectifiers and glorot for all else.
+
+        A parameter with a natural value (`Layer.first_values`), such as the standard
+        deviations of `BatchNorm`, gets this unless it is chosen by its own name.
 
         Args:
             default_or_init_dict: An initializer or a dict.

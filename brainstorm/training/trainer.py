@@ -13,7 +13,7 @@ from brainstorm.randomness import global_rnd
 from brainstorm.scorers import aggregate_losses_and_scores, gather_losses_and_scores
 from brainstorm.training import hook_rules as rules
 from brainstorm.training.adaptive_steppers import AdamStepper
-from brainstorm.training.advice import advise, warn_of_loss
+from brainstorm.training.advice import advise, is_blank, warn_of_loss
 from brainstorm.training.fitting import shuffled_batches
 from brainstorm.training.logs import ROLLING, add_log, print_log
 from brainstorm.training.resuming import TRAINING_DATA, Epoch, Resumable, undisturbed
@@ -116,7 +116,8 @@ class Trainer(Resumable, Describable):
         """Train a network on arrays for some epochs: the common case in one line.
 
         The sequences are shuffled once, and the order of the batches in each epoch.
-        The network has to be initialized. For all else make a Trainer.
+        A network that nobody has initialized is, by ``net.initialize('auto')``. For all
+        else make a Trainer.
 
         >>> from brainstorm import tools, Trainer
         >>> net = tools.create_net_from_spec('classification', 2, 2, 'F4')
@@ -151,6 +152,8 @@ class Trainer(Resumable, Describable):
         data = shuffled_batches(net, x, y, batch_size, rnd)
         check_iterator(net, data, "the data")
         check_scorers(net, train_scorers, "train_scorers")
+        if is_blank(net):
+            net.initialize("auto", seed=rnd.generate_seed())
         trainer.stepper.start(net)
         advise(net, (), (trainer.stepper, *train_scorers))
         net.start_weight_modifiers()

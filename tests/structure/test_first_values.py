@@ -104,3 +104,34 @@ def test_errors_name_the_parameter_and_the_fallback():
     net = network(layers.FullyConnected(3, name="A"))
     with pytest.raises(InitializationError, match=r"A\.bias: .*'fallback'"):
         net.initialize(bs.Orthogonal())
+
+
+@pytest.mark.parametrize(
+    ("name", "activation", "variance"),
+    [
+        ("he", "tanh", 2 / 300),
+        ("lecun", "tanh", 1 / 300),
+        ("glorot", "rel", 2 / 500),
+        ("auto", "rel", 2 / 300),
+        ("auto", "tanh", 2 / 500),
+    ],
+)
+def test_initializers_have_names(name, activation, variance):
+    inp = layers.Input({"default": ("T", "B", 300)})
+    out = inp >> layers.FullyConnected(200, activation=activation, name="A")
+    net = bs.Network.from_layer(out)
+    net.initialize(name, seed=1)
+    values = values_of(net, "A")
+    assert np.var(values["W"]) == pytest.approx(variance, rel=0.03)
+    assert np.all(values["bias"] == 0)
+    again = bs.create_from_description(bs.get_description(net))
+    assert again.initializers == net.initializers == {"default": name}
+
+
+def test_orthogonal_by_name_has_a_fallback_for_biases():
+    net = network(layers.Lstm(3, name="A"))
+    net.initialize({"A": {"R*": "orthogonal", "default": "glorot"}}, seed=1)
+    R = net.get("A.parameters.Rz")
+    np.testing.assert_allclose(R @ R.T, np.eye(3), atol=1e-6)
+    with pytest.raises(NetworkValidationError, match=r"no initializer 'gloro'.*'he'"):
+        net.initialize("gloro")

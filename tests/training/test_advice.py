@@ -110,7 +110,7 @@ def test_a_mask_that_somebody_reads_is_not_warned_of(hooks, scorers):
 def test_the_first_loss_that_is_not_finite_is_warned_of():
     net = network()
     net.buffer.Output_projection.parameters.W[0, 0] = np.nan
-    with pytest.warns(UserWarning) as found:
+    with pytest.warns(UserWarning, match="not finite") as found:
         train(net)
     assert len(found) == 1
     text = str(found[0].message)
@@ -123,3 +123,12 @@ def test_where_a_hook_tells_of_it_there_is_no_warning():
     net = network()
     net.buffer.Output_projection.parameters.W[0, 0] = np.nan
     train(net, [StopOnNan(timescale="update")])
+
+
+def test_fit_initializes_by_itself():
+    net = network(initialized=False)
+    Trainer.fit(net, X, Y, epochs=1, stepper=SgdStepper(0.1))
+    assert net.initializers == {"default": "auto"}
+    net = network()
+    Trainer.fit(net, X, Y, epochs=1, stepper=SgdStepper(0.1))
+    assert net.initializers == {"default": 0.1}
