@@ -114,6 +114,10 @@ class ConstructionWrapper:
     ``'in' - b`` select an output and an input other than ``'default'``; both
     make a new wrapper of the same layer. ``a << b`` gives a, in each step, what b's
     output was in the step before; it gives a.
+
+    Several layers may stand on one side, in a list, tuple or set: ``[a, b] >> c`` and
+    ``c >> [a, b]`` are the same as a line for each, in the order of a list, or in which
+    the layers of a set were created. The latter gives a list of them.
     """
 
     def __init__(
@@ -207,16 +211,28 @@ class ConstructionWrapper:
         self.layer.shared.update(dict.fromkeys(names or [None], other.layer))
         return self
 
-    def __rshift__(self, other: ConstructionWrapper) -> ConstructionWrapper:
-        if not isinstance(other, ConstructionWrapper):
+    def __rshift__(self, other: Any) -> Any:
+        others = _each_of(other)
+        if others is None:
             return NotImplemented
-        self.layer.connect(self.output_name, other.layer, other.input_name)
-        return other
+        for each in others:
+            self.layer.connect(self.output_name, each.layer, each.input_name)
+        return other if isinstance(other, ConstructionWrapper) else others
 
-    def __lshift__(self, other: ConstructionWrapper) -> ConstructionWrapper:
-        if not isinstance(other, ConstructionWrapper):
+    def __rrshift__(self, others: Any) -> ConstructionWrapper:
+        others = _each_of(others)
+        if others is None:
             return NotImplemented
-        other.layer.connect(other.output_name, self.layer, self.input_name, True)
+        for each in others:
+            each >> self
+        return self
+
+    def __lshift__(self, other: Any) -> ConstructionWrapper:
+        others = _each_of(other)
+        if others is None:
+            return NotImplemented
+        for each in others:
+            each.layer.connect(each.output_name, self.layer, self.input_name, True)
         return self
 
     def __sub__(self, output_name: str) -> ConstructionWrapper:
@@ -231,3 +247,20 @@ class ConstructionWrapper:
 
     def __repr__(self) -> str:
         return f"<Layer: {self.input_name!r} - {self.name} - {self.output_name!r}>"
+
+
+def _each_of(layers: Any) -> list[ConstructionWrapper] | None:
+    """Wired layers in their order, or None where there is something else.
+
+    Raises:
+        NetworkValidationError: A list, tuple or set is empty, or has something else.
+    """
+    if isinstance(layers, ConstructionWrapper):
+        return [layers]
+    if not isinstance(layers, list | tuple | set | frozenset):
+        return None
+    if not layers or not all(isinstance(each, ConstructionWrapper) for each in layers):
+        raise NetworkValidationError(f"expected layers to wire, got {layers!r}")
+    if isinstance(layers, set | frozenset):
+        return sorted(layers, key=lambda each: each.layer.created)
+    return [*layers]

@@ -27,6 +27,7 @@ def generate(
     feedback: Mapping[str, str] | None,
     context: Mapping[str, Any] | None,
     delta: bool,
+    arguments: Mapping[str, Any] | None = None,
 ) -> np.ndarray | dict[str, np.ndarray]:
     """Go on with a series, see `Network.generate`."""
     steps = checked_integer(steps, "steps", 1)
@@ -45,7 +46,7 @@ def generate(
         for name, values in driven.items():
             _check_drive(name, values, time_size + steps - 1)
         provide(net, {**data, **{n: v[:time_size] for n, v in driven.items()}})
-        net.forward_pass(context=context, only=layers)
+        net.forward_pass(context=context, only=layers, arguments=arguments)
         made = {}
         for output, name in pairs:
             first = net.get(output)[time_size - 1]

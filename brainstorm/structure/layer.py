@@ -101,6 +101,10 @@ class Layer:
     """Inputs that may be connected besides `expected_inputs`."""
     arguments: Mapping[str, Argument] = {}
     """See `arguments_of`. They are checked, and are attributes, before `setup`."""
+    reads_arguments: Sequence[str] = ()
+    """Names of what `Network.forward_pass` may be given for it. In passes of such a
+    layer ``self.arguments`` is a mapping with those that were given, not those of
+    `arguments_of`. These passes are called each time, not replayed."""
     expected_kwargs: Sequence[str] | frozenset[str] = frozenset()
     """The names of the arguments; by default those of `arguments`."""
     computes_no_input_deltas_for: Sequence[str] = ()
@@ -202,8 +206,9 @@ class Layer:
         self.handler = new_handler
 
     def can_be_replayed(self) -> bool:
-        """Whether its own class says that it `repeats`."""
-        return self.repeats and "repeats" in vars(type(self))
+        """Whether its own class says that it `repeats`, and it reads no arguments."""
+        says_so = self.repeats and "repeats" in vars(type(self))
+        return says_so and not self.reads_arguments
 
     @property
     def can_be_stepped(self) -> bool:

@@ -321,6 +321,7 @@ class Network(RunningNetwork):
         batch_size: int = 100,
         output_name: str | None = None,
         forced: Mapping[str, Any] | None = None,
+        arguments: Mapping[str, Any] | None = None,
     ) -> np.ndarray:
         """The network's output for some data, as in use, not as in training.
 
@@ -341,6 +342,7 @@ class Network(RunningNetwork):
             output_name: Path of the output. Default: the network's `output_name`, or
                 the only output that can be meant.
             forced: What to feed back, arrays (T, B, ...), see `forward_pass`.
+            arguments: For layers that read arguments, see `forward_pass`.
 
         Returns:
             An array of the shape (T, B, ...), or (B, ...) if the data has no T.
@@ -348,9 +350,9 @@ class Network(RunningNetwork):
         Raises:
             MissingInputError: Data for an input is missing (a KeyError).
             NetworkValidationError: Data does not fit, or several outputs can be meant.
-            UnknownNameError: There is no such output or input (a KeyError).
+            UnknownNameError: There is no such output, input or argument (a KeyError).
         """
-        return predict(self, x, batch_size, output_name, forced)
+        return predict(self, x, batch_size, output_name, forced, arguments)
 
     __call__ = predict
 
@@ -361,6 +363,7 @@ class Network(RunningNetwork):
         feedback: Mapping[str, str] | None = None,
         context: Mapping[str, Any] | None = None,
         delta: bool = False,
+        arguments: Mapping[str, Any] | None = None,
     ) -> np.ndarray | dict[str, np.ndarray]:
         """Go on with a series by what the network predicts, in a closed loop.
 
@@ -384,6 +387,7 @@ class Network(RunningNetwork):
             context: State to begin with, as returned by `get_context`. Default: zeros.
             delta: Whether outputs are what is to be added to the input, to give the
                 next one.
+            arguments: For layers that read arguments, see `forward_pass`.
 
         Returns:
             What is given to the inputs, an array of the shape (T', B, ...); if several
@@ -394,7 +398,7 @@ class Network(RunningNetwork):
             UnknownNameError: There is no such output or input (a KeyError).
             ValidationError: `steps` is no positive integer.
         """
-        return generate(self, steps, start, feedback, context, delta)
+        return generate(self, steps, start, feedback, context, delta, arguments)
 
 
 def _recreate(description: dict[str, Any], parameters: np.ndarray) -> Network:

@@ -29,11 +29,12 @@ def predict(
     batch_size: int,
     output_name: str | None = None,
     forced: Mapping[str, Any] | None = None,
+    arguments: Mapping[str, Any] | None = None,
 ) -> np.ndarray:
     """Run a network on data, see `Network.predict`."""
     batch_size = checked_integer(batch_size, "batch_size", 1)
     with net.lock:
-        return _predict(net, x, batch_size, output_name, forced)
+        return _predict(net, x, batch_size, output_name, forced, arguments)
 
 
 def _predict(
@@ -42,6 +43,7 @@ def _predict(
     batch_size: int,
     output_name: str | None,
     forced: Mapping[str, Any] | None,
+    arguments: Mapping[str, Any] | None,
 ) -> np.ndarray:
     path = find_output(net, output_name)
     structure = _structure(net, path)
@@ -56,7 +58,7 @@ def _predict(
         part = slice(start, start + batch_size)
         provide(net, cut(net, data, part))
         now = {n: v[:, part] for n, v in forced.items()}
-        net.forward_pass(only=layers, forced=now)
+        net.forward_pass(only=layers, forced=now, arguments=arguments)
         values = net.get(path)
         result[(slice(None),) * axis + (part,)] = values[:time_size] if axis else values
     return result if has_time or not axis else result[0]

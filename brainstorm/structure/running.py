@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,7 @@ class RunningNetwork(Seedable):
         self._run_order = [(layer, views[name]) for name, layer in layers.items()]
         self._passes = passes(layers, buffer_manager)
         self._stepping = Stepping(layers, buffer_manager)
+        self._give({})
         self.backpropagation = Backpropagation(
             layers, buffer_manager, self._passes, self._stepping
         )
@@ -265,6 +267,7 @@ class RunningNetwork(Seedable):
         context: dict[str, Any] | None = None,
         only: Collection[str] | None = None,
         forced: Mapping[str, Any] | None = None,
+        arguments: Mapping[str, Any] | None = None,
     ) -> None:
         """Run the layers on the data given by `provide_external_data`.
 
@@ -277,9 +280,12 @@ class RunningNetwork(Seedable):
             forced: What to feed back instead of the outputs of the step before: arrays
                 (T, B, ...) by inputs that get feedback, such as ``'layer.input'``, or
                 ``'layer'`` for the default one. Row t is what step t sees.
+            arguments: What layers that read arguments are given, by name. None of those
+                of passes before is kept.
 
         Raises:
-            UnknownNameError: An input gets no feedback (a KeyError).
+            UnknownNameError: An input gets no feedback, or no layer reads an argument
+                of this name (a KeyError).
             NetworkValidationError: The context or what is forced do not fit.
         """
         lock = self.lock
@@ -290,12 +296,33 @@ class RunningNetwork(Seedable):
                 self._announce_run()
             if context is not None:
                 self._buffer_manager.apply_context(context)
+            if arguments is not None or self._given:
+                self._give({} if arguments is None else arguments)
             stepping = self._stepping
             if forced is not None or stepping.forced:
                 stepping.force({} if forced is None else forced)
             chosen = None if only is None else frozenset(only)
             kind = bool(training_pass), context is None, chosen, stepping.forced
             self._passes.run(("forward", *kind), self._make_forward_pass)
+
+    def _give(self, arguments: Mapping[str, Any]) -> None:
+        """Let layers have the arguments that they read."""
+        if not isinstance(arguments, Mapping):
+            raise NetworkValidationError(
+                f"arguments: expected a dict, got {arguments!r}"
+            )
+        readers = [layer for layer in self.layers.values() if layer.reads_arguments]
+        read = {name for layer in readers for name in layer.reads_arguments}
+        unknown = [name for name in arguments if name not in read]
+        if unknown:
+            raise UnknownNameError(
+                f"arguments: no layer of the network reads {listing(unknown)}; choices"
+                f" are: {listing(sorted(read))}"
+            )
+        for layer in readers:
+            names = [name for name in layer.reads_arguments if name in arguments]
+            layer.arguments = MappingProxyType({n: arguments[n] for n in names})
+        self._given = bool(arguments)
 
     def _make_forward_pass(
         self,

@@ -51,7 +51,8 @@ def _copies(
     for name, layer in layers.items():
         try:
             own = copy.copy(layer)
-            own.__dict__.pop("_changed", None)  # belongs to the network
+            for name_ in ("_changed", "arguments"):  # belong to the network
+                own.__dict__.pop(name_, None)
             copies[name] = copy.deepcopy(own, memo)
         except Exception as error:
             raise NetworkValidationError(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
@@ -44,6 +44,7 @@ def evaluate(
     out_name: str = "",
     targets_name: str = "targets",
     mask_name: str | None = None,
+    arguments: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
     """Compute the losses and some scores of a network on a data set.
 
@@ -57,6 +58,7 @@ def evaluate(
             network's ``output_name``.
         targets_name: Name of the targets among the data.
         mask_name: Name of the mask among the data. Default: no mask.
+        arguments: For layers that read arguments, see `Network.forward_pass`.
 
     Returns:
         The losses by name, ``'total_loss'`` among them, each a mean over the
@@ -71,12 +73,15 @@ def evaluate(
     check_iterator(network, iter, "iter")
     check_scorers(network, scorers, "evaluate")
     return compute_scores(
-        network, iter, scorers, out_name, targets_name, mask_name or ""
+        network, iter, scorers, out_name, targets_name, mask_name or "", arguments
     )
 
 
 def extract(
-    network: Network, iter: DataIterator, buffer_names: str | Sequence[str]
+    network: Network,
+    iter: DataIterator,
+    buffer_names: str | Sequence[str],
+    arguments: Mapping[str, Any] | None = None,
 ) -> dict[str, np.ndarray]:
     """Run a network on a data set and collect what some of its buffers hold.
 
@@ -95,6 +100,7 @@ def extract(
         iter: Provides the data.
         buffer_names: Dotted paths of the buffers, such as
             ``'Output.outputs.predictions'``; or just one.
+        arguments: For layers that read arguments, see `Network.forward_pass`.
 
     Returns:
         By path an array of shape (T, B, ...), or (B, ...) if the buffer has no time
@@ -108,7 +114,7 @@ def extract(
     """
     axes = _batch_axes(network, buffer_names)
     batches: dict[str, list[tuple[Place, np.ndarray]]] = {name: [] for name in axes}
-    for place, batch in _run(network, iter, axes):
+    for place, batch in _run(network, iter, axes, arguments):
         for name, values in batch.items():
             batches[name].append((place, values))
     return {name: _join(batches[name], axis) for name, axis in axes.items()}
@@ -119,6 +125,7 @@ def extract_and_save(
     iter: DataIterator,
     buffer_names: str | Sequence[str],
     file_name: str | os.PathLike,
+    arguments: Mapping[str, Any] | None = None,
 ) -> None:
     """Run a network on a data set and save some buffers to an HDF5 file.
 
@@ -140,6 +147,7 @@ def extract_and_save(
         iter: Provides the data.
         buffer_names: Dotted paths of the buffers. See `extract`.
         file_name: Name of the file. Its folder has to exist.
+        arguments: For layers that read arguments, see `Network.forward_pass`.
 
     Raises:
         Exception: As from `extract`.
@@ -147,7 +155,7 @@ def extract_and_save(
     """
     axes = _batch_axes(network, buffer_names)
     with atomic_hdf5(file_name, BUFFERS_FORMAT) as f:
-        for place, batch in _run(network, iter, axes):
+        for place, batch in _run(network, iter, axes, arguments):
             for name, values in batch.items():
                 _put(f, name, values, _slices(values, axes[name], place))
 
@@ -183,7 +191,10 @@ def _structure(network: Network, path: str) -> BufferStructure:
 
 
 def _run(
-    network: Network, iter: DataIterator, axes: dict[str, int]
+    network: Network,
+    iter: DataIterator,
+    axes: dict[str, int],
+    arguments: Mapping[str, Any] | None,
 ) -> Iterator[tuple[Place, dict[str, np.ndarray]]]:
     """The buffers after each batch, without carried state, and where they belong."""
     if not callable(iter):
@@ -191,7 +202,7 @@ def _run(
             f"iter: expected a data iterator, got {type(iter).__name__}"
         )
     step = sequence = time_size = batch_size = 0
-    for continues in run_batches(network, iter, all_inputs=False):
+    for continues in run_batches(network, iter, False, arguments):
         if continues:
             step += time_size
         else:

@@ -48,8 +48,7 @@ class _OnlineStepper(TrainingStepper):
 
     def run(self) -> None:
         """Update the layer with each step of the data that has been provided."""
-        net, readout = self._started_net(), self._readout
-        net.forward_pass(training_pass=True, context=self.context)
+        net, readout = self._run_forward(), self._readout
         h = readout.states().astype(np.float64)
         targets = net.get_input(self._targets).astype(np.float64)
         targets = readout.checked_targets(targets, h.shape[:2]) - readout.fixed_bias()

@@ -31,10 +31,11 @@ class TrainingStepper(Declared):
     """Base class of all steppers.
 
     Forward passes of training go on from `context`, a state of the network, unless it
-    is None. A subclass overrides :meth:`run`, and names in `slots` the state that it
-    keeps for each parameter. Each slot is a member that holds a flat array of the
-    network's handler, as long as ``net.buffer.parameters`` and zero at first, unless it
-    overrides `_shape_of_slots` and `_create_slot`.
+    is None. They give `arguments` to the layers that read these, see
+    `Network.forward_pass`. A subclass overrides :meth:`run`, and names in `slots` the
+    state that it keeps for each parameter. Each slot is a member that holds a flat
+    array of the network's handler, as long as ``net.buffer.parameters`` and zero at
+    first, unless it overrides `_shape_of_slots` and `_create_slot`.
     """
 
     needs_loss = True
@@ -43,11 +44,12 @@ class TrainingStepper(Declared):
     slots: tuple[str, ...] = ()
     """Names of the members that hold an array of the size of the parameters."""
 
-    __undescribed__ = {"net", "context"}
+    __undescribed__ = {"net", "context", "arguments"}
 
     # Members, so that subclasses need no constructor, or one of their own.
     net: Network | None = None
     context: dict[str, np.ndarray] | None = None
+    arguments: Mapping[str, Any] | None = None
     _handler: Handler | None = None
     _restored: Mapping[str, np.ndarray] = {}
     _updates: Updates | None = None
@@ -178,9 +180,14 @@ class TrainingStepper(Declared):
             self._updates = Updates()
         self._updates.run(net.handler, operation, arrays, net.trained_slices, numbers)
 
-    def _compute_gradients(self) -> Network:
+    def _run_forward(self, training_pass: bool = True) -> Network:
+        """Run a forward pass, from the context and with the arguments."""
         net = self._started_net()
-        net.forward_pass(training_pass=True, context=self.context)
+        net.forward_pass(training_pass, self.context, arguments=self.arguments)
+        return net
+
+    def _compute_gradients(self) -> Network:
+        net = self._run_forward()
         net.backward_pass(all_deltas=False)
         return net
 
@@ -202,7 +209,7 @@ class ForwardStepper(TrainingStepper):
 
     def run(self) -> None:
         """Do one forward pass."""
-        self._started_net().forward_pass(self.use_training_pass, self.context)
+        self._run_forward(self.use_training_pass)
 
 
 @dataclass(eq=False)

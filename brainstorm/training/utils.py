@@ -27,6 +27,7 @@ def run_network(
     net: Network,
     iterator: DataIterator | Iterable[Mapping[str, Any]],
     all_inputs: bool = True,
+    arguments: Mapping[str, Any] | None = None,
 ) -> Iterator[int]:
     """Run a network on batch after batch.
 
@@ -43,24 +44,28 @@ def run_network(
             one yields. Items that are no inputs of the network are left out.
         all_inputs: Whether each batch has to contain all inputs of the network.
             Otherwise missing ones are zero.
+        arguments: For layers that read arguments, see `Network.forward_pass`.
 
     Yields:
         The number of the batch, counted from 0.
     """
-    return (i for i, _ in enumerate(run_batches(net, iterator, all_inputs)))
+    batches = run_batches(net, iterator, all_inputs, arguments)
+    return (i for i, _ in enumerate(batches))
 
 
 def run_batches(
     net: Network,
     iterator: DataIterator | Iterable[Mapping[str, Any]],
     all_inputs: bool = True,
+    arguments: Mapping[str, Any] | None = None,
 ) -> Iterator[bool]:
     """As `run_network`, but yields whether the batch continues the one before it."""
     context: dict[str, np.ndarray] = {}
     for data, continues in _known_batches(net, iterator):
         with net.lock:
             provide(net, data, all_inputs)
-            net.forward_pass(context=context if continues else None)
+            before = context if continues else None
+            net.forward_pass(context=before, arguments=arguments)
             if continues is not None:
                 context = net.get_context()
             yield bool(continues)
@@ -110,11 +115,12 @@ def compute_scores(
     out_name: str = "",
     targets_name: str = "targets",
     mask_name: str = "",
+    arguments: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
     """Losses and scores of a network on all the data of an iterator; see `evaluate`."""
     scores: dict[str, list] = {}
     with net.lock:
-        for continues in run_batches(net, iterator):
+        for continues in run_batches(net, iterator, arguments=arguments):
             gather_losses_and_scores(
                 net, scorers, scores, out_name, targets_name, mask_name, continues
             )

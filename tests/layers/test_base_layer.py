@@ -312,6 +312,9 @@ SIZED = {
     "Convolution2D  ": ({"num_filters": 1, "kernel_size": 1}, "stride"),
     "Convolution2D   ": ({"num_filters": 1, "kernel_size": 1}, "padding"),
     "Pooling2D": ({}, "kernel_size"),
+    "Delay": ({}, "steps"),
+    "Nvar": ({}, "delay"),
+    "Nvar ": ({"delay": 2}, "stride"),
     "Reshape": ({}, "shape"),
 }
 NO_SIZES = [3.0, 2.5, True, "3", -1, 0, None, (), [], (2, 0), (1.0,), {"a": 1}, np.nan]
@@ -362,7 +365,7 @@ def test_sizes_beyond_any_memory_are_refused_by_name(key, number):
 
 def test_every_argument_of_that_kind_is_among_them():
     counting = {"size", "num_filters", "kernel_size", "stride", "padding"}
-    counting |= {"vocabulary_size", "shape"}
+    counting |= {"vocabulary_size", "shape", "steps", "delay"}
     for name in layers.__all__:
         arguments = set(inspect.signature(getattr(layers, name)).parameters) & counting
         tested = {

@@ -1,7 +1,10 @@
+import numpy as np
 import pytest
 
+from brainstorm import layers
 from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.construction import ConstructionWrapper
+from brainstorm.structure.network import Network
 from brainstorm.utils import LayerValidationError, NetworkValidationError
 
 
@@ -112,3 +115,73 @@ def test_only_layers_and_names_can_be_wired():
         layer() - 3
     with pytest.raises(TypeError, match="unsupported operand"):
         3 - layer()
+
+
+# -- several layers on one side ----------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [list, tuple, set, frozenset])
+def test_several_layers_go_into_one(kind):
+    a, b, c, end = (layer(name) for name in "zabe")
+    assert (kind([a, "in" - c - "out", b]) >> end) is end
+    assert [x.layer.outgoing for x in (a, b)] == [
+        [("default", end.layer, "default")]
+    ] * 2
+    assert c.layer.outgoing == [("out", end.layer, "default")]
+
+
+@pytest.mark.parametrize("kind", [list, tuple, set, frozenset])
+def test_one_layer_goes_into_several(kind):
+    a, b, c, d = (layer(name) for name in "abcd")
+    others = kind([d, "in" - b, c])
+    found = a - "out" >> others
+    in_order = [d, b, c] if kind in (list, tuple) else [b, c, d]
+    assert [x.layer for x in found] == [x.layer for x in in_order]
+    assert a.layer.outgoing == [
+        ("out", x.layer, "in" if x is b else "default") for x in in_order
+    ]
+
+
+def test_they_go_on_in_a_chain():
+    a, b, c, d = (layer(name) for name in "abcd")
+    assert (a >> [b, c] >> d) is d
+    assert [x.layer.outgoing[0][1] for x in (b, c)] == [d.layer] * 2
+
+
+def test_several_are_fed_back():
+    a, b, c = (layer(name) for name in "abc")
+    assert ("in" - a << {c, b - "out"}).layer is a.layer
+    assert b.layer.feedback == [("out", a.layer, "in")]
+    assert c.layer.feedback == [("default", a.layer, "in")]
+
+
+@pytest.mark.parametrize("others", [[], (), set(), [3], ["in"], [None, layer()]])
+def test_only_layers_can_be_wired_together(others):
+    for wire in (lambda a: a >> others, lambda a: others >> a, lambda a: a << others):
+        a = layer()
+        with pytest.raises(
+            NetworkValidationError, match="expected layers to wire, got"
+        ):
+            wire(a)
+        assert not a.layer.outgoing
+        assert not a.layer.feedback
+
+
+def test_columns_are_those_of_the_layout():
+    values = np.ones((1, 1, 3))
+
+    def joined(wire):
+        inp = layers.Input({"default": ("T", "B", 3)})
+        made = [layers.FullyConnected(1, "linear", name) for name in "zba"]
+        end = layers.NoOp("end")
+        wire(inp, *made, end)
+        net = Network.from_layer(end)
+        net.initialize({name: {"W": i, "bias": 0} for i, name in enumerate("abz")})
+        return net.predict(values).tolist()
+
+    for wire in (
+        lambda inp, z, b, a, end: inp >> [z, b, a] >> end,
+        lambda inp, z, b, a, end: inp >> {z, b, a} >> end,
+        lambda inp, z, b, a, end: inp >> (a, b, z) >> end,
+    ):
+        assert joined(wire) == [[[0, 3, 6]]]  # by name, whatever the order
