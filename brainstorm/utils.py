@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import json
 import math
@@ -9,6 +10,7 @@ import re
 import time
 from collections.abc import Generator, Iterable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -119,6 +121,14 @@ def missing_extra(what: str, package: str, extra: str) -> ImportError:
         f"{what} needs {package}, which is not installed. Install it with:"
         f" {_install_line(extra)}"
     )
+
+
+def import_extra(module: str, what: str, extra: str) -> ModuleType:
+    """Import an optional dependency, which is called like its module, for `what`."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise missing_extra(what, module.split(".")[0], extra) from error
 
 
 def _install_line(extra: str) -> str:

@@ -169,12 +169,12 @@ class StopOnNan(NetworkReader):
             found += _broken_parameters(net)
         has_loss = update_nr > 0 and not self._resumes
         self._resumes = False
-        if (
-            self.check_training_loss
-            and has_loss
-            and not _is_finite(self._training_loss(net, update_nr, logs))
-        ):
-            found.append("the training loss")
+        if self.check_training_loss and has_loss:
+            loss = get_log(logs, "rolling_training.total_loss")[-1:]
+            if self.timescale == "update":
+                loss = self.seen(net, update_nr)
+            if not _is_finite(loss):
+                found.append("the training loss")
         for path in self.logs_to_check:
             if not _is_finite(get_log(logs, path)[-1:]):
                 found.append(f"the log {path}")
@@ -183,11 +183,6 @@ class StopOnNan(NetworkReader):
 
     def read(self, net):
         return net.get_loss_values()["total_loss"]
-
-    def _training_loss(self, net: Network, update_nr: int, logs: dict) -> Any:
-        if self.timescale == "update":
-            return self.seen(net, update_nr)
-        return get_log(logs, "rolling_training.total_loss")[-1:]
 
 
 def _broken_parameters(net: Network) -> list[str]:

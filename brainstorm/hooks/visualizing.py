@@ -17,7 +17,7 @@ import numpy as np
 
 from brainstorm.files import atomic_path, check_start
 from brainstorm.hooks.base_hook import Hook, get_log, takes
-from brainstorm.utils import ValidationError, missing_extra
+from brainstorm.utils import ValidationError, import_extra
 
 if TYPE_CHECKING:
     from bokeh.document import Document
@@ -80,10 +80,7 @@ class BokehVisualizer(Hook):
                 "BokehVisualizer: log_names has to be a list of paths of logs, such as"
                 f" 'validation.Accuracy', not {log_names!r}"
             )
-        try:
-            import bokeh.plotting  # noqa: F401
-        except ImportError as error:
-            raise missing_extra("BokehVisualizer", "bokeh", "live-viz") from error
+        import_extra("bokeh.plotting", "BokehVisualizer", "live-viz")
         self.log_names = list(names)
         self.filename = None if filename is None else os.fspath(filename)
         self._curves: Curves = {path: [] for path in self.log_names}

@@ -12,8 +12,8 @@ from brainstorm.utils import (
     FileFormatError,
     MissingFileError,
     ValidationError,
+    import_extra,
     listing,
-    missing_extra,
 )
 
 if TYPE_CHECKING:
@@ -38,10 +38,10 @@ def save_safetensors(network: Network, filename: str | os.PathLike) -> None:
         FileFormatError: There is a file of another kind already.
         MissingFileError: The folder does not exist.
     """
-    safetensors = _import_safetensors("save_safetensors")
+    safetensors = import_extra("safetensors.numpy", "save_safetensors", "safetensors")
     check_start(filename, rb".{8}\{", "safetensors file")  # behind its length
     tensors = {name: network.get(path) for name, path in _paths(network).items()}
-    data = safetensors.numpy.save(tensors)
+    data = safetensors.save(tensors)
     with atomic_path(filename) as temporary:
         temporary.write_bytes(data)
 
@@ -63,7 +63,7 @@ def load_safetensors(network: Network, filename: str | os.PathLike) -> None:
         ValidationError: Names or shapes are not those of the network, or it has
             different values for a parameter that layers share.
     """
-    safetensors = _import_safetensors("load_safetensors")
+    safetensors = import_extra("safetensors", "load_safetensors", "safetensors")
     if not os.path.isfile(checked_name(filename)):
         raise MissingFileError(f"there is no file {str(filename)!r}")
     paths = _paths(network)
@@ -115,11 +115,3 @@ def _paths(network: Network) -> dict[str, str]:
         for layer_name, layer in network.layers.items()
         for name in layer.parameter_shapes
     }
-
-
-def _import_safetensors(what: str) -> Any:
-    try:
-        import safetensors.numpy
-    except ImportError as error:
-        raise missing_extra(what, "safetensors", "safetensors") from error
-    return safetensors

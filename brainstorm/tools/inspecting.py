@@ -11,10 +11,9 @@ from brainstorm.layers.input_layer import InputLayerImpl
 from brainstorm.structure.construction import layer_type_name
 from brainstorm.structure.feedback import fed_back_output
 from brainstorm.structure.network_info import describe_shapes, get_network_info
-from brainstorm.utils import ValidationError, listing, missing_extra
+from brainstorm.utils import ValidationError, import_extra, listing
 
 if TYPE_CHECKING:
-    from brainstorm.layers.base_layer import Layer
     from brainstorm.structure.architecture import Connection
     from brainstorm.structure.network import Network
 
@@ -65,24 +64,25 @@ def draw_network(
         FileFormatError: There is a file of another kind already.
         FileNotFoundError: The folder does not exist.
     """
-    try:
-        import pygraphviz
-    except ImportError as error:
-        raise missing_extra("draw_network", "pygraphviz", "draw-net") from error
+    pygraphviz = import_extra("pygraphviz", "draw_network", "draw-net")
     file_format = picture_format(file_name)
     graph = pygraphviz.AGraph(directed=True, strict=False)
     graph.node_attr.update(shape="box", style="rounded,filled", fontname="Helvetica")
     graph.edge_attr.update(fontname="Helvetica", fontsize="10")
     for name, layer in network.layers.items():
-        graph.add_node(name, label=_node_label(layer), fillcolor=_color(layer))
+        # What learns, what enters and what is minimized stand out.
+        color = "#cfe2f3" if layer.parameter_shapes else "#f3f3f3"
+        if layer.is_loss or isinstance(layer, InputLayerImpl):
+            color = "#fde9c9"
+        titles = dict.fromkeys([name, layer_type_name(type(layer))])
+        label = "\n".join([*titles, describe_shapes(layer.out_shapes)])
+        graph.add_node(name, label=label, fillcolor=color)
     for layer in network.layers.values():
         for c in layer.outgoing:
-            output_name = fed_back_output(c)
-            if output_name is None:
-                graph.add_edge(c.start_layer, c.end_layer, label=_edge_label(c))
-            else:
-                label = _edge_label(c._replace(output_name=output_name))
-                graph.add_edge(c.start_layer, c.end_layer, label=label, style="dashed")
+            fed_back = fed_back_output(c)
+            label = _edge_label(c._replace(output_name=fed_back or c.output_name))
+            style = {"style": "dashed"} if fed_back else {}
+            graph.add_edge(c.start_layer, c.end_layer, label=label, **style)
     with atomic_path(file_name) as temporary:
         temporary.write_bytes(graph.draw(format=file_format, prog="dot"))
 
@@ -99,12 +99,6 @@ def picture_format(file_name: str | os.PathLike, argument: str = "file_name") ->
     return file_format
 
 
-def _node_label(layer: Layer) -> str:
-    """The layer's name, its type if that is not the same, and its output shapes."""
-    names = dict.fromkeys([layer.name, layer_type_name(type(layer))])
-    return "\n".join([*names, describe_shapes(layer.out_shapes)])
-
-
 def _edge_label(c: Connection) -> str:
     """What is not the default; the space keeps it off the arrow."""
     if c.input_name in ("default", c.output_name):
@@ -112,10 +106,3 @@ def _edge_label(c: Connection) -> str:
     if c.output_name == "default":
         return f" to {c.input_name}"
     return f" {c.output_name} to {c.input_name}"
-
-
-def _color(layer: Layer) -> str:
-    """What learns, what enters and what is minimized stand out."""
-    if layer.is_loss or isinstance(layer, InputLayerImpl):
-        return "#fde9c9"
-    return "#cfe2f3" if layer.parameter_shapes else "#f3f3f3"

@@ -21,7 +21,7 @@ from brainstorm.structure.construction import layer_type_name
 from brainstorm.structure.prediction import find_output, inputs_of
 from brainstorm.tools.onnx_graph import Graph
 from brainstorm.tools.onnx_sequences import bidirectional, recurrent
-from brainstorm.utils import ValidationError, listing, missing_extra
+from brainstorm.utils import ValidationError, import_extra, listing
 
 if TYPE_CHECKING:
     from brainstorm.layers.base_layer import Layer
@@ -60,10 +60,7 @@ def export_onnx(
         FileFormatError: There is a file of another kind already.
         FileNotFoundError: The folder does not exist.
     """
-    try:
-        import onnx
-    except ImportError as error:
-        raise missing_extra("export_onnx", "onnx", "onnx") from error
+    onnx = import_extra("onnx", "export_onnx", "onnx")
     check_network(network)
     check_start(file_name, START, "ONNX file")
     path = find_output(network, output_name)

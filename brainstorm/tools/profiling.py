@@ -34,7 +34,7 @@ from brainstorm.utils import (
     HandlerError,
     IteratorValidationError,
     ValidationError,
-    missing_extra,
+    import_extra,
 )
 
 if TYPE_CHECKING:
@@ -173,13 +173,12 @@ class Profile:
             FileFormatError: There is a file of another kind already.
             FileNotFoundError: The folder does not exist.
         """
-        try:
-            from matplotlib.figure import Figure
-        except ImportError as error:
-            raise missing_extra("Profile.plot", "matplotlib", "examples") from error
+        matplotlib = import_extra("matplotlib.figure", "Profile.plot", "examples")
         file_format = None if filename is None else picture_format(filename, "filename")
         nr_bars = [len(costs) for costs in self._by_kind().values()]
-        figure = Figure(figsize=(8.0, 1.6 + 0.3 * sum(nr_bars)), layout="constrained")
+        figure = matplotlib.Figure(
+            figsize=(8.0, 1.6 + 0.3 * sum(nr_bars)), layout="constrained"
+        )
         figure.suptitle(self.title, fontsize="medium", wrap=True)
         axes = figure.subplots(2, gridspec_kw={"height_ratios": nr_bars})
         for ax, (kind, costs) in zip(axes, self._by_kind().items(), strict=True):

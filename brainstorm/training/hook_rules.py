@@ -49,16 +49,6 @@ def due_after_epoch(hooks: Mapping[str, Hook], epoch_nr: int) -> list[Hook]:
     ]
 
 
-def may_be_called(
-    hooks: Mapping[str, Hook], update_nr: int, epoch_nr: int, is_last: bool
-) -> list[Hook]:
-    """The hooks that may be called after an update, perhaps the last of its epoch."""
-    called = due_after_update(hooks, update_nr)
-    if is_last or called:  # one of these may end the epoch
-        called += due_after_epoch(hooks, epoch_nr)
-    return called
-
-
 def deltas_for(hook: Hook, net: Network) -> contextlib.AbstractContextManager[None]:
     """While this lasts, a hook gets all deltas that it reads."""
     if is_ours(hook):

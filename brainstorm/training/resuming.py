@@ -188,15 +188,9 @@ class Resumable:
         Raises:
             ValidationError: Nothing has been trained so far.
         """
-        position = self._position() if self._loaded is None else self._loaded
-        parts = {"stepper": state_of(self.stepper), "hooks": state_of(self.hooks)}
-        members = {name: getattr(self, member) for name, member in MEMBERS.items()}
-        return {**position, **parts, **members}
-
-    def _position(self) -> dict[str, Any]:
-        """How far the epoch is, and the states of all random numbers."""
         net = self._trained_net()
-        return {
+        # How far the epoch is, and the states of all random numbers.
+        position = self._loaded or {
             "epoch": None if self._epoch is None else asdict(self._epoch),
             "data": state_of(self._iterators),
             "handler_type": type(net.handler).__name__,
@@ -205,6 +199,9 @@ class Resumable:
             "network": state_of(net.rnd),
             "global": state_of(global_rnd),
         }
+        parts = {"stepper": state_of(self.stepper), "hooks": state_of(self.hooks)}
+        members = {name: getattr(self, member) for name, member in MEMBERS.items()}
+        return {**position, **parts, **members}
 
     def set_state(self, state: Mapping[str, Any], net: Network) -> None:
         """Go on from what :meth:`get_state` returned, of which this keeps parts.

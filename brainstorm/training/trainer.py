@@ -376,8 +376,9 @@ class Trainer(Resumable, Describable):
         """Whether an unknown hook may be called after the next update."""
         length = getattr(self._iterators[TRAINING_DATA], "length", None)
         is_last = length is None or self._epoch.nr_batches + 1 >= length
-        next_nr, epoch_nr = self.current_update_nr + 1, self.current_epoch_nr
-        called = rules.may_be_called(self.hooks, next_nr, epoch_nr, is_last)
+        called = rules.due_after_update(self.hooks, self.current_update_nr + 1)
+        if is_last or called:  # one of these may end the epoch
+            called += rules.due_after_epoch(self.hooks, self.current_epoch_nr)
         return not all(map(rules.is_ours, called))
 
     def _run_stepper(self, net: Network) -> None:
