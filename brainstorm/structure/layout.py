@@ -10,7 +10,7 @@ where in which hub each named buffer lies.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -73,7 +73,14 @@ class Hub:
         first = next(iter(structures.values()))
         sources = list(structures)
         if not keep_order:
-            sources = _order_sources(sources, list(sinks.values()))
+            groups = {frozenset(g) for g in sinks.values() if len(g) > 1}
+            sources = order_with_blocks(sources, groups)
+        if sources is None:
+            conflicts = (" + ".join(sorted(g)) for g in sorted(groups, key=sorted))
+            raise NetworkValidationError(
+                "there is no order of outputs in which all of these, which go together"
+                f" into one input, lie side by side: {'; '.join(conflicts)}"
+            )
         hub = cls(
             sources,
             dict(sinks),
@@ -264,19 +271,6 @@ def _connection_hubs(
     return hubs + [Hub.create({p: structures[p]}, {}) for p in unconnected]
 
 
-def _order_sources(sources: Sequence[str], sinks: Iterable[list[str]]) -> list[str]:
-    """Order the sources so that the members of every sink stand together."""
-    groups = {frozenset(members) for members in sinks if len(members) > 1}
-    order = order_with_blocks(sources, groups)
-    if order is None:
-        conflicts = "; ".join(" + ".join(sorted(g)) for g in sorted(groups, key=sorted))
-        raise NetworkValidationError(
-            "there is no order of outputs in which all of these, which go together into"
-            f" one input, lie side by side: {conflicts}"
-        )
-    return order
-
-
 # -- the tree ----------------------------------------------------------------
 
 
@@ -289,7 +283,15 @@ def _create_tree(
     nodes: dict[tuple[str, ...], dict[str, Any]] = {}
     for path, structure in structures.items():
         *parent, buffer_name = path.split(".")
-        node = _array_node(path, structure, *place[path])
+        hub_index, hub = place[path]
+        node = {
+            "@type": "array",
+            "@hub": hub_index,
+            "@slice": hub.slices[path],
+            "@shape": structure.shape,
+        }
+        if structure.context_size:
+            node["@context_size"] = structure.context_size
         nodes.setdefault(tuple(parent), {})[buffer_name] = node
     root: dict[str, Any] = {"@type": "BufferView", "@index": 0}
     for i, category in enumerate(("parameters", "gradients")):
@@ -306,20 +308,6 @@ def _create_tree(
             layer_node[category] = _view_node(i, nodes.get((name, category), {}))
         root[name] = layer_node
     return root
-
-
-def _array_node(
-    path: str, structure: BufferStructure, hub_index: int, hub: Hub
-) -> dict[str, Any]:
-    node = {
-        "@type": "array",
-        "@hub": hub_index,
-        "@slice": hub.slices[path],
-        "@shape": structure.shape,
-    }
-    if structure.context_size:
-        node["@context_size"] = structure.context_size
-    return node
 
 
 def _view_node(index: int, children: dict[str, dict[str, Any]]) -> dict[str, Any]:

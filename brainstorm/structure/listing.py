@@ -7,7 +7,7 @@ without running what it records: so nothing changes, and sizes are all that it t
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, overload
 
 import numpy as np
@@ -143,6 +143,7 @@ class ProgramListing(Sequence[ListedOperation]):
             new_pass = row.pass_name != last_pass
             new_layer = new_pass or row.layer != last_layer
             last_pass, last_layer = row.pass_name, row.layer
+            shapes = [" x ".join(map(str, a.shape)) or "1" for a in row.arguments]
             settings = [f"  {name}={value}" for name, value in row.settings.items()]
             rows.append(
                 (
@@ -151,7 +152,7 @@ class ProgramListing(Sequence[ListedOperation]):
                     "\n".join([row.operation, *settings]),
                     "\n".join(a.name for a in row.arguments),
                     "\n".join(a.buffer for a in row.arguments),
-                    "\n".join(_by(a.shape) for a in row.arguments),
+                    "\n".join(shapes),
                     f"{row.multiplications:,}" if row.multiplications else "",
                     f"{row.leaf_calls:,}",
                 )
@@ -159,10 +160,6 @@ class ProgramListing(Sequence[ListedOperation]):
         sums = f"{self.multiplications:,}", f"{self.leaf_calls:,}"
         rows.append(("All", *[""] * 5, *sums))
         return Table(rows, 6)
-
-
-def _by(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape)) or "1"
 
 
 def _plain(value: Any) -> Any:
@@ -218,21 +215,17 @@ def _listed(
                 step.layer,
                 step.operation,
                 tuple(names.arguments(step)),
-                _settings(step.arguments, names.array_type),
+                {
+                    name: value
+                    for name, value in step.arguments.items()
+                    if value is not None
+                    and value is not False
+                    and not any(True for _ in _arrays(name, value, names.array_type))
+                    and value != ()
+                },
                 count_multiplications(step.operation, step.arguments),
                 len(calls),
             )
-
-
-def _settings(arguments: Mapping[str, Any], array_type: type) -> dict[str, Any]:
-    return {
-        name: value
-        for name, value in arguments.items()
-        if value is not None
-        and value is not False
-        and not any(True for _ in _arrays(name, value, array_type))
-        and value != ()
-    }
 
 
 def _arrays(name: str, value: Any, array_type: type) -> Iterator[tuple[str, Any]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NoReturn
+from typing import Any
 from weakref import WeakMethod, WeakSet
 
 from brainstorm.handlers.base_handler import Handler
@@ -63,13 +63,10 @@ class Passes:
         try:
             program()
         except HandlerError as error:
-            self._raise_in_layer(program, error)
-
-    def _raise_in_layer(self, program: Program, error: HandlerError) -> NoReturn:
-        step = program.failed
-        if step is None or step.layer not in self._layers:
-            raise error
-        raise in_layer(self._layers[step.layer], error) from error
+            step = program.failed
+            if step is None or step.layer not in self._layers:
+                raise
+            raise in_layer(self._layers[step.layer], error) from error
 
     def _run_first(self, key: tuple[Any, ...], make: Callable[..., None]) -> None:
         sized, handler = self._manager.sized, self._manager.handler
@@ -124,7 +121,7 @@ class Pass:
     def _record(self, layer: Layer, name: str, *args: Any) -> None:
         program, method = self._program, getattr(layer, name)
         program.layer = layer.name
-        if _repeats(layer, name):
+        if layer.can_be_replayed() and name not in vars(layer):
             layer.set_handler(self.handler)
             try:
                 method(*args)
@@ -133,11 +130,6 @@ class Pass:
         else:
             program.noted(name, functools.partial(program.do, method))(*args)
         program.layer = ""
-
-
-def _repeats(layer: Layer, name: str) -> bool:
-    """Whether a layer's pass does the same each time. Its own class has to say so."""
-    return layer.can_be_replayed() and name not in vars(layer)
 
 
 def in_layer(layer: Layer, error: HandlerError) -> HandlerError:

@@ -75,23 +75,16 @@ class RunningNetwork(Seedable):
         self._plan_training()
         self.set_handler(handler)
 
-    @property
-    def weight_modifiers(self) -> dict[str, Any]:
-        """Lists of modifiers of the parameters, by layer and parameter."""
-        return self.modifiers.of_weights
-
-    @weight_modifiers.setter
-    def weight_modifiers(self, modifiers: dict[str, Any]) -> None:
-        self.modifiers.of_weights = modifiers
-
-    @property
-    def gradient_modifiers(self) -> dict[str, Any]:
-        """Lists of modifiers of the gradients, by layer and parameter."""
-        return self.modifiers.of_gradients
-
-    @gradient_modifiers.setter
-    def gradient_modifiers(self, modifiers: dict[str, Any]) -> None:
-        self.modifiers.of_gradients = modifiers
+    weight_modifiers = property(
+        lambda self: self.modifiers.of_weights,
+        lambda self, modifiers: setattr(self.modifiers, "of_weights", modifiers),
+        doc="Lists of modifiers of the parameters, by layer and parameter.",
+    )
+    gradient_modifiers = property(
+        lambda self: self.modifiers.of_gradients,
+        lambda self, modifiers: setattr(self.modifiers, "of_gradients", modifiers),
+        doc="Lists of modifiers of the gradients, by layer and parameter.",
+    )
 
     def _plan_training(self) -> None:
         """Take note of which parameters are trained."""
@@ -161,7 +154,7 @@ class RunningNetwork(Seedable):
         """
         views = self._buffer_manager.views
         losses = {
-            name: self._as_float(views.__dict__[name].outputs.loss)
+            name: self.handler.get_numpy_copy(views.__dict__[name].outputs.loss).item()
             for name in self.loss_layers
         }
         # Checked afterwards, as it takes less time than to have the lock meanwhile.
@@ -170,9 +163,6 @@ class RunningNetwork(Seedable):
         if len(losses) < 2:
             return {"total_loss": total}
         return {**losses, "total_loss": total}
-
-    def _as_float(self, buffer: Any) -> float:
-        return self.handler.get_numpy_copy(buffer).item()
 
     # -- memory and data -----------------------------------------------------
 

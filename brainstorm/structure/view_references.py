@@ -7,12 +7,13 @@ This is how ``Network.initialize`` and ``set_*_modifiers`` read their dicts:
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from brainstorm.utils import NetworkValidationError, listing
 
-SPECIAL = ("default", "fallback")
+SPECIAL = frozenset({"default", "fallback"})
+_NOTHING = object()
 
 
 class Resolved(NamedTuple):
@@ -62,23 +63,23 @@ def resolve_references(
         NetworkValidationError: A pattern matches nothing, or is no text, or several
             values fit one parameter. Patterns may match a layer without parameters.
     """
-    _check_patterns(references)
-    matched: set[str] = set()
-    resolved = {
-        layer: {
-            name: _resolve(layer, name, references, matched, several)
-            for name in layer_names
-        }
-        for layer, layer_names in parameters.items()
-    }
-    bare = [layer for layer, layer_names in parameters.items() if not layer_names]
+    inner = [p for value in references.values() if _is_dict(value) for p in value]
+    wrong = [p for p in [*references, *inner] if not isinstance(p, str)]
+    if wrong:
+        raise NetworkValidationError(
+            f"expected names or patterns of names, got {listing(wrong)}"
+        )
+    entries = list(_entries(references))
     unused = [
-        path
-        for pattern, paths in _patterns(references).items()
-        for path in paths
-        if path not in matched
-        and path != "default"
-        and not any(_matches(pattern, layer) for layer in bare)
+        e.path
+        for e in entries
+        if e.name not in SPECIAL
+        and e.path != "default"
+        and not any(
+            any(_matches(e.name, n) for n in names) if names else not e.is_default
+            for layer, names in parameters.items()
+            if _matches(e.layer, layer)
+        )
     ]
     if unused:
         choices = [f"{layer}.{name}" for layer, ns in parameters.items() for name in ns]
@@ -86,7 +87,12 @@ def resolve_references(
             f"the pattern {listing(unused)} matches no parameter; there are:"
             f" {listing(choices)}"
         )
-    return resolved
+    return {
+        layer: {
+            name: _resolve(layer, name, references, entries, several) for name in names
+        }
+        for layer, names in parameters.items()
+    }
 
 
 def is_named(
@@ -97,91 +103,62 @@ def is_named(
     With `partly`, patterns that have some of its letters count, too.
     """
     return any(
-        (pattern == "default" or _matches(pattern, layer))
-        and _is_dict(value)
-        and any(
-            inner == name or (partly and inner.strip("*") and _matches(inner, name))
-            for inner in value
-            if inner not in SPECIAL
-        )
-        for pattern, value in references.items()
-        if pattern != "fallback"
+        e.name == name or (partly and e.name.strip("*") and _matches(e.name, name))
+        for e in _entries(references)
+        if e.name not in SPECIAL and _matches(e.layer, layer)
     )
 
 
-def _check_patterns(references: Mapping[Any, Any]) -> None:
-    inner = [p for value in references.values() if _is_dict(value) for p in value]
-    wrong = [p for p in [*references, *inner] if not isinstance(p, str)]
-    if wrong:
-        raise NetworkValidationError(
-            f"expected names or patterns of names, got {listing(wrong)}"
-        )
+class _Entry(NamedTuple):
+    """A value, with the patterns of the layers and parameters that it is for."""
+
+    path: str
+    layer: str
+    name: str
+    value: Any
+    is_default: bool
 
 
-def _patterns(references: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Full patterns of all values but the defaults and fallbacks, by layer pattern."""
-    found = {}
+def _entries(references: Mapping[str, Any]) -> Iterator[_Entry]:
+    """All but the outer fallback; the outer default is for all layers."""
     for pattern, value in references.items():
-        if pattern == "fallback" or (pattern == "default" and not _is_dict(value)):
+        if pattern == "fallback":
             continue
-        inner = [p for p in value if p not in SPECIAL] if _is_dict(value) else []
-        found[pattern] = [f"{pattern}.{p}" for p in inner] or [pattern]
-    return found
+        inner = value if _is_dict(value) else {"*": value}
+        layer, is_default = ("*", True) if pattern == "default" else (pattern, False)
+        for name, one in inner.items():
+            path = f"{pattern}.{name}" if _is_dict(value) else pattern
+            yield _Entry(path, layer, name, one, is_default)
+        if SPECIAL.issuperset(inner):  # it still has to match something
+            yield _Entry(pattern, layer, "*", _NOTHING, is_default)
 
 
 def _resolve(
     layer: str,
     name: str,
     references: Mapping[str, Any],
-    matched: set[str],
+    entries: Sequence[_Entry],
     several: bool,
 ) -> Resolved:
-    """Choose for one parameter, and note which patterns matched."""
-    fitting = {
-        pattern: value
-        for pattern, value in references.items()
-        if pattern not in SPECIAL and _matches(pattern, layer)
-    }
-    values, defaults, fallbacks = _collect(fitting, name, matched)
-    default = references.get("default")
-    if _is_dict(default):
-        of_default = _collect({"default": default}, name, matched)
-        if not (values or defaults):
-            values, defaults, _ = of_default
-        fallbacks, default = fallbacks or of_default[2], None
-    values = values or defaults or {"default": default}
-    for found in (fallbacks,) if several else (values, fallbacks):
-        if len(found) > 1:
+    """Choose for one parameter."""
+    # By whether they belong to the outer default, and by kind.
+    found = {(d, k): {} for d in (False, True) for k in ("", *SPECIAL)}
+    for e in entries:
+        kind = e.name if e.name in SPECIAL else ""
+        fits = _matches(e.layer, layer) and (kind or _matches(e.name, name))
+        if fits and e.value is not _NOTHING:
+            found[e.is_default, kind][e.path] = e.value
+    order = [(False, ""), (False, "default"), (True, ""), (True, "default")]
+    values = next(filter(None, map(found.get, order)), {"default": None})
+    fallbacks = found[False, "fallback"] or found[True, "fallback"]
+    for one in (fallbacks,) if several else (values, fallbacks):
+        if len(one) > 1:
             raise NetworkValidationError(
-                f"several patterns match {layer}.{name}: {listing(found)}"
+                f"several patterns match {layer}.{name}: {listing(one)}"
             )
     fallback = next(iter(fallbacks.values()), references.get("fallback"))
     value = list(values.values()) if several else next(iter(values.values()))
     return Resolved(value, fallback)
-
-
-def _collect(
-    references: Mapping[str, Any], name: str, matched: set[str]
-) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Values, defaults and fallbacks for a parameter in what is for its layer."""
-    values, defaults, fallbacks = {}, {}, {}
-    for pattern, value in references.items():
-        if not _is_dict(value):
-            matched.add(pattern)
-            values[pattern] = value
-            continue
-        if not any(p not in SPECIAL for p in value):
-            matched.add(pattern)
-        for inner, inner_value in value.items():
-            path = f"{pattern}.{inner}"
-            if inner == "default":
-                defaults[path] = inner_value
-            elif inner == "fallback":
-                fallbacks[path] = inner_value
-            elif _matches(inner, name):
-                matched.add(path)
-                values[path] = inner_value
-    return values, defaults, fallbacks
 
 
 def _is_dict(value: Any) -> bool:
