@@ -99,6 +99,24 @@ def test_examples_learn_without_download(name, epochs, at_least, tmp_path, data_
     assert result_of(output) >= at_least
 
 
+def test_force_learning_makes_its_movements_by_itself(tmp_path):
+    image = pytest.importorskip("matplotlib.image")
+    options = ("--epochs", 2, "--output-dir", tmp_path)
+    assert result_of(run_example("force_learning.py", *options)) <= 0.05
+    assert image.imread(tmp_path / "force_learning.png").std() > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2, 42])
+def test_force_learning_reaches_its_accuracy(seed, tmp_path):
+    pytest.importorskip("matplotlib")
+    options = ("--seed", seed, "--output-dir", tmp_path)
+    output = run_example("force_learning.py", *options)
+    while_learning = float(output.splitlines()[-2].rpartition(":")[2])
+    assert while_learning <= 0.02
+    assert result_of(output) <= 0.05
+
+
 def write_images(path, **parts):
     """A data set of random images for two epochs' worth of looking at the code."""
     rnd = np.random.RandomState(1)

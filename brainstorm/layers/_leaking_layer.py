@@ -43,6 +43,7 @@ class LeakingLayer(Layer):
     """
 
     honours_fresh = True
+    can_be_stepped = True  # what is carried is in outputs, or gets no deltas
 
     def decay_structures(
         self, units: int
@@ -133,7 +134,6 @@ class SpikingLayer(LeakingLayer):
     """Base of layers of neurons that leak, integrate and fire."""
 
     has_surrogate_gradients = True
-    can_be_stepped = True  # what else is carried than outputs gets no deltas
 
     def spiking_structures(
         self, *shape: int

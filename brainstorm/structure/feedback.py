@@ -115,8 +115,8 @@ def _obstacle(layer: Any, loop: Collection[str]) -> str | None:
     structures = {**layer.in_shapes, **layer.out_shapes, **layer.internal_shapes}
     if layer.is_loss or not layer.can_be_stepped:
         return (
-            "its steps can not run one by one: it looks at all of them at once, or its"
-            " state gets deltas that are lost between them"
+            "its steps can not run one by one: it looks at all of them at once, or does"
+            " not say that the deltas of its state get from step to step"
         )
     for name, structure in structures.items():
         if structure.context_size > 1:

@@ -214,13 +214,12 @@ class Layer:
     def can_be_stepped(self) -> bool:
         """Whether passes over single steps give what a pass over all of them does.
 
-        Only then it can be in a loop of feedback. By default, if outputs are all that
-        is carried on: nothing else gets deltas from the step behind.
+        Only then it can be in a loop of feedback. By default, if it has no context. A
+        layer with one may say that it can, if all of its state that needs deltas is in
+        outputs, and if it leaves these in row -1 of the output deltas.
         """
-        carried = (
-            structure.context_size and not structure.is_backward_only
-            for structure in self.internal_shapes.values()
-        )
+        structures = (*self.out_shapes.values(), *self.internal_shapes.values())
+        carried = (s.context_size and not s.is_backward_only for s in structures)
         return not self.needs_whole_sequences and not any(carried)
 
     # -- what a layer implements ---------------------------------------------

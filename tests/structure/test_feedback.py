@@ -64,6 +64,8 @@ class MixLayerImpl(Layer):
 class CumulateLayerImpl(Layer):
     """Computes ``y[t] = x[t] + 0.5 y[t-1]``, as custom recurrent layers do."""
 
+    can_be_stepped = True
+
     def setup(self, kwargs, in_shapes):
         structure = in_shapes["default"]
         return {"default": BufferStructure(*structure.shape, context_size=1)}, {}, {}
