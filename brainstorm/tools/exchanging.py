@@ -63,6 +63,7 @@ def load_safetensors(network: Network, filename: str | os.PathLike) -> None:
         ValidationError: Names or shapes are not those of the network, or it has
             different values for a parameter that layers share.
     """
+    import_extra("safetensors.numpy", "load_safetensors", "safetensors")
     safetensors = import_extra("safetensors", "load_safetensors", "safetensors")
     if not os.path.isfile(checked_name(filename)):
         raise MissingFileError(f"there is no file {str(filename)!r}")
