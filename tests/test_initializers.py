@@ -309,7 +309,7 @@ def test_echo_state_without_connectivity_draws_as_before():
 
 
 def test_echo_state_of_a_matrix_without_cycles():
-    with pytest.raises(InitializationError, match=r"matrix \(5, 5\)"):
+    with pytest.raises(InitializationError, match=r"matrices \(5, 5\)"):
         EchoState(values=np.eye(5, k=1))((5, 5))
 
 

@@ -29,6 +29,9 @@ __all__ = [
     "SparseOutputs",
 ]
 
+# Of few units with few connections there may be none at all.
+_MOST_DRAWS = 100
+
 
 class EchoState(Initializer):
     """Random square matrix with a given spectral radius.
@@ -62,20 +65,25 @@ class EchoState(Initializer):
 
     def __call__(self, shape: Shape) -> np.ndarray:
         self._require_square(shape)
+        for _ in range(_MOST_DRAWS):
+            weights = self._draw(shape)
+            radius = np.abs(np.linalg.eigvals(weights)).max()
+            if radius > 0:
+                return weights / radius * self.spectral_radius
+        raise InitializationError(
+            f"EchoState: the matrices {tuple(shape)} that were drawn have only 0 as"
+            f" eigenvalues; expected a connectivity above {self.connectivity}, or other"
+            " values"
+        )
+
+    def _draw(self, shape: Shape) -> np.ndarray:
         if self.values is None:
             weights = self.rnd.uniform(-0.5, 0.5, size=shape)
         else:
             weights = evaluate_initializer(self.values, shape)
         if self.connectivity < 1:
             weights = weights * (self.rnd.random_sample(shape) < self.connectivity)
-        radius = np.abs(np.linalg.eigvals(weights)).max()
-        if radius == 0:
-            raise InitializationError(
-                f"EchoState: the matrix {tuple(shape)} that was drawn has only 0 as"
-                f" eigenvalues; expected a connectivity above {self.connectivity}, or"
-                " other values"
-            )
-        return weights / radius * self.spectral_radius
+        return weights
 
 
 class Identity(Initializer):
