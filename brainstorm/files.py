@@ -1,7 +1,8 @@
 """Files: written so that a crash leaves the old or the new one whole, read with care.
 
 Reading trusts nothing in an HDF5 file: what is read lies in the file itself, behind
-plain links, and takes no more memory than the file can hold data for.
+plain links, and takes no more memory than the file can hold data for. What is damaged,
+or another kind of file, is a FileFormatError.
 """
 
 from __future__ import annotations
@@ -114,13 +115,7 @@ def atomic_hdf5(
 ) -> Iterator[h5py.File]:
     """Write an HDF5 file that replaces `filename` once it is complete.
 
-    Args:
-        filename: The file.
-        kind: What its attribute ``format`` shall say.
-
-    Raises:
-        FileFormatError: `filename` is a file of another kind already.
-        OSError: As `atomic_path`, or because the disk is full.
+    Its attribute ``format`` says `kind`, which is checked by `check_target`.
     """
     check_target(filename, kind)
     with atomic_path(filename) as temporary, _Shield(temporary, "r+") as raw:
@@ -139,12 +134,6 @@ def check_target(filename: str | os.PathLike, kind: str | None = None) -> None:
 
     It may replace one of its kind, or an empty or damaged one. What is anything else
     already, a script or a data set perhaps, is not lost by a slip.
-
-    Raises:
-        MissingFileError: The folder does not exist.
-        NotAFileError: `filename` is a folder.
-        PermissionError: `filename` is write-protected.
-        FileFormatError: `filename` is a file of another kind, or no regular file.
     """
     target = _resolved(filename)
     if _mode_to_keep(target, str(filename)) is None or not os.path.getsize(target):
@@ -171,10 +160,6 @@ def check_start(filename: str | os.PathLike, start: bytes, kind: str) -> None:
         filename: The file.
         start: Regular expression for the first bytes of such files.
         kind: What to call them.
-
-    Raises:
-        FileFormatError: `filename` is a file of another kind.
-        OSError: As `atomic_path`.
     """
     target = _resolved(filename)
     if _mode_to_keep(target, str(filename)) is None:
@@ -229,11 +214,7 @@ class _Shield(io.FileIO):
 
 
 def checked_name(filename: str | os.PathLike) -> str:
-    """The name of a file as text.
-
-    Raises:
-        ValidationError: It is none.
-    """
+    """The name of a file as text, if it is one."""
     if not isinstance(filename, str | bytes | os.PathLike) or (
         "\0" in os.fsdecode(filename)
     ):
@@ -276,16 +257,9 @@ def _sync(path: Path) -> None:
 
 @contextlib.contextmanager
 def open_hdf5(filename: str | os.PathLike, kind: str) -> Iterator[h5py.File]:
-    """Open an HDF5 file for reading and check that it is of the given kind.
+    """Open an HDF5 file whose attribute ``format`` says that it is of this kind.
 
-    Args:
-        filename: The file.
-        kind: What its attribute ``format`` has to say.
-
-    Raises:
-        MissingFileError: There is no such file.
-        FileFormatError: It is damaged, or of another kind. Errors within the block
-            are taken for damage too.
+    Errors within the block are taken for damage of the file.
     """
     if not os.path.isfile(_resolved(filename)):
         raise MissingFileError(f"there is no file {str(filename)!r}")
@@ -300,11 +274,7 @@ def open_hdf5(filename: str | os.PathLike, kind: str) -> Iterator[h5py.File]:
 
 @contextlib.contextmanager
 def reading(filename: str | os.PathLike) -> Iterator[None]:
-    """Take errors within the block for damage of a file.
-
-    Raises:
-        FileFormatError: Something went wrong.
-    """
+    """Take errors within the block for damage of a file."""
     try:
         yield
     except DAMAGE as error:
@@ -354,29 +324,14 @@ def read_text_attribute(node: Any, name: str) -> str | None:
 
 
 def read_group(parent: h5py.Group, name: str) -> h5py.Group:
-    """A group in a group.
-
-    Raises:
-        FileFormatError: There is none of this name, or it is not reached by a plain
-            link.
-    """
+    """A group in a group, reached by a plain link."""
     return _member(parent, name, h5py.Group, "group")
 
 
 def read_array(
     parent: h5py.Group, name: str, shape: tuple[int, ...] | None = None
 ) -> np.ndarray:
-    """Read a dataset of numbers.
-
-    Args:
-        parent: The group that it is in.
-        name: Its name.
-        shape: The shape that it has to have, if that is known.
-
-    Raises:
-        FileFormatError: There is none of this name, it does not hold numbers, it has
-            another shape, or it claims to hold more than the file does.
-    """
+    """Read a dataset of numbers, of that shape if it is given."""
     dataset = _member(parent, name, h5py.Dataset, "dataset")
     if dataset.shape is None or dataset.dtype.kind not in "biuf":
         raise FileFormatError(
@@ -392,12 +347,7 @@ def read_array(
 
 
 def read_text(parent: h5py.Group, name: str) -> str:
-    """Read a dataset that holds one text.
-
-    Raises:
-        FileFormatError: There is none of this name, or it is no text, or too long a
-            one.
-    """
+    """Read a dataset that holds one text, not too long a one."""
     dataset = _member(parent, name, h5py.Dataset, "dataset")
     info = h5py.check_string_dtype(dataset.dtype)
     if info is None or dataset.shape not in [(), (1,)]:
@@ -436,14 +386,7 @@ def _read_from_heap(dataset: h5py.Dataset) -> bytes:
 
 
 def read_tree(group: h5py.Group) -> dict[str, Any]:
-    """Read all groups and datasets in a group.
-
-    Returns:
-        Nested dicts of arrays of numbers, booleans or texts.
-
-    Raises:
-        FileFormatError: Something else is in there, or something is there twice.
-    """
+    """Read all groups and datasets in a group, as nested dicts of arrays."""
     return _read_tree(group, {group.id})
 
 

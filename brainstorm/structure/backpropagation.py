@@ -139,11 +139,7 @@ class Backpropagation:
                 handler.copy_to(values, array)
 
     def check(self, path: str) -> None:
-        """See to it that a buffer, which is about to be read, has been computed.
-
-        Raises:
-            UnknownNameError: It has not, and it is too late for it.
-        """
+        """See to it that a buffer, which is about to be read, has been computed."""
         name, category, buffer_name = (*path.split("."), "", "")[:3]
         if name not in self._layers:
             return

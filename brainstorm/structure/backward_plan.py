@@ -50,10 +50,7 @@ def plan_backward(
 ) -> BackwardPlan:
     """Plan backward passes of layers in canonical order.
 
-    Args:
-        layers: The layers by name.
-        hubs: The memory.
-        all_deltas: Whether to compute all deltas, or what training needs.
+    It computes all deltas, or those that training needs.
     """
     loop_of = {name: loop for loop in find_loops(layers) for name in loop}
     needed: set[str] = set()

@@ -13,11 +13,7 @@ from brainstorm.utils import MissingInputError, NetworkValidationError, listing
 
 
 def check_open(name: str, values: Any) -> None:
-    """Check that data is not in an HDF5 file that has been closed.
-
-    Raises:
-        NetworkValidationError: It is. Names the input.
-    """
+    """Refuse data in an HDF5 file that has been closed."""
     if isinstance(values, (h5py.Dataset, h5py.Group)) and not values:
         raise NetworkValidationError(
             f"the HDF5 file with the data for the input {name!r} is closed; keep it"
@@ -26,11 +22,7 @@ def check_open(name: str, values: Any) -> None:
 
 
 def check_dense(name: str, values: Any) -> None:
-    """Check that data is no sparse matrix.
-
-    Raises:
-        NetworkValidationError: It is. Names the input.
-    """
+    """Refuse sparse matrices."""
     if hasattr(values, "toarray"):
         raise NetworkValidationError(
             f"the data for the input {name!r} is sparse, a {type(values).__name__};"
@@ -39,11 +31,7 @@ def check_dense(name: str, values: Any) -> None:
 
 
 def shapes_of(data: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """The shapes of data by the names of the inputs.
-
-    Raises:
-        NetworkValidationError: There is no dict, or what is in it forms no arrays.
-    """
+    """The shapes of data by the names of the inputs, if it is a dict of arrays."""
     try:
         return {
             name: array.shape if type(array) is np.ndarray else tuple(np.shape(array))
@@ -76,19 +64,9 @@ def check_shapes(
     shapes: Mapping[str, tuple[int, ...]],
     all_inputs: bool,
 ) -> dict[str, int]:
-    """Check the shapes of data against the inputs' structures.
+    """Check the shapes of data by names against the structures of the inputs.
 
-    Args:
-        structures: Structures of the inputs by name.
-        shapes: Shapes of the data by name.
-        all_inputs: Whether to insist on data for every input.
-
-    Returns:
-        The sizes ``'T'`` and ``'B'``, as far as the data tells.
-
-    Raises:
-        MissingInputError: Data for an input is missing (a KeyError).
-        NetworkValidationError: A name is unknown, or a shape does not fit.
+    Returns the sizes ``'T'`` and ``'B'``, as far as the data tells.
     """
     unknown = [name for name in shapes if name not in structures]
     if unknown:

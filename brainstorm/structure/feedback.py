@@ -78,11 +78,7 @@ def find_loops(layers: Mapping[str, Any]) -> list[list[str]]:
 
 
 def check_paths(connections: Iterable[Any], feedback: Iterable[Any]) -> None:
-    """Check that feedback comes from layers that depend on those it is given to.
-
-    Raises:
-        NetworkValidationError: One does not; names both.
-    """
+    """Check that feedback comes from layers that depend on those it is given to."""
     edges = [(c.start_layer, c.end_layer) for c in connections]
     for c in feedback:
         if c.start_layer not in _reach(c.end_layer, edges):
@@ -94,11 +90,7 @@ def check_paths(connections: Iterable[Any], feedback: Iterable[Any]) -> None:
 
 
 def check_loops(layers: Mapping[str, Any]) -> None:
-    """Check that all layers in loops can be there.
-
-    Raises:
-        NetworkValidationError: One can not; names it and the loop.
-    """
+    """Check that all layers in loops can be there."""
     for loop in find_loops(layers):
         for name in loop:
             reason = _obstacle(layers[name], loop)
@@ -140,13 +132,8 @@ def settle(
 ) -> Any:
     """Make layers of which some get feedback, whose shape depends on the layers.
 
-    Args:
-        make: Makes the layers, given the structures of what is fed back as far as they
-            are known, by layer and output.
-        feedback: The feedback connections.
-
-    Raises:
-        NetworkValidationError: The shapes grow with what is fed back.
+    `make` is given the structures of what is fed back, as far as they are known, by
+    layer and output.
     """
     known: dict[tuple[str, str], BufferStructure] = {}
     for _ in range(len(feedback) + 2):
@@ -167,11 +154,7 @@ def settle(
 
 
 def declare_fed_back(layer: Any, feedback: Iterable[Any]) -> None:
-    """Give a layer the internals that hold what it feeds back, and their deltas.
-
-    Raises:
-        NetworkValidationError: An output does not exist, or has no time steps.
-    """
+    """Give a layer the internals that hold what it feeds back, and their deltas."""
     for c in feedback:
         name = c.output_name
         if name not in layer.out_shapes:
@@ -194,13 +177,7 @@ def declare_fed_back(layer: Any, feedback: Iterable[Any]) -> None:
 def with_context(
     layers: Mapping[str, Any], structures: Mapping[str, BufferStructure], category: str
 ) -> dict[str, BufferStructure]:
-    """The structures of outputs that are fed back, which are part of the state.
-
-    Args:
-        layers: The layers by name.
-        structures: Structures by path.
-        category: ``'outputs'`` or ``'output_deltas'``.
-    """
+    """The structures of outputs, or deltas, that are fed back: part of the state."""
     found = {}
     for layer in layers.values():
         for c in layer.outgoing:

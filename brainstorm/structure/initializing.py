@@ -46,18 +46,7 @@ _LARGEST_DESCRIBED = 10_000
 def initial_values(
     layers: Mapping[str, Layer], references: Mapping[str, Any], rnd: RandomState
 ) -> dict[str, np.ndarray]:
-    """First values of all parameters, by their paths.
-
-    Args:
-        layers: The layers by name.
-        references: See `Network.initialize`.
-        rnd: Gives a seed for each parameter.
-
-    Raises:
-        NetworkValidationError: A pattern matches nothing, or a parameter is
-            matched by none or by several.
-        InitializationError: An initializer failed and there is no fallback.
-    """
+    """First values of all parameters by their paths, see `Network.initialize`."""
     chosen = resolve_references(own_parameters(layers), references)
     for layer, parameters in chosen.items():
         for name, value in layers[layer].first_values.items():

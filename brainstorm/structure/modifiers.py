@@ -23,10 +23,6 @@ ByPlace = dict[str, Any]
 class Modifiers:
     """The modifiers of a network.
 
-    Args:
-        layers: The layers by name.
-        manager: Has the memory of the parameters and gradients.
-
     Attributes:
         of_weights, of_gradients (dict): Lists of modifiers by layer and parameter;
             those of the whole network are listed under ``'default'``.
@@ -95,13 +91,10 @@ class Modifiers:
         name: str | None,
         *categories: str,
     ) -> None:
-        """Run something on a parameter, unless it is frozen, or on all trained ones.
+        """Run a modifier, or its `start`, on a parameter, unless that is frozen.
 
-        Args:
-            function: A modifier, or its `start`.
-            layer: Name of the layer.
-            name: Name of the parameter; None for all of the network.
-            *categories: What to give it: ``'parameters'``, ``'gradients'``.
+        Without a name it is for all parameters that are trained. `categories` are what
+        to give it: ``'parameters'``, ``'gradients'``.
         """
         views, handler = self._manager.views, self._manager.handler
         if name is None:
@@ -120,18 +113,8 @@ def _resolve(
 ) -> ByPlace:
     """Choose modifiers for every parameter, and for the whole network.
 
-    Args:
-        layers: The layers by name.
-        references: See `Network.set_weight_modifiers`.
-        rnd: Gives the seeds of the modifiers.
-        of_weights: Whether they will change parameters, not gradients.
-
-    Returns:
-        Copies of the modifiers, in lists. They know their place, and have seeds of
-        their own.
-
-    Raises:
-        NetworkValidationError: The references do not fit, or something is no modifier.
+    Returns copies of the modifiers, in lists. They know their place, and have seeds of
+    their own.
     """
     if "fallback" in references:
         raise NetworkValidationError("modifiers can not have a 'fallback'")
@@ -170,11 +153,7 @@ def _resolve(
 
 
 class _TrainedPart:
-    """Gives modifiers of the whole network what is trained, in one piece.
-
-    Args:
-        slices: Where in the flat parameters and gradients that lies.
-    """
+    """Gives modifiers of the whole network what is trained, in one piece."""
 
     def __init__(self, slices: Sequence[slice]):
         self.slices = slices
@@ -186,13 +165,7 @@ class _TrainedPart:
         self._copies: list[Any] = []
 
     def apply(self, function: Callable[..., None], handler: Any, *arrays: Any) -> None:
-        """Call ``function(handler, *parts)`` with parts of flat arrays.
-
-        Args:
-            function: What may change the last of its arguments.
-            handler: The handler that the arrays belong to.
-            *arrays: One or two flat arrays.
-        """
+        """Call ``function(handler, *parts)``, which may change the last part."""
         if len(self.slices) == 1:
             function(handler, *(array[self.slices[0]] for array in arrays))
         elif self.slices:

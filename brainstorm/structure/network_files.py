@@ -98,12 +98,7 @@ def save_network(
 
 
 def load_network(make: Make, filename: str | os.PathLike) -> RunningNetwork:
-    """Read a network from an HDF5 file.
-
-    Raises:
-        MissingFileError: There is no such file.
-        FileFormatError: It is damaged, or not a network's file.
-    """
+    """Read a network from an HDF5 file, see `Network.from_hdf5`."""
     with open_hdf5(filename, FORMAT) as f:
         net, _ = read_network(make, f)
         text = read_text_attribute(f, HANDLER)
@@ -136,12 +131,9 @@ def write_network(
 def read_network(
     make: Make, group: h5py.Group
 ) -> tuple[RunningNetwork, np.ndarray | None]:
-    """Read what `write_network` has written.
+    """Read what `write_network` has written: a network, and `find_order`.
 
     Errors, of whatever kind, mean that it is damaged; see `open_hdf5`.
-
-    Returns:
-        The network, and the order of its parameters, see `find_order`.
     """
     description = _checked(json.loads(read_text(group, "description")))
     architecture = description["architecture"]

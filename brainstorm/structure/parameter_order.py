@@ -43,19 +43,10 @@ def write_order(dataset: h5py.Dataset, layers: Mapping[str, Layer], hub: Hub) ->
 def find_order(
     dataset: h5py.Dataset, layers: Mapping[str, Layer], hub: Hub
 ) -> np.ndarray | None:
-    """Where in the parameters of a file those of a network lie.
+    """Where in the parameters of a file those of a network lie, one by one.
 
-    Args:
-        dataset: The parameters, in a group like a network's file.
-        layers: The network's layers.
-        hub: The hub of its parameters.
-
-    Returns:
-        For each of the network's parameters, one by one, its index in the file. None if
-        the order is the same.
-
-    Raises:
-        FileFormatError: The file lists other parameters than the network has.
+    None if the order is the same. The dataset is in a group like a network's file;
+    `hub` is that of the network's parameters.
     """
     expected = _places(layers, hub)
     if LAYOUT in dataset.attrs:

@@ -30,9 +30,7 @@ Order = Iterable[tuple[Layer, BufferView]]
 class Passes:
     """Runs the passes of a network.
 
-    Args:
-        layers: The layers by name.
-        manager: Has the memory. What is recorded is kept with what is cut for a size.
+    What is recorded is kept with what the manager has cut for a size.
     """
 
     def __init__(self, layers: Mapping[str, Layer], manager: BufferManager):
@@ -50,9 +48,6 @@ class Passes:
             key: The kind of the pass, and further arguments of `make`.
             make: Runs the pass: ``make(Pass, *arguments)``. It is not called where
                 there is a record.
-
-        Raises:
-            HandlerError: An operation failed. Names the layer.
         """
         programs, handler = self._manager.sized.programs, self._manager.handler
         place = key, handler.home()
@@ -87,28 +82,14 @@ class Passes:
 
 
 class Pass:
-    """One run of a pass, which may be recorded.
-
-    Args:
-        handler: The handler, or its recorder.
-        program: What is recorded, if anything.
-    """
+    """One run of a pass with a handler, or with its recorder into a program."""
 
     def __init__(self, handler: Handler, program: Program | None = None):
         self.handler = handler
         self._program = program
 
     def run(self, order: Order, name: str, *args: Any) -> None:
-        """Call a method of layers, one after the other.
-
-        Args:
-            order: Each layer and its buffers.
-            name: ``'forward_pass'`` or ``'backward_pass'``.
-            *args: Arguments besides the buffers.
-
-        Raises:
-            HandlerError: An operation failed. Names the layer.
-        """
+        """Call a method of layers with their buffers, one after the other."""
         try:
             for layer, buffers in order:
                 if self._program is None:

@@ -84,10 +84,6 @@ def find_output(net: RunningNetwork, output_name: str | None = None) -> str:
     That is `output_name`, or else the network's own. Otherwise there has to be just
     one layer with ``predictions``; or without any, one layer that is no Loss and
     whose one output goes nowhere, or else is only compared with targets.
-
-    Raises:
-        NetworkValidationError: There are several, or none.
-        UnknownNameError: There is no such output (a KeyError).
     """
     path = net.output_name if output_name is None else output_name
     if path is not None:
@@ -131,16 +127,7 @@ def _before_losses(net: RunningNetwork) -> dict[str, Layer]:
 
 
 def inputs_of(net: RunningNetwork, path: str) -> tuple[list[str], set[str]]:
-    """What an output is computed from.
-
-    Args:
-        net: The network.
-        path: Path of the output.
-
-    Returns:
-        The names of the network's inputs on which it depends, and the names of the
-        layers that have to run.
-    """
+    """The inputs that an output depends on, and the layers that have to run."""
     layer, _, output = path.split(".")
     needed: set[str] = set()
     seen: set[tuple[str, str]] = set()
@@ -170,19 +157,9 @@ def arrange(
 ) -> tuple[dict[str, Any], bool]:
     """Give data all dimensions of the network's inputs, as far as one can tell.
 
-    Args:
-        net: The network.
-        data: Arrays, or what can be sliced like them, by the names of the inputs.
-            Whether the first one has a dimension for time goes for all.
-
-    Returns:
-        The data, with a time of one step if it has none, and a last dimension of 1
-        where that is all that is missing; and whether it had one for time.
-
-    Raises:
-        UnknownNameError: The network has no such input (a KeyError).
-        NetworkValidationError: Something does not form an array, or is sparse, or is in
-            an HDF5 file that is closed.
+    Whether the first item has a dimension for time goes for all. Without, they get a
+    time of one step, and a last dimension of 1 where that is all that is missing.
+    Returns them, and whether there was one for time.
     """
     structures = net.layers["Input"].out_shapes
     unknown = [name for name in data if name not in structures]

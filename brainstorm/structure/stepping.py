@@ -69,15 +69,7 @@ class Stepping:
     # -- forced feedback -----------------------------------------------------
 
     def force(self, forced: Mapping[str, Any]) -> None:
-        """Have the next forward pass feed back something else.
-
-        Args:
-            forced: Arrays (T, B, ...) by inputs, ``'layer.input'``.
-
-        Raises:
-            UnknownNameError: An input gets no feedback (a KeyError).
-            NetworkValidationError: A shape does not fit.
-        """
+        """Feed back arrays (T, B, ...) in the next pass, by ``'layer.input'``."""
         if not isinstance(forced, Mapping):
             raise NetworkValidationError(f"forced: expected a dict, got {forced!r}")
         given = {key if "." in key else f"{key}.default": key for key in forced}
@@ -125,16 +117,11 @@ class Stepping:
     # -- order ---------------------------------------------------------------
 
     def forward(self, order: Order, handler: Handler) -> Order:
-        """The layers of a forward pass.
-
-        Args:
-            order: Layers in their order, with their buffers.
-            handler: Moves what is fed back, as the iteration comes to it.
-        """
+        """The layers of a forward pass; what is fed back moves as one comes to it."""
         return self._by_loops(order, handler, self._forward)
 
     def backward(self, order: Order, handler: Handler) -> Order:
-        """The layers of a backward pass; arguments as in `forward`."""
+        """The layers of a backward pass, likewise."""
         return self._by_loops(order, handler, self._backward)
 
     def _by_loops(

@@ -35,12 +35,7 @@ def sources(layer: Any) -> dict[str, BufferStructure]:
 
 
 def source_path(connection: Any, category: str) -> str:
-    """The path of what a connection begins at.
-
-    Args:
-        connection: The connection.
-        category: ``'outputs'``, or ``'output_deltas'`` for that of the deltas.
-    """
+    """The path of what a connection begins at, or that of its deltas."""
     layer, name = connection.start_layer, connection.output_name
     if not name.startswith(PREFIX):
         return f"{layer}.{category}.{name}"
@@ -66,11 +61,7 @@ def delta_structure(structure: BufferStructure) -> BufferStructure:
 
 
 def check_deltas_arrive(layers: Mapping[str, Any]) -> None:
-    """Check before a backward pass that all deltas of internals get to their layers.
-
-    Raises:
-        NetworkValidationError: A layer does not take those of an internal.
-    """
+    """Check before a backward pass that deltas of internals get to their layers."""
     for layer in layers.values():
         for c in layer.outgoing:
             end = layers[c.end_layer]

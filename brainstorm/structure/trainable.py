@@ -24,11 +24,7 @@ OLD_JOINS = {"@joins": "running order"}
 def set_layer_properties(
     layers: Mapping[str, Layer], architecture: Mapping[str, Any]
 ) -> None:
-    """Tell layers which of their parameters are frozen or shared, and so on.
-
-    Raises:
-        NetworkValidationError: The architecture says what can not be.
-    """
+    """Tell layers which of their parameters are frozen or shared, and so on."""
     for name, layer in layers.items():
         layer.shared = _shared(layer, architecture[name].get("@shared", {}))
         layer.frozen = _frozen(layer, architecture[name].get("@trainable", True))
@@ -49,12 +45,7 @@ def with_trainable(
 ) -> dict[str, Any]:
     """A copy of an architecture that says which parameters are trained.
 
-    Args:
-        architecture: The architecture; what it says about that is dropped.
-        chosen: True, False or, for nothing chosen, None by layer and parameter.
-
-    Raises:
-        NetworkValidationError: There is another value, or a fallback.
+    `chosen` has True, False or, for nothing chosen, None by layer and parameter.
     """
     changed = {
         name: {k: v for k, v in properties.items() if k != "@trainable"}

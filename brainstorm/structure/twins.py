@@ -20,13 +20,6 @@ def twin_of(net: Any, passes: type[Passes] = Passes) -> Any:
     It has copies of the layers as they are now, memory and a handler of its own. It
     draws no seeds from `global_rnd`, and its random numbers are others. It has the
     parameters, but no data, and no modifiers.
-
-    Args:
-        net: The Network.
-        passes: What runs the passes.
-
-    Raises:
-        NetworkValidationError: A layer can not be copied.
     """
     handler = create_from_description(get_description(net.handler))
     handler.rnd = RandomState(0)
