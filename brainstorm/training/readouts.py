@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from brainstorm.checks import checked_integer, checked_number
+from brainstorm.training.advice import is_blank
 from brainstorm.training.readout_data import Readout, rows_to_fit
 from brainstorm.utils import ValidationError
 
@@ -63,7 +64,8 @@ def fit_ridge(
     [[3.0]]
 
     Args:
-        net: The network. All but this layer has to be initialized.
+        net: The network. If nobody has initialized it, it is, by
+            ``net.initialize('auto')``.
         x: Inputs of the shape (T, B, ...), or (B, ...) for one time step: an array, or
             a dict of these by name, which may hold the targets and the mask. Or a data
             iterator; where its batches continue each other, as those of
@@ -97,6 +99,8 @@ def fit_ridge(
     warmup = checked_integer(warmup, "warmup", 0)
     batch_size = checked_integer(batch_size, "batch_size", 1)
     readout = Readout.find(net, layer)
+    if is_blank(net):
+        net.initialize("auto")
     with net.lock:
         net.start_weight_modifiers()
         sums = Sums()

@@ -14,6 +14,7 @@ from brainstorm.value_modifiers import ClipValues
 from tests.golden import golden
 
 RND = np.random.RandomState(3)
+X, Y = RND.randn(10, 2, 2), RND.randn(10, 2, 1)
 
 
 def readout(n, k, handler=None, **arguments):
@@ -210,9 +211,6 @@ def both(x, y):
     return {"default": x, "targets": y}
 
 
-X, Y = RND.randn(10, 2, 2), RND.randn(10, 2, 1)
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -246,6 +244,14 @@ def test_errors(arguments, words):
     with pytest.raises(ValidationError, match=words):
         fit_ridge(net, **arguments)
     np.testing.assert_array_equal(net.get("parameters"), before)
+
+
+def test_a_network_that_nobody_has_initialized():
+    inp = layers.Input({"default": ("T", "B", 2)})
+    hidden = inp >> layers.Recurrent(5, name="Hidden")
+    net = Network.from_layer(hidden >> layers.FullyConnected(1, "linear"))
+    assert fit_ridge(net, X, Y) < 1
+    assert np.any(net.get("Hidden.parameters.R") != 0)
 
 
 def test_singular_sums():
