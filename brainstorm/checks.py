@@ -51,7 +51,7 @@ def checked_integer(value: Any, what: str, minimum: int) -> int:
         ValidationError: It is not a whole number of at least `minimum`; the message
             begins with `what`.
     """
-    if isinstance(value, Integral) and not isinstance(value, bool) and value >= minimum:
+    if is_whole(value, minimum):
         return int(value)
     raise ValidationError(
         f"{what} has to be a whole number of at least {minimum}, got {value!r}"
@@ -66,14 +66,9 @@ def checked_sizes(
     Raises:
         ValidationError: A size is no positive integer.
     """
-    if time_size is None:
-        time_size = net.time_size
-    if batch_size is None:
-        batch_size = net.batch_size
-    return (
-        checked_integer(time_size, "time_size", 1),
-        checked_integer(batch_size, "batch_size", 1),
-    )
+    T = net.time_size if time_size is None else time_size
+    B = net.batch_size if batch_size is None else batch_size
+    return checked_integer(T, "time_size", 1), checked_integer(B, "batch_size", 1)
 
 
 def is_finite(value: Any) -> bool:

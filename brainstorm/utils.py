@@ -173,6 +173,15 @@ def is_valid_layer_name(name: object) -> bool:
     )
 
 
+def check_layer_name(name: object) -> None:
+    """Refuse what can not be a layer's name."""
+    if not is_valid_layer_name(name):
+        raise LayerValidationError(
+            f"{name!r} can not be the name of a layer: expected a Python identifier"
+            " other than 'default', 'fallback', 'parameters' and 'gradients'"
+        )
+
+
 def get_by_path(tree: Mapping[str, Any], path: str) -> Any:
     """Look up a dotted path in nested mappings, or in views of buffers.
 

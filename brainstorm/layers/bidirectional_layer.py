@@ -33,7 +33,7 @@ def Bidirectional(
     if not isinstance(layer, ConstructionWrapper):
         raise LayerValidationError(f"Bidirectional: expected a layer, got {layer!r}")
     details = layer.layer
-    if len(details.scope.layers) > 1 or details.shared:
+    if len(details.scope) > 1 or details.shared:
         raise LayerValidationError(
             f"Bidirectional: the layer {details.name!r} is wired already; wire the"
             " bidirectional layer instead"

@@ -17,7 +17,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from brainstorm.structure.buffer_structure import BufferStructure
-from brainstorm.structure.construction import ConstructionWrapper, LayerDetails
+from brainstorm.structure.construction import (
+    ConstructionWrapper,
+    LayerDetails,
+    unique_names,
+)
 from brainstorm.structure.feedback import (
     FEEDBACK,
     as_feedback,
@@ -26,6 +30,7 @@ from brainstorm.structure.feedback import (
     declare_fed_back,
     fed_back_output,
     loops_of,
+    reach,
     settle,
 )
 from brainstorm.structure.layer import Layer, get_layer_class_from_typename
@@ -34,7 +39,7 @@ from brainstorm.structure.trainable import set_layer_properties
 from brainstorm.utils import (
     LayerValidationError,
     NetworkValidationError,
-    is_valid_layer_name,
+    check_layer_name,
     listing,
 )
 
@@ -65,7 +70,7 @@ class Connection(NamedTuple):
 
 def generate_architecture(some_layer: ConstructionWrapper) -> Architecture:
     """The architecture of all layers that are connected to `some_layer`."""
-    names = some_layer.layer.scope.names()
+    names = unique_names(some_layer.layer.scope)
     order = sorted(names, key=lambda layer: layer.created)
     return plain_architecture(
         {
@@ -246,15 +251,16 @@ def validate_architecture(architecture: Mapping[str, Any]) -> None:
     _validate_input_layer(architecture, [*connections, *feedback])
     canonical_layer_order(architecture, connections)
     check_paths(connections, feedback)
-    _validate_connected(architecture, connections)
+    edges = [(c.start_layer, c.end_layer) for c in connections]
+    lost = set(architecture) - reach("Input", edges + [(b, a) for a, b in edges])
+    if lost:
+        raise NetworkValidationError(
+            f"not connected to the Input: {listing(sorted(lost))}"
+        )
 
 
 def _validate_properties(name: Any, properties: Any) -> None:
-    if not is_valid_layer_name(name):
-        raise NetworkValidationError(
-            f"{name!r} can not be the name of a layer: expected a Python identifier"
-            " other than 'default', 'fallback', 'parameters' and 'gradients'"
-        )
+    check_layer_name(name)
     if not isinstance(properties, Mapping):
         raise NetworkValidationError(
             f"layer {name!r}: expected a dict of properties, got {properties!r}"
@@ -297,23 +303,6 @@ def _validate_input_layer(
                 f"the Input layer can not have incoming connections, but"
                 f" {c.start_layer!r} is connected to it"
             )
-
-
-def _validate_connected(
-    architecture: Mapping[str, Any], connections: Iterable[Connection]
-) -> None:
-    neighbours: dict[str, set[str]] = {name: set() for name in architecture}
-    for c in connections:
-        neighbours[c.start_layer].add(c.end_layer)
-        neighbours[c.end_layer].add(c.start_layer)
-    reached, pending = {"Input"}, ["Input"]
-    while pending:
-        new = neighbours[pending.pop()] - reached
-        reached |= new
-        pending += new
-    if len(reached) < len(architecture):
-        lost = sorted(set(architecture) - reached)
-        raise NetworkValidationError(f"not connected to the Input: {listing(lost)}")
 
 
 # -- to layer objects --------------------------------------------------------

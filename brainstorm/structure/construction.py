@@ -7,9 +7,8 @@ from typing import Any
 
 from brainstorm.structure.layer import LAYER_TYPES, layer_type_name
 from brainstorm.utils import (
-    LayerValidationError,
     NetworkValidationError,
-    is_valid_layer_name,
+    check_layer_name,
     listing,
 )
 
@@ -26,7 +25,7 @@ class LayerDetails:
         layer_kwargs (dict): Arguments for the layer's implementation.
         outgoing (list): Tuples (output name, LayerDetails, input name).
         feedback (list): The same of connections that go back, one step later.
-        scope (Scope): All layers connected to this one.
+        scope (list): All layers connected to this one, which have this same list.
         trainable (bool): Whether training changes its parameters.
         shared (dict): The layers that hold some of its parameters, by their names; by
             None a layer that holds all of them.
@@ -47,12 +46,12 @@ class LayerDetails:
         self.created = next(_creation_counter)
         self.outgoing: list[tuple[str, LayerDetails, str]] = []
         self.feedback: list[tuple[str, LayerDetails, str]] = []
-        self.scope = Scope(self)
+        self.scope = [self]
 
     @property
     def name(self) -> str:
         """The layer's name among the layers that it is connected to."""
-        return self.scope.names()[self]
+        return unique_names(self.scope)[self]
 
     def connect(
         self,
@@ -70,41 +69,27 @@ class LayerDetails:
                 f" {input_name!r} of {other.name!r}"
             )
         connections.append(connection)
-        self.scope.merge(other.scope)
+        small, large = sorted((self.scope, other.scope), key=len)
+        if small is not large:
+            for layer in small:
+                layer.scope = large
+            large += small
 
 
-class Scope:
-    """A set of connected layers, which have to have different names."""
-
-    def __init__(self, layer: LayerDetails):
-        self.layers = [layer]
-
-    def merge(self, other: Scope) -> None:
-        """Make one scope of two."""
-        if other is self:
-            return
-        small, large = sorted((self, other), key=lambda scope: len(scope.layers))
-        for layer in small.layers:
-            layer.scope = large
-        large.layers += small.layers
-
-    def names(self) -> dict[LayerDetails, str]:
-        """Unique names: layers that share a base name are numbered from 1."""
-        groups: dict[str, list[LayerDetails]] = {}
-        for layer in sorted(self.layers, key=lambda layer: layer.created):
-            groups.setdefault(layer.base_name, []).append(layer)
-        names = {group[0]: base for base, group in groups.items() if len(group) == 1}
-        taken = set(names.values())
-        for base, group in groups.items():
-            if len(group) > 1:
-                free = (
-                    name
-                    for name in (f"{base}_{i}" for i in itertools.count(1))
-                    if name not in taken
-                )
-                names.update(zip(group, free, strict=False))
-                taken.update(names[layer] for layer in group)
-        return names
+def unique_names(layers: list[LayerDetails]) -> dict[LayerDetails, str]:
+    """Names of connected layers: those that share a base name are numbered from 1."""
+    groups: dict[str, list[LayerDetails]] = {}
+    for layer in sorted(layers, key=lambda layer: layer.created):
+        groups.setdefault(layer.base_name, []).append(layer)
+    names = {group[0]: base for base, group in groups.items() if len(group) == 1}
+    taken = set(names.values())
+    for base, group in groups.items():
+        if len(group) > 1:
+            numbered = (f"{base}_{i}" for i in itertools.count(1))
+            free = (name for name in numbered if name not in taken)
+            names.update(zip(group, free, strict=False))
+            taken.update(names[layer] for layer in group)
+    return names
 
 
 class ConstructionWrapper:
@@ -166,12 +151,7 @@ class ConstructionWrapper:
             or not arguments[argument].may_be_left_out(value)
         }
         base_name = str(layer_type) if name is None else name
-        if not is_valid_layer_name(base_name):
-            raise LayerValidationError(
-                f"{base_name!r} can not be the name of a layer: expected a Python"
-                " identifier other than 'default', 'fallback', 'parameters' and"
-                " 'gradients'"
-            )
+        check_layer_name(base_name)
         return cls(LayerDetails(layer_type, base_name, layer_kwargs, trainable))
 
     @property

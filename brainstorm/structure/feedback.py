@@ -44,7 +44,7 @@ def _ending(connection: Any) -> str:
 # -- loops -------------------------------------------------------------------
 
 
-def _reach(start: str, edges: Iterable[tuple[str, str]]) -> set[str]:
+def reach(start: str, edges: Iterable[tuple[str, str]]) -> set[str]:
     """All that can be reached from a node, with the node itself."""
     ends: dict[str, list[str]] = {}
     for a, b in edges:
@@ -65,7 +65,7 @@ def loops_of(
     loops: list[set[str]] = []
     for start in starts:
         if not any(start in loop for loop in loops):
-            loops.append(_reach(start, edges) & _reach(start, backwards))
+            loops.append(reach(start, edges) & reach(start, backwards))
     return loops
 
 
@@ -81,7 +81,7 @@ def check_paths(connections: Iterable[Any], feedback: Iterable[Any]) -> None:
     """Check that feedback comes from layers that depend on those it is given to."""
     edges = [(c.start_layer, c.end_layer) for c in connections]
     for c in feedback:
-        if c.start_layer not in _reach(c.end_layer, edges):
+        if c.start_layer not in reach(c.end_layer, edges):
             raise NetworkValidationError(
                 f"{c.end_layer!r} can not get feedback from {c.start_layer!r}, to which"
                 f" no path leads from it; to connect them, write {c.start_layer} >>"

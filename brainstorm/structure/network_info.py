@@ -117,11 +117,16 @@ def _layers_table(layers: Mapping[str, Layer], memory: Memory) -> Table:
             if parameter not in layer.shared
         )
         total += number
+        feedback = [
+            f"<< {c.start_layer}" + (f".{output}" if output != "default" else "")
+            for c in layer.incoming
+            if (output := fed_back_output(c)) is not None
+        ]
         rows.append(
             (
                 name,
                 layer_type_name(type(layer)),
-                "\n".join([describe_shapes(layer.in_shapes), *_feedback_of(layer)]),
+                "\n".join([describe_shapes(layer.in_shapes), *feedback]),
                 describe_shapes(layer.out_shapes),
                 describe_shapes(layer.parameter_shapes, "constant"),
                 f"{number:,}",
@@ -130,15 +135,6 @@ def _layers_table(layers: Mapping[str, Layer], memory: Memory) -> Table:
         )
     rows.append(("All", "", "", "", "", f"{total:,}", _size(sum(memory.values()))))
     return Table(rows, 5)
-
-
-def _feedback_of(layer: Layer) -> list[str]:
-    """What a layer is given one step later."""
-    return [
-        f"<< {c.start_layer}" + (f".{name}" if name != "default" else "")
-        for c in layer.incoming
-        if (name := fed_back_output(c)) is not None
-    ]
 
 
 def _memory_table(memory: Memory) -> Table:
