@@ -12,13 +12,11 @@ import numpy as np
 
 from brainstorm.handlers.base_handler import OPERATIONS, Handler
 from brainstorm.handlers.cuda.activations import CudaActivations
-from brainstorm.handlers.cuda.affine import CudaAffine
-from brainstorm.handlers.cuda.arithmetic import CudaArithmetic
 from brainstorm.handlers.cuda.arrays import CudaArray
 from brainstorm.handlers.cuda.checks import checked, named
 from brainstorm.handlers.cuda.ctc import CudaCtc
 from brainstorm.handlers.cuda.device import PyCudaDevice
-from brainstorm.handlers.cuda.dropout import CudaDropout
+from brainstorm.handlers.cuda.elementwise import KERNELS, by_kernel
 from brainstorm.handlers.cuda.embedding import CudaEmbedding
 from brainstorm.handlers.cuda.gru import CudaGru
 from brainstorm.handlers.cuda.images import CudaImages
@@ -38,13 +36,10 @@ __all__ = ["PyCudaHandler"]
 
 class PyCudaHandler(
     CudaMemory,
-    CudaArithmetic,
     CudaActivations,
     CudaProducts,
     CudaImages,
-    CudaAffine,
     CudaLosses,
-    CudaDropout,
     CudaNormalisation,
     CudaEmbedding,
     CudaSequences,
@@ -135,6 +130,8 @@ class PyCudaHandler(
 
 for _name, _contract in OPERATIONS.items():
     _function = getattr(PyCudaHandler, _name)
+    if _name in KERNELS:
+        _function = by_kernel(_function, KERNELS[_name])
     setattr(PyCudaHandler, _name, checked(_name, _function, _contract))
 for _name in ("allocate", "ones", "zeros", "scratch", "create_from_numpy"):
     setattr(PyCudaHandler, _name, named(_name, getattr(PyCudaHandler, _name)))

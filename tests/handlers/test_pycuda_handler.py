@@ -24,7 +24,7 @@ from brainstorm.handlers.cuda import (
     libraries,
     products,
 )
-from brainstorm.handlers.cuda.arrays import OperationError, matrix_rows
+from brainstorm.handlers.cuda.arrays import OperationError, place_of
 from brainstorm.randomness import global_rnd
 from brainstorm.utils import HandlerError
 from tests.handlers.handler_cases import Arrays, check, pycuda_handler
@@ -153,7 +153,7 @@ def test_views_that_no_kernel_takes_are_copied(handler):
     check(handler, whole[:, 1:], np.zeros((6, 3)))
     # Inside of an operation they are refused.
     with pytest.raises(OperationError, match="the last axis has to be dense"):
-        matrix_rows(spread)
+        place_of(spread)
 
 
 @pytest.mark.parametrize("bad", ["x", None])

@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 from brainstorm.handlers.cuda.arrays import CudaArray
-from brainstorm.handlers.operations.activations import (
-    FROM_INPUT,
-    FUNCTIONS,
-    give_methods,
-)
+from brainstorm.handlers.operations.activations import FROM_INPUT
 
 
 class CudaActivations:
     """Part of PyCudaHandler."""
-
-    def act_backward(self, x, y, dy, dx, activation, fresh_dx=False):
-        self._deriv(activation, x, y, dy, dx, fresh_dx)
 
     def _deriv(
         self,
@@ -48,19 +41,3 @@ class CudaActivations:
                 self._gpu.elementwise("copy_to", (h, y))
         else:
             self._gpu.elementwise(activation + "_biased", (h, bias, y))
-
-
-def _give_methods(name: str) -> None:
-    def apply(h: CudaActivations, x: CudaArray, y: CudaArray) -> None:
-        h._gpu.elementwise(f"{name}_forward", (x, y))
-
-    def derive(
-        h: CudaActivations, source: CudaArray, dy: CudaArray, dx: CudaArray
-    ) -> None:
-        h._gpu.elementwise(f"{name}_deriv", (source, dy, dx))
-
-    give_methods(CudaActivations, name, apply, derive)
-
-
-for _name in FUNCTIONS:
-    _give_methods(_name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import operator
 from typing import Any
 
@@ -137,11 +136,10 @@ class CudaArray:
         if self.contiguous:
             return CudaArray(self.memory, self._places.reshape(shape))
         shape = np.empty(self.shape, np.void(0).dtype).reshape(shape).shape
-        strides = _strides_of_view(self.shape, self._places.strides, shape)
-        if strides is None:
+        try:
+            return CudaArray(self.memory, _view(self._places, shape))
+        except (AttributeError, ValueError):
             return self.memory.copy(self).reshape(shape)
-        places = np.lib.stride_tricks.as_strided(self._places, shape, strides)
-        return CudaArray(self.memory, places)
 
 
 def _index(part: Any) -> Any:
@@ -158,41 +156,19 @@ def _index(part: Any) -> Any:
         ) from None
 
 
-def _strides_of_view(
-    shape: tuple[int, ...], strides: tuple[int, ...], new_shape: tuple[int, ...]
-) -> tuple[int, ...] | None:
-    """The strides with which the elements have another shape, None if there are none.
+if np.lib.NumpyVersion(np.__version__) >= "2.1.0":
 
-    Groups of old and new axes of the same size are matched from the left; those of a
-    group of old axes have to lie one in the other.
-    """
-    axes = [(n, s) for n, s in zip(shape, strides, strict=True) if n != 1]
-    if math.prod(shape) == 0:
-        return (0,) * len(new_shape)
-    new_strides: list[int] = []
-    group: list[int] = []  # sizes of new axes that wait for their strides
-    old_size = new_size = 1
-    inner = 0
-    for size in new_shape:
-        group.append(size)
-        new_size *= size
-        while old_size < new_size:
-            n, stride = axes.pop(0)
-            if old_size > 1 and inner != n * stride:
-                return None
-            old_size, inner = old_size * n, stride
-        if old_size == new_size:
-            new_strides += _dense_strides(group, inner)
-            group, old_size, new_size, inner = [], 1, 1, 0
-    return (*new_strides, *_dense_strides(group, ITEM.itemsize))
+    def _view(places: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """A view with another shape, or an error."""
+        return places.reshape(shape, copy=False)
 
+else:
 
-def _dense_strides(sizes: list[int], inner: int) -> list[int]:
-    strides = []
-    for size in reversed(sizes):
-        strides.append(inner)
-        inner *= size
-    return strides[::-1]
+    def _view(places: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """A view with another shape, or an error."""
+        view = places[...]
+        view.shape = shape
+        return view
 
 
 def check_neighbours(array: CudaArray) -> None:
@@ -205,14 +181,14 @@ def check_neighbours(array: CudaArray) -> None:
         raise OperationError(f"the last axis has to be dense, got {array!r}")
 
 
-def matrix_rows(m: CudaArray) -> tuple[int, int]:
-    """Address of a matrix, and the distance of its rows.
+def place_of(array: CudaArray) -> tuple[int, ...]:
+    """An array as kernels take it: address, and distances along all axes but the last.
 
     Raises:
-        OperationError: The elements of a row do not lie side by side.
+        OperationError: Elements along the last axis do not lie side by side.
     """
-    check_neighbours(m)
-    return m.pointer, m.strides[0]
+    check_neighbours(array)
+    return (array.pointer, *array.strides[:-1])
 
 
 def vector(array: CudaArray) -> int:

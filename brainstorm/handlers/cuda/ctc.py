@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 
 from brainstorm.handlers.cuda.arrays import OperationError
-from brainstorm.handlers.cuda.launcher import BLOCK, row_blocks
-from brainstorm.handlers.cuda.sequences import column_of, sequence
+from brainstorm.handlers.cuda.launcher import BLOCK
 
 # Elements of the largest array of the log-probabilities of paths: 512 MiB.
 PATHS_SIZE = 2**27
@@ -25,18 +24,14 @@ class CudaCtc:
             raise OperationError("expected at least one class, the blank, got none")
         # Two elements hold one number of 64 bits, here and below.
         log_sums = self.scratch((2 * steps * batch,), 2)
-        gpu.launch(
-            "ctc_softmax",
-            *row_blocks(steps * batch, classes),
-            *(*sequence(x), *sequence(predictions), log_sums.pointer, *x.shape),
-        )
+        rows = (steps * batch, classes)
+        gpu.launch_by_rows("ctc_softmax", rows, x, predictions, log_sums, *x.shape)
         segment, size = paths_of(steps)
         at_once = min(batch, max(1, PATHS_SIZE // size))
         work = self.scratch((at_once, size), 3)
         labels = self.scratch((at_once, 2 * steps), 4)
         arguments = (
-            *(*sequence(x), log_sums.pointer, *sequence(targets)),
-            *(*column_of(lengths), *sequence(expected), *column_of(loss)),
+            *(x, log_sums, targets, lengths, expected, loss),
             *(work.pointer, labels.pointer, *x.shape, segment, gpu.expect_failure()),
         )
         for start in range(0, batch, at_once):
@@ -44,13 +39,8 @@ class CudaCtc:
             gpu.launch("ctc_forward", grid, (BLOCK, 1, 1), *arguments, start)
 
     def ctc_backward(self, predictions, expected, lengths, dloss, dx, fresh_dx=False):
-        if dx.size:
-            arguments = (
-                *(*sequence(predictions), *sequence(expected), *column_of(lengths)),
-                *(*column_of(dloss), *sequence(dx), *dx.shape, fresh_dx),
-            )
-            grid = self._gpu.over(dx.size)
-            self._gpu.launch("ctc_backward", grid, (BLOCK, 1, 1), *arguments)
+        arguments = (predictions, expected, lengths, dloss, dx, *dx.shape, fresh_dx)
+        self._gpu.launch_for_each("ctc_backward", dx.size, *arguments)
 
 
 def paths_of(steps: int) -> tuple[int, int]:

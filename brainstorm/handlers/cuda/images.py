@@ -11,15 +11,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from brainstorm.handlers.cuda.arrays import (
-    MOST,
-    CudaArray,
-    OperationError,
-    check_neighbours,
-)
-from brainstorm.handlers.cuda.launcher import BLOCK, row_blocks
+from brainstorm.handlers.cuda.arrays import CudaArray
+from brainstorm.handlers.cuda.launcher import row_blocks
 from brainstorm.handlers.operations.images import Windows
 
 # Elements of the largest matrix of windows: 512 MiB.
@@ -129,8 +124,8 @@ class CudaImages:
             columns = self.scratch((rows.stop - rows.start, w.row_length), 3)
             self._multiply(_cut(deltas, rows), kernels, columns)
             part = _cut(in_deltas, images)
-            arguments = (*w, part.size, *_images(part), fresh)
-            self._over("rows_to_windows", part.size, columns.pointer, *arguments)
+            arguments = (columns.pointer, *w, part.size, part, fresh)
+            self._gpu.launch_for_each("rows_to_windows", part.size, *arguments)
 
     def _windows_to_rows(self, images: CudaArray, w: _Windows) -> CudaArray:
         """A matrix with a row for each window."""
@@ -140,41 +135,27 @@ class CudaImages:
             gpu, rows = self._gpu, windows * w.window_height
             grid, block = row_blocks(rows, w.window_width * w.channels)
             grid = (min(grid[0], gpu.device.max_blocks), 1)
-            arguments = (*_images(images), *w, rows, columns.pointer)
+            arguments = (images, *w, rows, columns.pointer)
             gpu.launch("windows_to_rows", grid, block, *arguments)
         return columns
-
-    def _over(self, kernel: str, count: int, *arguments: Any) -> None:
-        """Launch a kernel for so many elements.
-
-        Raises:
-            OperationError: Their numbers do not fit into 32 bits.
-        """
-        if count > MOST:
-            raise OperationError(f"images of at most {MOST} elements are possible")
-        if count:
-            gpu = self._gpu
-            gpu.launch(kernel, gpu.over(count), (BLOCK, 1, 1), *arguments)
 
     # -- pooling -------------------------------------------------------------
 
     def _pool(self, inputs, outputs, argmax, windows):
         w = _Windows.of(inputs, outputs, windows)
-        arguments = (*_images(inputs), *w, outputs.size, *_images(outputs))
-        if argmax is None:
-            self._over("avgpool_forward", outputs.size, *arguments)
-        else:
-            chosen = _images(argmax)
-            self._over("maxpool_forward", outputs.size, *arguments, *chosen)
+        kernel, chosen = "avgpool_forward", ()
+        if argmax is not None:
+            kernel, chosen = "maxpool_forward", (argmax,)
+        arguments = (inputs, *w, outputs.size, outputs, *chosen)
+        self._gpu.launch_for_each(kernel, outputs.size, *arguments)
 
     def _pool_back(self, argmax, in_deltas, out_deltas, windows, fresh):
         w = _Windows.of(in_deltas, out_deltas, windows)
-        size = in_deltas.size
-        arguments = (*_images(out_deltas), *w, size, *_images(in_deltas), fresh)
-        if argmax is None:
-            self._over("avgpool_backward", size, *arguments)
-        else:
-            self._over("maxpool_backward", size, *_images(argmax), *arguments)
+        kernel, chosen = "avgpool_backward", ()
+        if argmax is not None:
+            kernel, chosen = "maxpool_backward", (argmax,)
+        arguments = (*chosen, out_deltas, *w, in_deltas.size, in_deltas, fresh)
+        self._gpu.launch_for_each(kernel, in_deltas.size, *arguments)
 
 
 def _parts(images: CudaArray, w: _Windows) -> Iterator[tuple[slice, slice]]:
@@ -193,12 +174,6 @@ def _parts(images: CudaArray, w: _Windows) -> Iterator[tuple[slice, slice]]:
 def _cut(array: CudaArray, part: slice) -> CudaArray:
     """A part of an array, or itself if that is all of it."""
     return array if part == slice(0, array.shape[0]) else array[part]
-
-
-def _images(images: CudaArray) -> tuple[int, int, int, int]:
-    """The kernels' struct Images."""
-    check_neighbours(images)
-    return (images.pointer, *images.strides[:3])
 
 
 def _matrix(images: CudaArray) -> CudaArray:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from brainstorm.handlers.cuda.arrays import MOST, CudaArray, OperationError
+from brainstorm.handlers.cuda.arrays import MOST, CudaArray, OperationError, place_of
 from brainstorm.handlers.cuda.compiler import kernel_parameters, kernel_source
 from brainstorm.utils import HandlerError
 
@@ -250,8 +250,26 @@ class Launcher:
         block: tuple[int, int, int],
         *arguments: Any,
     ) -> None:
-        """Launch a kernel."""
+        """Launch a kernel; see `prepare`."""
         self.device.launch(*self.prepare(name, grid, block, *arguments))
+
+    def launch_for_each(self, name: str, count: int, *arguments: Any) -> None:
+        """Launch a kernel that gives each of so many elements to a thread.
+
+        Raises:
+            OperationError: Their numbers do not fit into 32 bits.
+        """
+        if count > MOST:
+            raise OperationError(f"arrays of at most {MOST} elements are possible")
+        if count:
+            self.launch(name, self.over(count), (BLOCK, 1, 1), *arguments)
+
+    def launch_by_rows(
+        self, name: str, shape: tuple[int, ...], *arguments: Any
+    ) -> None:
+        """Launch a kernel in which a row of threads works on each row of matrices."""
+        if shape[0]:
+            self.launch(name, *row_blocks(*shape), *arguments)
 
     def prepare(
         self,
@@ -262,9 +280,25 @@ class Launcher:
     ) -> tuple[Any, ...]:
         """What ``device.launch`` has to be given to launch a kernel.
 
+        Args:
+            name: The kernel.
+            grid: Number of blocks.
+            block: Number of threads in each.
+            *arguments: Numbers, and arrays, each of which stands for what `place_of`
+                gives; None stands for a missing matrix.
+
         Raises:
-            OperationError: A number is none, or does not fit into the kernel's type.
+            OperationError: A number is none, or does not fit into the kernel's type; or
+                elements along the last axis of an array do not lie side by side.
         """
+        flat: list[Any] = []
+        for argument in arguments:
+            if argument.__class__ is CudaArray:
+                flat += place_of(argument)
+            elif argument is None:
+                flat += (0, 0)
+            else:
+                flat.append(argument)
         try:
             packer = self._structs[name]
         except KeyError:
@@ -272,9 +306,9 @@ class Launcher:
             packer = struct.Struct("".join([_aligned(FORMATS[t]) for t in types]))
             self._structs[name] = packer
         try:
-            packed = packer.pack(*arguments)
+            packed = packer.pack(*flat)
         except struct.error as error:
-            raise OperationError(_refused(arguments, error)) from error
+            raise OperationError(_refused(tuple(flat), error)) from error
         return self.kernel(name), grid, block, packed
 
     def replay(self, key: Any, prepare: Callable[[], list[Call]]) -> None:

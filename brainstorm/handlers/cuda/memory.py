@@ -57,15 +57,6 @@ class CudaMemory:
             )
         self._gpu.write(mem, values)
 
-    def copy_to(self, src, dest):
-        self._gpu.elementwise("copy_to", (src, dest))
-
-    def copy_to_if(self, src, dest, cond):
-        self._gpu.elementwise("copy_to_if", (src, dest, cond))
-
-    def fill(self, mem, val):
-        self._gpu.elementwise("fill", (mem,), val)
-
     def clear(self, *arrays):
         if not all(array.contiguous for array in arrays):
             super().clear(*arrays)
@@ -81,17 +72,6 @@ class CudaMemory:
                 (BLOCK, 1, 1),
                 *(*[array.pointer for array in part], *unused, *sizes, *unused),
             )
-
-    def fill_if(self, mem, val, cond):
-        self._gpu.elementwise("fill_if", (mem, cond), val)
-
-    def fill_gaussian(self, mean, std, out):
-        draw = self._draw()
-        self._gpu.elementwise("fill_gaussian", (out,), mean, std, randomness=draw)
-
-    def generate_probability_mask(self, mask, probability):
-        name = "generate_probability_mask"
-        self._gpu.elementwise(name, (mask,), probability, randomness=self._draw())
 
     def is_fully_finite(self, a):
         return self._gpu.is_fully_finite(a)

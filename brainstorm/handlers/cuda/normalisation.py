@@ -5,9 +5,6 @@ The former consists of sums over columns, and of kernels between them.
 
 from __future__ import annotations
 
-from brainstorm.handlers.cuda.arrays import matrix_rows, vector
-from brainstorm.handlers.cuda.launcher import row_blocks
-
 
 class CudaNormalisation:
     """Part of PyCudaHandler."""
@@ -24,10 +21,6 @@ class CudaNormalisation:
         self._sum_columns(centered, centered, sums)
         run("batch_norm_deviation", (sums, sigma_b, sigma), *factors, epsilon)
         run("batch_norm_scale", (centered, sigma_b, x_hat, gamma, beta, y))
-
-    def batch_norm_inference(self, x, gamma, beta, mu, sigma, y):
-        arrays = (x, gamma, beta, mu, sigma, y)
-        self._gpu.elementwise("batch_norm_inference", arrays)
 
     def batch_norm_backward(
         self,
@@ -60,13 +53,8 @@ class CudaNormalisation:
             run(name, (dy, x_hat, sum_gamma, sum_beta, factor, dx), per_row)
 
     def layer_norm_forward(self, x, gamma, beta, sigma, x_hat, y, epsilon):
-        if x.shape[0]:
-            self._gpu.launch(
-                "layer_norm_forward",
-                *row_blocks(*x.shape),
-                *(*matrix_rows(x), vector(gamma), vector(beta), *matrix_rows(sigma)),
-                *(*matrix_rows(x_hat), *matrix_rows(y), *x.shape, epsilon),
-            )
+        arguments = (x, gamma, beta, sigma, x_hat, y, *x.shape, epsilon)
+        self._gpu.launch_by_rows("layer_norm_forward", x.shape, *arguments)
 
     def layer_norm_backward(
         self,
@@ -82,10 +70,6 @@ class CudaNormalisation:
     ):
         self._sum_columns(dy, x_hat, dgamma, add=not fresh_gradients)
         self._sum_columns(dy, None, dbeta, add=not fresh_gradients)
-        if dx is not None and dx.size:
-            self._gpu.launch(
-                "layer_norm_backward",
-                *row_blocks(*dy.shape),
-                *(vector(gamma), *matrix_rows(sigma), *matrix_rows(x_hat)),
-                *(*matrix_rows(dy), *matrix_rows(dx), *dy.shape, fresh_dx),
-            )
+        if dx is not None:
+            arguments = (gamma, sigma, x_hat, dy, dx, *dy.shape, fresh_dx)
+            self._gpu.launch_by_rows("layer_norm_backward", dy.shape, *arguments)

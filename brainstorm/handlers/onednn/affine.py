@@ -21,38 +21,13 @@ class OneDnnAffine:
         if h is not None:
             self.act_func[activation](h, y)
 
-    def affine_backward(
-        self,
-        x,
-        W,
-        h,
-        y,
-        dy,
-        dh,
-        dx,
-        dW,
-        dbias,
-        activation,
-        fresh_dx=False,
-        fresh_gradients=False,
-    ):
-        if dh is None:
-            dh = dy
-        else:
-            self.act_func_deriv[activation](h, y, dy, dh)
-        call = self._find(
-            affine_backward,
-            (x, W, dh, dx, dW, dbias),
-            fresh_dx,
-            fresh_gradients,
-        )
+    def _affine_gradients(self, x, W, dh, dx, dW, dbias, *fresh):
+        arrays = x, W, dh, dx, dW, dbias
+        call = self._find(affine_backward, arrays, *fresh)
         if call:
             self.do(call)
         else:
-            super().affine_backward(
-                x, W, None, y, dh, None, dx, dW, dbias,
-                "linear", fresh_dx, fresh_gradients,
-            )  # fmt: skip
+            super()._affine_gradients(*arrays, *fresh)
 
 
 def affine(

@@ -314,11 +314,14 @@ class ActivationOperations:
         self, x: Any, y: Any, dy: Any, dx: Any, activation: str, fresh_dx: bool = False
     ) -> None:
         """``dx (+)= dy act'(x)`` for ``y = act(x)``; with `fresh_dx` it may be `dy`."""
-        if fresh_dx:
-            self.act_func_deriv[activation](x, y, dy, dx)
-        else:
-            deltas = self.scratch(dx.shape, 2)
-            self.act_func_deriv[activation](x, y, dy, deltas)
+        self._deriv(activation, x, y, dy, dx, fresh_dx)
+
+    def _deriv(
+        self, activation: str, x: Any, y: Any, dy: Any, dx: Any, fresh: bool
+    ) -> None:
+        deltas = dx if fresh else self.scratch(dx.shape, 2)
+        self.act_func_deriv[activation](x, y, dy, deltas)
+        if not fresh:
             self.add_tt(deltas, dx, dx)
 
 

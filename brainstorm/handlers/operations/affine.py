@@ -35,10 +35,16 @@ class AffineOperations:
                 activation 'linear'.
         """
         out = y if h is None else h
-        self.dot_mm(x, W, out, transb=True)
+        self._multiply(x, W, out, transb=True)
         if bias is not None:
-            self.add_mv(out, bias.reshape((1, bias.shape[0])), out)
-        if h is not None:
+            self._add_bias(out, bias, None if h is None else y, activation)
+        elif h is not None:
+            self.act_func[activation](h, y)
+
+    def _add_bias(self, h: Any, bias: Any, y: Any, activation: str) -> None:
+        """``h += bias; y = act(h)``, the latter unless `y` is None."""
+        self.add_mv(h, bias.reshape((1, bias.shape[0])), h)
+        if y is not None:
             self.act_func[activation](h, y)
 
     @operation(
@@ -71,11 +77,23 @@ class AffineOperations:
         if dh is None:
             dh = dy
         else:
-            self.act_func_deriv[activation](h, y, dy, dh)
-        dot = self.dot_mm if fresh_gradients else self.dot_add_mm
-        dot(dh, x, dW, transa=True)
+            self._deriv(activation, h, y, dy, dh, True)
+        self._affine_gradients(x, W, dh, dx, dW, dbias, fresh_dx, fresh_gradients)
+
+    def _affine_gradients(
+        self,
+        x: Any,
+        W: Any,
+        dh: Any,
+        dx: Any,
+        dW: Any,
+        dbias: Any,
+        fresh_dx: bool,
+        fresh_gradients: bool,
+    ) -> None:
+        """Gradients of ``h = x W^T + bias``; `dx` and `dbias` may be None."""
+        self._multiply(dh, x, dW, transa=True, add=not fresh_gradients)
         if dbias is not None:
             self._sum_rows(dh, dbias, fresh_gradients)
         if dx is not None:
-            dot = self.dot_mm if fresh_dx else self.dot_add_mm
-            dot(dh, W, dx)
+            self._multiply(dh, W, dx, add=not fresh_dx)

@@ -44,5 +44,4 @@ class EmbeddingOperations:
         """``out[indices[i, 0]] += a[i]`` for all i, one after the other."""
         chosen = self.scratch((indices.shape[0], out.shape[0]), 2)
         self.binarize_v(indices, chosen)
-        dot = self.dot_mm if fresh_out else self.dot_add_mm
-        dot(chosen, a, out, transa=True)
+        self._multiply(chosen, a, out, transa=True, add=not fresh_out)

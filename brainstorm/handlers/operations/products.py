@@ -67,6 +67,19 @@ class ProductOperations:
         """
         raise NotImplementedError
 
+    def _multiply(
+        self,
+        a: Any,
+        b: Any,
+        out: Any,
+        transa: bool = False,
+        transb: bool = False,
+        add: bool = False,
+    ) -> None:
+        """``out (+)= a b``."""
+        dot = self.dot_add_mm if add else self.dot_mm
+        dot(a, b, out, transa, transb)
+
     def _sum_rows(self, m: Any, out: Any, fresh: bool) -> None:
         """Sum (M, N) over its rows into the vector (N,)."""
         out = out.reshape((1, out.shape[0]))

@@ -16,11 +16,11 @@ UPDATE(nesterov_correct,
        a -= s * b)
 
 // (parameters, gradients, mean, variance); s to w: both factors of each running mean,
-// epsilon; x: rate; y: what the decay leaves
+// epsilon; x: step; y: what the decay leaves
 UPDATE(adam_update,
        c = s * c + t * b;
        d = scalars.u * d + scalars.v * (b * b);
-       a = scalars.y * a - scalars.x * (c / (sqrtf(d) + scalars.w)))
+       a = scalars.y * a + scalars.x * (c / (sqrtf(d) + scalars.w)))
 // (parameters, gradients, mean_square); s, t: both factors of the running mean
 UPDATE(rms_prop_update,
        c = s * c + t * (b * b);
