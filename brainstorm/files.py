@@ -32,22 +32,6 @@ from brainstorm.utils import (
     listing,
 )
 
-__all__ = [
-    "atomic_hdf5",
-    "atomic_path",
-    "check_start",
-    "check_target",
-    "checked_name",
-    "open_hdf5",
-    "read_array",
-    "read_group",
-    "read_text",
-    "read_text_attribute",
-    "read_tree",
-    "reading",
-    "write_text_attribute",
-]
-
 # Deflate can not compress to less than about 1/1032.
 LARGEST_EXPANSION = 1100
 SAFE_FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE}

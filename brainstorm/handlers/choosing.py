@@ -11,8 +11,6 @@ from brainstorm.handlers.numpy_handler import NumpyHandler
 from brainstorm.handlers.onednn_handler import OneDnnHandler
 from brainstorm.utils import ValidationError, listing
 
-__all__ = ["VARIABLE", "choose_handler", "describe_handler"]
-
 VARIABLE = "BRAINSTORM_HANDLER"
 CHOICES = ("auto", "numpy", "onednn")
 

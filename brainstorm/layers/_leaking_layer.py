@@ -21,8 +21,6 @@ from brainstorm.layers.base_layer import Layer, once_per_resize
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.utils import listing
 
-__all__ = ["LeakingLayer", "SpikingLayer", "leaking_arguments", "spiking_arguments"]
-
 
 def _are_positive(value: Any) -> bool:
     values = value if isinstance(value, (list, tuple)) else [value]

@@ -1,7 +1,5 @@
 """The base class of all layers, where version 0.5 had it."""
 
-from __future__ import annotations
-
 from brainstorm.structure.layer import (
     Layer,
     get_layer_class_from_typename,

@@ -5,8 +5,6 @@ from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper
 
-__all__ = ["Delay", "DelayLayerImpl"]
-
 
 def Delay(steps: int = 1, name: str | None = None) -> ConstructionWrapper:
     """A layer that gives its input some time steps later.

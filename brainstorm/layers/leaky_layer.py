@@ -9,8 +9,6 @@ from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper
 from brainstorm.utils import flatten_features
 
-__all__ = ["Leaky", "LeakyLayerImpl"]
-
 
 def Leaky(
     tau: float | Sequence[float] = 10.0,

@@ -7,8 +7,6 @@ from brainstorm.layers.rows import Rows
 from brainstorm.structure.construction import ConstructionWrapper
 from brainstorm.utils import flatten_features
 
-__all__ = ["Lif", "LifLayerImpl"]
-
 
 def Lif(
     tau: float | Sequence[float] = 10.0,

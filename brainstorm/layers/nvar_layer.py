@@ -1,7 +1,5 @@
 """Nonlinear vector autoregression, or next-generation reservoir."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Sequence

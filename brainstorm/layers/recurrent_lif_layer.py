@@ -7,8 +7,6 @@ from brainstorm.layers.rows import Rows
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper
 
-__all__ = ["RecurrentLif", "RecurrentLifLayerImpl"]
-
 
 def RecurrentLif(
     size: int,
