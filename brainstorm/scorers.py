@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from brainstorm.checks import checked_number
 from brainstorm.describable import Describable
+from brainstorm.structure.network import Network
 from brainstorm.structure.prediction import find_output
 from brainstorm.utils import (
     NetworkValidationError,
@@ -22,9 +22,6 @@ from brainstorm.utils import (
     flatten_all_but_last,
     listing,
 )
-
-if TYPE_CHECKING:
-    from brainstorm.structure.network import Network
 
 __all__ = [
     "Accuracy",

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from brainstorm.data_iterators.checks import brief
 from brainstorm.describable import of_library
+from brainstorm.handlers.base_handler import Handler
 from brainstorm.randomness import Seedable
 from brainstorm.utils import DescriptionError, IteratorValidationError, listing
-
-if TYPE_CHECKING:
-    from brainstorm.handlers.base_handler import Handler
 
 __all__ = ["DataIterator"]
 

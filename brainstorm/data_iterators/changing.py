@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -21,10 +20,8 @@ from brainstorm.data_iterators.checks import (
     filled_values,
     whole,
 )
+from brainstorm.handlers.base_handler import Handler
 from brainstorm.utils import IteratorValidationError
-
-if TYPE_CHECKING:
-    from brainstorm.handlers.base_handler import Handler
 
 __all__ = [
     "AddGaussianNoise",

@@ -7,7 +7,7 @@ are asked for, so that static data, of one step, becomes sequences.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,9 +15,7 @@ from brainstorm.checks import Check, is_finite
 from brainstorm.data_iterators.base import Batch, DataIterator
 from brainstorm.data_iterators.changing import Transformer, float_type
 from brainstorm.data_iterators.checks import check_value, expect, whole
-
-if TYPE_CHECKING:
-    from brainstorm.handlers.base_handler import Handler
+from brainstorm.handlers.base_handler import Handler
 
 __all__ = ["DeltaEncoding", "LatencyEncoding", "PhaseEncoding", "RateEncoding"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import h5py
 import numpy as np
@@ -19,10 +19,8 @@ from brainstorm.data_iterators.checks import (
     whole,
 )
 from brainstorm.data_iterators.reading import Part
+from brainstorm.handlers.base_handler import Handler
 from brainstorm.utils import IteratorValidationError, listing
-
-if TYPE_CHECKING:
-    from brainstorm.handlers.base_handler import Handler
 
 __all__ = ["Minibatches", "Online", "Undivided"]
 

@@ -5,14 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from threading import get_ident
-from typing import TYPE_CHECKING
 
 from brainstorm.data_iterators.base import Batch, DataIterator
 from brainstorm.data_iterators.checks import brief, check_value, expect, whole
 from brainstorm.data_iterators.holding import Minibatches, Online, Undivided
-
-if TYPE_CHECKING:
-    from brainstorm.handlers.base_handler import Handler
+from brainstorm.handlers.base_handler import Handler
 
 __all__ = ["Subsequences"]
 

@@ -6,10 +6,12 @@ import copy
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from brainstorm.checks import check_integer
 from brainstorm.describable import Describable
+from brainstorm.structure.network import Network
+from brainstorm.training.steppers import TrainingStepper
 from brainstorm.training.utils import report
 from brainstorm.utils import (
     UnknownNameError,
@@ -18,10 +20,6 @@ from brainstorm.utils import (
     get_by_path,
     listing,
 )
-
-if TYPE_CHECKING:
-    from brainstorm.structure.network import Network
-    from brainstorm.training.steppers import TrainingStepper
 
 __all__ = ["Hook", "LogWatcher", "NetworkReader"]
 

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from brainstorm.checks import check_number
+from brainstorm.data_iterators import DataIterator
 from brainstorm.hooks.base_hook import Hook, NetworkReader, takes, takes_common
+from brainstorm.scorers import Scorer
+from brainstorm.structure.network import Network
+from brainstorm.training.schedules import Schedule
 from brainstorm.training.utils import check_iterator, check_scorers, compute_scores
 from brainstorm.utils import UnknownNameError, ValidationError, listing
-
-if TYPE_CHECKING:
-    from brainstorm.data_iterators import DataIterator
-    from brainstorm.scorers import Scorer
-    from brainstorm.structure.network import Network
-    from brainstorm.training.schedules import Schedule
 
 __all__ = [
     "ModifyStepperAttribute",

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 from brainstorm.hooks.base_hook import NetworkReader
-
-if TYPE_CHECKING:
-    from brainstorm.structure.network import Network
+from brainstorm.structure.network import Network
 
 __all__ = ["ProgressBar"]
 

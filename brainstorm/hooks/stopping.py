@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -16,10 +16,8 @@ from brainstorm.hooks.base_hook import (
     get_log,
     takes_common,
 )
+from brainstorm.structure.network import Network
 from brainstorm.utils import ValidationError
-
-if TYPE_CHECKING:
-    from brainstorm.structure.network import Network
 
 __all__ = [
     "EarlyStopper",

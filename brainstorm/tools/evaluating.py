@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import h5py
 import numpy as np
 
+from brainstorm.data_iterators import DataIterator
 from brainstorm.files import atomic_hdf5
+from brainstorm.scorers import Scorer
+from brainstorm.structure.buffer_structure import BufferStructure
+from brainstorm.structure.network import Network
 from brainstorm.training.utils import (
     check_iterator,
     check_scorers,
@@ -17,12 +21,6 @@ from brainstorm.training.utils import (
     run_batches,
 )
 from brainstorm.utils import IteratorValidationError, ValidationError, listing
-
-if TYPE_CHECKING:
-    from brainstorm.data_iterators import DataIterator
-    from brainstorm.scorers import Scorer
-    from brainstorm.structure.buffer_structure import BufferStructure
-    from brainstorm.structure.network import Network
 
 __all__ = ["evaluate", "extract", "extract_and_save"]
 

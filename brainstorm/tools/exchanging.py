@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from brainstorm.files import atomic_path, check_start, checked_name, reading
+from brainstorm.structure.network import Network
 from brainstorm.utils import (
     FileFormatError,
     MissingFileError,
@@ -15,9 +16,6 @@ from brainstorm.utils import (
     import_extra,
     listing,
 )
-
-if TYPE_CHECKING:
-    from brainstorm.structure.network import Network
 
 __all__ = ["load_safetensors", "save_safetensors"]
 

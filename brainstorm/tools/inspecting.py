@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from brainstorm.files import atomic_path, check_start, checked_name
 from brainstorm.layers.input_layer import InputLayerImpl
+from brainstorm.structure.architecture import Connection
 from brainstorm.structure.construction import layer_type_name
 from brainstorm.structure.feedback import fed_back_output
+from brainstorm.structure.network import Network
 from brainstorm.structure.network_info import describe_shapes, get_network_info
 from brainstorm.utils import ValidationError, import_extra, listing
-
-if TYPE_CHECKING:
-    from brainstorm.structure.architecture import Connection
-    from brainstorm.structure.network import Network
 
 __all__ = ["draw_network", "get_network_info", "print_network_info"]
 

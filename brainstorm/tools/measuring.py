@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -14,11 +14,9 @@ from brainstorm.checks import (
     checked_number,
 )
 from brainstorm.randomness import global_rnd
+from brainstorm.structure.network import Network
 from brainstorm.training.readouts import Sums, ridge_weights
 from brainstorm.utils import ValidationError
-
-if TYPE_CHECKING:
-    from brainstorm.structure.network import Network
 
 __all__ = ["effective_spectral_radius", "memory_capacity", "nrmse", "rsquare"]
 

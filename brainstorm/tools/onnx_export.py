@@ -10,22 +10,20 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from brainstorm.checks import check_network
 from brainstorm.describable import of_library
 from brainstorm.files import atomic_path, check_start
+from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.construction import layer_type_name
+from brainstorm.structure.network import Network
 from brainstorm.structure.prediction import find_output, inputs_of
 from brainstorm.tools.onnx_graph import Graph
 from brainstorm.tools.onnx_sequences import bidirectional, recurrent
 from brainstorm.utils import ValidationError, import_extra, listing
-
-if TYPE_CHECKING:
-    from brainstorm.layers.base_layer import Layer
-    from brainstorm.structure.network import Network
 
 __all__ = ["export_onnx"]
 

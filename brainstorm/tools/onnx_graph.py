@@ -6,19 +6,17 @@ import hashlib
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from brainstorm.__about__ import __version__
+from brainstorm.layers.base_layer import Layer
+from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.layout import create_layout
+from brainstorm.structure.network import Network
 from brainstorm.structure.taps import source_path
 from brainstorm.utils import ValidationError
-
-if TYPE_CHECKING:
-    from brainstorm.layers.base_layer import Layer
-    from brainstorm.structure.buffer_structure import BufferStructure
-    from brainstorm.structure.network import Network
 
 # What files are for: old enough for most software, new enough for LayerNormalization.
 OPSET, IR_VERSION = 17, 8

@@ -9,11 +9,12 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from brainstorm.checks import check_network, checked_integer
+from brainstorm.data_iterators import DataIterator
 from brainstorm.describable import create_from_description, get_description
 from brainstorm.files import atomic_path
 from brainstorm.handlers.base_handler import Handler
@@ -22,6 +23,7 @@ from brainstorm.randomness import global_rnd
 from brainstorm.structure.buffers import BufferManager
 from brainstorm.structure.listing import ProgramListing, list_program
 from brainstorm.structure.multiplications import count_multiplications
+from brainstorm.structure.network import Network
 from brainstorm.structure.passes import Passes
 from brainstorm.structure.tables import Table
 from brainstorm.structure.twins import twin_of
@@ -36,10 +38,6 @@ from brainstorm.utils import (
     ValidationError,
     import_extra,
 )
-
-if TYPE_CHECKING:
-    from brainstorm.data_iterators import DataIterator
-    from brainstorm.structure.network import Network
 
 __all__ = ["Cost", "Profile", "profile"]
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from brainstorm.checks import checked_array
+from brainstorm.structure.network import Network
 from brainstorm.training.declared import NOT_NEGATIVE, POSITIVE, SHARE
 from brainstorm.training.steppers import TrainingStepper
 from brainstorm.utils import ValidationError
-
-if TYPE_CHECKING:
-    from brainstorm.structure.network import Network
 
 __all__ = [
     "AdaDeltaStepper",

@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from brainstorm.structure.network import Network
 from brainstorm.utils import listing
-
-if TYPE_CHECKING:
-    from brainstorm.structure.network import Network
 
 
 def advise(net: Network, hooks: Iterable[Any], scorers: Iterable[Any]) -> None:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from brainstorm.data_iterators import Minibatches
+from brainstorm.randomness import RandomState
+from brainstorm.structure.network import Network
 from brainstorm.structure.prediction import arrange, find_output, inputs_of
 from brainstorm.utils import ValidationError, listing
-
-if TYPE_CHECKING:
-    from brainstorm.randomness import RandomState
-    from brainstorm.structure.network import Network
 
 
 def shuffled_batches(

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from brainstorm.describable import of_library
 from brainstorm.handlers import default_handler
+from brainstorm.structure.network import Network
 from brainstorm.structure.turns import Turns
 from brainstorm.training.logs import ROLLING
 from brainstorm.utils import UnknownNameError, ValidationError, listing
 
 if TYPE_CHECKING:
     from brainstorm.hooks.base_hook import Hook
-    from brainstorm.structure.network import Network
 
 
 def is_ours(hook: Any) -> bool:

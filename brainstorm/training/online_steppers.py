@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from brainstorm.checks import is_finite
+from brainstorm.structure.network import Network
 from brainstorm.training.declared import NOT_NEGATIVE, POSITIVE
 from brainstorm.training.readout_data import Readout
 from brainstorm.training.steppers import TrainingStepper
 from brainstorm.utils import ValidationError
-
-if TYPE_CHECKING:
-    from brainstorm.structure.network import Network
 
 __all__ = ["LmsStepper", "RlsStepper"]
 

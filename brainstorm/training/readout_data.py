@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +11,8 @@ from brainstorm.checks import check_network
 from brainstorm.data_iterators import DataIterator
 from brainstorm.layers.fully_connected_layer import FullyConnectedLayerImpl
 from brainstorm.structure.feedback import fed_back_output
+from brainstorm.structure.layer import Layer
+from brainstorm.structure.network import Network
 from brainstorm.structure.prediction import (
     arrange,
     cut,
@@ -21,10 +23,6 @@ from brainstorm.structure.prediction import (
     sizes_of,
 )
 from brainstorm.utils import ValidationError, listing
-
-if TYPE_CHECKING:
-    from brainstorm.structure.layer import Layer
-    from brainstorm.structure.network import Network
 
 # Inputs, targets, a mask or None, and whether it goes on with the batch before.
 _Batch = tuple[dict[str, Any], Any, Any, bool]

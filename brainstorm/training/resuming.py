@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from brainstorm.data_iterators import DataIterator
 from brainstorm.describable import of_library
 from brainstorm.randomness import RandomState, global_rnd
+from brainstorm.structure.network import Network
 from brainstorm.training.checkpoints import read_checkpoint, write_checkpoint
 from brainstorm.utils import IteratorValidationError, ValidationError, listing
 
 if TYPE_CHECKING:
-    from brainstorm.data_iterators import DataIterator
     from brainstorm.hooks.base_hook import Hook
-    from brainstorm.structure.network import Network
 
 TRAINING_DATA = "training_data_iter"
 

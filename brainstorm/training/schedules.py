@@ -10,15 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from brainstorm.checks import check_number
+from brainstorm.structure.network import Network
 from brainstorm.training.declared import ANY, POSITIVE, SHARE, Declared
+from brainstorm.training.steppers import TrainingStepper
 from brainstorm.utils import ValidationError
-
-if TYPE_CHECKING:
-    from brainstorm.structure.network import Network
-    from brainstorm.training.steppers import TrainingStepper
 
 __all__ = [
     "Cosine",

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from brainstorm.checks import check_network, checked_array
 from brainstorm.describable import of_library
+from brainstorm.handlers import Handler
+from brainstorm.structure.network import Network
 from brainstorm.training.declared import NOT_NEGATIVE, SHARE, Declared
 from brainstorm.training.updates import Updates
 from brainstorm.utils import ValidationError, listing
-
-if TYPE_CHECKING:
-    from brainstorm.handlers import Handler
-    from brainstorm.structure.network import Network
 
 __all__ = [
     "ForwardStepper",

@@ -8,9 +8,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from brainstorm.checks import check_network, checked_integer
+from brainstorm.data_iterators import DataIterator
 from brainstorm.describable import Describable
 from brainstorm.randomness import global_rnd
-from brainstorm.scorers import aggregate_losses_and_scores, gather_losses_and_scores
+from brainstorm.scorers import (
+    Scorer,
+    aggregate_losses_and_scores,
+    gather_losses_and_scores,
+)
+from brainstorm.structure.network import Network
 from brainstorm.training import hook_rules as rules
 from brainstorm.training.adaptive_steppers import AdamStepper
 from brainstorm.training.advice import advise, is_blank, warn_of_loss
@@ -29,10 +35,7 @@ from brainstorm.training.utils import (
 from brainstorm.utils import IteratorValidationError, ValidationError, listing
 
 if TYPE_CHECKING:
-    from brainstorm.data_iterators import DataIterator
     from brainstorm.hooks.base_hook import Hook
-    from brainstorm.scorers import Scorer
-    from brainstorm.structure.network import Network
 
 __all__ = ["Trainer", "run_network"]
 

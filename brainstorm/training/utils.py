@@ -5,20 +5,21 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from brainstorm.checks import check_network
-from brainstorm.scorers import aggregate_losses_and_scores, gather_losses_and_scores
+from brainstorm.data_iterators import DataIterator
+from brainstorm.scorers import (
+    Scorer,
+    aggregate_losses_and_scores,
+    gather_losses_and_scores,
+)
+from brainstorm.structure.network import Network
 from brainstorm.structure.prediction import provide
 from brainstorm.utils import IteratorValidationError, ValidationError, listing
-
-if TYPE_CHECKING:
-    from brainstorm.data_iterators import DataIterator
-    from brainstorm.scorers import Scorer
-    from brainstorm.structure.network import Network
 
 __all__ = ["run_network"]
 
