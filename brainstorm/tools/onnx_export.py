@@ -19,6 +19,7 @@ from brainstorm.describable import of_library
 from brainstorm.files import atomic_path, check_start
 from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.construction import layer_type_name
+from brainstorm.structure.feedback import fed_back_output
 from brainstorm.structure.network import Network
 from brainstorm.structure.prediction import find_output, inputs_of
 from brainstorm.tools.onnx_graph import Graph
@@ -52,8 +53,8 @@ def export_onnx(
 
     Raises:
         ImportError: onnx is not installed.
-        ValidationError: A layer can not be exported, several outputs can be meant, or
-            an argument is of a wrong type.
+        ValidationError: A layer can not be exported or gets feedback, several outputs
+            can be meant, or an argument is of a wrong type.
         UnknownNameError: There is no such output (a KeyError).
         FileFormatError: There is a file of another kind already.
         FileNotFoundError: The folder does not exist.
@@ -85,6 +86,10 @@ def _check_types(layers: list[Layer]) -> None:
             raise ValidationError(
                 f"a {kind} layer such as {layer.name!r} can not be exported; those of"
                 f" the library that can are: {listing(sorted(LAYERS))}"
+            )
+        if any(map(fed_back_output, layer.incoming)):
+            raise ValidationError(
+                f"a network with feedback can not be exported; {layer.name!r} gets some"
             )
 
 

@@ -20,7 +20,9 @@ from brainstorm.utils import (
     LayerValidationError,
     NetworkValidationError,
     UnknownNameError,
+    ValidationError,
 )
+from tests.golden import golden
 from tests.handlers.handler_cases import HANDLERS, handler_params
 
 
@@ -655,6 +657,12 @@ def test_programs_list_the_steps():
     )
 
 
+def test_onnx_export_refuses_it(tmp_path):
+    pytest.importorskip("onnx")
+    with pytest.raises(ValidationError, match="with feedback can not .* 'R' gets some"):
+        tools.export_onnx(echo(), tmp_path / "net.onnx")
+
+
 def test_files_copies_and_descriptions_keep_it(tmp_path):
     net, given = network(several), data(4)
     loss = run(net, given)
@@ -740,3 +748,61 @@ def test_steps_are_what_a_whole_sequence_is(kind, name):
         np.testing.assert_allclose(
             results[0][path], expected, tolerance, tolerance, err_msg=path
         )
+
+
+# -- the numbers of others -----------------------------------------------------
+
+
+def reservoir_of(z, W, bias):
+    """A leaky reservoir of which each part is a layer, with its readout fed back."""
+    size, outputs = z["Wrec"].shape[0], z["Wfb"].shape[0]
+    inp = layers.Input(
+        {"default": ("T", "B", z["x"].shape[2]), "targets": ("T", "B", outputs)}
+    )
+    tau = -1 / np.log(1 - z["leaky_rate"])
+    drive = inp >> Dense(size, "Drive", bias=False)
+    r = drive >> layers.Leaky(float(tau), "R", gain="integrate")
+    out = r >> layers.FullyConnected(outputs, "linear", name="O")
+    drive << out
+    drive << r
+    error = out >> layers.SquaredError(name="Error")
+    inp - "targets" >> "targets" - error
+    net = Network.from_layer(error - "loss" >> layers.Loss())
+    net.set_handler(NumpyHandler(np.float64))
+    weights = np.concatenate([z["Wff"], z["Wfb"], z["Wrec"]]).T
+    net.initialize({"Drive": weights, "O": {"W": W.T, "bias": bias}})
+    return net
+
+
+def close(got, expected):
+    np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_a_reservoir_with_feedback_by_others():
+    z = golden("feedback_reservoir")
+    net = reservoir_of(z, z["W"], z["b"])
+    close(net.predict(z["x"], output_name="O.outputs.default"), z["y"])
+    close(net.get("R.outputs.default")[:-1], z["states"])
+    close(net.get("Drive.inputs.default")[..., 3:5], z["feedback"])
+    forced = {"Drive": np.concatenate([z["feedback"], z["states"] * 0], axis=2)}
+    forced["Drive"][1:, :, 2:] = z["states"][:-1]
+    close(net.predict(z["x"], output_name="O.outputs.default", forced=forced), z["y"])
+
+
+def test_force_learning_by_others():
+    z = golden("force_feedback")
+    net = reservoir_of(z, z["W0"], z["b0"])
+    stepper = bs.training.RlsStepper(ridge=1.0)
+    stepper.start(net)
+    for t in range(len(z["x"])):
+        now = slice(t, t + 1)
+        net.provide_external_data(
+            {"default": z["x"][now], "targets": z["targets"][now]}
+        )
+        stepper.run()
+        stepper.context = net.get_context()
+        close(net.get("O.outputs.default")[0], z["output"][t])
+        close(net.get("R.outputs.default")[0], z["states"][t])
+        close(net.get("O.parameters.W").T, z["W"][t])
+        close(net.get("O.parameters.bias"), z["b"][t])
+        close(stepper.get_state()["P"], z["P"][t])
