@@ -99,11 +99,7 @@ class OneDnnActivations:
 
 
 def activation(name: str) -> Activation:
-    """How the library computes an activation function.
-
-    Raises:
-        UnimplementedError: It does not.
-    """
+    """How the library computes an activation function, if it does."""
     if name not in _ACTIVATIONS:
         raise UnimplementedError(f"no activation {name!r}")
     return _ACTIVATIONS[name]
@@ -172,12 +168,7 @@ def add_act_deriv(
 
 
 def derives_safely(name: str, source: np.ndarray) -> bool:
-    """Whether the library has the right derivative at all these places.
-
-    Args:
-        name: The activation function.
-        source: y, or x for those in `FROM_INPUT`.
-    """
+    """Whether the library has the right derivative at all these y, or x."""
     if name not in _UNSAFE_DERIV or not source.size:
         return True
     largest = np.maximum.reduce(source, None)

@@ -98,14 +98,8 @@ def add_binary(
 ) -> None:
     """Append ``out (+)= a + b``, or another operation.
 
-    Args:
-        recipe: What to append to.
-        algorithm: The operation.
-        a: Its first operand.
-        b: The second one; it may be one row or one column.
-        out: Receives the result; may be `a`.
-        then: Further operations on the result, and their second operands, if any.
-        add: Add to `out`, before these.
+    `b` may be one row or one column, and `out` may be `a`. What is `then` done with the
+    result, after adding it, are operations and their second operands.
     """
     sums = (("sum",),) if add else ()
     after = [

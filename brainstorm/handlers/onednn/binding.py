@@ -177,18 +177,11 @@ class Primitive(_Owned):
 class Library:
     """The library, its CPU engine and a stream.
 
-    Args:
-        path: File name of the shared library.
-
     Attributes:
         functions: Its C functions.
         version: Like '3.2.0'.
         instruction_set: The best one that the library uses on this CPU.
         get_threads: Tells the number of OpenMP threads that this thread would use.
-
-    Raises:
-        OSError: There is no such library, or it can not be loaded.
-        HandlerError: It is no oneDNN 3, or this CPU has no AVX2.
     """
 
     def __init__(self, path: str):
@@ -233,12 +226,7 @@ class Library:
     # -- calling -------------------------------------------------------------
 
     def call(self, name: str, *args: Any) -> None:
-        """Call a function that returns a status.
-
-        Raises:
-            UnimplementedError: The library says so.
-            HandlerError: It failed.
-        """
+        """Call a function that returns a status."""
         status = getattr(self.functions, name)(*args)
         if status:
             kind = UnimplementedError if status == UNIMPLEMENTED else HandlerError
@@ -268,11 +256,8 @@ class Library:
     def in_parallel(self, works: Sequence[Callable[[], None]]) -> None:
         """Do several works at the same time, in OpenMP's threads.
 
-        What they execute starts no threads of its own.
-
-        Raises:
-            HandlerError: A work was not done.
-            Exception: What the first of them raised that failed.
+        What they execute starts no threads of its own. The first of their errors is
+        raised.
         """
         quick, local = self._quick, self._local
         outcomes: list[Any] = [HandlerError("interrupted")] * len(works)
@@ -347,9 +332,6 @@ class Library:
             scaled: Inputs that come with a factor.
             math_mode: How to multiply, see `MATH_MODES`.
             threads: Number of threads that it is going to use.
-
-        Raises:
-            UnimplementedError: There is none.
         """
         key = kind, args, post_ops, scaled, math_mode, threads
         primitive = self._primitives.get(key)
@@ -409,14 +391,7 @@ class Library:
                 attributes.handle,
                 MATH_MODES[math_mode],
             )
-        if post_ops:
-            self._append(attributes, post_ops)
-        return attributes
-
-    def _append(
-        self, attributes: _Attributes, post_ops: Sequence[tuple[Any, ...]]
-    ) -> None:
-        chain = self.create(_PostOps, "dnnl_post_ops_create")
+        chain = self.create(_PostOps, "dnnl_post_ops_create") if post_ops else None
         for name, *values in post_ops:
             values = [1.0, 0, 0] if name == "sum" else values
             self.call(
@@ -424,7 +399,10 @@ class Library:
                 chain.handle,
                 *[_convert(v) for v in values],
             )
-        self.call("dnnl_primitive_attr_set_post_ops", attributes.handle, chain.handle)
+        if chain is not None:
+            function = "dnnl_primitive_attr_set_post_ops"
+            self.call(function, attributes.handle, chain.handle)
+        return attributes
 
 
 try:
@@ -450,11 +428,7 @@ def _convert(value: Any) -> Any:
 
 @functools.lru_cache(1)
 def load_library() -> Library:
-    """Load oneDNN: the one beside this Python, else what the system finds.
-
-    Raises:
-        ImportError: There is none that can be used; says how to get one.
-    """
+    """Load oneDNN: the one beside this Python, else what the system finds."""
     name = {"win32": "dnnl.dll", "darwin": "libdnnl.3.dylib"}.get(
         sys.platform, "libdnnl.so.3"
     )

@@ -94,7 +94,6 @@ class Arg(IntEnum):
     MEAN = 49
     VARIANCE = 50
     SCALE = 51
-    SHIFT = 52
     WORKSPACE = 64
     SCRATCHPAD = 80
     DIFF_SRC = 129

@@ -66,13 +66,8 @@ def owner_of(array: np.ndarray) -> np.ndarray | None:
 class KnownArrays:
     """Values by the identity of arrays, which are forgotten when one of these dies.
 
-    So no key ever holds the ``id`` of an array that is gone.
-
-    Args:
-        limit: How many there are at most. Then no more are noted until some die.
-
-    Attributes:
-        values: By key.
+    So no key ever holds the ``id`` of an array that is gone. When there are `limit`
+    values no more are noted until some die.
     """
 
     def __init__(self, limit: int):
@@ -82,15 +77,10 @@ class KnownArrays:
         self._met: dict[tuple[Any, ...], list[weakref.ref]] = {}
 
     def note(self, key: tuple[Any, ...], arrays: Sequence[Any], value: Any) -> None:
-        """Note a value, if these very arrays come for the second time.
+        """Note a value, if these very arrays, whose ids the key has, come once more.
 
-        Most arrays that are views of single time steps are met only once.
-
-        Args:
-            key: Has the ``id`` of each array in it.
-            arrays: The arrays; None for missing ones.
-            value: The value.
-
+        Most arrays that are views of single time steps are met only once. None stands
+        for a missing one.
         """
         present = [array for array in arrays if array is not None]
         met = self._met.pop(key, None)
@@ -118,14 +108,11 @@ class KnownArrays:
 
 
 class Kept:
-    """Values by key, of a limited size in all.
+    """Values by key, whose sizes sum up to no more than a limit, but for the last one.
 
-    Beyond that any one is dropped. (Dropping the oldest one, or that which was not used
-    for longest, would never find one again where they come in turn.)
-
-    Args:
-        limit: The sum of their sizes is no larger. (The last one is always kept.)
-        dropped: Called with each value that is dropped.
+    Beyond that any one is dropped, and `dropped` called with it. (Dropping the oldest
+    one, or that which was not used for longest, would never find one again where they
+    come in turn.)
     """
 
     def __init__(self, limit: float, dropped: Callable[[Any], None] | None = None):

@@ -15,13 +15,9 @@ _GROUP = 16
 
 
 class _Rows:
-    """The rows of a matrix, or those of sums of them in temporary memory.
+    """The rows of a matrix, or a number of sums of them in temporary memory.
 
-    Args:
-        recipe: Where they are used.
-        m: The matrix.
-        count: Number of sums.
-        level: How often they were summed.
+    The `level` tells how often they were summed.
     """
 
     def __init__(

@@ -1,4 +1,8 @@
-"""What is prepared for the arrays of an operation: primitives and their memory."""
+"""What is prepared for the arrays of an operation: primitives and their memory.
+
+What the library can not do, or not in a fast way, or not with these arrays, is an
+UnimplementedError.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ import math
 import mmap
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,6 +29,9 @@ from brainstorm.handlers.onednn.definitions import (
 )
 from brainstorm.handlers.onednn.keeping import address_of
 from brainstorm.utils import HandlerError
+
+if TYPE_CHECKING:
+    from brainstorm.handlers.onednn.session import Session
 
 # Up to this many multiplications, several threads are not worth their start.
 _SMALL_WORK = 2**19
@@ -109,11 +116,7 @@ class Call:
         self._kept, self.addresses, self.values = None, None, None
 
     def __call__(self) -> None:
-        """Execute them.
-
-        Raises:
-            HandlerError: The library reports an error.
-        """
+        """Execute them."""
         before = None
         if self._threads is not None:
             before = self._library.get_threads()
@@ -155,38 +158,11 @@ class Arenas:
         return memory
 
 
-class Means:
-    """What recipes of one thread share.
-
-    Args:
-        library: The library.
-        math_mode: How to multiply.
-        threads: Number of threads to compute with.
-        sets_threads: Whether OpenMP has to be told so.
-
-    Attributes:
-        arenas: Temporary memory of all calls.
-    """
-
-    def __init__(
-        self, library: Library, math_mode: str, threads: int, sets_threads: bool = False
-    ):
-        self.library = library
-        self.math_mode = math_mode
-        self.threads = threads
-        self.sets_threads = sets_threads
-        self.arenas = Arenas(library)
-
-
 class Recipe:
-    """Collects the steps of a `Call`.
+    """Collects the steps of a `Call` of a session.
 
-    Args:
-        session: Where the call is going to be used.
-        name: Name of the operation, for messages.
-        arrays: Its arrays, likewise.
-        work: About how many multiplications there are, at a time. Few of them are
-            done in one thread.
+    The name of the operation and its arrays are for messages. Little `work`, as many
+    multiplications at a time, is done in one thread.
 
     Attributes:
         moving: Memories of arrays that are going to move: each with the number of the
@@ -196,7 +172,7 @@ class Recipe:
 
     def __init__(
         self,
-        session: Means,
+        session: Session,
         name: str,
         arrays: Sequence[Any],
         work: float = math.inf,
@@ -213,11 +189,7 @@ class Recipe:
         self.written: set[int] = set()
 
     def array(self, array: np.ndarray) -> Memory:
-        """The memory of an array of the operation, or of a view of one.
-
-        Raises:
-            UnimplementedError: The library can not use it.
-        """
+        """The memory of an array of the operation, or of a view of one."""
         memory = self._memory(array)
         memory.is_writable = array.flags.writeable
         if isinstance(array, Moving):
@@ -260,18 +232,9 @@ class Recipe:
         slow: bool = False,
         exact: bool = False,
     ) -> Primitive:
-        """A primitive.
+        """A primitive, see `Library.primitive`.
 
-        Args:
-            kind: See `Library.primitive`.
-            *args: Likewise.
-            post_ops: See `Library.primitive`.
-            scaled: Likewise.
-            slow: Whether an implementation is good that is not optimized.
-            exact: Whether to multiply in float32 in any mode.
-
-        Raises:
-            UnimplementedError: There is none.
+        It may be `slow`, and an `exact` one multiplies in float32 in any mode.
         """
         math_mode = "f32" if exact else self.session.math_mode
         primitive = self.library.primitive(
@@ -282,11 +245,7 @@ class Recipe:
         return primitive
 
     def add(self, primitive: Primitive, memories: Mapping[int, Memory]) -> None:
-        """Append the execution of a primitive.
-
-        Raises:
-            UnimplementedError: It would write into an array that is read-only.
-        """
+        """Append the execution of a primitive."""
         if primitive.kind != "matmul" and self._threads < self.session.threads:
             self._has_to_keep_to_one = True
         for arg, memory in memories.items():
@@ -343,7 +302,7 @@ class Recipe:
             self.reorder(written, memory, add=not fresh)
 
     def call(self, values: np.ndarray | None = None) -> Call:
-        """The finished call; `values` are for its attribute."""
+        """The finished call."""
         return Call(self, values)
 
 
@@ -367,22 +326,14 @@ class Moving(np.ndarray):
             self.number, self.origin = obj.number, obj.origin
 
     def trace(self) -> tuple[int, int]:
-        """The array that it is a view of, and how many bytes behind its beginning.
-
-        Raises:
-            UnimplementedError: It is a copy.
-        """
+        """The array that it is a view of, and how many bytes behind its beginning."""
         if not np.may_share_memory(self, self.origin):
             raise UnimplementedError("expected a view")
         return self.number, address_of(self) - address_of(self.origin)
 
 
 def layout(array: np.ndarray) -> Layout:
-    """Where the elements of an array lie.
-
-    Raises:
-        UnimplementedError: The library can not work with it.
-    """
+    """Where the elements of an array lie."""
     if (
         array.dtype != np.float32
         or not array.size

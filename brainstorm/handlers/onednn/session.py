@@ -18,7 +18,7 @@ import numpy as np
 from brainstorm.handlers.onednn.binding import Library
 from brainstorm.handlers.onednn.definitions import UnimplementedError
 from brainstorm.handlers.onednn.keeping import Kept, KnownArrays, address_of, layout_of
-from brainstorm.handlers.onednn.recipes import STEP_BYTES, Call, Means, Moving
+from brainstorm.handlers.onednn.recipes import STEP_BYTES, Arenas, Call, Moving
 from brainstorm.utils import HandlerError
 
 # What calls are kept for layouts that come again, in bytes; their primitives, which
@@ -31,10 +31,12 @@ _MAX_OWN = 16
 Build = Callable[..., Call]
 
 
-class Session(Means):
-    """What one thread prepared for one handler.
+class Session:
+    """What one thread prepared for one handler, to compute with so many threads.
 
     Attributes:
+        sets_threads: Whether OpenMP has to be told their number.
+        arenas: Temporary memory of all calls.
         known: For arrays that came before, the call of an operation and the addresses
             where it finds them; a call of False is what the library can not do.
     """
@@ -42,7 +44,9 @@ class Session(Means):
     def __init__(
         self, library: Library, math_mode: str, threads: int, sets_threads: bool = False
     ):
-        super().__init__(library, math_mode, threads, sets_threads)
+        self.library, self.math_mode = library, math_mode
+        self.threads, self.sets_threads = threads, sets_threads
+        self.arenas = Arenas(library)
         self.known = KnownArrays(_MAX_KNOWN)
         self._calls = Kept(_MAX_BYTES, _give_up)
         self._ones = np.ones((1, 1), np.float32)
@@ -55,11 +59,7 @@ class Session(Means):
         return [Session(self.library, self.math_mode, 1) for _ in range(self.threads)]
 
     def run(self, calls: Sequence[Call]) -> None:
-        """Execute one call of this session, or one of each of its `parts`.
-
-        Raises:
-            HandlerError: One of them failed.
-        """
+        """Execute one call of this session, or one of each of its `parts`."""
         if len(calls) == 1:
             calls[0]()
         else:
@@ -78,41 +78,12 @@ class Session(Means):
         arrays: Sequence[Any],
         options: tuple[Any, ...],
     ) -> Call | bool:
-        """Find or prepare a call, for arrays that are not known by identity.
+        """Find or prepare a call, for arrays that are not known by their `key`.
 
-        Args:
-            key: For `known`.
-            build: ``build(session, *arrays, *options)`` prepares the call, for any
-                arrays of these layouts.
-            arrays: The arrays of the operation, or None for missing ones.
-            options: Whatever else the call depends on.
-
-        Returns:
-            The call, moved to the arrays. False if the library can not do it.
-
-        Raises:
-            HandlerError: Preparing it failed.
+        ``build(session, *arrays, *options)`` prepares it for any arrays of these
+        layouts; it is moved to these. What the library can not do is False.
         """
         kind = (build, options, *map(layout_of, arrays))
-        found = self.at(kind, build, arrays, options)
-        self.known.note(key, arrays, found)
-        return found[0]
-
-    def at(
-        self,
-        kind: tuple[Any, ...],
-        build: Build,
-        arrays: Sequence[Any],
-        options: tuple[Any, ...],
-    ) -> tuple[Call | bool, tuple[int, ...]]:
-        """The call for all arrays of these layouts, moved to these, and where they are.
-
-        Args:
-            kind: All that the call depends on: `build`, options and layouts.
-            build: As in `find`.
-            arrays: Likewise.
-            options: Likewise.
-        """
         call = self._calls.get(kind)
         if call is None:
             call = self.prepare_moving(build, arrays, options)
@@ -120,7 +91,8 @@ class Session(Means):
         addresses = tuple(map(address_of, arrays)) if call else ()
         if call and call.addresses != addresses:
             call.move(addresses)
-        return call, addresses
+        self.known.note(key, arrays, (call, addresses))
+        return call
 
     def prepare(
         self, build: Build, arrays: Sequence[Any], options: tuple[Any, ...]
@@ -146,9 +118,6 @@ class OwnCalls:
     A few calls of a kind are prepared for their arrays. All others, those of further
     time steps, are one call that is moved from step to step: what is prepared does not
     grow with their number, nor does the time that each one takes.
-
-    Args:
-        session: Prepares the calls.
     """
 
     def __init__(self, session: Session):
