@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 import zipfile
@@ -25,6 +26,7 @@ from brainstorm.files import (
     check_target,
     reading,
 )
+from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.network import Network
 from brainstorm.structure.prediction import arrange, find_output, inputs_of
 from brainstorm.utils import (
@@ -56,7 +58,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, or 2 if something went wrong, which one line then tells.
     """
-    args = _parser().parse_args(arguments)
+    parser = _parser()
+    args = parser.parse_args(arguments)
+    if args.name is None:
+        parser.print_help(sys.stderr)
+        return 2
     try:
         args.command(args)
     except (BrainstormError, OSError, ImportError, MemoryError) as error:
@@ -77,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="brainstorm", description="Look at saved networks and use them."
     )
     parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(dest="name", required=True)
+    commands = parser.add_subparsers(dest="name")
 
     info = _command(commands, "info", _info, "print layers, shapes and memory")
     info.add_argument("--time-size", type=int, help="number of time steps")
@@ -177,13 +183,28 @@ def _load(args: argparse.Namespace, net: Network, files: ExitStack) -> dict[str,
     inputs = net.layers["Input"].out_shapes
     is_hdf5 = h5py.is_hdf5(args.data)
     arrays = _in_hdf5(args, inputs, files) if is_hdf5 else _in_numpy(args, net)
-    found = {name: arrays[name] for name in inputs if name in arrays}
+    found = {
+        name: _as_features(arrays[name], inputs[name])
+        for name in inputs
+        if name in arrays
+    }
     if not found:
         raise MissingInputError(
             f"{args.data!r} has no data for the inputs {listing(inputs)}; there are:"
             f" {listing(arrays)}"
         )
     return found
+
+
+def _as_features(array: Any, structure: BufferStructure) -> Any:
+    """Images for a network that takes flat features, or the other way round."""
+    first = structure.first_feature_dim
+    features = getattr(array, "shape", ())[first:]
+    if features == structure.feature_shape or math.prod(features) != math.prod(
+        structure.feature_shape
+    ):
+        return array
+    return np.reshape(array[()], (*array.shape[:first], *structure.feature_shape))
 
 
 def _in_hdf5(

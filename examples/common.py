@@ -48,9 +48,18 @@ def parse_arguments(doc: str, epochs: int, **switches: str) -> argparse.Namespac
     for name, text in switches.items():
         add(f"--{name}", action="store_true", help=text)
     args = parser.parse_args()
+    check_arguments(parser, args)
     args.output_dir.mkdir(parents=True, exist_ok=True)
     bs.global_rnd.set_seed(args.seed)
     return args
+
+
+def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """End the script with a line where an option makes no sense."""
+    if args.epochs is not None and args.epochs < 1:
+        parser.exit(2, f"{parser.prog}: --epochs: expected at least 1\n")
+    if args.data and not args.data.is_file():
+        parser.exit(2, f"{parser.prog}: --data: there is no file {str(args.data)!r}\n")
 
 
 def load_data(file: Path | None, name: str, fallback: str | None = None) -> DataSet:

@@ -15,6 +15,7 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
+from common import check_arguments
 from sklearn.datasets import load_digits
 
 import brainstorm as bs
@@ -29,6 +30,7 @@ parser.add_argument(
     "--output-dir", type=Path, default=Path(), help="folder for network and picture"
 )
 args = parser.parse_args()
+check_arguments(parser, args)
 args.output_dir.mkdir(parents=True, exist_ok=True)
 
 # Adam does with a quarter of the epochs: many updates in each, and less noise, which

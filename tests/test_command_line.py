@@ -196,7 +196,6 @@ def test_errors(net, data, capsys, arguments, text):
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ([], "required: name"),
         (["nope"], "choose from 'info'"),
         (["evaluate", "a"], "required: data"),
         (["evaluate", "a", "b", "--batch-size=many"], "--batch-size: invalid int"),
@@ -209,6 +208,38 @@ def test_usage(capsys, arguments, text):
     (line,) = capsys.readouterr().err.splitlines()
     assert text.replace("'", "") in line.replace("'", "")
     assert line.endswith("--help")
+
+
+def test_without_arguments_the_help_is_printed(capsys):
+    assert main([]) == 2
+    assert "evaluate" in capsys.readouterr().err
+
+
+def test_the_session_of_the_documentation(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("sklearn")
+    pytest.importorskip("matplotlib")
+    root = Path(bs.__path__[0]).parent
+    text = (root / "docs" / "network.rst").read_text()
+    _, _, session = text.partition("   $ python examples/digits_mlp.py\n")
+    monkeypatch.chdir(tmp_path)
+    command = [sys.executable, root / "examples" / "digits_mlp.py", "--epochs", "2"]
+    subprocess.run([*command, "--stepper", "adam"], check=True, capture_output=True)
+    results = []
+    for line in session.partition("\n\n")[0].splitlines():
+        program, *words = line.split()[1:]
+        if program == "python":
+            words[0] = root / words[0]
+            subprocess.run([sys.executable, *words], check=True, capture_output=True)
+        else:
+            assert main(words) == 0, capsys.readouterr().err
+            results.append(capsys.readouterr().out)
+    assert len(results) == 3
+    accuracy = float(results[1].partition("Accuracy")[2].partition(":")[2])
+    predictions = np.load("predictions.npy")
+    with h5py.File("Digits.hdf5") as f:
+        targets = f["normalized_full/test/targets"][..., 0]
+    assert np.mean(predictions.argmax(-1) == targets) == pytest.approx(accuracy)
+    assert accuracy > 0.8
 
 
 def test_as_a_process(net):

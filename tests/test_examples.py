@@ -41,6 +41,28 @@ def run_example(name, *arguments, data_dir=""):
     return result.stdout
 
 
+@pytest.mark.parametrize("name", ["digits_mlp.py", "regression.py"])
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ("--epochs -1", "expected at least 1"),
+        ("--data none.hdf5", "no file 'none.hdf5'"),
+    ],
+)
+def test_options_that_make_no_sense_end_with_a_line(name, words, text):
+    pytest.importorskip("sklearn")
+    pytest.importorskip("matplotlib")
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / name), *words.split()],
+        env=os.environ | {"PYTHONPATH": str(Path(bs.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert text in line
+
+
 def result_of(output):
     """What the last line says after its colon."""
     return float(output.rstrip().splitlines()[-1].rpartition(":")[2])
