@@ -33,6 +33,7 @@ def whole(low: int) -> Check:
     return Check(lambda n: isinstance(n, Integral) and n >= low, f"an integer >= {low}")
 
 
+FLAG = Check(lambda x: isinstance(x, (bool, np.bool_)), "True or False")
 NUMBER = Check(is_finite, "a number")
 NOT_NEGATIVE = Check(lambda x: is_finite(x) and x >= 0, "a number >= 0")
 PROBABILITY = Check(lambda x: is_finite(x) and 0 <= x <= 1, "a probability from 0 to 1")

@@ -1,7 +1,8 @@
 """Data iterators that turn values of another one into spikes, ones among zeros.
 
 Values go from 0 to 1. Each step of an item of shape ``(T, B, ...)`` becomes as many as
-are asked for, so that static data, of one step, becomes sequences.
+are asked for, so that static data, of one step, becomes sequences. While one iterates,
+other values raise an IteratorValidationError.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ import numpy as np
 from brainstorm.checks import Check, is_finite
 from brainstorm.data_iterators.base import Batch, DataIterator
 from brainstorm.data_iterators.changing import Transformer, float_type
-from brainstorm.data_iterators.checks import check_value, expect, whole
+from brainstorm.data_iterators.checks import FLAG, check_value, expect, whole
 from brainstorm.handlers.base_handler import Handler
 
 __all__ = ["DeltaEncoding", "LatencyEncoding", "PhaseEncoding", "RateEncoding"]
 
+_METHOD = Check(lambda x: x in ("linear", "log"), "'linear' or 'log'")
 _POSITIVE = Check(lambda x: is_finite(x) and x > 0, "a number > 0")
-_FLAG = Check(lambda x: isinstance(x, (bool, np.bool_)), "True or False")
 
 
 def _by_item(values: Any) -> Any:
@@ -38,13 +39,9 @@ class _Encoder(Transformer):
             self.data_shapes[name] = (T * int(number), *rest)
 
     def _transform(self, name, array, rnd):
-        outside = ~((array >= 0) & (array <= 1))
-        expect(
-            not outside.any(),
-            f"data item {name!r}",
-            "values from 0 to 1",
-            next(iter(array[outside]), None),
-        )
+        outside = array[~((array >= 0) & (array <= 1))]
+        wrong = next(iter(outside), None)
+        expect(not outside.size, f"data item {name!r}", "values from 0 to 1", wrong)
         steps = int(self.steps[name])
         spikes = self._encode(array[:, np.newaxis], steps, rnd)
         shape = (len(array) * steps, *array.shape[1:])
@@ -69,10 +66,6 @@ class RateEncoding(_Encoder):
     Args:
         iter: The iterator to wrap.
         steps: How many steps each becomes, by item; a number is for ``'default'``.
-
-    Raises:
-        IteratorValidationError: An unknown item or a bad number; while iterating: a
-            value is not from 0 to 1.
     """
 
     def _encode(self, x, steps, rnd):
@@ -94,10 +87,6 @@ class LatencyEncoding(_Encoder):
         threshold: The value for which it never spikes with ``'log'``.
         normalize: Whether to scale the times of each batch so that the last spike comes
             in the last step.
-
-    Raises:
-        IteratorValidationError: An unknown item or a bad argument; while iterating: a
-            value is not from 0 to 1.
     """
 
     draws = False
@@ -112,12 +101,11 @@ class LatencyEncoding(_Encoder):
         normalize: bool = False,
     ) -> None:
         super().__init__(iter, steps)
-        is_known = method in ("linear", "log")
-        expect(is_known, "method", "'linear' or 'log'", repr(method))
+        check_value("method", method, _METHOD)
         if tau is not None:
             check_value("tau", tau, _POSITIVE)
         check_value("threshold", threshold, _POSITIVE)
-        check_value("normalize", normalize, _FLAG)
+        check_value("normalize", normalize, FLAG)
         self.method = method
         self.tau = tau
         self.threshold = threshold
@@ -148,10 +136,6 @@ class PhaseEncoding(_Encoder):
         iter: The iterator to wrap.
         steps: How many steps each becomes, by item; a number is for ``'default'``.
         phases: Number of weights.
-
-    Raises:
-        IteratorValidationError: An unknown item or a bad number; while iterating: a
-            value is not from 0 to 1.
     """
 
     draws = False
@@ -184,9 +168,6 @@ class DeltaEncoding(Transformer):
         threshold: What is enough of a change, by item; a number is for ``'default'``.
         off_spikes: Whether to give -1 where a value has shrunk by as much.
         padding: Whether the first step is compared with itself. Otherwise, with 0.
-
-    Raises:
-        IteratorValidationError: An unknown item or a bad argument.
     """
 
     draws = False
@@ -199,8 +180,8 @@ class DeltaEncoding(Transformer):
         padding: bool = False,
     ) -> None:
         super().__init__(iter, "threshold", _by_item(threshold), _POSITIVE)
-        check_value("off_spikes", off_spikes, _FLAG)
-        check_value("padding", padding, _FLAG)
+        check_value("off_spikes", off_spikes, FLAG)
+        check_value("padding", padding, FLAG)
         self.threshold = self._values
         self.off_spikes = off_spikes
         self.padding = padding

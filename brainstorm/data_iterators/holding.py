@@ -11,11 +11,10 @@ import numpy as np
 
 from brainstorm.data_iterators.base import Batch, DataIterator
 from brainstorm.data_iterators.checks import (
-    brief,
+    FLAG,
     check_data,
     check_lengths,
     check_value,
-    expect,
     whole,
 )
 from brainstorm.data_iterators.reading import Part
@@ -89,8 +88,7 @@ class Minibatches(DataIterator):
         **named_data: np.ndarray | h5py.Dataset,
     ) -> None:
         check_value("batch_size", batch_size, whole(1))
-        is_flag = isinstance(shuffle, (bool, np.bool_))
-        expect(is_flag, "shuffle", "True or False", brief(shuffle))
+        check_value("shuffle", shuffle, FLAG)
         self.nr_sequences = check_data(named_data)
         super().__init__(_shapes(named_data), math.ceil(self.nr_sequences / batch_size))
         self.batch_size = int(batch_size)

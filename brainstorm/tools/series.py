@@ -1,4 +1,7 @@
-"""Time series to try networks on, of the shape ``(T, 1, features)``."""
+"""Time series to try networks on, of the shape ``(T, 1, features)``.
+
+Arguments that are not as described raise a ValidationError.
+"""
 
 from __future__ import annotations
 
@@ -54,9 +57,6 @@ def mackey_glass(
 
     Returns:
         An array (T, 1, 1).
-
-    Raises:
-        ValidationError: An argument is not as above.
     """
     steps, h = checked_integer(steps, "steps", 1), checked_positive(h, "h")
     delay = round(checked_number(tau, "tau", 0) / h)
@@ -100,9 +100,6 @@ def lorenz(
 
     Returns:
         An array (T, 1, 3).
-
-    Raises:
-        ValidationError: An argument is not as above.
     """
     h = checked_positive(h, "h") / checked_integer(substeps, "substeps", 1)
 
@@ -131,9 +128,6 @@ def henon(
 
     Returns:
         An array (T, 1, 2).
-
-    Raises:
-        ValidationError: An argument is not as above.
     """
     return _iterated(
         lambda s: np.array([1 - a * s[0] ** 2 + s[1], b * s[0]]),
@@ -152,9 +146,6 @@ def logistic(steps: int, r: float = 3.9, x0: float = 0.5) -> np.ndarray:
 
     Returns:
         An array (T, 1, 1).
-
-    Raises:
-        ValidationError: An argument is not as above.
     """
     return _iterated(lambda x: r * x * (1 - x), checked_number(x0, "x0"), steps)
 
@@ -175,14 +166,9 @@ def narma(
 
     Returns:
         Inputs ``u[t]`` and targets ``y[t+1]`` for t from `order` on, each (T, 1, 1).
-
-    Raises:
-        ValidationError: An argument is not as above.
     """
-    steps, order = (
-        checked_integer(steps, "steps", 1),
-        checked_integer(order, "order", 1),
-    )
+    steps = checked_integer(steps, "steps", 1)
+    order = checked_integer(order, "order", 1)
     if u is None:
         u = global_rnd.create_random_state(seed).uniform(0, 0.5, steps + order)
     u = checked_array(u, "u")
@@ -207,9 +193,6 @@ def mso(steps: int, freqs: Sequence[float] = (0.2, 0.311)) -> np.ndarray:
 
     Returns:
         An array (T, 1, 1).
-
-    Raises:
-        ValidationError: An argument is not as above.
     """
     t = np.arange(checked_integer(steps, "steps", 2))
     x = np.sin(np.outer(t, checked_array(freqs, "freqs"))).sum(axis=1)
