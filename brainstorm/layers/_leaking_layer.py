@@ -43,6 +43,11 @@ class LeakingLayer(Layer):
     honours_fresh = True
     can_be_stepped = True  # what is carried is in outputs, or gets no deltas
 
+    @property
+    def first_values(self) -> dict[str, float]:
+        """Time constants begin as given."""
+        return {"decay": 0.0} if self.learn_tau else {}
+
     def decay_structures(
         self, units: int
     ) -> tuple[dict[str, BufferStructure], dict[str, BufferStructure]]:

@@ -51,12 +51,11 @@ class LeakyLayerImpl(LeakingLayer):
     outputs     default  (T + 1, B, ...)   y
     parameters  decay    (n,)              with `learn_tau`: moves the logit of a
     internals   a        (n,)              with `learn_tau`: a
-    internals   d        (T, B, n)         all deltas of y, backward
     =========== ======== ================= =======================================
 
     Row -1 of y is the state before the first step; after a backward pass, that of the
     output deltas holds its deltas. With `learn_tau` it is ``a = sigmoid(decay + c)``,
-    where c makes it ``exp(-dt / tau)`` for a decay of 0; so initialize that near 0.
+    where c makes it ``exp(-dt / tau)`` for a decay of 0, with which that begins.
 
     Raises:
         LayerValidationError: A time constant is not above ``dt / 2``, or an argument is
@@ -85,9 +84,6 @@ class LeakyLayerImpl(LeakingLayer):
                 "expected gain='integrate' with 'rest' or 'resistance', got 'input'"
             )
         parameters, internals = self.decay_structures(x.feature_size)
-        internals["d"] = BufferStructure(
-            *("T", "B", x.feature_size), is_backward_only=True
-        )
         y = BufferStructure("T", "B", *x.feature_shape, context_size=1)
         return {"default": y}, parameters, internals
 
@@ -102,7 +98,7 @@ class LeakyLayerImpl(LeakingLayer):
     def backward_pass(self, buffers):
         y, dy, dx = self.delta_rows.load(self.handler, buffers)
         self.handler.leaky_backward(
-            *(self.decay(buffers), y, dy, buffers.internals.d),
+            *(self.decay(buffers), y, dy),
             None if "default" in self.unwanted else dx,
             self.decay_gradient(buffers),
             *(self.gain == "integrate", self.resistance),

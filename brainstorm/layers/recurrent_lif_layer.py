@@ -74,7 +74,6 @@ class RecurrentLifLayerImpl(SpikingLayer):
 
     arguments = spiking_arguments(RecurrentLif)
     repeats = True
-    can_be_stepped = False  # spikes of the step before get deltas within a pass only
 
     rows = Rows("inputs.default", writes=["internals.I"])
     delta_rows = Rows("internals.dI", writes=["input_deltas.default"])

@@ -160,13 +160,12 @@ def test_leaky(handler, steps, integrates, fresh, strided, seed):
     d = d[::-1]
     dx_, dx = arrays.destination(arrays.randn(steps, 2, 3), fresh)
     dlogit_, dlogit = arrays.flat().destination(arrays.randn(3), fresh)
-    dy_, d_ = arrays.put(dy), arrays.garbage((steps, 2, 3))
+    dy_ = arrays.put(dy)
     handler.leaky_backward(
-        *(decay_, y_, dy_, d_, dx_, dlogit_, integrates, resistance),
+        *(decay_, y_, dy_, dx_, dlogit_, integrates, resistance),
         fresh_dx=fresh,
         fresh_gradients=fresh,
     )
-    check(handler, d_, d)
     check(handler, dx_, dx + gain * d)
     last = decay * d[0] if steps else np.zeros((2, 3))
     check(handler, dy_, np.concatenate([dy[:-1], [last]]))
@@ -271,10 +270,10 @@ def test_lif(handler, name, recurrent, fresh, strided, seed):
     dx_, dx = arrays.destination(arrays.randn(steps, *shape), fresh)
     dlogit_, dlogit = arrays.flat().destination(arrays.randn(3), fresh)
     dR_, dR = arrays.flat().destination(arrays.randn(3, 3), fresh)
-    du_, dv_ = arrays.garbage((steps, *shape)), arrays.put(dv)
+    du_, dv_, dy_ = arrays.garbage((steps, *shape)), arrays.put(dv), arrays.put(dy)
     through = {"R": R_, "dR": dR_} if recurrent else {}
     handler.lif_backward(
-        *(decay_, u_, v_, y_, left_, arrays.put(dy), dv_, du_, dx_, dlogit_, neuron),
+        *(decay_, u_, v_, y_, left_, dy_, dv_, du_, dx_, dlogit_, neuron),
         **through,
         fresh_dx=fresh,
         fresh_gradients=fresh,
@@ -287,6 +286,8 @@ def test_lif(handler, name, recurrent, fresh, strided, seed):
         all_spikes = np.concatenate([[spikes], found["y"][:-1]])
         dR = dR + np.einsum("tbi,tbj->ij", currents, all_spikes)
         check(handler, dR_, dR, 10.0)
+        dy[-1] = currents[0] @ R
+    check(handler, dy_, dy, 10.0)
     # d u / d a is v - (rest + resistance current); times a (1 - a) for the logit.
     v_before = np.concatenate([[before], found["v"][:-1]])
     changes = v_before - neuron.rest - neuron.resistance * found["current"]

@@ -135,6 +135,140 @@ def test_leaky_as_in_snntorch():
     assert file["spikes"].sum() > 10
 
 
+# The page's example: spikes arrive one step later; the largest output over time counts.
+PAGE = {
+    "snn_page_240_dt1": (
+        {},
+        {"bias": False},
+        {"gain": "integrate"},
+    ),
+    "snn_page_282": (
+        {"reset": "soft", "detach_reset": False},
+        {},
+        {},
+    ),
+}
+
+
+def log_softmax(x):
+    x = x - x.max(-1, keepdims=True)
+    return x - np.log(np.exp(x).sum(-1, keepdims=True))
+
+
+@pytest.mark.parametrize("name", PAGE)
+def test_the_network_of_brainpys_page(name):
+    file, (neurons, weights, readout) = golden(name), PAGE[name]
+    inp = layers.Input({"default": ("T", "B", 10), "targets": ("B", 1)})
+    out = layers.SoftmaxCE(name="Out")
+    last = inp >> layers.FullyConnected(20, "linear", "I", **weights)
+    last = last >> layers.Leaky(10.0, "G") >> layers.Lif(10.0, "R", **neurons)
+    last = last >> layers.Delay() >> layers.FullyConnected(2, "linear", "P", **weights)
+    last = last >> layers.Leaky(10.0, "C") >> layers.Leaky(5.0, "O", **readout)
+    last >> layers.TimePooling("max") >> out - "loss" >> layers.Loss(name="Loss")
+    inp - "targets" >> "targets" - out
+    net = Network.from_layer(inp)
+    net.set_handler(NumpyHandler(np.float64))
+    net.initialize(0.0)
+    for layer, letter in (("I", "i"), ("P", "o")):
+        parameters = net.buffer[layer].parameters
+        parameters.W[...] = file[f"W{letter}"].T
+        if not weights:
+            parameters.bias[...] = file[f"b{letter}"]
+    labels = file["labels"].reshape(-1, 1)
+    net.provide_external_data({"default": file["spikes_in"], "targets": labels})
+    net.forward_pass(training_pass=True)
+    net.backward_pass()
+
+    def agree(path, expected):
+        np.testing.assert_allclose(net.get(path)[: len(expected)], expected, **close)
+
+    assert file["r_spike"].sum() > 100
+    agree("R.outputs.default", file["r_spike"])
+    agree("R.outputs.membrane", file["r_V"])
+    agree("G.outputs.default", file["i2r_g"])
+    agree("C.outputs.default", file["r2o_g"])
+    agree("O.outputs.default", file["output"])
+    losses = -log_softmax(file["output"].max(0))[np.arange(len(labels)), labels[:, 0]]
+    np.testing.assert_allclose(losses.mean(), file["loss"], **close)
+    ours = np.minimum(losses, -np.log(1e-6)).mean()  # no probability counts as less
+    np.testing.assert_allclose(net.get("Loss.outputs.loss").item(), ours, **close)
+    agree("I.gradients.W", file["dWi"].T)
+    agree("P.gradients.W", file["dWo"].T)
+    if not weights:
+        agree("I.gradients.bias", file["dbi"])
+        agree("P.gradients.bias", file["dbo"])
+
+
+def loss_of(values, labels, wire):
+    """A loss that a network computes, and its deltas of the values."""
+    T, _, K = values.shape
+    inp = layers.Input(
+        {"default": ("T", "B", K), "each": ("T", "B", 1), "one": ("B", 1)}
+        | {"goal": ("B", K), "goals": ("T", "B", K)}
+    )
+    start = layers.NoOp(name="Values")
+    inp >> start
+    wire(inp, start)
+    net = Network.from_layer(inp)
+    net.set_handler(NumpyHandler(np.float64))
+    one_hot = np.eye(K)[labels]
+    net.provide_external_data(
+        {
+            "default": values,
+            "each": np.tile(labels[:, None], (T, 1, 1)),
+            "one": labels[:, None],
+            "goal": np.where(one_hot > 0, int(T * 0.8), int(T * 0.2)),
+            "goals": np.tile(one_hot, (T, 1, 1)),
+        },
+        all_inputs=False,
+    )
+    net.forward_pass(training_pass=True)
+    net.backward_pass()
+    return net.get_loss_values()["total_loss"], net.get("Values.output_deltas.default")
+
+
+def with_softmax(importance, pooling=None, targets="one"):
+    def wire(inp, values):
+        out = layers.SoftmaxCE(name="Out")
+        pooled = values >> layers.TimePooling(pooling) if pooling else values
+        pooled >> out - "loss" >> layers.Loss(importance)
+        inp - targets >> "targets" - out
+
+    return wire
+
+
+def with_squares(importance, pooling=None, targets="goals"):
+    def wire(inp, values):
+        out = layers.SquaredError(name="Out")
+        pooled = values >> layers.TimePooling(pooling) if pooling else values
+        pooled >> out - "loss" >> layers.Loss(importance)
+        inp - targets >> "targets" - out
+
+    return wire
+
+
+# SoftmaxCE and SquaredError are summed over time and features, Loss divides by B; the
+# squared error has a half.
+LOSSES = {
+    "ce_rate": ("spikes", with_softmax(1 / 12, targets="each")),
+    "ce_count": ("spikes", with_softmax(1.0, "sum")),
+    "ce_max_membrane": ("membrane", with_softmax(1.0, "max")),
+    "mse_count": ("spikes", with_squares(2 / 4 / 12, "sum", "goal")),
+    "mse_membrane": ("membrane", with_squares(2 / 4 / 12)),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_as_in_snntorch(name):
+    file, (values, wire) = golden("losses_snntorch"), LOSSES[name]
+    loss, deltas = loss_of(file[values], file["labels"], wire)
+    # Some of it was computed in float32.
+    single = file[name].dtype == np.float32
+    np.testing.assert_allclose(loss, file[name].item(), rtol=1e-6 if single else 1e-9)
+    rtol = 1e-7 if single else 0
+    np.testing.assert_allclose(deltas, file[f"d_{name}"], rtol, 1e-9)
+
+
 # -- what they compute -------------------------------------------------------
 
 
@@ -214,6 +348,41 @@ def test_refractory_periods_are_rounded_down_to_steps(refractory, frozen):
     run = SingleLayer(layer, {"default": np.ones((40, 1, 1))}).forward()
     (steps,) = np.nonzero(run.y[:, 0, 0])
     assert set(np.diff(steps)) == {frozen + 1}
+
+
+def test_in_a_loop_of_feedback_it_is_recurrent():
+    n, x, dy = 3, normal(8, 2, 2), normal(8, 2, 3, seed=1)
+    options = {"threshold": 0.4, "reset": "soft", "detach_reset": False}
+    options |= {"refractory": 1.0, "surrogate": "sigmoid", "learn_tau": True}
+    weights = {"W": 2 * normal(n, 2), "R": normal(n, n, seed=2), "bias": normal(n)}
+    layer = layers.RecurrentLif(n, 2.0, **options)
+    alone = SingleLayer(layer, {"default": x}, weights).forward()
+    alone.backward(default=np.concatenate([dy, dy[:1]]))
+
+    inp = layers.Input({"default": ("T", "B", 2), "deltas": ("T", "B", n)})
+    both, weighted = layers.Add(name="Both"), layers.Mask()
+    neurons = layers.Lif(2.0, "Lif", **options)
+    fed = layers.FullyConnected(n, "linear", "Fed", bias=False)
+    inp >> layers.FullyConnected(n, "linear", "X") >> "inputs_1" - both
+    fed >> "inputs_2" - both >> neurons
+    fed << neurons
+    neurons >> weighted >> layers.Loss(importance=2.0)  # of two sequences the mean
+    inp - "deltas" >> "mask" - weighted
+    net = Network.from_layer(neurons)
+    net.set_handler(NumpyHandler(np.float64))
+    net.initialize(0.0)
+    net.buffer.X.parameters.W[...] = weights["W"]
+    net.buffer.X.parameters.bias[...] = weights["bias"]
+    net.buffer.Fed.parameters.W[...] = weights["R"]
+    net.provide_external_data({"default": x, "deltas": dy})
+    net.forward_pass(training_pass=True)
+    spikes = net.get("Lif.outputs.default")
+    assert 0.1 < spikes.mean() < 0.9
+    assert np.array_equal(spikes[:8], alone.y[:8])
+    net.backward_pass()
+    for path, name in (("X", "W"), ("X", "bias"), ("Lif", "decay"), ("Fed", "R")):
+        got = net.get(f"{path}.gradients.{'W' if name == 'R' else name}")
+        np.testing.assert_allclose(got, alone[f"gradients.{name}"], atol=1e-12)
 
 
 # -- pieces of sequences -----------------------------------------------------

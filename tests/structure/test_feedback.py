@@ -329,7 +329,6 @@ def test_names_and_forms_are_checked():
     [
         lambda: layers.Lstm(3, name="L"),
         lambda: layers.ClockworkLstm(3, name="L"),
-        lambda: layers.RecurrentLif(3, name="L"),
         lambda: layers.BatchNorm(name="L"),
         lambda: layers.Delay(2, name="L"),
         lambda: layers.Bidirectional(layers.Recurrent(3), name="L"),
@@ -700,6 +699,7 @@ STEPPED = {
     "leaky": layers.Leaky(3.0, name="L", learn_tau=True),
     "lif": layers.Lif(3.0, name="L", threshold=0.3),
     "refractory": layers.Lif(3.0, name="L", threshold=0.3, refractory=2, reset="soft"),
+    "recurrent lif": layers.RecurrentLif(4, 3.0, name="L", threshold=0.3),
     "layer norm": layers.LayerNorm(name="L"),
     "highway": layers.Elementwise("swish", name="L"),
     "dropout": layers.Dropout(0.0, name="L"),

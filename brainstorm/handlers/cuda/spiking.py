@@ -16,16 +16,13 @@ class CudaSpiking:
     def step_t(self, a, threshold, out):
         self._gpu.elementwise("step_t", (a, out), threshold)
 
-    def _recur(self, factors, values, first, count, direction):
+    def _recur(self, factors, source, values, first, count, direction):
         if count < 1:
             return
-        if len(factors.shape) == 3:
-            along_time = sequence(factors)
-        else:
-            along_time = (factors.pointer, 0, factors.strides[0])
-        rows = values.shape[0]
-        arguments = (sequence(values), along_time, rows, first, count)
-        self._for_units("recur", values, *arguments, direction)
+        along_time = sequence if len(factors.shape) == 3 else _matrix
+        arrays = (sequence(values), sequence(source), along_time(factors))
+        arguments = (*arrays, values.shape[0], first, count, direction)
+        self._for_units("recur", values, *arguments)
 
     def _integrate(
         self, first, last, u, v, y, left, a, neuron, more=None, gain=None
@@ -41,16 +38,15 @@ class CudaSpiking:
             *(int(neuron.hard), float(neuron.frozen_steps)),
         )
 
-    def _integrate_back(self, t, du, factors, slope, left, gain, more, currents):
-        arrays = map(sequence, (du, factors, slope, currents))
-        self._for_units(
-            *("integrate_back", du, *arrays, _sequence_or_none(left)),
-            *(_address(gain), _address(more), du.shape[0], t),
-        )
+    def _integrate_back(
+        self, du, later, factors, slope, more, frozen, gain, currents
+    ) -> None:
+        arrays = map(_matrix, (du, later, factors, slope, more, frozen, gain, currents))
+        self._for_units("integrate_back", factors, *arrays)
 
     def _for_units(self, kernel: str, like: CudaArray, *arguments: Any) -> None:
         """Launch a kernel with a thread for each unit of each sequence."""
-        batch, units = like.shape[1:]
+        batch, units = like.shape[-2:]
         if not batch * units:
             return
         flat = [
@@ -60,6 +56,11 @@ class CudaSpiking:
         ]
         grid = self._gpu.over(batch * units)
         self._gpu.launch(kernel, grid, (BLOCK, 1, 1), batch, units, *flat)
+
+
+def _matrix(array: CudaArray | None) -> tuple[int, int, int]:
+    """The kernels' struct Sequence for (B, N), the same in all steps."""
+    return NO_SEQUENCE if array is None else (array.pointer, 0, array.strides[0])
 
 
 def _sequence_or_none(array: CudaArray | None) -> tuple[int, int, int]:

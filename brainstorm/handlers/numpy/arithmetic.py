@@ -50,10 +50,12 @@ class NumpyArithmetic:
         if v.shape == m.shape:
             self.do(ufunc, m, v, out)
             return
+        wide = None
         for m, v, out in vector_pieces(m, v, out):
-            wide = self.scratch(m.shape, 1)
-            self.do(wide.__setitem__, ..., v)
-            self.do(ufunc, m, wide, out)
+            if wide is None or len(v) > 1:
+                wide = self.scratch(m.shape, 1)
+                self.do(wide.__setitem__, ..., v)
+            self.do(ufunc, m, wide[: len(m)], out)  # of which the last has the fewest
 
 
 def _of_one(ufunc: np.ufunc) -> Callable[..., None]:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
+
+# With so many elements, all arrays of a step back in time stay in the cache.
+_TOGETHER = 65536
 
 
 class NumpySpiking:
@@ -12,3 +17,7 @@ class NumpySpiking:
         above = self._temporary(a.shape, "bool", np.bool_)
         self.do(np.greater_equal, a, self.number(threshold), above)
         self.do(out.__setitem__, ..., above)
+
+    def _steps_at_once(self, sequences):
+        steps, *shape = sequences.shape
+        return max(1, min(steps, _TOGETHER // max(1, math.prod(shape))))

@@ -21,7 +21,7 @@ __all__ = ["Neuron", "SpikingOperations"]
 
 # Slots of `scratch` that no operation uses that is called in between.
 _DECAY, _WORK, _GAIN, _FIRED = 16, 17, 18, 19
-_MORE, _SLOPES, _KEPT, _FACTORS = 4, 12, 28, 29
+_MORE, _ROW, _SLOPES, _KEPT, _FACTORS, _CURRENTS = 4, 30, 12, 28, 29, 31
 
 
 class Neuron(NamedTuple):
@@ -55,9 +55,9 @@ class Neuron(NamedTuple):
 
 def _check_steps(handler: Any, args: dict[str, Any]) -> str | None:
     state = "v" if "v" in args else "y"
-    steps = args["u" if "v" in args else "x" if "x" in args else "d"].shape[0]
-    rows = args[state].shape[0]
-    if rows != steps + 1:
+    rows, timed = args[state].shape[0], args.get("u", args.get("x"))
+    if timed is not None and rows != timed.shape[0] + 1:
+        steps = timed.shape[0]
         return expected(
             state, f"{steps + 1} steps for {steps} of the others", str(rows)
         )
@@ -117,17 +117,14 @@ class SpikingOperations:
             rest: Where y goes without input.
             resistance: Factor of x.
         """
-        steps, batch, _ = x.shape
         if integrates:
             self._drive(x, decay, rest, resistance, y[:-1])
-        else:
-            self.copy_to(x, y[:-1])
-        a = self._each(decay, batch, _DECAY)
-        self._recur(a, y, 0, steps, 1)
+            x = y[:-1]
+        a = self._each(decay, x.shape[1], _DECAY)
+        self._recur(a, x, y, 0, x.shape[0], 1)
 
     @operation(
         "decay:N y:U,B,N",
-        "d:T,B,N",
         add="dy:U,B,N dx:T,B,N dlogit:N",
         optional="dx dlogit",
         check=_check_steps,
@@ -137,7 +134,6 @@ class SpikingOperations:
         decay: Any,
         y: Any,
         dy: Any,
-        d: Any,
         dx: Any,
         dlogit: Any,
         integrates: bool = False,
@@ -152,7 +148,6 @@ class SpikingOperations:
             y: (U, B, N), as the forward pass filled it.
             dy: (U, B, N), deltas of y from outside. Row -1 receives those of the
                 carried state; the others are not modified.
-            d: (T, B, N), receives the deltas of y, also those from later steps.
             dx: (T, B, N), gets the deltas of x, or None if they are not wanted.
             dlogit: (N,), gets the gradients of the logit of `decay`, or None.
             integrates: As in the forward pass.
@@ -160,19 +155,16 @@ class SpikingOperations:
             fresh_dx: Overwrite `dx`.
             fresh_gradients: Overwrite `dlogit`.
         """
-        steps, batch, _ = d.shape
-        self.copy_to(dy[:-1], d)
+        steps, batch, units = dy.shape[0] - 1, *dy.shape[1:]
+        d = dx  # all deltas of y
+        if dx is None or not fresh_dx or integrates:
+            d = self.scratch((steps, batch, units), _KEPT)
         a = self._each(decay, batch, _DECAY)
-        self._recur(a, d, steps - 2, steps - 1, -1)
         self.fill(dy[-1], 0.0)
         if steps:
+            self.copy_to(dy[steps - 1], d[steps - 1])
+            self._recur(a, dy, d, steps - 2, steps - 1, -1)
             self.mult_tt(d[0], a, dy[-1])
-        if dx is not None:
-            gained = d
-            if integrates:
-                gained = self.scratch(tuple(d.shape), _KEPT)
-                self._gained(d, decay, resistance, gained)
-            self._put_deltas(gained, dx, fresh_dx)
         if dlogit is not None:
             # d y[t] / d a is y[t-1], minus the drive (y[t] - a y[t-1]) / (1 - a) to
             # which y goes; times a (1 - a) for the logit.
@@ -184,6 +176,13 @@ class SpikingOperations:
                 rows = flatten_time(changes)
                 self.mult_mv(rows, gain, rows)
             self._decay_gradient(d, changes, decay, dlogit, fresh_gradients)
+        if dx is None:
+            return
+        if integrates:
+            gained = dx if fresh_dx else d
+            self._gained(d, self._gain(decay, resistance), gained)
+            d = gained
+        self._put_deltas(d, dx, fresh_dx)
 
     @operation(
         "x:T,B,N decay:N R:N,N",
@@ -232,9 +231,9 @@ class SpikingOperations:
             self._integrate(t, t + 1, u, v, y, left, a, neuron, more, gain)
 
     @operation(
-        "decay:N u:T,B,N v:U,B,N y:U,B,N|T,B,N left:U,B,N dy:U,B,N|T,B,N R:N,N",
+        "decay:N u:T,B,N v:U,B,N y:U,B,N|T,B,N left:U,B,N R:N,N",
         "du:T,B,N",
-        add="dv:U,B,N dx:T,B,N dlogit:N dR:N,N",
+        add="dy:U,B,N|T,B,N dv:U,B,N dx:T,B,N dlogit:N dR:N,N",
         optional="left dx dlogit R dR",
         check=_check_steps,
     )
@@ -264,7 +263,8 @@ class SpikingOperations:
             v: (U, B, N), likewise.
             y: (T, B, N) or (U, B, N), likewise.
             left: (U, B, N) or None, likewise.
-            dy: Deltas of y, of its shape; not modified.
+            dy: Deltas of y, of its shape. Row -1 of (U, B, N) receives those of the
+                carried spikes; the others are not modified.
             dv: (U, B, N), deltas of v from outside. Row -1 receives those of the
                 carried state; the others are not modified.
             du: (T, B, N), receives the deltas of u.
@@ -276,40 +276,24 @@ class SpikingOperations:
             fresh_dx: Overwrite `dx`.
             fresh_gradients: Overwrite `dlogit` and `dR`.
         """
-        steps, batch, units = du.shape
-        slope = self.scratch(tuple(du.shape), _SLOPES)
-        self.add_st(-neuron.threshold, u, du)
-        self.surrogate_t(du, neuron.surrogate, neuron.parameters, slope)
-        kept = self.scratch(tuple(du.shape), _KEPT)
-        self._kept_by_reset(u, y[:steps], slope, neuron, kept)
-        self.mult_tt(dy[:steps], slope, du)
-        self.mult_add_tt(kept, dv[:-1], du)
-        factors = self.scratch(tuple(du.shape), _FACTORS)
-        self.mult_mv(
-            flatten_time(kept), decay.reshape((1, units)), flatten_time(factors)
-        )
-        if left is not None:
-            self.copy_to_if(kept, factors, left[:-1])
-        currents = kept  # which is of no use any more
-        if R is None:
-            self._recur(factors, du, steps - 2, steps - 1, -1)
-            self._gained(du, decay, neuron.resistance, currents)
-        else:
-            gain = self._each(self._gain(decay, neuron.resistance), batch, _GAIN)
-            self._recur_through(R, factors, slope, left, gain, du, currents)
+        currents = dx
+        if dx is None or not fresh_dx:
+            currents = self.scratch(tuple(du.shape), _CURRENTS)
+        gain = self._gain(decay, neuron.resistance)
+        self._go_back(decay, gain, u, y, left, dy, dv, du, currents, neuron, R)
         if left is not None:
             self.fill_if(currents, 0.0, self._delayed(left))
         self.fill(dv[-1], 0.0)
-        if steps:
-            self.mult_tt(du[0], self._each(decay, batch, _DECAY), dv[-1])
+        if du.shape[0]:
+            self.mult_tt(du[0], self._each(decay, du.shape[1], _DECAY), dv[-1])
             if left is not None:
                 self.copy_to_if(du[0], dv[-1], left[-1])
         if dx is not None:
             self._put_deltas(currents, dx, fresh_dx)
-        if dR is not None:
-            dot = self.dot_mm if fresh_gradients else self.dot_add_mm
-            before = flatten_time(self._delayed(y))
-            dot(flatten_time(currents), before, dR, transa=True)
+        if dy.shape[0] > du.shape[0]:
+            self.fill(dy[-1], 0.0)
+        if R is not None:
+            self._gradients_of_spikes(currents, y, dy, R, dR, fresh_gradients)
         if dlogit is not None:
             changes = self._delayed(v)  # as for Leaky; none where u is frozen
             self.subtract_tt(changes, u, changes)
@@ -326,35 +310,42 @@ class SpikingOperations:
 
     def _gain(self, decay: Any, resistance: float) -> Any:
         """``(1 - decay) resistance`` as a row, a temporary."""
-        gain = self.scratch((1, decay.shape[0]), 2)
+        gain = self.scratch((1, decay.shape[0]), _ROW)
         self.mult_st(-resistance, decay.reshape(tuple(gain.shape)), gain)
         self.add_st(resistance, gain, gain)
         return gain
 
-    def _gained(self, x: Any, decay: Any, resistance: float, out: Any) -> None:
-        """``out = (1 - decay) resistance x`` for sequences (T, B, N)."""
+    def _gained(self, x: Any, gain: Any, out: Any) -> None:
+        """``out = gain x`` for sequences (T, B, N)."""
         rows = self._rows(out, 9, filled=False)
-        self.mult_mv(self._rows(x, 10), self._gain(decay, resistance), rows)
+        self.mult_mv(self._rows(x, 10), gain, rows)
         self._put_rows(rows, out)
 
     def _drive(
         self, x: Any, decay: Any, rest: float, resistance: float, out: Any
     ) -> None:
         """``out = (1 - decay) (rest + resistance x)`` for sequences (T, B, N)."""
-        self._gained(x, decay, resistance, out)
+        self._gained(x, self._gain(decay, resistance), out)
         if rest:
             rows = self._rows(out, 9)
             self.add_mv(rows, self._gain(decay, rest), rows)
             self._put_rows(rows, out)
 
     def _recur(
-        self, factors: Any, values: Any, first: int, count: int, direction: int
+        self,
+        factors: Any,
+        source: Any,
+        values: Any,
+        first: int,
+        count: int,
+        direction: int,
     ) -> None:
-        """``values[t] += factors[t] values[t - direction]``, one step after the other.
+        """``values[t] = source[t] + factors[t] values[t - direction]``, step by step.
 
         Args:
             factors: (T, B, N), or (B, N) for all steps.
-            values: Sequences with as many rows, or one more.
+            source: Sequences with at least as many rows; may be `values`.
+            values: Likewise.
             first: Number of the first step.
             count: Of how many.
             direction: 1 to go forward in time, -1 to go back.
@@ -363,7 +354,7 @@ class SpikingOperations:
         for t in range(first, first + direction * count, direction):
             factor = factors if len(factors.shape) == 2 else factors[t]
             self.mult_tt(values[t - direction], factor, work)
-            self.add_tt(values[t], work, values[t])
+            self.add_tt(source[t], work, values[t])
 
     def _integrate(
         self,
@@ -399,42 +390,121 @@ class SpikingOperations:
                 self.rel(left[t], left[t])
                 self.fill_if(left[t], float(neuron.frozen_steps), fired)
 
-    def _recur_through(
+    def _steps_at_once(self, sequences: Any) -> int:
+        """How many steps to work on together, so that temporaries stay small."""
+        return max(1, sequences.shape[0])
+
+    def _go_back(
         self,
-        R: Any,
-        factors: Any,
-        slope: Any,
-        left: Any,
+        decay: Any,
         gain: Any,
+        u: Any,
+        y: Any,
+        left: Any,
+        dy: Any,
+        dv: Any,
         du: Any,
         currents: Any,
+        neuron: Neuron,
+        R: Any,
     ) -> None:
-        """Go back in time; deltas also flow through the spikes of the step before."""
-        more = self.scratch(tuple(gain.shape), _MORE)
-        for t in reversed(range(du.shape[0])):
-            if t < du.shape[0] - 1:
-                self.dot_mm(currents[t + 1], R, more)
-            self._integrate_back(t, du, factors, slope, left, gain, more, currents)
+        """Compute du, and the deltas of the currents, of frozen neurons too."""
+        steps, batch, _ = du.shape
+        size = self._steps_at_once(du)
+        for start in reversed(range(0, steps, size)):
+            stop = min(start + size, steps)
+            slope, factors = self._start_back(
+                *(part[start:stop] for part in (u, y, dy, dv, du)),
+                *(decay, None if left is None else left[start:stop], neuron),
+            )
+            if R is None:
+                last = int(stop == steps)  # behind which nothing comes
+                values, count = du[start : stop + 1], stop - start - last
+                self._recur(factors, values, values, count - 1, count, -1)
+                self._gained(du[start:stop], gain, currents[start:stop])
+                continue
+            gains = self._each(gain, batch, _GAIN)
+            more = self.scratch(tuple(gains.shape), _MORE)
+            for t in reversed(range(start, stop)):
+                later = None if t == steps - 1 else du[t + 1]
+                if later is not None:
+                    self.dot_mm(currents[t + 1], R, more)
+                frozen = None if left is None else left[t - 1]
+                arrays = (factors[t - start], slope[t - start], more, frozen, gains)
+                self._integrate_back(du[t], later, *arrays, currents[t])
+
+    def _start_back(
+        self,
+        u: Any,
+        y: Any,
+        dy: Any,
+        dv: Any,
+        du: Any,
+        decay: Any,
+        left: Any,
+        neuron: Neuron,
+    ) -> tuple[Any, Any]:
+        """Compute, for some steps, the part of du that does not come from later ones.
+
+        Returns:
+            The slopes of spikes, and what of du of the step after gets to that before.
+        """
+        shape = tuple(du.shape)
+        slope, kept, factors = (
+            self.scratch(shape, slot) for slot in (_SLOPES, _KEPT, _FACTORS)
+        )
+        self.add_st(-neuron.threshold, u, du)
+        self.surrogate_t(du, neuron.surrogate, neuron.parameters, slope)
+        self._kept_by_reset(u, y, slope, neuron, kept)
+        self.mult_tt(dy, slope, du)
+        self.mult_add_tt(kept, dv, du)
+        self._gained(kept, decay.reshape((1, decay.shape[0])), factors)
+        if left is not None:
+            self.copy_to_if(kept, factors, left)
+        return slope, factors
 
     def _integrate_back(
         self,
-        t: int,
         du: Any,
+        later: Any,
         factors: Any,
         slope: Any,
-        left: Any,
-        gain: Any,
         more: Any,
+        frozen: Any,
+        gain: Any,
         currents: Any,
     ) -> None:
-        """One step of `_recur_through`; `more` (B, N) are deltas of its spikes."""
-        if t < du.shape[0] - 1:
-            self.mult_tt(more, slope[t], more)
-            self.add_tt(du[t], more, du[t])
-            self._recur(factors, du, t, 1, -1)
-        self.mult_tt(du[t], gain, currents[t])
-        if left is not None:
-            self.fill_if(currents[t], 0.0, left[t - 1])
+        """One step back, with what comes from the one after; all are (B, N).
+
+        Args:
+            du: Gets that of the step, and has the rest.
+            later: du of the step after, or None.
+            factors: What of that gets here.
+            slope: Slopes of spikes.
+            more: Deltas of these from the step after.
+            frozen: Where this is not 0, no current counts; or None.
+            gain: Factors of the currents.
+            currents: Receives their deltas.
+        """
+        if later is not None:
+            self.mult_tt(more, slope, more)
+            self.add_tt(du, more, du)
+            self.mult_tt(later, factors, more)
+            self.add_tt(du, more, du)
+        self.mult_tt(du, gain, currents)
+        if frozen is not None:
+            self.fill_if(currents, 0.0, frozen)
+
+    def _gradients_of_spikes(
+        self, currents: Any, y: Any, dy: Any, R: Any, dR: Any, fresh: bool
+    ) -> None:
+        """The deltas of the carried spikes, and the gradients of their weights."""
+        if currents.shape[0]:
+            self.dot_mm(currents[0], R, dy[-1])
+        if dR is not None:
+            dot = self.dot_mm if fresh else self.dot_add_mm
+            before = flatten_time(self._delayed(y))
+            dot(flatten_time(currents), before, dR, transa=True)
 
     def _fire(self, u: Any, neuron: Neuron, spikes: Any) -> Any:
         """Let `spikes` receive those of one step; returns which neurons fired."""
@@ -479,9 +549,8 @@ class SpikingOperations:
         elif neuron.detached:
             if neuron.smooth:
                 self.step_t(u, neuron.threshold, kept)
-            else:
-                self.copy_to(y, kept)
-            self.mult_st(-1.0, kept, kept)
+                y = kept
+            self.mult_st(-1.0, y, kept)
         else:
             self.mult_st(-1.0, u, kept)
             self.add_st(neuron.reset_to, kept, kept)
@@ -502,7 +571,7 @@ class SpikingOperations:
             self.mult_add_tt(sums, decay, dlogit)
 
     def _put_deltas(self, deltas: Any, dx: Any, fresh: bool) -> None:
-        if fresh:
-            self.copy_to(deltas, dx)
-        else:
+        if not fresh:
             self.add_tt(dx, deltas, dx)
+        elif deltas is not dx:
+            self.copy_to(deltas, dx)

@@ -9,15 +9,15 @@ ELEMENTWISE(step_t, b = a >= s ? 1.0f : 0.0f)
        i < (unsigned)batch * units && (b = i / units, n = i % units, true);      \
        i += thread_count())
 
-// values[t] += factors[t] values[t - direction]
+// values[t] = source[t] + factors[t] values[t - direction]
 extern "C" __global__ void recur(
-    int batch, unsigned units, Sequence values, Sequence factors, int rows, int first,
-    int count, int direction) {
-  const int source = first - direction;
+    int batch, unsigned units, Sequence values, Sequence source, Sequence factors,
+    int rows, int first, int count, int direction) {
+  const int before = first - direction;
   FOR_UNITS(i, b, n) {
-    float value = at(values, source < 0 ? rows - 1 : source, b, n);
+    float value = at(values, before < 0 ? rows - 1 : before, b, n);
     for (int k = 0, t = first; k < count; ++k, t += direction) {
-      value = at(values, t, b, n) + at(factors, t, b, n) * value;
+      value = at(source, t, b, n) + at(factors, t, b, n) * value;
       at(values, t, b, n) = value;
     }
   }
@@ -52,18 +52,18 @@ extern "C" __global__ void integrate(
   }
 }
 
-// One step back in time; more holds the deltas of its spikes from the step after.
+// One step back in time. Without a step after it, later is null.
 extern "C" __global__ void integrate_back(
-    int batch, unsigned units, Sequence du, Sequence factors, Sequence slopes,
-    Sequence currents, Sequence left, const float *gain, const float *more, int steps,
-    int t) {
+    int batch, unsigned units, Sequence du, Sequence later, Sequence factors,
+    Sequence slopes, Sequence more, Sequence frozen, Sequence gain,
+    Sequence currents) {
   FOR_UNITS(i, b, n) {
-    float delta = at(du, t, b, n);
-    if (t < steps - 1)
-      delta += more[i] * at(slopes, t, b, n) +
-               at(factors, t, b, n) * at(du, t + 1, b, n);
-    at(du, t, b, n) = delta;
-    const bool frozen = left.data && at(left, t > 0 ? t - 1 : steps, b, n) != 0.0f;
-    at(currents, t, b, n) = frozen ? 0.0f : gain[i] * delta;
+    float delta = at(du, 0, b, n);
+    if (later.data)
+      delta += at(more, 0, b, n) * at(slopes, 0, b, n) +
+               at(factors, 0, b, n) * at(later, 0, b, n);
+    at(du, 0, b, n) = delta;
+    const bool counts = !frozen.data || at(frozen, 0, b, n) == 0.0f;
+    at(currents, 0, b, n) = counts ? at(gain, 0, b, n) * delta : 0.0f;
   }
 }
