@@ -15,13 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from brainstorm._layer_bench import (
-    Arrays,
-    Bench,
-    Data,
-    Difference,
-    Specification,
-)
+from brainstorm._layer_bench import Arrays, Bench, Data, Difference, Specification
 from brainstorm.describable import get_description
 from brainstorm.handlers import Handler, NumpyHandler
 from brainstorm.initializers import evaluate_initializer
