@@ -40,11 +40,7 @@ class WindowLayer(Layer):
     honours_fresh = True
 
     def window_places(self) -> tuple[int, ...]:
-        """Height and width of the outputs: floor((H + 2 padding - kh) / stride) + 1.
-
-        Raises:
-            LayerValidationError: The window is too large.
-        """
+        """Height and width of the outputs: floor((H + 2 padding - kh) / stride) + 1."""
         image = self.in_shapes["default"].feature_shape[:2]
         padded = tuple(size + 2 * self.padding for size in image)
         room = [n - k for n, k in zip(padded, self.kernel_size, strict=True)]

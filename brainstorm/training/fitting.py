@@ -17,11 +17,7 @@ from brainstorm.utils import ValidationError, listing
 def shuffled_batches(
     net: Network, x: Any, y: Any, batch_size: int, rnd: RandomState
 ) -> Minibatches:
-    """Batches of sequences that have been shuffled once, see `Trainer.fit`.
-
-    Raises:
-        ValidationError: The data does not fit.
-    """
+    """Batches of sequences that have been shuffled once, see `Trainer.fit`."""
     data, _ = arrange(net, _named(net, x, y))
     for name, values in data.items():  # iterators take a time of 1 for none
         if net.layers["Input"].out_shapes[name].buffer_type == 1:

@@ -47,11 +47,7 @@ class Readout:
 
     @classmethod
     def find(cls, net: Network, name: str | None) -> Readout:
-        """The layer of that name, or else the one that the output comes from.
-
-        Raises:
-            ValidationError: There is none that can be fitted.
-        """
+        """The layer of that name, or else the one that the output comes from."""
         check_network(net)
         if name is None:
             name = find_output(net).split(".")[0]
@@ -82,11 +78,7 @@ class Readout:
         return cls(net, layer)
 
     def name_of_targets(self, names: Sequence[str]) -> str:
-        """The name of the item with its targets.
-
-        Raises:
-            ValidationError: One can not tell.
-        """
+        """The name of the item with its targets."""
         if "targets" in names:
             return "targets"
         rest = [name for name in names if name not in self.needed]
@@ -98,11 +90,7 @@ class Readout:
         return rest[0]
 
     def fed_back_to(self) -> list[str]:
-        """The inputs that it feeds back to, ``'layer.input'``.
-
-        Raises:
-            ValidationError: There is none, or one is fed back something else, too.
-        """
+        """The inputs that it feeds back to, ``'layer.input'``."""
         paths: dict[str, set[str]] = {}
         for layer in self.net.layers.values():
             for c in layer.incoming:
@@ -145,11 +133,7 @@ class Readout:
             self.net.handler.set_from_numpy(parameters.bias, bias)
 
     def checked_targets(self, targets: Any, shape: tuple[int, int]) -> np.ndarray:
-        """Targets (T, B, k).
-
-        Raises:
-            ValidationError: They have another shape.
-        """
+        """Targets (T, B, k)."""
         targets, out = np.asarray(targets), self._layer.out_shapes["default"]
         if targets.ndim == 2 and out.feature_size == 1:
             targets = targets[..., np.newaxis]

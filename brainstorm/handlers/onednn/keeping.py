@@ -173,11 +173,7 @@ class Region:
         return start < last and first < stop
 
     def array(self) -> np.ndarray:
-        """The array once more.
-
-        Raises:
-            HandlerError: Its memory is gone.
-        """
+        """The array once more, if its memory is still there."""
         owner = self.owner()
         if owner is None:
             raise HandlerError("expected the memory of all cells to be there still")

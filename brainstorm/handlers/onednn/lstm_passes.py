@@ -105,11 +105,7 @@ class LstmPass:
     def prepare_backward(
         self, arrays: LstmArrays, to: LstmDeltas, fresh: Fresh
     ) -> Callable[[], None]:
-        """What computes all gradients and the deltas of the inputs.
-
-        Raises:
-            UnimplementedError: The library can not do it.
-        """
+        """What computes all gradients and the deltas of the inputs."""
         raise NotImplementedError
 
     def used(self, session: Session) -> dict[str, np.ndarray]:

@@ -96,12 +96,7 @@ class Record:
     # -- running -------------------------------------------------------------
 
     def find(self, arrays: LstmArrays, stepped: bool) -> Run:
-        """The prepared pass on these arrays, step by step if that is possible.
-
-        Raises:
-            UnimplementedError: The library can not do it.
-            HandlerError: Preparing it failed.
-        """
+        """The prepared pass on these arrays, step by step if that is possible."""
         places = _places(arrays)
         run = self._runs.get(places)
         if run is None:
@@ -118,11 +113,7 @@ class Record:
         return LibraryLstm(self._whole, self._parts, arrays)
 
     def forward(self, run: Run, handler: Any) -> None:
-        """Run a forward pass.
-
-        Raises:
-            HandlerError: It failed.
-        """
+        """Run a forward pass."""
         for rival in self.rivals:
             rival.complete(handler)
         self._lose_deltas()
@@ -134,11 +125,7 @@ class Record:
     def find_backward(
         self, arrays: LstmArrays, to: LstmDeltas, fresh: Fresh
     ) -> Backward | None:
-        """The prepared backward pass of the last forward pass, if it was on these.
-
-        Raises:
-            HandlerError: Preparing it failed.
-        """
+        """The prepared backward pass of the last forward pass, if it was on these."""
         run = self.last
         if run is None or run.places[:-1] != _places(arrays)[:-1]:
             return None
@@ -160,11 +147,7 @@ class Record:
         return backward
 
     def backward(self, backward: Backward) -> None:
-        """Run a backward pass of the last forward pass.
-
-        Raises:
-            HandlerError: It failed.
-        """
+        """Run a backward pass of the last forward pass."""
         self._lost = []
         backward.what()
         self._last_backward = backward
@@ -221,11 +204,7 @@ class Record:
             raise
 
     def complete(self, handler: Any) -> None:
-        """Compute all that is left out, from what the last pass used.
-
-        Raises:
-            HandlerError: Memory that is needed for it is gone.
-        """
+        """Compute all that is left out, from what the last pass used."""
         backward, self._last_backward = self._last_backward, None
         lacks_cells, self._lacks_cells = self._lacks_cells, False
         if backward is None and not lacks_cells:
@@ -274,11 +253,7 @@ class Records:
         return self.by_cells.get(_beginnings(cells))
 
     def add(self, cells: LstmCells, record: Record) -> None:
-        """Keep a record for the memory of cells, in place of another one.
-
-        Raises:
-            UnimplementedError: The memory belongs to no array.
-        """
+        """Keep a record for the memory of cells, in place of another one."""
         self.drop(cells)
         record.rivals = self.of(cells)
         for rival in record.rivals:
