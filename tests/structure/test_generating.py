@@ -6,8 +6,13 @@ import pytest
 from brainstorm import Gaussian, Network, layers
 from brainstorm.handlers import NumpyHandler, default_handler
 from brainstorm.utils import NetworkValidationError, UnknownNameError, ValidationError
+from tests.handlers.handler_cases import pycuda_handler
 
-HANDLERS = [NumpyHandler(np.float64), default_handler]
+HANDLERS = [
+    pytest.param(lambda: NumpyHandler(np.float64), id="numpy"),
+    pytest.param(lambda: default_handler, id="default"),
+    pytest.param(pycuda_handler, id="pycuda", marks=pytest.mark.gpu),
+]
 
 
 def wired(make, inputs=1, size=2):
@@ -37,12 +42,12 @@ def by_hand(net, steps, x, context=None, delta=False):
     return np.array(made)
 
 
-@pytest.mark.parametrize("handler", HANDLERS, ids=["numpy", "default"])
+@pytest.mark.parametrize("make_handler", HANDLERS)
 @pytest.mark.parametrize("make", [layers.Recurrent, layers.Lstm, layers.Gru])
 @pytest.mark.parametrize("delta", [False, True])
 @pytest.mark.parametrize("steps", [1, 2, 7])
-def test_it_is_what_passes_of_one_step_give(handler, make, delta, steps):
-    net = wired(make(4), 2)
+def test_it_is_what_passes_of_one_step_give(make_handler, make, delta, steps):
+    net, handler = wired(make(4), 2), make_handler()
     net.set_handler(handler)
     x = series(5, 2).astype(handler.dtype)
     expected = by_hand(net, steps, x, delta=delta)

@@ -10,6 +10,7 @@ from brainstorm.hooks import StopAfterEpoch
 from brainstorm.training import LmsStepper, RlsStepper, fit_ridge
 from brainstorm.utils import ValidationError
 from tests.golden import golden
+from tests.handlers.handler_cases import pycuda_handler
 
 RND = np.random.RandomState(5)
 
@@ -161,13 +162,22 @@ def test_a_frozen_bias_stays():
     assert bias(net) == 0.7
 
 
-def test_a_network_in_float32_keeps_its_state_in_float64():
+@pytest.mark.parametrize(
+    "make_handler",
+    [
+        pytest.param(lambda: NumpyHandler(np.float32), id="numpy"),
+        pytest.param(pycuda_handler, id="pycuda", marks=pytest.mark.gpu),
+    ],
+)
+def test_a_network_in_float32_keeps_its_state_in_float64(make_handler):
     net, given = regression(3, 2), data(40)
-    net.set_handler(NumpyHandler(np.float32))
+    net.set_handler(make_handler())
     stepper = RlsStepper(ridge=1e-8)
     train(net, stepper, given)
     given = {n: a.astype(np.float32).astype(float) for n, a in given.items()}
     expected = ridge_of(given["default"], given["targets"], 1e-8)
+    np.testing.assert_allclose(weights(net), expected[1], rtol=1e-5, atol=1e-6)
+    fit_ridge(net, given, ridge=1e-8, penalize_bias=True)
     np.testing.assert_allclose(weights(net), expected[1], rtol=1e-5, atol=1e-6)
     assert stepper.get_state()["P"].dtype == np.float64
     net.set_handler(NumpyHandler(np.float64))
