@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from brainstorm.checks import Check
-from brainstorm.data_iterators.base import Batch, DataIterator
+from brainstorm.data_iterators.base import DataIterator
 from brainstorm.data_iterators.checks import (
     NOT_NEGATIVE,
     NUMBER,
@@ -20,7 +20,6 @@ from brainstorm.data_iterators.checks import (
     filled_values,
     whole,
 )
-from brainstorm.handlers.base_handler import Handler
 from brainstorm.utils import IteratorValidationError
 
 __all__ = [
@@ -48,8 +47,7 @@ class Transformer(DataIterator):
             what = f"{type(self).__name__}: data item {name!r}"
             self._check_shape(what, self.data_shapes[name])
 
-    def __call__(self, handler: Handler | None = None) -> Iterator[Batch]:
-        """Yield the batches of the wrapped iterator, changed."""
+    def __call__(self, handler=None):
         rnd = self.start_stream() if "rnd" in vars(self) else None
         for batch in self.iter(handler):
             changed = {n: self._transform(n, batch[n], rnd) for n in self._values}

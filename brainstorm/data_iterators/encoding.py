@@ -7,16 +7,15 @@ other values raise an IteratorValidationError.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from brainstorm.checks import Check, is_finite
-from brainstorm.data_iterators.base import Batch, DataIterator
+from brainstorm.data_iterators.base import DataIterator
 from brainstorm.data_iterators.changing import Transformer, float_type
 from brainstorm.data_iterators.checks import FLAG, check_value, expect, whole
-from brainstorm.handlers.base_handler import Handler
 
 __all__ = ["DeltaEncoding", "LatencyEncoding", "PhaseEncoding", "RateEncoding"]
 
@@ -186,8 +185,7 @@ class DeltaEncoding(Transformer):
         self.off_spikes = off_spikes
         self.padding = padding
 
-    def __call__(self, handler: Handler | None = None) -> Iterator[Batch]:
-        """Yield the batches of the wrapped iterator, changed."""
+    def __call__(self, handler=None):
         last: dict[str, np.ndarray] = {}
         for batch in self.iter(handler):
             if not self.iter.continues:

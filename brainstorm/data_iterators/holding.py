@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import h5py
@@ -14,14 +15,39 @@ from brainstorm.data_iterators.checks import (
     FLAG,
     check_data,
     check_lengths,
+    check_open,
     check_value,
     whole,
 )
-from brainstorm.data_iterators.reading import Part
-from brainstorm.handlers.base_handler import Handler
-from brainstorm.utils import IteratorValidationError, listing
+from brainstorm.utils import FileFormatError, IteratorValidationError, listing
 
 __all__ = ["Minibatches", "Online", "Undivided"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some sequences of a data item, read when they are sliced along the time."""
+
+    name: str
+    data: np.ndarray | h5py.Dataset  # All of the item, of shape (T, B, ...).
+    sequences: slice
+    steps: int  # The number of time steps, from the first on.
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, piece: slice) -> np.ndarray:
+        """Some time steps: a view of an array, or a copy of what is in the file."""
+        start, stop, _ = piece.indices(self.steps)
+        if isinstance(self.data, np.ndarray):
+            return self.data[start:stop, self.sequences]
+        check_open(self.name, self.data)
+        try:
+            return self.data[start:stop, self.sequences]
+        except OSError as error:
+            raise FileFormatError(
+                f"can not read data item {self.name!r}: {error}"
+            ) from error
 
 
 class Undivided(DataIterator):
@@ -41,8 +67,7 @@ class Undivided(DataIterator):
         super().__init__(_shapes(named_data), 1)
         self.data = named_data
 
-    def __call__(self, handler: Handler | None = None) -> Iterator[Batch]:
-        """Yield the data."""
+    def __call__(self, handler=None):
         return _read(self._parts())
 
     def _parts(self) -> Iterator[Mapping[str, Part]]:
@@ -114,8 +139,7 @@ class Minibatches(DataIterator):
             lengths[some] = (used * steps).max(axis=0)
         return lengths
 
-    def __call__(self, handler: Handler | None = None) -> Iterator[Batch]:
-        """Yield batch after batch."""
+    def __call__(self, handler=None):
         return _read(self._parts())
 
     def _parts(self) -> Iterator[Mapping[str, Part]]:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from threading import get_ident
 
-from brainstorm.data_iterators.base import Batch, DataIterator
+from brainstorm.data_iterators.base import DataIterator
 from brainstorm.data_iterators.checks import brief, check_value, expect, whole
 from brainstorm.data_iterators.holding import Minibatches, Online, Undivided
-from brainstorm.handlers.base_handler import Handler
 
 __all__ = ["Subsequences"]
 
@@ -57,8 +55,7 @@ class Subsequences(DataIterator):
         """Whether the piece that this thread got last goes on with the one before."""
         return self._continues.get(get_ident(), False)
 
-    def __call__(self, handler: Handler | None = None) -> Iterator[Batch]:
-        """Yield piece after piece of batch after batch."""
+    def __call__(self, handler=None):
         # Classes derived from these may change what they yield.
         in_parts = type(self.iter) in (Undivided, Minibatches, Online)
         for batch in self.iter._parts() if in_parts else self.iter(handler):

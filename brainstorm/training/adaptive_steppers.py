@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from brainstorm.checks import checked_array
-from brainstorm.structure.network import Network
 from brainstorm.training.declared import NOT_NEGATIVE, POSITIVE, SHARE
 from brainstorm.training.steppers import TrainingStepper
 from brainstorm.utils import ValidationError
@@ -66,27 +65,17 @@ class AdamStepper(_AdaptiveStepper):
     _fixed_decay = (0.0,)  # of weights
     _operation = "adam_update"
 
-    def start(self, net: Network) -> None:
-        """Get ready to train a network; see :meth:`TrainingStepper.start`."""
+    def start(self, net):
         begins = net is not self.net and not self._restored
         super().start(net)
         if begins:
             self.update_count = 0
 
-    def get_state(self) -> dict[str, np.ndarray]:
-        """NumPy copies of all slots, and the number of updates so far."""
+    def get_state(self):
         state = super().get_state()
         return {**state, COUNT: np.array([self.update_count])} if state else {}
 
-    def set_state(self, state: Mapping[str, np.ndarray]) -> None:
-        """Continue from a state that :meth:`get_state` returned.
-
-        It takes effect with the next :meth:`start`.
-
-        Raises:
-            ValidationError: The names of the arrays are not those of a state, or
-                the number of updates is none.
-        """
+    def set_state(self, state):
         slots, count = state, np.zeros(1)
         if isinstance(state, Mapping) and COUNT in state:
             what = f"{type(self).__name__}: {COUNT}"

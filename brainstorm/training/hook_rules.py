@@ -12,7 +12,7 @@ from brainstorm.describable import of_library
 from brainstorm.handlers import default_handler
 from brainstorm.structure.network import Network
 from brainstorm.structure.turns import Turns
-from brainstorm.training.logs import ROLLING
+from brainstorm.training.utils import ROLLING
 from brainstorm.utils import UnknownNameError, ValidationError, listing
 
 if TYPE_CHECKING:

@@ -30,13 +30,7 @@ class _OnlineStepper(TrainingStepper):
     layer: str | None
     _readout: Readout
 
-    def start(self, net: Network) -> None:
-        """Get ready to train a network; see :meth:`TrainingStepper.start`.
-
-        Raises:
-            ValidationError: Likewise; or the layer can not be fitted, or it can not be
-                told which input has its targets.
-        """
+    def start(self, net):
         readout = Readout.find(net, self.layer)
         names = list(net.layers["Input"].out_shapes)
         self._mask = "mask" if "mask" in names else None
@@ -44,8 +38,7 @@ class _OnlineStepper(TrainingStepper):
         self._readout = readout
         super().start(net)
 
-    def run(self) -> None:
-        """Update the layer with each step of the data that has been provided."""
+    def run(self):
         net, readout = self._run_forward(), self._readout
         h = readout.states().astype(np.float64)
         targets = net.get_input(self._targets).astype(np.float64)

@@ -148,12 +148,12 @@ class Readout:
 
 def rows_to_fit(
     readout: Readout,
-    x: Any,
-    y: Any,
-    mask: Any,
     batch_size: int,
     warmup: int,
     teacher_forcing: bool,
+    x: Any,
+    y: Any,
+    mask: Any,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Run the network; states (N, n) and targets (N, k) of steps that count."""
     net, steps, before = readout.net, 0, None

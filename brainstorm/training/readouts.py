@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -99,29 +100,21 @@ def fit_ridge(
     warmup = checked_integer(warmup, "warmup", 0)
     batch_size = checked_integer(batch_size, "batch_size", 1)
     readout = Readout.find(net, layer)
+    rows = functools.partial(rows_to_fit, readout, batch_size, warmup, teacher_forcing)
     if is_blank(net):
         net.initialize("auto")
     with net.lock:
         net.start_weight_modifiers()
         sums = Sums()
-        rows = rows_to_fit(readout, x, y, mask, batch_size, warmup, teacher_forcing)
-        for h, targets in rows:
+        for h, targets in rows(x, y, mask):
             sums.add(h, targets)
         bias = ("penalized" if penalize_bias else "free") if readout.fits_bias else None
         fits = _solve(sums, ridges, bias, readout.name)
         errors = {}
         if validation is not None:
             x, y = validation if isinstance(validation, tuple) else (validation, None)
-            rows = rows_to_fit(
-                readout,
-                x,
-                y,
-                mask if isinstance(mask, str) else None,
-                batch_size,
-                warmup,
-                teacher_forcing,
-            )
-            errors = _errors(fits, rows)
+            mask = mask if isinstance(mask, str) else None
+            errors = _errors(fits, rows(x, y, mask))
         best = min(fits, key=lambda fit: errors.get(fit.ridge, 0.0))
         readout.set(best.W, best.bias)
         net.apply_weight_modifiers()

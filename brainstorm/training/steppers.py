@@ -72,8 +72,8 @@ class TrainingStepper(Declared):
         has just been set by :meth:`set_state`.
 
         Raises:
-            ValidationError: `net` is no network, or a state that was set does not fit
-                it.
+            ValidationError: A state that was set does not fit the network, or this is
+                none.
         """
         check_network(net)
         if self.needs_loss and of_library(type(self)) and not net.loss_layers:
@@ -205,8 +205,7 @@ class ForwardStepper(TrainingStepper):
 
     use_training_pass: bool = False
 
-    def run(self) -> None:
-        """Do one forward pass."""
+    def run(self):
         self._run_forward(self.use_training_pass)
 
 
@@ -247,8 +246,7 @@ class MomentumStepper(TrainingStepper):
     slots = ("velocity",)
     ranges = {"learning_rate": NOT_NEGATIVE, "momentum": SHARE}
 
-    def run(self) -> None:
-        """Do one update with the data that has been provided to the network."""
+    def run(self):
         self._compute_gradients()
         self._update("momentum_update", self._rate, self.momentum)
 
@@ -273,14 +271,12 @@ class NesterovStepper(MomentumStepper):
 
     _before: tuple[Any, Any] | None = None
 
-    def start(self, net: Network) -> None:
-        """Get ready to train a network; see :meth:`TrainingStepper.start`."""
+    def start(self, net):
         super().start(net)
         shape = tuple(self.velocity.shape)
         self._before = net.handler.zeros(shape), net.handler.zeros(shape)
 
-    def run(self) -> None:
-        """Do one update with the data that has been provided to the network."""
+    def run(self):
         net = self._started_net()
         handler, moved = net.handler, (net.buffer.parameters, self.velocity)
         for array, before in zip(moved, self._before, strict=True):

@@ -21,14 +21,16 @@ from brainstorm.training import hook_rules as rules
 from brainstorm.training.adaptive_steppers import AdamStepper
 from brainstorm.training.advice import advise, is_blank, warn_of_loss
 from brainstorm.training.fitting import shuffled_batches
-from brainstorm.training.logs import ROLLING, add_log, print_log
 from brainstorm.training.resuming import TRAINING_DATA, Epoch, Resumable, undisturbed
 from brainstorm.training.steppers import TrainingStepper
 from brainstorm.training.utils import (
+    ROLLING,
+    add_log,
     check_continues,
     check_iterator,
     check_scorers,
     compute_scores,
+    print_log,
     report,
     run_network,
 )
