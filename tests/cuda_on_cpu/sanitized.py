@@ -155,27 +155,10 @@ class SanitizedDevice:
         if status:
             raise EmulationError(f"cublasSgemm: status {status}")
 
-    def sgemm_batched(
-        self,
-        transa,
-        transb,
-        m,
-        n,
-        k,
-        a,
-        lda,
-        step_a,
-        b,
-        ldb,
-        step_b,
-        c,
-        ldc,
-        step_c,
-        count,
-    ):
-        sizes = (transa, transb, m, n, k, lda, ldb, ldc, count, 0)
-        places = (a, b, c, step_a, step_b, step_c)
-        status = self.ask("B", "10i3Q3q", *sizes, *places, answer="i")
+    def sgemm_batched(self, transa, transb, mnk, a, b, c, count):
+        places, distances, steps = zip(a, b, c, strict=True)
+        sizes = (transa, transb, *mnk, *distances, count, 0)
+        status = self.ask("B", "10i3Q3q", *sizes, *places, *steps, answer="i")
         if status:
             raise EmulationError(f"cublasSgemmStridedBatched: status {status}")
 

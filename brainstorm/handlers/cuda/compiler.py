@@ -62,17 +62,10 @@ def kernel_parameters(source: str) -> dict[str, list[str]]:
 
 
 def cached_cubin(arch: str) -> bytes:
-    """The machine code of all kernels, from the cache where it is there.
+    """The machine code of all kernels for ``sm_90`` or the like, if need be compiled.
 
-    Args:
-        arch: What to compile for, for example ``sm_90``.
-
-    Returns:
-        A cubin; or PTX, which the driver compiles, for a GPU that the compiler does
-        not know yet.
-
-    Raises:
-        HandlerError: No compiler was found, or it failed, or the GPU is too old for it.
+    It is a cubin; or PTX, which the driver compiles, for a GPU that the compiler does
+    not know yet.
     """
     with contextlib.suppress(OSError):
         return _cache_path(kernel_source(), arch).read_bytes()
@@ -100,11 +93,7 @@ def _cache_path(source: str, arch: str) -> Path:
 
 
 def compile_kernels(source: str, arch: str) -> bytes:
-    """Compile with nvcc if it is there, else with NVRTC.
-
-    Raises:
-        HandlerError: Neither is there, or it failed, or the GPU is too old for it.
-    """
+    """Compile with nvcc if it is there, else with NVRTC."""
     nvcc = find_nvcc()
     if nvcc is not None:
         target = target_for(arch, nvcc_architectures(nvcc), nvcc)
@@ -114,20 +103,10 @@ def compile_kernels(source: str, arch: str) -> bytes:
 
 
 def target_for(arch: str, known: list[int], compiler: str) -> str:
-    """What to have compiled for a GPU.
+    """What to have compiled for a GPU by a compiler that knows some numbers.
 
-    Args:
-        arch: The GPU's architecture, for example ``sm_90``.
-        known: Numbers of the architectures that the compiler knows; none if it does
-            not tell.
-        compiler: Its name.
-
-    Returns:
-        `arch`; or, for a GPU newer than the compiler, the newest virtual architecture
-        that it can run, for example ``compute_121``.
-
-    Raises:
-        HandlerError: The compiler knows only newer GPUs.
+    It is `arch`; or, for a GPU newer than the compiler, the newest virtual architecture
+    that it can run, for example ``compute_121``.
     """
     number = int(arch.removeprefix("sm_"))
     if not known or number in known:

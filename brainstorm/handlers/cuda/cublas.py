@@ -26,9 +26,6 @@ class Cublas:
     """A handle of cuBLAS in the current context, for its default stream.
 
     Products are computed in float32: the default mode does not use TF32.
-
-    Raises:
-        HandlerError: The library was not found, or gave no handle.
     """
 
     def __init__(self) -> None:
@@ -39,9 +36,7 @@ class Cublas:
                 " the CUDA toolkit, or: pip install nvidia-cublas"
             )
         handle = ctypes.c_void_p()
-        status = library.cublasCreate_v2(ctypes.byref(handle))
-        if status:
-            raise HandlerError(_text("cublasCreate", status))
+        _check("cublasCreate", library.cublasCreate_v2(ctypes.byref(handle)))
         library.cublasDestroy_v2.argtypes = [ctypes.c_void_p]
         # At the end of the process the driver is gone before the handle.
         weakref.finalize(self, library.cublasDestroy_v2, handle).atexit = False
@@ -62,81 +57,30 @@ class Cublas:
         self._alpha = ctypes.addressof(self._one)
         self._betas = (ctypes.addressof(self._zero), self._alpha)
 
-    def sgemm(
-        self,
-        transa: bool,
-        transb: bool,
-        m: int,
-        n: int,
-        k: int,
-        a: int,
-        lda: int,
-        b: int,
-        ldb: int,
-        add: bool,
-        c: int,
-        ldc: int,
-    ) -> None:
+    def sgemm(self, transa, transb, m, n, k, a, lda, b, ldb, add, c, ldc) -> None:
         """``c (+)= a b`` with matrices in C order, whose rows are `ld` apart.
 
-        Args:
-            transa: Whether `a` is given as (k, m).
-            transb: Whether `b` is given as (n, k).
-            m: Number of rows of `c`.
-            n: Number of columns of `c`.
-            k: Number of products that are summed.
-            a: Address of the first matrix.
-            lda: Distance of its rows.
-            b: Address of the second matrix.
-            ldb: Distance of its rows.
-            add: Whether to add to `c`.
-            c: Address of the result.
-            ldc: Distance of its rows.
-
-        Raises:
-            OperationError: cuBLAS failed.
+        `a` is (m, k), or (k, m) if `transa`, and `b` is (k, n), or (n, k) if `transb`;
+        they are given by their addresses.
         """
         # To cuBLAS, which has columns where C has rows, all matrices are transposed.
         status = self._sgemm(
             *(self._handle, transb, transa, n, m, k),
             *(self._alpha, b, ldb, a, lda, self._betas[add], c, ldc),
         )
-        if status:
-            raise OperationError(_text("cublasSgemm", status))
+        _check("cublasSgemm", status, OperationError)
 
-    def sgemm_batched(
-        self,
-        transa: bool,
-        transb: bool,
-        m: int,
-        n: int,
-        k: int,
-        a: int,
-        lda: int,
-        step_a: int,
-        b: int,
-        ldb: int,
-        step_b: int,
-        c: int,
-        ldc: int,
-        step_c: int,
-        count: int,
-    ) -> None:
-        """``c[i] = a[i] b[i]`` for `count` matrices of each.
-
-        Args are those of `sgemm`, and the distances from one matrix to the next.
-
-        Raises:
-            OperationError: cuBLAS failed.
-        """
+    def sgemm_batched(self, transa, transb, sizes, a, b, c, count) -> None:
+        """``c[i] = a[i] b[i]`` for `count` matrices: address, `ld`, and distance."""
+        m, n, k = sizes
         status = self._batched(
             *(self._handle, transb, transa, n, m, k, self._alpha),
-            *(b, ldb, step_b, a, lda, step_a, self._betas[False]),
-            *(c, ldc, step_c, count),
+            *(*b, *a, self._betas[False], *c, count),
         )
-        if status:
-            raise OperationError(_text("cublasSgemmStridedBatched", status))
+        _check("cublasSgemmStridedBatched", status, OperationError)
 
 
-def _text(function: str, status: int) -> str:
-    return f"{function} failed: {STATUS.get(status, 'unknown error')} ({status})"
+def _check(function: str, status: int, kind: type = HandlerError) -> None:
+    if status:
+        known = STATUS.get(status, "unknown error")
+        raise kind(f"{function} failed: {known} ({status})")

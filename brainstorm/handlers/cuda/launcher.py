@@ -133,11 +133,7 @@ class _Workspace(threading.local):
 
 
 class Launcher:
-    """Runs kernels of this package on a device.
-
-    Args:
-        device: A :class:`~.device.PyCudaDevice`, or what has its methods.
-    """
+    """Runs kernels of this package on a :class:`~.device.PyCudaDevice`."""
 
     def __init__(self, device: Any):
         self.device = device
@@ -197,20 +193,12 @@ class Launcher:
     # -- failures ------------------------------------------------------------
 
     def expect_failure(self) -> int:
-        """Have the next `raise_failure` look whether a kernel has failed.
-
-        Returns:
-            Where kernels of this thread note it.
-        """
+        """Where kernels of this thread note failures, for `raise_failure`."""
         self._workspace.may_have_failed = True
         return self._workspace.failure
 
     def raise_failure(self) -> None:
-        """Raise what a kernel of this thread found wrong, if anything; forget it.
-
-        Raises:
-            HandlerError: Names the operation and the value.
-        """
+        """Raise what a kernel of this thread found wrong, if anything; forget it."""
         if self._workspace.may_have_failed:
             self._workspace.may_have_failed = False
             failure = self._take_failure()
@@ -254,11 +242,7 @@ class Launcher:
         self.device.launch(*self.prepare(name, grid, block, *arguments))
 
     def launch_for_each(self, name: str, count: int, *arguments: Any) -> None:
-        """Launch a kernel that gives each of so many elements to a thread.
-
-        Raises:
-            OperationError: Their numbers do not fit into 32 bits.
-        """
+        """Launch a kernel that gives each of so many elements to a thread."""
         if count > MOST:
             raise OperationError(f"arrays of at most {MOST} elements are possible")
         if count:
@@ -280,16 +264,8 @@ class Launcher:
     ) -> tuple[Any, ...]:
         """What ``device.launch`` has to be given to launch a kernel.
 
-        Args:
-            name: The kernel.
-            grid: Number of blocks.
-            block: Number of threads in each.
-            *arguments: Numbers, and arrays, each of which stands for what `place_of`
-                gives; None stands for a missing matrix.
-
-        Raises:
-            OperationError: A number is none, or does not fit into the kernel's type; or
-                elements along the last axis of an array do not lie side by side.
+        Its arguments are numbers, and arrays, each of which stands for what `place_of`
+        gives; None stands for a missing matrix.
         """
         flat: list[Any] = []
         for argument in arguments:
@@ -312,12 +288,7 @@ class Launcher:
         return self.kernel(name), grid, block, packed
 
     def replay(self, key: Any, prepare: Callable[[], list[Call]]) -> None:
-        """Make the calls that were prepared for a key.
-
-        Args:
-            key: All that they depend on, such as the addresses of arrays.
-            prepare: Prepares them, if that was not done for this key.
-        """
+        """Make the calls that `prepare` gave for a key: all that they depend on."""
         calls = self._sequences.get(key)
         if calls is None:
             calls = prepare()
@@ -350,16 +321,9 @@ class Launcher:
         *scalars: float,
         randomness: Randomness = NO_RANDOMNESS,
     ) -> None:
-        """Launch a kernel that ``ELEMENTWISE`` defines.
+        """Launch a kernel that ``ELEMENTWISE`` defines, with at most seven scalars.
 
-        Args:
-            name: Name of the kernel, that for dense arrays.
-            arrays: Its arrays; sizes of 1 are repeated.
-            *scalars: Its scalars, at most seven.
-            randomness: For kernels that draw.
-
-        Raises:
-            OperationError: A scalar is no number.
+        Sizes of 1 of its arrays are repeated.
         """
         key = (name, *[array.layout for array in arrays])
         plan = self._plans.get(key)

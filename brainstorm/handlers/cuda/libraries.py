@@ -12,14 +12,7 @@ MAJOR_VERSIONS = (13, 12, 11)
 
 
 def load_library(name: str) -> ctypes.CDLL | None:
-    """Load the newest version of a library.
-
-    Args:
-        name: ``cublas`` or ``nvrtc``.
-
-    Returns:
-        The library, or None if there is none that can be loaded.
-    """
+    """Load the newest version of ``cublas`` or ``nvrtc``, None if there is none."""
     for path in _candidates(name):
         with contextlib.suppress(OSError):
             return ctypes.CDLL(path)

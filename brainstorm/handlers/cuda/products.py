@@ -67,10 +67,11 @@ class CudaProducts:
         (first, lda), (second, ldb) = _blas(a), _blas(b)
         _check_sizes(m, n, length, lda, ldb, parts)
         self._gpu.device.sgemm_batched(
-            *(transa, transb, m, n, length),
-            *(first, lda, length * lda if transa else length),
-            *(second, ldb, length if transb else length * ldb),
-            *(sums.pointer, n, m * n, parts),
+            *(transa, transb, (m, n, length)),
+            (first, lda, length * lda if transa else length),
+            (second, ldb, length if transb else length * ldb),
+            (sums.pointer, n, m * n),
+            parts,
         )
         self._sum_columns(sums, None, out.reshape(m * n), add)
 
@@ -179,11 +180,7 @@ class CudaProducts:
 
 
 def _check_sizes(*sizes: int) -> None:
-    """Refuse what cuBLAS, which counts with 32 bits, would take for something else.
-
-    Raises:
-        OperationError: A size or a distance of rows is too large.
-    """
+    """Refuse what cuBLAS, which counts with 32 bits, would take for something else."""
     if max(sizes) > MOST:
         raise OperationError(
             f"matrices of at most {MOST} rows and columns are possible, got {sizes}"
