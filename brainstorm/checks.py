@@ -1,4 +1,8 @@
-"""Checks of arguments that the whole package shares."""
+"""Checks of arguments that the whole package shares.
+
+What is not as they say raises a ValidationError, whose message begins with `what`, or
+names the owner's class.
+"""
 
 from __future__ import annotations
 
@@ -32,12 +36,7 @@ __all__ = [
 
 
 def checked_number(value: Any, what: str, minimum: float = -math.inf) -> float:
-    """The value as a float.
-
-    Raises:
-        ValidationError: It is not a finite number of at least `minimum`;
-            the message begins with `what`.
-    """
+    """The value as a float, which has to be finite and at least `minimum`."""
     if is_finite(value) and value >= minimum:
         return float(value)
     bound = "" if minimum == -math.inf else f" >= {minimum}"
@@ -45,12 +44,7 @@ def checked_number(value: Any, what: str, minimum: float = -math.inf) -> float:
 
 
 def checked_integer(value: Any, what: str, minimum: int) -> int:
-    """The value as an int.
-
-    Raises:
-        ValidationError: It is not a whole number of at least `minimum`; the message
-            begins with `what`.
-    """
+    """The value as an int, which has to be at least `minimum`."""
     if is_whole(value, minimum):
         return int(value)
     raise ValidationError(
@@ -61,11 +55,7 @@ def checked_integer(value: Any, what: str, minimum: int) -> int:
 def checked_sizes(
     net: Any, time_size: int | None, batch_size: int | None
 ) -> tuple[int, int]:
-    """A time and a batch size; those of the network's data where they are None.
-
-    Raises:
-        ValidationError: A size is no positive integer.
-    """
+    """A time and a batch size; those of the network's data where they are None."""
     T = net.time_size if time_size is None else time_size
     B = net.batch_size if batch_size is None else batch_size
     return checked_integer(T, "time_size", 1), checked_integer(B, "batch_size", 1)
@@ -80,12 +70,7 @@ def is_finite(value: Any) -> bool:
 
 
 def checked_array(values: Any, what: str) -> np.ndarray:
-    """A float64 copy of an array, a nested list or a number.
-
-    Raises:
-        ValidationError: It does not consist of real numbers, or its rows differ
-            in length; the message begins with `what`.
-    """
+    """A float64 copy of an array, a nested list or a number, which are to be real."""
     try:
         array = np.asarray(values)
     except (TypeError, ValueError) as error:
@@ -98,12 +83,7 @@ def checked_array(values: Any, what: str) -> np.ndarray:
 
 
 def checked_positive(value: Any, what: str) -> float:
-    """The value as a float.
-
-    Raises:
-        ValidationError: It is not a finite number above 0; the message begins with
-            `what`.
-    """
+    """The value as a float, which has to be finite and above 0."""
     number = checked_number(value, what, minimum=0)
     if number == 0:
         raise ValidationError(f"{what} has to be above 0")
@@ -117,11 +97,7 @@ def check_number(
     low: float = -math.inf,
     below: float = math.inf,
 ) -> float:
-    """Return an argument that has to be a finite number in ``[low, below)``.
-
-    Raises:
-        ValidationError: Names the owner's class, the argument and the range.
-    """
+    """Return an argument that has to be a finite number in ``[low, below)``."""
     good = is_finite(value) and not isinstance(value, bool) and low <= value < below
     if not good:
         raise ValidationError(
@@ -132,11 +108,7 @@ def check_number(
 
 
 def check_integer(owner: object, name: str, value: int, low: int) -> int:
-    """Return an argument that has to be an integer of at least `low`.
-
-    Raises:
-        ValidationError: Names the owner's class, the argument and the limit.
-    """
+    """Return an argument that has to be an integer of at least `low`."""
     if not isinstance(value, Integral) or value < low:
         raise ValidationError(
             f"{type(owner).__name__}: {name} has to be an integer of at least {low},"
@@ -146,11 +118,7 @@ def check_integer(owner: object, name: str, value: int, low: int) -> int:
 
 
 def check_network(net: Any) -> None:
-    """Check that this is a network.
-
-    Raises:
-        ValidationError: It is not.
-    """
+    """Check that this is a network."""
     if not (hasattr(net, "provide_external_data") or hasattr(net, "forward_pass")):
         raise ValidationError(f"net: expected a Network, got {type(net).__name__}")
 
