@@ -128,6 +128,16 @@ def test_force_learning_makes_its_movements_by_itself(tmp_path):
     assert image.imread(tmp_path / "force_learning.png").std() > 0
 
 
+@pytest.mark.parametrize("seed", [42, pytest.param(1, marks=pytest.mark.slow)])
+def test_nvar_goes_on_with_the_series_of_lorenz(seed, tmp_path):
+    image = pytest.importorskip("matplotlib.image")
+    output = run_example("nvar_lorenz.py", "--seed", seed, "--output-dir", tmp_path)
+    assert result_of(output) <= 1e-3
+    *_, valid, _ = output.splitlines()
+    assert float(re.search(r"for (\S+) Lyapunov times", valid)[1]) >= 5
+    assert image.imread(tmp_path / "nvar_lorenz.png").std() > 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2, 42])
 def test_force_learning_reaches_its_accuracy(seed, tmp_path):
