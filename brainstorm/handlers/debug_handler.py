@@ -60,46 +60,14 @@ class DebugHandler(Handler):
     def rnd(self, rnd: RandomState) -> None:
         self.handler.rnd = rnd
 
-    def get_random_state(self) -> dict[str, Any]:
-        """The state of the wrapped handler's random operations."""
-        return self.handler.get_random_state()
-
-    def set_random_state(self, state: dict[str, Any]) -> None:
-        """Set the state of the wrapped handler's random operations."""
-        self.handler.set_random_state(state)
-
     def allocate(self, shape: tuple[int, ...]) -> Any:
         """A new array of the given shape, filled with NaN."""
         mem = self.handler.allocate(_checked_shape("allocate", shape))
         self.handler.fill(mem, float("nan"))
         return mem
 
-    def ones(self, shape: tuple[int, ...]) -> Any:
-        """A new array of the given shape, filled with ones."""
-        return self.handler.ones(_checked_shape("ones", shape))
-
-    def zeros(self, shape: tuple[int, ...]) -> Any:
-        """A new array of the given shape, filled with zeros."""
-        return self.handler.zeros(_checked_shape("zeros", shape))
-
-    def scratch(self, shape: tuple[int, ...], slot: int = 0) -> Any:
-        """A temporary array of the wrapped handler."""
-        return self.handler.scratch(_checked_shape("scratch", shape), slot)
-
-    def create_from_numpy(self, arr: Any) -> Any:
-        """A new array of the wrapped handler from a NumPy array."""
-        return self.handler.create_from_numpy(arr)
-
-    def overlap(self, a: Any, b: Any) -> str:
-        """How two arrays share memory."""
-        return self.handler.overlap(a, b)
-
     # Programs call its own operations, which check, and belong where the others' do.
     record, do = Handler.record, staticmethod(call)
-
-    def home(self) -> Any:
-        """What temporary memory of the wrapped handler belongs to."""
-        return self.handler.home()
 
     def __getattr__(self, name: str) -> Any:
         # Operations that only the wrapped handler has.
@@ -112,7 +80,13 @@ class DebugHandler(Handler):
         return operation
 
 
-def _add_checked_operations() -> None:
+def _add_operations() -> None:
+    for name in ("ones", "zeros", "scratch"):
+        setattr(DebugHandler, name, _delegated(name, has_shape=True))
+    for name in ("create_from_numpy", "overlap", "home"):
+        setattr(DebugHandler, name, _delegated(name))
+    for name in ("get_random_state", "set_random_state"):
+        setattr(DebugHandler, name, _delegated(name))
     for name in dir(Handler):
         function = getattr(Handler, name)
         if not (
@@ -121,6 +95,18 @@ def _add_checked_operations() -> None:
             or not inspect.isfunction(function)
         ):
             setattr(DebugHandler, name, _checked(name, function))
+
+
+def _delegated(name: str, has_shape: bool = False) -> Callable:
+    """A method of the wrapped handler, whose first argument may be a shape."""
+
+    @functools.wraps(getattr(Handler, name))
+    def method(self: DebugHandler, *args: Any, **kwargs: Any) -> Any:
+        if has_shape:
+            _checked_shape(name, kwargs["shape"] if "shape" in kwargs else args[0])
+        return getattr(self.handler, name)(*args, **kwargs)
+
+    return method
 
 
 def _checked(name: str, function: Callable) -> Callable:
@@ -156,4 +142,4 @@ def _checked_shape(name: str, shape: Any) -> tuple[int, ...]:
     return shape
 
 
-_add_checked_operations()
+_add_operations()

@@ -61,6 +61,7 @@ class NumpyHandler(
 
     array_type = np.ndarray
     records_leaves = True
+    _described = ("dtype", "seed")
 
     def __init__(self, dtype: Any = np.float32, seed: int | None = None):
         super().__init__(seed)
@@ -80,16 +81,18 @@ class NumpyHandler(
 
     def __describe__(self) -> dict[str, Any]:
         description = super().__describe__()
-        description["dtype"] = np.dtype(self.dtype).name
+        if "dtype" in self._described:
+            description["dtype"] = np.dtype(self.dtype).name
         return description
 
     @classmethod
     def __new_from_description__(cls, description: dict[str, Any]) -> NumpyHandler:
         arguments = {k: v for k, v in description.items() if k != "@type"}
-        if not arguments.keys() <= {"dtype", "seed"}:
+        if not arguments.keys() <= set(cls._described):
+            wanted = " and ".join(map(repr, cls._described))
             raise ValidationError(
-                f"the description of a {cls.__name__} has 'dtype' and 'seed',"
-                f" got {listing(arguments)}"
+                f"the description of a {cls.__name__} has {wanted}, got"
+                f" {listing(arguments)}"
             )
         return cls(**arguments)
 

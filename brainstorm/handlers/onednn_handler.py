@@ -87,6 +87,7 @@ class OneDnnHandler(
 
     __default_values__ = {"math_mode": "f32"}
     __undescribed__ = {"threads"}
+    _described = ("math_mode", "seed")
 
     def __init__(
         self,
@@ -111,21 +112,6 @@ class OneDnnHandler(
         self._local = _Local()
         self._has_prepared = False
         _handlers.add(self)
-
-    def __describe__(self) -> dict[str, Any]:
-        description = super().__describe__()
-        del description["dtype"]
-        return description
-
-    @classmethod
-    def __new_from_description__(cls, description: dict[str, Any]) -> OneDnnHandler:
-        arguments = {k: v for k, v in description.items() if k != "@type"}
-        if not arguments.keys() <= {"math_mode", "seed"}:
-            raise ValidationError(
-                f"the description of a {cls.__name__} has 'math_mode' and 'seed',"
-                f" got {listing(arguments)}"
-            )
-        return cls(**arguments)
 
     def describe(self) -> str:
         """What computes, in one line."""

@@ -161,10 +161,7 @@ class Version(ctypes.Structure):
         ("major", ctypes.c_int),
         ("minor", ctypes.c_int),
         ("patch", ctypes.c_int),
-        ("hash", ctypes.c_char_p),
-        ("cpu_runtime", ctypes.c_uint),
-        ("gpu_runtime", ctypes.c_uint),
-    ]
+    ]  # and more
 
 
 class ExecutionArgument(ctypes.Structure):

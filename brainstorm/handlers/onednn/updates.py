@@ -35,30 +35,15 @@ class OneDnnUpdates:
                 parameters, gradients, velocity, learning_rate, momentum
             )
 
-    def adam_update(
-        self,
-        parameters,
-        gradients,
-        mean,
-        variance,
-        learning_rate,
-        beta1,
-        beta2,
-        epsilon,
-        weight_decay,
-        update_nr,
-    ):
-        arrays = (parameters, gradients, mean, variance)
-        numbers = (beta1, beta2, epsilon, weight_decay, update_nr)
-        decays = bool(weight_decay)
-        call = parameters.size >= self._large and self._find(adam_step, arrays, decays)
+    def _adam_step(self, arrays, factors, decays):
+        is_large = arrays[0].size >= self._large
+        call = is_large and self._find(adam_step, arrays, decays)
         if call:
-            factors = self._adam_factors(learning_rate, *numbers)
             for number, factor in enumerate(factors):
                 self.do(call.values.__setitem__, number, factor)
             self.do(call)
         else:
-            super().adam_update(*arrays, learning_rate, *numbers)
+            super()._adam_step(arrays, factors, decays)
 
     @whole
     def constrain_rows(self, m, limit, norms):

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from brainstorm.handlers.operations.contract import operation
+from brainstorm.handlers.operations.contract import add_method, missing, operation
 
 __all__ = [
     "ACTIVATIONS",
@@ -353,19 +353,10 @@ def give_methods(
     forward.__doc__ = FUNCTIONS[name].text
     deriv.__doc__ = f"The derivative of :meth:`{name}`: `dx` gets `dy` times it."
     source = "x" if name in FROM_INPUT else "y"
-    operation("x:*S", "y:*S", alias="*")(forward)
-    operation(f"{source}:*S dy:*S", "dx:*S", alias="*")(deriv)
-    for function, full in ((forward, name), (deriv, f"{name}_deriv")):
-        function.__name__, function.__module__ = full, cls.__module__
-        function.__qualname__ = f"{cls.__qualname__}.{full}"
-        setattr(cls, full, function)
-
-
-def _missing(handler: Any, *arrays: Any) -> None:
-    raise NotImplementedError
+    operation("x:*S", "y:*S", alias="*")(add_method(cls, name, forward))
+    declared = operation(f"{source}:*S dy:*S", "dx:*S", alias="*")
+    declared(add_method(cls, f"{name}_deriv", deriv))
 
 
 for _name, _f in FUNCTIONS.items():
-    give_methods(
-        ActivationOperations, _name, _f.apply or _missing, _f.derive or _missing
-    )
+    give_methods(ActivationOperations, _name, _f.apply or missing, _f.derive or missing)

@@ -6,7 +6,7 @@ import inspect
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,7 @@ __all__ = [
     "expected",
     "in_range",
     "indices_within",
+    "missing",
     "operation",
 ]
 
@@ -161,9 +162,15 @@ def add_method(cls: type, name: str, function: Function) -> Function:
         function.__code__, function.__globals__, name, None, function.__closure__
     )
     method.__annotations__, method.__module__ = function.__annotations__, cls.__module__
+    method.__doc__ = function.__doc__
     method.__qualname__ = f"{cls.__qualname__}.{name}"
     setattr(cls, name, method)
     return method
+
+
+def missing(handler: Any, *arguments: Any) -> NoReturn:
+    """Stands for what each handler has to have."""
+    raise NotImplementedError
 
 
 def contracts_of(cls: type) -> dict[str, Operation]:

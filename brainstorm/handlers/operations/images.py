@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from brainstorm.handlers.operations.activations import FROM_INPUT
-from brainstorm.handlers.operations.contract import expected, operation
+from brainstorm.handlers.operations.contract import expected, missing, operation
 
 __all__ = ["ImageOperations", "Windows"]
 
@@ -199,39 +199,10 @@ class ImageOperations:
         deltas = in_deltas, out_deltas
         self.do(self.plain._pool_back, None, *deltas, windows, fresh_in_deltas)
 
-    # What a handler has, unless it has the operations themselves.
-
-    def _convolve(
-        self,
-        inputs: Any,
-        weights: Any,
-        bias: Any,
-        outputs: Any,
-        windows: Windows,
-        activation: str,
-    ) -> None:
-        raise NotImplementedError
-
-    def _convolve_back(
-        self,
-        arrays: tuple[Any, ...],
-        windows: Windows,
-        activation: str,
-        fresh_in_deltas: bool,
-        fresh_gradients: bool,
-    ) -> None:
-        raise NotImplementedError
-
-    def _pool(self, inputs: Any, outputs: Any, argmax: Any, windows: Windows) -> None:
-        """Take maxima, or means if `argmax` is None."""
-        raise NotImplementedError
-
-    def _pool_back(
-        self,
-        argmax: Any,
-        in_deltas: Any,
-        out_deltas: Any,
-        windows: Windows,
-        fresh: bool,
-    ) -> None:
-        raise NotImplementedError
+    # A handler has these, unless it has the operations themselves. Without `argmax` a
+    # window is summarised by its mean.
+    #   _convolve(inputs, weights, bias, outputs, windows, activation)
+    #   _convolve_back(arrays, windows, activation, fresh_in_deltas, fresh_gradients)
+    #   _pool(inputs, outputs, argmax, windows)
+    #   _pool_back(argmax, in_deltas, out_deltas, windows, fresh)
+    _convolve = _convolve_back = _pool = _pool_back = missing

@@ -93,9 +93,14 @@ class UpdateOperations:
             update_nr: Number of this update, counted from 1.
         """
         numbers = (learning_rate, beta1, beta2, epsilon, weight_decay, update_nr)
-        factors = map(self.number, self._adam_factors(*numbers))
-        keep_m, add_m, keep_v, add_v, epsilon, rate, kept = factors
-        for p, g, m, v in self._pieces(parameters, gradients, mean, variance):
+        arrays = (parameters, gradients, mean, variance)
+        self._adam_step(arrays, self._adam_factors(*numbers), bool(weight_decay))
+
+    def _adam_step(
+        self, arrays: tuple[Any, ...], factors: tuple[Any, ...], decays: bool
+    ) -> None:
+        keep_m, add_m, keep_v, add_v, epsilon, rate, kept = map(self.number, factors)
+        for p, g, m, v in self._pieces(*arrays):
             work = self.scratch(g.shape, 2)
             self.mult_st(keep_m, m, m)
             self.mult_add_st(add_m, g, m)
@@ -103,7 +108,7 @@ class UpdateOperations:
             self.sqrt_t(v, work)
             self.add_st(epsilon, work, work)
             self.divide_tt(m, work, work)
-            if weight_decay:
+            if decays:
                 self.mult_st(kept, p, p)
             self.mult_add_st(rate, work, p)
 
