@@ -275,16 +275,19 @@ class FreezeValues(ValueModifier):
         self._see(values if values is None else np.array(values))
 
 
-class L1Decay(GradientModifier):
+class _Decay(GradientModifier):
+    def __init__(self, factor: float):
+        super().__init__()
+        name = type(self).__name__
+        self.factor = checked_number(factor, f"{name}: factor", minimum=0)
+
+
+class L1Decay(_Decay):
     """Adds ``factor * sign(parameters)`` to the gradients.
 
     Args:
         factor: Strength of the decay, at least 0.
     """
-
-    def __init__(self, factor: float):
-        super().__init__()
-        self.factor = checked_number(factor, "L1Decay: factor", minimum=0)
 
     def __call__(self, handler: Any, parameters: Any, gradients: Any) -> None:
         signs = self._scratch(handler, parameters.shape)
@@ -292,16 +295,12 @@ class L1Decay(GradientModifier):
         handler.mult_add_st(self.factor, signs, gradients)
 
 
-class L2Decay(GradientModifier):
+class L2Decay(_Decay):
     """Adds ``factor * parameters`` to the gradients.
 
     Args:
         factor: Strength of the decay, at least 0.
     """
-
-    def __init__(self, factor: float):
-        super().__init__()
-        self.factor = checked_number(factor, "L2Decay: factor", minimum=0)
 
     def __call__(self, handler: Any, parameters: Any, gradients: Any) -> None:
         handler.mult_add_st(self.factor, parameters, gradients)

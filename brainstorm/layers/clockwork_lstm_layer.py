@@ -38,16 +38,8 @@ class ClockworkLstmLayerImpl(Clock, LstmLayerImpl):
     timing`` is not zero keep Ca and y of the step before; their gates are computed
     and have no effect.
 
-    Besides the buffers of `Lstm` there are:
-
-    =========== ======== ==================== ====================================
-    buffer      name     shape                content
-    =========== ======== ==================== ====================================
-    parameters  timing   (n,)                 steps from update to update, >= 1
-    internals   step     (T + 1, B, 1)        number of steps seen
-    =========== ======== ==================== ====================================
-
-    See `Clockwork` for both.
+    Besides the buffers of `Lstm` there are the parameter ``timing`` (n,) and the
+    internal ``step`` (T + 1, B, 1), see `Clockwork`.
 
     Raises:
         LayerValidationError: An argument is not as in `ClockworkLstm`.

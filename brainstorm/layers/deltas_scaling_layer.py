@@ -1,7 +1,7 @@
 """Scaling of the deltas on their way back."""
 
-from brainstorm.layers._stepwise_layer import StepwiseLayer
 from brainstorm.layers.arguments import FINITE, arguments_of
+from brainstorm.layers.noop_layer import NoOpLayerImpl
 from brainstorm.structure.construction import ConstructionWrapper
 
 
@@ -17,7 +17,7 @@ def DeltasScaling(factor: float, name: str | None = None) -> ConstructionWrapper
     return ConstructionWrapper.create(DeltasScalingLayerImpl, **locals())
 
 
-class DeltasScalingLayerImpl(StepwiseLayer):
+class DeltasScalingLayerImpl(NoOpLayerImpl):
     """Computes ``y = x``; its deltas are ``dx = factor * dy``.
 
     ======== ======== ============ ========
@@ -37,9 +37,6 @@ class DeltasScalingLayerImpl(StepwiseLayer):
 
     arguments = arguments_of(DeltasScaling, factor=FINITE)
     repeats = True
-
-    def forward_pass(self, buffers, training_pass=True):
-        self.handler.copy_to(buffers.inputs.default, buffers.outputs.default)
 
     def backward_pass(self, buffers):
         dx, dy = buffers.input_deltas.default, buffers.output_deltas.default

@@ -2,8 +2,8 @@
 
 import math
 
-from brainstorm.layers.arguments import Check, arguments_of
-from brainstorm.layers.base_layer import Layer
+from brainstorm.layers.arguments import arguments_of
+from brainstorm.layers.pooling_layer_2d import TYPE, Pooling2DLayerImpl
 from brainstorm.layers.rows import Rows
 from brainstorm.structure.buffer_structure import BufferStructure, StructureTemplate
 from brainstorm.structure.construction import ConstructionWrapper
@@ -25,7 +25,7 @@ def GlobalPooling(type: str = "max", name: str | None = None) -> ConstructionWra
     return ConstructionWrapper.create(GlobalPoolingLayerImpl, **locals())
 
 
-class GlobalPoolingLayerImpl(Layer):
+class GlobalPoolingLayerImpl(Pooling2DLayerImpl):
     """Pools over all feature dimensions but the last, which is that of the channels.
 
     Lin et al., *Network in network*, 2013.
@@ -43,11 +43,7 @@ class GlobalPoolingLayerImpl(Layer):
     """
 
     expected_inputs = {"default": StructureTemplate("T", "B", "F", "F", "...")}
-    arguments = arguments_of(
-        GlobalPooling,
-        type=Check(lambda value: value in ("max", "avg"), "'max' or 'avg'"),
-    )
-    honours_fresh = True
+    arguments = arguments_of(GlobalPooling, type=TYPE)
     repeats = True
 
     images = Rows(
@@ -61,23 +57,7 @@ class GlobalPoolingLayerImpl(Layer):
 
     def setup(self, kwargs, in_shapes):
         *inner, channels = in_shapes["default"].feature_shape
-        self.window = math.prod(inner), 1
+        self.kernel_size, self.padding, self.stride = (math.prod(inner), 1), 0, (1, 1)
         structure = BufferStructure("T", "B", channels)
         internals = {"argmax": structure} if self.type == "max" else {}
         return {"default": structure}, {}, internals
-
-    def forward_pass(self, buffers, training_pass=True):
-        x, y, argmax = self.images(buffers)
-        h, where = self.handler, (x, self.window, y, 0, (1, 1))
-        if self.type == "max":
-            h.maxpool2d_forward_batch(*where, argmax)
-        else:
-            h.avgpool2d_forward_batch(*where)
-
-    def backward_pass(self, buffers):
-        x, y, argmax = self.images(buffers)
-        dy, dx = self.delta_images(buffers)
-        used = (argmax,) if self.type == "max" else ()
-        pool = f"{self.type}pool2d_backward_batch"
-        where = x, self.window, y, 0, (1, 1)
-        self.add_deltas("default", pool, *where, *used, dx, dy)

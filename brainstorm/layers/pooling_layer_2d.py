@@ -7,9 +7,9 @@ from brainstorm.layers.arguments import Check, arguments_of
 from brainstorm.layers.rows import Rows
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper
-from brainstorm.utils import flatten_time, listing
+from brainstorm.utils import flatten_time
 
-TYPES = ("max", "avg")
+TYPE = Check(lambda kind: kind in ("max", "avg"), "'max' or 'avg'")
 
 
 def Pooling2D(
@@ -53,11 +53,7 @@ class Pooling2DLayerImpl(WindowLayer):
             is larger than the padded images; or it fits into the padding alone.
     """
 
-    arguments = arguments_of(
-        Pooling2D,
-        type=Check(lambda kind: kind in TYPES, f"one of {listing(TYPES)}"),
-        **WINDOW,
-    )
+    arguments = arguments_of(Pooling2D, type=TYPE, **WINDOW)
     repeats = True
 
     images = Rows(
@@ -83,17 +79,15 @@ class Pooling2DLayerImpl(WindowLayer):
         return {"default": structure}, {}, internals
 
     def forward_pass(self, buffers, training_pass=True):
-        x, y, argmax = self.images(buffers)
-        window = self.kernel_size, y, self.padding, self.stride
-        if self.type == "max":
-            self.handler.maxpool2d_forward_batch(x, *window, argmax)
-        else:
-            self.handler.avgpool2d_forward_batch(x, *window)
+        pool = getattr(self.handler, f"{self.type}pool2d_forward_batch")
+        pool(*self.windows(buffers))
 
     def backward_pass(self, buffers):
-        x, y, argmax = self.images(buffers)
         dy, dx = self.delta_images(buffers)
-        window = self.kernel_size, y, self.padding, self.stride
-        used = (argmax,) if self.type == "max" else ()
         pool = f"{self.type}pool2d_backward_batch"
-        self.add_deltas("default", pool, x, *window, *used, dx, dy)
+        self.add_deltas("default", pool, *self.windows(buffers), dx, dy)
+
+    def windows(self, buffers):
+        """What the operations of both passes begin with."""
+        x, y, *argmax = (a for a in self.images(buffers) if a is not None)
+        return x, self.kernel_size, y, self.padding, self.stride, *argmax
