@@ -31,7 +31,12 @@ from typing import Any
 
 import numpy as np
 
-from brainstorm.utils import BrainstormError, DescriptionError, listing
+from brainstorm.utils import (
+    BrainstormError,
+    DescriptionError,
+    choices,
+    listing,
+)
 
 __all__ = ["Describable", "Registry", "create_from_description", "get_description"]
 
@@ -370,7 +375,7 @@ def _class_of(description: dict[str, Any], where: str) -> type[Describable]:
     if cls is None or not issubclass(cls, Describable):
         raise DescriptionError(
             f"{where} has the unknown @type {name!r};"
-            f" choices are: {listing(sorted(Describable._registry))}"
+            f" {choices(name, sorted(Describable._registry))}"
         )
     return cls
 

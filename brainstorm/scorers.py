@@ -20,6 +20,7 @@ from brainstorm.utils import (
     NetworkValidationError,
     ValidationError,
     flatten_all_but_last,
+    hinting,
     listing,
 )
 
@@ -386,3 +387,6 @@ def _flatten(
             f" row, got {mask.shape} for {shapes}"
         )
     return predicted, labels, np.repeat(mask.reshape(-1, 1), rows // mask.size, axis=0)
+
+
+__getattr__ = hinting(__name__, __all__)

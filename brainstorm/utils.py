@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import importlib.metadata
 import json
 import math
 import re
 import time
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -110,9 +111,67 @@ class NotAFileError(BrainstormError, IsADirectoryError):
     """Where a file should be is a folder."""
 
 
+# What other libraries call what this one calls otherwise.
+_ELSEWHERE = {
+    "batchnormalization": "BatchNorm",
+    "conv2d": "Convolution2D",
+    "crossentropyloss": "SoftmaxCE",
+    "dense": "FullyConnected",
+    "elu": "el",
+    "flatten": "Reshape",
+    "layernormalization": "LayerNorm",
+    "leaky_relu": "leaky_rel",
+    "linear": "FullyConnected",
+    "maxpool2d": "Pooling2D",
+    "modelcheckpoint": "SaveBestNetwork",
+    "mse": "MeanSquaredError",
+    "mseloss": "SquaredError",
+    "relu": "rel",
+    "rnn": "Recurrent",
+    "silu": "swish",
+    "simplernn": "Recurrent",
+    "softmax": "SoftmaxCE",
+}
+
+
 def listing(names: Iterable[object]) -> str:
     """The names as text for an error message: ``'a', 'b'`` or ``(none)``."""
     return ", ".join(repr(n) for n in names) or "(none)"
+
+
+def choices(wrong: object, names: Iterable[object]) -> str:
+    """What there is to choose from, for an error message, and what was perhaps meant.
+
+    >>> choices('LSTM', ['Gru', 'Lstm'])
+    "choices are: 'Gru', 'Lstm'; did you mean 'Lstm'?"
+    """
+    names = list(names)
+    meant = meant_by(wrong, names)
+    return f"choices are: {listing(names)}" + (
+        f"; did you mean {meant!r}?" if meant else ""
+    )
+
+
+def meant_by(wrong: object, names: Iterable[object]) -> str | None:
+    """The name that somebody probably meant: as elsewhere, cut short or misspelt."""
+    known = {name.lower(): name for name in names if isinstance(name, str)}
+    text = str(wrong).lower()
+    text = _ELSEWHERE.get(text, text).lower()
+    longer = [name for name in known if len(text) > 2 and name.startswith(text)]
+    found = [text] if text in known else longer
+    found = found or difflib.get_close_matches(text, known, 1, 0.7)
+    return known[found[0]] if found else None
+
+
+def hinting(module: str, names: Iterable[str]) -> Callable[[str], Any]:
+    """A module's ``__getattr__``, which tells what was probably meant."""
+
+    def missing(name: str) -> Any:
+        meant = None if name.startswith("_") else meant_by(name, names)
+        hint = f"; did you mean {meant!r}?" if meant else ""
+        raise AttributeError(f"module {module!r} has no attribute {name!r}{hint}")
+
+    return missing
 
 
 def missing_extra(what: str, package: str, extra: str) -> ImportError:
@@ -193,14 +252,14 @@ def get_by_path(tree: Mapping[str, Any], path: str) -> Any:
     """
     node: Any = tree
     for part in path.split("."):
-        choices = (
+        members = (
             node if isinstance(node, Mapping) else getattr(node, "_asdict", dict)()
         )
-        if part not in choices:
+        if part not in members:
             raise UnknownNameError(
-                f"no {part!r} in path {path!r}; choices are: {listing(choices)}"
+                f"no {part!r} in path {path!r}; {choices(part, members)}"
             )
-        node = choices[part]
+        node = members[part]
     return node
 
 

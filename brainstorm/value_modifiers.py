@@ -30,7 +30,10 @@ import numpy as np
 
 from brainstorm.checks import checked_array, checked_number, checked_positive
 from brainstorm.randomness import RandomState, Seedable
-from brainstorm.utils import ValidationError
+from brainstorm.utils import (
+    ValidationError,
+    hinting,
+)
 
 __all__ = [
     "ClipGlobalNorm",
@@ -320,3 +323,6 @@ def _check_shape(
             f"{type(owner).__name__}: expected {argument} of shape"
             f" {tuple(view.shape)}, got {values.shape}"
         )
+
+
+__getattr__ = hinting(__name__, __all__)

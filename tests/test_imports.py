@@ -135,7 +135,7 @@ def f():
 PARTS = {
     "operations": {"operations", "programs"},
     "numpy": {"numpy", "operations", "programs"},
-    "onednn": {"onednn", "operations", "programs"},
+    "onednn": {"onednn", "numpy", "operations", "programs"},
     "cuda": {"cuda", "operations", "programs"},
 }
 

@@ -25,6 +25,7 @@ from brainstorm.data_iterators.changing import *  # noqa: F403
 from brainstorm.data_iterators.encoding import *  # noqa: F403
 from brainstorm.data_iterators.holding import *  # noqa: F403
 from brainstorm.data_iterators.pieces import Subsequences
+from brainstorm.utils import hinting
 
 __all__ = [
     "DataIterator",
@@ -33,3 +34,5 @@ __all__ = [
     *encoding.__all__,
     *holding.__all__,
 ]
+
+__getattr__ = hinting(__name__, __all__)

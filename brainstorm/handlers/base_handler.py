@@ -39,7 +39,12 @@ from brainstorm.handlers.operations.updates import UpdateOperations
 from brainstorm.handlers.original_interface import adapt
 from brainstorm.handlers.programs import Program, call
 from brainstorm.randomness import RandomState, global_rnd
-from brainstorm.utils import HandlerError, UnknownNameError, ValidationError, listing
+from brainstorm.utils import (
+    HandlerError,
+    UnknownNameError,
+    ValidationError,
+    choices,
+)
 
 __all__ = ["OPERATIONS", "Handler"]
 
@@ -51,7 +56,7 @@ class _Activations(dict):
         if name in OTHER_NAMES:
             return self[OTHER_NAMES[name]]
         raise UnknownNameError(
-            f"unknown activation function {name!r}; choices are: {listing(self)}"
+            f"unknown activation function {name!r}; {choices(name, self)}"
         )
 
 

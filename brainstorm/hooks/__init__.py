@@ -7,6 +7,7 @@ from brainstorm.hooks.progress import ProgressBar
 from brainstorm.hooks.saving import *  # noqa: F403
 from brainstorm.hooks.stopping import *  # noqa: F403
 from brainstorm.hooks.visualizing import BokehVisualizer
+from brainstorm.utils import hinting
 
 __all__ = [
     "BokehVisualizer",
@@ -16,3 +17,5 @@ __all__ = [
     *saving.__all__,
     *stopping.__all__,
 ]
+
+__getattr__ = hinting(__name__, __all__)

@@ -14,7 +14,11 @@ from brainstorm.scorers import Scorer
 from brainstorm.structure.network import Network
 from brainstorm.training.schedules import Schedule
 from brainstorm.training.utils import check_iterator, check_scorers, compute_scores
-from brainstorm.utils import UnknownNameError, ValidationError, listing
+from brainstorm.utils import (
+    UnknownNameError,
+    ValidationError,
+    choices,
+)
 
 __all__ = [
     "ModifyStepperAttribute",
@@ -64,7 +68,7 @@ class MonitorLoss(Hook):
         if self.iter_name not in named_data_iters:
             raise UnknownNameError(
                 f"{self.__name__}: trainer.train got no data iterator named"
-                f" {self.iter_name!r}; choices are: {listing(named_data_iters)}"
+                f" {self.iter_name!r}; {choices(self.iter_name, named_data_iters)}"
             )
         self.iter = named_data_iters[self.iter_name]
         check_iterator(net, self.iter, self.iter_name)
@@ -104,7 +108,7 @@ class _MonitorLayer(Hook):
         if self.layer_name not in net.layers:
             raise UnknownNameError(
                 f"{self.__name__}: the network has no layer {self.layer_name!r};"
-                f" choices are: {listing(net.layers)}"
+                f" {choices(self.layer_name, net.layers)}"
             )
 
     def _log_view(self, net: Network, view: str) -> dict[str, dict[str, float]]:
@@ -260,10 +264,10 @@ class ModifyStepperAttribute(Hook):
     def start(self, net, stepper, verbose, named_data_iters):
         super().start(net, stepper, verbose, named_data_iters)
         if not hasattr(stepper, self.attr_name):
-            choices = [n for n in vars(stepper) if not n.startswith("_")]
+            known = [n for n in vars(stepper) if not n.startswith("_")]
             raise ValidationError(
                 f"{self.__name__}: {type(stepper).__name__} has no attribute"
-                f" {self.attr_name!r}; choices are: {listing(choices)}"
+                f" {self.attr_name!r}; {choices(self.attr_name, known)}"
             )
 
     def __call__(self, epoch_nr, update_nr, net, stepper, logs):

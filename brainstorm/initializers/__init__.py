@@ -12,5 +12,8 @@ from brainstorm.initializers import base, independent, matrices
 from brainstorm.initializers.base import *  # noqa: F403
 from brainstorm.initializers.independent import *  # noqa: F403
 from brainstorm.initializers.matrices import *  # noqa: F403
+from brainstorm.utils import hinting
 
 __all__ = sorted([*base.__all__, *independent.__all__, *matrices.__all__])
+
+__getattr__ = hinting(__name__, __all__)

@@ -44,6 +44,7 @@ from brainstorm.layers.softmax_ce_layer import SoftmaxCE
 from brainstorm.layers.squared_difference_layer import SquaredDifference
 from brainstorm.layers.squared_error_layer import SquaredError
 from brainstorm.layers.time_pooling_layer import TimePooling
+from brainstorm.utils import hinting
 
 __all__ = [
     "Add",
@@ -86,3 +87,5 @@ __all__ = [
     "SquaredError",
     "TimePooling",
 ]
+
+__getattr__ = hinting(__name__, __all__)

@@ -39,7 +39,9 @@ from brainstorm.structure.trainable import set_layer_properties
 from brainstorm.utils import (
     LayerValidationError,
     NetworkValidationError,
+    UnknownNameError,
     check_layer_name,
+    choices,
     listing,
 )
 
@@ -54,6 +56,13 @@ __all__ = [
 ]
 
 Architecture = dict[str, dict[str, Any]]
+
+
+class Layers(OrderedDict[str, "Layer"]):
+    """The layers of a network by name."""
+
+    def __missing__(self, name: str) -> Layer:
+        raise UnknownNameError(f"there is no layer {name!r}; {choices(name, self)}")
 
 
 class Connection(NamedTuple):
@@ -344,7 +353,7 @@ def _instantiate(
     for c in (*connections, *map(as_feedback, feedback)):
         all_incoming[c.end_layer].append(c)
         all_outgoing[c.start_layer].append(c)
-    layers: OrderedDict[str, Layer] = OrderedDict()
+    layers = Layers()
     for name in _running_order(architecture, connections, feedback):
         incoming, outgoing = all_incoming[name], all_outgoing[name]
         layer = _make_layer(name, architecture[name], layers, incoming, outgoing, known)
@@ -353,7 +362,7 @@ def _instantiate(
             if c.output_name not in sources(layer):
                 raise NetworkValidationError(
                     f"layer {name!r} has no output {c.output_name!r} to connect to"
-                    f" {c.end_layer!r}; choices are: {listing(sources(layer))}"
+                    f" {c.end_layer!r}; {choices(c.output_name, sources(layer))}"
                 )
         layers[name] = layer
     set_layer_properties(layers, architecture)

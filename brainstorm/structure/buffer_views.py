@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from brainstorm.utils import UnknownNameError, listing
+from brainstorm.utils import (
+    UnknownNameError,
+    choices,
+)
 
 __all__ = ["BufferView"]
 
@@ -110,9 +113,7 @@ class BufferView(list):
         BufferView._ensure_complete(self)
         if name in self._buffer_names:
             return self.__dict__[name]
-        raise AttributeError(
-            f"no buffer {name!r}; choices are: {listing(self._buffer_names)}"
-        )
+        raise AttributeError(f"no buffer {name!r}; {choices(name, self._buffer_names)}")
 
     def __getitem__(self, item: Any) -> Any:
         if not isinstance(item, str):
@@ -122,10 +123,9 @@ class BufferView(list):
         for name in item.split("."):
             if not isinstance(node, BufferView) or name not in node:
                 is_view = isinstance(node, BufferView)
-                choices = BufferView._asdict(node) if is_view else ()
+                names = BufferView._asdict(node) if is_view else ()
                 raise UnknownNameError(
-                    f"no buffer {name!r} in path {item!r}; choices are:"
-                    f" {listing(choices)}"
+                    f"no buffer {name!r} in path {item!r}; {choices(name, names)}"
                 )
             if name not in node.__dict__:
                 BufferView._ensure_complete(node)

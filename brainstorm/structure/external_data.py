@@ -9,7 +9,12 @@ import h5py
 import numpy as np
 
 from brainstorm.structure.buffer_structure import BufferStructure
-from brainstorm.utils import MissingInputError, NetworkValidationError, listing
+from brainstorm.utils import (
+    MissingInputError,
+    NetworkValidationError,
+    choices,
+    listing,
+)
 
 
 def check_open(name: str, values: Any) -> None:
@@ -71,8 +76,8 @@ def check_shapes(
     unknown = [name for name in shapes if name not in structures]
     if unknown:
         raise NetworkValidationError(
-            f"the network has no input {listing(unknown)}; choices are:"
-            f" {listing(structures)}"
+            f"the network has no input {listing(unknown)};"
+            f" {choices(unknown[0], structures)}"
         )
     missing = [name for name in structures if name not in shapes]
     if all_inputs and missing:

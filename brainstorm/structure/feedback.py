@@ -16,7 +16,11 @@ from typing import Any
 
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.taps import DELTAS, PREFIX, delta_structure
-from brainstorm.utils import NetworkValidationError, listing
+from brainstorm.utils import (
+    NetworkValidationError,
+    choices,
+    listing,
+)
 
 FEEDBACK = "@feedback_connections"
 FED_BACK = "fed_back_"
@@ -160,7 +164,7 @@ def declare_fed_back(layer: Any, feedback: Iterable[Any]) -> None:
         if name not in layer.out_shapes:
             raise NetworkValidationError(
                 f"layer {layer.name!r} has no output {name!r} to feed back to"
-                f" {c.end_layer!r}; choices are: {listing(layer.out_shapes)}"
+                f" {c.end_layer!r}; {choices(name, layer.out_shapes)}"
             )
         structure = layer.out_shapes[name]
         if structure.buffer_type != 2:

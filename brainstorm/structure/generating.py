@@ -17,7 +17,12 @@ from brainstorm.structure.prediction import (
     sizes_of,
 )
 from brainstorm.structure.running import RunningNetwork
-from brainstorm.utils import NetworkValidationError, UnknownNameError, listing
+from brainstorm.utils import (
+    NetworkValidationError,
+    UnknownNameError,
+    choices,
+    listing,
+)
 
 
 def generate(
@@ -113,8 +118,8 @@ def _loop(
         given = net.layers[name_].out_shapes[source]
         if name not in structures:
             raise UnknownNameError(
-                f"feedback: the network has no input {name!r}; choices are:"
-                f" {listing(structures)}"
+                f"feedback: the network has no input {name!r};"
+                f" {choices(name, structures)}"
             )
         wanted = structures[name]
         if given.buffer_type != 2 or given.feature_size != wanted.feature_size:

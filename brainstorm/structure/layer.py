@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -12,7 +13,13 @@ from brainstorm.describable import Registry, TypeName
 from brainstorm.handlers.base_handler import Handler
 from brainstorm.structure.buffer_structure import BufferStructure, StructureTemplate
 from brainstorm.structure.buffer_views import BufferView
-from brainstorm.utils import LayerValidationError, UnknownLayerTypeError, listing
+from brainstorm.utils import (
+    LayerValidationError,
+    UnknownLayerTypeError,
+    choices,
+    listing,
+    meant_by,
+)
 
 ENDING = "LayerImpl"
 LAYER_TYPES = Registry()
@@ -309,7 +316,10 @@ class Layer:
         except (ArithmeticError, TypeError, ValueError):
             good = False
         if not good:
-            raise self.error(f"expected {expected} as {name!r}, got {value!r}")
+            names = re.findall("'([^']*)'", expected)
+            meant = meant_by(value, names) if isinstance(value, str) else None
+            hint = f"; did you mean {meant!r}?" if meant else ""
+            raise self.error(f"expected {expected} as {name!r}, got {value!r}{hint}")
         return value
 
     def same_shape(self, *input_names: str) -> BufferStructure:
@@ -339,8 +349,8 @@ class Layer:
         unexpected = sorted(set(self.kwargs) - set(self.expected_kwargs))
         if unexpected:
             raise self.error(
-                f"unexpected argument {listing(unexpected)}; choices are:"
-                f" {listing(sorted(self.expected_kwargs))}"
+                f"unexpected argument {listing(unexpected)};"
+                f" {choices(unexpected[0], sorted(self.expected_kwargs))}"
             )
 
     def _validate_connections(self) -> None:
@@ -408,8 +418,9 @@ def get_layer_class_from_typename(type_name: str) -> type[Layer]:
     layer_class = LAYER_TYPES.find(type_name)
     if layer_class is None:
         raise UnknownLayerTypeError(
-            f"unknown layer type {type_name!r}; choices are:"
-            f" {listing(sorted(LAYER_TYPES))}"
+            f"unknown layer type {type_name!r};"
+            f" {choices(type_name, sorted(LAYER_TYPES))};"
+            " if it is one of your own, import the module that defines it first"
         )
     if not issubclass(layer_class, Layer):
         raise LayerValidationError(f"{layer_class} is no subclass of Layer")

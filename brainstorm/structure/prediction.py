@@ -19,7 +19,9 @@ from brainstorm.utils import (
     MissingInputError,
     NetworkValidationError,
     UnknownNameError,
+    choices,
     listing,
+    meant_by,
 )
 
 
@@ -165,8 +167,8 @@ def arrange(
     unknown = [name for name in data if name not in structures]
     if unknown:
         raise UnknownNameError(
-            f"the network has no input {listing(unknown)}; choices are:"
-            f" {listing(structures)}"
+            f"the network has no input {listing(unknown)};"
+            f" {choices(unknown[0], structures)}"
         )
     first = next((n for n in data if structures[n].buffer_type == 2), None)
     data = {n: _as_array(n, v) for n, v in data.items()}
@@ -203,12 +205,10 @@ def _structure(net: RunningNetwork, path: str) -> BufferStructure:
     name, category, output = parts if len(parts) == 3 else ("", "", "")
     outputs = getattr(net.layers.get(name), "out_shapes", {})
     if category != "outputs" or output not in outputs:
-        choices = [
+        paths = [
             f"{n}.outputs.{o}" for n, la in net.layers.items() for o in la.out_shapes
         ]
-        raise UnknownNameError(
-            f"there is no output {path!r}; choices are: {listing(choices)}"
-        )
+        raise UnknownNameError(f"there is no output {path!r}; {choices(path, paths)}")
     if outputs[output].buffer_type == 0:
         raise NetworkValidationError(f"{path!r} has no values for the single sequences")
     return outputs[output]
@@ -227,6 +227,7 @@ def named(x: Any, needed: list[str]) -> dict[str, Any]:
     if missing:
         raise MissingInputError(
             f"no data for the input {listing(missing)}; got {listing(x)}"
+            + (f"; is {meant!r} meant?" if (meant := meant_by(missing[0], x)) else "")
         )
     return {**{name: x[name] for name in needed}, **x}
 

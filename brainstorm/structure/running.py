@@ -29,6 +29,7 @@ from brainstorm.utils import (
     HandlerError,
     NetworkValidationError,
     UnknownNameError,
+    choices,
     flatten_features,
     listing,
 )
@@ -306,8 +307,8 @@ class RunningNetwork(Seedable):
         unknown = [name for name in arguments if name not in read]
         if unknown:
             raise UnknownNameError(
-                f"arguments: no layer of the network reads {listing(unknown)}; choices"
-                f" are: {listing(sorted(read))}"
+                f"arguments: no layer of the network reads {listing(unknown)};"
+                f" {choices(unknown[0], sorted(read))}"
             )
         for layer in readers:
             names = [name for name in layer.reads_arguments if name in arguments]

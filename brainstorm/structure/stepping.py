@@ -32,6 +32,7 @@ from brainstorm.utils import (
     HandlerError,
     NetworkValidationError,
     UnknownNameError,
+    choices,
     listing,
 )
 
@@ -76,8 +77,8 @@ class Stepping:
         unknown = [key for path, key in given.items() if path not in self._feedback]
         if unknown:
             raise UnknownNameError(
-                f"forced: nothing is fed back to {listing(unknown)}; choices are:"
-                f" {listing(self._feedback)}"
+                f"forced: nothing is fed back to {listing(unknown)};"
+                f" {choices(unknown[0], self._feedback)}"
             )
         values = {
             path: self._arranged(path, forced[key]) for path, key in given.items()

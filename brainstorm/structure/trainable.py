@@ -15,7 +15,11 @@ from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.layer import Layer
 from brainstorm.structure.layout import Hub
 from brainstorm.structure.view_references import Resolved
-from brainstorm.utils import NetworkValidationError, listing
+from brainstorm.utils import (
+    NetworkValidationError,
+    choices,
+    listing,
+)
 
 # A property of the Input in networks of the development version of 0.6.0.
 OLD_JOINS = {"@joins": "running order"}
@@ -127,7 +131,7 @@ def _frozen(layer: Layer, trainable: Any) -> frozenset[str]:
     if unknown:
         raise NetworkValidationError(
             f"layer {layer.name!r} has no parameter {listing(unknown)} of its own to be"
-            f" trainable or not; choices are: {listing(own)}"
+            f" trainable or not; {choices(unknown[0], own)}"
         )
     return frozenset(name for name, value in by_name.items() if not value)
 
@@ -151,8 +155,8 @@ def _check_shared(
     for name, owner in layer.shared.items():
         if name not in layer.parameter_shapes:
             raise NetworkValidationError(
-                f"layer {layer.name!r} has no parameter {name!r} to share; choices are:"
-                f" {listing(layer.parameter_shapes)}"
+                f"layer {layer.name!r} has no parameter {name!r} to share;"
+                f" {choices(name, layer.parameter_shapes)}"
             )
         if owner not in owned:
             raise NetworkValidationError(

@@ -18,6 +18,7 @@ from brainstorm.tools.measuring import *  # noqa: F403
 from brainstorm.tools.onnx_export import export_onnx
 from brainstorm.tools.profiling import profile
 from brainstorm.tools.series import *  # noqa: F403
+from brainstorm.utils import hinting
 
 __all__ = [
     "export_onnx",
@@ -30,3 +31,5 @@ __all__ = [
     *measuring.__all__,
     *series.__all__,
 ]
+
+__getattr__ = hinting(__name__, __all__)

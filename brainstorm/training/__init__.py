@@ -14,6 +14,7 @@ from brainstorm.training.readouts import *  # noqa: F403
 from brainstorm.training.schedules import *  # noqa: F403
 from brainstorm.training.steppers import *  # noqa: F403
 from brainstorm.training.trainer import *  # noqa: F403
+from brainstorm.utils import hinting
 
 __all__ = [
     *adaptive_steppers.__all__,
@@ -23,3 +24,5 @@ __all__ = [
     *steppers.__all__,
     *trainer.__all__,
 ]
+
+__getattr__ = hinting(__name__, __all__)

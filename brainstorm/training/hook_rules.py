@@ -13,7 +13,7 @@ from brainstorm.handlers import default_handler
 from brainstorm.structure.network import Network
 from brainstorm.structure.turns import Turns
 from brainstorm.training.utils import ROLLING
-from brainstorm.utils import UnknownNameError, ValidationError, listing
+from brainstorm.utils import UnknownNameError, ValidationError, choices
 
 if TYPE_CHECKING:
     from brainstorm.hooks.base_hook import Hook
@@ -133,8 +133,8 @@ def check_watched_logs(
             if unknown or (root == ROLLING and path not in rolling):
                 raise UnknownNameError(
                     f"{hook.__name__} needs the log {path!r}, but nothing logs under"
-                    " that name; choices are:"
-                    f" {listing(rolling if root == ROLLING else known)}"
+                    " that name;"
+                    f" {choices(path, rolling if root == ROLLING else known)}"
                 )
 
 

@@ -185,12 +185,10 @@ class Trainer(Resumable, Describable):
             ValidationError: It is no hook, its name is taken, or it writes a file that
                 another hook writes with other content.
         """
-        if (
-            not callable(hook)
-            or isinstance(hook, type)
-            or not hasattr(hook, "timescale")
-        ):
-            raise ValidationError(f"add_hook: expected a Hook, got {hook!r}")
+        is_class = isinstance(hook, type)
+        if is_class or not callable(hook) or not hasattr(hook, "timescale"):
+            hint = f"; give it an object: {hook.__name__}(...)" if is_class else ""
+            raise ValidationError(f"add_hook: expected a Hook, got {hook!r}{hint}")
         rules.complete_hook(hook)
         name = hook.__name__
         if name in self.hooks or name == ROLLING:
@@ -204,7 +202,11 @@ class Trainer(Resumable, Describable):
         self.hooks[name] = hook
 
     def train(
-        self, net: Network, training_data_iter: DataIterator, **named_data_iters: Any
+        self,
+        net: Network,
+        training_data_iter: DataIterator,
+        *others: Any,
+        **named_data_iters: Any,
     ) -> None:
         """Train a network until a hook stops it.
 
@@ -215,6 +217,7 @@ class Trainer(Resumable, Describable):
         Args:
             net: The network.
             training_data_iter: Provides the training batches, again each epoch.
+            *others: Nothing; arrays are for :meth:`fit`.
             **named_data_iters: Further data iterators, for hooks to use by name.
                 They find the training data as ``'training_data_iter'``.
 
@@ -226,6 +229,12 @@ class Trainer(Resumable, Describable):
                 already.
             KeyError: A hook needs a data iterator or a log that does not exist.
         """
+        if others:
+            raise ValidationError(
+                "train: expected the network and one data iterator, and others by"
+                f" name, got {len(others)} more; for arrays there is"
+                " Trainer.fit(net, x, y, epochs)"
+            )
         check_iterator(net, training_data_iter, "training_data_iter", exactly=True)
         if self.carry_context:
             check_continues(net, training_data_iter)

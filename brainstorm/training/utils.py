@@ -136,7 +136,8 @@ def check_iterator(
     check_network(net)
     if not hasattr(iterator, "data_shapes"):
         raise IteratorValidationError(
-            f"{name}: expected a data iterator, got {type(iterator).__name__}"
+            f"{name}: expected a data iterator such as Minibatches(100, default=x,"
+            f" targets=t), got {type(iterator).__name__}"
         )
     given = sorted(iterator.data_shapes)
     expected = sorted(net.layers["Input"].out_shapes)
@@ -172,6 +173,12 @@ def check_scorers(net: Network, scorers: Sequence[Scorer], owner: str) -> list[s
         raise ValidationError(
             f"{owner}: scorers have to be a list of scorers, not {scorers!r}"
         )
+    for scorer in scorers:
+        if isinstance(scorer, type):
+            raise ValidationError(
+                f"{owner}: expected objects as scorers, got the class"
+                f" {scorer.__name__}; write {scorer.__name__}()"
+            )
     # The keys of `Network.get_loss_values`, whether or not it has run.
     losses = [n for n, la in net.layers.items() if getattr(la, "is_loss", False)]
     names = [*(losses if len(losses) > 1 else []), "total_loss"]

@@ -13,7 +13,7 @@ import math
 import mmap
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -29,9 +29,6 @@ from brainstorm.handlers.onednn.definitions import (
 )
 from brainstorm.handlers.onednn.keeping import address_of
 from brainstorm.utils import HandlerError
-
-if TYPE_CHECKING:
-    from brainstorm.handlers.onednn.session import Session
 
 # Up to this many multiplications, several threads are not worth their start.
 _SMALL_WORK = 2**19
@@ -172,7 +169,7 @@ class Recipe:
 
     def __init__(
         self,
-        session: Session,
+        session: Any,
         name: str,
         arrays: Sequence[Any],
         work: float = math.inf,
