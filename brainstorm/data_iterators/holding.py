@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import h5py
 import numpy as np
 
-from brainstorm.data_iterators.base import Batch, DataIterator
+from brainstorm.data_iterators.base import DataIterator
 from brainstorm.data_iterators.checks import (
     FLAG,
     check_data,
@@ -50,7 +50,27 @@ class Part:
             ) from error
 
 
-class Undivided(DataIterator):
+class _Holder(DataIterator):
+    """Base of the iterators that hold data."""
+
+    def __init__(self, named_data: dict[str, Any], batch_size: int | None) -> None:
+        self.nr_sequences = check_data(named_data)
+        shapes = {name: tuple(data.shape) for name, data in named_data.items()}
+        size = batch_size or self.nr_sequences
+        super().__init__(shapes, math.ceil(self.nr_sequences / size))
+        self.data = named_data
+
+    def __call__(self, handler=None):
+        for parts in self._parts():
+            yield {name: part[:] for name, part in parts.items()}
+
+    def _parts(self) -> Iterator[Mapping[str, Part]]:
+        """Batches, still to be read."""
+        steps = {name: shape[0] for name, shape in self.data_shapes.items()}
+        yield {n: Part(n, d, slice(None), steps[n]) for n, d in self.data.items()}
+
+
+class Undivided(_Holder):
     """Yields all of the data as one batch.
 
     This reads datasets of HDF5 files whole, but for `Subsequences` piece by piece.
@@ -63,21 +83,10 @@ class Undivided(DataIterator):
     draws = False
 
     def __init__(self, **named_data: np.ndarray | h5py.Dataset) -> None:
-        check_data(named_data)
-        super().__init__(_shapes(named_data), 1)
-        self.data = named_data
-
-    def __call__(self, handler=None):
-        return _read(self._parts())
-
-    def _parts(self) -> Iterator[Mapping[str, Part]]:
-        yield {
-            name: Part(name, data, slice(None), self.data_shapes[name][0])
-            for name, data in self.data.items()
-        }
+        super().__init__(named_data, None)
 
 
-class Minibatches(DataIterator):
+class Minibatches(_Holder):
     """Yields the data in batches of `batch_size` sequences.
 
     The last batch is smaller if the number of sequences is no multiple of
@@ -114,11 +123,9 @@ class Minibatches(DataIterator):
     ) -> None:
         check_value("batch_size", batch_size, whole(1))
         check_value("shuffle", shuffle, FLAG)
-        self.nr_sequences = check_data(named_data)
-        super().__init__(_shapes(named_data), math.ceil(self.nr_sequences / batch_size))
+        super().__init__(named_data, batch_size)
         self.batch_size = int(batch_size)
         self.shuffle = bool(shuffle)
-        self.data = named_data
         self._steps = {name: shape[0] for name, shape in self.data_shapes.items()}
         self._cut_by, self._cut_items = self._plan_cutting(cut_according_to)
 
@@ -128,19 +135,11 @@ class Minibatches(DataIterator):
 
         Where an item tells them, reading this goes through all of it.
         """
-        if not self._cut_items or not isinstance(self._cut_by, str):
-            return self._cut_by if self._cut_items else None
-        lengths = np.zeros(self.nr_sequences, dtype=np.intp)
-        for start in range(0, self.nr_sequences, self.batch_size):
-            some = slice(start, start + self.batch_size)
-            mask = self._mask(some)
-            used = mask.any(axis=tuple(range(2, mask.ndim)))
-            steps = np.arange(1, len(used) + 1)[:, np.newaxis]
-            lengths[some] = (used * steps).max(axis=0)
-        return lengths
-
-    def __call__(self, handler=None):
-        return _read(self._parts())
+        if not self._cut_items:
+            return None
+        starts = range(0, self.nr_sequences, self.batch_size)
+        parts = [self._lengths(slice(s, s + self.batch_size)) for s in starts]
+        return np.concatenate(parts)
 
     def _parts(self) -> Iterator[Mapping[str, Part]]:
         starts = np.arange(0, self.nr_sequences, self.batch_size)
@@ -148,22 +147,18 @@ class Minibatches(DataIterator):
             self.rnd.shuffle(starts)
         for start in starts.tolist():
             some = slice(start, start + self.batch_size)
-            longest = self._longest(some) if self._cut_items else 0
+            longest = max(1, int(self._lengths(some).max())) if self._cut_items else 0
             steps = self._steps | dict.fromkeys(self._cut_items, longest)
             yield {n: Part(n, d, some, steps[n]) for n, d in self.data.items()}
 
-    def _longest(self, some: slice) -> int:
-        """Number of time steps of a batch that are in use."""
-        if not isinstance(self._cut_by, str):
-            return max(1, int(self._cut_by[some].max()))
-        mask = self._mask(some)
-        used = np.flatnonzero(mask.any(axis=tuple(range(1, mask.ndim))))
-        return int(used[-1]) + 1 if used.size else 1
-
-    def _mask(self, some: slice) -> np.ndarray:
-        """The item that tells the lengths, of some sequences."""
+    def _lengths(self, some: slice) -> np.ndarray:
+        """The lengths of some sequences."""
         name = self._cut_by
-        return Part(name, self.data[name], some, self._steps[name])[:]
+        if not isinstance(name, str):
+            return name[some]
+        mask = Part(name, self.data[name], some, self._steps[name])[:]
+        used = mask.any(axis=tuple(range(2, mask.ndim)))
+        return np.where(used.any(axis=0), len(used) - used[::-1].argmax(axis=0), 0)
 
     def _plan_cutting(self, source: Any) -> tuple[str | np.ndarray | None, set[str]]:
         """What tells the lengths, and the names of the items to cut."""
@@ -200,12 +195,3 @@ class Online(Minibatches):
         **named_data: np.ndarray | h5py.Dataset,
     ) -> None:
         super().__init__(1, shuffle, cut_according_to, **named_data)
-
-
-def _read(batches: Iterable[Mapping[str, Part]]) -> Iterator[Batch]:
-    for batch in batches:
-        yield {name: part[:] for name, part in batch.items()}
-
-
-def _shapes(named_data: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(data.shape) for name, data in named_data.items()}

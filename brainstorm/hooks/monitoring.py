@@ -9,6 +9,7 @@ import numpy as np
 
 from brainstorm.checks import check_number
 from brainstorm.data_iterators import DataIterator
+from brainstorm.describable import of_library
 from brainstorm.hooks.base_hook import Hook, NetworkReader, takes, takes_common
 from brainstorm.scorers import Scorer
 from brainstorm.structure.network import Network
@@ -95,11 +96,11 @@ class MonitorScores(MonitorLoss):
 class _MonitorLayer(Hook):
     """Base class of hooks that log statistics of the buffers of a layer."""
 
-    what = ""
-
     @takes_common
     def __init__(self, layer_name: str, **common: Any):
-        common["name"] = common.get("name") or f"Monitor{self.what}_{layer_name}"
+        kind = next(c for c in type(self).__mro__ if of_library(c)).__name__
+        what = kind.replace("Layer", "")
+        common["name"] = common.get("name") or f"{what}_{layer_name}"
         super().__init__(**common)
         self.layer_name = layer_name
 
@@ -146,8 +147,6 @@ class MonitorLayerParameters(_MonitorLayer):
         timescale, interval, verbose: See :class:`.Hook`.
     """
 
-    what = "Parameters"
-
     @np.errstate(all="ignore")
     def __call__(self, epoch_nr, update_nr, net, stepper, logs):
         log = {}
@@ -171,8 +170,6 @@ class MonitorLayerGradients(_MonitorLayer):
         timescale, interval, verbose: See :class:`.Hook`.
     """
 
-    what = "Gradients"
-
     def __call__(self, epoch_nr, update_nr, net, stepper, logs):
         return self._log_view(net, "gradients") if update_nr > 0 else None
 
@@ -189,8 +186,6 @@ class MonitorLayerDeltas(_MonitorPasses):
         name: Default: ``'MonitorDeltas_<layer_name>'``.
         timescale, interval, verbose: See :class:`.Hook`.
     """
-
-    what = "Deltas"
 
     def start(self, net, stepper, verbose, named_data_iters):
         super().start(net, stepper, verbose, named_data_iters)
@@ -216,8 +211,6 @@ class MonitorLayerInOuts(_MonitorPasses):
         name: Default: ``'MonitorInOuts_<layer_name>'``.
         timescale, interval, verbose: See :class:`.Hook`.
     """
-
-    what = "InOuts"
 
     def read(self, net):
         return {view: self._log_view(net, view) for view in ("inputs", "outputs")}

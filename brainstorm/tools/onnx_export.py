@@ -65,21 +65,9 @@ def export_onnx(
     path = find_output(network, output_name)
     needed, names = inputs_of(network, path)
     layers = [la for n, la in network.layers.items() if n in names and n != "Input"]
-    _check_types(layers)
     graph = Graph(network, onnx)
     for name in needed:
         graph.tensors["Input", name] = name
-    for layer in layers:
-        # The first output is the only one, or predictions, before the loss.
-        output = layer.output_names[0]
-        compute = LAYERS[layer_type_name(type(layer))]
-        graph.tensors[layer.name, output] = compute(graph, layer)
-    model = graph.model(needed, path)
-    with atomic_path(file_name) as temporary:
-        temporary.write_bytes(model.SerializeToString())
-
-
-def _check_types(layers: list[Layer]) -> None:
     for layer in layers:
         kind = layer_type_name(type(layer))
         if kind not in LAYERS or not of_library(type(layer)):
@@ -91,6 +79,12 @@ def _check_types(layers: list[Layer]) -> None:
             raise ValidationError(
                 f"a network with feedback can not be exported; {layer.name!r} gets some"
             )
+        # The first output is the only one, or predictions, before the loss.
+        output = layer.output_names[0]
+        graph.tensors[layer.name, output] = LAYERS[kind](graph, layer)
+    model = graph.model(needed, path)
+    with atomic_path(file_name) as temporary:
+        temporary.write_bytes(model.SerializeToString())
 
 
 # -- what computes the output of each kind of layer --------------------------
