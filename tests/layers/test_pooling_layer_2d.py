@@ -109,7 +109,7 @@ def test_description_in_json():
         ({"kernel_size": 2, "stride": 0}, "positive whole number.*'stride', got 0"),
         ({"kernel_size": 2, "padding": -1}, "'padding', got -1"),
         ({"kernel_size": (3, 2), "padding": 2}, r"padding .*\(3, 2\), got 2"),
-        ({"kernel_size": 2, "type": "mean"}, "'max', 'avg' as 'type', got 'mean'"),
+        ({"kernel_size": 2, "type": "mean"}, "'max' or 'avg' as 'type', got 'mean'"),
         ({"kernel_size": 2, "type": None}, "'type', got None"),
     ],
 )
