@@ -104,6 +104,7 @@ def test_digits_mlp_reaches_its_accuracy_sooner_with_adam(tmp_path):
 @pytest.mark.parametrize(
     ("name", "epochs", "at_least"),
     [
+        ("brainpy_nodes.py", 20, 0.9),
         ("brainpy_training.py", 150, 0.7),
         ("custom_layer.py", 3, 0.8),
         ("digits_cnn.py", 1, 0.5),
