@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from brainstorm.handlers.operations.contract import FRESH_FLAGS
+from brainstorm.handlers.operations.contract import fresh_flag
 from brainstorm.handlers.operations.images import ImageOperations
 
 
@@ -56,7 +56,7 @@ def _adapted(
             given["in_deltas"] = self.scratch(given["inputs"].shape, 3)
             new["fresh_in_deltas"] = True
         for name, array in given.items():
-            if new.get(FRESH_FLAGS.get(name)):
+            if new.get(fresh_flag(name)):
                 self.fill(array, 0.0)
         operation(*given.values())
         if "out_deltas" not in given and activation != "linear":

@@ -21,6 +21,7 @@ from brainstorm.handlers.cuda.embedding import CudaEmbedding
 from brainstorm.handlers.cuda.gru import CudaGru
 from brainstorm.handlers.cuda.images import CudaImages
 from brainstorm.handlers.cuda.launcher import Launcher, Randomness
+from brainstorm.handlers.cuda.leaves import CudaLeaves
 from brainstorm.handlers.cuda.losses import CudaLosses
 from brainstorm.handlers.cuda.lstm import CudaLstm
 from brainstorm.handlers.cuda.memory import CudaMemory
@@ -30,11 +31,17 @@ from brainstorm.handlers.cuda.recurrent import CudaRecurrent
 from brainstorm.handlers.cuda.sequences import CudaSequences
 from brainstorm.handlers.cuda.spiking import CudaSpiking
 from brainstorm.handlers.cuda.updates import CudaUpdates
+from brainstorm.handlers.operations.affine import AffineOperations
+from brainstorm.handlers.operations.gru import GruOperations
+from brainstorm.handlers.operations.lstm import LstmOperations
+from brainstorm.handlers.operations.recurrent import RecurrentOperations
+from brainstorm.handlers.programs import whole
 
 __all__ = ["PyCudaHandler"]
 
 
 class PyCudaHandler(
+    CudaLeaves,
     CudaMemory,
     CudaActivations,
     CudaProducts,
@@ -76,6 +83,7 @@ class PyCudaHandler(
     """
 
     array_type = CudaArray
+    records_leaves = True
 
     def __init__(self, seed: int | None = None):
         super().__init__(seed)
@@ -128,10 +136,19 @@ class PyCudaHandler(
         self._gpu.release()
 
 
+# These make all their leaf calls by `do`, and kernels, unless their numbers matter.
+_RECORDED = {"broadcast_t"}.union(
+    *map(vars, (CudaActivations, CudaProducts, AffineOperations)),
+    *map(vars, (RecurrentOperations, LstmOperations, GruOperations)),
+)
 for _name, _contract in OPERATIONS.items():
-    _function = getattr(PyCudaHandler, _name)
-    if _name in KERNELS:
-        _function = by_kernel(_function, KERNELS[_name])
-    setattr(PyCudaHandler, _name, checked(_name, _function, _contract))
+    _operation, _kernel = getattr(PyCudaHandler, _name), KERNELS.get(_name)
+    if _kernel is not None:
+        _operation = by_kernel(_operation, _kernel)
+    _operation = checked(_name, _operation, _contract)
+    _is_launch = _kernel is not None and _contract.check is None and _kernel.is_launch
+    if not (_name in _RECORDED or _is_launch):
+        _operation = whole(_operation)
+    setattr(PyCudaHandler, _name, _operation)
 for _name in ("allocate", "ones", "zeros", "scratch", "create_from_numpy"):
     setattr(PyCudaHandler, _name, named(_name, getattr(PyCudaHandler, _name)))

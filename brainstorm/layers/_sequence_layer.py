@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from brainstorm.handlers.operations.recurrent import Weights
 from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.taps import delta_structure, tapped_internals
@@ -27,7 +28,7 @@ class SequenceLayer(Layer):
         operation: What ``_forward`` and ``_backward`` are added to.
         weights: The parameters, in their order: for each gate weights W of the inputs,
             peepholes p, weights R of the outputs before, and biases b.
-        cells, deltas: The internals, in the order in which operations take them.
+        cells, deltas: The records of internals that operations take.
         cell_context: Whether these have rows for the state before.
         carried: The internals that belong to the state, if not all with such rows.
         taps: The cells that may be inputs of other layers.
@@ -36,8 +37,8 @@ class SequenceLayer(Layer):
 
     operation: str
     weights: Mapping[str, Sequence[str]]
-    cells: Sequence[str]
-    deltas: Sequence[str]
+    cells: type
+    deltas: type
     cell_context = 1
     carried: Sequence[str] | None = None
     taps: Sequence[str] = ()
@@ -56,14 +57,15 @@ class SequenceLayer(Layer):
             for kind, gates in self.kinds.items()
             for name in gates
         }
+        cells, deltas = self.cell_names(), [f"d{name}" for name in self.deltas._fields]
         internals = {
             name: BufferStructure(
                 *("T", "B", n),
                 context_size=self.cell_context,
-                is_backward_only=name in self.deltas,
+                is_backward_only=name in deltas,
                 is_state=self.carried is None or name in self.carried,
             )
-            for name in (*self.cells, *self.deltas)
+            for name in (*cells, *deltas)
         }
         if not self.bias:
             internals["zero_bias"] = BufferStructure(n * len(self.weights["b"]))
@@ -83,13 +85,16 @@ class SequenceLayer(Layer):
 
     # -- what operations work on ---------------------------------------------
 
-    def stacked(self, view: Any, bias: Any = None) -> list[Any]:
-        """W, R, p and b, each of all gates, or their gradients, without copying.
+    def cell_names(self) -> Sequence[str]:
+        """The cells that there are."""
+        return self.cells._fields
 
-        Those of a kind lie one after the other, so they are one array. The last one is
-        `bias` where there are no biases.
+    def stacked(self, view: Any) -> Weights:
+        """The parameters, each of all gates, or their gradients, without copying.
+
+        Those of a kind lie one after the other, so they are one array.
         """
-        found, start = {"b": bias}, 0
+        found, start = {}, 0
         for kind, (first, *others) in self.kinds.items():
             found[kind] = view[first]
             if others:
@@ -98,30 +103,27 @@ class SequenceLayer(Layer):
                 stack = view._full_buffer[start:stop]
                 found[kind] = stack.reshape(((1 + len(others)) * rows, *columns))
                 start = stop
-        return [found.get(kind) for kind in "WRpb" if kind in self.weights]
+        return Weights(*map(found.get, "WRbp"))
 
     def arrays(self, buffers):
         """What the forward pass works on."""
-        bias = None if self.bias else buffers.internals.zero_bias
-        return (
-            flatten_features(buffers.inputs.default),
-            *self.stacked(buffers.parameters, bias),
-            *(buffers.internals[name] for name in self.cells),
-            buffers.outputs.default,
-        )
+        weights, internals = self.stacked(buffers.parameters), buffers.internals
+        if not self.bias:
+            weights = weights._replace(bias=internals.zero_bias)
+        cells = self.cells(**{name: internals[name] for name in self.cell_names()})
+        x = flatten_features(buffers.inputs.default)
+        return x, weights, cells, buffers.outputs.default
 
     def backward_arrays(self, buffers):
-        """What the backward pass works on: before the input deltas, they, after."""
-        x, *others = self.arrays(buffers)
-        *weights, _ = others[: len(self.weights)]
-        cells_and_y = others[len(self.weights) :]
-        deltas = [buffers.internals[name] for name in self.deltas]
-        before = (x, *weights, *cells_and_y, buffers.output_deltas.default, *deltas)
+        """What the backward pass works on besides: deltas of y, of cells and inputs."""
+        fields = self.deltas._fields
+        deltas = self.deltas(*[buffers.internals[f"d{name}"] for name in fields])
         dx = flatten_features(buffers.input_deltas.default)
-        return before, dx, self.stacked(buffers.gradients)
+        dy, gradients = buffers.output_deltas.default, self.stacked(buffers.gradients)
+        return dy, deltas, dx, gradients
 
     def clock(self, buffers: Any) -> dict[str, Any]:
-        """Further arguments of both operations; see `Clockwork`."""
+        """A further argument of both operations; see `Clockwork`."""
         return {}
 
     def from_outside(self, buffers: Any) -> dict[str, Any]:
@@ -138,18 +140,19 @@ class SequenceLayer(Layer):
             self.handler.complete(buffers.internals[name])
 
     def backward_pass(self, buffers):
-        arrays, dx, (dW, *others, dbias) = self.backward_arrays(buffers)
+        dy, deltas, dx, gradients = self.backward_arrays(buffers)
+        if not self.bias:  # it goes to where nobody looks
+            unused = self.handler.scratch(gradients.W.shape[:1], UNUSED)
+            self.handler.fill(unused, 0.0)
+            gradients = gradients._replace(bias=unused)
         outside = self.from_outside(buffers) if self.tapped else {}
-        if dbias is None:  # it goes to where nobody looks
-            dbias = self.handler.scratch(dW.shape[:1], UNUSED)
-            self.handler.fill(dbias, 0.0)
         backward = getattr(self.handler, f"{self.operation}_backward")
         backward(
-            *arrays,
+            *self.arrays(buffers),
+            dy,
+            deltas,
             None if "default" in self.unwanted else dx,
-            dW,
-            *others,
-            dbias,
+            gradients,
             self.activation,
             fresh_dx="default" in self.fresh,
             fresh_gradients="gradients" in self.fresh,

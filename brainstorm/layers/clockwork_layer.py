@@ -1,5 +1,6 @@
 """A recurrent layer whose units run at different speeds."""
 
+from brainstorm.handlers.operations.recurrent import Clock
 from brainstorm.layers._sequence_layer import SequenceLayer
 from brainstorm.layers.arguments import arguments_of
 from brainstorm.layers.recurrent_layer import RecurrentLayerImpl
@@ -32,7 +33,7 @@ def Clockwork(
     return ConstructionWrapper.create(ClockworkLayerImpl, **locals())
 
 
-class Clock(SequenceLayer):
+class ClockedLayer(SequenceLayer):
     """Adds a clock to a recurrent layer."""
 
     computes_no_gradients_for = ("timing",)
@@ -51,13 +52,10 @@ class Clock(SequenceLayer):
 
     def clock(self, buffers):
         """The timings, and where to count the steps."""
-        return {
-            "timing": buffers.parameters.timing,
-            "step": buffers.internals.step,
-        }
+        return {"clock": Clock(buffers.parameters.timing, buffers.internals.step)}
 
 
-class ClockworkLayerImpl(Clock, RecurrentLayerImpl):
+class ClockworkLayerImpl(ClockedLayer, RecurrentLayerImpl):
     """As `Recurrent`, but units take turns.
 
     Koutník et al., *A clockwork RNN*, 2014; here all units see each other. In

@@ -1,7 +1,7 @@
 """Long short-term memory whose cells run at different speeds."""
 
 from brainstorm.layers.arguments import arguments_of
-from brainstorm.layers.clockwork_layer import Clock
+from brainstorm.layers.clockwork_layer import ClockedLayer
 from brainstorm.layers.lstm_layer import LstmLayerImpl
 from brainstorm.structure.construction import ConstructionWrapper
 
@@ -31,7 +31,7 @@ def ClockworkLstm(
     return ConstructionWrapper.create(ClockworkLstmLayerImpl, **locals())
 
 
-class ClockworkLstmLayerImpl(Clock, LstmLayerImpl):
+class ClockworkLstmLayerImpl(ClockedLayer, LstmLayerImpl):
     """As `Lstm`, but cells take turns.
 
     In step s, counted from 0 at the start of the sequence, cells where ``s mod

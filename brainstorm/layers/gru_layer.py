@@ -1,5 +1,6 @@
 """Gated recurrent units."""
 
+from brainstorm.handlers.operations.gru import GruCells, GruDeltas
 from brainstorm.layers._sequence_layer import SequenceLayer
 from brainstorm.layers.arguments import arguments_of
 from brainstorm.structure.construction import ConstructionWrapper
@@ -75,6 +76,5 @@ class GruLayerImpl(SequenceLayer):
 
     operation = "gru"
     weights = {kind: [kind + gate for gate in "rzh"] for kind in "WRb"}
-    cells = ("Ra", "Rb", "Za", "Zb", "Pa", "Ha", "Hb")
-    deltas = ("dRa", "dZa", "dPa", "dHa")
+    cells, deltas = GruCells, GruDeltas
     cell_context = 0

@@ -84,13 +84,13 @@ class LstmLayerImpl(SequenceLayer):
         "R": ("Rz", "Ri", "Rf", "Ro"),
         "b": ("bz", "bi", "bf", "bo"),
     }
-    cells = taps = ("Za", "Zb", "Ia", "Ib", "Fa", "Fb", "Oa", "Ob", "Ca", "Cb")
-    deltas = tuple(f"d{name}" for name in cells)
+    cells = deltas = LstmCells
+    taps = LstmCells._fields
     carried = ("Ca",)
     states = {"y0": "outputs.default", "c0": "internals.Ca"}
 
     def from_outside(self, buffers):
-        for name in self.cells:
+        for name in self.taps:
             self.handler.complete(buffers.internals[name])
         taps = {name: buffers.internals[f"{name}_deltas"] for name in self.tapped}
-        return {"outside": LstmCells(*[taps.get(name) for name in self.cells])}
+        return {"outside": LstmCells(*[taps.get(name) for name in self.taps])}

@@ -1,5 +1,6 @@
 """Fully connected to itself, one step later."""
 
+from brainstorm.handlers.operations.recurrent import RecurrentCells
 from brainstorm.layers._sequence_layer import SequenceLayer
 from brainstorm.layers.arguments import arguments_of
 from brainstorm.structure.construction import ConstructionWrapper
@@ -64,8 +65,11 @@ class RecurrentLayerImpl(SequenceLayer):
 
     operation = "recurrent"
     weights = {"W": ["W"], "R": ["R"], "b": ["bias"]}
-    cells = taps = ("Ha",)
-    deltas = ("dHa", "dHb")
+    cells = deltas = RecurrentCells
+    taps = ("Ha",)
+
+    def cell_names(self):
+        return ("Ha",)
 
     def from_outside(self, buffers):
         return {"outside": buffers.internals.Ha_deltas}

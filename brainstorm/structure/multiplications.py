@@ -53,8 +53,9 @@ def _convolution(a: Arguments) -> int:
 
 def _sequence(a: Arguments) -> int:
     """Each row of W with each input, and each row of R with each output before."""
-    rows, W, R = (math.prod(s) for s in (a["x"].shape[:2], a["W"].shape, a["R"].shape))
-    return rows * (W * _times(a, "dx") + R * _times(a, "dR"))
+    W, R, *_ = a["weights"]
+    rows, backward = math.prod(a["x"].shape[:2]), 1 + ("gradients" in a)
+    return rows * (W.size * _times(a, "dx") + R.size * backward)
 
 
 _FORMULAS: dict[str, Callable[[Arguments], int]] = {

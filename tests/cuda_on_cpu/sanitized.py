@@ -167,6 +167,7 @@ class SanitizedCudaHandler(PyCudaHandler):
     """PyCudaHandler on an emulated GPU, the same one as long as it runs."""
 
     launcher = None
+    records_leaves = True
 
     @staticmethod
     def _open():

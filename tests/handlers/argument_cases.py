@@ -5,8 +5,9 @@ import inspect
 import numpy as np
 
 from brainstorm.handlers.base_handler import OPERATIONS, Handler
-from brainstorm.handlers.operations.contract import FRESH_FLAGS
+from brainstorm.handlers.operations.contract import fresh_flag
 from brainstorm.handlers.operations.spiking import Neuron
+from tests.handlers.handler_cases import in_records
 
 SIZES = {
     **{"M": 3, "N": 4, "I": 5, "C": 6, "A": 2, "B": 3, "T": 4, "V": 7},
@@ -62,15 +63,18 @@ class Case:
         self.arrays, self.others, self.carried = {}, {}, set()
         signature = inspect.signature(getattr(Handler, name))
         for argument in list(signature.parameters)[1:]:
-            if argument in declared:
-                shape = self.shape(declared[argument])
-                optional = argument in self.spec.optional
-                if declared[argument].startswith("U"):
-                    self.carried.add(argument)
+            names = [n for n in declared if n.partition(".")[0] == argument]
+            for array in names:
+                shape = self.shape(declared[array])
+                optional = {argument, array} & self.spec.optional
+                if declared[array].startswith("U"):
+                    self.carried.add(array)
                 if optional and without_optional:
-                    self.others[argument] = None
+                    self.others[min(optional, key=len)] = None
                 else:
-                    self.arrays[argument] = self.values(argument, shape)
+                    self.arrays[array] = self.values(array, shape)
+            if names:
+                pass
             elif argument.startswith("fresh"):
                 self.others[argument] = fresh
             elif argument in SCALARS:
@@ -124,7 +128,7 @@ class Case:
         return dims
 
     def values(self, argument, shape):
-        rnd = self.rnd
+        rnd, argument = self.rnd, argument.rpartition(".")[2]
         is_index = argument in INDICES or self.name in ("binarize_v", "index_m_by_v")
         if is_index and argument not in ("m", "out"):
             if self.name.startswith("sigmoid"):
@@ -153,10 +157,11 @@ class Case:
 
     def is_overwritten(self, argument):
         """Whether what a destination held does not matter."""
-        fresh = self.others.get(FRESH_FLAGS.get(argument), False)
+        fresh = self.others.get(fresh_flag(argument), False)
         # Arrays with a carried state are read there.
         return (argument in self.spec.write or fresh) and argument not in self.carried
 
     def run(self, handler, arrays):
         """Call the operation with handler arrays, and return what it returns."""
-        return getattr(handler, self.name)(**arrays, **self.others)
+        arguments = in_records(self.name, {**arrays, **self.others})
+        return getattr(handler, self.name)(**arguments)

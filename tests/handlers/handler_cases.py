@@ -2,6 +2,7 @@
 
 import functools
 import os
+import typing
 
 import numpy as np
 import pytest
@@ -83,6 +84,23 @@ def replaying(cls):
     handler.__dict__.update(vars(base), base=base)
     handler._bind_activations()
     return handler
+
+
+def in_records(operation, arguments):
+    """Arguments by name; those with names such as ``cells.Za`` are put into records."""
+    hints = typing.get_type_hints(getattr(Handler, operation))
+    packed, fields = {}, {}
+    for name, value in arguments.items():
+        argument, _, field = name.partition(".")
+        if field:
+            fields.setdefault(argument, {})[field] = value
+        else:
+            packed[name] = value
+    for argument, values in fields.items():
+        kinds = hints[argument], *typing.get_args(hints[argument])
+        kind = next(kind for kind in kinds if hasattr(kind, "_fields"))
+        packed[argument] = kind(**{**dict.fromkeys(kind._fields), **values})
+    return packed
 
 
 def _delegated(name):

@@ -22,7 +22,7 @@ from brainstorm.handlers.cuda import compiler
 from brainstorm.handlers.cuda.libraries import load_library
 from brainstorm.handlers.operations.activations import ACTIVATIONS, FROM_INPUT
 from brainstorm.utils import HandlerError
-from tests.handlers.handler_cases import Arrays
+from tests.handlers.handler_cases import Arrays, in_records
 
 needs_gpp = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 
@@ -95,9 +95,9 @@ def values_for(name, activation, **sizes):
                 value = np.array([1.0, 2.0, 0.0])[:, None, None] + np.zeros(dims)
         elif argument == "lengths":
             value = rnd.randint(0, 4, dims)
-        if argument == "timing":
+        if argument == "clock.timing":
             value = rnd.randint(1, 4, dims)
-        if argument == "step":
+        if argument == "clock.step":
             value = np.arange(5, 5 + dims[0]).reshape(-1, 1, 1) + np.zeros(dims)
             value[-1] = 4
         values[argument] = np.asarray(value, np.float32)
@@ -120,9 +120,9 @@ def run(handler, name, values, strided, **flags):
             arrays = Arrays(handler, strided=strided and value.ndim > 1)
             value = arrays.put(value)
         arguments[argument] = value
-    for argument in {"peepholes", "dpeepholes"} & set(values):
+    for argument in {"weights.peepholes", "gradients.peepholes"} & set(values):
         arguments[argument] = handler.create_from_numpy(values[argument])
-    getattr(handler, name)(**arguments, **flags)
+    getattr(handler, name)(**in_records(name, arguments), **flags)
     return {
         argument: handler.get_numpy_copy(arguments[argument])
         for argument, value in values.items()
@@ -194,7 +194,7 @@ def test_operations_on_what_is_cut_along_any_axis(emulated, name, first_axis):
         if isinstance(value, np.ndarray):
             axis = (first_axis + k) % (value.ndim + 1)
             arguments[argument], wholes[argument] = cut_out(emulated, value, axis)
-    getattr(emulated, name)(**arguments, **fresh)
+    getattr(emulated, name)(**in_records(name, arguments), **fresh)
     for argument, array in expected.items():
         got = emulated.get_numpy_copy(arguments[argument])
         np.testing.assert_allclose(got, array, 2e-5, 2e-5, err_msg=argument)

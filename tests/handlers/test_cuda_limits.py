@@ -9,8 +9,9 @@ import pytest
 
 import brainstorm as bs
 from brainstorm.handlers import NumpyHandler
-from brainstorm.handlers.cuda import compiler, ctc, launcher, products
+from brainstorm.handlers.cuda import compiler, ctc, products
 from brainstorm.handlers.cuda.arrays import CudaArray
+from brainstorm.handlers.operations.recurrent import RecurrentCells, Weights
 from brainstorm.utils import HandlerError, flatten_time
 from tests.handlers.handler_cases import HANDLERS, check, handler_params
 
@@ -237,9 +238,10 @@ def test_sizes_that_do_not_fit_into_32_bits_are_refused(handler):
     # Each size fits, but not the number of all steps of all sequences.
     large = 2**16
     y, units = array(large + 1, large, 1), array(1)
-    with pytest.raises(HandlerError, match="^recurrent_forward: matrices of at most"):
+    with pytest.raises(HandlerError, match="^recurrent_forward: argument 'x': sizes"):
         handler.recurrent_forward(
-            *(array(large, large, 1), array(1, 1), array(1, 1), units, y, y, "tanh")
+            *(array(large, large, 1), Weights(array(1, 1), array(1, 1), units)),
+            *(RecurrentCells(y), y, "tanh"),
         )
     products._check_sizes(2**31 - 1)
     with pytest.raises(HandlerError, match="at most 2147483647"):
@@ -286,33 +288,38 @@ def test_failures_belong_to_threads(handler):
     assert errors[1] == [1.0] * 4
 
 
-# -- what is kept prepared -----------------------------------------------------
+def calls_of_a_pass(handler, monkeypatch, layer, steps):
+    """How often the GPU is called once a pass is recorded; nothing is prepared then."""
+    calls = []
+    for name in ("launch", "sgemm", "sgemm_batched"):
+        function = getattr(type(handler.context), name)
+
+        def noted(*args, function=function):
+            calls.append(args)
+            return function(handler.context, *args)
+
+        monkeypatch.setattr(handler.context, name, noted)
+    inp, out = bs.tools.get_in_out_layers("classification", 2, 3)
+    net = bs.Network.from_layer(inp >> layer >> out)
+    net.set_handler(handler)
+    net.initialize(1.0)
+    data = {"default": np.ones((steps, 2, 2)), "targets": np.zeros((steps, 2, 1))}
+    net.provide_external_data(data)
+    for _ in range(2):
+        calls.clear()
+        net.forward_pass(training_pass=True)
+        net.backward_pass(all_deltas=False)
+    return len(calls)
 
 
-def test_steps_of_many_lengths_are_prepared_once(emulated, monkeypatch):
-    f = emulated.create_from_numpy
-    x, y = f(np.ones((70, 1, 2))), emulated.zeros((71, 1, 2))
-    W, bias, h = f(np.eye(2)), f(np.ones(2)), emulated.zeros((71, 1, 2))
-    prepared = count_calls(monkeypatch, emulated._gpu, "prepare")
-
-    def run_all():
-        prepared.clear()
-        for steps in range(1, 71):
-            part = slice(0, steps + 1)
-            arrays = (x[:steps], W, W, bias, h[part], y[part])
-            emulated.recurrent_forward(*arrays, "tanh")
-        return len(prepared)
-
-    everything = run_all()
-    assert everything > 70 * 35
-    assert run_all() == 0
-    # Where there is too little room, some are still found.
-    monkeypatch.setattr(launcher, "MAX_CALLS", 2 * everything * 2 // 3)
-    y = emulated.zeros((71, 1, 2))
-    assert run_all() == everything
-    assert 0 < run_all() < 0.9 * everything
-    kept = emulated._gpu._sequences.values()
-    assert sum(map(len, kept)) <= launcher.MAX_CALLS
+@pytest.mark.parametrize("name", ["Recurrent", "Clockwork", "Lstm", "Gru"])
+def test_a_time_step_takes_two_kernels(emulated, monkeypatch, name):
+    """A product and one for all else, in each direction."""
+    few, many = (
+        calls_of_a_pass(emulated, monkeypatch, getattr(bs.layers, name)(3), steps)
+        for steps in (3, 8)
+    )
+    assert many - few == 2 * 2 * 5
 
 
 def test_temporary_memory_goes_with_the_last_network(emulated):
@@ -338,7 +345,6 @@ def test_temporary_memory_goes_with_the_last_network(emulated):
     del second
     gc.collect()
     assert not kept
-    assert not emulated._gpu._sequences
     assert np.isfinite(
         [loss, run_network(emulated).get_loss_values()["total_loss"]]
     ).all()

@@ -15,7 +15,7 @@ from brainstorm.handlers import NumpyHandler, default_handler
 from brainstorm.handlers.base_handler import OPERATIONS, Handler
 from brainstorm.randomness import global_rnd
 from brainstorm.utils import HandlerError, ValidationError
-from tests.handlers.handler_cases import Arrays
+from tests.handlers.handler_cases import Arrays, in_records
 
 FLOATS = [np.float16, np.float32, np.float64, np.longdouble]
 
@@ -96,6 +96,7 @@ def arguments_for(handler, name, strided, flags):
             else 0.5
         )
         arguments[argument] = arrays.put(np.full(dims, value))
+    arguments = in_records(name, arguments)
     for argument in inspect.signature(getattr(Handler, name)).parameters:
         if argument in SCALARS:
             arguments.setdefault(argument, SCALARS[argument])

@@ -19,16 +19,17 @@ from brainstorm.handlers.onednn import (
     definitions,
     images,
     lstm,
-    lstm_passes,
+    lstm_library,
     lstm_records,
     products,
     recipes,
     session,
 )
 from brainstorm.handlers.onednn.lstm_library import LibraryLstm
-from brainstorm.handlers.onednn.lstm_steps import SteppedLstm
 from brainstorm.handlers.onednn_handler import OneDnnHandler
 from brainstorm.handlers.operations.images import Windows
+from brainstorm.handlers.operations.lstm import LstmCells
+from brainstorm.handlers.operations.recurrent import Weights
 from brainstorm.testing import check_layer
 from brainstorm.utils import HandlerError, ValidationError
 from tests.handlers.handler_cases import onednn_handler
@@ -182,7 +183,7 @@ def lstm_handler(request, monkeypatch):
     if request.param == "step by step":
         monkeypatch.setattr(lstm, "_LARGE_STEP", 1)
     if request.param == "in parts":
-        monkeypatch.setattr(lstm_passes, "_MIN_WORK", 1)
+        monkeypatch.setattr(lstm_library, "_MIN_WORK", 1)
         if not binding.load_library().runs_in_parallel:
             pytest.skip("this oneDNN was built without OpenMP")
     return OneDnnHandler(threads=3 if request.param == "in parts" else None)
@@ -249,11 +250,10 @@ def test_state_is_not_left_out(lstm_handler):
         contexts.append(each.get_context())
     assert set(contexts[0]) == {"Lstm.outputs.default", "Lstm.internals.Ca"}
     assert_same(*contexts, rtol=1e-4, atol=1e-5)
-    (record,) = lstm_handler._lstm_records
     if lstm._LARGE_STEP == 1:
-        assert type(record.last.what) is SteppedLstm
-        assert not record.leaves_out(net.buffer.Lstm.internals.Ca)
+        assert not lstm_handler._lstm_records
     else:
+        (record,) = lstm_handler._lstm_records
         assert len(record.last.what._forward.parts) == (lstm_handler.threads or 1)
         assert record.leaves_out(net.buffer.Lstm.internals.Fb)
         assert record.leaves_out(net.buffer.Lstm.internals.Ca)
@@ -293,9 +293,7 @@ def test_lstms_pass_all_checks_of_layers(lstm_handler, name, monkeypatch):
     case = CASES[name]
     arguments = {"time_size": 3, "batch_size": 9, "seed": 1}
     check_layer(case.layer, **case.arguments, **arguments, handler=lstm_handler)
-    stepped = lstm._LARGE_STEP == 1
-    assert any(type(each) is SteppedLstm for each in made) == stepped
-    assert any(type(each) is LibraryLstm for each in made)  # also if joined
+    assert any(type(each) is LibraryLstm for each in made) == (lstm._LARGE_STEP > 1)
 
 
 def test_gradients_of_all_parts_are_added(lstm_handler):
@@ -304,15 +302,14 @@ def test_gradients_of_all_parts_are_added(lstm_handler):
     results = []
     for each in (lstm_handler, NumpyHandler(np.float32)):
         x, y = randn(steps, size, inputs), np.zeros((steps + 1, size, units), "f")
-        weights = randn(4 * units, inputs), randn(4 * units, units), randn(3, units)
-        bias, cells = randn(4 * units), [np.zeros_like(y) for _ in range(10)]
-        each.lstm_forward(x, *weights, bias, *cells, y, "tanh")
-        deltas = [np.zeros_like(y) for _ in range(10)]
-        to = [randn(*a.shape, seed=5) for a in (x, *weights, bias)]
-        each.lstm_backward(
-            *(x, *weights, *cells, y, randn(*y.shape, seed=3), *deltas, *to, "tanh")
-        )
-        results.append([y, *to])
+        shapes = (4 * units, inputs), (4 * units, units), (4 * units,), (3, units)
+        weights = Weights(*[randn(*shape) for shape in shapes])
+        cells, deltas = (LstmCells(*np.zeros((10, *y.shape), "f")) for _ in range(2))
+        each.lstm_forward(x, weights, cells, y, "tanh")
+        dx, *gradients = (randn(*a.shape, seed=5) for a in (x, *weights))
+        dy, gradients = randn(*y.shape, seed=3), Weights(*gradients)
+        each.lstm_backward(x, weights, cells, y, dy, deltas, dx, gradients, "tanh")
+        results.append([y, dx, *gradients])
     for got, expected in zip(*results, strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
 
@@ -330,24 +327,26 @@ def test_backward_pass_on_other_arrays_than_the_forward_pass(lstm_handler):
     """Internals that somebody filled by hand are what counts."""
     other = NumpyHandler(np.float32)
     steps, size, units = 3, 4, 5
-    cells = [randn(steps + 1, size, units, seed=k) for k in range(11)]
-    inputs = randn(steps, size, 2), randn(4 * units, 2), randn(4 * units, units)
+    y, *cells = (randn(steps + 1, size, units, seed=k) for k in range(11))
+    x, W = randn(steps, size, 2), randn(4 * units, 2)
     results = []
     for each in (lstm_handler, other):
-        arrays = [a.copy() for a in (*inputs, randn(3, units), *cells)]
+        weights = Weights(W, randn(4 * units, units), None, randn(3, units))
         dy, *deltas = (randn(steps + 1, size, units) for _ in range(11))
-        gradients = [np.empty_like(a) for a in (inputs[0], *arrays[1:4])]
-        dx, dW, dR, dp = gradients
-        dbias = np.empty(4 * units, np.float32)
+        dbias, dx = np.empty(4 * units, np.float32), np.empty_like(x)
+        gradients = [None if a is None else np.empty_like(a) for a in weights]
+        gradients = Weights(*gradients)._replace(bias=dbias)
         each.lstm_backward(
-            *(*arrays, dy, *deltas, dx, dW, dR, dp, dbias, "tanh"),
+            *(x, weights, LstmCells(*[a.copy() for a in cells]), y),
+            *(dy, LstmCells(*deltas), dx, gradients, "tanh"),
             **{"fresh_dx": True, "fresh_gradients": True},
         )
-        results.append([*gradients, dbias])
+        results.append([dx, *gradients])
     for got, expected in zip(*results, strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("lstm_handler", ["together", "in parts"], indirect=True)
 def test_memory_goes_with_the_network(lstm_handler):
     net = make_net("lstm", lstm_handler)
     train(net, 1)

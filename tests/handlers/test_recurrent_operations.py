@@ -12,12 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from brainstorm.handlers import DebugHandler, NumpyHandler
+from brainstorm.handlers.operations.lstm import LstmCells
+from brainstorm.handlers.operations.recurrent import Clock, RecurrentCells, Weights
 from brainstorm.utils import HandlerError
-from tests.handlers.handler_cases import Arrays, check, run_to_the_end, seeds
+from tests.handlers.handler_cases import (
+    Arrays,
+    check,
+    in_records,
+    run_to_the_end,
+    seeds,
+)
 
 few = settings(max_examples=12, deadline=None, derandomize=True)
 
-CELLS = ("Za", "Zb", "Ia", "Ib", "Fa", "Fb", "Oa", "Ob", "Ca", "Cb")
+CELLS = LstmCells._fields
 STEP = 1e-30
 
 
@@ -184,17 +192,14 @@ class Pass:
             return {}
         step = np.full((self.sizes[0] + 1, self.sizes[1], 1), 7.5)
         step[-1] = self.values["step"]
-        return {
-            "timing": self.plain.put(self.values["timing"]),
-            "step": self.plain.put(step),
-        }
+        return {"clock": Clock(*map(self.plain.put, (self.values["timing"], step)))}
 
     def check_steps(self, clock):
         if clock:
             T = self.sizes[0]
             steps = self.values["step"] + np.arange(1, T + 2).reshape(-1, 1, 1)
             steps[-1] = self.values["step"]
-            check(self.handler, clock["step"], steps)
+            check(self.handler, clock["clock"].step, steps)
 
     def check(self, array, expected, scale=1.0):
         """The first T rows of an array."""
@@ -227,10 +232,11 @@ def test_recurrent(handler, activation, s):
     v = run.values
     v["Ha'"] = run.arrays.randn(*v["y'"].shape)
     expected = recurrent(v, act)
-    x, W, R, bias = (run.plain.put(v[name]) for name in ("x", "W", "R", "bias"))
+    weights = Weights(*[run.plain.put(v[name]) for name in ("W", "R", "bias")])
     x = run.arrays.put(v["x"])
     Ha, y, clock = run.unset(v["Ha'"]), run.unset(v["y'"]), run.clock()
-    handler.recurrent_forward(x, W, R, bias, Ha, y, activation, **clock)
+    cells = RecurrentCells(Ha)
+    handler.recurrent_forward(x, weights, cells, y, activation, **clock)
     for array, name in ((Ha, "Ha"), (y, "y")):
         run.check(array, expected[name], scale=100)
         check(handler, array[-1], v[f"{name}'"])
@@ -239,9 +245,9 @@ def test_recurrent(handler, activation, s):
     dy = run.all_steps(run.dy, run.dy[0])
     dHa, dHb = run.unset(), run.unset()
     given = destinations(run, ("x", "W", "R", "bias"))
+    dx, *gradients = (array for array, _ in given.values())
     handler.recurrent_backward(
-        *(x, W, R, Ha, y, dy, dHa, dHb),
-        *(array for array, _ in given.values()),
+        *(x, weights, cells, y, dy, RecurrentCells(dHa, dHb), dx, Weights(*gradients)),
         activation,
         **clock,
         fresh_dx=run.fresh,
@@ -270,12 +276,12 @@ def test_lstm(handler, activation, s, peepholes):
     if not peepholes:
         del v["peepholes"]
     expected = lstm(v, act)
-    parameters = ("W", "R", "peepholes", "bias")
-    W, R, p, bias = (run.plain.put(v[n]) if n in v else None for n in parameters)
+    parameters = Weights._fields
+    weights = Weights(*[run.plain.put(v[n]) if n in v else None for n in parameters])
     x = run.arrays.put(v["x"])
     cells = {name: run.unset() for name in CELLS}
     cells["Ca"], y, clock = run.unset(v["Ca'"]), run.unset(v["y'"]), run.clock()
-    handler.lstm_forward(x, W, R, p, bias, *cells.values(), y, activation, **clock)
+    handler.lstm_forward(x, weights, LstmCells(**cells), y, activation, **clock)
     for name, array in {**cells, "y": y}.items():
         run.check(array, expected[name], scale=1000)
     check(handler, y[-1], v["y'"])
@@ -285,9 +291,10 @@ def test_lstm(handler, activation, s, peepholes):
     dy = run.all_steps(run.dy, run.dy[0])
     deltas = {name: run.unset() for name in CELLS}
     given = destinations(run, [n for n in ("x", *parameters) if n in v])
-    gradients = [given[n][0] if n in given else None for n in ("x", *parameters)]
+    gradients = [given[n][0] if n in given else None for n in parameters]
     handler.lstm_backward(
-        *(x, W, R, p, *cells.values(), y, dy, *deltas.values(), *gradients),
+        *(x, weights, LstmCells(**cells), y, dy, LstmCells(**deltas)),
+        *(given["x"][0], Weights(*gradients)),
         activation,
         **clock,
         fresh_dx=run.fresh,
@@ -311,7 +318,11 @@ def simple_pass(handler, gates, clockwork=False, **sizes):
     s = {**sizes, "seed": 0, "strided": False, "fresh": True, "clockwork": clockwork}
     run = Pass(handler, s, gates, ())
     parameters = ("x", "W", "R", "peepholes", "bias")
-    arrays = {n: run.plain.put(run.values[n]) for n in parameters if n in run.values}
+    arrays = {
+        n if n == "x" else f"weights.{n}": run.plain.put(run.values[n])
+        for n in parameters
+        if n in run.values
+    }
     return run, arrays
 
 
@@ -320,15 +331,16 @@ def arguments_of(operation, handler, **sizes):
     gates = {"recurrent_forward": 1, "lstm_forward": 4}[operation]
     run, arrays = simple_pass(handler, gates, clockwork=True, **sizes)
     internals = ("Ha",) if gates == 1 else CELLS
-    arrays |= {name: run.unset() for name in (*internals, "y")}
-    return {**arrays, "activation": "tanh", **run.clock()}
+    arrays |= {f"cells.{name}": run.unset() for name in internals}
+    arguments = {**arrays, "y": run.unset(), "activation": "tanh"}
+    return {**in_records(operation, arguments), **run.clock()}
 
 
 @pytest.mark.parametrize("operation", ["recurrent_forward", "lstm_forward"])
 @pytest.mark.parametrize("timing", [0.5, 0.0, -2.0])
 def test_timings_below_one_are_refused(handler, operation, timing):
     arguments = arguments_of(operation, handler)
-    handler.set_from_numpy(arguments["timing"], np.array([1.0, timing]))
+    handler.set_from_numpy(arguments["clock"].timing, np.array([1.0, timing]))
     with pytest.raises(HandlerError, match=f"at least 1, got {timing}"):
         run_to_the_end(handler, operation, **arguments)
 
@@ -337,7 +349,7 @@ def test_timings_below_one_are_refused(handler, operation, timing):
 def test_timing_that_is_not_a_number_is_refused(operation):
     handler = NumpyHandler(np.float64)
     arguments = arguments_of(operation, handler)
-    arguments["timing"][0] = np.nan
+    arguments["clock"].timing[0] = np.nan
     with pytest.raises(HandlerError, match="at least 1, got nan"):
         getattr(handler, operation)(**arguments)
 
@@ -347,17 +359,21 @@ def test_timing_that_is_not_a_number_is_refused(operation):
     ("name", "shape"),
     [
         ("y", (3, 2, 2)),
-        ("W", (3, 2)),
-        ("R", (2, 3)),
-        ("step", (4, 2, 2)),
-        ("timing", (3,)),
+        ("weights.W", (3, 2)),
+        ("weights.R", (2, 3)),
+        ("clock.step", (4, 2, 2)),
+        ("clock.timing", (3,)),
     ],
 )
 def test_debug_handler_notices_wrong_shapes(operation, name, shape):
     handler = DebugHandler(NumpyHandler(np.float64))
     arguments = arguments_of(operation, handler)
-    arguments[name] = handler.ones(shape)
-    with pytest.raises(HandlerError, match=f"{operation}: argument"):
+    argument, _, field = name.partition(".")
+    wrong = handler.ones(shape)
+    if field:
+        wrong = arguments[argument]._replace(**{field: wrong})
+    arguments[argument] = wrong
+    with pytest.raises(HandlerError, match=f"{operation}: argument '[a-zA-Z.]*'"):
         getattr(handler, operation)(**arguments)
 
 
@@ -365,17 +381,17 @@ def test_debug_handler_notices_wrong_shapes(operation, name, shape):
 def test_debug_handler_wants_timing_and_step_together(operation):
     handler = DebugHandler(NumpyHandler(np.float64))
     arguments = arguments_of(operation, handler)
-    arguments["step"] = None
-    with pytest.raises(HandlerError, match=f"{operation}: .*'timing' and 'step'"):
+    arguments["clock"] = arguments["clock"]._replace(step=None)
+    with pytest.raises(HandlerError, match=f"{operation}: argument 'clock.step'"):
         getattr(handler, operation)(**arguments)
 
 
 def test_sigmoids_saturate_without_overflow():
     handler = NumpyHandler(np.float32)
     arguments = arguments_of("lstm_forward", handler)
-    arguments["bias"][...] = [1e30, -1e30] * 4
+    arguments["weights"].bias[...] = [1e30, -1e30] * 4
     handler.lstm_forward(**arguments)
-    assert np.isin(arguments["Ib"][:-1], (0.0, 1.0)).all()
+    assert np.isin(arguments["cells"].Ib[:-1], (0.0, 1.0)).all()
     assert handler.is_fully_finite(arguments["y"])
 
 
@@ -384,7 +400,7 @@ def test_large_timings_are_not_copied(operation):
     """The check of the timings too allocates nothing."""
     handler = NumpyHandler(np.float64)
     arguments = arguments_of(operation, handler, N=1000)
-    arguments["timing"][...] = 2.0
+    arguments["clock"].timing[...] = 2.0
     run = getattr(handler, operation)
     run(**arguments)
     tracemalloc.start()

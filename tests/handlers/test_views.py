@@ -100,7 +100,8 @@ def check_views(handler, name, alone=True):
             try:
                 got = results(handler, case, names, axis)
             except HandlerError as error:
-                if "dense" in str(error) and PARAMETERS & set(names):
+                last = {name.rpartition(".")[2] for name in names}
+                if "dense" in str(error) and PARAMETERS & last:
                     continue
                 raise
             for n, array in got.items():

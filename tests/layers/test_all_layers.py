@@ -166,10 +166,12 @@ class Listing:
 
         return call if callable(value) else value
 
-    @staticmethod
-    def noted(value):
+    @classmethod
+    def noted(cls, value):
         if isinstance(value, np.ndarray):
             return value.ctypes.data, value.shape, value.strides
+        if isinstance(value, tuple):
+            return [cls.noted(part) for part in value]
         return repr(value)
 
 
@@ -219,8 +221,6 @@ def count_launches(name, handler, time_size, monkeypatch):
         return lambda *args: launched.append(function(*args))
 
     with monkeypatch.context() as patch:
-        # Sequences of calls that were prepared before would not be counted.
-        patch.setattr(handler._gpu, "_sequences", {})
         for function in ("launch", "sgemm", "sgemm_batched"):
             patch.setattr(device, function, counted(getattr(device, function)))
         bench = bench_that_has_run(name, handler, (time_size, 4))

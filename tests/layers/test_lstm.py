@@ -149,7 +149,7 @@ def test_the_option_is_described_only_where_it_is_used():
 def test_stacked_parameters_are_views():
     run = single()
     layer, buffers = run.net.layers["Lstm"], run.net.buffer.Lstm
-    W, R, p, b = layer.stacked(buffers.parameters)
+    W, R, b, p = layer.stacked(buffers.parameters)
     for k, g in enumerate("zifo"):
         for stacked, kind in ((W, "W"), (R, "R"), (b, "b")):
             part = stacked[k * N : (k + 1) * N]

@@ -156,8 +156,8 @@ def test_parts_of_buffers_and_several_at_once_have_names():
         if row.layer == "Lstm"
         for a in row.arguments
     }
-    assert arguments["W"] == ("Lstm.parameters.Wz ... Wo", (16, 4))
-    assert arguments["Ca"] == ("Lstm.internals.Ca", (2, 1, 4))
+    assert arguments["weights.W"] == ("Lstm.parameters.Wz ... Wo", (16, 4))
+    assert arguments["cells.Ca"] == ("Lstm.internals.Ca", (2, 1, 4))
     (clear,) = (row for row in net.program() if row.operation == "clear")
     assert [str(a) for a in clear.arguments] == [
         "arrays[0]: Lstm.outputs.default (1, 1, 4)",

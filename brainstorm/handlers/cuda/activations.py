@@ -20,24 +20,23 @@ class CudaActivations:
     ) -> None:
         if activation in FROM_INPUT:
             y = x
-        gpu = self._gpu
         if activation == "linear":
             if not fresh:
-                gpu.elementwise("add_tt", (dy, dx, dx))
+                self._elementwise("add_tt", (dy, dx, dx))
             elif dy is not dx:
-                gpu.elementwise("copy_to", (dy, dx))
+                self._elementwise("copy_to", (dy, dx))
         elif fresh:
-            gpu.elementwise(activation + "_deriv", (y, dy, dx))
+            self._elementwise(activation + "_deriv", (y, dy, dx))
         else:
-            gpu.elementwise(activation + "_deriv_add", (y, dy, dx))
+            self._elementwise(activation + "_deriv_add", (y, dy, dx))
 
     def _add_bias(
         self, h: CudaArray, bias: CudaArray, y: CudaArray | None, activation: str
     ) -> None:
         """``h += bias; y = act(h)``, the latter unless `y` is None."""
         if y is None or activation == "linear":
-            self._gpu.elementwise("add_tt", (h, bias, h))
+            self._elementwise("add_tt", (h, bias, h))
             if y is not None:
-                self._gpu.elementwise("copy_to", (h, y))
+                self._elementwise("copy_to", (h, y))
         else:
-            self._gpu.elementwise(activation + "_biased", (h, bias, y))
+            self._elementwise(activation + "_biased", (h, bias, y))

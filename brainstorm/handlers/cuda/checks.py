@@ -11,15 +11,14 @@ import numpy as np
 
 from brainstorm.handlers.cuda.arrays import CudaArray, OperationError
 from brainstorm.handlers.operations.checking import ArgumentCheck
-from brainstorm.handlers.operations.contract import Operation
+from brainstorm.handlers.operations.contract import Operation, flattened
 from brainstorm.utils import HandlerError
 
 MAX_PASSED = 2**15
 # Kernels count with 32 bits, and go beyond the end by less than a block.
 LARGEST = 2**31 - 2**10
-RECURRENT = ("recurrent_", "lstm_", "gru_")
 # Values of these types are part of a combination, other values only by their type.
-_KEPT = frozenset({bool, int, str, tuple, type(None)})
+_KEPT = frozenset({bool, int, str, type(None)})
 
 
 def checked(name: str, function: Callable, spec: Operation) -> Callable:
@@ -47,9 +46,13 @@ def checked(name: str, function: Callable, spec: Operation) -> Callable:
         ArgumentCheck(self, name, arguments).shapes(spec)
         if "activation" in arguments:
             self.act_func[arguments["activation"]]  # a KeyError lists the choices
-        arrays = {k: a for k, a in arguments.items() if isinstance(a, CudaArray)}
+        flat = flattened(arguments)
+        arrays = {k: a for k, a in flat.items() if isinstance(a, CudaArray)}
         for argument, array in arrays.items():
-            if max((*array.shape, *array.strides), default=0) > LARGEST:
+            sizes = [*array.shape, *array.strides]
+            if layouts.get(argument, "").startswith("T,B"):  # the rows of one matrix
+                sizes.append(array.shape[0] * array.shape[1])
+            if max(sizes, default=0) > LARGEST:
                 raise HandlerError(
                     f"{name}: argument {argument!r}: sizes and strides of at most"
                     f" {LARGEST} are possible, got {array!r}"
@@ -63,16 +66,20 @@ def checked(name: str, function: Callable, spec: Operation) -> Callable:
         )
 
     def on_copies(self: Any, arguments: dict[str, Any], cut: tuple[str, ...]) -> Any:
-        copies = {}
-        for argument in cut:
-            array = arguments[argument]
-            copies[argument] = self.scratch(array.shape, ("dense", argument))
-            self._gpu.elementwise("copy_to", (array, copies[argument]))
-        result = function(self, **{**arguments, **copies})
-        for argument in cut:
-            if argument not in spec.read:
-                arrays = (copies[argument], arguments[argument])
-                self._gpu.elementwise("copy_to", arrays)
+        arrays, arguments = flattened(arguments), dict(arguments)
+        copies = {
+            name: self.scratch(arrays[name].shape, ("dense", name)) for name in cut
+        }
+        for name, copy in copies.items():
+            self._elementwise("copy_to", (arrays[name], copy))
+            argument, _, field = name.partition(".")
+            if field:
+                copy = arguments[argument]._replace(**{field: copy})
+            arguments[argument] = copy
+        result = function(self, **arguments)
+        for name, copy in copies.items():
+            if name not in spec.read:
+                self._elementwise("copy_to", (copy, arrays[name]))
         return result
 
     @functools.wraps(function)
@@ -118,6 +125,8 @@ def _mark(value: Any, numbers_matter: Any) -> Any:
     kind = value.__class__
     if kind is CudaArray:
         return value.layout
+    if isinstance(value, tuple):
+        return kind, *[_mark(part, numbers_matter) for part in value]
     if numbers_matter or kind in _KEPT or isinstance(value, np.integer):
         return value
     return kind
@@ -127,15 +136,10 @@ def _is_taken(name: str, argument: str, layout: str, array: CudaArray) -> bool:
     """Whether an operation's kernels find their way through an array.
 
     Elementwise ones do so through any. Others want the last axis to be dense, and
-    parameters to be dense as a whole. Recurrent ones take the steps of all sequences
-    for the rows of one matrix.
+    parameters to be dense as a whole.
     """
     if array.contiguous or layout.startswith("*") or name.endswith("_mv"):
         return True
-    if array.ndim == 1 or argument in ("peepholes", "dpeepholes"):
+    if array.ndim == 1 or argument.endswith(".peepholes"):
         return False
-    dense = array.shape[-1] == 1 or array.strides[-1] == 1
-    if not name.startswith(RECURRENT) or array.ndim < 3:
-        return dense
-    steps, batch = array.strides[:2]
-    return dense and steps == batch * array.shape[1]
+    return array.shape[-1] == 1 or array.strides[-1] == 1

@@ -29,6 +29,11 @@ class Kernel(NamedTuple):
     factors: Callable[..., tuple[float, ...]] | None = None
     draws: bool = False
 
+    @property
+    def is_launch(self) -> bool:
+        """Whether it does the same each time."""
+        return not (self.draws or self.factors)
+
 
 def _dropout_factors(handler: Any, drop_prob: float) -> tuple[float, float]:
     keep = 1.0 - drop_prob
@@ -79,8 +84,11 @@ def by_kernel(operation: Callable[..., None], kernel: Kernel) -> Callable[..., N
         values = [args[k] for k in numbers]
         if factors is not None:
             values = factors(self, *values)
-        chosen = {"randomness": self._draw()} if draws else {}
         used = tuple([args[k] for k in arrays])
-        self._gpu.elementwise(kernel_name, used, *values, **chosen)
+        if draws:
+            draw = self._draw()
+            self._gpu.elementwise(kernel_name, used, *values, randomness=draw)
+        else:
+            self._elementwise(kernel_name, used, *values)
 
     return method

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import random
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,8 +17,6 @@ from brainstorm.utils import HandlerError
 BLOCK = 256
 MAX_PLANS = 2**15
 MAX_VIEWS = 256
-# Calls that are kept prepared, each with its arguments: about 350 MiB.
-MAX_CALLS = 2**19
 MAX_ARRAYS = 6
 FORMATS = {
     "pointer": "P",
@@ -31,10 +28,9 @@ FORMATS = {
     "Images": "Pqqq",
     "Windows": "10i",
     "Sequence": "Pqq",
-    "Step": "iiiiPPqq",
+    "Step": "iiiPqq",
     "Cells": "Pqq" * 10,
     "GruCells": "Pqq" * 7,
-    "GruDeltas": "Pqq" * 4,
 }
 SCALARS = "qP7fIII"
 ZEROS = (0.0,) * 7
@@ -56,7 +52,6 @@ FAILURES = {
     8: "add_to_rows: indices have to be integers from 0 to {}, got {!r}",
     9: "softmax_ce_backward: class indices have to be integers from 0 to {}, got {!r}",
 }
-Call = tuple[Callable[..., None], tuple[Any, ...]]
 
 
 class Randomness(NamedTuple):
@@ -141,9 +136,7 @@ class Launcher:
         self._kernels: dict[str, Any] = {}
         self._structs: dict[str, struct.Struct] = {}
         self._plans: dict[Any, tuple[_Launch, ...]] = {}
-        self._sequences: dict[Any, list[Call]] = {}
         self.users: set[Any] = set()  # networks' memory, see `Handler.release_after`
-        self._choose = random.Random(0)
         self._workspace = _Workspace(self)
 
     # -- memory --------------------------------------------------------------
@@ -167,7 +160,6 @@ class Launcher:
         workspace = self._workspace
         workspace.buffers.clear()
         workspace.views.clear()
-        self._sequences.clear()
         self._plans.clear()
 
     def write(self, array: CudaArray, values: np.ndarray) -> None:
@@ -287,29 +279,6 @@ class Launcher:
             raise OperationError(_refused(tuple(flat), error)) from error
         return self.kernel(name), grid, block, packed
 
-    def replay(self, key: Any, prepare: Callable[[], list[Call]]) -> None:
-        """Make the calls that `prepare` gave for a key: all that they depend on."""
-        calls = self._sequences.get(key)
-        if calls is None:
-            calls = prepare()
-            self._make_room(len(calls))
-            self._sequences[key] = calls
-        for function, arguments in calls:
-            function(*arguments)
-
-    def _make_room(self, count: int) -> None:
-        """Forget prepared calls, if there are too many with `count` more.
-
-        Which ones is left to chance: where more lengths of sequences take turns than
-        there is room for, those that stay are found.
-        """
-        sequences = self._sequences
-        free = MAX_CALLS - count - sum(map(len, list(sequences.values())))
-        keys = list(sequences)
-        while free < 0 and keys:
-            chosen = keys.pop(self._choose.randrange(len(keys)))
-            free += len(sequences.pop(chosen, ()))
-
     def over(self, count: int) -> tuple[int, int]:
         """A grid of blocks of `BLOCK` threads for so many elements."""
         return min(-(-count // BLOCK), self.device.max_blocks), 1
@@ -325,6 +294,20 @@ class Launcher:
 
         Sizes of 1 of its arrays are repeated.
         """
+        prepared = self.prepare_elementwise(
+            name, arrays, *scalars, randomness=randomness
+        )
+        for arguments in prepared:
+            self.device.launch(*arguments)
+
+    def prepare_elementwise(
+        self,
+        name: str,
+        arrays: tuple[CudaArray, ...],
+        *scalars: float,
+        randomness: Randomness = NO_RANDOMNESS,
+    ) -> Iterator[tuple[Any, ...]]:
+        """What ``device.launch`` has to be given for `elementwise`, for each launch."""
         key = (name, *[array.layout for array in arrays])
         plan = self._plans.get(key)
         if plan is None:
@@ -353,7 +336,7 @@ class Launcher:
                 )
             except struct.error as error:
                 raise OperationError(_refused(scalars, error)) from error
-            self.device.launch(launch.kernel, launch.grid, (BLOCK, 1, 1), packed)
+            yield launch.kernel, launch.grid, (BLOCK, 1, 1), packed
 
     def _plan(self, name: str, arrays: tuple[CudaArray, ...]) -> tuple[_Launch, ...]:
         shape = np.broadcast_shapes(*[array.shape for array in arrays])

@@ -77,17 +77,17 @@ class CudaMemory:
         return self._gpu.is_fully_finite(a)
 
     def broadcast_t(self, a, axis, out):
-        self._gpu.elementwise("copy_to", (a, out))
+        self._elementwise("copy_to", (a, out))
 
     def merge_tt(self, a, b, out):
         cut = a.shape[-1]
-        self._gpu.elementwise("copy_to", (a, out[..., :cut]))
-        self._gpu.elementwise("copy_to", (b, out[..., cut:]))
+        self._elementwise("copy_to", (a, out[..., :cut]))
+        self._elementwise("copy_to", (b, out[..., cut:]))
 
     def split_add_tt(self, x, out_a, out_b):
         cut = out_a.shape[-1]
-        self._gpu.elementwise("add_tt", (x[..., :cut], out_a, out_a))
-        self._gpu.elementwise("add_tt", (x[..., cut:], out_b, out_b))
+        self._elementwise("add_tt", (x[..., :cut], out_a, out_a))
+        self._elementwise("add_tt", (x[..., cut:], out_b, out_b))
 
 
 def _float32(arr: Any) -> np.ndarray:

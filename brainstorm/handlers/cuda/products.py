@@ -10,7 +10,8 @@ from brainstorm.handlers.cuda.arrays import (
     OperationError,
     check_neighbours,
 )
-from brainstorm.handlers.cuda.launcher import Call, column_blocks, row_blocks
+from brainstorm.handlers.cuda.launcher import column_blocks, row_blocks
+from brainstorm.handlers.cuda.leaves import Leaf
 
 # Sums of more elements are cut into parts of at least this size.
 PART = 4096
@@ -47,8 +48,15 @@ class CudaProducts:
         if parts > 1 and out.contiguous:
             self._multiply_parts(a, b, out, transa, transb, add, parts)
             return
-        for function, arguments in self._product(a, b, out, transa, transb, add):
-            function(*arguments)
+        m, n = out.shape
+        if k == 0 and not add:
+            self._elementwise("fill", (out,), 0.0)
+        elif m and n and k:
+            (first, lda), (second, ldb), (to, ldc) = _blas(a), _blas(b), _blas(out)
+            _check_sizes(m, n, k, lda, ldb, ldc)
+            sizes = (transa, transb, m, n, k)
+            places = (first, lda, second, ldb, add, to, ldc)
+            self.do(Leaf(self._gpu.device.sgemm, sizes + places, (a, b, out)))
 
     def _multiply_parts(
         self,
@@ -66,35 +74,15 @@ class CudaProducts:
         sums = self.scratch((parts, m * n), "parts")
         (first, lda), (second, ldb) = _blas(a), _blas(b)
         _check_sizes(m, n, length, lda, ldb, parts)
-        self._gpu.device.sgemm_batched(
+        arguments = (
             *(transa, transb, (m, n, length)),
             (first, lda, length * lda if transa else length),
             (second, ldb, length if transb else length * ldb),
             (sums.pointer, n, m * n),
             parts,
         )
+        self.do(Leaf(self._gpu.device.sgemm_batched, arguments, (a, b, sums)))
         self._sum_columns(sums, None, out.reshape(m * n), add)
-
-    def _product(
-        self,
-        a: CudaArray,
-        b: CudaArray,
-        out: CudaArray,
-        transa: bool = False,
-        transb: bool = False,
-        add: bool = False,
-    ) -> list[Call]:
-        """The calls that compute a matrix product."""
-        m, n = out.shape
-        k = a.shape[0] if transa else a.shape[1]
-        if m == 0 or n == 0 or (k == 0 and add):
-            return []
-        if k == 0:
-            return [(self.fill, (out, 0.0))]
-        (first, lda), (second, ldb), (to, ldc) = _blas(a), _blas(b), _blas(out)
-        _check_sizes(m, n, k, lda, ldb, ldc)
-        arguments = (transa, transb, m, n, k, first, lda, second, ldb, add, to, ldc)
-        return [(self._gpu.device.sgemm, arguments)]
 
     # -- sums ----------------------------------------------------------------
 
@@ -137,10 +125,11 @@ class CudaProducts:
     ) -> None:
         """Sum rows of a flat view of `a`; the last ones end at element `total`."""
         if shape[0] > 0:
-            self._gpu.launch(
+            self._launch(
                 "row_sums",
                 *row_blocks(*shape),
                 *(a.pointer, *strides, *shape, total, out.pointer, out_step),
+                arrays=(a, out),
             )
 
     def _sum_columns(
@@ -150,29 +139,28 @@ class CudaProducts:
         rows, cols = a.shape
         if cols == 0:
             return
-        gpu = self._gpu
-        wide = column_blocks(cols, 1)[0]
-        parts = min(
-            max(1, rows // ROWS_PER_PART), max(1, gpu.device.max_blocks // wide), 65535
-        )
+        wide, most = column_blocks(cols, 1)[0], self._gpu.device.max_blocks
+        parts = min(max(1, rows // ROWS_PER_PART), max(1, most // wide), 65535)
         length = -(-rows // parts)
         second = (0, 0, 0) if b is None else (b.pointer, *b.strides)
-        destination = (out.pointer, 0, _step(out), add)
+        destination, sums = (out.pointer, 0, _step(out), add), None
         if parts > 1:
             sums = self.scratch((parts, cols), 0)
             destination, last = (sums.pointer, cols, 1, False), destination
-        gpu.launch(
+        self._launch(
             "column_sums",
             (wide, parts),
             (32, 8, 1),
             *(a.pointer, *a.strides, *second, rows, cols, length, *destination),
+            arrays=(a, b, out, sums),
         )
         if parts > 1:
-            gpu.launch(
+            self._launch(
                 "column_sums",
                 (wide, 1),
                 (32, 8, 1),
                 *(sums.pointer, cols, 1, 0, 0, 0, parts, cols, parts, *last),
+                arrays=(out, sums),
             )
 
     def _sum_rows(self, m, out, fresh):

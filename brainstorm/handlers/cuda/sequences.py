@@ -25,8 +25,10 @@ class CudaSequences:
             )
 
 
-def sequence(array: CudaArray) -> tuple[int, int, int]:
+def sequence(array: CudaArray | None) -> tuple[int, int, int]:
     """The kernels' struct Sequence."""
+    if array is None:
+        return 0, 0, 0
     check_neighbours(array)
     return (array.pointer, *array.strides[:2])
 

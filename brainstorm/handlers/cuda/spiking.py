@@ -6,7 +6,6 @@ from typing import Any
 
 from brainstorm.handlers.cuda.arrays import CudaArray
 from brainstorm.handlers.cuda.launcher import BLOCK
-from brainstorm.handlers.cuda.recurrent import NO_SEQUENCE
 from brainstorm.handlers.cuda.sequences import sequence
 
 
@@ -30,7 +29,7 @@ class CudaSpiking:
         if neuron.smooth:
             super()._integrate(first, last, u, v, y, left, a, neuron, more, gain)
             return
-        arrays = (*map(sequence, (u, v, y)), _sequence_or_none(left), _address(a))
+        arrays = (*map(sequence, (u, v, y)), sequence(left), _address(a))
         drop = neuron.reset_to - neuron.threshold
         self._for_units(
             *("integrate", u, *arrays, _address(more), _address(gain)),
@@ -60,11 +59,7 @@ class CudaSpiking:
 
 def _matrix(array: CudaArray | None) -> tuple[int, int, int]:
     """The kernels' struct Sequence for (B, N), the same in all steps."""
-    return NO_SEQUENCE if array is None else (array.pointer, 0, array.strides[0])
-
-
-def _sequence_or_none(array: CudaArray | None) -> tuple[int, int, int]:
-    return NO_SEQUENCE if array is None else sequence(array)
+    return (0, 0, 0) if array is None else (array.pointer, 0, array.strides[0])
 
 
 def _address(array: CudaArray | None) -> int:

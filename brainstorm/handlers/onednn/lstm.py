@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from brainstorm.handlers.onednn.definitions import UnimplementedError
-from brainstorm.handlers.onednn.lstm_passes import Fresh, LstmArrays, LstmDeltas
+from brainstorm.handlers.onednn.lstm_library import LstmArrays, LstmDeltas
 from brainstorm.handlers.onednn.lstm_records import Backward, Record, Records, Run
 from brainstorm.handlers.onednn.session import Session
 from brainstorm.handlers.operations.lstm import LstmCells
 from brainstorm.handlers.programs import whole
 from brainstorm.utils import HandlerError
 
-# From so many multiplications per step on, products take almost all the time.
+# From so many multiplications per step on, products take almost all the time; the
+# library's LSTM would need more memory, and is slow with peepholes.
 _LARGE_STEP = 2**25
 
 
@@ -95,31 +97,27 @@ class OneDnnLstm:
 
     # -- passes --------------------------------------------------------------
 
-    @whole
-    def lstm_forward(
-        self, x, W, R, peepholes, bias,
-        Za, Zb, Ia, Ib, Fa, Fb, Oa, Ob, Ca, Cb,
-        y, activation, timing=None, step=None,
-    ):  # fmt: skip
-        cells = LstmCells(Za, Zb, Ia, Ib, Fa, Fb, Oa, Ob, Ca, Cb)
-        arrays = LstmArrays(x, W, R, peepholes, bias, cells, y)
-        found = None
-        if activation == "tanh" and timing is None:
-            found = self._find_run(arrays)
+    def lstm_forward(self, x, weights, cells, y, activation, clock=None):
+        arrays = LstmArrays(x, weights, cells, y)
+        if activation == "tanh" and clock is None and _is_small(arrays):
+            self.do(self.plain._library_forward, arrays)
+        else:
+            self.do(self.plain._supersede, cells)
+            super().lstm_forward(x, weights, cells, y, activation, clock)
+
+    def _library_forward(self, arrays: LstmArrays) -> None:
+        found = self._find_run(arrays)
         if found:
             record, run = found
             record.forward(run, self)
             return
-        self._supersede(cells)
-        super().lstm_forward(
-            x, W, R, peepholes, bias, *cells, y, activation, timing, step
-        )
+        self._supersede(arrays.cells)
+        super().lstm_forward(*arrays, "tanh")
 
     def _find_run(self, arrays: LstmArrays) -> tuple[Record, Run] | None:
         """The prepared forward pass, or None where it can not be done."""
-        x, W, R, peepholes, bias, cells, y = arrays
-        session, flat = self.current_session(), (x, W, R, peepholes, bias, *cells, y)
-        key = ("lstm_forward", *map(id, flat))
+        session = self.current_session()
+        key = ("lstm_forward", *map(id, arrays.flat))
         found = session.known.values.get(key)
         if found is not None and not found[0].is_current:
             session.known.forget(key)
@@ -127,8 +125,8 @@ class OneDnnLstm:
         if found is None:
             found = self._prepare_run(session, arrays)
             if found is not None:
-                session.known.note(key, flat, found)
-        return found if _writable(*cells, y) else None
+                session.known.note(key, arrays.flat, found)
+        return found if _writable(*arrays.cells, arrays.y) else None
 
     def _prepare_run(
         self, session: Session, arrays: LstmArrays
@@ -140,7 +138,7 @@ class OneDnnLstm:
             # would write over the carried state that this pass begins with.
             record = Record(session)
         try:
-            run = record.find(arrays, arrays.step_work >= _LARGE_STEP)
+            run = record.find(arrays)
         except UnimplementedError:
             return None
         if is_new:
@@ -155,49 +153,52 @@ class OneDnnLstm:
             else:
                 record.complete(self)
 
-    @whole
     def lstm_backward(
-        self, x, W, R, peepholes,
-        Za, Zb, Ia, Ib, Fa, Fb, Oa, Ob, Ca, Cb, y,
-        dy, dZa, dZb, dIa, dIb, dFa, dFb, dOa, dOb, dCa, dCb,
-        dx, dW, dR, dpeepholes, dbias,
-        activation, timing=None, step=None, fresh_dx=False, fresh_gradients=False,
-        outside=None,
+        self, x, weights, cells, y, dy, deltas, dx, gradients, activation,
+        clock=None, fresh_dx=False, fresh_gradients=False, outside=None,
     ):  # fmt: skip
-        cells = LstmCells(Za, Zb, Ia, Ib, Fa, Fb, Oa, Ob, Ca, Cb)
-        deltas = LstmCells(dZa, dZb, dIa, dIb, dFa, dFb, dOa, dOb, dCa, dCb)
-        gradients = {"W": dW, "R": dR, "peepholes": dpeepholes, "bias": dbias}
-        found = None
-        if activation == "tanh" and timing is None and outside is None:
-            arrays = LstmArrays(x, W, R, peepholes, None, cells, y)
-            to = LstmDeltas(dy, deltas, dx, gradients)
-            found = self._find_backward(arrays, to, Fresh(fresh_dx, fresh_gradients))
+        arrays = LstmArrays(x, weights, cells, y)
+        to = LstmDeltas(dy, deltas, dx, gradients, fresh_dx, fresh_gradients)
+        if activation == "tanh" and clock is outside is None and _is_small(arrays):
+            self.do(self.plain._library_backward, arrays, to)
+            return
+        self.do(self.plain._complete_all, (*cells, *deltas))
+        super().lstm_backward(
+            x, weights, cells, y, dy, deltas, dx, gradients, activation,
+            clock, fresh_dx, fresh_gradients, outside,
+        )  # fmt: skip
+        self.do(self.plain._found, deltas)
+
+    def _library_backward(self, arrays: LstmArrays, to: LstmDeltas) -> None:
+        found = self._find_backward(arrays, to)
         if found:
             record, _, backward = found
             record.backward(backward)
             return
-        for record in self._lstm_records.of((*cells, *deltas)):
+        self._complete_all((*arrays.cells, *to.cells))
+        fresh = {"fresh_dx": to.fresh_dx, "fresh_gradients": to.fresh_gradients}
+        super().lstm_backward(*arrays, *to[:4], "tanh", **fresh)
+        self._found(to.cells)
+
+    def _complete_all(self, arrays: Sequence[np.ndarray]) -> None:
+        for record in self._lstm_records.of(arrays):
             record.complete(self)
-        super().lstm_backward(
-            x, W, R, peepholes, *cells, y, dy, *deltas, dx, dW, dR, dpeepholes, dbias,
-            activation, timing, step, fresh_dx, fresh_gradients, outside,
-        )  # fmt: skip
+
+    def _found(self, deltas: LstmCells) -> None:
+        """Note that deltas have been computed otherwise."""
         for record in self._lstm_records.of(deltas):
             for delta in deltas:
                 record.found(delta)
 
     def _find_backward(
-        self, arrays: LstmArrays, to: LstmDeltas, fresh: Fresh
+        self, arrays: LstmArrays, to: LstmDeltas
     ) -> tuple[Record, Run, Backward] | None:
         """The prepared backward pass, or None where it can not be done."""
-        session, gradients = self.current_session(), to.gradients.values()
-        x, W, R, peepholes, _, cells, y = arrays
-        written = (to.dy, *to.cells, to.dx, *gradients)
-        flat = (x, W, R, peepholes, *cells, y, *written)
-        key = ("lstm_backward", fresh, *map(id, flat))
+        session, flat = self.current_session(), (*arrays.flat[:-1], *to.flat)
+        key = ("lstm_backward", to.fresh_dx, to.fresh_gradients, *map(id, flat))
         found = session.known.values.get(key)
         if found is None:
-            found = self._prepare_backward(session, arrays, to, fresh)
+            found = self._prepare_backward(session, arrays, to)
             if found is None:
                 return None
             session.known.note(key, flat, found)
@@ -205,19 +206,24 @@ class OneDnnLstm:
         if not record.is_current:
             session.known.forget(key)
             return None
-        return found if record.last is run and _writable(*written) else None
+        return found if record.last is run and _writable(*to.flat) else None
 
     def _prepare_backward(
-        self, session: Session, arrays: LstmArrays, to: LstmDeltas, fresh: Fresh
+        self, session: Session, arrays: LstmArrays, to: LstmDeltas
     ) -> tuple[Record, Run, Backward] | None:
         record = self._lstm_records.get(arrays.cells)
         if record is None or record.session is not session:
             return None
-        backward = record.find_backward(arrays, to, fresh)
+        backward = record.find_backward(arrays, to)
         if backward is None:
             return None
         self._lstm_records.note((to.dy, *to.cells), record)
         return record, record.last, backward
+
+
+def _is_small(arrays: LstmArrays) -> bool:
+    """Whether the library is the fastest."""
+    return bool(arrays.x.size) and arrays.step_work < _LARGE_STEP
 
 
 def _writable(*arrays: np.ndarray | None) -> bool:

@@ -21,16 +21,16 @@ import numpy as np
 from brainstorm.handlers.onednn.arithmetic import add_binary
 from brainstorm.handlers.onednn.binding import Library, Memory, MemoryDesc, Primitive
 from brainstorm.handlers.onednn.definitions import Algorithm, Arg, Layout, Prop, Query
-from brainstorm.handlers.onednn.lstm_passes import (
-    Fresh,
-    LstmArrays,
-    LstmDeltas,
-    LstmPass,
-    Part,
-    parts_of,
-)
 from brainstorm.handlers.onednn.recipes import Arenas, Call, Recipe
 from brainstorm.handlers.onednn.session import Session
+from brainstorm.handlers.operations.lstm import LstmCells
+from brainstorm.handlers.operations.recurrent import Weights
+
+# Each thread has sequences of its own if it has this many at least, if all weights find
+# room in its cache, and if there is enough to do. Measured with two threads.
+_MIN_SEQUENCES = 4
+_MAX_WEIGHTS = 2**18
+_MIN_WORK = 2**24
 
 LEFT_TO_RIGHT = 1
 NO_FLAGS = 0
@@ -45,6 +45,81 @@ _GRADIENTS = {
     "peepholes": Arg.DIFF_WEIGHTS_PEEPHOLE,
 }
 _WEIGHTS = {"W": Arg.WEIGHTS, "R": Arg.WEIGHTS_ITER}
+
+
+class LstmArrays(NamedTuple):
+    """What the forward pass of an LSTM works on, see `lstm_forward`."""
+
+    x: np.ndarray
+    weights: Weights
+    cells: LstmCells
+    y: np.ndarray
+
+    @property
+    def step_work(self) -> int:
+        """Number of multiplications in one step."""
+        W, R, *_ = self.weights
+        return self.x[0].size * len(W) + self.y[0].size * len(R)
+
+    @property
+    def flat(self) -> tuple[np.ndarray | None, ...]:
+        """All arrays; the bias, which backward passes do not use, is the last one."""
+        W, R, bias, peepholes = self.weights
+        return self.x, W, R, peepholes, *self.cells, self.y, bias
+
+    def of(self, sequences: slice) -> LstmArrays:
+        """What belongs to some of the sequences."""
+        cells = self.cells.at(np.s_[:, sequences])
+        x, y = self.x[:, sequences], self.y[:, sequences]
+        return self._replace(x=x, cells=cells, y=y)
+
+
+class LstmDeltas(NamedTuple):
+    """What the backward pass works on besides, see `lstm_backward`."""
+
+    dy: np.ndarray
+    cells: LstmCells
+    dx: np.ndarray | None
+    gradients: Weights
+    fresh_dx: bool
+    fresh_gradients: bool
+
+    @property
+    def flat(self) -> tuple[np.ndarray | None, ...]:
+        """All arrays."""
+        return self.dy, *self.cells, self.dx, *self.gradients
+
+    def of(self, sequences: slice) -> LstmDeltas:
+        """What belongs to some of the sequences, but for the gradients."""
+        dx = None if self.dx is None else self.dx[:, sequences]
+        cells = self.cells.at(np.s_[:, sequences])
+        return self._replace(dy=self.dy[:, sequences], cells=cells, dx=dx)
+
+
+class Part:
+    """What the passes of a layer on a part of the sequences share.
+
+    Args:
+        session: Where they run.
+        weights: Memory that the parts share. By default, `arenas`.
+
+    Attributes:
+        session: Likewise.
+        arenas: Memory to keep between the forward and the backward pass.
+        weights: Likewise, for weights in the library's formats.
+    """
+
+    def __init__(self, session: Session, weights: Arenas | None = None):
+        self.session = session
+        self.arenas = Arenas(session.library)
+        self.weights = weights or self.arenas
+
+    def recipe(self, name: str, arrays: LstmArrays) -> Recipe:
+        """A recipe that uses its memory."""
+        named = (arrays.x, arrays.weights.W, arrays.y)
+        recipe = Recipe(self.session, name, named, arrays.step_work)
+        recipe.kept += [self.arenas, self.weights]
+        return recipe
 
 
 class _Around(NamedTuple):
@@ -68,8 +143,11 @@ class _Calls(NamedTuple):
         self.after()
 
 
-class LibraryLstm(LstmPass):
-    """Passes by the library's own LSTM.
+class LibraryLstm:
+    """A forward pass on certain arrays, and its backward passes.
+
+    Of the cells only the last state is computed, and of their deltas only those of the
+    carried state.
 
     Args:
         whole: What it shares with other passes of the layer: only the last one of them
@@ -83,13 +161,10 @@ class LibraryLstm(LstmPass):
 
     def __init__(self, whole: Part, parts: list[Part], arrays: LstmArrays):
         self._whole = whole
-        self._slices = parts_of(arrays, len(parts))
+        self._slices = _parts_of(arrays, len(parts))
         self._parts = [whole] if len(self._slices) == 1 else parts[: len(self._slices)]
-        self._shapes = {
-            name: array.shape
-            for name, array in arrays._asdict().items()
-            if isinstance(array, np.ndarray)
-        }
+        named = {**arrays.weights._asdict(), "x": arrays.x, "y": arrays.y}
+        self._shapes = {n: a.shape for n, a in named.items() if a is not None}
         self._passes: list[_PartialPass] = []
         self._forward = self._prepare_forward(arrays)
 
@@ -99,10 +174,14 @@ class LibraryLstm(LstmPass):
         self._forward()
 
     def prepare_backward(
-        self, arrays: LstmArrays, to: LstmDeltas, fresh: Fresh
+        self, arrays: LstmArrays, to: LstmDeltas
     ) -> Callable[[], None]:
-        """See `LstmPass`."""
-        calls = self._prepare_backward(arrays, to, fresh)
+        """What computes all gradients and the deltas of the inputs.
+
+        Raises:
+            UnimplementedError: The library can not do it.
+        """
+        calls = self._prepare_backward(arrays, to)
         weights = self._passes[0].backward_weights
 
         def backward() -> None:
@@ -113,7 +192,11 @@ class LibraryLstm(LstmPass):
         return backward
 
     def used(self, session: Session) -> dict[str, np.ndarray]:
-        """Copies of the inputs, weights and state that the last pass used."""
+        """Copies of the inputs, weights and state that the last pass used.
+
+        Args:
+            session: The session of this thread.
+        """
         recipe = Recipe(session, "lstm_forward", ())
         copies = {n: np.empty(self._shapes[n], np.float32) for n in (*self._kept, "x")}
         state = self._shapes["y"][1:]
@@ -149,12 +232,10 @@ class LibraryLstm(LstmPass):
         calls = [each.forward for each in self._passes]
         return _Calls(self._whole.session, before.call(), calls, after.call())
 
-    def _prepare_backward(
-        self, arrays: LstmArrays, to: LstmDeltas, fresh: Fresh
-    ) -> _Calls:
+    def _prepare_backward(self, arrays: LstmArrays, to: LstmDeltas) -> _Calls:
         around = before, after = self._recipes("lstm_backward", arrays)
         calls = [
-            each.prepare_backward(arrays.of(part), to.of(part), fresh.dx, around)
+            each.prepare_backward(arrays.of(part), to.of(part), around)
             for each, part in zip(self._passes, self._slices, strict=True)
         ]
         first, *others = self._passes
@@ -165,22 +246,19 @@ class LibraryLstm(LstmPass):
                 added = other.flat_gradient(name)
                 add_binary(after, Algorithm.ADD, flat, added, flat)
             blocks = _blocks(self._parts[0].session.arenas, name, total)
-            gates = _gates(after, name, to.gradients[name])
-            _copy(after, blocks, gates, add=not fresh.gradients)
+            gates = _gates(after, name, getattr(to.gradients, name))
+            _copy(after, blocks, gates, add=not to.fresh_gradients)
         return _Calls(self._whole.session, before.call(), calls, after.call())
 
     def _recipes(self, name: str, arrays: LstmArrays) -> _Around:
-        return _Around(
-            self._whole.recipe(name, arrays, arrays.step_work),
-            self._whole.recipe(name, arrays, arrays.step_work),
-        )
+        return _Around(*[self._whole.recipe(name, arrays) for _ in range(2)])
 
     def _pack(
         self, recipe: Recipe, arrays: LstmArrays, packed: Mapping[str, Memory]
     ) -> None:
         """Append copying weights into the library's formats."""
         for name, memory in packed.items():
-            gates = _gates(recipe, name, getattr(arrays, name))
+            gates = _gates(recipe, name, getattr(arrays.weights, name))
             _copy(recipe, gates, _blocks(self._whole.arenas, name, memory))
 
 
@@ -218,7 +296,7 @@ class _PartialPass:
         first: _PartialPass | None,
     ):
         self._part, self._first = part, first
-        recipe = part.recipe("lstm_forward", arrays, arrays.step_work)
+        recipe = part.recipe("lstm_forward", arrays)
         row = (1, 1, *arrays.y.shape[1:])
         given, outputs = recipe.array(arrays.x), recipe.array(arrays.y[:-1])
         self.x = part.arenas.memory("x", _dense(recipe.library, arrays.x.shape))
@@ -239,7 +317,7 @@ class _PartialPass:
         memories[Arg.DST_ITER] = part.arenas.memory("last outputs", last)
         if "peepholes" in kept:
             memories[Arg.WEIGHTS_PEEPHOLE] = kept["peepholes"]
-        self._sizes = [(1, 1, w.shape[1], 4, row[-1]) for w in (arrays.W, arrays.R)]
+        self._sizes = [(1, 1, w.shape[1], 4, row[-1]) for w in arrays.weights[:2]]
         self._forward = recipe.primitive(
             "lstm_forward",
             *(Prop.FORWARD_TRAINING, LEFT_TO_RIGHT),
@@ -257,10 +335,10 @@ class _PartialPass:
             around.after.reorder(memories[Arg.DST], outputs)
 
     def prepare_backward(
-        self, arrays: LstmArrays, to: LstmDeltas, fresh_dx: bool, around: _Around
+        self, arrays: LstmArrays, to: LstmDeltas, around: _Around
     ) -> Call:
         """What computes the gradients and the deltas."""
-        recipe = self._part.recipe("lstm_backward", arrays, arrays.step_work)
+        recipe = self._part.recipe("lstm_backward", arrays)
         arenas = self._part.session.arenas
         row = (1, 1, *arrays.y.shape[1:])
         nothing = recipe.kept_array(np.zeros(row, np.float32))
@@ -279,10 +357,12 @@ class _PartialPass:
             around.before.reorder(deltas, memories[Arg.DIFF_DST])
         if to.dx is not None:
             inputs = recipe.array(to.dx)
-            if fresh_dx:
+            if to.fresh_dx:
                 memories[Arg.DIFF_SRC] = _unless_dense(inputs, arenas, "inputs")
             if memories[Arg.DIFF_SRC] is not inputs:
-                around.after.reorder(memories[Arg.DIFF_SRC], inputs, add=not fresh_dx)
+                around.after.reorder(
+                    memories[Arg.DIFF_SRC], inputs, add=not to.fresh_dx
+                )
         primitive = self._make_backward(recipe, memories)
         self.backward_weights = self._weights_of(primitive)
         self.gradients = {
@@ -350,6 +430,15 @@ class _PartialPass:
         """The numbers of a gradient in a row, with those between them."""
         arenas, size = self._part.session.arenas, self.gradients[name].desc.size
         return arenas.memory(name, _dense(self._forward.library, (size // 4,)))
+
+
+def _parts_of(arrays: LstmArrays, threads: int) -> list[slice]:
+    """How to split the sequences."""
+    (steps, batch), (W, R, *_) = arrays.x.shape[:2], arrays.weights
+    worth_it = W.size + R.size <= _MAX_WEIGHTS and steps * arrays.step_work >= _MIN_WORK
+    count = max(1, min(threads, batch // _MIN_SEQUENCES)) if worth_it else 1
+    ends = [batch * k // count for k in range(count + 1)]
+    return [slice(*pair) for pair in itertools.pairwise(ends)]
 
 
 def _dense(library: Library, shape: tuple[int, ...]) -> MemoryDesc:

@@ -21,17 +21,15 @@ from brainstorm.handlers.onednn.keeping import (
     owner_of,
     place_of,
 )
-from brainstorm.handlers.onednn.lstm_library import LibraryLstm
-from brainstorm.handlers.onednn.lstm_passes import (
-    Fresh,
+from brainstorm.handlers.onednn.lstm_library import (
+    LibraryLstm,
     LstmArrays,
     LstmDeltas,
-    LstmPass,
     Part,
 )
-from brainstorm.handlers.onednn.lstm_steps import SteppedLstm
 from brainstorm.handlers.onednn.session import Session, named_errors
 from brainstorm.handlers.operations.lstm import LstmCells, LstmOperations
+from brainstorm.handlers.operations.recurrent import Weights
 
 # Passes that are kept for one layer, whose memory is used in as many sizes.
 _MAX_PASSES = 256
@@ -47,7 +45,7 @@ class Run:
         arrays: Its arrays.
     """
 
-    def __init__(self, what: LstmPass, arrays: LstmArrays):
+    def __init__(self, what: LibraryLstm, arrays: LstmArrays):
         self.what = what
         # There is a carried state, and the last step of it is computed.
         self.cells = LstmCells(
@@ -95,21 +93,17 @@ class Record:
 
     # -- running -------------------------------------------------------------
 
-    def find(self, arrays: LstmArrays, stepped: bool) -> Run:
-        """The prepared pass on these arrays, step by step if that is possible."""
+    def find(self, arrays: LstmArrays) -> Run:
+        """The prepared pass on these arrays."""
         places = _places(arrays)
         run = self._runs.get(places)
         if run is None:
-            with named_errors("lstm_forward", arrays[:3]), self._losing():
-                run = Run(self._make_pass(arrays, stepped), arrays)
+            with named_errors("lstm_forward", arrays.flat[:3]), self._losing():
+                run = Run(self._make_pass(arrays), arrays)
             self._runs.put(places, run)
         return run
 
-    def _make_pass(self, arrays: LstmArrays, stepped: bool) -> LstmPass:
-        if stepped:
-            # It can not write outputs between those of other layers.
-            with contextlib.suppress(UnimplementedError):
-                return SteppedLstm(self._whole, arrays)
+    def _make_pass(self, arrays: LstmArrays) -> LibraryLstm:
         return LibraryLstm(self._whole, self._parts, arrays)
 
     def forward(self, run: Run, handler: Any) -> None:
@@ -120,24 +114,21 @@ class Record:
         with self._losing():
             run.what.forward()
         self.last = run
-        self._lacks_cells = run.what.leaves_out_cells
+        self._lacks_cells = True
 
-    def find_backward(
-        self, arrays: LstmArrays, to: LstmDeltas, fresh: Fresh
-    ) -> Backward | None:
+    def find_backward(self, arrays: LstmArrays, to: LstmDeltas) -> Backward | None:
         """The prepared backward pass of the last forward pass, if it was on these."""
         run = self.last
         if run is None or run.places[:-1] != _places(arrays)[:-1]:
             return None
-        gradients = to.gradients.values()
-        places = fresh, *map(place_of, (to.dy, *to.cells, to.dx, *gradients))
+        places = to.fresh_dx, to.fresh_gradients, *map(place_of, to.flat)
         backward = run.backward.get(places)
         if backward is None:
             try:
-                with named_errors("lstm_backward", arrays[:3]):
+                with named_errors("lstm_backward", arrays.flat[:3]):
                     deltas = to.cells._asdict().items()
                     backward = Backward(
-                        run.what.prepare_backward(arrays, to, fresh),
+                        run.what.prepare_backward(arrays, to),
                         Region(to.dy),
                         LstmCells(*[Region(d, n == "Ca") for n, d in deltas]),
                     )
@@ -210,24 +201,20 @@ class Record:
         if backward is None and not lacks_cells:
             return
         used = self.last.what.used(handler.current_session())
+        weights = Weights(*map(used.get, Weights._fields))
         cells = _copies(self.last.cells)
         cells.Ca[-1] = used["c"]
         if lacks_cells:
             state = cells.Ca[-2].copy()
             outputs = np.empty_like(cells.Ca)
             outputs[-1] = used["y"]
-            LstmOperations.lstm_forward(
-                handler, used["x"], used["W"], used["R"], used.get("peepholes"),
-                used["bias"], *cells, outputs, "tanh",
-            )  # fmt: skip
+            arrays = (used["x"], weights, cells, outputs)
+            LstmOperations.lstm_forward(handler, *arrays, "tanh")
             cells.Ca[-2] = state  # looking does not change how it goes on
             _put_steps(cells, self.last.cells)
         if backward is not None:
             deltas, dy = _copies(backward.deltas), backward.dy.array().copy()
-            LstmOperations._lstm_deltas(
-                handler, used["R"], used.get("peepholes"), cells, dy, deltas,
-                "tanh", None,
-            )  # fmt: skip
+            LstmOperations._lstm_deltas(handler, weights, cells, dy, deltas, "tanh")
             _put_steps(deltas, backward.deltas)
             for name, region in backward.deltas._asdict().items():
                 if name != "Ca":
@@ -319,9 +306,7 @@ def _put_steps(values: LstmCells, regions: LstmCells) -> None:
 
 
 def _places(arrays: LstmArrays) -> tuple[Any, ...]:
-    """Of all arrays; that of the bias, which no backward pass is given, is the last."""
-    x, W, R, peepholes, bias, cells, y = arrays
-    return tuple(map(place_of, (x, W, R, peepholes, *cells, y, bias)))
+    return tuple(map(place_of, arrays.flat))
 
 
 def _beginnings(cells: LstmCells) -> tuple[int, ...]:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
-from brainstorm.handlers.onednn.binding import Memory
-from brainstorm.handlers.onednn.definitions import Arg, Layout
+from brainstorm.handlers.onednn.binding import Memory, Primitive
+from brainstorm.handlers.onednn.definitions import (
+    Arg,
+    Layout,
+    Query,
+    UnimplementedError,
+)
 from brainstorm.handlers.onednn.recipes import Call, Recipe, layout
 from brainstorm.handlers.onednn.session import Session
 
 # Up to this many rows are summed one after the other; of more, groups of so many.
 _AT_ONCE = 64
 _GROUP = 16
+# A matrix is packed to be multiplied with again and again, if it is this large.
+_LARGE_MATRIX = 2**16
 
 
 class _Rows:
@@ -52,6 +61,14 @@ class _Rows:
         return self._recipe.temporary(f"sums {self.level % 2}", dense, offset)
 
 
+class _Packed(NamedTuple):
+    """A matrix in the format that the library likes best for some products."""
+
+    values: np.ndarray
+    shape: tuple[int, int]
+    add: bool
+
+
 class OneDnnProducts:
     """Part of OneDnnHandler."""
 
@@ -68,6 +85,29 @@ class OneDnnProducts:
             self.do(call)
         else:
             super().dot_add_mm(a, b, out, transa, transb)
+
+    def _pack(self, b, a, out, transb=False, add=False):
+        if b.size < _LARGE_MATRIX:
+            return super()._pack(b, a, out, transb, add)
+        shape = b.T.shape if transb else b.shape
+        try:
+            recipe = _recipe_of_product(self.current_session(), a, shape, out)
+            desc = _product_with_any(recipe, a, shape, out, add).query(Query.WEIGHTS)
+        except UnimplementedError:
+            return super()._pack(b, a, out, transb, add)
+        values = self.scratch((-(-desc.size // 4),), "packed")
+        call = self._find(pack, (b, values, a, out), transb, add)
+        if not call:
+            return super()._pack(b, a, out, transb, add)
+        self.do(call)
+        return _Packed(values, shape, add)
+
+    def _dot_packed(self, a, packed, out):
+        if isinstance(packed, _Packed):
+            values, shape, add = packed
+            self.do(self._find(dot_packed, (a, values, out), shape, add))
+        else:
+            super()._dot_packed(a, packed, out)
 
     def sum_t(self, a, axis, out):
         is_fast = axis == 0 and a.ndim == 2 and a.size >= self._large
@@ -99,6 +139,57 @@ def dot(
     recipe = Recipe(session, "dot_mm", (a, b, out), work)
     add_product(recipe, a.T if transa else a, b.T if transb else b, out, add=add)
     return recipe.call()
+
+
+def pack(
+    session: Session,
+    b: np.ndarray,
+    values: np.ndarray,
+    a: np.ndarray,
+    out: np.ndarray,
+    transb: bool,
+    add: bool,
+) -> Call:
+    """Copy a matrix into the format in which `dot_packed` uses it."""
+    matrix = b.T if transb else b
+    recipe = _recipe_of_product(session, a, matrix.shape, out)
+    primitive = _product_with_any(recipe, a, matrix.shape, out, add)
+    packed = recipe.array(values, primitive.query(Query.WEIGHTS))
+    recipe.reorder(recipe.array(matrix), packed)
+    return recipe.call()
+
+
+def dot_packed(
+    session: Session,
+    a: np.ndarray,
+    values: np.ndarray,
+    out: np.ndarray,
+    shape: tuple[int, int],
+    add: bool,
+) -> Call:
+    """``out (+)= a b`` with what `pack` made of b."""
+    recipe = _recipe_of_product(session, a, shape, out)
+    primitive = _product_with_any(recipe, a, shape, out, add)
+    packed = recipe.array(values, primitive.query(Query.WEIGHTS))
+    memories = {Arg.SRC: recipe.array(a), Arg.WEIGHTS: packed}
+    recipe.add(primitive, {**memories, Arg.DST: recipe.array(out)})
+    return recipe.call()
+
+
+def _recipe_of_product(
+    session: Session, a: np.ndarray, shape: tuple[int, int], out: np.ndarray
+) -> Recipe:
+    return Recipe(session, "dot_mm", (a, out), a.size * shape[1])
+
+
+def _product_with_any(
+    recipe: Recipe, a: np.ndarray, shape: tuple[int, int], out: np.ndarray, add: bool
+) -> Primitive:
+    """A product with a matrix in the format that the library likes best."""
+    return recipe.primitive(
+        *("matmul", layout(a), Layout(shape), None, layout(out)),
+        post_ops=(("sum",),) if add else (),
+    )
 
 
 def sum_rows(session: Session, m: np.ndarray, out: np.ndarray, fresh: bool) -> Call:

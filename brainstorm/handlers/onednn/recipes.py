@@ -185,9 +185,12 @@ class Recipe:
         self.moving: list[tuple[Memory, int, int]] = []
         self.written: set[int] = set()
 
-    def array(self, array: np.ndarray) -> Memory:
-        """The memory of an array of the operation, or of a view of one."""
-        memory = self._memory(array)
+    def array(self, array: np.ndarray, desc: MemoryDesc | None = None) -> Memory:
+        """The memory of an array of the operation, or of a view of one.
+
+        With `desc` it is used as that, not as the array that it is.
+        """
+        memory = self._memory(array, desc)
         memory.is_writable = array.flags.writeable
         if isinstance(array, Moving):
             memory.number, offset = array.trace()
@@ -199,8 +202,9 @@ class Recipe:
         self.kept.append(array)
         return self._memory(array)
 
-    def _memory(self, array: np.ndarray) -> Memory:
-        return self.library.memory(self.library.desc(layout(array)), address_of(array))
+    def _memory(self, array: np.ndarray, desc: MemoryDesc | None = None) -> Memory:
+        desc = desc or self.library.desc(layout(array))
+        return self.library.memory(desc, address_of(array))
 
     @property
     def fixed_threads(self) -> int | None:

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from brainstorm.handlers.operations.contract import (
-    FRESH_FLAGS,
     Check,
     Operation,
     expected,
+    flattened,
+    fresh_flag,
 )
 from brainstorm.utils import HandlerError
 
@@ -24,7 +25,7 @@ class ArgumentCheck:
     def __init__(self, handler: Any, name: str, arguments: dict[str, Any]):
         self.handler = handler
         self.name = name
-        self.arguments = arguments
+        self.arguments = {**arguments, **flattened(arguments)}
 
     def types(self) -> None:
         """Check that all arrays are the handler's, for lack of more knowledge."""
@@ -50,7 +51,7 @@ class ArgumentCheck:
         sizes: dict[str, Any] = {}
         # A sum is checked when both of its parts are known.
         for name, shape in sorted(shapes.items(), key=lambda item: "+" in item[1]):
-            self._type(name, self.arguments[name])
+            self._type(name, self.arguments.get(name))
             self._shape(name, shape, sizes)
         if op.check is not None:
             self._ask(op.check)
@@ -69,11 +70,16 @@ class ArgumentCheck:
         return {
             name: shape
             for name, shape in shapes.items()
-            if not (name in op.optional and self.arguments[name] is None)
+            if not self._is_left_out(op, name)
         }
 
+    def _is_left_out(self, op: Operation, name: str) -> bool:
+        """Whether an optional array is None, or the record that it is in."""
+        wholes = op.optional & {name, name.partition(".")[0]}
+        return any(self.arguments.get(whole) is None for whole in wholes)
+
     def _is_read(self, op: Operation, name: str) -> bool:
-        fresh = self.arguments.get(FRESH_FLAGS.get(name), False)
+        fresh = self.arguments.get(fresh_flag(name), False)
         return name in op.add and not fresh
 
     def _type(self, name: str, value: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
@@ -13,31 +13,33 @@ import numpy as np
 from brainstorm.utils import HandlerError
 
 __all__ = [
-    "FRESH_FLAGS",
     "Operation",
     "add_method",
     "check_indices",
     "contracts_of",
+    "each",
     "expected",
+    "flattened",
+    "fresh_flag",
     "in_range",
     "indices_within",
     "missing",
     "operation",
 ]
 
-FRESH_FLAGS = {
+_FRESH_FLAGS = {
     "out": "fresh_out",
     "dx": "fresh_dx",
     "dW": "fresh_gradients",
     "dbias": "fresh_gradients",
     "dR": "fresh_gradients",
     "dlogit": "fresh_gradients",
-    "dpeepholes": "fresh_gradients",
     "dgamma": "fresh_gradients",
     "dbeta": "fresh_gradients",
     "in_deltas": "fresh_in_deltas",
     "weight_deltas": "fresh_gradients",
     "bias_deltas": "fresh_gradients",
+    "gradients": "fresh_gradients",
 }
 Function = TypeVar("Function", bound=Callable[..., Any])
 Check = Callable[[Any, dict[str, Any]], "str | None"]
@@ -72,8 +74,8 @@ def operation(
     Arrays are written as ``name:shape``, separated by spaces. A shape consists of
     numbers and letters separated by commas; a letter stands for the same size
     each time. ``*S`` stands for any number of dimensions, ``A+B`` for a sum, and
-    ``|`` separates alternatives. Arrays that the operation's documentation does
-    not describe are added to it.
+    ``|`` separates alternatives. ``cells.Za`` is an array in a record, a NamedTuple.
+    Arrays that the operation's documentation does not describe are added to it.
 
     >>> @operation("x:M,N", "y:M,N", alias="x")
     ... def negate(self, x, y):
@@ -87,7 +89,7 @@ def operation(
         add: Arrays that are read and modified. If the operation has a flag such
             as ``fresh_dx`` and it is set, they count as overwritten.
         alias: Names in `read` that an output may be identical with; ``*`` for all.
-        optional: Names of arrays that may be None.
+        optional: Names of arrays, and of records, that may be None.
         finite: Whether NaN and infinity are refused.
         check: Called with the handler and a dict of all arguments; returns what
             is wrong with them, or None.
@@ -130,7 +132,7 @@ def _documented(function: Callable[..., Any], contract: Operation) -> str:
             same = [f"`{other}`" for other in names if other in contract.alias]
             lines += f"; may be {' or '.join(same)}" if same else ""
         if name in contract.add:
-            flag = FRESH_FLAGS.get(name)
+            flag = fresh_flag(name)
             fresh = f"; added to, or with `{flag}` overwritten"
             lines += fresh if flag in names else "; modified"
         lines += "."
@@ -171,6 +173,31 @@ def add_method(cls: type, name: str, function: Function) -> Function:
 def missing(handler: Any, *arguments: Any) -> NoReturn:
     """Stands for what each handler has to have."""
     raise NotImplementedError
+
+
+def each(record: str, fields: Iterable[str], shape: str) -> str:
+    """Declare arrays in a record that have the same shape.
+
+    >>> each("cells", ("Ra", "Za"), "T,B,N")
+    'cells.Ra:T,B,N cells.Za:T,B,N'
+    """
+    return " ".join([f"{record}.{field}:{shape}" for field in fields])
+
+
+def flattened(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments by name; those in a record have names such as ``cells.Za``."""
+    found: dict[str, Any] = {}
+    for name, value in arguments.items():
+        if hasattr(value, "_fields"):
+            found |= {f"{name}.{field}": v for field, v in value._asdict().items()}
+        else:
+            found[name] = value
+    return found
+
+
+def fresh_flag(name: str) -> str | None:
+    """The flag that lets a destination count as overwritten, if it has one."""
+    return _FRESH_FLAGS.get(name.partition(".")[0])
 
 
 def contracts_of(cls: type) -> dict[str, Operation]:

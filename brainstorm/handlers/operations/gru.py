@@ -5,40 +5,58 @@ The conventions are those of :mod:`brainstorm.handlers.operations.recurrent`.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
-from brainstorm.handlers.operations.contract import operation
-from brainstorm.handlers.operations.recurrent import _check_sequences
+from brainstorm.handlers.operations.contract import each, operation
+from brainstorm.handlers.operations.recurrent import (
+    Weights,
+    check_sequences,
+    gates_of,
+)
 from brainstorm.utils import flatten_time
 
-__all__ = ["GruOperations"]
+__all__ = ["GruCells", "GruDeltas", "GruOperations"]
 
-_GRU_ARRAYS = " ".join(f"{n}:T,B,N" for n in ("Ra", "Rb", "Za", "Zb", "Pa", "Ha", "Hb"))
+
+class GruCells(NamedTuple):
+    """The buffers of gated recurrent units, each (T, B, N).
+
+    R and Z are the reset and the update gates, P is what the reset gates act on, and H
+    are the candidates; the second letter tells before (a) from after (b) the activation
+    function.
+    """
+
+    Ra: Any
+    Rb: Any
+    Za: Any
+    Zb: Any
+    Pa: Any
+    Ha: Any
+    Hb: Any
+
+
+class GruDeltas(NamedTuple):
+    """The deltas of those that are kept, each (T, B, N)."""
+
+    Ra: Any
+    Za: Any
+    Pa: Any
+    Ha: Any
+
+
+_CELLS = each("cells", GruCells._fields, "T,B,N")
 
 
 class GruOperations:
     """Part of :class:`~brainstorm.handlers.base_handler.Handler`."""
 
     @operation(
-        "x:T,B,I W:G,I R:G,N bias:G",
-        f"{_GRU_ARRAYS} y:U,B,N",
-        check=_check_sequences,
+        "x:T,B,I weights.W:G,I weights.R:G,N weights.bias:G",
+        f"{_CELLS} y:U,B,N",
+        check=check_sequences,
     )
     def gru_forward(
-        self,
-        x: Any,
-        W: Any,
-        R: Any,
-        bias: Any,
-        Ra: Any,
-        Rb: Any,
-        Za: Any,
-        Zb: Any,
-        Pa: Any,
-        Ha: Any,
-        Hb: Any,
-        y: Any,
-        activation: str,
+        self, x: Any, weights: Weights, cells: GruCells, y: Any, activation: str
     ) -> None:
         """Gated recurrent units, whose reset gate acts after the product.
 
@@ -53,70 +71,57 @@ class GruOperations:
 
         Args:
             x: Inputs (T, B, I).
-            W: Weights of the inputs (G, I): Wr, Wz and Wh.
-            R: Weights of the outputs of the step before (G, N): Rr, Rz and Rh.
-            bias: Vector (G,): br, bz and bh.
-            Ra: (T, B, N), receives the reset gates before the sigmoid.
-            Rb: (T, B, N), receives the reset gates.
-            Za: (T, B, N), receives the update gates before the sigmoid.
-            Zb: (T, B, N), receives the update gates.
-            Pa: (T, B, N), receives what the reset gates act on.
-            Ha: (T, B, N), receives the candidates before the activation function.
-            Hb: (T, B, N), receives the candidates.
+            weights: The parameters: in W, R and bias those that lead to R, Z and H.
+            cells: Receives what the formulas above give.
             y: (U, B, N), receives the outputs.
             activation: Name of the activation function of the candidates.
         """
-        act = self.act_func[activation]
         steps, batch = x.shape[:2]
-        stacked = self.scratch((steps, batch, W.shape[0]), 3)
-        self.affine(self._rows(x, 9), W, bias, None, flatten_time(stacked), "linear")
-        products = self.scratch((batch, W.shape[0]), 4)
-        xr, xz, xh = _thirds(stacked)
-        pr, pz, ph = _thirds(products)
+        W, R, bias, _ = weights
+        from_x = self.scratch((steps, batch, W.shape[0]), 3)
+        self.affine(self._rows(x, 9), W, bias, None, flatten_time(from_x), "linear")
+        from_y = self.scratch((batch, W.shape[0]), 4)
+        packed = self._pack(R, y[-1], from_y, transb=True)
         for t in range(steps):
-            before, now, h = y[t - 1], y[t], Hb[t]
-            self.dot_mm(before, R, products, transb=True)
-            self.add_tt(xr[t], pr, Ra[t])
-            self.sigmoid(Ra[t], Rb[t])
-            self.add_tt(xz[t], pz, Za[t])
-            self.sigmoid(Za[t], Zb[t])
-            self.copy_to(ph, Pa[t])
-            self.mult_tt(Rb[t], Pa[t], now)
-            self.add_tt(xh[t], now, Ha[t])
-            act(Ha[t], h)
-            self.subtract_tt(before, h, now)
-            self.mult_tt(now, Zb[t], now)
-            self.add_tt(now, h, now)
+            self._dot_packed(y[t - 1], packed, from_y)
+            self._gru_step(t, from_x, from_y, cells, y, activation)
+
+    def _gru_step(
+        self, t: int, from_x: Any, from_y: Any, cells: GruCells, y: Any, activation: str
+    ) -> None:
+        """All of step t but the products, which are given."""
+        (xr, xz, xh), (pr, pz, ph) = gates_of(from_x[t], 3), gates_of(from_y, 3)
+        Ra, Rb, Za, Zb, Pa, Ha, Hb = [array[t] for array in cells]
+        before, now = y[t - 1], y[t]
+        self.add_tt(xr, pr, Ra)
+        self.sigmoid(Ra, Rb)
+        self.add_tt(xz, pz, Za)
+        self.sigmoid(Za, Zb)
+        self.copy_to(ph, Pa)
+        self.mult_tt(Rb, Pa, now)
+        self.add_tt(xh, now, Ha)
+        self.act_func[activation](Ha, Hb)
+        self.subtract_tt(before, Hb, now)
+        self.mult_tt(now, Zb, now)
+        self.add_tt(now, Hb, now)
 
     @operation(
-        f"x:T,B,I W:G,I R:G,N {_GRU_ARRAYS} y:U,B,N",
-        "dRa:T,B,N dZa:T,B,N dPa:T,B,N dHa:T,B,N",
-        add="dy:U,B,N dx:T,B,I dW:G,I dR:G,N dbias:G",
+        f"x:T,B,I weights.W:G,I weights.R:G,N {_CELLS} y:U,B,N",
+        each("deltas", GruDeltas._fields, "T,B,N"),
+        add="dy:U,B,N dx:T,B,I gradients.W:G,I gradients.R:G,N gradients.bias:G",
         optional="dx",
-        check=_check_sequences,
+        check=check_sequences,
     )
     def gru_backward(
         self,
         x: Any,
-        W: Any,
-        R: Any,
-        Ra: Any,
-        Rb: Any,
-        Za: Any,
-        Zb: Any,
-        Pa: Any,
-        Ha: Any,
-        Hb: Any,
+        weights: Weights,
+        cells: GruCells,
         y: Any,
         dy: Any,
-        dRa: Any,
-        dZa: Any,
-        dPa: Any,
-        dHa: Any,
+        deltas: GruDeltas,
         dx: Any,
-        dW: Any,
-        dR: Any,
-        dbias: Any,
+        gradients: Weights,
         activation: str,
         fresh_dx: bool = False,
         fresh_gradients: bool = False,
@@ -125,70 +130,72 @@ class GruOperations:
 
         Args:
             x: Inputs (T, B, I).
-            W: Weights of the inputs (G, I).
-            R: Weights of the outputs of the step before (G, N).
-            Ra: (T, B, N), as the forward pass filled it; the next six too.
-            Rb: (T, B, N).
-            Za: (T, B, N).
-            Zb: (T, B, N).
-            Pa: (T, B, N).
-            Ha: (T, B, N).
-            Hb: (T, B, N).
+            weights: The parameters; the bias is not used.
+            cells: As the forward pass filled them.
             y: (U, B, N), as the forward pass filled it.
             dy: (U, B, N), deltas of y from outside. Row -1 receives those of the
                 carried output; the others are not modified.
-            dRa: (T, B, N), receives the deltas of Ra.
-            dZa: (T, B, N), receives the deltas of Za.
-            dPa: (T, B, N), receives the deltas of Pa.
-            dHa: (T, B, N), receives the deltas of Ha.
+            deltas: Receives the deltas.
             dx: (T, B, I), gets the deltas of x, or None if they are not wanted.
-            dW: (G, I), gets the gradients of W.
-            dR: (G, N), gets the gradients of R.
-            dbias: (G,), gets the gradients of bias.
+            gradients: Gets the gradients of the weights.
             activation: Name of the activation function of the candidates.
             fresh_dx: Overwrite `dx`.
-            fresh_gradients: Overwrite the gradients.
+            fresh_gradients: Overwrite `gradients`.
         """
-        steps, batch, units = Zb.shape
-        before = self._delayed(y)
-        # First the derivatives of y[t] by these, for all steps at once.
+        steps, batch, units = dy.shape[0] - 1, *dy.shape[1:]
+        stacked = self.scratch((steps, batch, 3 * units), 3)
+        out, later = (self.scratch((batch, units), slot) for slot in (4, 5))
+        self._gru_slopes(cells, y, deltas, activation)
+        self.fill(later, 0.0)
+        if steps:
+            R = self._pack(weights.R, stacked[0], later, add=True)
+        for t in reversed(range(steps)):
+            self._gru_step_back(
+                t, cells, y, dy, deltas, stacked[t], out, later, activation
+            )
+            self._dot_packed(stacked[t], R, later)
+        self.copy_to(later, dy[-1])
+        for part, delta in zip(gates_of(stacked, 3), deltas, strict=False):
+            self.copy_to(part, delta)
+        self._output_gradients(y, stacked, gradients.R, fresh_gradients)
+        # The reset gates act on what comes from the outputs alone.
+        self.copy_to(deltas.Ha, gates_of(stacked, 3)[2])
+        self._input_gradients(
+            x, stacked, dx, weights, gradients, fresh_dx, fresh_gradients
+        )
+
+    def _gru_slopes(
+        self, cells: GruCells, y: Any, deltas: GruDeltas, activation: str
+    ) -> None:
+        """Derivatives of y[t], for all steps at once."""
+        Ra, Rb, Za, Zb, Pa, Ha, Hb = cells
+        dRa, dZa, dPa, dHa = deltas
         self.fill(dRa, 1.0)
         self.act_func_deriv[activation](Ha, Hb, dRa, dHa)
         self.subtract_tt(dRa, Zb, dRa)
         self.mult_tt(dHa, dRa, dHa)
-        self.subtract_tt(before, Hb, dZa)
+        self.subtract_tt(self._delayed(y), Hb, dZa)
         self.sigmoid_deriv(Za, Zb, dZa, dZa)
         self.mult_tt(dHa, Rb, dPa)
         self.mult_tt(dHa, Pa, dRa)
         self.sigmoid_deriv(Ra, Rb, dRa, dRa)
-        stacked = self.scratch((steps, batch, 3 * units), 3)
-        parts = list(zip((dRa, dZa, dPa), _thirds(stacked), strict=True))
-        out, later = (self.scratch((batch, units), slot) for slot in (4, 5))
-        self.fill(later, 0.0)
-        for t in reversed(range(steps)):
-            self.add_tt(dy[t], later, out)
-            for slope, delta in parts:
-                self.mult_tt(slope[t], out, delta[t])
-            self.mult_tt(dHa[t], out, dHa[t])
-            self.dot_mm(stacked[t], R, later)
-            self.mult_add_tt(out, Zb[t], later)
-        self.copy_to(later, dy[-1])
-        for delta, part in parts:
-            self.copy_to(part, delta)
-        rows = flatten_time(stacked)
-        dot = self.dot_mm if fresh_gradients else self.dot_add_mm
-        dot(rows, flatten_time(before), dR, transa=True)
-        self.copy_to(dHa, stacked[..., 2 * units :])
-        dot(rows, self._rows(x, 9), dW, transa=True)
-        self._sum_rows(rows, dbias, fresh_gradients)
-        if dx is not None:
-            dot = self.dot_mm if fresh_dx else self.dot_add_mm
-            deltas = self._rows(dx, 9, filled=not fresh_dx)
-            dot(rows, W, deltas)
-            self._put_rows(deltas, dx)
 
-
-def _thirds(array: Any) -> list[Any]:
-    """Views of the last axis' parts for both gates and for the candidates."""
-    size = array.shape[-1] // 3
-    return [array[..., k * size : (k + 1) * size] for k in range(3)]
+    def _gru_step_back(
+        self,
+        t: int,
+        cells: GruCells,
+        y: Any,
+        dy: Any,
+        deltas: GruDeltas,
+        stacked: Any,
+        out: Any,
+        later: Any,
+        activation: str,
+    ) -> None:
+        """Turn slopes into deltas; `later` gets what passes by the products."""
+        self.add_tt(dy[t], later, out)
+        Ra, Za, Pa, Ha = [array[t] for array in deltas]
+        for slope, delta in zip((Ra, Za, Pa), gates_of(stacked, 3), strict=True):
+            self.mult_tt(slope, out, delta)
+        self.mult_tt(Ha, out, Ha)
+        self.mult_tt(out, cells.Zb[t], later)

@@ -7,15 +7,20 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from brainstorm.handlers.operations.contract import operation
-from brainstorm.handlers.operations.recurrent import _check_sequences
+from brainstorm.handlers.operations.contract import each, operation
+from brainstorm.handlers.operations.recurrent import (
+    Clock,
+    Weights,
+    check_sequences,
+    gates_of,
+)
 from brainstorm.utils import flatten_time
 
 __all__ = ["LstmCells", "LstmOperations"]
 
 
 class LstmCells(NamedTuple):
-    """The buffers of an LSTM, or their deltas; of all steps or of one.
+    """The buffers of an LSTM, or their deltas, each (U, B, N); of all steps or of one.
 
     Z is the block input, I, F and O are the gates and C is the cell; the second
     letter tells before (a) from after (b) the activation function.
@@ -37,50 +42,64 @@ class LstmCells(NamedTuple):
         """What the four stacked weight matrices lead to."""
         return self.Za, self.Ia, self.Fa, self.Oa
 
-    def without_carried(self) -> LstmCells:
-        """The buffers without the carried state."""
-        return LstmCells(*[array[:-1] for array in self])
-
-    def at(self, t: int) -> LstmCells:
-        """The buffers in one step."""
+    def at(self, t: int | slice) -> LstmCells:
+        """The buffers in one step, or in some."""
         return LstmCells(*[array[t] for array in self])
 
 
-_CELLS = ("Za", "Zb", "Ia", "Ib", "Fa", "Fb", "Oa", "Ob", "Ca", "Cb")
-_CELL_ARRAYS = " ".join(f"{name}:U,B,N" for name in _CELLS)
-_DELTA_ARRAYS = " ".join(f"d{name}:U,B,N" for name in _CELLS)
+class _Back(NamedTuple):
+    """What all steps of a backward pass work on.
+
+    Attributes:
+        peepholes: (3, N), or None.
+        cells: As the forward pass filled them.
+        dy: Deltas of y from outside.
+        deltas: Row t + 1 is done. In row t, that of Cb holds the deltas of y, but for
+            those of units that keep it for a step.
+        dgates: (T, B, G), receives the deltas of Za, Ia, Fa and Oa.
+        activation: Name of the activation function of block input and cell.
+        kept: Zero where a unit is updated, or None.
+        outside: Further deltas, or None.
+        before: (T, B, N), the cells of the steps before.
+        forget: The derivatives of the cells by these.
+        more: What `outside` adds to the deltas of Za, Ia, Fa, Oa and Ca, or None.
+    """
+
+    peepholes: Any
+    cells: LstmCells
+    dy: Any
+    deltas: LstmCells
+    dgates: Any
+    activation: str
+    kept: Any
+    outside: LstmCells | None
+    before: Any = None
+    forget: Any = None
+    more: Any = None
+
+
+_STEPS = slice(None, -1)  # without the carried state
+_WEIGHTS = "weights.W:G,I weights.R:G,N weights.peepholes:3,N"
+_CELLS = each("cells", LstmCells._fields, "U,B,N")
 
 
 class LstmOperations:
     """Part of :class:`~brainstorm.handlers.base_handler.Handler`."""
 
     @operation(
-        "x:T,B,I W:G,I R:G,N peepholes:3,N bias:G timing:N",
-        f"{_CELL_ARRAYS} y:U,B,N step:U,B,1",
-        optional="timing step peepholes",
-        check=_check_sequences,
+        f"x:T,B,I {_WEIGHTS} weights.bias:G clock.timing:N",
+        f"{_CELLS} y:U,B,N clock.step:U,B,1",
+        optional="weights.peepholes clock",
+        check=check_sequences,
     )
     def lstm_forward(
         self,
         x: Any,
-        W: Any,
-        R: Any,
-        peepholes: Any,
-        bias: Any,
-        Za: Any,
-        Zb: Any,
-        Ia: Any,
-        Ib: Any,
-        Fa: Any,
-        Fb: Any,
-        Oa: Any,
-        Ob: Any,
-        Ca: Any,
-        Cb: Any,
+        weights: Weights,
+        cells: LstmCells,
         y: Any,
         activation: str,
-        timing: Any = None,
-        step: Any = None,
+        clock: Clock | None = None,
     ) -> None:
         """Long short-term memory with peepholes.
 
@@ -99,43 +118,45 @@ class LstmOperations:
 
         Args:
             x: Inputs (T, B, I).
-            W: Weights of the inputs (G, I): Wz, Wi, Wf and Wo.
-            R: Weights of the outputs of the step before (G, N): Rz, Ri, Rf, Ro.
-            peepholes: (3, N): pi, pf and po, or None for none.
-            bias: Vector (G,): bz, bi, bf and bo.
-            Za, Zb, Ia, Ib, Fa, Fb, Oa, Ob, Ca, Cb: (U, B, N), receive what the
-                formulas above give.
+            weights: The parameters: in W, R and bias those that lead to Z, I, F and O;
+                the peepholes are pi, pf and po.
+            cells: Receives what the formulas above give.
             y: (U, B, N), receives the outputs.
             activation: Name of the activation function of block input and cell.
-            timing: Vector (N,), or None to update all units in each step.
-            step: (U, B, 1), receives the number of steps. None without `timing`.
+            clock: Of a clockwork. None to update all units in each step.
 
         Raises:
             HandlerError: A timing is below 1.
         """
-        cells = LstmCells(Za, Zb, Ia, Ib, Fa, Fb, Oa, Ob, Ca, Cb)
-        kept = self._advance_clock(timing, step)
+        W, R, bias, peepholes = weights
+        kept = self._advance(clock)
         peepholes = self._repeated(peepholes, y.shape[1])
         steps, batch = x.shape[:2]
-        stacked = self.scratch((steps, batch, W.shape[0]), 3)
-        self.affine(self._rows(x, 9), W, bias, None, flatten_time(stacked), "linear")
-        products = self.scratch((batch, W.shape[0]), 4)
-        from_x, from_y = _quarters(stacked), _quarters(products)
+        from_x = self.scratch((steps, batch, W.shape[0]), 3)
+        self.affine(self._rows(x, 9), W, bias, None, flatten_time(from_x), "linear")
+        from_y = self.scratch((batch, W.shape[0]), 4)
+        packed = self._pack(R, y[-1], from_y, transb=True)
         for t in range(steps):
-            now, kept_now = cells.at(t), None if kept is None else kept[t]
-            self.dot_mm(y[t - 1], R, products, transb=True)
-            for gate, a, b in zip(now.gates, from_x, from_y, strict=True):
-                self.add_tt(a[t], b, gate)
-            self._lstm_step(now, cells.Ca[t - 1], peepholes, activation, kept_now)
-            self.mult_tt(now.Ob, now.Cb, y[t])
-            if kept is not None:
-                self.copy_to_if(y[t - 1], y[t], kept_now)
+            self._dot_packed(y[t - 1], packed, from_y)
+            self._lstm_step(t, from_x, from_y, peepholes, cells, y, activation, kept)
 
     def _lstm_step(
-        self, now: LstmCells, before: Any, peepholes: Any, activation: str, kept: Any
+        self,
+        t: int,
+        from_x: Any,
+        from_y: Any,
+        peepholes: Any,
+        cells: LstmCells,
+        y: Any,
+        activation: str,
+        kept: Any,
     ) -> None:
-        """All of one step between the products and the output."""
-        act = self.act_func[activation]
+        """All of step t but the products, which are given."""
+        act, now, before = self.act_func[activation], cells.at(t), cells.Ca[t - 1]
+        for gate, a, b in zip(
+            now.gates, gates_of(from_x[t], 4), gates_of(from_y, 4), strict=True
+        ):
+            self.add_tt(a, b, gate)
         act(now.Za, now.Zb)
         if peepholes:
             self.mult_add_tt(before, peepholes[0], now.Ia)
@@ -145,55 +166,46 @@ class LstmOperations:
         self.mult_tt(now.Ib, now.Zb, now.Ca)
         self.mult_add_tt(now.Fb, before, now.Ca)
         if kept is not None:
-            self.copy_to_if(before, now.Ca, kept)
+            self.copy_to_if(before, now.Ca, kept[t])
         if peepholes:
             self.mult_add_tt(now.Ca, peepholes[2], now.Oa)
         self.sigmoid(now.Oa, now.Ob)
         act(now.Ca, now.Cb)
+        self.mult_tt(now.Ob, now.Cb, y[t])
+        if kept is not None:
+            self.copy_to_if(y[t - 1], y[t], kept[t])
+
+    def _repeated(self, peepholes: Any, batch: int) -> list[Any] | None:
+        """For each peephole an array (B, N), to multiply the cells with."""
+        if peepholes is None:
+            return None
+        repeated = self.scratch((3, batch, peepholes.shape[1]), 7)
+        for k, row in enumerate(_rows_of(peepholes)):
+            self.broadcast_t(row, 0, repeated[k])
+        return [repeated[k] for k in range(3)]
 
     @operation(
-        f"x:T,B,I W:G,I R:G,N peepholes:3,N timing:N step:U,B,1 {_CELL_ARRAYS} y:U,B,N",
-        _DELTA_ARRAYS,
-        add="dy:U,B,N dx:T,B,I dW:G,I dR:G,N dpeepholes:3,N dbias:G",
-        optional="timing step peepholes dpeepholes dx",
-        check=_check_sequences,
+        f"x:T,B,I {_WEIGHTS} {_CELLS} y:U,B,N clock.timing:N clock.step:U,B,1 "
+        + each("outside", LstmCells._fields, "T,B,N"),
+        each("deltas", LstmCells._fields, "U,B,N"),
+        add="dy:U,B,N dx:T,B,I gradients.W:G,I gradients.R:G,N gradients.bias:G"
+        " gradients.peepholes:3,N",
+        optional="weights.peepholes gradients.peepholes clock dx outside "
+        + " ".join([f"outside.{name}" for name in LstmCells._fields]),
+        check=check_sequences,
     )
     def lstm_backward(
         self,
         x: Any,
-        W: Any,
-        R: Any,
-        peepholes: Any,
-        Za: Any,
-        Zb: Any,
-        Ia: Any,
-        Ib: Any,
-        Fa: Any,
-        Fb: Any,
-        Oa: Any,
-        Ob: Any,
-        Ca: Any,
-        Cb: Any,
+        weights: Weights,
+        cells: LstmCells,
         y: Any,
         dy: Any,
-        dZa: Any,
-        dZb: Any,
-        dIa: Any,
-        dIb: Any,
-        dFa: Any,
-        dFb: Any,
-        dOa: Any,
-        dOb: Any,
-        dCa: Any,
-        dCb: Any,
+        deltas: LstmCells,
         dx: Any,
-        dW: Any,
-        dR: Any,
-        dpeepholes: Any,
-        dbias: Any,
+        gradients: Weights,
         activation: str,
-        timing: Any = None,
-        step: Any = None,
+        clock: Clock | None = None,
         fresh_dx: bool = False,
         fresh_gradients: bool = False,
         outside: LstmCells | None = None,
@@ -202,51 +214,43 @@ class LstmOperations:
 
         Args:
             x: Inputs (T, B, I).
-            W: Weights of the inputs (G, I).
-            R: Weights of the outputs of the step before (G, N).
-            peepholes: (3, N), or None for none.
-            Za, Zb, Ia, Ib, Fa, Fb, Oa, Ob, Ca, Cb: (U, B, N), as the forward pass
-                filled them.
+            weights: The parameters; the bias is not used.
+            cells: As the forward pass filled them.
             y: (U, B, N), as the forward pass filled it.
             dy: (U, B, N), deltas of y from outside. Row -1 receives those of the
                 carried output; the others are not modified.
-            dZa, dZb, dIa, dIb, dFa, dFb, dOa, dOb, dCa, dCb: (U, B, N), receive
-                the deltas of Za and so on. Row -1 of `dCa` receives those of the
-                carried cell, row -1 of the others zero.
+            deltas: Receives the deltas of the cells. Row -1 of Ca receives those of
+                the carried cell, row -1 of the others zero.
             dx: (T, B, I), gets the deltas of x, or None if they are not wanted.
-            dW: (G, I), gets the gradients of W.
-            dR: (G, N), gets the gradients of R.
-            dpeepholes: (3, N), gets the gradients of the peepholes. None without.
-            dbias: (G,), gets the gradients of bias.
+            gradients: Gets the gradients of the weights.
             activation: Name of the activation function of block input and cell.
-            timing: As in the forward pass.
-            step: As the forward pass filled it.
+            clock: As the forward pass left it.
             fresh_dx: Overwrite `dx`.
-            fresh_gradients: Overwrite the gradients.
+            fresh_gradients: Overwrite `gradients`.
             outside: Further deltas of Za and so on (T, B, N), None for those that
                 have none. None if all are so.
         """
-        cells = LstmCells(Za, Zb, Ia, Ib, Fa, Fb, Oa, Ob, Ca, Cb)
-        deltas = LstmCells(dZa, dZb, dIa, dIb, dFa, dFb, dOa, dOb, dCa, dCb)
-        kept = self._kept_units(timing, step)
+        kept = self._kept_units(clock)
         dgates = self._lstm_deltas(
-            R, peepholes, cells, dy, deltas, activation, kept, outside
+            weights, cells, dy, deltas, activation, kept, outside
         )
-        self._gate_gradients(
-            x, y, dgates, dx, W, dW, dR, dbias, fresh_dx, fresh_gradients
+        self._output_gradients(y, dgates, gradients.R, fresh_gradients)
+        self._input_gradients(
+            x, dgates, dx, weights, gradients, fresh_dx, fresh_gradients
         )
-        if peepholes is not None:
-            self._peephole_gradients(cells, deltas, dpeepholes, fresh_gradients)
+        if weights.peepholes is not None:
+            self._peephole_gradients(
+                cells, deltas, gradients.peepholes, fresh_gradients
+            )
 
     def _lstm_deltas(
         self,
-        R: Any,
-        peepholes: Any,
+        weights: Weights,
         cells: LstmCells,
         dy: Any,
         deltas: LstmCells,
         activation: str,
-        kept: Any,
+        kept: Any = None,
         outside: LstmCells | None = None,
     ) -> Any:
         """Fill all `deltas`, and row -1 of `dy`.
@@ -254,77 +258,115 @@ class LstmOperations:
         Returns:
             The deltas of the gates once more, as an array (T, B, G).
         """
-        now, d = cells.without_carried(), deltas.without_carried()
-        before = self._delayed(cells.Ca)
-        forget = self.scratch(tuple(before.shape), 4)
-        self._lstm_slopes(peepholes, now, before, d, forget, activation, kept)
-        steps, batch, units = before.shape
-        stacked = self.scratch((steps, batch, 4 * units), 3)
-        dgates = list(zip(d.gates, _quarters(stacked), strict=True))
-        for carried in (*deltas.at(-1), dy[-1]):
-            self.fill(carried, 0.0)
-        # Until the end, dCb holds the deltas of y.
-        last = deltas.at(steps - 1)  # without steps the carried state, all zero
-        self.copy_to(dy[steps - 1], last.Cb)
-        self.mult_tt(last.Ca, dy[steps - 1], last.Ca)
-        more = self._lstm_deltas_from(outside, peepholes, now, activation)
-        if more is not None:
-            self.add_tt(more[4][steps - 1], last.Ca, last.Ca)
+        steps, batch, units = dy.shape[0] - 1, *dy.shape[1:]
+        dgates = self.scratch((steps, batch, 4 * units), 3)
+        back = self._lstm_begin_back(
+            _Back(
+                weights.peepholes, cells, dy, deltas, dgates, activation, kept, outside
+            )
+        )
+        if steps:
+            R = self._pack(weights.R, dgates[0], deltas.Cb[-1], add=True)
         for t in reversed(range(steps)):
-            dout, dcell = d.Cb[t], d.Ca[t]
-            dout_before, dcell_before = deltas.Cb[t - 1], deltas.Ca[t - 1]
-            for k, (slope, dgate) in enumerate(dgates):
-                self.mult_tt(slope[t], dout if k == 3 else dcell, dgate[t])
-                if more is not None:
-                    self.add_tt(more[k][t], dgate[t], dgate[t])
-            self.dot_mm(stacked[t], R, dout_before)
-            self.add_tt(dout_before, dy[t - 1], dout_before)
-            if kept is not None:
-                self.add_into_if(dout, dout_before, kept[t])
-            self.mult_tt(dcell_before, dout_before, dcell_before)
-            self.mult_add_tt(dcell, forget[t], dcell_before)
+            self._lstm_step_back(t, back)
+            self._dot_packed(dgates[t], R, deltas.Cb[t - 1])
+        self._lstm_end_back(back)
+        return dgates
+
+    def _lstm_begin_back(self, b: _Back) -> _Back:
+        """Compute what can be for all steps at once."""
+        for carried in (*b.deltas.at(-1), b.dy[-1]):
+            self.fill(carried, 0.0)
+        self.copy_to(b.dy, b.deltas.Cb)
+        before = self._delayed(b.cells.Ca)
+        b = b._replace(before=before, forget=self.scratch(tuple(before.shape), 4))
+        self._lstm_slopes(b)
+        return b if b.outside is None else b._replace(more=self._lstm_deltas_from(b))
+
+    def _lstm_step_back(self, t: int, b: _Back) -> None:
+        """All of step t but the product of the deltas of the gates."""
+        d, more, has_later = b.deltas, b.more, t + 1 < b.dgates.shape[0]
+        dout, dcell = d.Cb[t], d.Ca[t]
+        if b.kept is not None and has_later:
+            self.add_into_if(d.Cb[t + 1], dout, b.kept[t + 1])
+        self.mult_tt(dcell, dout, dcell)
+        if has_later:
+            self.mult_add_tt(d.Ca[t + 1], b.forget[t + 1], dcell)
+        if more is not None:
+            self.add_tt(more[4][t], dcell, dcell)
+        for k, (slope, dgate) in enumerate(
+            zip(d.gates, gates_of(b.dgates[t], 4), strict=True)
+        ):
+            self.mult_tt(slope[t], dout if k == 3 else dcell, dgate)
             if more is not None:
-                self.add_tt(more[4][t - 1], dcell_before, dcell_before)
-        self.copy_to(deltas.Cb[-1], dy[-1])
-        self.fill(deltas.Cb[-1], 0.0)
-        for slope, dgate in dgates:
-            self.copy_to(dgate, slope)
-        self._lstm_other_deltas(now, before, d, kept)
-        for name in ("Zb", "Ib", "Fb", "Ob", "Cb") if outside else ():
-            if getattr(outside, name) is not None:
-                delta = getattr(d, name)
-                self.add_tt(getattr(outside, name), delta, delta)
-        return stacked
+                self.add_tt(more[k][t], dgate, dgate)
 
-    def _lstm_deltas_from(
-        self,
-        outside: LstmCells | None,
-        peepholes: Any,
-        now: LstmCells,
-        activation: str,
-    ) -> Any:
-        """What deltas from outside add to those of Za, Ia, Fa, Oa and Ca: (5, U, B, N).
+    def _lstm_end_back(self, b: _Back) -> None:
+        """Compute the deltas that the steps do not need, and those of the state."""
+        now, d = b.cells.at(_STEPS), b.deltas.at(_STEPS)
+        carried = b.deltas.at(-1)
+        if b.dgates.shape[0]:
+            self.mult_tt(d.Ca[0], b.forget[0], carried.Ca)
+            if b.more is not None:
+                self.add_tt(b.more[4][-1], carried.Ca, carried.Ca)
+            if b.kept is not None:
+                self.add_into_if(d.Cb[0], carried.Cb, b.kept[0])
+        self.copy_to(carried.Cb, b.dy[-1])
+        self.fill(carried.Cb, 0.0)
+        for gate, dgate in zip(d.gates, gates_of(b.dgates, 4), strict=True):
+            self.copy_to(dgate, gate)
+        self.mult_tt(d.Ca, now.Ib, d.Zb)
+        self.mult_tt(d.Ca, now.Zb, d.Ib)
+        self.mult_tt(d.Ca, b.before, d.Fb)
+        self.mult_tt(d.Cb, now.Cb, d.Ob)
+        self.mult_tt(d.Cb, now.Ob, d.Cb)
+        for name in ("Zb", "Ib", "Fb", "Ob", "Cb"):
+            delta, added = getattr(d, name), b.outside and getattr(b.outside, name)
+            if b.kept is not None:
+                self.fill_if(delta, 0.0, b.kept)
+            if added is not None:
+                self.add_tt(added, delta, delta)
 
-        Row -1 is that of the carried state.
+    def _lstm_slopes(self, b: _Back) -> None:
+        """Derivatives within one step, for all steps at once.
+
+        Into the deltas of Za, Ia and Fa go those of the cell with respect to these, and
+        into the deltas of Oa and Ca those of y.
         """
-        if outside is None:
-            return None
-        steps, batch, units = now.Za.shape
-        more = self.scratch((5, steps + 1, batch, units), 12)
-        part = self.scratch((steps, batch, units), 13)
+        act_deriv = self.act_func_deriv[b.activation]
+        now, slopes, forget = b.cells.at(_STEPS), b.deltas.at(_STEPS), b.forget
+        act_deriv(now.Za, now.Zb, now.Ib, slopes.Za)
+        self.sigmoid_deriv(now.Ia, now.Ib, now.Zb, slopes.Ia)
+        self.sigmoid_deriv(now.Fa, now.Fb, b.before, slopes.Fa)
+        self.sigmoid_deriv(now.Oa, now.Ob, now.Cb, slopes.Oa)
+        act_deriv(now.Ca, now.Cb, now.Ob, slopes.Ca)
+        self.copy_to(now.Fb, forget)
+        if b.kept is not None:
+            for slope in (*slopes.gates, slopes.Ca):
+                self.fill_if(slope, 0.0, b.kept)
+            self.fill_if(forget, 1.0, b.kept)
+        seen_by = ((slopes.Ia, forget), (slopes.Fa, forget), (slopes.Oa, slopes.Ca))
+        for peephole, (gate, out) in zip(_rows_of(b.peepholes), seen_by, strict=False):
+            rows = self._rows(out, 9)
+            self.mult_add_mv(self._rows(gate, 10), peephole, rows)
+            self._put_rows(rows, out)
+
+    def _lstm_deltas_from(self, b: _Back) -> Any:
+        """See `_Back.more`: (5, U, B, N). Row -1 is that of the carried state."""
+        now, outside = b.cells.at(_STEPS), b.outside
+        more = self.scratch((5, *b.dy.shape), 12)
+        part = self.scratch(tuple(now.Za.shape), 13)
         self.fill(more, 0.0)
         for k, kind in enumerate("ZIFOC"):
-            deriv = self.act_func_deriv[activation if kind in "ZC" else "sigmoid"]
-            a, b = getattr(outside, kind + "a"), getattr(outside, kind + "b")
-            if b is not None:
-                deriv(getattr(now, kind + "a"), getattr(now, kind + "b"), b, part)
+            deriv = self.act_func_deriv[b.activation if kind in "ZC" else "sigmoid"]
+            before, after = getattr(outside, kind + "a"), getattr(outside, kind + "b")
+            if after is not None:
+                deriv(getattr(now, kind + "a"), getattr(now, kind + "b"), after, part)
                 self.copy_to(part, more[k][:-1])
-            if a is not None:
-                self.add_tt(a, more[k][:-1], more[k][:-1])
-        if peepholes is not None:
-            p_input, p_forget, p_output = (
-                peepholes[k].reshape((1, units)) for k in range(3)
-            )
+            if before is not None:
+                self.add_tt(before, more[k][:-1], more[k][:-1])
+        if b.peepholes is not None:
+            p_input, p_forget, p_output = _rows_of(b.peepholes)
             cell = more[4]
             for gate, peephole in ((more[1], p_input), (more[2], p_forget)):
                 later, before = flatten_time(gate[1:-1]), flatten_time(cell[:-2])
@@ -333,64 +375,6 @@ class LstmOperations:
             output = flatten_time(more[3][:-1])
             self.mult_add_mv(output, p_output, flatten_time(cell[:-1]))
         return more
-
-    def _lstm_slopes(
-        self,
-        peepholes: Any,
-        now: LstmCells,
-        before: Any,
-        slopes: LstmCells,
-        forget: Any,
-        activation: str,
-        kept: Any,
-    ) -> None:
-        """Derivatives within one step, for all steps at once.
-
-        Into `slopes` go those of the cell with respect to Za, Ia and Fa, and those
-        of y with respect to Oa and Ca; into `forget` those of the cell with respect
-        to the cell before.
-        """
-        act_deriv = self.act_func_deriv[activation]
-        act_deriv(now.Za, now.Zb, now.Ib, slopes.Za)
-        self.sigmoid_deriv(now.Ia, now.Ib, now.Zb, slopes.Ia)
-        self.sigmoid_deriv(now.Fa, now.Fb, before, slopes.Fa)
-        self.sigmoid_deriv(now.Oa, now.Ob, now.Cb, slopes.Oa)
-        act_deriv(now.Ca, now.Cb, now.Ob, slopes.Ca)
-        self.copy_to(now.Fb, forget)
-        if kept is not None:
-            for slope in (*slopes.gates, slopes.Ca):
-                self.fill_if(slope, 0.0, kept)
-            self.fill_if(forget, 1.0, kept)
-        if peepholes is not None:
-            seen_by = ((slopes.Ia, forget), (slopes.Fa, forget), (slopes.Oa, slopes.Ca))
-            for k, (gate, out) in enumerate(seen_by):
-                peephole = peepholes[k].reshape((1, peepholes.shape[1]))
-                rows = self._rows(out, 9)
-                self.mult_add_mv(self._rows(gate, 10), peephole, rows)
-                self._put_rows(rows, out)
-
-    def _lstm_other_deltas(
-        self, now: LstmCells, before: Any, d: LstmCells, kept: Any
-    ) -> None:
-        """The deltas that the loop over the steps does not need."""
-        self.mult_tt(d.Ca, now.Ib, d.Zb)
-        self.mult_tt(d.Ca, now.Zb, d.Ib)
-        self.mult_tt(d.Ca, before, d.Fb)
-        self.mult_tt(d.Cb, now.Cb, d.Ob)
-        self.mult_tt(d.Cb, now.Ob, d.Cb)
-        if kept is not None:
-            for delta in (d.Zb, d.Ib, d.Fb, d.Ob, d.Cb):
-                self.fill_if(delta, 0.0, kept)
-
-    def _repeated(self, peepholes: Any, batch: int) -> list[Any] | None:
-        """For each peephole an array (B, N), to multiply the cells with."""
-        if peepholes is None:
-            return None
-        count, units = peepholes.shape
-        repeated = self.scratch((count, batch, units), 7)
-        for k in range(count):
-            self.broadcast_t(peepholes[k].reshape((1, units)), 0, repeated[k])
-        return [repeated[k] for k in range(count)]
 
     def _peephole_gradients(
         self, cells: LstmCells, deltas: LstmCells, dpeepholes: Any, fresh: bool
@@ -403,7 +387,8 @@ class LstmOperations:
             self._sum_rows(flatten_time(products), dpeepholes[k], fresh)
 
 
-def _quarters(array: Any) -> list[Any]:
-    """Views of the last axis' parts for the block input and for the three gates."""
-    size = array.shape[-1] // 4
-    return [array[..., k * size : (k + 1) * size] for k in range(4)]
+def _rows_of(peepholes: Any) -> list[Any]:
+    """The three as matrices of one row; none if there are none."""
+    if peepholes is None:
+        return []
+    return [peepholes[k].reshape((1, peepholes.shape[1])) for k in range(3)]

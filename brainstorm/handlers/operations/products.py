@@ -80,6 +80,25 @@ class ProductOperations:
         dot = self.dot_add_mm if add else self.dot_mm
         dot(a, b, out, transa, transb)
 
+    def _pack(
+        self, b: Any, a: Any, out: Any, transb: bool = False, add: bool = False
+    ) -> Any:
+        """Prepare a matrix to be multiplied with again and again, by `_dot_packed`.
+
+        Args:
+            b: The matrix, which stays the same in between.
+            a: What is going to be multiplied with it, or a matrix with that layout.
+            out: What is going to receive the products, likewise.
+            transb: Whether to transpose `b`.
+            add: Whether products are going to be added to `out`.
+        """
+        return b, transb, add
+
+    def _dot_packed(self, a: Any, packed: Any, out: Any) -> None:
+        """``out (+)= a b`` with a matrix as `_pack` returned it."""
+        b, transb, add = packed
+        self._multiply(a, b, out, transb=transb, add=add)
+
     def _sum_rows(self, m: Any, out: Any, fresh: bool) -> None:
         """Sum (M, N) over its rows into the vector (N,)."""
         out = out.reshape((1, out.shape[0]))

@@ -5,112 +5,168 @@ Conventions, besides those in :mod:`brainstorm.handlers.operations`:
 - T is the number of time steps, B that of sequences, I that of inputs, N that of
   units, and G = 4N. U = T + 1: arrays with U rows have the carried state last,
   that is in row -1, where step t = 0 looks for the step before it.
-- With `timing` a layer runs as a clockwork: in step s, counted from the start of
+- Arrays come in records: :class:`Weights`, cells, and a :class:`Clock`. Gradients and
+  deltas come in the same ones.
+- With a clock a layer runs as a clockwork: in step s, counted from the start of
   the sequence, units where ``s mod timing`` is not zero keep what they had.
-  `step` counts along: row t holds the number of steps up to and with t, and row
-  -1 that before this pass.
 - Deltas of the carried state are left in row -1 of the deltas.
+
+A pass is one product for all steps, and in each step a product and a method such as
+`_recurrent_step` for all else, which a handler may override with a kernel.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from brainstorm.handlers.operations.contract import expected, operation
 from brainstorm.utils import HandlerError, flatten_time
 
-__all__ = ["RecurrentOperations"]
+__all__ = [
+    "Clock",
+    "RecurrentCells",
+    "RecurrentOperations",
+    "Weights",
+    "check_sequences",
+    "gates_of",
+]
 
 
-def _check_sequences(handler: Any, args: dict[str, Any]) -> str | None:
+class Weights(NamedTuple):
+    """The parameters of a recurrent layer, or their gradients.
+
+    Those of several gates are stacked, so their first size is G in place of N.
+
+    Attributes:
+        W: Weights of the inputs (N, I).
+        R: Weights of the outputs of the step before (N, N).
+        bias: Vector (N,).
+        peepholes: (3, N) of an LSTM, or None for none.
+    """
+
+    W: Any
+    R: Any
+    bias: Any
+    peepholes: Any = None
+
+
+class RecurrentCells(NamedTuple):
+    """The buffers of a recurrent layer, or their deltas, each (U, B, N).
+
+    Attributes:
+        Ha: The pre-activations.
+        Hb: Deltas only: those of the outputs, also those from later steps.
+    """
+
+    Ha: Any
+    Hb: Any = None
+
+
+class Clock(NamedTuple):
+    """When the units of a clockwork are updated.
+
+    Attributes:
+        timing: Vector (N,): every so many steps, at least 1.
+        step: (U, B, 1), receives the number of steps: row t up to and with t, row -1
+            that before this pass.
+    """
+
+    timing: Any
+    step: Any
+
+
+def check_sequences(handler: Any, args: dict[str, Any]) -> str | None:
+    """What is wrong with the numbers of steps and gates, or None."""
     steps, rows = args["x"].shape[0], args["y"].shape[0]
     if rows != steps + 1:
         return expected("y", f"{steps + 1} steps for {steps} of x", f"{rows}")
-    gates = 4 if "Ca" in args else 3 if "Pa" in args else 1
-    if args["W"].shape[0] != gates * args["y"].shape[2]:
-        wanted = f"{gates * args['y'].shape[2]} rows, {gates} for each unit"
-        return expected("W", wanted, str(args["W"].shape[0]))
-    if "timing" in args and (args["timing"] is None) != (args["step"] is None):
-        return "expected arguments 'timing' and 'step' together, got one of them"
+    gates = 4 if "cells.Ca" in args else 3 if "cells.Pa" in args else 1
+    units, stacked = args["y"].shape[2], args["weights.W"].shape[0]
+    if stacked != gates * units:
+        wanted = f"{gates * units} rows, {gates} for each unit"
+        return expected("weights.W", wanted, str(stacked))
     return None
+
+
+def gates_of(array: Any, count: int) -> list[Any]:
+    """Views of equal parts of the last axis, one for each gate."""
+    size = array.shape[-1] // count
+    return [array[..., k * size : (k + 1) * size] for k in range(count)]
 
 
 class RecurrentOperations:
     """Part of :class:`~brainstorm.handlers.base_handler.Handler`."""
 
     @operation(
-        "x:T,B,I W:N,I R:N,N bias:N timing:N",
-        "Ha:U,B,N y:U,B,N step:U,B,1",
-        optional="timing step",
-        check=_check_sequences,
+        "x:T,B,I weights.W:N,I weights.R:N,N weights.bias:N clock.timing:N",
+        "cells.Ha:U,B,N y:U,B,N clock.step:U,B,1",
+        optional="clock",
+        check=check_sequences,
     )
     def recurrent_forward(
         self,
         x: Any,
-        W: Any,
-        R: Any,
-        bias: Any,
-        Ha: Any,
+        weights: Weights,
+        cells: RecurrentCells,
         y: Any,
         activation: str,
-        timing: Any = None,
-        step: Any = None,
+        clock: Clock | None = None,
     ) -> None:
         """``y[t] = act(Ha[t])`` with ``Ha[t] = W x[t] + R y[t-1] + bias``.
 
         Args:
             x: Inputs (T, B, I).
-            W: Weights of the inputs (N, I).
-            R: Weights of the outputs of the step before (N, N).
-            bias: Vector (N,).
-            Ha: (U, B, N), receives the pre-activations.
+            weights: The parameters.
+            cells: Receives the pre-activations.
             y: (U, B, N), receives the outputs.
             activation: Name of the activation function.
-            timing: Vector (N,), or None to update all units in each step.
-            step: (U, B, 1), receives the number of steps. None without `timing`.
+            clock: Of a clockwork. None to update all units in each step.
 
         Raises:
             HandlerError: A timing is below 1.
         """
-        rows = self._rows(Ha[:-1], 9, filled=False)
-        self.affine(self._rows(x, 10), W, bias, None, rows, "linear")
-        self._put_rows(rows, Ha[:-1])
-        kept = self._advance_clock(timing, step)
-        act = self.act_func[activation]
+        Ha = cells.Ha[:-1]
+        rows = self._rows(Ha, 9, filled=False)
+        self.affine(self._rows(x, 10), weights.W, weights.bias, None, rows, "linear")
+        self._put_rows(rows, Ha)
+        kept = self._advance(clock)
+        R = self._pack(weights.R, y[-1], cells.Ha[-1], transb=True, add=True)
         for t in range(x.shape[0]):
-            h, out, out_before = Ha[t], y[t], y[t - 1]
-            self.dot_add_mm(out_before, R, h, transb=True)
-            act(h, out)
-            if kept is not None:
-                self.copy_to_if(Ha[t - 1], h, kept[t])
-                self.copy_to_if(out_before, out, kept[t])
+            self._dot_packed(y[t - 1], R, Ha[t])
+            self._recurrent_step(t, cells, y, activation, kept)
+
+    def _recurrent_step(
+        self, t: int, cells: RecurrentCells, y: Any, activation: str, kept: Any
+    ) -> None:
+        """All of step t but the products."""
+        h, out = cells.Ha[t], y[t]
+        self.act_func[activation](h, out)
+        if kept is not None:
+            self.copy_to_if(cells.Ha[t - 1], h, kept[t])
+            self.copy_to_if(y[t - 1], out, kept[t])
 
     @operation(
-        "x:T,B,I W:N,I R:N,N Ha:U,B,N y:U,B,N timing:N step:U,B,1",
-        "dHa:U,B,N dHb:U,B,N",
-        add="dy:U,B,N dx:T,B,I dW:N,I dR:N,N dbias:N",
-        optional="timing step dx",
-        check=_check_sequences,
+        "x:T,B,I weights.W:N,I weights.R:N,N cells.Ha:U,B,N y:U,B,N"
+        " clock.timing:N clock.step:U,B,1 outside:T,B,N",
+        "deltas.Ha:U,B,N deltas.Hb:U,B,N",
+        add="dy:U,B,N dx:T,B,I gradients.W:N,I gradients.R:N,N gradients.bias:N",
+        optional="clock dx outside",
+        check=check_sequences,
     )
     def recurrent_backward(
         self,
         x: Any,
-        W: Any,
-        R: Any,
-        Ha: Any,
+        weights: Weights,
+        cells: RecurrentCells,
         y: Any,
         dy: Any,
-        dHa: Any,
-        dHb: Any,
+        deltas: RecurrentCells,
         dx: Any,
-        dW: Any,
-        dR: Any,
-        dbias: Any,
+        gradients: Weights,
         activation: str,
-        timing: Any = None,
-        step: Any = None,
+        clock: Clock | None = None,
         fresh_dx: bool = False,
         fresh_gradients: bool = False,
         outside: Any = None,
@@ -119,49 +175,54 @@ class RecurrentOperations:
 
         Args:
             x: Inputs (T, B, I).
-            W: Weights of the inputs (N, I).
-            R: Weights of the outputs of the step before (N, N).
-            Ha: (U, B, N), as the forward pass filled it.
+            weights: The parameters; the bias is not used.
+            cells: As the forward pass filled them.
             y: (U, B, N), as the forward pass filled it.
             dy: (U, B, N), deltas of y from outside. Row -1 receives those of the
                 carried state; the others are not modified.
-            dHa: (U, B, N), receives the deltas of Ha.
-            dHb: (U, B, N), receives the deltas of y, also those from later steps.
+            deltas: Receives the deltas of Ha and of y.
             dx: (T, B, I), gets the deltas of x, or None if they are not wanted.
-            dW: (N, I), gets the gradients of W.
-            dR: (N, N), gets the gradients of R.
-            dbias: (N,), gets the gradients of bias.
+            gradients: Gets the gradients of the weights.
             activation: Name of the activation function.
-            timing: As in the forward pass.
-            step: As the forward pass filled it.
+            clock: As the forward pass left it.
             fresh_dx: Overwrite `dx`.
-            fresh_gradients: Overwrite `dW`, `dR` and `dbias`.
+            fresh_gradients: Overwrite `gradients`.
             outside: Further deltas of Ha (T, B, N), if there are any.
         """
-        kept = self._kept_units(timing, step)
-        slopes = dHa[:-1]
-        self.fill(slopes, 1.0)
-        self.act_func_deriv[activation](Ha[:-1], y[:-1], slopes, slopes)
+        kept = self._kept_units(clock)
+        dHa, dHb = deltas.Ha[:-1], deltas.Hb
+        # First the derivatives of y[t] by Ha[t], for all steps at once.
+        self.fill(dHa, 1.0)
+        self.act_func_deriv[activation](cells.Ha[:-1], y[:-1], dHa, dHa)
         if kept is not None:
-            self.fill_if(slopes, 0.0, kept)
-        self.fill(dHa[-1], 0.0)
-        self.fill(dy[-1], 0.0)
-        last = x.shape[0] - 1  # without steps the carried state, whose deltas are zero
-        self.copy_to(dy[last], dHb[last])
+            self.fill_if(dHa, 0.0, kept)
+        for carried in (deltas.Ha[-1], dy[-1]):
+            self.fill(carried, 0.0)
+        self.copy_to(dy, dHb)
         more = None if outside is None else self._deltas_of_kept(outside, kept)
+        R = self._pack(weights.R, deltas.Ha[-1], dHb[-1], add=True)
         for t in reversed(range(x.shape[0])):
-            dh, dout, dout_before = dHa[t], dHb[t], dHb[t - 1]
-            self.mult_tt(dh, dout, dh)
-            if more is not None:
-                self.add_tt(dh, more[t], dh)
-            self.dot_mm(dh, R, dout_before)
-            self.add_tt(dout_before, dy[t - 1], dout_before)
-            if kept is not None:
-                self.add_into_if(dout, dout_before, kept[t])
+            self._recurrent_step_back(t, deltas, kept, more)
+            self._dot_packed(dHa[t], R, dHb[t - 1])
+        if kept is not None and x.shape[0]:
+            self.add_into_if(dHb[0], dHb[-1], kept[0])
         self.copy_to(dHb[-1], dy[-1])
-        self._gate_gradients(
-            x, y, dHa[:-1], dx, W, dW, dR, dbias, fresh_dx, fresh_gradients
-        )
+        self._output_gradients(y, dHa, gradients.R, fresh_gradients)
+        self._input_gradients(x, dHa, dx, weights, gradients, fresh_dx, fresh_gradients)
+
+    def _recurrent_step_back(
+        self, t: int, deltas: RecurrentCells, kept: Any, more: Any
+    ) -> None:
+        """Turn the slopes of step t into deltas.
+
+        Row t of the deltas of y lacks only those of units that keep it for a step.
+        """
+        dh, dout = deltas.Ha[t], deltas.Hb[t]
+        if kept is not None and t + 1 < kept.shape[0]:
+            self.add_into_if(deltas.Hb[t + 1], dout, kept[t + 1])
+        self.mult_tt(dh, dout, dh)
+        if more is not None:
+            self.add_tt(dh, more[t], dh)
 
     def _deltas_of_kept(self, deltas: Any, kept: Any) -> Any:
         """Move deltas (T, B, N) of units that keep what they had to where they got it.
@@ -179,29 +240,27 @@ class RecurrentOperations:
             self.fill_if(moved[:-1], 0.0, kept)
         return moved
 
-    def _gate_gradients(
+    def _output_gradients(self, y: Any, dh: Any, dR: Any, fresh: bool) -> None:
+        """Gradients of R in ``h[t] = R y[t-1]``."""
+        rows, before = self._rows(dh, 9), flatten_time(self._delayed(y))
+        self._multiply(rows, before, dR, transa=True, add=not fresh)
+
+    def _input_gradients(
         self,
         x: Any,
-        y: Any,
         dh: Any,
         dx: Any,
-        W: Any,
-        dW: Any,
-        dR: Any,
-        dbias: Any,
+        weights: Weights,
+        gradients: Weights,
         fresh_dx: bool,
         fresh_gradients: bool,
     ) -> None:
-        """Deltas of all that ``h[t] = W x[t] + R y[t-1] + bias`` depends on."""
-        rows, inputs = self._rows(dh, 9), self._rows(x, 10)
-        dot = self.dot_mm if fresh_gradients else self.dot_add_mm
-        dot(rows, inputs, dW, transa=True)
-        dot(rows, flatten_time(self._delayed(y)), dR, transa=True)
-        self._sum_rows(rows, dbias, fresh_gradients)
+        """Deltas of all that ``h[t] = W x[t] + bias`` depends on."""
+        inputs, fresh = self._rows(x, 10), (fresh_dx, fresh_gradients)
+        deltas = None if dx is None else self._rows(dx, 11, filled=not fresh_dx)
+        (W, *_), (dW, _, dbias, _) = weights, gradients
+        self._affine_gradients(inputs, W, self._rows(dh, 9), deltas, dW, dbias, *fresh)
         if dx is not None:
-            dot = self.dot_mm if fresh_dx else self.dot_add_mm
-            deltas = self._rows(dx, 10, filled=not fresh_dx)
-            dot(rows, W, deltas)
             self._put_rows(deltas, dx)
 
     def _delayed(self, array: Any) -> Any:
@@ -214,14 +273,14 @@ class RecurrentOperations:
             self.copy_to(array[: steps - 1], delayed[1:])
         return delayed
 
-    def _advance_clock(self, timing: Any, step: Any) -> Any:
+    def _advance(self, clock: Clock | None) -> Any:
         """Count the steps; see `_kept_units` for what is returned."""
-        if timing is None:
+        if clock is None:
             return None
-        self.do(self.plain._check_timing, timing)
-        for t in range(step.shape[0] - 1):
-            self.add_st(1.0, step[t - 1], step[t])
-        return self._kept_units(timing, step)
+        self.do(self.plain._check_timing, clock.timing)
+        for t in range(clock.step.shape[0] - 1):
+            self.add_st(1.0, clock.step[t - 1], clock.step[t])
+        return self._kept_units(clock)
 
     def _check_timing(self, timing: Any) -> None:
         on_cpu = isinstance(timing, np.ndarray)
@@ -230,10 +289,11 @@ class RecurrentOperations:
         if not fastest >= 1:
             raise HandlerError(f"timings have to be at least 1, got {fastest}")
 
-    def _kept_units(self, timing: Any, step: Any) -> Any:
+    def _kept_units(self, clock: Clock | None) -> Any:
         """An array (T, B, N) that is zero where a unit is updated."""
-        if timing is None:
+        if clock is None:
             return None
+        timing, step = clock
         shape = (step.shape[0] - 1, step.shape[1], timing.shape[0])
         kept, cycle = self.scratch(shape, 5), self.scratch(shape, 6)
         rows = flatten_time(kept)

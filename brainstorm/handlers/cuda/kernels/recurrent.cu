@@ -3,65 +3,63 @@
 // Arrays are (T + 1, B, N), with the carried state in row T, where the step before
 // step 0 is looked for.
 
-// Where the units and sequences are, and the clock, without which timing is null.
+// Where the units and sequences are. `kept` (T, B, N) is zero where a unit is updated;
+// without it all are.
 struct Step {
   int steps, batch, units;
-  int activation;
-  const float *timing;
-  Sequence clock;
+  Sequence kept;
 };
 
 __device__ __forceinline__ int step_before(const Step &s, int t) {
   return t > 0 ? t - 1 : s.steps;
 }
 
-// Whether a clockwork's unit keeps what it had: the clock shows the steps up to and
-// with step t.
-__device__ __forceinline__ bool keeps(const Step &s, int t, int b, int n) {
-  return s.timing && modulo(at(s.clock, t, b, 0) - 1.0f, s.timing[n]) != 0.0f;
+__device__ __forceinline__ bool keeps(const Step &s, int t, int b, int u) {
+  return s.kept.data && at(s.kept, t, b, u) != 0.0f;
 }
 
-extern "C" __global__ void advance_clock(Step s, Failure *failure) {
-  for (int b = thread_number(); b < s.batch; b += thread_count())
-    for (int t = 0; t < s.steps; ++t)
-      at(s.clock, t, b, 0) = at(s.clock, step_before(s, t), b, 0) + 1.0f;
-  for (int n = thread_number(); n < s.units; n += thread_count())
-    if (!(s.timing[n] >= 1.0f)) fail(failure, BAD_TIMING, 1, s.timing[n]);
+// An element of an array that may be missing.
+__device__ __forceinline__ float from(const Sequence &s, int t, int b, int u) {
+  return s.data ? at(s, t, b, u) : 0.0f;
+}
+
+// For all units `u` of all sequences `b`.
+#define EACH_UNIT(S)                                                               \
+  for (unsigned i = thread_number(), b = i / (unsigned)(S).units,                  \
+                u = i % (unsigned)(S).units;                                       \
+       i < (unsigned)(S).batch * (S).units;                                        \
+       i += thread_count(), b = i / (unsigned)(S).units, u = i % (unsigned)(S).units)
+
+extern "C" __global__ void advance_clock(
+    int steps, int batch, int units, const float *timing, Sequence clock,
+    Failure *failure) {
+  for (int b = thread_number(); b < batch; b += thread_count())
+    for (int t = 0; t < steps; ++t)
+      at(clock, t, b, 0) = at(clock, t > 0 ? t - 1 : steps, b, 0) + 1.0f;
+  for (int n = thread_number(); n < units; n += thread_count())
+    if (!(timing[n] >= 1.0f)) fail(failure, BAD_TIMING, 1, timing[n]);
 }
 
 // Ha holds the sum of both products.
-extern "C" __global__ void recurrent_forward_step(
-    Step s, const float *bias, Sequence Ha, Sequence y, int t) {
+extern "C" __global__ void recurrent_step(
+    Step s, int activation, Sequence Ha, Sequence y, int t) {
   const int before = step_before(s, t);
-  const unsigned n = s.batch * s.units;
-  for (unsigned i = thread_number(); i < n; i += thread_count()) {
-    const int b = i / (unsigned)s.units, u = i % (unsigned)s.units;
-    if (keeps(s, t, b, u)) {
-      at(Ha, t, b, u) = at(Ha, before, b, u);
-      at(y, t, b, u) = at(y, before, b, u);
-    } else {
-      const float h = at(Ha, t, b, u) + bias[u];
-      at(Ha, t, b, u) = h;
-      at(y, t, b, u) = activated(s.activation, h);
-    }
+  EACH_UNIT(s) {
+    const bool kept = keeps(s, t, b, u);
+    if (kept) at(Ha, t, b, u) = at(Ha, before, b, u);
+    at(y, t, b, u) =
+        kept ? at(y, before, b, u) : activated(activation, at(Ha, t, b, u));
   }
 }
 
-// dHb[t] holds what comes from the step after, none for the last step. With a
-// clock, dHb[t - 1] receives what goes past the units.
-extern "C" __global__ void recurrent_backward_step(
-    Step s, Sequence Ha, Sequence y, Sequence dy, Sequence dHa, Sequence dHb, int t) {
-  const int before = step_before(s, t);
-  const unsigned n = s.batch * s.units;
-  for (unsigned i = thread_number(); i < n; i += thread_count()) {
-    const int b = i / (unsigned)s.units, u = i % (unsigned)s.units;
-    const float later = t < s.steps - 1 ? at(dHb, t, b, u) : 0.0f;
-    const float dout = at(dy, t, b, u) + later;
-    const bool kept = keeps(s, t, b, u);
+// dHa holds the slopes, dHb the deltas of y but for those of units that keep it for a
+// step; `more` is added to dHa.
+extern "C" __global__ void recurrent_step_back(
+    Step s, Sequence dHa, Sequence dHb, Sequence more, int t) {
+  EACH_UNIT(s) {
+    float dout = at(dHb, t, b, u);
+    if (t + 1 < s.steps && keeps(s, t + 1, b, u)) dout += at(dHb, t + 1, b, u);
     at(dHb, t, b, u) = dout;
-    const float slope_here = slope(s.activation, at(Ha, t, b, u), at(y, t, b, u));
-    at(dHa, t, b, u) = kept ? 0.0f : dout * slope_here;
-    if (s.timing) at(dHb, before, b, u) = kept ? dout : 0.0f;
-    if (t == 0) at(dHa, s.steps, b, u) = 0.0f;
+    at(dHa, t, b, u) = at(dHa, t, b, u) * dout + from(more, t, b, u);
   }
 }
