@@ -165,7 +165,11 @@ class Bench:
         return self.read("outputs")
 
     def prepare_backward(
-        self, start: Arrays | None = None, garbage: float = 0.0, factor: float = 1.0
+        self,
+        start: Arrays | None = None,
+        garbage: float = 0.0,
+        factor: float = 1.0,
+        deltas: Arrays | None = None,
     ) -> None:
         """Fill all that a backward pass may read or add to.
 
@@ -174,6 +178,7 @@ class Bench:
             garbage: For internals that only backward passes need, if the layer
                 does not count on zeros. Their context's steps are zero.
             factor: That of the deltas of the outputs.
+            deltas: Other deltas of the outputs than `values` has.
         """
         for name, structure in self.layer.internal_shapes.items():
             if structure.is_backward_only:
@@ -184,8 +189,8 @@ class Bench:
         for path, array in self.slopes().items():
             value = (start or {}).get(path, np.zeros(array.shape))
             self.handler.set_from_numpy(self.view[path], value)
-        deltas = {name: factor * d for name, d in self.values.deltas.items()}
-        self._load("output_deltas", deltas)
+        deltas = self.values.deltas if deltas is None else deltas
+        self._load("output_deltas", {name: factor * d for name, d in deltas.items()})
 
     def backward(
         self,
@@ -194,9 +199,10 @@ class Bench:
         fresh: Iterable[str] = (),
         unwanted: Iterable[str] = (),
         factor: float = 1.0,
+        deltas: Arrays | None = None,
     ) -> Arrays:
         """Run a backward pass; returns input deltas and gradients."""
-        self.prepare_backward(start, garbage, factor)
+        self.prepare_backward(start, garbage, factor, deltas)
         self.layer.fresh, self.layer.unwanted = frozenset(fresh), frozenset(unwanted)
         self.layer.backward_pass(self.view)
         return self.slopes()
@@ -210,6 +216,32 @@ class Bench:
         """All results of a forward and a backward pass."""
         outputs = self.forward(training_pass, context, garbage)
         return {**outputs, **self.backward(garbage=garbage)}
+
+    def both_passes_in_steps(self, context: Arrays | None) -> Arrays:
+        """The results of passes over single steps, which hand deltas of states back."""
+        steps = [self._step(t) for t in range(self.values.data.sizes[0])]
+        contexts, results = [context], []
+        for data in steps[:-1]:
+            self.forward(True, contexts[-1], data=data)
+            contexts.append(self.manager.get_context())
+        deltas = dict.fromkeys(self.layer.out_shapes, 0.0)
+        for t in reversed(range(len(steps))):
+            outputs = self.forward(True, contexts[t], data=steps[t])
+            now = {n: d[t : t + 1] + deltas[n] for n, d in self.values.deltas.items()}
+            results.insert(0, {**outputs, **self.backward(deltas=now)})
+            for name, structure in self.layer.out_shapes.items():
+                if structure.context_size:
+                    buffer = self.view.output_deltas[name]
+                    deltas[name] = self.handler.get_numpy_copy(buffer)[-1:]
+        return {
+            path: sum(each) if path.startswith("gradients") else np.concatenate(each)
+            for path in results[0]
+            for each in [[one[path] for one in results]]
+        }
+
+    def _step(self, t: int) -> Data:
+        (_, batch_size), inputs = self.values.data
+        return Data((1, batch_size), {n: v[t : t + 1] for n, v in inputs.items()})
 
     def slopes(self) -> Arrays:
         """Copies of the input deltas and gradients."""

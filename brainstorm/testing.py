@@ -89,7 +89,7 @@ def check_layer(
     unwanted       without the deltas of some inputs, the rest is the same
     context        one pass over two sequences joined in time equals two
                    passes with the context handed on (but with
-                   `needs_whole_sequences`)
+                   `needs_whole_sequences`); so do steps, if `can_be_stepped`
     resize         passes of another size in between change nothing
     joined         inputs and outputs may lie between features of others
     float32        it computes the same in float32
@@ -406,6 +406,10 @@ class _Battery:
             }
             note = "" if context is None else ", with a context"
             self.compare(expected, whole, note=note)
+            if self.layer.can_be_stepped and not self.is_random:
+                whole = self.subject.both_passes(True, context)
+                steps = self.subject.both_passes_in_steps(context)
+                self.compare(whole, steps, note=f"{note}, in single steps")
 
     def one_after_the_other(self) -> Data:
         """Both draws, joined in time."""

@@ -321,6 +321,26 @@ def test_layers_with_a_context():
     check_layer(SumLayerImpl, time_size=1, batch_size=1)
 
 
+def test_deltas_of_the_state_that_are_promised_but_not_left_are_found():
+    class PromisesLayerImpl(SumLayerImpl):
+        can_be_stepped = True
+
+    with pytest.raises(LayerCheckError, match="in single steps") as caught:
+        check_layer(PromisesLayerImpl)
+    assert caught.value.check == "context"
+    check_layer(PromisesLayerImpl, time_size=1)
+
+    class KeepsItLayerImpl(PromisesLayerImpl):
+        def backward_pass(self, buffers):
+            super().backward_pass(buffers)
+            first = buffers.internals.dy[0]
+            self.handler.mult_st(
+                self.weight(buffers), first, buffers.output_deltas.default[-1]
+            )
+
+    check_layer(KeepsItLayerImpl)
+
+
 def test_a_context_that_is_not_carried_on_is_found():
     class StartsAfreshLayerImpl(SumLayerImpl):
         def forward_pass(self, buffers, training_pass=True):

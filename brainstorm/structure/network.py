@@ -44,7 +44,7 @@ __all__ = ["Network"]
 
 
 class Network(RunningNetwork):
-    """A directed acyclic graph of layers, with the memory to run it.
+    """A graph of layers, acyclic but for feedback, with the memory to run it.
 
     Made by `from_layer`, `from_architecture` or `from_hdf5`.
 
