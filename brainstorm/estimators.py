@@ -21,7 +21,6 @@ import numpy as np
 
 from brainstorm.describable import create_from_description, get_description
 from brainstorm.handlers import NumpyHandler, default_handler
-from brainstorm.handlers.base_handler import Handler
 from brainstorm.randomness import RandomState, global_rnd
 from brainstorm.structure.network import Network
 from brainstorm.structure.turns import Turns
@@ -66,18 +65,16 @@ class _NetworkEstimator(BaseEstimator):
         rnd = check_random_state(self.random_state)
         seeds = rnd.randint(2**31 - 1, size=3).tolist()
         net = self._make_network(task, X.shape[1], nr_outputs, seeds[0])
-        net.set_handler(_make_handler(X.dtype, seeds[1]))
+        # A handler of its own: the default one belongs to everybody.
+        if X.dtype == np.float64:
+            net.set_handler(NumpyHandler(np.float64, seed=seeds[1]))
+        else:
+            described = {**get_description(default_handler), "seed": seeds[1]}
+            net.set_handler(create_from_description(described))
         stepper = AdamStepper(0.01) if self.stepper is None else self.stepper
-        trainer = Trainer.fit(
-            net,
-            X,
-            y,
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            stepper=copy.deepcopy(stepper),
-            seed=seeds[2],
-            verbose=self.verbose,
-        )
+        options = {"stepper": copy.deepcopy(stepper), "seed": seeds[2]}
+        options |= {"epochs": self.epochs, "batch_size": self.batch_size}
+        trainer = Trainer.fit(net, X, y, verbose=self.verbose, **options)
         self.network_ = net
         log = trainer.logs.get("rolling_training", {"total_loss": []})
         self.loss_curve_ = log["total_loss"]
@@ -105,13 +102,6 @@ class _NetworkEstimator(BaseEstimator):
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, dtype=DTYPES)
         return self.network_.predict(X)
-
-
-def _make_handler(dtype: np.dtype, seed: int) -> Handler:
-    """A handler of its own: the default one belongs to everybody."""
-    if dtype == np.float64:
-        return NumpyHandler(np.float64, seed=seed)
-    return create_from_description({**get_description(default_handler), "seed": seed})
 
 
 @contextlib.contextmanager

@@ -24,12 +24,10 @@ from brainstorm.data_iterators.base import DataIterator
 from brainstorm.data_iterators.changing import *  # noqa: F403
 from brainstorm.data_iterators.encoding import *  # noqa: F403
 from brainstorm.data_iterators.holding import *  # noqa: F403
-from brainstorm.data_iterators.pieces import Subsequences
 from brainstorm.utils import hinting
 
 __all__ = [
     "DataIterator",
-    "Subsequences",
     *changing.__all__,
     *encoding.__all__,
     *holding.__all__,
