@@ -122,6 +122,27 @@ def test_examples_learn_without_download(name, epochs, at_least, tmp_path, data_
     assert result_of(output) >= at_least
 
 
+def test_spiking_classification_learns_and_draws(tmp_path):
+    image = pytest.importorskip("matplotlib.image")
+    rnd = np.random.RandomState(1)
+    with h5py.File(tmp_path / "spikes.hdf5", "w") as file:
+        file["split/training/default"] = rnd.random_sample((60, 20, 10)) < 0.05
+        file["split/training/targets"] = rnd.randint(2, size=(1, 20, 1))
+    options = ("--data", tmp_path / "spikes.hdf5", "--epochs", 80, "--plot")
+    name = "spiking_classification"
+    output = run_example(f"{name}.py", *options, "--output-dir", tmp_path)
+    assert result_of(output) >= 0.8
+    assert image.imread(tmp_path / f"{name}.png").std() > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2, 42])
+def test_spiking_classification_reaches_its_accuracy(seed, tmp_path):
+    options = ("--seed", seed, "--output-dir", tmp_path)
+    assert result_of(run_example("spiking_classification.py", *options)) >= 0.95
+    assert not list(tmp_path.iterdir())
+
+
 def test_force_learning_makes_its_movements_by_itself(tmp_path):
     image = pytest.importorskip("matplotlib.image")
     options = ("--epochs", 2, "--output-dir", tmp_path)

@@ -1,6 +1,8 @@
 """Spiking operations of every handler, against formulas in float64."""
 
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -94,6 +96,13 @@ def test_surrogates(handler, name, strided):
 @pytest.mark.parametrize("name", SURROGATES)
 def test_names_may_be_those_of_brainpy(name):
     assert find_surrogate(name) == find_surrogate(f"{name}_grad")
+
+
+def test_the_documentation_lists_all():
+    page = Path(__file__).parents[2] / "docs" / "dynamics" / "spiking.rst"
+    text = page.read_text(encoding="utf-8")
+    listed = re.findall(r"^``(\w+)`` ", text.split("Surrogates\n=")[1], re.MULTILINE)
+    assert [n for n in listed if n in FORMULAS] == list(SURROGATES) == list(FORMULAS)
 
 
 def test_integral():
