@@ -152,8 +152,9 @@ class TimePoolingLayerImpl(Layer):
 
     def weigh(self, buffers):
         """Find out which steps count, and how much."""
-        h, (weights, factor) = self.handler, _weights_and_factor(buffers)
-        T, B = weights.shape
+        h, weights = self.handler, buffers.internals.weights
+        T, B, _ = weights.shape
+        weights, factor = weights.reshape((T, B)), _row(buffers.internals.factor)
         if "mask" in self.in_shapes:
             h.fill(weights, 0.0)
             h.fill_if(weights, 1.0, buffers.inputs.mask.reshape((T, B)))
@@ -175,9 +176,3 @@ class TimePoolingLayerImpl(Layer):
             h.clip_t(factor, 0.0, 1.0, factor)
             h.add_st(-1.0, weights, weights)
             h.mult_st(float(np.finfo(weights.dtype).max) / 2, weights, weights)
-
-
-def _weights_and_factor(buffers):
-    """Both as matrices, (T, B) and (1, B)."""
-    weights, factor = buffers.internals.weights, buffers.internals.factor
-    return weights.reshape(tuple(weights.shape[:2])), _row(factor)

@@ -257,7 +257,17 @@ def validate_architecture(architecture: Mapping[str, Any]) -> None:
                 f"layer {c.start_layer!r} is connected to {c.end_layer!r}, which does"
                 f" not exist; the layers are: {listing(architecture)}"
             )
-    _validate_input_layer(architecture, [*connections, *feedback])
+        if c.end_layer == "Input":
+            raise NetworkValidationError(
+                f"the Input layer can not have incoming connections, but"
+                f" {c.start_layer!r} is connected to it"
+            )
+    inputs = [n for n, p in architecture.items() if p["@type"] == "Input"]
+    if inputs != ["Input"]:
+        raise NetworkValidationError(
+            "expected exactly one layer of type 'Input', named 'Input', got:"
+            f" {listing(inputs)}"
+        )
     canonical_layer_order(architecture, connections)
     check_paths(connections, feedback)
     edges = [(c.start_layer, c.end_layer) for c in connections]
@@ -295,23 +305,6 @@ def _validate_properties(name: Any, properties: Any) -> None:
                     " list) of texts like 'layer' or 'layer.input', got"
                     f" {outgoing!r}"
                 )
-
-
-def _validate_input_layer(
-    architecture: Mapping[str, Any], connections: Iterable[Connection]
-) -> None:
-    inputs = [n for n, p in architecture.items() if p["@type"] == "Input"]
-    if inputs != ["Input"]:
-        raise NetworkValidationError(
-            "expected exactly one layer of type 'Input', named 'Input', got:"
-            f" {listing(inputs)}"
-        )
-    for c in connections:
-        if c.end_layer == "Input":
-            raise NetworkValidationError(
-                f"the Input layer can not have incoming connections, but"
-                f" {c.start_layer!r} is connected to it"
-            )
 
 
 # -- to layer objects --------------------------------------------------------

@@ -18,7 +18,15 @@ class _Shape:
     """Texts that may stand for feature sizes."""
 
     def __init__(self, shape: tuple, context_size: int, is_backward_only: bool):
-        self.buffer_type = _buffer_type(shape)
+        names = [s for s in shape if isinstance(s, str) and s in ("T", "B")]
+        self.buffer_type = len(names)
+        if list(shape[: len(names)]) != names or names not in ([], ["B"], ["T", "B"]):
+            raise StructureValidationError(
+                "a shape starts with 'T', 'B' (time-sized), with 'B' (batch-sized) or"
+                f" with neither (constant); got {shape}"
+            )
+        if len(shape) == self.buffer_type:
+            raise StructureValidationError(f"the shape {shape} has no feature sizes")
         for size in shape[self.buffer_type :]:
             wildcard = isinstance(size, str) and size in self._wildcards
             if not (wildcard or _is_size(size)):
@@ -181,19 +189,6 @@ class StructureTemplate(_Shape):
 def leading_shape(buffer_type: int, time_size: int, batch_size: int) -> tuple[int, ...]:
     """What comes before the features in a buffer of the given type."""
     return ((), (batch_size,), (time_size, batch_size))[buffer_type]
-
-
-def _buffer_type(shape: tuple) -> int:
-    names = [s for s in shape if isinstance(s, str) and s in ("T", "B")]
-    buffer_type = len(names)
-    if list(shape[:buffer_type]) != names or names not in ([], ["B"], ["T", "B"]):
-        raise StructureValidationError(
-            "a shape starts with 'T', 'B' (time-sized), with 'B' (batch-sized) or with"
-            f" neither (constant); got {shape}"
-        )
-    if len(shape) == buffer_type:
-        raise StructureValidationError(f"the shape {shape} has no feature sizes")
-    return buffer_type
 
 
 def _is_size(size: Any) -> bool:

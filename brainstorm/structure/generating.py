@@ -49,7 +49,12 @@ def generate(
         }
         time_size, _ = sizes_of(net, data)
         for name, values in driven.items():
-            _check_drive(name, values, time_size + steps - 1)
+            if len(values) != time_size + steps - 1:
+                raise NetworkValidationError(
+                    f"expected {time_size + steps - 1} steps of the input {name!r},"
+                    " which is not fed back, one for each step that the network runs;"
+                    f" got {len(values)}"
+                )
         provide(net, {**data, **{n: v[:time_size] for n, v in driven.items()}})
         net.forward_pass(context=context, only=layers, arguments=arguments)
         made = {}
@@ -132,11 +137,3 @@ def _loop(
         layers |= above
     needed = [name for name in structures if name in inputs]
     return tuple(feedback.items()), needed, frozenset(layers)
-
-
-def _check_drive(name: str, values: Any, expected: int) -> None:
-    if len(values) != expected:
-        raise NetworkValidationError(
-            f"expected {expected} steps of the input {name!r}, which is not fed back,"
-            f" one for each step that the network runs; got {len(values)}"
-        )

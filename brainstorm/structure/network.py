@@ -152,8 +152,9 @@ class Network(RunningNetwork):
     @classmethod
     def __new_from_description__(cls, description: Mapping[str, Any]) -> Network:
         net = cls.uninitialized(description)
-        if net.initializers:
-            net._initialize_as_described()
+        if net.initializers:  # which stay as they are
+            net.initialize(create_initializers(net.initializers))
+            net.initializers = description["initializers"]
         return net
 
     @classmethod
@@ -166,12 +167,6 @@ class Network(RunningNetwork):
         if "handler" in description:
             net.set_handler(available_handler(description["handler"]))
         return net
-
-    def _initialize_as_described(self) -> None:
-        """Initialize as `initializers` say; they stay as they are."""
-        description = self.initializers
-        self.initialize(create_initializers(description))
-        self.initializers = description
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copy and pickle as `save_as_hdf5` does: the description and parameters."""
