@@ -17,12 +17,13 @@ from brainstorm.handlers.numpy.dropout import NumpyDropout
 from brainstorm.handlers.numpy.embedding import NumpyEmbedding
 from brainstorm.handlers.numpy.images import NumpyImages
 from brainstorm.handlers.numpy.losses import NumpyLosses
-from brainstorm.handlers.numpy.memory import NumpyMemory, Workspace
+from brainstorm.handlers.numpy.memory import NumpyMemory
 from brainstorm.handlers.numpy.products import ROWS_AT_ONCE, NumpyProducts
 from brainstorm.handlers.numpy.sequences import NumpySequences
 from brainstorm.handlers.numpy.spiking import NumpySpiking
 from brainstorm.handlers.numpy.updates import NumpyUpdates
 from brainstorm.handlers.operations.losses import SMALLEST_PROBABILITY
+from brainstorm.handlers.operations.memory import Workspace
 from brainstorm.utils import ValidationError, listing
 
 __all__ = ["NumpyHandler"]

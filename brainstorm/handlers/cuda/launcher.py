@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import math
 import struct
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from brainstorm.handlers.cuda.arrays import MOST, CudaArray, OperationError, place_of
 from brainstorm.handlers.cuda.compiler import kernel_parameters, kernel_source
+from brainstorm.handlers.operations.memory import Workspace
 from brainstorm.utils import HandlerError
 
 BLOCK = 256
 MAX_PLANS = 2**15
-MAX_VIEWS = 256
 MAX_ARRAYS = 6
 FORMATS = {
     "pointer": "P",
@@ -89,42 +88,20 @@ class _Memory:
         return dense
 
 
-class _Workspace(threading.local):
-    """Reusable memory for temporaries, and what went wrong, for each thread its own.
+class _Workspace(Workspace):
+    """Memory for temporaries, and what went wrong, for each thread its own.
 
     Attributes:
-        buffers (dict): The memory for each slot.
-        views (dict): Arrays in it, by slot and shape.
         failure (int): Address of what kernels note; see `FAILURE`.
         may_have_failed (bool): Whether they may have noted anything.
     """
 
     def __init__(self, launcher: Launcher) -> None:
-        self.buffers: dict[Any, CudaArray] = {}
-        self.views: dict[Any, CudaArray] = {}
+        super().__init__()
         self._noted = launcher.allocate((FAILURE.itemsize // CudaArray.dtype.itemsize,))
         self.failure = self._noted.pointer
         launcher.device.write(self.failure, np.zeros(1, FAILURE))
         self.may_have_failed = False
-
-    def grow(
-        self,
-        slot: Any,
-        shape: tuple[int, ...],
-        allocate: Callable[[tuple[int, ...]], CudaArray],
-    ) -> CudaArray:
-        """Make the view for a slot and a shape that has none yet."""
-        size = math.prod(shape)
-        buffer = self.buffers.pop(slot, None)
-        if buffer is None or buffer.size < size:
-            self.views = {k: v for k, v in self.views.items() if k[0] != slot}
-            buffer = None  # free it before there is more
-            buffer = allocate((size,))
-        self.buffers[slot] = buffer
-        if len(self.views) >= MAX_VIEWS:
-            self.views.clear()
-        view = self.views[slot, shape] = buffer[:size].reshape(shape)
-        return view
 
 
 class Launcher:

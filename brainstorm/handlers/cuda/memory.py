@@ -8,6 +8,7 @@ import numpy as np
 
 from brainstorm.handlers.cuda.arrays import CudaArray, overlap
 from brainstorm.handlers.cuda.launcher import BLOCK
+from brainstorm.handlers.operations.memory import check_shape, numbers
 from brainstorm.utils import HandlerError
 
 # As many arrays as the kernels' struct Pieces holds.
@@ -50,11 +51,7 @@ class CudaMemory:
 
     def set_from_numpy(self, mem, arr):
         values = _float32(arr)
-        if mem.shape != values.shape:
-            raise HandlerError(
-                f"set_from_numpy: can not copy an array of shape {values.shape} into"
-                f" one of shape {mem.shape}"
-            )
+        check_shape(values, mem)
         self._gpu.write(mem, values)
 
     def clear(self, *arrays):
@@ -93,10 +90,4 @@ class CudaMemory:
 def _float32(arr: Any) -> np.ndarray:
     if isinstance(arr, CudaArray):
         raise HandlerError("expected a NumPy array, got one on the GPU")
-    arr = np.asarray(arr)
-    if arr.dtype.kind not in "biuf":
-        raise HandlerError(
-            "expected an array of booleans, integers or floats, got one of dtype"
-            f" {arr.dtype}"
-        )
-    return np.asarray(arr, np.float32)
+    return np.asarray(numbers(arr), np.float32)

@@ -138,11 +138,8 @@ class NumpyImages:
     ) -> Iterator[tuple[Block, np.ndarray]]:
         """Lay out the windows that slide over images, surrounded by zeros.
 
-        Args:
-            images: (N, H, W, C).
-            windows: Which.
-            size: How many there are along height and width.
-            start: Pixel at which the first window begins, if not in the padding.
+        There are `size` of them along height and width. The first begins at `start`,
+        or else in the padding.
 
         Yields:
             Which images and which rows of windows are in the block, and its matrix
@@ -276,16 +273,9 @@ class NumpyImages:
     def _region(
         self, images: np.ndarray, start: Pair, stop: Pair, value: float = 0.0
     ) -> np.ndarray:
-        """Cut out a rectangle that may reach beyond the images.
+        """Cut out a rectangle that may reach beyond the images, where the value is.
 
-        Args:
-            images: (N, H, W, C).
-            start: Row and column of the first pixel.
-            stop: Row and column after the last pixel.
-            value: What surrounds the images.
-
-        Returns:
-            A view of the images where that is possible, else a temporary.
+        It is a view of the images where that is possible, else a temporary.
         """
         n, height, width, channels = images.shape
         (top, left), (bottom, right) = start, stop
@@ -314,14 +304,9 @@ class NumpyImages:
 
 
 def _blocks(images: int, rows: int, row_size: int) -> Iterator[Block]:
-    """Cut images into blocks of about `_MATRIX_SIZE` elements.
+    """Cut images, of so many rows of a size, into blocks of about `_MATRIX_SIZE`.
 
     They are made of whole images, or of rows of one image where that is too large.
-
-    Args:
-        images: Number of images.
-        rows: Number of rows of each.
-        row_size: Number of elements of each row.
     """
     at_once = max(1, _MATRIX_SIZE // max(1, row_size))
     step = max(1, at_once // max(1, rows))

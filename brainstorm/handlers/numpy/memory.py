@@ -2,38 +2,14 @@
 
 from __future__ import annotations
 
-import math
-import threading
+import functools
 from typing import Any
 
 import numpy as np
 
 from brainstorm.handlers.numpy.pieces import pieces, row_pieces
+from brainstorm.handlers.operations.memory import check_shape, numbers
 from brainstorm.handlers.programs import whole
-from brainstorm.utils import HandlerError
-
-_MAX_VIEWS = 256
-
-
-class Workspace(threading.local):
-    """Reusable memory for temporaries, for each thread its own."""
-
-    def __init__(self):
-        self.buffers: dict[Any, np.ndarray] = {}
-        self.views: dict[Any, np.ndarray] = {}
-
-    def grow(self, key: tuple[Any, tuple[int, ...]], dtype: Any) -> np.ndarray:
-        """Make the view for a slot and a shape that has none yet."""
-        slot, shape = key
-        size = math.prod(shape)
-        buffer = self.buffers.get(slot)
-        if buffer is None or buffer.size < size:
-            buffer = self.buffers[slot] = np.empty(size, dtype)
-            self.views = {k: v for k, v in self.views.items() if k[0] != slot}
-        if len(self.views) >= _MAX_VIEWS:
-            self.views.clear()
-        view = self.views[key] = buffer[:size].reshape(shape)
-        return view
 
 
 class NumpyMemory:
@@ -77,15 +53,15 @@ class NumpyMemory:
 
     def _temporary(self, shape: tuple[int, ...], slot: Any, dtype: Any) -> np.ndarray:
         """An array of a slot; a slot is always used with the same dtype."""
-        key = (slot, shape)
         workspace = self._workspace
         try:
-            return workspace.views[key]
+            return workspace.views[slot, shape]
         except KeyError:
-            return workspace.grow(key, dtype)
+            allocate = functools.partial(np.empty, dtype=dtype)
+            return workspace.grow(slot, shape, allocate)
 
     def create_from_numpy(self, arr):
-        return np.array(_numbers(arr), dtype=self.dtype, order="C")
+        return np.array(numbers(arr), dtype=self.dtype, order="C")
 
     def get_numpy_copy(self, mem):
         return mem.copy()
@@ -93,12 +69,8 @@ class NumpyMemory:
     @whole
     def set_from_numpy(self, mem, arr):
         if type(arr) is not np.ndarray or arr.dtype.kind not in "biuf":
-            arr = _numbers(arr)
-        if mem.shape != arr.shape:
-            raise HandlerError(
-                f"can not copy an array of shape {arr.shape} into one of shape"
-                f" {mem.shape}"
-            )
+            arr = numbers(arr)
+        check_shape(arr, mem)
         mem[...] = arr
 
     def copy_to(self, src, dest):
@@ -155,13 +127,3 @@ class NumpyMemory:
             np.copyto(out, values)
         else:
             np.add(out, self._dense(values, "total"), out)
-
-
-def _numbers(arr: Any) -> np.ndarray:
-    arr = np.asarray(arr)
-    if arr.dtype.kind not in "biuf":
-        raise HandlerError(
-            "expected an array of booleans, integers or floats, got one of dtype"
-            f" {arr.dtype}"
-        )
-    return arr

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import threading
 from typing import Any
 
 import numpy as np
 
 from brainstorm.handlers.operations.contract import expected, in_range, operation
+from brainstorm.utils import HandlerError
 
 __all__ = ["MemoryOperations"]
+
+_MAX_VIEWS = 256
 
 
 def _check_broadcast(handler: Any, args: dict[str, Any]) -> str | None:
@@ -188,6 +193,53 @@ class MemoryOperations:
     def _pieces(self, *arrays: Any) -> Any:
         """Arrays of one shape, cut alike into pieces to work on one after the other."""
         return (arrays,)
+
+
+class Workspace(threading.local):
+    """Reusable memory for temporaries, for each thread its own.
+
+    Attributes:
+        buffers (dict): The memory for each slot.
+        views (dict): Arrays in it, by slot and shape.
+    """
+
+    def __init__(self) -> None:
+        self.buffers: dict[Any, Any] = {}
+        self.views: dict[tuple[Any, tuple[int, ...]], Any] = {}
+
+    def grow(self, slot: Any, shape: tuple[int, ...], allocate: Any) -> Any:
+        """Make the view for a slot and a shape that has none yet."""
+        size = math.prod(shape)
+        buffer = self.buffers.pop(slot, None)
+        if buffer is None or buffer.size < size:
+            self.views = {k: v for k, v in self.views.items() if k[0] != slot}
+            buffer = None  # free it before there is more
+            buffer = allocate((size,))
+        self.buffers[slot] = buffer
+        if len(self.views) >= _MAX_VIEWS:
+            self.views.clear()
+        view = self.views[slot, shape] = buffer[:size].reshape(shape)
+        return view
+
+
+def numbers(arr: Any) -> np.ndarray:
+    """A NumPy array of booleans, integers or floats, or an error."""
+    arr = np.asarray(arr)
+    if arr.dtype.kind not in "biuf":
+        raise HandlerError(
+            "expected an array of booleans, integers or floats, got one of dtype"
+            f" {arr.dtype}"
+        )
+    return arr
+
+
+def check_shape(arr: np.ndarray, mem: Any) -> None:
+    """Refuse to copy between arrays of different shapes."""
+    if mem.shape != arr.shape:
+        raise HandlerError(
+            f"set_from_numpy: can not copy an array of shape {arr.shape} into one of"
+            f" shape {mem.shape}"
+        )
 
 
 def _places(a: np.ndarray) -> tuple[Any, ...]:
