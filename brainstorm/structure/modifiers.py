@@ -41,30 +41,25 @@ class Modifiers:
         self.trained_slices = trained_slices(self._layers, self._manager.hubs[0])
         self._trained_part = _TrainedPart(self.trained_slices)
 
-    def set_of_weights(self, references: Mapping[str, Any], rnd: RandomState) -> None:
-        """Install modifiers of parameters, see `Network.set_weight_modifiers`."""
-        self.of_weights = _resolve(self._layers, references, rnd, of_weights=True)
-
-    def set_of_gradients(self, references: Mapping[str, Any], rnd: RandomState) -> None:
-        """Install modifiers of gradients, see `Network.set_gradient_modifiers`."""
-        self.of_gradients = _resolve(self._layers, references, rnd)
+    def install(
+        self, kind: str, references: Mapping[str, Any], rnd: RandomState
+    ) -> None:
+        """Install modifiers of ``'weights'`` or ``'gradients'``; `rnd` seeds them."""
+        modifiers = _resolve(self._layers, references, rnd, kind == "weights")
+        setattr(self, f"of_{kind}", modifiers)
 
     def describe(self) -> dict[str, Any]:
         """Their descriptions, as the description of a network has them."""
-        return {
-            "gradient_modifiers": get_description(self.of_gradients),
-            "weight_modifiers": get_description(self.of_weights),
-        }
+        of_each = {"gradient": self.of_gradients, "weight": self.of_weights}
+        return {f"{k}_modifiers": get_description(m) for k, m in of_each.items()}
 
     def set_as_described(self, description: Mapping[str, Any], seeds: Seedable) -> None:
         """Install those of a network's description; `seeds` gives each kind a seed."""
-        for kind, install in (
-            ("gradient_modifiers", self.set_of_gradients),
-            ("weight_modifiers", self.set_of_weights),
-        ):
-            modifiers = create_from_description(description.get(kind, {}))
+        for kind in ("gradient", "weight"):
+            described = description.get(f"{kind}_modifiers", {})
+            modifiers = create_from_description(described)
             if modifiers:
-                install(modifiers, seeds.rnd.create_random_state())
+                self.install(f"{kind}s", modifiers, seeds.rnd.create_random_state())
 
     def apply_to_gradients(self) -> None:
         """Run those of the gradients."""

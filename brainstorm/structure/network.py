@@ -272,7 +272,7 @@ class Network(RunningNetwork):
         matches, with all that is trained in one flat array.
         """
         references = merge_references(default_or_mod_dict, kwargs)
-        self.modifiers.set_of_weights(references, self.rnd.create_random_state())
+        self.modifiers.install("weights", references, self.rnd.create_random_state())
 
     def set_gradient_modifiers(
         self, default_or_mod_dict: Any = None, **kwargs: Any
@@ -284,7 +284,7 @@ class Network(RunningNetwork):
         never run for parameters that get no gradient.
         """
         references = merge_references(default_or_mod_dict, kwargs)
-        self.modifiers.set_of_gradients(references, self.rnd.create_random_state())
+        self.modifiers.install("gradients", references, self.rnd.create_random_state())
 
     def set_trainable(self, default_or_dict: Any = None, **kwargs: Any) -> None:
         """Choose the parameters that training changes.

@@ -36,34 +36,23 @@ def predict(
     """Run a network on data, see `Network.predict`."""
     batch_size = checked_integer(batch_size, "batch_size", 1)
     with net.lock:
-        return _predict(net, x, batch_size, output_name, forced, arguments)
-
-
-def _predict(
-    net: RunningNetwork,
-    x: Any,
-    batch_size: int,
-    output_name: str | None,
-    forced: Mapping[str, Any] | None,
-    arguments: Mapping[str, Any] | None,
-) -> np.ndarray:
-    path = find_output(net, output_name)
-    structure = _structure(net, path)
-    needed, layers = inputs_of(net, path)
-    data, has_time = arrange(net, named(x, needed))
-    time_size, nr_sequences = sizes_of(net, data)
-    shape = (time_size, nr_sequences)[2 - structure.buffer_type :]
-    result = np.empty((*shape, *structure.feature_shape), net.handler.dtype)
-    axis = structure.buffer_type - 1
-    forced = _as_forced(forced, nr_sequences)
-    for start in range(0, nr_sequences, batch_size):
-        part = slice(start, start + batch_size)
-        provide(net, cut(net, data, part))
-        now = {n: v[:, part] for n, v in forced.items()}
-        net.forward_pass(only=layers, forced=now, arguments=arguments)
-        values = net.get(path)
-        result[(slice(None),) * axis + (part,)] = values[:time_size] if axis else values
-    return result if has_time or not axis else result[0]
+        path = find_output(net, output_name)
+        structure = _structure(net, path)
+        needed, layers = inputs_of(net, path)
+        data, has_time = arrange(net, named(x, needed))
+        time_size, nr_sequences = sizes_of(net, data)
+        shape = (time_size, nr_sequences)[2 - structure.buffer_type :]
+        result = np.empty((*shape, *structure.feature_shape), net.handler.dtype)
+        axis = structure.buffer_type - 1
+        forced = _as_forced(forced, nr_sequences)
+        for start in range(0, nr_sequences, batch_size):
+            part = slice(start, start + batch_size)
+            provide(net, cut(net, data, part))
+            now = {n: v[:, part] for n, v in forced.items()}
+            net.forward_pass(only=layers, forced=now, arguments=arguments)
+            values = net.get(path)[: time_size if axis else None]
+            result[(slice(None),) * axis + (part,)] = values
+        return result if has_time or not axis else result[0]
 
 
 def _as_forced(forced: Any, nr_sequences: int) -> dict[str, np.ndarray]:
