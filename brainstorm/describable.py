@@ -31,12 +31,7 @@ from typing import Any
 
 import numpy as np
 
-from brainstorm.utils import (
-    BrainstormError,
-    DescriptionError,
-    choices,
-    listing,
-)
+from brainstorm.utils import BrainstormError, DescriptionError, choices, listing
 
 __all__ = ["Describable", "Registry", "create_from_description", "get_description"]
 

@@ -30,10 +30,7 @@ import numpy as np
 
 from brainstorm.checks import checked_array, checked_number, checked_positive
 from brainstorm.randomness import RandomState, Seedable
-from brainstorm.utils import (
-    ValidationError,
-    hinting,
-)
+from brainstorm.utils import ValidationError, hinting
 
 __all__ = [
     "ClipGlobalNorm",

@@ -64,10 +64,7 @@ class Initializer(Seedable):
 
 
 def evaluate_initializer(
-    initializer: Any,
-    shape: Shape,
-    fallback: Any = None,
-    seed: int | None = None,
+    initializer: Any, shape: Shape, fallback: Any = None, seed: int | None = None
 ) -> np.ndarray:
     """Make initial values of a given shape.
 

@@ -73,9 +73,7 @@ class Convolution2DLayerImpl(WindowLayer):
     repeats = True
 
     images = Rows(
-        "inputs.default",
-        writes=["outputs.default", "internals.H"],
-        shape=flatten_time,
+        "inputs.default", writes=["outputs.default", "internals.H"], shape=flatten_time
     )
     delta_images = Rows(
         "output_deltas.default",
@@ -87,9 +85,7 @@ class Convolution2DLayerImpl(WindowLayer):
         filters, channels = self.num_filters, in_shapes["default"].feature_shape[2]
         shape = ("T", "B", *self.window_places(), filters)
         outputs = {"default": BufferStructure(*shape)}
-        parameters = {
-            "W": BufferStructure(filters, *self.kernel_size, channels),
-        }
+        parameters = {"W": BufferStructure(filters, *self.kernel_size, channels)}
         internals = {}
         if self.bias:
             parameters["bias"] = BufferStructure(filters)

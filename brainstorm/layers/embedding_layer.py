@@ -9,11 +9,7 @@ from brainstorm.utils import flatten_all_but_last
 
 
 def Embedding(
-    vocabulary_size: int,
-    size: int,
-    name: str | None = None,
-    *,
-    trainable: bool = True,
+    vocabulary_size: int, size: int, name: str | None = None, *, trainable: bool = True
 ) -> ConstructionWrapper:
     """A layer that looks up a vector for each index.
 

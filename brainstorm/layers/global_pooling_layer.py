@@ -47,9 +47,7 @@ class GlobalPoolingLayerImpl(Pooling2DLayerImpl):
     repeats = True
 
     images = Rows(
-        "inputs.default",
-        writes=["outputs.default", "internals.argmax"],
-        shape=_images,
+        "inputs.default", writes=["outputs.default", "internals.argmax"], shape=_images
     )
     delta_images = Rows(
         "output_deltas.default", writes=["input_deltas.default"], shape=_images

@@ -54,9 +54,7 @@ class ReshapeLayerImpl(StepwiseLayer):
 
     flat = Rows("inputs.default", writes=["outputs.default"], shape=flatten_features)
     flat_deltas = Rows(
-        "output_deltas.default",
-        writes=["input_deltas.default"],
-        shape=flatten_features,
+        "output_deltas.default", writes=["input_deltas.default"], shape=flatten_features
     )
 
     def setup(self, kwargs, in_shapes):

@@ -8,11 +8,7 @@ from copy import copy
 from typing import Any, NamedTuple
 
 from brainstorm.structure.buffer_views import BufferView
-from brainstorm.utils import (
-    HandlerError,
-    flatten_features,
-    flatten_time_and_features,
-)
+from brainstorm.utils import HandlerError, flatten_features, flatten_time_and_features
 
 __all__ = ["Rows", "as_column", "by_sequences"]
 

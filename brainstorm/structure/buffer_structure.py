@@ -158,10 +158,7 @@ class StructureTemplate(_Shape):
     _wildcards = ("F", "...")
 
     def __init__(
-        self,
-        *shape: str | int,
-        context_size: int = 0,
-        is_backward_only: bool = False,
+        self, *shape: str | int, context_size: int = 0, is_backward_only: bool = False
     ):
         if shape.count("...") > 1 or "..." in shape[:-1]:
             raise StructureValidationError(f"'...' has to come last in {shape}")

@@ -7,10 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from brainstorm.utils import (
-    UnknownNameError,
-    choices,
-)
+from brainstorm.utils import UnknownNameError, choices
 
 __all__ = ["BufferView"]
 

@@ -6,11 +6,7 @@ import itertools
 from typing import Any
 
 from brainstorm.structure.layer import LAYER_TYPES, layer_type_name
-from brainstorm.utils import (
-    NetworkValidationError,
-    check_layer_name,
-    listing,
-)
+from brainstorm.utils import NetworkValidationError, check_layer_name, listing
 
 __all__ = ["ConstructionWrapper", "LayerDetails"]
 

@@ -9,12 +9,7 @@ import h5py
 import numpy as np
 
 from brainstorm.structure.buffer_structure import BufferStructure
-from brainstorm.utils import (
-    MissingInputError,
-    NetworkValidationError,
-    choices,
-    listing,
-)
+from brainstorm.utils import MissingInputError, NetworkValidationError, choices, listing
 
 
 def check_open(name: str, values: Any) -> None:

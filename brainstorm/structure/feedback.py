@@ -16,11 +16,7 @@ from typing import Any
 
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.taps import DELTAS, PREFIX, delta_structure
-from brainstorm.utils import (
-    NetworkValidationError,
-    choices,
-    listing,
-)
+from brainstorm.utils import NetworkValidationError, choices, listing
 
 FEEDBACK = "@feedback_connections"
 FED_BACK = "fed_back_"

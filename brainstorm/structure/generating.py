@@ -17,12 +17,7 @@ from brainstorm.structure.prediction import (
     sizes_of,
 )
 from brainstorm.structure.running import RunningNetwork
-from brainstorm.utils import (
-    NetworkValidationError,
-    UnknownNameError,
-    choices,
-    listing,
-)
+from brainstorm.utils import NetworkValidationError, UnknownNameError, choices, listing
 
 
 def generate(

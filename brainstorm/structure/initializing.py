@@ -8,11 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from brainstorm.describable import (
-    Describable,
-    create_from_description,
-    get_description,
-)
+from brainstorm.describable import Describable, create_from_description, get_description
 from brainstorm.initializers import (
     Initializer,
     KaimingNormal,
@@ -24,11 +20,7 @@ from brainstorm.initializers import (
 from brainstorm.randomness import RandomState
 from brainstorm.structure.layer import Layer
 from brainstorm.structure.trainable import own_parameters
-from brainstorm.structure.view_references import (
-    Resolved,
-    is_named,
-    resolve_references,
-)
+from brainstorm.structure.view_references import Resolved, is_named, resolve_references
 from brainstorm.utils import InitializationError, NetworkValidationError, listing
 
 NAMED: Mapping[str, Callable[[], Initializer]] = {

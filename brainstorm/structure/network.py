@@ -206,10 +206,7 @@ class Network(RunningNetwork):
     # -- setting up ----------------------------------------------------------
 
     def initialize(
-        self,
-        default_or_init_dict: Any = None,
-        seed: int | None = None,
-        **kwargs: Any,
+        self, default_or_init_dict: Any = None, seed: int | None = None, **kwargs: Any
     ) -> None:
         """Initialize the parameters.
 

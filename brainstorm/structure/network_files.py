@@ -184,9 +184,7 @@ def _checked(description: Any) -> dict[str, Any]:
     return dict(description)
 
 
-def _lay_out(
-    architecture: Mapping[str, Any],
-) -> tuple[Mapping[str, Layer], list[Hub]]:
+def _lay_out(architecture: Mapping[str, Any]) -> tuple[Mapping[str, Layer], list[Hub]]:
     """Layers and hubs, made without memory for anything being taken."""
     layers = instantiate_layers_from_architecture(architecture)
     hubs, _ = create_layout(layers)

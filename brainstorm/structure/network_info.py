@@ -31,9 +31,7 @@ BUFFER_TYPES = ("constant", "per sequence", "per time step")
 
 
 def get_network_info(
-    network: RunningNetwork,
-    time_size: int | None = None,
-    batch_size: int | None = None,
+    network: RunningNetwork, time_size: int | None = None, batch_size: int | None = None
 ) -> str:
     """Describe a network in two tables.
 
@@ -61,9 +59,7 @@ def get_network_info(
 
 
 def network_info_html(
-    network: RunningNetwork,
-    time_size: int | None = None,
-    batch_size: int | None = None,
+    network: RunningNetwork, time_size: int | None = None, batch_size: int | None = None
 ) -> str:
     """Describe a network as HTML, see `get_network_info`."""
     return "\n".join(

@@ -15,11 +15,7 @@ from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.layer import Layer
 from brainstorm.structure.layout import Hub
 from brainstorm.structure.view_references import Resolved
-from brainstorm.utils import (
-    NetworkValidationError,
-    choices,
-    listing,
-)
+from brainstorm.utils import NetworkValidationError, choices, listing
 
 # A property of the Input in networks of the development version of 0.6.0.
 OLD_JOINS = {"@joins": "running order"}
