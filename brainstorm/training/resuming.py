@@ -14,8 +14,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
-
 from brainstorm.data_iterators import DataIterator
 from brainstorm.describable import of_library
 from brainstorm.randomness import RandomState, global_rnd
@@ -93,34 +91,27 @@ class Epoch:
         return batches
 
 
+@dataclass(eq=False, repr=False)
 class Resumable:
     """The state of a trainer, which can be saved and restored."""
 
     __undescribed__ = {"current_epoch_nr": 0, "current_update_nr": 0}
     __undescribed__ |= {"logs": {}, "results": {}}
 
-    current_epoch_nr: int
+    current_epoch_nr: int = field(default=0, init=False)
     """Number of the epoch that runs or ran last, 0 before the training."""
-    current_update_nr: int
+    current_update_nr: int = field(default=0, init=False)
     """Number of updates so far."""
-    logs: dict[str, Any]
+    logs: dict[str, Any] = field(default_factory=dict, init=False)
     """What the hooks returned, by their names: nested dicts of lists. The losses
     and scores over the batches of each epoch are in ``'rolling_training'``."""
-    results: dict[str, Any]
+    results: dict[str, Any] = field(default_factory=dict, init=False)
     """What :meth:`evaluate` computed: losses and scores by the names of the data
     iterators, and logs by the names of the hooks."""
 
-    def __init__(self) -> None:
-        self.current_epoch_nr = 0
-        self.current_update_nr = 0
-        self.logs = {}
-        self.results = {}
-        self._net: Network | None = None
-        self._iterators: dict[str, DataIterator] = {}
-        self._epoch: Epoch | None = None
-        self._context: dict[str, np.ndarray] = {}
-        # The state from a file, until the training goes on.
-        self._loaded: Mapping[str, Any] | None = None
+    # The state from a file is there until the training goes on.
+    _net = _epoch = _loaded = None
+    _iterators, _context = {}, {}
 
     def save(self, filename: str | os.PathLike) -> None:
         """Save the training with its network to an HDF5 file, to go on with later.

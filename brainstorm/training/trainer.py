@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from brainstorm.checks import check_network, checked_integer
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["Trainer", "run_network"]
 
 
+@dataclass(eq=False, repr=False)
 class Trainer(Resumable, Describable):
     """Organizes the training of a network.
 
@@ -67,19 +69,18 @@ class Trainer(Resumable, Describable):
     __default_values__ = {"hooks": {}, "train_scorers": []}
 
     stepper: TrainingStepper
-    verbose: bool
-    carry_context: bool
-    hooks: dict[str, Hook]
+    verbose: bool = True
+    carry_context: bool = False
+    hooks: dict[str, Hook] = field(default_factory=dict, init=False)
     """The hooks by name, in the order in which they are called."""
-    train_scorers: Sequence[Scorer]
+    train_scorers: Sequence[Scorer] = field(default_factory=list, init=False)
     """Scorers to evaluate on the training batches as they go by; a list at first."""
 
-    def __init__(
-        self,
-        stepper: TrainingStepper,
-        verbose: bool = True,
-        carry_context: bool = False,
-    ):
+    _is_training = _warned = False
+    _looked_at = 0
+
+    def __post_init__(self) -> None:
+        stepper, carry_context = self.stepper, self.carry_context
         methods = (getattr(stepper, name, None) for name in ("start", "run"))
         if isinstance(stepper, type) or not all(map(callable, methods)):
             raise ValidationError(
@@ -95,15 +96,6 @@ class Trainer(Resumable, Describable):
                 f"Trainer: carry_context needs a TrainingStepper, since {stepper!r} has"
                 " no member context, from which its forward passes would go on"
             )
-        super().__init__()
-        self.stepper = stepper
-        self.verbose = verbose
-        self.carry_context = carry_context
-        self.hooks = {}
-        self.train_scorers = []
-        self._is_training = False
-        self._looked_at = 0
-        self._warned = False
 
     @classmethod
     def fit(
