@@ -90,14 +90,14 @@ class Pass:
 
     def run(self, order: Order, name: str, *args: Any) -> None:
         """Call a method of layers with their buffers, one after the other."""
-        try:
-            for layer, buffers in order:
+        for layer, buffers in order:
+            try:
                 if self._program is None:
                     getattr(layer, name)(buffers, *args)
                 else:
                     self._record(layer, name, buffers, *args)
-        except HandlerError as error:
-            raise in_layer(layer, error) from error
+            except HandlerError as error:
+                raise in_layer(layer, error) from error
 
     def _record(self, layer: Layer, name: str, *args: Any) -> None:
         program, method = self._program, getattr(layer, name)

@@ -12,8 +12,8 @@ The steps are recorded like the rest of a pass, and replayed.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -40,6 +40,14 @@ from brainstorm.utils import (
 _SLOT = 40
 
 Order = Iterable[tuple[Layer, BufferView]]
+
+
+class _Part(NamedTuple):
+    """The layers of a loop that run, in their order, and the feedback to move."""
+
+    loop: tuple[str, ...]
+    order: list[tuple[Layer, BufferView]]
+    connections: list[Any]
 
 
 class Stepping:
@@ -130,12 +138,12 @@ class Stepping:
     ) -> Order:
         if not self._loop_of:
             return order
-        parts = itertools.groupby(order, lambda pair: self._loop_of.get(pair[0].name))
+        groups = itertools.groupby(order, lambda pair: self._loop_of.get(pair[0].name))
         return itertools.chain.from_iterable(
-            run(loop, [*part], connections, handler)
+            run(_Part(loop, [*group], connections), handler)
             if (connections := self._connections_in(loop))
-            else part
-            for loop, part in parts
+            else group
+            for loop, group in groups
         )
 
     def _connections_in(self, loop: tuple[str, ...] | None) -> list[Any]:
@@ -162,49 +170,37 @@ class Stepping:
         hubs = enumerate(self._manager.hubs)
         return {hub.mirror_of: i for i, hub in hubs if hub.mirror_of in touched}
 
-    def _forward(
-        self,
-        loop: tuple[str, ...],
-        order: list[tuple[Layer, BufferView]],
-        connections: list[Any],
-        handler: Handler,
-    ) -> Iterator[tuple[Layer, BufferView]]:
-        manager, mirrors = self._manager, self._mirrors_of(loop)
+    def _forward(self, part: _Part, handler: Handler) -> Order:
+        manager, mirrors = self._manager, self._mirrors_of(part.loop)
         steps, memory = manager.time_size, manager.hub_buffers
         there = {
             i: j for i, j in mirrors.items() if not manager.hubs[i].is_backward_only
         }
         for i, j in there.items():
-            self._reflect(handler, memory[i], memory[j], self._gets_more(i, loop))
+            self._reflect(handler, memory[i], memory[j], self._gets_more(i, part.loop))
         for t in range(steps):
             step = _Step(manager, mirrors, t)
-            for c in connections:
+            for c in part.connections:
                 before = step.before(c.start_layer, "outputs", fed_back_output(c))
                 handler.copy_to(before, step.now(*_place(c)))
-            for layer, buffers in order:
+            for layer, buffers in part.order:
                 yield layer, step.view(layer.name) if steps > 1 else buffers
         for i, j in there.items():
             self._reflect(handler, memory[j], memory[i])
 
-    def _backward(
-        self,
-        loop: tuple[str, ...],
-        order: list[tuple[Layer, BufferView]],
-        connections: list[Any],
-        handler: Handler,
-    ) -> Iterator[tuple[Layer, BufferView]]:
-        manager, mirrors = self._manager, self._mirrors_of(loop)
+    def _backward(self, part: _Part, handler: Handler) -> Order:
+        manager, mirrors = self._manager, self._mirrors_of(part.loop)
         steps, memory = manager.time_size, manager.hub_buffers
         carried: dict[tuple[str, str], Any] = {}
         for t in reversed(range(steps)):
             step = _Step(manager, mirrors, t)
-            for layer, buffers in order:
+            for layer, buffers in part.order:
                 view = buffers
                 if steps > 1:
                     view = step.view(layer.name)
                     self._carry_deltas(layer, view, carried, handler)
                 yield layer, view
-            for c in connections:
+            for c in part.connections:
                 before = step.before(c.start_layer, "output_deltas", fed_back_output(c))
                 handler.add_tt(before, step.now(*_place(c, DELTAS)), before)
         for i, j in mirrors.items():
