@@ -51,7 +51,8 @@ class Scorer(Describable):
             ``'Output.outputs.predictions'``. By default the one that the scoring
             function was given, else the one that :meth:`.Network.predict` gives.
         targets_name: Name of the data item with the targets.
-        mask_name: Name of the data item with the weight of each row, if any.
+        mask_name: Name of the data item with the weight of each row, if any. By default
+            the mask that the loss is multiplied with by a Mask layer.
         name: Name of the score in the logs. Default: the name of the class.
     """
 
@@ -236,8 +237,8 @@ def gather_losses_and_scores(
         out_name: Path of the output to score. Default: the one that
             :meth:`.Network.predict` gives.
         targets_name: Name of the data item with the targets.
-        mask_name: Name of the data item with the weights, if any: of shape
-            (T, B, 1), or one for each row of the output.
+        mask_name: Name of the data item with the weights: of shape (T, B, 1), or one
+            for each row of the output. '' is that of the loss, None is for none.
         continues: Whether these are further time steps of the sequences of the batch
             before, of which the pair is then that of all steps.
 
@@ -314,6 +315,8 @@ def _score(
     if targets == _DEFAULT_TARGETS:
         targets = targets_name
     mask = scorer.mask_name or mask_name
+    if mask == "":
+        mask = _mask_of_loss(net)
     predicted, labels, weights = _flatten(
         scorer.__name__,
         _steps(net, path, net.get(path)),
@@ -323,6 +326,17 @@ def _score(
     score = float(scorer(labels, predicted, weights))
     weight = len(predicted) if weights is None else float(weights.sum())
     return weight, score, _has_time(net, path)
+
+
+def _mask_of_loss(net: Network) -> str | None:
+    """The input that a Mask layer multiplies the loss with, if there is one."""
+    for loss in net.loss_layers:
+        for into_loss in net.layers[loss].incoming:
+            mask = net.layers[into_loss.start_layer]
+            for c in mask.incoming:
+                if c.input_name == "mask" and c.start_layer == "Input":
+                    return c.output_name
+    return None
 
 
 def _has_time(net: Network, path: str) -> bool:

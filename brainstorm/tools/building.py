@@ -126,6 +126,8 @@ def create_net_from_spec(
     F     FullyConnected [activation] size
     R     Recurrent      [activation] size
     L     Lstm           [activation] size
+    G     Gru            [activation] size
+    X     Bidirectional  one of the three above, as in ``XL20``
     B     BatchNorm
     D     Dropout        [probability], as in ``D.2`` or ``D0.2``; default: 0.5
     C     Convolution2D  [activation] number of filters, ``:``, size of the
@@ -155,7 +157,8 @@ def create_net_from_spec(
         spec: The line.
         data_name: Name of the input data.
         targets_name: Name of the targets.
-        mask_name: Name of the mask.
+        mask_name: Name of the mask, of shape (T, B, 1): 0 behind the end of a sequence.
+            Layers that read both ways get it, too, and scorers weigh rows with it.
         use_conv: Whether the projection is convolutional.
 
     Returns:
@@ -170,8 +173,16 @@ def create_net_from_spec(
     last, out = get_in_out_layers(
         task_type, in_shape, out_shape, data_name, targets_name, **names
     )
+    inp = last
     for layer_type, kwargs in hidden:
-        last = last >> getattr(layers, layer_type)(**kwargs)
+        if layer_type == "Bidirectional":
+            inner, arguments = kwargs["layer"]
+            layer = layers.Bidirectional(getattr(layers, inner)(**arguments))
+            if mask_name is not None:
+                inp - mask_name >> "mask" - layer
+        else:
+            layer = getattr(layers, layer_type)(**kwargs)
+        last = last >> layer
     net = Network.from_layer(last >> out)
     net.output_name = "Output.outputs.predictions"
     net.initialize(_initializers(net))

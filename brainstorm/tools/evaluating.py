@@ -55,7 +55,7 @@ def evaluate(
         out_name: Path of the output that is compared with the targets. Default: the
             network's ``output_name``.
         targets_name: Name of the targets among the data.
-        mask_name: Name of the mask among the data. Default: no mask.
+        mask_name: Name of the mask among the data. Default: that of the loss, if any.
         arguments: For layers that read arguments, see `Network.forward_pass`.
 
     Returns:

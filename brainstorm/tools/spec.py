@@ -98,6 +98,13 @@ def _parse_sized(reader: _Reader) -> Arguments:
     return {**activation, "size": reader.integer("the size")}
 
 
+def _parse_both_ways(reader: _Reader) -> Arguments:
+    letter = reader.take("".join(RECURRENT))
+    if not letter:
+        raise reader.error(f"the letter of a recurrent layer ({', '.join(RECURRENT)})")
+    return {"layer": (RECURRENT[letter], _parse_sized(reader))}
+
+
 def _parse_nothing(reader: _Reader) -> Arguments:
     return {}
 
@@ -147,10 +154,11 @@ def _parse_window(reader: _Reader) -> Arguments:
     return arguments
 
 
+RECURRENT = {"R": "Recurrent", "L": "Lstm", "G": "Gru"}
 PARSERS = {
     "F": ("FullyConnected", _parse_sized),
-    "R": ("Recurrent", _parse_sized),
-    "L": ("Lstm", _parse_sized),
+    **{letter: (name, _parse_sized) for letter, name in RECURRENT.items()},
+    "X": ("Bidirectional", _parse_both_ways),
     "B": ("BatchNorm", _parse_nothing),
     "D": ("Dropout", _parse_dropout),
     "C": ("Convolution2D", _parse_convolution),

@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 
 import brainstorm as bs
 from brainstorm import layers
+from brainstorm.data_iterators import Minibatches
 from brainstorm.handlers import NumpyHandler
-from brainstorm.tools import create_net_from_spec, get_in_out_layers
+from brainstorm.scorers import Accuracy
+from brainstorm.tools import create_net_from_spec, evaluate, get_in_out_layers
 from brainstorm.tools.spec import parse_spec
 from brainstorm.utils import LayerValidationError, ValidationError
 
@@ -255,7 +257,7 @@ def test_whitespace_is_ignored_everywhere(spaces):
 @pytest.mark.parametrize(
     ("spec", "place", "expected"),
     [
-        ("G5", 0, "the letter of a layer (F, R, L, B, D, C, P)"),
+        ("H5", 0, "the letter of a layer (F, R, L, G, X, B, D, C, P)"),
         ("F50 f20", 4, "the letter of a layer"),
         ("F", 1, "the size"),
         ("F 50 F", 6, "the size"),
@@ -407,3 +409,31 @@ def test_network_survives_saving(tmp_path):
 def test_layers_check_the_shapes_that_reach_them():
     with pytest.raises(LayerValidationError, match="Pooling2D"):
         create_net_from_spec("classification", (8, 8, 1), 10, "P3s3 P3")
+
+
+# -- masks -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spec", ["XL4", "XGt3 F5", "XR4 XR3"])
+def test_padding_has_no_influence(spec):
+    net = create_net_from_spec("classification", 3, 2, spec, mask_name="mask")
+    rnd = np.random.default_rng(0)
+    x, t = rnd.normal(size=(6, 4, 3)), rnd.integers(2, size=(6, 4, 1))
+    mask = np.ones((6, 4, 1))
+    mask[3:, 1], mask[5:, 2] = 0, 0
+    other = {"default": np.where(mask, x, 9.0), "targets": np.where(mask, t, 1 - t)}
+    both = []
+    for data in ({"default": x, "targets": t}, other):
+        iterator = Minibatches(4, **data, mask=mask, shuffle=False)
+        predictions = net.predict({**data, "mask": mask})
+        both.append((predictions * mask, evaluate(net, iterator, [Accuracy()])))
+    np.testing.assert_array_equal(both[0][0], both[1][0])
+    assert both[0][1] == both[1][1]
+    # With padding that counted, the accuracy would be another one.
+    rows = net.predict({"default": x, "mask": mask}).argmax(-1) == t[..., 0]
+    assert both[0][1]["Accuracy"] == pytest.approx(np.mean(rows[mask[..., 0] == 1]))
+
+
+def test_a_layer_that_reads_both_ways_needs_a_recurrent_one():
+    with pytest.raises(ValidationError, match=r"recurrent layer \(R, L, G\)"):
+        create_net_from_spec("classification", 3, 2, "XF4")
