@@ -192,15 +192,3 @@ def vector(array: CudaArray) -> int:
     if not array.contiguous:
         raise OperationError(f"parameters have to be dense, got {array!r}")
     return array.pointer
-
-
-def overlap(a: CudaArray, b: CudaArray) -> str:
-    """See `Handler.overlap`."""
-    if not np.shares_memory(a._places, b._places):
-        return "none"
-    return "same" if _elements(a) == _elements(b) else "part"
-
-
-def _elements(a: CudaArray) -> tuple[Any, ...]:
-    steps = [s for n, s in zip(a.shape, a.strides, strict=True) if n > 1]
-    return a.pointer, a.shape, steps

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from brainstorm.handlers.cuda.arrays import CudaArray, overlap
+from brainstorm.handlers.cuda.arrays import CudaArray
 from brainstorm.handlers.cuda.launcher import BLOCK
 from brainstorm.handlers.operations.memory import check_shape, numbers
 from brainstorm.utils import HandlerError
@@ -36,7 +36,7 @@ class CudaMemory:
         return self._gpu.scratch(shape, slot)
 
     def overlap(self, a, b):
-        return overlap(a, b)
+        return super().overlap(a._places, b._places)
 
     def create_from_numpy(self, arr):
         values = _float32(arr)

@@ -42,15 +42,19 @@ _Work = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
 class _Owned:
-    """An object of the library, released together with this one."""
+    """An object of the library, released together with this one.
 
-    release = ""
+    What does so is called like the function that created it, or `release`.
+    """
 
-    def __init__(self, library: Library, handle: ctypes.c_void_p):
+    release: str | None = None
+
+    def __init__(self, library: Library, handle: ctypes.c_void_p, created_by: str):
         self.handle = handle
         self.library = library
         # Weak references still find an object while its __del__ runs, in other threads.
-        destroy = getattr(library.functions, self.release)
+        release = self.release or created_by.replace("_create", "_destroy")
+        destroy = getattr(library.functions, release)
         weakref.finalize(self, destroy, handle).atexit = False
 
 
@@ -95,7 +99,6 @@ class MemoryDesc(_Owned):
 class Memory(_Owned):
     """Memory that a primitive works on; the bytes are owned by somebody else."""
 
-    release = "dnnl_memory_destroy"
     desc: MemoryDesc
     is_writable = True
     number: int | None = None  # of the array that it is memory of
@@ -108,22 +111,6 @@ class Memory(_Owned):
             raise HandlerError(f"can not move memory: {status_name(status)}")
 
 
-class _Engine(_Owned):
-    release = "dnnl_engine_destroy"
-
-
-class _Stream(_Owned):
-    release = "dnnl_stream_destroy"
-
-
-class _Attributes(_Owned):
-    release = "dnnl_primitive_attr_destroy"
-
-
-class _PostOps(_Owned):
-    release = "dnnl_post_ops_destroy"
-
-
 class _PrimitiveDesc(_Owned):
     release = "dnnl_primitive_desc_destroy"
 
@@ -131,7 +118,6 @@ class _PrimitiveDesc(_Owned):
 class Primitive(_Owned):
     """An operation, ready to be executed on any memory of the right format."""
 
-    release = "dnnl_primitive_destroy"
     kind: str
 
     @functools.cached_property
@@ -193,8 +179,8 @@ class Library:
         functions.dnnl_memory_desc_get_size.restype = size
         # Called with ctypes' objects, which is faster than having it convert others.
         self.execute = functions.dnnl_primitive_execute
-        self.engine = self.create(_Engine, "dnnl_engine_create", CPU, size(0))
-        self.stream = self.create(_Stream, "dnnl_stream_create", self.engine, IN_ORDER)
+        self.engine = self.create(_Owned, "dnnl_engine_create", CPU, size(0))
+        self.stream = self.create(_Owned, "dnnl_stream_create", self.engine, IN_ORDER)
         self._primitives: weakref.WeakValueDictionary[Any, Primitive] = (
             weakref.WeakValueDictionary()
         )
@@ -232,14 +218,11 @@ class Library:
             kind = UnimplementedError if status == UNIMPLEMENTED else HandlerError
             raise kind(f"{name}: {status_name(status)}")
 
-    def _create(self, function: str, *args: Any) -> ctypes.c_void_p:
-        handle = ctypes.c_void_p()
-        self.call(function, ctypes.byref(handle), *args)
-        return handle
-
     def create(self, cls: type[_Owned], function: str, *args: Any) -> Any:
         """Make an object of the library and own it."""
-        return cls(self, self._create(function, *[_convert(a) for a in args]))
+        handle = ctypes.c_void_p()
+        self.call(function, ctypes.byref(handle), *[_convert(a) for a in args])
+        return cls(self, handle, function)
 
     # -- number of threads ---------------------------------------------------
 
@@ -376,8 +359,8 @@ class Library:
 
     def _attributes(
         self, post_ops: Sequence[tuple[Any, ...]], scaled: Sequence[Arg], math_mode: str
-    ) -> _Attributes:
-        attributes = self.create(_Attributes, "dnnl_primitive_attr_create")
+    ) -> _Owned:
+        attributes = self.create(_Owned, "dnnl_primitive_attr_create")
         self.call(
             "dnnl_primitive_attr_set_scratchpad_mode",
             attributes.handle,
@@ -391,7 +374,7 @@ class Library:
                 attributes.handle,
                 MATH_MODES[math_mode],
             )
-        chain = self.create(_PostOps, "dnnl_post_ops_create") if post_ops else None
+        chain = self.create(_Owned, "dnnl_post_ops_create") if post_ops else None
         for name, *values in post_ops:
             values = [1.0, 0, 0] if name == "sum" else values
             self.call(

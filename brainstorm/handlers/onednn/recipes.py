@@ -49,21 +49,6 @@ class Call:
         size: About how many bytes it takes.
     """
 
-    __slots__ = (
-        "_execute",
-        "_kept",
-        "_library",
-        "_moving",
-        "_name",
-        "_shapes",
-        "_steps",
-        "_threads",
-        "addresses",
-        "size",
-        "values",
-        "written",
-    )
-
     def __init__(self, recipe: Recipe, values: np.ndarray | None):
         self._execute = recipe.library.execute
         self._steps = tuple(recipe.steps)

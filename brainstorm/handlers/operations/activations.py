@@ -328,14 +328,7 @@ class ActivationOperations:
 def give_methods(
     cls: type, name: str, apply: Callable[..., None], derive: Callable[..., None]
 ) -> None:
-    """Give a class the two methods of an activation function.
-
-    Args:
-        cls: The class.
-        name: Name of the function.
-        apply: See :class:`Activation`.
-        derive: Likewise.
-    """
+    """Give a class the two methods of an activation; see :class:`Activation`."""
 
     def forward(self: Any, x: Any, y: Any) -> None:
         apply(self, x, y)

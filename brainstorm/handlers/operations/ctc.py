@@ -110,15 +110,9 @@ class CtcOperations:
 def labels_of(
     targets: np.ndarray, lengths: np.ndarray, classes: int
 ) -> list[np.ndarray]:
-    """The labels of each sequence, checked.
+    """The labels of each sequence, checked: each from 1 to `classes` - 1.
 
-    Args:
-        targets: (T, B, 1): labels from 1 to `classes` - 1; zeros are left out.
-        lengths: (B,), numbers of steps.
-        classes: Number of classes, with the blank.
-
-    Raises:
-        HandlerError: They are no labels, or more than the steps allow.
+    In the targets (T, B, 1), zeros are left out; `lengths` (B,) are numbers of steps.
     """
     if targets.size and not classes:
         raise HandlerError("ctc: expected at least one class, the blank, got none")
@@ -160,10 +154,8 @@ def ctc_loss(
         lengths: (B,), numbers of steps.
 
     Returns:
-        The loss (B,), and for each step, sequence and class the probability that the
-        labels, given that they are right, have that class there (T, B, C): 0 behind
-        the ends. The loss's derivative by the inputs of a softmax is the softmax
-        minus it.
+        The loss (B,), and `expected` (T, B, C) of `ctc_forward`. The loss's derivative
+        by the inputs of a softmax is the softmax minus it.
     """
     batch = log_p.shape[1]
     if not log_p.size:
