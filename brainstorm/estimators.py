@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -42,24 +43,16 @@ _SEEDING = Turns()
 DTYPES = [np.float64, np.float32]
 
 
+@dataclass(eq=False, repr=False)
 class _NetworkEstimator(BaseEstimator):
     """What both estimators share."""
 
-    def __init__(
-        self,
-        network: str | Callable[[int, int], Network] = "F100",
-        epochs: int = 100,
-        batch_size: int = 32,
-        stepper: TrainingStepper | None = None,
-        random_state: Any = None,
-        verbose: bool = False,
-    ):
-        self.network = network
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.stepper = stepper
-        self.random_state = random_state
-        self.verbose = verbose
+    network: str | Callable[[int, int], Network] = "F100"
+    epochs: int = 100
+    batch_size: int = 32
+    stepper: TrainingStepper | None = None
+    random_state: Any = None
+    verbose: bool = False
 
     def _train(self, task: str, X: np.ndarray, y: np.ndarray, nr_outputs: int) -> None:
         rnd = check_random_state(self.random_state)
