@@ -118,7 +118,6 @@ def check_lengths(lengths: Any, nr_sequences: int, steps: int) -> np.ndarray:
     )
     bad = array[(array < 0) | (array > steps)]
     expected = f"lengths from 0 to {steps}"
-    expected = f"lengths from 0 to {steps}"
     expect(not bad.size, "cut_according_to", expected, next(iter(bad), None))
     return array
 
