@@ -122,8 +122,8 @@ class SequenceLayer(Layer):
         dy, gradients = buffers.output_deltas.default, self.stacked(buffers.gradients)
         return dy, deltas, dx, gradients
 
-    def clock(self, buffers: Any) -> dict[str, Any]:
-        """A further argument of both operations; see `Clockwork`."""
+    def options(self, buffers: Any) -> dict[str, Any]:
+        """Further arguments of both operations."""
         return {}
 
     def from_outside(self, buffers: Any) -> dict[str, Any]:
@@ -135,7 +135,7 @@ class SequenceLayer(Layer):
     def forward_pass(self, buffers, training_pass=True):
         self.begin(buffers)
         forward = getattr(self.handler, f"{self.operation}_forward")
-        forward(*self.arrays(buffers), self.activation, **self.clock(buffers))
+        forward(*self.arrays(buffers), self.activation, **self.options(buffers))
         for name in self.tapped:
             self.handler.complete(buffers.internals[name])
 
@@ -156,7 +156,7 @@ class SequenceLayer(Layer):
             self.activation,
             fresh_dx="default" in self.fresh,
             fresh_gradients="gradients" in self.fresh,
-            **self.clock(buffers),
+            **self.options(buffers),
             **outside,
         )
         self.end(buffers)

@@ -50,7 +50,7 @@ class ClockedLayer(SequenceLayer):
         internals["step"] = BufferStructure("T", "B", 1, context_size=1)
         return outputs, parameters, internals
 
-    def clock(self, buffers):
+    def options(self, buffers):
         """The timings, and where to count the steps."""
         return {"clock": Clock(buffers.parameters.timing, buffers.internals.step)}
 

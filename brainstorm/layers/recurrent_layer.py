@@ -1,9 +1,14 @@
 """Fully connected to itself, one step later."""
 
+from brainstorm.checks import is_finite
 from brainstorm.handlers.operations.recurrent import RecurrentCells
 from brainstorm.layers._sequence_layer import SequenceLayer
-from brainstorm.layers.arguments import arguments_of
+from brainstorm.layers.arguments import FLAG, Check, arguments_of
 from brainstorm.structure.construction import ConstructionWrapper
+
+LEAK = Check(
+    lambda value: is_finite(value) and 0 < value <= 1, "a number in (0, 1]", float
+)
 
 
 def Recurrent(
@@ -14,6 +19,8 @@ def Recurrent(
     bias: bool = True,
     initial_state: str = "zeros",
     trainable: bool = True,
+    leak: float = 1.0,
+    leak_inside: bool = False,
 ) -> ConstructionWrapper:
     """A layer whose units see its inputs, and the outputs of the step before.
 
@@ -24,12 +31,18 @@ def Recurrent(
         bias: Whether there is a bias.
         initial_state: 'zeros', or 'learned' for parameters to begin sequences with.
         trainable: Whether training changes the parameters.
+        leak: How much of each step counts, in (0, 1]: below 1 the outputs of the step
+            before leak into those of the next.
+        leak_inside: Whether they leak into the pre-activations instead.
     """
     return ConstructionWrapper.create(RecurrentLayerImpl, **locals())
 
 
 class RecurrentLayerImpl(SequenceLayer):
     """Computes ``y[t] = act(Ha[t])`` with ``Ha[t] = W x[t] + R y[t-1] + bias``.
+
+    With a leak l, ``y[t] = (1 - l) y[t-1] + l act(Ha[t])``; if it is inside,
+    ``Ha[t] = (1 - l) y[t-1] + l (W x[t] + R y[t-1] + bias)``.
 
     With n units and inputs of the flattened size i:
 
@@ -43,6 +56,7 @@ class RecurrentLayerImpl(SequenceLayer):
     parameters  bias     (n,)                  bias, unless left out
     parameters  y0       (n,)                  y to begin with, if learned
     internals   Ha       (T + 1, B, n)         pre-activations
+    internals   Hb       (T + 1, B, n)         act(Ha), if it leaks
     internals   dHa      (T + 1, B, n)         their deltas, backward
     internals   dHb      (T + 1, B, n)         all deltas of y, backward
     =========== ======== ===================== =================================
@@ -60,7 +74,8 @@ class RecurrentLayerImpl(SequenceLayer):
         LayerValidationError: An argument is not as in `Recurrent`.
     """
 
-    arguments = arguments_of(Recurrent)
+    arguments = arguments_of(Recurrent, leak=LEAK, leak_inside=FLAG)
+    leak, leak_inside = 1.0, False
     repeats = True
 
     operation = "recurrent"
@@ -69,7 +84,11 @@ class RecurrentLayerImpl(SequenceLayer):
     taps = ("Ha",)
 
     def cell_names(self):
-        return ("Ha",)
+        return ("Ha", "Hb") if self.leak < 1 and not self.leak_inside else ("Ha",)
+
+    def options(self, buffers):
+        leak = {"leak": self.leak, "leak_inside": self.leak_inside}
+        return leak if self.leak < 1 else {}
 
     def from_outside(self, buffers):
         return {"outside": buffers.internals.Ha_deltas}

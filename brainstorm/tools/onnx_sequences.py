@@ -35,6 +35,8 @@ class Cell(NamedTuple):
     peepholes: np.ndarray  # (3 n,), empty if there are none.
     states: list[np.ndarray]  # What each state is at first, (1, n).
     timing: np.ndarray | None  # (n,).
+    leak: float = 1.0
+    leak_inside: bool = False
 
 
 class Kind(NamedTuple):
@@ -106,7 +108,8 @@ def _steps(graph: Graph, x: str, axes: int) -> str:
 def _run(graph: Graph, layer: Any, x: str, values: Callable[[str], np.ndarray]) -> str:
     """The outputs (T, B, n) of a layer; `values` gives its parameters by name."""
     kind, cell = KINDS[layer_type_name(type(layer))], _cell(layer, values)
-    if cell.timing is None and cell.activation in OPERATOR_ACTIVATIONS:
+    has_operator = cell.activation in OPERATOR_ACTIVATIONS and cell.leak == 1
+    if cell.timing is None and has_operator:
         return _operator(graph, kind, cell, x)
     return _loop(graph, kind, cell, x)
 
@@ -134,6 +137,8 @@ def _cell(layer: Any, values: Callable[[str], np.ndarray]) -> Cell:
             for name in layer.states
         ],
         timing,
+        getattr(layer, "leak", 1.0),
+        getattr(layer, "leak_inside", False),
     )
 
 
@@ -197,8 +202,17 @@ def _loop(graph: Graph, kind: Kind, cell: Cell, x: str) -> str:
 
 
 def _recurrent_step(graph: Graph, cell: Cell, states: list[str], Wx: str) -> list[str]:
+    def leaking(tensor: str) -> str:
+        new = graph.add("Mul", tensor, graph.constant(cell.leak))
+        old = graph.add("Mul", states[0], graph.constant(1.0 - cell.leak))
+        return graph.add("Add", new, old)
+
     Ry = graph.add("MatMul", states[0], graph.constant(cell.R.T))
-    return [graph.activate(graph.add("Add", Wx, Ry), cell.activation)]
+    h = graph.add("Add", Wx, Ry)
+    if cell.leak < 1 and cell.leak_inside:
+        h = leaking(h)
+    y = graph.activate(h, cell.activation)
+    return [leaking(y) if cell.leak < 1 and not cell.leak_inside else y]
 
 
 def _lstm_step(graph: Graph, cell: Cell, states: list[str], Wx: str) -> list[str]:

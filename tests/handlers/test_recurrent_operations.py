@@ -4,6 +4,7 @@ The formulas go through a sequence unit by unit of time; their derivatives are t
 by complex steps, f'(x) = Im f(x + ih) / h, which are exact to rounding.
 """
 
+import functools
 import tracemalloc
 
 import numpy as np
@@ -61,15 +62,19 @@ def product(x, W):
     return (W @ x[..., np.newaxis])[..., 0]
 
 
-def recurrent(v, act):
+def recurrent(v, act, leak=1.0, leak_inside=False):
     """Ha and y of all steps. ``v['+y']`` is added to y, and so on."""
     y_before, h_before, ha, y = v["y'"], v["Ha'"], [], []
     for t in range(len(v["x"])):
         kept = is_kept(v, t)
         h = product(v["x"][t], v["W"]) + product(y_before, v["R"])
-        h = h + v["bias"] + v["+Ha"][t]
+        h = h + v["bias"]
+        if leak_inside:
+            h = (1 - leak) * y_before + leak * h
+        h = h + v["+Ha"][t]
+        new = act(h) if leak_inside else (1 - leak) * y_before + leak * act(h)
         ha.append(np.where(kept, h_before, h))
-        y.append(np.where(kept, y_before, act(h)) + v["+y"][t])
+        y.append(np.where(kept, y_before, new) + v["+y"][t])
         h_before, y_before = ha[-1], y[-1]
     return {"Ha": np.array(ha), "y": np.array(y)}
 
@@ -225,18 +230,22 @@ def compare_gradients(run, given, expected):
 
 
 @few
-@given(s=settings_of_a_pass())
+@given(s=settings_of_a_pass(), leak=st.sampled_from([1.0, 0.3]), inside=st.booleans())
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_recurrent(handler, activation, s):
+def test_recurrent(handler, activation, s, leak, inside):
+    leak = {} if leak == 1 else {"leak": leak, "leak_inside": inside}
+    if leak:
+        s = {**s, "clockwork": False}
     run, act = Pass(handler, s, 1, ("Ha", "y")), ACTIVATIONS[activation]
+    formula = functools.partial(recurrent, **leak)
     v = run.values
     v["Ha'"] = run.arrays.randn(*v["y'"].shape)
-    expected = recurrent(v, act)
+    expected = formula(v, act)
     weights = Weights(*[run.plain.put(v[name]) for name in ("W", "R", "bias")])
     x = run.arrays.put(v["x"])
     Ha, y, clock = run.unset(v["Ha'"]), run.unset(v["y'"]), run.clock()
-    cells = RecurrentCells(Ha)
-    handler.recurrent_forward(x, weights, cells, y, activation, **clock)
+    cells = RecurrentCells(Ha, run.unset() if leak and not inside else None)
+    handler.recurrent_forward(x, weights, cells, y, activation, **clock, **leak)
     for array, name in ((Ha, "Ha"), (y, "y")):
         run.check(array, expected[name], scale=100)
         check(handler, array[-1], v[f"{name}'"])
@@ -250,10 +259,11 @@ def test_recurrent(handler, activation, s):
         *(x, weights, cells, y, dy, RecurrentCells(dHa, dHb), dx, Weights(*gradients)),
         activation,
         **clock,
+        **leak,
         fresh_dx=run.fresh,
         fresh_gradients=run.fresh,
     )
-    slopes = derivatives(recurrent, v, act, run.dy)
+    slopes = derivatives(formula, v, act, run.dy)
     compare_gradients(run, given, slopes)
     run.check(dHa, slopes["+Ha"], scale=1000)
     run.check(dHb, slopes["+y"], scale=1000)

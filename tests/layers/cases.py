@@ -193,6 +193,10 @@ CASES = {
     ),
     "Recurrent, no bias": Case(layers.Recurrent(3, bias=False)),
     "Recurrent, learned state": Case(layers.Recurrent(3, initial_state="learned")),
+    "Recurrent, leak": Case(layers.Recurrent(3, "swish", leak=0.3)),
+    "Recurrent, leak inside": Case(
+        layers.Recurrent(3, leak=0.3, leak_inside=True, initial_state="learned")
+    ),
     "Lstm, no bias": Case(layers.Lstm(2, bias=False)),
     "Lstm, learned state": Case(layers.Lstm(2, initial_state="learned")),
     "Lstm, neither, learned": Case(

@@ -11,13 +11,13 @@ from brainstorm.handlers.operations.activations import ACTIVATIONS
 class CudaRecurrent:
     """Part of PyCudaHandler."""
 
-    def _recurrent_step(self, t, cells, y, activation, kept):
-        kind = ACTIVATIONS.index(activation)
-        self._launch_step("recurrent_step", t, y, kept, kind, cells.Ha, y)
+    def _recurrent_step(self, t, cells, y, activation, kept, leak, inside):
+        settings = (ACTIVATIONS.index(activation), leak, inside)
+        self._launch_step("recurrent_step", t, y, kept, *settings, *cells, y)
 
-    def _recurrent_step_back(self, t, deltas, kept, more):
-        arrays = (deltas.Ha, deltas.Hb, more)
-        self._launch_step("recurrent_step_back", t, deltas.Hb, kept, *arrays)
+    def _recurrent_step_back(self, t, deltas, more, sums, kept, leak, inside):
+        arguments = (leak, inside, *deltas, more, sums)
+        self._launch_step("recurrent_step_back", t, deltas.Hb, kept, *arguments)
 
     def _advance(self, clock):
         if clock is None:

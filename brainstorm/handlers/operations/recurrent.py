@@ -57,7 +57,8 @@ class RecurrentCells(NamedTuple):
 
     Attributes:
         Ha: The pre-activations.
-        Hb: Deltas only: those of the outputs, also those from later steps.
+        Hb: The activations, where they leak; among deltas those of the outputs, also
+            those from later steps.
     """
 
     Ha: Any
@@ -90,6 +91,15 @@ def check_sequences(handler: Any, args: dict[str, Any]) -> str | None:
     return None
 
 
+def _check_recurrent(handler: Any, args: dict[str, Any]) -> str | None:
+    if not 0 < args["leak"] <= 1:
+        return expected("leak", "a number in (0, 1]", repr(args["leak"]))
+    leaks_outside = args["leak"] < 1 and not args["leak_inside"]
+    if leaks_outside and args["cells.Hb"] is None:
+        return expected("cells.Hb", "an array where activations leak", "None")
+    return check_sequences(handler, args)
+
+
 def gates_of(array: Any, count: int) -> list[Any]:
     """Views of equal parts of the last axis, one for each gate."""
     size = array.shape[-1] // count
@@ -101,9 +111,9 @@ class RecurrentOperations:
 
     @operation(
         "x:T,B,I weights.W:N,I weights.R:N,N weights.bias:N clock.timing:N",
-        "cells.Ha:U,B,N y:U,B,N clock.step:U,B,1",
-        optional="clock",
-        check=check_sequences,
+        "cells.Ha:U,B,N cells.Hb:U,B,N y:U,B,N clock.step:U,B,1",
+        optional="clock cells.Hb",
+        check=_check_recurrent,
     )
     def recurrent_forward(
         self,
@@ -113,16 +123,24 @@ class RecurrentOperations:
         y: Any,
         activation: str,
         clock: Clock | None = None,
+        leak: float = 1.0,
+        leak_inside: bool = False,
     ) -> None:
         """``y[t] = act(Ha[t])`` with ``Ha[t] = W x[t] + R y[t-1] + bias``.
+
+        With a leak l, ``y[t] = (1 - l) y[t-1] + l Hb[t]`` with ``Hb[t] = act(Ha[t])``;
+        or inside, ``Ha[t] = (1 - l) y[t-1] + l (W x[t] + R y[t-1] + bias)``.
 
         Args:
             x: Inputs (T, B, I).
             weights: The parameters.
-            cells: Receives the pre-activations.
+            cells: Receives the pre-activations, and the activations if they leak.
             y: (U, B, N), receives the outputs.
             activation: Name of the activation function.
-            clock: Of a clockwork. None to update all units in each step.
+            clock: Of a clockwork, which has no leak. None to update all units in each
+                step.
+            leak: How much of a step's result counts, in (0, 1].
+            leak_inside: Whether it is the pre-activations that leak.
 
         Raises:
             HandlerError: A timing is below 1.
@@ -135,25 +153,39 @@ class RecurrentOperations:
         R = self._pack(weights.R, y[-1], cells.Ha[-1], transb=True, add=True)
         for t in range(x.shape[0]):
             self._dot_packed(y[t - 1], R, Ha[t])
-            self._recurrent_step(t, cells, y, activation, kept)
+            self._recurrent_step(t, cells, y, activation, kept, leak, leak_inside)
 
     def _recurrent_step(
-        self, t: int, cells: RecurrentCells, y: Any, activation: str, kept: Any
+        self,
+        t: int,
+        cells: RecurrentCells,
+        y: Any,
+        activation: str,
+        kept: Any,
+        leak: float,
+        inside: bool,
     ) -> None:
         """All of step t but the products."""
         h, out = cells.Ha[t], y[t]
-        self.act_func[activation](h, out)
+        if leak < 1 and inside:
+            self.mult_st(leak, h, h)
+            self.mult_add_st(1.0 - leak, y[t - 1], h)
+        value = cells.Hb[t] if leak < 1 and not inside else out
+        self.act_func[activation](h, value)
+        if value is not out:
+            self.mult_st(leak, value, out)
+            self.mult_add_st(1.0 - leak, y[t - 1], out)
         if kept is not None:
             self.copy_to_if(cells.Ha[t - 1], h, kept[t])
             self.copy_to_if(y[t - 1], out, kept[t])
 
     @operation(
-        "x:T,B,I weights.W:N,I weights.R:N,N cells.Ha:U,B,N y:U,B,N"
+        "x:T,B,I weights.W:N,I weights.R:N,N cells.Ha:U,B,N cells.Hb:U,B,N y:U,B,N"
         " clock.timing:N clock.step:U,B,1 outside:T,B,N",
         "deltas.Ha:U,B,N deltas.Hb:U,B,N",
         add="dy:U,B,N dx:T,B,I gradients.W:N,I gradients.R:N,N gradients.bias:N",
-        optional="clock dx outside",
-        check=check_sequences,
+        optional="clock cells.Hb dx outside",
+        check=_check_recurrent,
     )
     def recurrent_backward(
         self,
@@ -170,6 +202,8 @@ class RecurrentOperations:
         fresh_dx: bool = False,
         fresh_gradients: bool = False,
         outside: Any = None,
+        leak: float = 1.0,
+        leak_inside: bool = False,
     ) -> None:
         """Backward pass of :meth:`recurrent_forward`.
 
@@ -188,41 +222,71 @@ class RecurrentOperations:
             fresh_dx: Overwrite `dx`.
             fresh_gradients: Overwrite `gradients`.
             outside: Further deltas of Ha (T, B, N), if there are any.
+            leak: As in the forward pass.
+            leak_inside: Likewise.
         """
-        kept = self._kept_units(clock)
+        kept, leaks_outside = self._kept_units(clock), leak < 1 and not leak_inside
         dHa, dHb = deltas.Ha[:-1], deltas.Hb
         # First the derivatives of y[t] by Ha[t], for all steps at once.
         self.fill(dHa, 1.0)
-        self.act_func_deriv[activation](cells.Ha[:-1], y[:-1], dHa, dHa)
+        values = cells.Hb if leaks_outside else y
+        self.act_func_deriv[activation](cells.Ha[:-1], values[:-1], dHa, dHa)
+        if leaks_outside:
+            self.mult_st(leak, dHa, dHa)
         if kept is not None:
             self.fill_if(dHa, 0.0, kept)
         for carried in (deltas.Ha[-1], dy[-1]):
             self.fill(carried, 0.0)
         self.copy_to(dy, dHb)
         more = None if outside is None else self._deltas_of_kept(outside, kept)
+        sums = dHa  # the deltas of W x + R y + bias
+        if leak < 1 and leak_inside:
+            sums = self.scratch(tuple(dHa.shape), 13)
         R = self._pack(weights.R, deltas.Ha[-1], dHb[-1], add=True)
+        past = (kept, leak, leak_inside)
         for t in reversed(range(x.shape[0])):
-            self._recurrent_step_back(t, deltas, kept, more)
-            self._dot_packed(dHa[t], R, dHb[t - 1])
-        if kept is not None and x.shape[0]:
-            self.add_into_if(dHb[0], dHb[-1], kept[0])
+            self._recurrent_step_back(t, deltas, more, sums, *past)
+            self._dot_packed(sums[t], R, dHb[t - 1])
+        if x.shape[0]:
+            self._pass_by(0, deltas, *past)
         self.copy_to(dHb[-1], dy[-1])
-        self._output_gradients(y, dHa, gradients.R, fresh_gradients)
-        self._input_gradients(x, dHa, dx, weights, gradients, fresh_dx, fresh_gradients)
+        self._output_gradients(y, sums, gradients.R, fresh_gradients)
+        self._input_gradients(
+            x, sums, dx, weights, gradients, fresh_dx, fresh_gradients
+        )
 
     def _recurrent_step_back(
-        self, t: int, deltas: RecurrentCells, kept: Any, more: Any
+        self,
+        t: int,
+        deltas: RecurrentCells,
+        more: Any,
+        sums: Any,
+        kept: Any,
+        leak: float,
+        inside: bool,
     ) -> None:
         """Turn the slopes of step t into deltas.
 
-        Row t of the deltas of y lacks only those of units that keep it for a step.
+        Row t of the deltas of y lacks only those that come past the products.
         """
-        dh, dout = deltas.Ha[t], deltas.Hb[t]
-        if kept is not None and t + 1 < kept.shape[0]:
-            self.add_into_if(deltas.Hb[t + 1], dout, kept[t + 1])
-        self.mult_tt(dh, dout, dh)
+        if t + 2 < deltas.Ha.shape[0]:
+            self._pass_by(t + 1, deltas, kept, leak, inside)
+        dh = deltas.Ha[t]
+        self.mult_tt(dh, deltas.Hb[t], dh)
         if more is not None:
             self.add_tt(dh, more[t], dh)
+        if leak < 1 and inside:
+            self.mult_st(leak, dh, sums[t])
+
+    def _pass_by(
+        self, t: int, deltas: RecurrentCells, kept: Any, leak: float, inside: bool
+    ) -> None:
+        """Add deltas of step t to those of the output before, past the products."""
+        if kept is not None:
+            self.add_into_if(deltas.Hb[t], deltas.Hb[t - 1], kept[t])
+        if leak < 1:
+            source = deltas.Ha if inside else deltas.Hb
+            self.mult_add_st(1.0 - leak, source[t], deltas.Hb[t - 1])
 
     def _deltas_of_kept(self, deltas: Any, kept: Any) -> Any:
         """Move deltas (T, B, N) of units that keep what they had to where they got it.

@@ -40,26 +40,40 @@ extern "C" __global__ void advance_clock(
     if (!(timing[n] >= 1.0f)) fail(failure, BAD_TIMING, 1, timing[n]);
 }
 
-// Ha holds the sum of both products.
+// Ha holds the sum of both products. Hb receives the activations, where they leak.
 extern "C" __global__ void recurrent_step(
-    Step s, int activation, Sequence Ha, Sequence y, int t) {
+    Step s, int activation, float leak, int inside, Sequence Ha, Sequence Hb, Sequence y,
+    int t) {
   const int before = step_before(s, t);
   EACH_UNIT(s) {
-    const bool kept = keeps(s, t, b, u);
-    if (kept) at(Ha, t, b, u) = at(Ha, before, b, u);
-    at(y, t, b, u) =
-        kept ? at(y, before, b, u) : activated(activation, at(Ha, t, b, u));
+    const float old = at(y, before, b, u), past = (1.0f - leak) * old;
+    const bool leaks = leak < 1.0f, kept = keeps(s, t, b, u);
+    float h = at(Ha, t, b, u);
+    if (leaks && inside) h = leak * h + past;
+    if (kept) h = at(Ha, before, b, u);
+    float value = activated(activation, h);
+    if (Hb.data) at(Hb, t, b, u) = value;
+    if (leaks && !inside) value = leak * value + past;
+    at(Ha, t, b, u) = h;
+    at(y, t, b, u) = kept ? old : value;
   }
 }
 
-// dHa holds the slopes, dHb the deltas of y but for those of units that keep it for a
-// step; `more` is added to dHa.
+// dHa holds the slopes, dHb the deltas of y but for those that come past the products;
+// `more` is added to dHa. `sums` receives the deltas of the sums of products.
 extern "C" __global__ void recurrent_step_back(
-    Step s, Sequence dHa, Sequence dHb, Sequence more, int t) {
+    Step s, float leak, int inside, Sequence dHa, Sequence dHb, Sequence more,
+    Sequence sums, int t) {
   EACH_UNIT(s) {
     float dout = at(dHb, t, b, u);
-    if (t + 1 < s.steps && keeps(s, t + 1, b, u)) dout += at(dHb, t + 1, b, u);
+    if (t + 1 < s.steps) {
+      if (keeps(s, t + 1, b, u)) dout += at(dHb, t + 1, b, u);
+      if (leak < 1.0f)
+        dout += (1.0f - leak) * at(inside ? dHa : dHb, t + 1, b, u);
+    }
+    const float dh = at(dHa, t, b, u) * dout + from(more, t, b, u);
     at(dHb, t, b, u) = dout;
-    at(dHa, t, b, u) = at(dHa, t, b, u) * dout + from(more, t, b, u);
+    at(dHa, t, b, u) = dh;
+    at(sums, t, b, u) = inside ? leak * dh : dh;
   }
 }
