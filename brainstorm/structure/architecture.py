@@ -324,7 +324,7 @@ def instantiate_layers_from_architecture(
     """
     validate_architecture(architecture)
     connections = collect_all_connections(architecture)
-    feedback = collect_all_connections(architecture, FEEDBACK)
+    feedback = _feedback_connections(architecture)
     if not feedback:
         return _instantiate(architecture, connections, [], {})
     layers = settle(
@@ -332,6 +332,24 @@ def instantiate_layers_from_architecture(
     )
     check_loops(layers)
     return layers
+
+
+def _feedback_connections(architecture: Mapping[str, Any]) -> list[Connection]:
+    """The feedback connections.
+
+    To a layer without an input ``feedback`` they go into its default one instead.
+    """
+    found = []
+    for c in collect_all_connections(architecture, FEEDBACK):
+        end = get_layer_class_from_typename(architecture[c.end_layer]["@type"])
+        if (
+            c.input_name == "feedback"
+            and "feedback" not in {**end.expected_inputs, **end.optional_inputs}
+            and end.inputs_to_expect is Layer.inputs_to_expect
+        ):
+            c = c._replace(input_name="default")
+        found.append(c)
+    return list(dict.fromkeys(found))
 
 
 def _instantiate(

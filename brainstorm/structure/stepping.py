@@ -81,7 +81,12 @@ class Stepping:
         """Feed back arrays (T, B, ...) in the next pass, by ``'layer.input'``."""
         if not isinstance(forced, Mapping):
             raise NetworkValidationError(f"forced: expected a dict, got {forced!r}")
-        given = {key if "." in key else f"{key}.default": key for key in forced}
+        given = {self._input_of(key): key for key in forced}
+        if len(given) < len(forced):
+            raise NetworkValidationError(
+                "forced: expected one value for each input, got two values for one"
+                f" input: {listing(forced)}"
+            )
         unknown = [key for path, key in given.items() if path not in self._feedback]
         if unknown:
             raise UnknownNameError(
@@ -104,6 +109,12 @@ class Stepping:
                     raise HandlerError(f"forced {path!r}: {error}") from error
                 start = stop
         self.forced = frozenset(values)
+
+    def _input_of(self, key: str) -> str:
+        """The input that is meant by 'layer.input', or just 'layer'."""
+        if key in self._feedback or key.partition(".")[2] not in ("", "feedback"):
+            return key
+        return f"{key.partition('.')[0]}.default"
 
     def _structure(self, c: Any) -> BufferStructure:
         return self._layers[c.start_layer].out_shapes[fed_back_output(c)]

@@ -44,6 +44,28 @@ def test_wiring_gives_the_receiver_and_is_part_of_the_architecture():
     assert again.layers["R"].in_shapes == net.layers["R"].in_shapes
 
 
+@pytest.mark.parametrize("make", [layers.Recurrent, layers.Gru, layers.FullyConnected])
+def test_layers_without_an_input_for_feedback_take_it_into_their_default_one(make):
+    def wire(name):
+        def wired(inp):
+            a = inp >> make(4, name="A")
+            return name - a << (a >> Dense(2, "O"))
+
+        return wired
+
+    nets = [small(wire(name)) for name in ("default", "feedback")]
+    assert nets[1].architecture["O"]["@feedback_connections"]["default"] == [
+        "A.feedback"
+    ]
+    x = data(4)["default"]
+    expected = nets[0].predict(x)
+    np.testing.assert_array_equal(nets[1].predict(x), expected)
+    forced = np.random.RandomState(2).randn(4, 2, 2)
+    results = [nets[1].predict(x, forced={k: forced}) for k in ("A", "A.feedback")]
+    np.testing.assert_array_equal(*results)
+    assert np.abs(results[0] - expected).max() > 1e-3
+
+
 def test_a_connection_made_twice_is_refused():
     a = layers.FullyConnected(2, name="A")
     a << a

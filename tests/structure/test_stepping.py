@@ -232,7 +232,8 @@ def test_wrong_forced_feedback_is_refused():
         ({"R": good[..., :1]}, r"got \(5, 2, 1\)"),
         ({"R": np.zeros((5, 3, 2))}, r"shape \(T, 2, ...\) for 'R', got \(5, 3, 2\)"),
         ({"O": good}, "nothing is fed back to 'O'; choices are: 'R.default'"),
-        ({"R.feedback": good}, "nothing is fed back to 'R.feedback'"),
+        ({"R.other": good}, "nothing is fed back to 'R.other'"),
+        ({"R": good, "R.default": good}, "two values for one input: 'R', 'R.default'"),
         ([good], "expected a dict"),
     ):
         with pytest.raises((NetworkValidationError, UnknownNameError), match=message):
