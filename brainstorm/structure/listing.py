@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -72,7 +72,7 @@ class ListedOperation(NamedTuple):
     leaf_calls: int
 
 
-class ProgramListing(Sequence[ListedOperation]):
+class ProgramListing(list[ListedOperation]):
     """The operations of a step: a list, that shows as a table.
 
     Args:
@@ -81,22 +81,12 @@ class ProgramListing(Sequence[ListedOperation]):
     """
 
     def __init__(self, operations: Sequence[ListedOperation], title: str):
-        self._operations = list(operations)
+        super().__init__(operations)
         self.title = title
 
-    @overload
-    def __getitem__(self, index: int) -> ListedOperation: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> ProgramListing: ...
-
     def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return ProgramListing(self._operations[index], self.title)
-        return self._operations[index]
-
-    def __len__(self) -> int:
-        return len(self._operations)
+        found = super().__getitem__(index)
+        return ProgramListing(found, self.title) if isinstance(index, slice) else found
 
     @property
     def multiplications(self) -> int:
