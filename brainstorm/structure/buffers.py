@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -284,12 +285,8 @@ def get_total_size_slices_and_shapes(
         The size of that buffer, and the slice and the shape of each hub.
     """
     shapes = [hub.get_shape(time_size, batch_size) for hub in hubs]
-    slices, start = [], 0
-    for shape in shapes:
-        stop = start + math.prod(shape)
-        slices.append(slice(start, stop))
-        start = stop
-    return start, slices, shapes
+    ends = [0, *itertools.accumulate(map(math.prod, shapes))]
+    return ends[-1], [slice(*both) for both in itertools.pairwise(ends)], shapes
 
 
 def create_buffer_views_from_layout(
