@@ -52,8 +52,10 @@ extern "C" __global__ void recurrent_step(
     if (leaks && inside) h = leak * h + past;
     if (kept) h = at(Ha, before, b, u);
     float value = activated(activation, h);
-    if (Hb.data) at(Hb, t, b, u) = value;
-    if (leaks && !inside) value = leak * value + past;
+    if (leaks && !inside) {
+      at(Hb, t, b, u) = value;
+      value = leak * value + past;
+    }
     at(Ha, t, b, u) = h;
     at(y, t, b, u) = kept ? old : value;
   }
