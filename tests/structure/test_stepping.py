@@ -262,6 +262,8 @@ def test_training_continues_sequences():
 
 STEPPED = {
     "recurrent": layers.Recurrent(4, name="L", initial_state="learned"),
+    "leaking": layers.Recurrent(4, name="L", leak=0.3),
+    "leaking inside": layers.Recurrent(4, name="L", leak=0.3, leak_inside=True),
     "gru": layers.Gru(4, name="L"),
     "clockwork": layers.Clockwork(4, name="L"),
     "leaky": layers.Leaky(3.0, name="L", learn_tau=True),
@@ -382,24 +384,29 @@ def test_random_networks(seeds):
 # -- the numbers of others -----------------------------------------------------
 
 
-def reservoir_of(z, W, bias):
-    """A leaky reservoir of which each part is a layer, with its readout fed back."""
+def reservoir_of(z, W, bias, in_parts):
+    """A leaky reservoir with its readout fed back; in parts, its states are as well."""
     size, outputs = z["Wrec"].shape[0], z["Wfb"].shape[0]
     inp = layers.Input(
         {"default": ("T", "B", z["x"].shape[2]), "targets": ("T", "B", outputs)}
     )
-    tau = -1 / np.log(1 - z["leaky_rate"])
-    drive = inp >> Dense(size, "Drive", bias=False)
-    r = drive >> layers.Leaky(float(tau), "R", gain="integrate")
+    leak, weights = float(z["leaky_rate"]), [z["Wff"], z["Wfb"]]
+    if in_parts:
+        drive = inp >> Dense(size, "Drive", bias=False)
+        tau = -1 / float(np.log(1 - leak))
+        r = drive >> layers.Leaky(tau, "R", gain="integrate")
+        drive << r
+        initial = {"Drive": np.concatenate([*weights, z["Wrec"]]).T}
+    else:
+        drive = r = inp >> layers.Recurrent(size, name="R", bias=False, leak=leak)
+        initial = {"R": {"W": np.concatenate(weights).T, "R": z["Wrec"].T}}
     out = r >> layers.FullyConnected(outputs, "linear", name="O")
     drive << out
-    drive << r
     error = out >> layers.SquaredError(name="Error")
     inp - "targets" >> "targets" - error
     net = Network.from_layer(error - "loss" >> layers.Loss())
     net.set_handler(NumpyHandler(np.float64))
-    weights = np.concatenate([z["Wff"], z["Wfb"], z["Wrec"]]).T
-    net.initialize({"Drive": weights, "O": {"W": W.T, "bias": bias}})
+    net.initialize({**initial, "O": {"W": W.T, "bias": bias}})
     return net
 
 
@@ -407,20 +414,28 @@ def close(got, expected):
     np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-12)
 
 
-def test_a_reservoir_with_feedback_by_others():
+in_parts = pytest.mark.parametrize("in_parts", [False, True])
+
+
+@in_parts
+def test_a_reservoir_with_feedback_by_others(in_parts):
     z = golden("feedback_reservoir")
-    net = reservoir_of(z, z["W"], z["b"])
+    net = reservoir_of(z, z["W"], z["b"], in_parts)
     close(net.predict(z["x"], output_name="O.outputs.default"), z["y"])
     close(net.get("R.outputs.default")[:-1], z["states"])
-    close(net.get("Drive.inputs.default")[..., 3:5], z["feedback"])
-    forced = {"Drive": np.concatenate([z["feedback"], z["states"] * 0], axis=2)}
-    forced["Drive"][1:, :, 2:] = z["states"][:-1]
+    receiver = "Drive" if in_parts else "R"
+    close(net.get(f"{receiver}.inputs.default")[..., 3:5], z["feedback"])
+    forced = [z["feedback"]]
+    if in_parts:
+        forced += [np.concatenate([z["states"][:1] * 0, z["states"][:-1]])]
+    forced = {f"{receiver}.feedback": np.concatenate(forced, axis=2)}
     close(net.predict(z["x"], output_name="O.outputs.default", forced=forced), z["y"])
 
 
-def test_force_learning_by_others():
+@in_parts
+def test_force_learning_by_others(in_parts):
     z = golden("force_feedback")
-    net = reservoir_of(z, z["W0"], z["b0"])
+    net = reservoir_of(z, z["W0"], z["b0"], in_parts)
     stepper = bs.training.RlsStepper(ridge=1.0)
     stepper.start(net)
     for t in range(len(z["x"])):
