@@ -261,6 +261,8 @@ class _Wiring:
             ("Bidirectional", _pick(self.rnd, rnn), (2 * size,)),
             ("Elementwise", act, shape),
             ("NoOp", {}, shape),
+            ("Delay", {"steps": 2}, shape),
+            ("Nvar", {"delay": 2, "stride": 2}, (2 * int(np.prod(shape)),)),
             ("DeltasScaling", {"factor": -0.5}, shape),
             ("BatchNorm", {"decay": 0.9, "epsilon": 0.1}, shape),
             ("LayerNorm", {"epsilon": 0.1}, shape),

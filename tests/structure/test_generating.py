@@ -56,6 +56,16 @@ def test_it_is_what_passes_of_one_step_give(make_handler, make, delta, steps):
     np.testing.assert_array_equal(made, expected)
 
 
+@pytest.mark.parametrize("steps", [1, 2, 6])
+@pytest.mark.parametrize("kind", [layers.Nvar, layers.Delay])
+def test_it_goes_on_from_contexts_of_several_steps(kind, steps):
+    net = wired(kind(3), size=1)
+    known = start = 0.1 * series(steps, 1)
+    for _ in range(8):
+        known = np.concatenate([known, net.predict(known)[-1:]])
+    np.testing.assert_allclose(net.generate(8, start), known[steps:], rtol=1e-12)
+
+
 def test_it_goes_on_from_a_context():
     net = wired(layers.Lstm(4), 2)
     x = series(6, 2)

@@ -168,6 +168,34 @@ def test_evaluation_carries_the_state_too():
     assert np.allclose(np.concatenate(pieces), whole)
 
 
+def network_of_lags():
+    """Layers that look at 3, at 4, and at 1 step before, joined."""
+    inp = layers.Input({"default": ("T", "B", I), "targets": ("T", "B", N)})
+    error, readout = layers.SquaredError("Error"), layers.FullyConnected(N, name="R")
+    lags = [layers.Delay(3), layers.Nvar(3, 2, 2), layers.Recurrent(2)]
+    inp >> lags >> readout >> error
+    inp - "targets" >> "targets" - error - "loss" >> layers.Loss()
+    net = Network.from_layer(inp)
+    net.set_handler(NumpyHandler(np.float64))
+    net.initialize(Gaussian(0.1), seed=1)
+    return net
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_pieces_may_be_shorter_than_contexts(steps):
+    values, net = data(), network_of_lags()
+    pieces = Subsequences(Undivided(**values), steps)
+    net.provide_external_data(values)
+    net.forward_pass()
+    whole = net.get("Error.outputs.predictions")
+    found = [net.get("Error.outputs.predictions") for _ in run_network(net, pieces)]
+    np.testing.assert_allclose(np.concatenate(found), whole, rtol=1e-12)
+
+    expected = by_hand(network_of_lags(), values, steps)
+    train(net, pieces, carry_context=True)
+    np.testing.assert_allclose(net.get("parameters"), expected, rtol=1e-12)
+
+
 class CrashAt(Hook):
     """Fails at an update, before the checkpoint of that update is written."""
 
