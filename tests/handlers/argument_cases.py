@@ -69,7 +69,9 @@ class Case:
                 optional = {argument, array} & self.spec.optional
                 if declared[array].startswith("U"):
                     self.carried.add(array)
-                if optional and without_optional:
+                if array == "cells.Hb" and optional:
+                    self.others[array] = None  # there is only for leaks
+                elif optional and without_optional:
                     self.others[min(optional, key=len)] = None
                 else:
                     self.arrays[array] = self.values(array, shape)

@@ -396,6 +396,25 @@ def test_debug_handler_wants_timing_and_step_together(operation):
         getattr(handler, operation)(**arguments)
 
 
+@pytest.mark.parametrize(
+    ("changed", "wrong"),
+    [
+        ({"leak": 0.0}, "leak"),
+        ({"leak": 1.5}, "leak"),
+        ({"leak": 0.5}, "clock"),
+        ({"leak": 0.5, "clock": None}, "cells.Hb"),
+    ],
+)
+def test_debug_handler_notices_wrong_leaks(changed, wrong):
+    handler = DebugHandler(NumpyHandler(np.float64))
+    arguments = {**arguments_of("recurrent_forward", handler), **changed}
+    if wrong == "clock":
+        cells = arguments["cells"]
+        arguments["cells"] = cells._replace(Hb=handler.zeros(cells.Ha.shape))
+    with pytest.raises(HandlerError, match=f"argument '{wrong}': expected"):
+        handler.recurrent_forward(**arguments)
+
+
 def test_sigmoids_saturate_without_overflow():
     handler = NumpyHandler(np.float32)
     arguments = arguments_of("lstm_forward", handler)

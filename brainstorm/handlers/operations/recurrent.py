@@ -97,6 +97,8 @@ def _check_recurrent(handler: Any, args: dict[str, Any]) -> str | None:
     leaks_outside = args["leak"] < 1 and not args["leak_inside"]
     if leaks_outside and args["cells.Hb"] is None:
         return expected("cells.Hb", "an array where activations leak", "None")
+    if args["leak"] < 1 and args["clock"] is not None:
+        return expected("clock", "None where there is a leak", "one")
     return check_sequences(handler, args)
 
 
