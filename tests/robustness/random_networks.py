@@ -267,6 +267,14 @@ class _Wiring:
             ("BatchNorm", {"decay": 0.9, "epsilon": 0.1}, shape),
             ("LayerNorm", {"epsilon": 0.1}, shape),
         ]
+        found += [
+            ("Delay", {"steps": int(_pick(self.rnd, [1, 2, 4]))}, shape),
+            ("Leaky", {"tau": 3.0, **_pick(self.rnd, LEAKS)}, shape),
+        ]
+        n = 2 * int(np.prod(shape))
+        if n <= 4:
+            nvar = {"delay": 2, "order": 2, "stride": int(_pick(self.rnd, [1, 2]))}
+            found.append(("Nvar", nvar, (n + n * (n + 1) // 2,)))
         if self.masked:
             found.append(("Mask", {}, shape))
         if len(shape) == 3 and min(shape[:2]) >= 2:
@@ -302,6 +310,8 @@ class _Wiring:
             ("ClockworkLstm", options),
         ]
 
+
+LEAKS = [{"gain": "integrate"}, {"gain": "input", "learn_tau": True}]
 
 WITH_PARAMETERS = {
     *("FullyConnected", "Convolution2D", "Lstm", "Gru", "Recurrent", "Clockwork"),

@@ -167,7 +167,10 @@ def test_cases_have_all_there_is():
         "Lstm",
         "Bidirectional",
         "Convolution2D",
+        "Delay",
         "Highway",
+        "Leaky",
+        "Nvar",
         "@shared",
         "Mask",
     ):
