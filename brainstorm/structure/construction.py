@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass, field
 from typing import Any
 
 from brainstorm.structure.layer import LAYER_TYPES, layer_type_name
@@ -13,6 +14,7 @@ __all__ = ["ConstructionWrapper", "LayerDetails"]
 _creation_counter = itertools.count()
 
 
+@dataclass(eq=False, repr=False)
 class LayerDetails:
     """What is known about a layer while the architecture is being wired.
 
@@ -27,21 +29,16 @@ class LayerDetails:
             None a layer that holds all of them.
     """
 
-    def __init__(
-        self,
-        layer_type: str,
-        base_name: str,
-        layer_kwargs: dict[str, Any],
-        trainable: bool = True,
-    ):
-        self.layer_type = layer_type
-        self.trainable = trainable
-        self.shared: dict[str | None, LayerDetails] = {}
-        self.base_name = base_name
-        self.layer_kwargs = layer_kwargs
-        self.created = next(_creation_counter)
-        self.outgoing: list[tuple[str, LayerDetails, str]] = []
-        self.feedback: list[tuple[str, LayerDetails, str]] = []
+    layer_type: str
+    base_name: str
+    layer_kwargs: dict[str, Any]
+    trainable: bool = True
+    shared: dict[str | None, LayerDetails] = field(default_factory=dict)
+    created: int = field(default_factory=_creation_counter.__next__)
+    outgoing: list[tuple[str, LayerDetails, str]] = field(default_factory=list)
+    feedback: list[tuple[str, LayerDetails, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
         self.scope = [self]
 
     @property
@@ -88,6 +85,7 @@ def unique_names(layers: list[LayerDetails]) -> dict[LayerDetails, str]:
     return names
 
 
+@dataclass(eq=False, repr=False)
 class ConstructionWrapper:
     """A layer with one of its inputs and one of its outputs selected.
 
@@ -101,15 +99,9 @@ class ConstructionWrapper:
     the layers of a set were created. The latter gives a list of them.
     """
 
-    def __init__(
-        self,
-        layer: LayerDetails,
-        input_name: str = "default",
-        output_name: str = "default",
-    ):
-        self.layer = layer
-        self.input_name = input_name
-        self.output_name = output_name
+    layer: LayerDetails
+    input_name: str = "default"
+    output_name: str = "default"
 
     @classmethod
     def create(

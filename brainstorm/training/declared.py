@@ -9,8 +9,6 @@ from brainstorm.checks import check_number
 from brainstorm.describable import Describable
 from brainstorm.utils import ValidationError
 
-__all__ = ["ANY", "NOT_NEGATIVE", "POSITIVE", "SHARE", "Declared"]
-
 Range = tuple[float, float]
 
 ABOVE_0 = math.ulp(0.0)
