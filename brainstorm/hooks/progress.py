@@ -47,7 +47,16 @@ class ProgressBar(NetworkReader):
         if not self._is_shown:
             return
         if self._bar is None:
-            self._open()
+            self._drawn = 0.0
+            # Opened after the first update, so that one does not count for the rate.
+            self._bar = _Bar(
+                desc=f"Epoch {self.epoch_nr}",
+                total=self._length,
+                initial=self.nr_batches,
+                unit="batch",
+                mininterval=0,
+                file=sys.stderr,
+            )
         is_full = self.nr_batches == self._length
         if is_full or time.monotonic() - self._drawn >= self.REDRAW_SECONDS:
             self._draw(self.seen(net, update_nr))
@@ -73,18 +82,6 @@ class ProgressBar(NetworkReader):
         self._bar.set_postfix_str(f"loss={loss:.4g}", refresh=False)
         self._bar.update(self.nr_batches - self._bar.n)
         self._drawn = time.monotonic()
-
-    def _open(self) -> None:
-        self._drawn = 0.0
-        # Opened after the first update, so that one does not count for the rate.
-        self._bar = _Bar(
-            desc=f"Epoch {self.epoch_nr}",
-            total=self._length,
-            initial=self.nr_batches,
-            unit="batch",
-            mininterval=0,
-            file=sys.stderr,
-        )
 
 
 class _Bar(tqdm):

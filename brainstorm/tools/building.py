@@ -82,8 +82,18 @@ def get_in_out_layers(
     """
     in_shape = _shape("in_shape", in_shape)
     out_shape = _shape("out_shape", out_shape)
-    _check_data_names(data_name, targets_name, mask_name)
-    name = _only_name(out_layer_name, outlayer_name)
+    names = [n for n in (data_name, targets_name, mask_name) if n is not None]
+    if len(set(names)) < len(names):
+        raise ValidationError(
+            "data_name, targets_name and mask_name have to differ, got"
+            f" {listing(names)}"
+        )
+    if None not in (out_layer_name, outlayer_name) and out_layer_name != outlayer_name:
+        raise ValidationError(
+            "out_layer_name and outlayer_name are the same argument, but got"
+            f" {out_layer_name!r} and {outlayer_name!r}"
+        )
+    name = out_layer_name or outlayer_name or "Output"
     projection_name = projection_name or f"{name}_projection"
     output, targets_shape = _output_layer(task_type, out_shape, name)
     projection = _projection(out_shape, use_conv, projection_name)
@@ -235,24 +245,6 @@ def _projection(
             out_shape[-1], kernel_size=(1, 1), activation="linear", name=name
         )
     return layers.FullyConnected(out_shape, activation="linear", name=name)
-
-
-def _only_name(out_layer_name: str | None, outlayer_name: str | None) -> str:
-    if None not in (out_layer_name, outlayer_name) and out_layer_name != outlayer_name:
-        raise ValidationError(
-            "out_layer_name and outlayer_name are the same argument, but got"
-            f" {out_layer_name!r} and {outlayer_name!r}"
-        )
-    return out_layer_name or outlayer_name or "Output"
-
-
-def _check_data_names(*names: str | None) -> None:
-    given = [name for name in names if name is not None]
-    if len(set(given)) < len(given):
-        raise ValidationError(
-            "data_name, targets_name and mask_name have to differ, got"
-            f" {listing(given)}"
-        )
 
 
 def _shape(argument: str, value: Any) -> tuple[int, ...]:

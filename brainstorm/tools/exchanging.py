@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 import numpy as np
 
@@ -91,20 +90,19 @@ def load_safetensors(network: Network, filename: str | os.PathLike) -> None:
     for name, tensor in tensors.items():
         if tensor.dtype.kind != "f":
             raise ValidationError(f"expected floats as {name!r}, got {tensor.dtype}")
-    _check_shared(network, str(filename), tensors)
+    owners = {
+        f"{layer_name}.{parameter}": owner
+        for layer_name, layer in network.layers.items()
+        for parameter, owner in layer.shared.items()
+    }
+    for name, owner in owners.items():
+        if not np.array_equal(tensors[name], tensors[owner], equal_nan=True):
+            raise ValidationError(
+                f"{str(filename)!r} has different values as {name!r} and {owner!r},"
+                " which are one parameter of this network"
+            )
     for name, tensor in tensors.items():
         network.handler.set_from_numpy(network.buffer[paths[name]], tensor)
-
-
-def _check_shared(network: Network, filename: str, tensors: dict[str, Any]) -> None:
-    for layer_name, layer in network.layers.items():
-        for parameter, owner in layer.shared.items():
-            name = f"{layer_name}.{parameter}"
-            if not np.array_equal(tensors[name], tensors[owner], equal_nan=True):
-                raise ValidationError(
-                    f"{filename!r} has different values as {name!r} and {owner!r},"
-                    " which are one parameter of this network"
-                )
 
 
 def _paths(network: Network) -> dict[str, str]:

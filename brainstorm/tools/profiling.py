@@ -319,7 +319,10 @@ class _TimedPasses(Passes):
 
     def __init__(self, layers: Mapping[str, Layer], manager: BufferManager):
         super().__init__(layers, manager)
-        self.wait = _waiting(manager.handler)
+        # What waits until the handler has done all that it was told.
+        handler, self.wait = manager.handler, lambda: None
+        if not issubclass(handler.array_type, np.ndarray):
+            self.wait = functools.partial(handler.get_numpy_copy, handler.zeros((1,)))
         self._costs: dict[Place, Cost] = {}
         self._recorded_now = False
 
@@ -371,13 +374,6 @@ class _TimedUpdates(Updates):
         self._passes.wait()
         cost = Cost(time.perf_counter() - began, 0)
         self._passes.note(("update", self._name, operation), cost)
-
-
-def _waiting(handler: Handler) -> Callable[[], Any]:
-    """What waits until a handler has done all that it was told."""
-    if issubclass(handler.array_type, np.ndarray):
-        return lambda: None
-    return functools.partial(handler.get_numpy_copy, handler.zeros((1,)))
 
 
 def _measure_peak(handler: Handler, wait: Callable[[], Any]) -> float:

@@ -105,10 +105,6 @@ def _parse_both_ways(reader: _Reader) -> Arguments:
     return {"layer": (RECURRENT[letter], _parse_sized(reader))}
 
 
-def _parse_nothing(reader: _Reader) -> Arguments:
-    return {}
-
-
 def _parse_dropout(reader: _Reader) -> Arguments:
     start = reader.pos
     number = reader.take_all(DIGITS + ".")
@@ -159,7 +155,7 @@ PARSERS = {
     "F": ("FullyConnected", _parse_sized),
     **{letter: (name, _parse_sized) for letter, name in RECURRENT.items()},
     "X": ("Bidirectional", _parse_both_ways),
-    "B": ("BatchNorm", _parse_nothing),
+    "B": ("BatchNorm", lambda reader: {}),
     "D": ("Dropout", _parse_dropout),
     "C": ("Convolution2D", _parse_convolution),
     "P": ("Pooling2D", _parse_pooling),

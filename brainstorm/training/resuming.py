@@ -76,20 +76,6 @@ class Epoch:
         epoch.scores = {n: [(w, v) for w, v in p] for n, p in epoch.scores.items()}
         return epoch
 
-    def skip_batches(
-        self, net: Network, training_data_iter: DataIterator
-    ) -> Iterator[Any]:
-        """Begin the epoch as it began before; return the batches that are left."""
-        restore(training_data_iter, self.data_state)
-        batches = iter(training_data_iter(net.handler))
-        skipped = sum(1 for _ in itertools.islice(batches, self.nr_batches))
-        if skipped < self.nr_batches:
-            raise IteratorValidationError(
-                f"{TRAINING_DATA} provides {skipped} batches, but {self.nr_batches} of"
-                " this epoch have been trained on before"
-            )
-        return batches
-
 
 @dataclass(eq=False, repr=False)
 class Resumable:
@@ -226,9 +212,17 @@ class Resumable:
             return None
         state, batches = self._loaded, None
         if state["epoch"] is not None:
-            self._epoch = Epoch.restore(state["epoch"], self._net)
+            epoch = self._epoch = Epoch.restore(state["epoch"], self._net)
             data = self._iterators[TRAINING_DATA]
-            batches = self._epoch.skip_batches(self._net, data)
+            # It begins as it began before, without the batches that are done.
+            restore(data, epoch.data_state)
+            batches = iter(data(self._net.handler))
+            skipped = sum(1 for _ in itertools.islice(batches, epoch.nr_batches))
+            if skipped < epoch.nr_batches:
+                raise IteratorValidationError(
+                    f"{TRAINING_DATA} provides {skipped} batches, but"
+                    f" {epoch.nr_batches} of this epoch have been trained on before"
+                )
         # Hooks may have used the same iterator meanwhile, so its state is another now.
         restore(self._iterators, state["data"])
         _set_random_states(state, self._net, global_rnd)

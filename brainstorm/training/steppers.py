@@ -87,8 +87,15 @@ class TrainingStepper(Declared):
             if net.handler is self._handler and self._fits(net):
                 return
             state = self.get_state() if self._fits(net) else {}
+        shape = self._shape_of_slots(net)
         for name in self.slots:
-            setattr(self, name, self._make_slot(net, name, state))
+            values = state.get(name)
+            if values is not None and values.shape != shape:
+                raise ValidationError(
+                    f"{type(self).__name__}: expected a {name} of shape {shape}, to fit"
+                    f" the parameters, got {values.shape}"
+                )
+            setattr(self, name, self._create_slot(net, values))
         self._restored = {}
         self.net = net
         self._handler = net.handler
@@ -132,15 +139,6 @@ class TrainingStepper(Declared):
             name: checked_array(array, f"{kind}: {name}")
             for name, array in state.items()
         }
-
-    def _make_slot(self, net: Network, name: str, state: dict[str, np.ndarray]) -> Any:
-        shape = self._shape_of_slots(net)
-        if name in state and state[name].shape != shape:
-            raise ValidationError(
-                f"{type(self).__name__}: expected a {name} of shape {shape}, to fit"
-                f" the parameters, got {state[name].shape}"
-            )
-        return self._create_slot(net, state.get(name))
 
     def _create_slot(self, net: Network, values: np.ndarray | None) -> Any:
         """A slot with these values, or to begin with."""
