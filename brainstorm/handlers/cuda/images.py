@@ -80,13 +80,25 @@ class CudaImages:
             if not fresh:
                 self._gpu.elementwise("copy_to", (dW, gradients))
         kernels = gradients.reshape((len(weights), w.row_length))
-        self._kernel_gradients(inputs, w, deltas, kernels, fresh)
+        add = not fresh
+        if fresh and not deltas.size:
+            self._gpu.elementwise("fill", (kernels,), 0.0)
+        for images, rows in _parts(inputs, w):
+            columns = self._windows_to_rows(_cut(inputs, images), w)
+            self._multiply(_cut(deltas, rows), columns, kernels, transa=True, add=add)
+            add = True
         if gradients is not dW:
             self._gpu.elementwise("copy_to", (gradients, dW))
         self._sum_columns(deltas, None, dbias, add=not fresh)
-        if in_deltas is not None:
-            kernels = self._dense_kernels(weights)
-            self._image_deltas(kernels, w, deltas, in_deltas, fresh_in_deltas)
+        if in_deltas is None:
+            return
+        kernels = self._dense_kernels(weights)
+        for images, rows in _parts(in_deltas, w):
+            columns = self.scratch((rows.stop - rows.start, w.row_length), 3)
+            self._multiply(_cut(deltas, rows), kernels, columns)
+            part = _cut(in_deltas, images)
+            arguments = (columns.pointer, *w, part.size, part, fresh_in_deltas)
+            self._gpu.launch_for_each("rows_to_windows", part.size, *arguments)
 
     def _dense_kernels(self, weights: CudaArray) -> CudaArray:
         """The kernels as the rows of a matrix."""
@@ -95,37 +107,6 @@ class CudaImages:
             dense = self.scratch(weights.shape, 6)
             self._gpu.elementwise("copy_to", (weights, dense))
         return dense.reshape((weights.shape[0], math.prod(weights.shape[1:])))
-
-    def _kernel_gradients(
-        self,
-        inputs: CudaArray,
-        w: _Windows,
-        deltas: CudaArray,
-        gradients: CudaArray,
-        fresh: bool,
-    ) -> None:
-        if fresh and not deltas.size:
-            self._gpu.elementwise("fill", (gradients,), 0.0)
-        for images, rows in _parts(inputs, w):
-            columns = self._windows_to_rows(_cut(inputs, images), w)
-            part = _cut(deltas, rows)
-            self._multiply(part, columns, gradients, transa=True, add=not fresh)
-            fresh = False
-
-    def _image_deltas(
-        self,
-        kernels: CudaArray,
-        w: _Windows,
-        deltas: CudaArray,
-        in_deltas: CudaArray,
-        fresh: bool,
-    ) -> None:
-        for images, rows in _parts(in_deltas, w):
-            columns = self.scratch((rows.stop - rows.start, w.row_length), 3)
-            self._multiply(_cut(deltas, rows), kernels, columns)
-            part = _cut(in_deltas, images)
-            arguments = (columns.pointer, *w, part.size, part, fresh)
-            self._gpu.launch_for_each("rows_to_windows", part.size, *arguments)
 
     def _windows_to_rows(self, images: CudaArray, w: _Windows) -> CudaArray:
         """A matrix with a row for each window."""

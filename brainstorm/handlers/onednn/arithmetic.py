@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from brainstorm.handlers.numpy.arithmetic import UFUNCS
-from brainstorm.handlers.onednn.binding import Memory, Primitive
+from brainstorm.handlers.onednn.binding import Memory
 from brainstorm.handlers.onednn.definitions import (
     POST_OP,
     Algorithm,
@@ -127,23 +127,13 @@ def blend(session: Session, out: np.ndarray, a: np.ndarray) -> Call:
 
 def add_blend(recipe: Recipe, out: Memory, a: Memory, factors: np.ndarray) -> None:
     """Append ``out = factors[0] out + factors[1] a``."""
-    primitive: Primitive = recipe.primitive(
-        "binary",
-        Algorithm.ADD,
-        out.desc,
-        a.desc,
-        out.desc,
+    factor, other = (recipe.kept_array(part) for part in (factors[:1], factors[1:]))
+    primitive = recipe.primitive(
+        *("binary", Algorithm.ADD, out.desc, a.desc, out.desc),
         scaled=(Arg.SRC, Arg.SRC_1),
     )
     recipe.add(
-        primitive,
-        {
-            Arg.SRC: out,
-            Arg.SRC_1: a,
-            Arg.DST: out,
-            Arg.SRC_SCALE: recipe.kept_array(factors[:1]),
-            Arg.SRC_1_SCALE: recipe.kept_array(factors[1:]),
-        },
+        primitive, src=out, src_1=a, dst=out, src_scale=factor, src_1_scale=other
     )
 
 

@@ -13,7 +13,6 @@ from brainstorm.handlers.onednn.binding import Memory, Primitive
 from brainstorm.handlers.onednn.definitions import (
     BYTES,
     Algorithm,
-    Arg,
     Layout,
     Prop,
     Query,
@@ -103,9 +102,8 @@ def convolution(
     x, w, y = map(_images, (inputs, weights, outputs))
     primitive = _forward(recipe, x, w, bias, y, windows, activation)
     kernels = recipe.wanted(recipe.array(w), primitive, Query.WEIGHTS, "weights")
-    memories = {Arg.SRC: recipe.array(x), Arg.WEIGHTS: kernels}
-    memories |= {Arg.BIAS: recipe.array(bias), Arg.DST: recipe.array(y)}
-    recipe.add(primitive, memories)
+    x, bias, y = map(recipe.array, (x, bias, y))
+    recipe.add(primitive, src=x, weights=kernels, bias=bias, dst=y)
     return recipe.call()
 
 
@@ -202,9 +200,8 @@ def _add_gradients(
         recipe.result(dw, fresh, "weights", wanted) as kernels,
         recipe.result(dbias, fresh, "bias") as bias,
     ):
-        memories = {Arg.SRC: recipe.array(x), Arg.DIFF_DST: deltas}
-        memories |= {Arg.DIFF_WEIGHTS: kernels, Arg.DIFF_BIAS: bias}
-        recipe.add(primitive, memories)
+        added = {"diff_weights": kernels, "diff_bias": bias}
+        recipe.add(primitive, src=recipe.array(x), diff_dst=deltas, **added)
 
 
 def _add_input_deltas(
@@ -224,8 +221,7 @@ def _add_input_deltas(
     )
     kernels = recipe.wanted(recipe.array(w), primitive, Query.WEIGHTS, "weights")
     with recipe.result(recipe.array(dx), fresh, "images") as images:
-        memories = {Arg.DIFF_DST: deltas, Arg.WEIGHTS: kernels, Arg.DIFF_SRC: images}
-        recipe.add(primitive, memories)
+        recipe.add(primitive, diff_dst=deltas, weights=kernels, diff_src=images)
 
 
 def pooling(
@@ -239,9 +235,8 @@ def pooling(
     recipe = Recipe(session, "pool2d_forward", (inputs, outputs), inputs.size)
     x, y = _images(inputs), _images(outputs)
     primitive = _pooling(recipe, x, y, windows, is_max)
-    memories = {Arg.SRC: recipe.array(x), Arg.DST: recipe.array(y)}
-    indices = _add_indices(recipe, primitive, memories, outputs) if is_max else None
-    recipe.add(primitive, memories)
+    indices, workspace = _indices(recipe, primitive, outputs, is_max)
+    recipe.add(primitive, src=recipe.array(x), dst=recipe.array(y), **workspace)
     return recipe.call(indices)
 
 
@@ -263,10 +258,9 @@ def pooling_backward(
         *_geometry(windows, windows.size),
         hint,
     )
-    memories = {Arg.DIFF_DST: recipe.array(dy)}
-    indices = _add_indices(recipe, hint, memories, out_deltas) if is_max else None
+    indices, workspace = _indices(recipe, hint, out_deltas, is_max)
     with recipe.result(recipe.array(dx), fresh, "images") as images:
-        recipe.add(primitive, {**memories, Arg.DIFF_SRC: images})
+        recipe.add(primitive, diff_dst=recipe.array(dy), diff_src=images, **workspace)
     return recipe.call(indices)
 
 
@@ -280,21 +274,19 @@ def _pooling(
     )
 
 
-def _add_indices(
-    recipe: Recipe,
-    forward: Primitive,
-    memories: dict[Arg, Memory],
-    outputs: np.ndarray,
-) -> np.ndarray:
-    """Add memory for the indices of the largest pixels, and return that as an array."""
+def _indices(
+    recipe: Recipe, forward: Primitive, outputs: np.ndarray, is_max: bool
+) -> tuple[np.ndarray | None, dict[str, Memory]]:
+    """Room for the indices of the largest pixels, if wanted, and its memory by name."""
+    if not is_max:
+        return None, {}
     indices = np.zeros(outputs.shape, np.uint8)
     expected = _images(np.zeros(outputs.shape, np.float32))
     desc = forward.query(Query.WORKSPACE)
     if desc != recipe.library.desc(layout(expected)._replace(dtype=BYTES)):
         raise UnimplementedError("expected the indices to be bytes")
     recipe.kept.append(indices)
-    memories[Arg.WORKSPACE] = recipe.library.memory(desc, indices.ctypes.data)
-    return indices
+    return indices, {"workspace": recipe.library.memory(desc, indices.ctypes.data)}
 
 
 def _work(weights: np.ndarray, outputs: np.ndarray) -> int:

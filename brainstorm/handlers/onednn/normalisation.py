@@ -9,12 +9,7 @@ import numpy as np
 
 from brainstorm.handlers.onednn.arithmetic import add_binary
 from brainstorm.handlers.onednn.binding import Primitive
-from brainstorm.handlers.onednn.definitions import (
-    Algorithm,
-    Arg,
-    Prop,
-    UnimplementedError,
-)
+from brainstorm.handlers.onednn.definitions import Algorithm, Prop, UnimplementedError
 from brainstorm.handlers.onednn.recipes import Call, Recipe, layout
 from brainstorm.handlers.onednn.session import Session
 from brainstorm.handlers.programs import whole
@@ -105,25 +100,14 @@ def batch_norm(
     statistics = np.empty((2, x.shape[1]), np.float32)
     mean, variance = map(recipe.kept_array, statistics)
     primitive = _forward(recipe, x, epsilon, NO_FLAGS)
-    recipe.add(
-        primitive,
-        {
-            Arg.SRC: recipe.array(_images(x)),
-            Arg.DST: recipe.array(_images(x_hat)),
-            Arg.MEAN: mean,
-            Arg.VARIANCE: variance,
-        },
-    )
+    source, target = (recipe.array(_images(rows)) for rows in (x, x_hat))
+    recipe.add(primitive, src=source, dst=target, mean=mean, variance=variance)
     row = recipe.kept_array(statistics[:1])
     add_binary(recipe, Algorithm.SUBTRACT, recipe.array(x), row, recipe.array(centered))
-    add_binary(
-        recipe,
-        Algorithm.MULTIPLY,
-        recipe.array(x_hat),
-        recipe.array(gamma[np.newaxis]),
-        recipe.array(y),
-        then=((Algorithm.ADD, recipe.array(beta[np.newaxis])),),
-    )
+    scale, shift = (recipe.array(v[np.newaxis]) for v in (gamma, beta))
+    x_hat, y = map(recipe.array, (x_hat, y))
+    then = ((Algorithm.ADD, shift),)
+    add_binary(recipe, Algorithm.MULTIPLY, x_hat, scale, y, then=then)
     return recipe.call(statistics)
 
 
@@ -160,11 +144,8 @@ def batch_norm_backward(
     mean, variance = map(recipe.kept_array, statistics)
     deltas = recipe.array(_images(dy))
     primitive = recipe.primitive(
-        "batch_normalization_backward",
-        Prop.BACKWARD,
-        *(deltas.desc, deltas.desc, deltas.desc),
-        0.0,
-        SCALE_AND_SHIFT,
+        *("batch_normalization_backward", Prop.BACKWARD),
+        *(deltas.desc, deltas.desc, deltas.desc, 0.0, SCALE_AND_SHIFT),
         _forward(recipe, centered, 0.0, SCALE_AND_SHIFT),
     )
     with (
@@ -177,30 +158,18 @@ def batch_norm_backward(
         else:
             inputs = recipe.array(_images(dx))
             inputs = wanted.enter_context(recipe.result(inputs, fresh_dx, "inputs"))
-        memories = {
-            Arg.SRC: recipe.array(_images(centered)),
-            Arg.MEAN: mean,
-            Arg.VARIANCE: variance,
-            Arg.SCALE: recipe.array(gamma),
-            Arg.DIFF_DST: deltas,
-            Arg.DIFF_SRC: inputs,
-            Arg.DIFF_SCALE: scale,
-            Arg.DIFF_SHIFT: shift,
-        }
-        recipe.add(primitive, memories)
+        known = {"src": recipe.array(_images(centered)), "scale": recipe.array(gamma)}
+        known |= {"mean": mean, "variance": variance, "diff_dst": deltas}
+        written = {"diff_src": inputs, "diff_scale": scale, "diff_shift": shift}
+        recipe.add(primitive, **known, **written)
     return recipe.call(statistics)
 
 
 def _forward(recipe: Recipe, x: np.ndarray, epsilon: float, flags: int) -> Primitive:
     images = layout(_images(x))
-    return recipe.primitive(
-        "batch_normalization_forward",
-        Prop.FORWARD_TRAINING,
-        images,
-        images,
-        epsilon,
-        flags,
-    )
+    kind = "batch_normalization_forward"
+    prop = Prop.FORWARD_TRAINING
+    return recipe.primitive(kind, prop, images, images, epsilon, flags)
 
 
 def _images(rows: np.ndarray) -> np.ndarray:

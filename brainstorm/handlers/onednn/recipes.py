@@ -230,8 +230,14 @@ class Recipe:
             raise UnimplementedError(f"{kind}: no optimized implementation")
         return primitive
 
-    def add(self, primitive: Primitive, memories: Mapping[int, Memory]) -> None:
-        """Append the execution of a primitive."""
+    def add(
+        self,
+        primitive: Primitive,
+        memories: Mapping[int, Memory] | None = None,
+        **named: Memory,
+    ) -> None:
+        """Append the execution of a primitive; names of memories are those of `Arg`."""
+        memories = {**(memories or {}), **{Arg[n.upper()]: m for n, m in named.items()}}
         if primitive.kind != "matmul" and self._threads < self.session.threads:
             self._has_to_keep_to_one = True
         for arg, memory in memories.items():

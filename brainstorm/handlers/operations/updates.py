@@ -143,8 +143,7 @@ class UpdateOperations:
             mean_square = decay mean_square + (1 - decay) gradients^2
             parameters -= learning_rate gradients / (sqrt(mean_square) + epsilon)
         """
-        self.do(self.plain._check_epsilon, epsilon, epsilon)
-        rate, epsilon = self.number(-learning_rate), self.number(epsilon)
+        rate, epsilon = self._rate_and_epsilon(learning_rate, epsilon)
         shares = [self.number(decay), self.number(1.0 - decay)]
         for p, g, squares in self._pieces(parameters, gradients, mean_square):
             work = self.scratch(g.shape, 2)
@@ -167,8 +166,7 @@ class UpdateOperations:
             sum_of_squares += gradients^2
             parameters -= learning_rate gradients / (sqrt(sum_of_squares) + epsilon)
         """
-        self.do(self.plain._check_epsilon, epsilon, epsilon)
-        rate, epsilon = self.number(-learning_rate), self.number(epsilon)
+        rate, epsilon = self._rate_and_epsilon(learning_rate, epsilon)
         for p, g, squares in self._pieces(parameters, gradients, sum_of_squares):
             work = self.scratch(g.shape, 2)
             self.mult_add_tt(g, g, squares)
@@ -195,8 +193,7 @@ class UpdateOperations:
             mean_square_step = decay mean_square_step + (1 - decay) step^2
             parameters -= learning_rate step
         """
-        self.do(self.plain._check_epsilon, epsilon, epsilon)
-        rate, epsilon = self.number(-learning_rate), self.number(epsilon)
+        rate, epsilon = self._rate_and_epsilon(learning_rate, epsilon)
         shares = [self.number(decay), self.number(1.0 - decay)]
         arrays = parameters, gradients, mean_square, mean_square_step
         for p, g, squares, step_squares in self._pieces(*arrays):
@@ -209,6 +206,10 @@ class UpdateOperations:
             self.mult_tt(g, step, step)
             self._add_squares(step, step_squares, shares, work)
             self.mult_add_st(rate, step, p)
+
+    def _rate_and_epsilon(self, rate: Any, epsilon: Any) -> tuple[Any, Any]:
+        self.do(self.plain._check_epsilon, epsilon, epsilon)
+        return self.number(-rate), self.number(epsilon)
 
     def _check_epsilon(self, epsilon: float, given: float) -> None:
         """Refuse what is too small for the handler's type."""
