@@ -112,6 +112,25 @@ def of_library(cls: type) -> bool:
     return package == "brainstorm" and path.partition(".")[0] != "tests"
 
 
+def _is_same(value: Any, default: Any) -> bool:
+    """Whether an argument is left at its default."""
+    return value is default or (
+        isinstance(value, type(default))
+        and isinstance(value, bool | int | float | str | tuple | list)
+        and value == default
+    )
+
+
+def _shown(value: Any) -> str:
+    """A value as it is written in a call; arrays by their shapes."""
+    if isinstance(value, np.ndarray) and value.size > 4:
+        return f"<array {value.shape}>"
+    if isinstance(value, type) or (callable(value) and hasattr(value, "__name__")):
+        named_by_user = isinstance(value, Describable)
+        return repr(value) if named_by_user else value.__name__
+    return repr(value)
+
+
 class Describable:
     """Base class of all objects that can be described and made again.
 
@@ -159,6 +178,15 @@ class Describable:
     def register(cls) -> None:
         """Let the name of this class mean it, even if it is that of another one."""
         Describable._registry[cls.__name__] = cls
+
+    def __repr__(self) -> str:
+        """The call that makes it, without arguments that are left at their defaults."""
+        words = []
+        for name, parameter in inspect.signature(type(self)).parameters.items():
+            value = getattr(self, name, parameter.default)
+            if value is not parameter.empty and not _is_same(value, parameter.default):
+                words.append(f"{name}={_shown(value)}")
+        return f"{type(self).__name__}({', '.join(words)})"
 
     def __describe__(self) -> dict[str, Any]:
         """Describe this object.

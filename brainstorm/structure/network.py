@@ -29,7 +29,7 @@ from brainstorm.structure.network_files import (
     load_network,
     save_network,
 )
-from brainstorm.structure.network_info import network_info_html
+from brainstorm.structure.network_info import get_network_info, network_info_html
 from brainstorm.structure.prediction import predict
 from brainstorm.structure.running import RunningNetwork
 from brainstorm.structure.trainable import (
@@ -173,6 +173,29 @@ class Network(RunningNetwork):
         return _recreate, (get_description(self), self.get("parameters"))
 
     # -- looking inside ------------------------------------------------------
+
+    def summary(
+        self, time_size: int | None = None, batch_size: int | None = None
+    ) -> str:
+        """The layers with shapes, parameters and memory, as `print` shows a network.
+
+        Args:
+            time_size: Number of time steps. Default: that of the network's data.
+            batch_size: Number of sequences. Default: that of the network's data.
+        """
+        return get_network_info(self, time_size, batch_size)
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def __repr__(self) -> str:
+        number = sum(
+            structure.feature_size
+            for layer in self.layers.values()
+            for name, structure in layer.parameter_shapes.items()
+            if name not in layer.shared
+        )
+        return f"<Network of {len(self.layers)} layers, {number:,} parameters>"
 
     def _repr_html_(self) -> str:
         """A table of the layers, for notebooks."""

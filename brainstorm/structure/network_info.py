@@ -38,8 +38,8 @@ def get_network_info(
     The first has a row for each layer, with its type, the shapes of its inputs,
     outputs and parameters, the number of its parameters and its memory; ``<<`` is in
     front of what feeds back to it. The second has the memory by kinds of buffers.
-    Memory is that of a training; a network of which no backward pass is asked has no
-    gradients, deltas and so on.
+    Memory is that of a training; `in use` is that of a network of which no backward
+    pass is asked, without gradients, deltas and so on.
 
     Args:
         network: The network.
@@ -103,8 +103,8 @@ def _memory(hubs: Sequence[Hub], T: int, B: int, itemsize: int) -> Memory:
 
 
 def _layers_table(layers: Mapping[str, Layer], memory: Memory) -> Table:
-    title = ("Layer", "Type", "Inputs", "Outputs", "Parameters", "Number", "Memory")
-    rows = [title]
+    title = ("Layer", "Type", "Inputs", "Outputs", "Parameters")
+    rows = [(*title, "Number", "Memory", "in use")]
     total = 0
     for name, layer in layers.items():
         number = sum(
@@ -126,11 +126,18 @@ def _layers_table(layers: Mapping[str, Layer], memory: Memory) -> Table:
                 describe_shapes(layer.out_shapes),
                 describe_shapes(layer.parameter_shapes, "constant"),
                 f"{number:,}",
-                _size(sum(n for key, n in memory.items() if key[0] == name)),
+                *_training_and_use({k: n for k, n in memory.items() if k[0] == name}),
             )
         )
-    rows.append(("All", "", "", "", "", f"{total:,}", _size(sum(memory.values()))))
+    rows.append(("All", "", "", "", "", f"{total:,}", *_training_and_use(memory)))
     return Table(rows, 5)
+
+
+def _training_and_use(memory: Mapping[tuple[str, str, int], int]) -> tuple[str, str]:
+    """The memory of a training, and that of passes that are none."""
+    for_backward = {kind for (_, backward), kind in KINDS.items() if backward}
+    used = sum(n for key, n in memory.items() if key[1] not in for_backward)
+    return _size(sum(memory.values())), _size(used)
 
 
 def _memory_table(memory: Memory) -> Table:

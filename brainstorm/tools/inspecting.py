@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 from brainstorm.files import atomic_path, check_start, checked_name
 from brainstorm.layers.input_layer import InputLayerImpl
@@ -41,7 +42,7 @@ def print_network_info(
 
 def draw_network(
     network: Network, file_name: str | os.PathLike = "network.png"
-) -> None:
+) -> Drawing:
     """Write a diagram of a network to a file.
 
     Each layer is a box with its name, its type and the sizes of its outputs. Arrows
@@ -54,6 +55,9 @@ def draw_network(
         network: The network.
         file_name: Name of the file; its folder has to exist. The ending ``.png``,
             ``.svg`` or ``.pdf`` decides on the format.
+
+    Returns:
+        The drawing, which notebooks show.
 
     Raises:
         ImportError: pygraphviz is not installed.
@@ -82,6 +86,25 @@ def draw_network(
             graph.add_edge(c.start_layer, c.end_layer, label=label, **style)
     with atomic_path(file_name) as temporary:
         temporary.write_bytes(graph.draw(format=file_format, prog="dot"))
+    return Drawing(graph.draw(format="svg", prog="dot").decode(), os.fspath(file_name))
+
+
+class Drawing(NamedTuple):
+    """A diagram that notebooks show.
+
+    Attributes:
+        svg: It as text.
+        file_name: Where it has been written to.
+    """
+
+    svg: str
+    file_name: str
+
+    def __repr__(self) -> str:
+        return f"<Drawing in {self.file_name!r}>"
+
+    def _repr_svg_(self) -> str:
+        return self.svg
 
 
 def picture_format(file_name: str | os.PathLike, argument: str = "file_name") -> str:

@@ -35,7 +35,7 @@ class _AdaptiveStepper(TrainingStepper):
     }
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class AdamStepper(_AdaptiveStepper):
     """Adam (Kingma and Ba 2015): running means of the gradients and their squares.
 
@@ -92,7 +92,7 @@ class AdamStepper(_AdaptiveStepper):
         self.update_count = count
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class AdamWStepper(AdamStepper):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019).
 
@@ -109,7 +109,7 @@ class AdamWStepper(AdamStepper):
     _fixed_decay = ()
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class RmsPropStepper(_AdaptiveStepper):
     """RMSProp (Tieleman and Hinton 2012): steps relative to the recent gradients.
 
@@ -132,7 +132,7 @@ class RmsPropStepper(_AdaptiveStepper):
     _operation = "rms_prop_update"
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class AdaDeltaStepper(_AdaptiveStepper):
     """AdaDelta (Zeiler 2012): steps as large as the recent steps.
 
@@ -157,7 +157,7 @@ class AdaDeltaStepper(_AdaptiveStepper):
     _operation = "ada_delta_update"
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class AdaGradStepper(_AdaptiveStepper):
     """AdaGrad (Duchi et al. 2011): steps relative to all gradients so far.
 

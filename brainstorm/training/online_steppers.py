@@ -62,7 +62,7 @@ class _OnlineStepper(TrainingStepper):
         raise NotImplementedError
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class LmsStepper(_OnlineStepper):
     """Least mean squares (Widrow and Hoff 1960): ``W -= learning_rate * (o - y) h'``.
 
@@ -85,7 +85,7 @@ class LmsStepper(_OnlineStepper):
         W -= self.learning_rate * (h.T @ (h @ W - targets))
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class RlsStepper(_OnlineStepper):
     """Recursive least squares, known as FORCE where outputs are fed back.
 

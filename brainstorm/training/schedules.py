@@ -75,7 +75,7 @@ class Schedule(Declared):
         raise NotImplementedError
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Linear(Schedule):
     """Go from one value to another in equal changes, one per call, and stay there.
 
@@ -102,7 +102,7 @@ class Linear(Schedule):
         return self.initial_value + change * k
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Exponential(Schedule):
     """Multiply the value by a factor at each call.
 
@@ -141,7 +141,7 @@ class Exponential(Schedule):
         return min(max(value, self.minimum), self.maximum)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class MultiStep(Schedule):
     """Take given values from given epochs or updates on.
 
@@ -181,7 +181,7 @@ class MultiStep(Schedule):
         return self.values[passed - 1] if passed else self.initial_value
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Cosine(Schedule):
     """Go from one value to another along half a cosine, and stay there.
 
@@ -205,7 +205,7 @@ class Cosine(Schedule):
         return _half_cosine(self.initial_value, self.final_value, k / self.num_changes)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class OneCycle(Schedule):
     """Rise to a peak and fall far below the start, along halves of a cosine.
 
@@ -246,7 +246,7 @@ class OneCycle(Schedule):
         return _half_cosine(peak, peak / 250_000 if last is None else last, done)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Warmup(Schedule):
     """Rise in equal changes to the values of another schedule.
 
@@ -280,7 +280,7 @@ class Warmup(Schedule):
         return value * min((calls + 1) / (self.num_changes + 1), 1)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class DecreaseAfterEpoch(Schedule):
     """Keep the value for `T` epochs, then decrease it with the inverse of the epoch.
 

@@ -188,7 +188,7 @@ class TrainingStepper(Declared):
         return net
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class ForwardStepper(TrainingStepper):
     """Do only forward passes, so that the network stays as it is.
 
@@ -207,7 +207,7 @@ class ForwardStepper(TrainingStepper):
         self._run_forward(self.use_training_pass)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class SgdStepper(TrainingStepper):
     """Stochastic gradient descent: ``p -= learning_rate * g``.
 
@@ -221,7 +221,7 @@ class SgdStepper(TrainingStepper):
     _operation = "sgd_update"
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class MomentumStepper(TrainingStepper):
     """Stochastic gradient descent with momentum (Polyak 1964).
 

@@ -44,19 +44,19 @@ def row(text, name):
 def test_text_is_as_expected():
     assert get_network_info(small_net(), 2, 10) == (
         """\
-Layer              Type            Inputs     Outputs        Parameters  Number   Memory
------------------  --------------  ---------  -------------  ----------  ------  -------
-Input              Input                      4 x 2                           0  1.44 kB
+Layer              Type            Inputs     Outputs        Parameters  Number   Memory   in use
+-----------------  --------------  ---------  -------------  ----------  ------  -------  -------
+Input              Input                      4 x 2                           0  1.44 kB    720 B
                                               targets 1
-FullyConnected     FullyConnected  4 x 2      5              W 5 x 8         45  1.96 kB
+FullyConnected     FullyConnected  4 x 2      5              W 5 x 8         45  1.96 kB    980 B
                                                              bias 5
-Output_projection  FullyConnected  5          3              W 3 x 5         18    624 B
+Output_projection  FullyConnected  5          3              W 3 x 5         18    624 B    312 B
                                                              bias 3
-Output             SoftmaxCE       3          predictions 3                   0    880 B
+Output             SoftmaxCE       3          predictions 3                   0    880 B    320 B
                                    targets 1  loss 1
-Loss               Loss            1          loss 1 in all                   0      8 B
------------------  --------------  ---------  -------------  ----------  ------  -------
-All                                                                          63  4.91 kB
+Loss               Loss            1          loss 1 in all                   0      8 B      4 B
+-----------------  --------------  ---------  -------------  ----------  ------  -------  -------
+All                                                                          63  4.91 kB  2.34 kB
 
 Shapes are those of one time step of one sequence, if nothing else is said.
 Memory is that of a training with 2 time steps of 10 sequences in float32:
@@ -70,7 +70,7 @@ gradients               252 B                                 252 B
 deltas                    4 B                      1.68 kB  1.68 kB
 internals, backward                                  640 B    640 B
 -------------------  --------  ------------  -------------  -------
-All                     512 B                       4.4 kB  4.91 kB"""
+All                     512 B                       4.4 kB  4.91 kB"""  # noqa: E501
     )
 
 
@@ -103,6 +103,7 @@ def test_buffers_of_all_types():
         "loss 1 in all",
         "0",
         "8 B",
+        "4 B",
     ]
     assert "static 5 per sequence" in layers_text
     # Bytes of: two losses; static; default and the output of Fc.
