@@ -51,6 +51,7 @@ class Case:
             except NetworkValidationError as error:
                 if "no order" not in str(error):
                     raise
+        self.architecture = _with_feedback(seed, self.architecture)
         self.shapes = self.architecture["Input"]["out_shapes"]
         self.stepper, self.arguments = _pick(self.rnd, STEPPERS)
         # Sizes come back: what was kept for one has to be right again.
@@ -118,6 +119,22 @@ STEPPERS = [
 
 def _pick(rnd, choices):
     return choices[rnd.randint(len(choices))]
+
+
+def _with_feedback(seed, architecture):
+    """An architecture with feedback, where it is allowed; not always."""
+    rnd = np.random.RandomState(seed)
+    names = [name for name in architecture if name != "Input"]
+    for _ in range(rnd.randint(12)):
+        changed = json.loads(json.dumps(architecture))
+        feedback = changed[_pick(rnd, names)].setdefault("@feedback_connections", {})
+        feedback.setdefault("default", []).append(f"{_pick(rnd, names)}.default")
+        try:
+            Network.from_architecture(changed)
+            architecture = changed
+        except NetworkValidationError:
+            continue
+    return architecture
 
 
 class _Wiring:

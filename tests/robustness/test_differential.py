@@ -172,6 +172,7 @@ def test_cases_have_all_there_is():
         "Leaky",
         "Nvar",
         "@shared",
+        "@feedback_connections",
         "Mask",
     ):
         assert word in text
