@@ -195,26 +195,19 @@ class Bench:
     def backward(
         self,
         start: Arrays | None = None,
-        garbage: float = 0.0,
         fresh: Iterable[str] = (),
         unwanted: Iterable[str] = (),
-        factor: float = 1.0,
-        deltas: Arrays | None = None,
+        **more: Any,
     ) -> Arrays:
         """Run a backward pass; returns input deltas and gradients."""
-        self.prepare_backward(start, garbage, factor, deltas)
+        self.prepare_backward(start, **more)
         self.layer.fresh, self.layer.unwanted = frozenset(fresh), frozenset(unwanted)
         self.layer.backward_pass(self.view)
         return self.slopes()
 
-    def both_passes(
-        self,
-        training_pass: bool = True,
-        context: Arrays | None = None,
-        garbage: float = 0.0,
-    ) -> Arrays:
+    def both_passes(self, *situation: Any, garbage: float = 0.0) -> Arrays:
         """All results of a forward and a backward pass."""
-        outputs = self.forward(training_pass, context, garbage)
+        outputs = self.forward(*situation, garbage=garbage)
         return {**outputs, **self.backward(garbage=garbage)}
 
     def both_passes_in_steps(self, context: Arrays | None) -> Arrays:

@@ -59,22 +59,17 @@ class BufferView(list):
         self._buffer_names: tuple[str, ...] = ()
         BufferView.fill(self, buffer_names, buffers, full_buffer, complete)
 
-    def adjust(
-        self,
-        buffer_names: Sequence[str],
-        buffers: Iterable[Any],
-        full_buffer: Any = None,
-    ) -> BufferView:
-        """Set all children, and forget the ones before. Returns this view."""
+    def adjust(self, *args: Any, **kwargs: Any) -> BufferView:
+        """`fill` this view, but forget the children before. Returns it."""
         self.__dict__ = {}
-        BufferView.fill(self, buffer_names, buffers, full_buffer)
+        BufferView.fill(self, *args, **kwargs)
         return self
 
     def fill(
         self,
         buffer_names: Sequence[str],
         buffers: Iterable[Any],
-        full_buffer: Any,
+        full_buffer: Any = None,
         complete: Callable[[], None] | None = None,
     ) -> None:
         """Set children beside those that are there.

@@ -316,12 +316,7 @@ class RunningNetwork(Seedable):
         self._given = bool(arguments)
 
     def _make_forward_pass(
-        self,
-        this: Pass,
-        training_pass: bool,
-        begins: bool,
-        only: Collection[str] | None,
-        forced: Any,
+        self, this: Pass, training_pass: bool, begins: bool, only: Any, *_: Any
     ) -> None:
         if begins:
             self._buffer_manager.clear_context(this.handler)
@@ -347,14 +342,8 @@ class RunningNetwork(Seedable):
         with self.lock.steps:
             self._passes.run(("advance", feedback, delta, only), self._make_step)
 
-    def _make_step(
-        self,
-        this: Pass,
-        feedback: tuple[tuple[str, str], ...],
-        delta: bool,
-        only: Collection[str],
-    ) -> None:
-        self._make_forward_pass(this, False, False, only, None)
+    def _make_step(self, this: Pass, feedback: Any, delta: bool, only: Any) -> None:
+        self._make_forward_pass(this, False, False, only)
         h = this.handler
         for output, name in feedback:
             source = flatten_features(self.buffer[output][:1])
