@@ -12,7 +12,7 @@ from brainstorm.utils import listing
 TYPES = ("max", "mean", "sum", "last")
 
 # Slots of the handler's temporaries that operations leave alone.
-_COUNTED, _SPREAD, _DELTAS, _SUMS = 20, 21, 22, 23
+_COUNTED, _SPREAD, _DELTAS, _NUMBER = 20, 21, 22, 23
 
 
 def TimePooling(type: str = "max", name: str | None = None) -> ConstructionWrapper:
@@ -40,7 +40,7 @@ def _image(array):
 
 
 class TimePoolingLayerImpl(Layer):
-    """Computes ``y = factor * sum(weights[t] * x[t])``, or ``factor * max(x[t])``.
+    """Computes the largest, mean, summed or last ``x[t]``, of all steps or some.
 
     ========= ======== =========== ==================================================
     buffer    name     shape       content
@@ -48,15 +48,14 @@ class TimePoolingLayerImpl(Layer):
     inputs    default  (T, B, ...) x
     inputs    mask     (T, B, 1)   optional: 0 where a step does not count
     outputs   default  (B, ...)    y
-    internals weights  (T, B, 1)   1 where a step counts, else 0; for 'max' 0, or what
-                                   is added to be no largest value
-    internals factor   (B, 1)      1 / number of steps for 'mean'; else 1
     internals argmax   (B, ...)    the step that y comes from, for 'max' only
+    internals weights  (T, B, 1)   with a mask: factors of the steps, 0 and 1; for
+                                   'max' what is added, 0 or below all values
+    internals factor   (B, 1)      with a mask: the factor of what comes out
     ========= ======== =========== ==================================================
 
     Where no step counts, y is 0. Of equal largest values the first one gets the deltas.
-    Without a mask, 'max' has no weights and no factor. No deltas flow to ``mask``.
-    Sequences have to be whole: no state is carried on.
+    No deltas flow to ``mask``. Sequences have to be whole: no state is carried on.
 
     Raises:
         LayerValidationError: `type` is not as in `TimePooling`, or the mask is not as
@@ -82,8 +81,8 @@ class TimePoolingLayerImpl(Layer):
     def setup(self, kwargs, in_shapes):
         y = BufferStructure("B", *in_shapes["default"].feature_shape)
         internals = {"argmax": y} if self.type == "max" else {}
-        self.weighs = "mask" in in_shapes or self.type != "max"
-        if self.weighs:
+        self.masked = "mask" in in_shapes
+        if self.masked:
             internals["weights"] = BufferStructure("T", "B", 1)
             internals["factor"] = BufferStructure("B", 1)
         return {"default": y}, {}, internals
@@ -91,58 +90,68 @@ class TimePoolingLayerImpl(Layer):
     def forward_pass(self, buffers, training_pass=True):
         h = self.handler
         (x,), (y, argmax) = self.steps.load(h, buffers), self.pooled.load(h, buffers)
-        if self.weighs:
+        if self.masked:
             self.weigh(buffers)
-            x = self.weighed(buffers, x)
+            x = self.counted(buffers, x)
         if self.type == "max":
-            h.maxpool2d_forward_batch(*self.images(x, y), _image(argmax))
+            h.maxpool2d_forward_batch(*_over_time(x, y), _image(argmax))
         else:
-            h.sum_t(x, 0, y)
-        if self.weighs:
-            self.scale(buffers, y, y)
+            h.sum_t(self.used(x), 0, y)
+        self.scale(buffers, y, y)
         self.pooled.store(h, buffers)
 
     def backward_pass(self, buffers):
         if "default" in self.unwanted:
             return
         h = self.handler
-        (dx,), (dy,) = (
-            rows.load(h, buffers) for rows in (self.delta_steps, self.pooled_deltas)
-        )
-        if self.weighs:
-            scaled = h.scratch(tuple(dy.shape), _DELTAS)
-            self.scale(buffers, dy, scaled)
-            dy = scaled
+        (dx,) = self.delta_steps.load(h, buffers)
+        (dy,) = self.pooled_deltas.load(h, buffers)
+        scaled = h.scratch(tuple(dy.shape), _DELTAS)
+        self.scale(buffers, dy, scaled)
         if self.type == "max":
-            (x,), (y, argmax) = (
-                self.steps.load(h, buffers),
-                self.pooled.load(h, buffers),
-            )
-            images = (_image(array) for array in (argmax, dx, dy))
+            (x,) = self.steps.load(h, buffers)
+            y, argmax = self.pooled.load(h, buffers)
+            images = (_image(array) for array in (argmax, dx, scaled))
             operation = "maxpool2d_backward_batch"
-            self.add_deltas("default", operation, *self.images(x, y), *images)
+            self.add_deltas("default", operation, *_over_time(x, y), *images)
         else:
-            spread = h.scratch(tuple(dx.shape), _SPREAD)
-            h.broadcast_t(dy, 0, spread)
-            weights = as_column(buffers.internals.weights)
-            rows = (array.reshape((weights.shape[0], -1)) for array in (spread, dx))
-            spread, dx = rows
-            self.add_deltas("default", "mult_mv", spread, weights, dx)
+            self.spread(buffers, scaled, dx)
         self.delta_steps.store(h, buffers)
 
-    @staticmethod
-    def images(x, y):
-        """What operations on images take to pool over the time, which is the height."""
-        return _image(x), (x.shape[0], 1), _image(y), 0, (1, 1)
+    def used(self, steps):
+        """Those that sums are of: without a mask just one may be."""
+        return steps if self.masked or self.type != "last" else steps[-1:]
 
     def scale(self, buffers, pooled, out):
         """Multiply what there is for each sequence with its factor."""
-        B = buffers.internals.factor.shape[0]
-        pooled, out = (array.reshape((B, -1)) for array in (pooled, out))
-        self.handler.mult_mv(pooled, buffers.internals.factor, out)
+        if self.masked:
+            factor = buffers.internals.factor
+            B = factor.shape[0]
+            by_sequence = pooled.reshape((B, -1)), factor, out.reshape((B, -1))
+            self.handler.mult_mv(*by_sequence)
+        elif self.type == "mean":
+            T = buffers.inputs.default.shape[0]
+            self.handler.mult_st(1 / T, pooled, out)
+        elif out is not pooled:
+            self.handler.copy_to(pooled, out)
 
-    def weighed(self, buffers, x):
-        """The steps of which the sum, or the maximum, is that of those that count."""
+    def spread(self, buffers, dy, dx):
+        """Give the deltas of a sum to all that it is of."""
+        h, used = self.handler, self.used(dx)
+        if "default" in self.fresh and used.shape[0] < dx.shape[0]:
+            h.fill(dx[:-1], 0.0)
+        deltas = h.scratch(tuple(used.shape), _SPREAD)
+        h.broadcast_t(dy, 0, deltas)
+        if self.masked:
+            weights = as_column(buffers.internals.weights)
+            rows = weights.shape[0]
+            deltas, dx = deltas.reshape((rows, -1)), dx.reshape((rows, -1))
+            self.add_deltas("default", "mult_mv", deltas, weights, dx)
+        else:
+            self.add_deltas("default", "copy_to", deltas, used)
+
+    def counted(self, buffers, x):
+        """Steps whose sum, or largest, is that of those that count."""
         h, weights = self.handler, as_column(buffers.internals.weights)
         rows = x.reshape((weights.shape[0], -1))
         counted = h.scratch(tuple(rows.shape), _COUNTED)
@@ -151,28 +160,29 @@ class TimePoolingLayerImpl(Layer):
         return counted.reshape(tuple(x.shape))
 
     def weigh(self, buffers):
-        """Find out which steps count, and how much."""
+        """Find out from the mask which steps count, and how much."""
         h, weights = self.handler, buffers.internals.weights
+        h.fill(weights, 0.0)
+        h.fill_if(weights, 1.0, buffers.inputs.mask)
         T, B, _ = weights.shape
         weights, factor = weights.reshape((T, B)), _row(buffers.internals.factor)
-        if "mask" in self.in_shapes:
-            h.fill(weights, 0.0)
-            h.fill_if(weights, 1.0, buffers.inputs.mask.reshape((T, B)))
-        else:
-            h.fill(weights, 1.0)
-        if self.type == "last":
-            h.fill(factor, 1.0)  # as long as no step was found
-            for t in reversed(range(T)):
-                h.mult_tt(weights[t : t + 1], factor, weights[t : t + 1])
-                h.subtract_tt(factor, weights[t : t + 1], factor)
+        number = h.scratch((1, B), _NUMBER)
+        h.sum_t(weights, 0, number)
         h.fill(factor, 1.0)
-        if self.type == "mean":
-            number = h.scratch((1, B), _SUMS)
-            h.sum_t(weights, 0, number)
-            h.clip_t(number, 1.0, float(T), number)
-            h.divide_tt(factor, number, factor)
-        elif self.type == "max":
-            h.sum_t(weights, 0, factor)
-            h.clip_t(factor, 0.0, 1.0, factor)
+        if self.type == "max":
+            h.clip_t(number, 0.0, 1.0, factor)
             h.add_st(-1.0, weights, weights)
             h.mult_st(float(np.finfo(weights.dtype).max) / 2, weights, weights)
+        elif self.type == "mean":
+            h.clip_t(number, 1.0, float(T), number)
+            h.divide_tt(factor, number, factor)
+        elif self.type == "last":
+            h.fill(number, 1.0)  # until the last step is found
+            for t in reversed(range(T)):
+                h.mult_tt(weights[t : t + 1], number, weights[t : t + 1])
+                h.subtract_tt(number, weights[t : t + 1], number)
+
+
+def _over_time(x, y):
+    """What operations on images take to pool over the time, which is the height."""
+    return _image(x), (x.shape[0], 1), _image(y), 0, (1, 1)

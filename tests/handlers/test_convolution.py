@@ -325,6 +325,24 @@ def pool_one(handler, values):
     return y.reshape(3, 3), argmax.reshape(3, 3)
 
 
+@pytest.mark.parametrize("strided", [False, True])
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize("shape", [(2, 300, 1, 3), (3, 4, 5, 2), (1, 1, 1, 4)])
+def test_maxpool_of_whole_images(handler, shape, strided, fresh):
+    case = shape, shape[1:3], (1, 1), 0
+    run_pooling(handler, "max", case, 0, strided, fresh)
+
+
+def test_maxpool_of_whole_images_passes_nan_on():
+    handler = NumpyHandler(np.float64)
+    x = np.array([[-inf, -inf], [1.0, inf], [nan, 0], [2, nan], [nan, inf]])
+    y, argmax = handler.zeros((1, 1, 1, 2)), handler.zeros((1, 1, 1, 2))
+    image = handler.create_from_numpy(x.reshape(1, 5, 1, 2))
+    handler.maxpool2d_forward_batch(image, (5, 1), y, 0, (1, 1), argmax)
+    assert np.isnan(y).all()
+    assert argmax.ravel().tolist() == [2, 3]
+
+
 def test_padding_never_wins():
     for lowest in (-inf, np.finfo(np.float64).min):
         y, argmax = pool_one(NumpyHandler(np.float64), [lowest] * 4)

@@ -167,12 +167,27 @@ class NumpyImages:
     def _pool(self, inputs, outputs, argmax, windows):
         padding = windows.padding
         for part in _batches(inputs):
-            if argmax is None:
+            if argmax is not None and _is_whole(inputs, windows):
+                self._largest(inputs[part], outputs[part], argmax[part])
+            elif argmax is None:
                 region = self._padded(inputs[part], padding, 0.0)
                 self._means(region, windows, outputs[part])
             else:
                 region = self._padded(inputs[part], padding, -math.inf)
                 self._maxima(region, windows, outputs[part], argmax[part])
+
+    def _largest(
+        self, images: np.ndarray, outputs: np.ndarray, argmax: np.ndarray
+    ) -> None:
+        """The largest pixels of whole images, and the first places of these."""
+        n, height, width, channels = images.shape
+        pixels = self.scratch((n, channels, height, width), "region")
+        np.copyto(pixels, images.transpose(0, 3, 1, 2))
+        pixels = pixels.reshape(n, channels, height * width)
+        index = self._temporary((n, channels), ("index", np.intp), np.intp)
+        np.copyto(argmax, np.argmax(pixels, 2, out=index).reshape(argmax.shape))
+        largest = self.scratch((n, channels), "largest")
+        np.copyto(outputs, np.max(pixels, 2, out=largest).reshape(outputs.shape))
 
     def _maxima(
         self,
@@ -228,6 +243,9 @@ class NumpyImages:
         np.copyto(outputs, total)
 
     def _pool_back(self, argmax, in_deltas, out_deltas, windows, fresh):
+        if argmax is not None and _is_whole(in_deltas, windows):
+            self._give_to_largest(argmax, in_deltas, out_deltas, fresh)
+            return
         padding = windows.padding
         for part in _batches(in_deltas):
             dy = self._dense(out_deltas[part], "deltas")
@@ -253,6 +271,25 @@ class NumpyImages:
                 np.copyto(view, total)
             inside = region[:, padding : padding + height, padding : padding + width]
             self._put(inside, in_deltas[part], fresh)
+
+    def _give_to_largest(
+        self,
+        argmax: np.ndarray,
+        in_deltas: np.ndarray,
+        out_deltas: np.ndarray,
+        fresh: bool,
+    ) -> None:
+        """Give deltas to the places of whole images that `_largest` has found."""
+        _, height, width, _ = in_deltas.shape
+        places = np.arange(height * width, dtype=self.dtype).reshape(height, width, 1)
+        for part in _batches(in_deltas):
+            shape = in_deltas[part].shape
+            chosen = self._temporary(shape, "bool", np.bool_)
+            np.equal(places, argmax[part], chosen)
+            deltas = self.scratch(shape, "region")
+            np.copyto(deltas, chosen)
+            np.multiply(deltas, out_deltas[part], deltas)
+            self._put(deltas, in_deltas[part], fresh)
 
     def _count_pixels(
         self, region: np.ndarray, windows: Windows, out: np.ndarray
@@ -301,6 +338,11 @@ class NumpyImages:
         copy = self.scratch(array.shape, slot)
         np.copyto(copy, array)
         return copy
+
+
+def _is_whole(images: np.ndarray, windows: Windows) -> bool:
+    """Whether there is one window for an image, as large as that."""
+    return windows.padding == 0 and images.shape[1:3] == windows.size
 
 
 def _blocks(images: int, rows: int, row_size: int) -> Iterator[Block]:
