@@ -76,7 +76,8 @@ class BatchNormLayerImpl(StepwiseLayer):
     computes_no_gradients_for = ("mu", "sigma")
     first_values: ClassVar = {"gamma": 1.0, "beta": 0.0, "mu": 0.0, "sigma": 1.0}
     can_be_stepped = False
-    # No `repeats`: what a backward pass does depends on the forward pass before.
+    repeats = True
+    follows_training = True
 
     rows = Rows(
         "inputs.default",
@@ -91,7 +92,6 @@ class BatchNormLayerImpl(StepwiseLayer):
     )
 
     def setup(self, kwargs, in_shapes):
-        self.after_training = True
         shape = self.like(in_shapes["default"])
         features = BufferStructure(shape.shape[-1])
         parameters = dict.fromkeys(("gamma", "beta", "mu", "sigma"), features)

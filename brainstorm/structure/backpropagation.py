@@ -44,6 +44,7 @@ class Backpropagation:
         self.wants_all = False
         self.keeps_parameters = False
         self._layers = layers
+        self._followers = [la for la in layers.values() if la.follows_training]
         self._manager = manager
         views = manager.views.__dict__
         self._run_order = {name: (layers[name], views[name]) for name in layers}
@@ -77,7 +78,8 @@ class Backpropagation:
             self._to_clear = self._find_what_to_clear()
         is_complete = plan is self._all
         forced = self._stepping.forced
-        self._passes.run(("backward", is_complete, forced), self._make_pass)
+        after = tuple([layer.after_training for layer in self._followers])
+        self._passes.run(("backward", is_complete, forced, after), self._make_pass)
         if not is_complete and self.keeps_parameters:
             handler, parameters = self._manager.handler, self._manager.views.parameters
             if self._copy is None:
@@ -85,7 +87,13 @@ class Backpropagation:
             handler.copy_to(parameters, self._copy)
             self._has_parameters = True
 
-    def _make_pass(self, this: Pass, is_complete: bool, forced: Any) -> None:
+    def note_forward(self, training_pass: bool, only: Collection[str] | None) -> None:
+        """Let layers know what kind of forward pass there was, if they ask for it."""
+        for layer in self._followers:
+            if only is None or layer.name in only:
+                layer.after_training = training_pass
+
+    def _make_pass(self, this: Pass, *_: Any) -> None:
         this.handler.clear(*self._to_clear)
         order = [self._run_order[name] for name in self._plan.order]
         this.run(self._stepping.backward(order, this.handler), "backward_pass")

@@ -61,7 +61,7 @@ def once_per_resize(method: Callable[..., Result]) -> Callable[..., Result]:
 
 
 # What a network sets does not change what it has recorded of passes.
-_SET_BY_NETWORKS = frozenset({"handler", "fresh", "unwanted"})
+_SET_BY_NETWORKS = frozenset({"handler", "fresh", "unwanted", "after_training"})
 
 
 class Layer:
@@ -136,6 +136,10 @@ class Layer:
     """Whether its passes make the same operations on the same buffers each time, so
     that networks may record and replay them. It counts for the very class that says so:
     a subclass says so itself."""
+    follows_training = False
+    """Whether a backward pass depends on the kind of the forward pass before, which is
+    `after_training`: networks tell it then."""
+    after_training = True
 
     def __init__(
         self,

@@ -295,6 +295,7 @@ class RunningNetwork(Seedable):
             chosen = None if only is None else frozenset(only)
             kind = bool(training_pass), context is None, chosen, stepping.forced
             self._passes.run(("forward", *kind), self._make_forward_pass)
+            self.backpropagation.note_forward(kind[0], chosen)
 
     def _give(self, arguments: Mapping[str, Any]) -> None:
         """Let layers have the arguments that they read."""
@@ -341,6 +342,7 @@ class RunningNetwork(Seedable):
         """
         with self.lock.steps:
             self._passes.run(("advance", feedback, delta, only), self._make_step)
+            self.backpropagation.note_forward(False, only)
 
     def _make_step(self, this: Pass, feedback: Any, delta: bool, only: Any) -> None:
         self._make_forward_pass(this, False, False, only)

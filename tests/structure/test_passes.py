@@ -10,6 +10,7 @@ from brainstorm.handlers import DebugHandler, NumpyHandler
 from brainstorm.handlers.programs import Program
 from brainstorm.initializers import Gaussian
 from brainstorm.layers.base_layer import Layer
+from brainstorm.layers.batch_normalization_layer import BatchNormLayerImpl
 from brainstorm.layers.dropout_layer import DropoutLayerImpl
 from brainstorm.layers.recurrent_layer import RecurrentLayerImpl
 from brainstorm.structure.construction import ConstructionWrapper
@@ -292,9 +293,8 @@ class NotingLayerImpl(Layer):
         )
 
 
-@pytest.mark.parametrize("layer_type", ["BatchNormLayerImpl", NotingLayerImpl])
-def test_what_passes_note_down_does_not_make_networks_record_again(layer_type):
-    net = classifier(ConstructionWrapper.create(layer_type, name="Hidden"))
+def test_what_passes_note_down_does_not_make_networks_record_again():
+    net = classifier(ConstructionWrapper.create(NotingLayerImpl, name="Hidden"))
     net.provide_external_data(data())
     for training_pass in (True, False, True):
         net.forward_pass(training_pass=training_pass)
@@ -306,8 +306,7 @@ def test_what_passes_note_down_does_not_make_networks_record_again(layer_type):
         net.backward_pass()
     assert net._buffer_manager.sized.programs == programs
     hidden = net.layers["Hidden"]
-    if layer_type is NotingLayerImpl:
-        assert hidden.nr_passes == 6
+    assert hidden.nr_passes == 6
     called = []
     hidden.forward_pass = lambda *args: called.append(args)
     net.forward_pass()
@@ -350,3 +349,33 @@ def test_replays_on_a_debug_handler_check_everything(make):
     stepper.velocity[...] = np.nan
     with pytest.raises(HandlerError):
         stepper.run()
+
+
+def test_a_backward_pass_is_replayed_by_the_kind_of_forward_pass_before(monkeypatch):
+    kinds = [(True, None), (False, None), (True, ["Projection"]), (True, None)]
+
+    def gradients(net):
+        net.provide_external_data(data())
+        found = []
+        for training_pass, only in kinds * 2:
+            net.forward_pass(training_pass=training_pass, only=only)
+            net.backward_pass()
+            found += [net.get("gradients"), net.get("Hidden.input_deltas.default")]
+        return found
+
+    net = classifier(layers.BatchNorm(name="Hidden"))
+    replayed = gradients(net)
+    keys = [key for key, _ in net._buffer_manager.sized.programs]
+    assert sum(key[0] == "backward" for key in keys) == 2
+    operations = {
+        step.operation
+        for program in net._buffer_manager.sized.programs.values()
+        for step in program.steps
+        if step.layer == "Hidden"
+    }
+    assert {"batch_norm_forward", "batch_norm_backward"} <= operations
+    assert not {"forward_pass", "backward_pass"} & operations
+    monkeypatch.setattr(BatchNormLayerImpl, "repeats", False)
+    called = gradients(classifier(layers.BatchNorm(name="Hidden")))
+    for a, b in zip(replayed, called, strict=True):
+        assert np.array_equal(a, b)
