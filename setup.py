@@ -66,6 +66,7 @@ def optional_requirements() -> dict[str, list[str]]:
     extras = {
         "onednn": [f"onednn-cpu-gomp>=2023.2; {linux_on_x86}"],
         "pycuda": ["pycuda>=2024.1", "scikit-cuda>=0.5.3"],
+        "reservoir": ["scipy>=1.11"],
         "draw-net": ["pygraphviz>=2.0"],
         "live-viz": ["bokeh>=3.1"],
         "safetensors": ["safetensors>=0.4"],
@@ -75,7 +76,15 @@ def optional_requirements() -> dict[str, list[str]]:
         "tests": ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.90", "setuptools"],
         "docs": ["sphinx>=7", "scikit-learn>=1.6"],
     }
-    names = ["onednn", "draw-net", "live-viz", "safetensors", "sklearn", "onnx"]
+    names = [
+        "onednn",
+        "reservoir",
+        "draw-net",
+        "live-viz",
+        "safetensors",
+        "sklearn",
+        "onnx",
+    ]
     names += ["examples", "pycuda"] if pycuda_can_be_built() else ["examples"]
     extras["all"] = [requirement for name in names for requirement in extras[name]]
     return extras

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from brainstorm.handlers.numpy.sparse import SparseProduct
 from brainstorm.handlers.onednn.binding import Memory, Primitive
 from brainstorm.handlers.onednn.definitions import (
     Arg,
@@ -21,6 +22,8 @@ _AT_ONCE = 64
 _GROUP = 16
 # A matrix is packed to be multiplied with again and again, if it is this large.
 _LARGE_MATRIX = 2**16
+# So many products pay for packing a matrix.
+_OFTEN = 8
 
 
 class _Rows:
@@ -86,19 +89,22 @@ class OneDnnProducts:
         else:
             super().dot_add_mm(a, b, out, transa, transb)
 
-    def _pack(self, b, a, out, transb=False, add=False):
-        if b.size < _LARGE_MATRIX:
-            return super()._pack(b, a, out, transb, add)
+    def _pack(self, b, a, out, times, transb=False, add=False):
+        packed = super()._pack(b, a, out, times, transb, add)
+        if isinstance(packed, SparseProduct):
+            return packed
+        if b.size < _LARGE_MATRIX or times < _OFTEN:
+            return packed
         shape = b.T.shape if transb else b.shape
         try:
             recipe = _recipe_of_product(self.current_session(), a, shape, out)
             desc = _product_with_any(recipe, a, shape, out, add).query(Query.WEIGHTS)
         except UnimplementedError:
-            return super()._pack(b, a, out, transb, add)
+            return packed
         values = self.scratch((-(-desc.size // 4),), "packed")
         call = self._find(pack, (b, values, a, out), transb, add)
         if not call:
-            return super()._pack(b, a, out, transb, add)
+            return packed
         self.do(call)
         return _Packed(values, shape, add)
 

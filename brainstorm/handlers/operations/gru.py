@@ -81,7 +81,7 @@ class GruOperations:
         from_x = self.scratch((steps, batch, W.shape[0]), 3)
         self.affine(self._rows(x, 9), W, bias, None, flatten_time(from_x), "linear")
         from_y = self.scratch((batch, W.shape[0]), 4)
-        packed = self._pack(R, y[-1], from_y, transb=True)
+        packed = self._pack(R, y[-1], from_y, x.shape[0], transb=True)
         for t in range(steps):
             self._dot_packed(y[t - 1], packed, from_y)
             self._gru_step(t, from_x, from_y, cells, y, activation)
@@ -148,7 +148,7 @@ class GruOperations:
         self._gru_slopes(cells, y, deltas, activation)
         self.fill(later, 0.0)
         if steps:
-            R = self._pack(weights.R, stacked[0], later, add=True)
+            R = self._pack(weights.R, stacked[0], later, x.shape[0], add=True)
         for t in reversed(range(steps)):
             self._gru_step_back(
                 t, cells, y, dy, deltas, stacked[t], out, later, activation

@@ -135,7 +135,7 @@ class LstmOperations:
         from_x = self.scratch((steps, batch, W.shape[0]), 3)
         self.affine(self._rows(x, 9), W, bias, None, flatten_time(from_x), "linear")
         from_y = self.scratch((batch, W.shape[0]), 4)
-        packed = self._pack(R, y[-1], from_y, transb=True)
+        packed = self._pack(R, y[-1], from_y, x.shape[0], transb=True)
         for t in range(steps):
             self._dot_packed(y[t - 1], packed, from_y)
             self._lstm_step(t, from_x, from_y, peepholes, cells, y, activation, kept)
@@ -266,7 +266,7 @@ class LstmOperations:
             )
         )
         if steps:
-            R = self._pack(weights.R, dgates[0], deltas.Cb[-1], add=True)
+            R = self._pack(weights.R, dgates[0], deltas.Cb[-1], steps, add=True)
         for t in reversed(range(steps)):
             self._lstm_step_back(t, back)
             self._dot_packed(dgates[t], R, deltas.Cb[t - 1])

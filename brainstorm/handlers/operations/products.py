@@ -81,7 +81,13 @@ class ProductOperations:
         dot(a, b, out, transa, transb)
 
     def _pack(
-        self, b: Any, a: Any, out: Any, transb: bool = False, add: bool = False
+        self,
+        b: Any,
+        a: Any,
+        out: Any,
+        times: int,
+        transb: bool = False,
+        add: bool = False,
     ) -> Any:
         """Prepare a matrix to be multiplied with again and again, by `_dot_packed`.
 
@@ -89,6 +95,7 @@ class ProductOperations:
             b: The matrix, which stays the same in between.
             a: What is going to be multiplied with it, or a matrix with that layout.
             out: What is going to receive the products, likewise.
+            times: How many products there are going to be.
             transb: Whether to transpose `b`.
             add: Whether products are going to be added to `out`.
         """

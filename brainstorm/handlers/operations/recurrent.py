@@ -152,7 +152,9 @@ class RecurrentOperations:
         self.affine(self._rows(x, 10), weights.W, weights.bias, None, rows, "linear")
         self._put_rows(rows, Ha)
         kept = self._advance(clock)
-        R = self._pack(weights.R, y[-1], cells.Ha[-1], transb=True, add=True)
+        R = self._pack(
+            weights.R, y[-1], cells.Ha[-1], x.shape[0], transb=True, add=True
+        )
         for t in range(x.shape[0]):
             self._dot_packed(y[t - 1], R, Ha[t])
             self._recurrent_step(t, cells, y, activation, kept, leak, leak_inside)
@@ -244,7 +246,7 @@ class RecurrentOperations:
         sums = dHa  # the deltas of W x + R y + bias
         if leak < 1 and leak_inside:
             sums = self.scratch(tuple(dHa.shape), 13)
-        R = self._pack(weights.R, deltas.Ha[-1], dHb[-1], add=True)
+        R = self._pack(weights.R, deltas.Ha[-1], dHb[-1], x.shape[0], add=True)
         past = (kept, leak, leak_inside)
         for t in reversed(range(x.shape[0])):
             self._recurrent_step_back(t, deltas, more, sums, *past)
