@@ -171,6 +171,16 @@ def test_force_learning_reaches_its_accuracy(seed, tmp_path):
     assert result_of(output) <= 0.05
 
 
+@pytest.mark.parametrize("reservoirs", [1, pytest.param(5, marks=pytest.mark.slow)])
+def test_reservoirs_go_on_with_mackey_glass(reservoirs, tmp_path):
+    pytest.importorskip("matplotlib")
+    options = ("--epochs", reservoirs, "--output-dir", tmp_path)
+    output = run_example("reservoir_mackey_glass.py", *options)
+    assert output.count("of a closed loop") == reservoirs
+    assert result_of(output) <= 0.15
+    assert (tmp_path / "reservoir_mackey_glass.png").exists()
+
+
 def write_images(path, **parts):
     """A data set of random images for two epochs' worth of looking at the code."""
     rnd = np.random.RandomState(1)

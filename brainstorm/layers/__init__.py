@@ -38,6 +38,7 @@ from brainstorm.layers.nvar_layer import Nvar
 from brainstorm.layers.pooling_layer_2d import Pooling2D
 from brainstorm.layers.recurrent_layer import Recurrent
 from brainstorm.layers.recurrent_lif_layer import RecurrentLif
+from brainstorm.layers.reservoir_layer import Reservoir
 from brainstorm.layers.reshape_layer import Reshape
 from brainstorm.layers.sigmoid_ce_layer import SigmoidCE
 from brainstorm.layers.softmax_ce_layer import SoftmaxCE
@@ -80,6 +81,7 @@ __all__ = [
     "Pooling2D",
     "Recurrent",
     "RecurrentLif",
+    "Reservoir",
     "Reshape",
     "SigmoidCE",
     "SoftmaxCE",

@@ -19,7 +19,7 @@ from tests.layers.cases import CASES, ONE_ACTIVATION_EACH, WITHOUT_TIME
 
 # Layers that go through the steps one by one, and how often at once.
 LOOPS = {"Recurrent": 1, "Clockwork": 1, "Lstm": 1, "ClockworkLstm": 1, "Gru": 1}
-LOOPS |= {"Bidirectional": 2, "TimePooling": 1, "RecurrentLif": 1}
+LOOPS |= {"Bidirectional": 2, "TimePooling": 1, "RecurrentLif": 1, "Reservoir": 1}
 
 EMULATED = ("cuda-emulated",)
 
