@@ -106,10 +106,10 @@ def _obstacle(layer: Any, loop: Collection[str]) -> str | None:
     """Why a layer can not be in a loop, if it can not."""
     structures = {**layer.in_shapes, **layer.out_shapes, **layer.internal_shapes}
     if layer.is_loss or not layer.can_be_stepped:
-        return (
-            "its steps can not run one by one: it looks at all of them at once, or does"
-            " not say that the deltas of its state get from step to step"
-        )
+        contexts = any(structure.context_size for structure in structures.values())
+        if contexts and not layer.needs_whole_sequences:
+            return "deltas of what it carries would not get from step to step"
+        return "it looks at all time steps at once"
     for name, structure in structures.items():
         if structure.context_size > 1:
             return f"its {name!r} goes back {structure.context_size} steps"
