@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import h5py
 import numpy as np
@@ -18,11 +18,9 @@ from brainstorm.hooks.base_hook import Hook, LogWatcher, get_log, takes, takes_c
 from brainstorm.structure.network import Network
 from brainstorm.structure.network_files import FORMAT as NETWORK_FORMAT
 from brainstorm.training.checkpoints import FORMAT as CHECKPOINT_FORMAT
+from brainstorm.training.resuming import Resumable
 from brainstorm.training.utils import report
 from brainstorm.utils import ValidationError
-
-if TYPE_CHECKING:
-    from brainstorm.training.trainer import Trainer
 
 __all__ = [
     "InfoUpdater",
@@ -124,7 +122,7 @@ class SaveCheckpoint(_Saver):
     def __call__(self, epoch_nr, update_nr, net, stepper, logs):
         self._is_due = update_nr > 0
 
-    def finish_round(self, trainer: Trainer) -> None:
+    def finish_round(self, trainer: Resumable) -> None:
         """Save the training if it is time; called when all hooks have been called.
 
         Raises:

@@ -11,17 +11,13 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from brainstorm.files import atomic_path, check_start
 from brainstorm.hooks.base_hook import Hook, get_log, takes
 from brainstorm.utils import ValidationError, import_extra
-
-if TYPE_CHECKING:
-    from bokeh.document import Document
-    from bokeh.models import ColumnDataSource, LayoutDOM
 
 __all__ = ["BokehVisualizer"]
 
@@ -173,9 +169,7 @@ class BokehVisualizer(Hook):
 # -- plots -------------------------------------------------------------------
 
 
-def _create_plots(
-    curves: Curves, x_label: str
-) -> tuple[LayoutDOM, dict[str, ColumnDataSource]]:
+def _create_plots(curves: Curves, x_label: str) -> tuple[Any, dict[str, Any]]:
     """Plots of all curves, one for each quantity, and the data of each curve."""
     from bokeh.layouts import column
     from bokeh.models import ColumnDataSource
@@ -212,7 +206,7 @@ def _columns(points: list[tuple[float, float]]) -> dict[str, list[float]]:
     return {"x": [x for x, _ in points], "y": [y for _, y in points]}
 
 
-def _show(document: Document, curves: Curves, title: str, x_label: str) -> None:
+def _show(document: Any, curves: Curves, title: str, x_label: str) -> None:
     """Fill the page of a browser that has connected, and keep it up to date."""
     plots, sources = _create_plots(curves, x_label)
 
@@ -236,7 +230,7 @@ class _Server:
     raises whatever keeps it from starting.
     """
 
-    def __init__(self, show: Callable[[Document], None], port: int):
+    def __init__(self, show: Callable[[Any], None], port: int):
         self._ready: queue.Queue[str | Exception] = queue.Queue()
         run = functools.partial(self._run, show, port)
         self._thread = threading.Thread(target=run, name="BokehVisualizer", daemon=True)
@@ -246,13 +240,13 @@ class _Server:
             raise answer
         self.url = answer
 
-    def _run(self, show: Callable[[Document], None], port: int) -> None:
+    def _run(self, show: Callable[[Any], None], port: int) -> None:
         try:
             asyncio.run(self._serve(show, port))
         except Exception as error:
             self._ready.put(error)
 
-    async def _serve(self, show: Callable[[Document], None], port: int) -> None:
+    async def _serve(self, show: Callable[[Any], None], port: int) -> None:
         from bokeh.server.server import Server
 
         self._loop = asyncio.get_running_loop()
