@@ -384,21 +384,21 @@ def test_random_networks(seeds):
 # -- the numbers of others -----------------------------------------------------
 
 
-def reservoir_of(z, W, bias, in_parts):
+def reservoir_of(z, W, bias, kind):
     """A leaky reservoir with its readout fed back; in parts, its states are as well."""
     size, outputs = z["Wrec"].shape[0], z["Wfb"].shape[0]
     inp = layers.Input(
         {"default": ("T", "B", z["x"].shape[2]), "targets": ("T", "B", outputs)}
     )
     leak, weights = float(z["leaky_rate"]), [z["Wff"], z["Wfb"]]
-    if in_parts:
+    if kind is None:
         drive = inp >> Dense(size, "Drive", bias=False)
         tau = -1 / float(np.log(1 - leak))
         r = drive >> layers.Leaky(tau, "R", gain="integrate")
         drive << r
         initial = {"Drive": np.concatenate([*weights, z["Wrec"]]).T}
     else:
-        drive = r = inp >> layers.Recurrent(size, name="R", bias=False, leak=leak)
+        drive = r = inp >> kind(size, name="R", bias=False, leak=leak)
         initial = {"R": {"W": np.concatenate(weights).T, "R": z["Wrec"].T}}
     out = r >> layers.FullyConnected(outputs, "linear", name="O")
     drive << out
@@ -414,28 +414,32 @@ def close(got, expected):
     np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-12)
 
 
-in_parts = pytest.mark.parametrize("in_parts", [False, True])
+reservoirs = pytest.mark.parametrize(
+    "kind",
+    [layers.Recurrent, layers.Reservoir, None],
+    ids=["recurrent", "reservoir", "in parts"],
+)
 
 
-@in_parts
-def test_a_reservoir_with_feedback_by_others(in_parts):
+@reservoirs
+def test_a_reservoir_with_feedback_by_others(kind):
     z = golden("feedback_reservoir")
-    net = reservoir_of(z, z["W"], z["b"], in_parts)
+    net = reservoir_of(z, z["W"], z["b"], kind)
     close(net.predict(z["x"], output_name="O.outputs.default"), z["y"])
     close(net.get("R.outputs.default")[:-1], z["states"])
-    receiver = "Drive" if in_parts else "R"
+    receiver = "R" if kind else "Drive"
     close(net.get(f"{receiver}.inputs.default")[..., 3:5], z["feedback"])
     forced = [z["feedback"]]
-    if in_parts:
+    if kind is None:
         forced += [np.concatenate([z["states"][:1] * 0, z["states"][:-1]])]
     forced = {f"{receiver}.feedback": np.concatenate(forced, axis=2)}
     close(net.predict(z["x"], output_name="O.outputs.default", forced=forced), z["y"])
 
 
-@in_parts
-def test_force_learning_by_others(in_parts):
+@reservoirs
+def test_force_learning_by_others(kind):
     z = golden("force_feedback")
-    net = reservoir_of(z, z["W0"], z["b0"], in_parts)
+    net = reservoir_of(z, z["W0"], z["b0"], kind)
     stepper = bs.training.RlsStepper(ridge=1.0)
     stepper.start(net)
     for t in range(len(z["x"])):
