@@ -423,9 +423,22 @@ def test_calls_are_prepared_once(handler):
     assert again is call
 
 
+def test_a_row_with_few_numbers_is_multiplied_by_numpy(handler, monkeypatch):
+    """A step of a reservoir: the library takes up to three times as long."""
+    built, prepare = [], session.Session.prepare
+    noted = lambda self, build, *a: built.append(build) or prepare(self, build, *a)  # noqa: E731
+    monkeypatch.setattr(session.Session, "prepare", noted)
+    for rows, units in ((1, 500), (1, 800), (2, 500)):
+        built.clear()
+        a, b, out = randn(rows, units), randn(units, units), randn(rows, units)
+        handler.dot_mm(a, b, out, transb=True)
+        np.testing.assert_allclose(out, a.astype(float) @ b.T, rtol=1e-3, atol=1e-3)
+        assert bool(built) == ((rows, units) != (1, 500))
+
+
 def test_arrays_that_are_gone_are_forgotten(handler):
     b = randn(40, 50)
-    for rows in range(1, 50):
+    for rows in range(2, 50):
         a, out = randn(rows, 40, seed=rows), np.empty((rows, 50), np.float32)
         handler.dot_mm(a, b, out)
         np.testing.assert_allclose(out, a.astype(float) @ b, rtol=1e-3, atol=1e-4)

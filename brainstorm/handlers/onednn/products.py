@@ -14,14 +14,15 @@ from brainstorm.handlers.onednn.definitions import (
     Query,
     UnimplementedError,
 )
-from brainstorm.handlers.onednn.recipes import Call, Recipe, layout
+from brainstorm.handlers.onednn.recipes import SMALL_WORK, Call, Recipe, layout
 from brainstorm.handlers.onednn.session import Session
 
 # Up to this many rows are summed one after the other; of more, groups of so many.
 _AT_ONCE = 64
 _GROUP = 16
-# A matrix is packed to be multiplied with again and again, if it is this large.
-_LARGE_MATRIX = 2**16
+# A matrix is packed to be multiplied with again and again, if it is this large. NumPy
+# multiplies single rows faster.
+_LARGE_MATRIX = 2**12
 # So many products pay for packing a matrix.
 _OFTEN = 8
 
@@ -76,14 +77,16 @@ class OneDnnProducts:
     """Part of OneDnnHandler."""
 
     def dot_mm(self, a, b, out, transa=False, transb=False):
-        call = self._find(dot, (a, b, out), transa, transb, False)
+        arrays = (a, b, out)
+        call = not _is_row(b, out) and self._find(dot, arrays, transa, transb, False)
         if call:
             self.do(call)
         else:
             super().dot_mm(a, b, out, transa, transb)
 
     def dot_add_mm(self, a, b, out, transa=False, transb=False):
-        call = self._find(dot, (a, b, out), transa, transb, True)
+        arrays = (a, b, out)
+        call = not _is_row(b, out) and self._find(dot, arrays, transa, transb, True)
         if call:
             self.do(call)
         else:
@@ -93,7 +96,7 @@ class OneDnnProducts:
         packed = super()._pack(b, a, out, times, transb, add)
         if isinstance(packed, SparseProduct):
             return packed
-        if b.size < _LARGE_MATRIX or times < _OFTEN:
+        if b.size < _LARGE_MATRIX or times < _OFTEN or _is_row(b, out):
             return packed
         shape = b.T.shape if transb else b.shape
         try:
@@ -129,6 +132,11 @@ class OneDnnProducts:
             self.do(call)
         else:
             super()._sum_rows(m, out, fresh)
+
+
+def _is_row(b: np.ndarray, out: np.ndarray) -> bool:
+    """Whether NumPy computes a product faster, of one row with few numbers."""
+    return len(out) == 1 and b.size <= SMALL_WORK
 
 
 def dot(

@@ -31,7 +31,7 @@ from brainstorm.handlers.onednn.keeping import address_of
 from brainstorm.utils import HandlerError
 
 # Up to this many multiplications, several threads are not worth their start.
-_SMALL_WORK = 2**19
+SMALL_WORK = 2**19
 # What the primitive of a step takes, about, in bytes.
 STEP_BYTES = 2**17
 _ALIGNMENT = 64
@@ -160,7 +160,7 @@ class Recipe:
         work: float = math.inf,
     ):
         self.session = session
-        self._threads = 1 if work <= _SMALL_WORK else session.threads
+        self._threads = 1 if work <= SMALL_WORK else session.threads
         self._has_to_keep_to_one = False
         self.library = session.library
         self.name = name
