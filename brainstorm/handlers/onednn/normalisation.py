@@ -12,7 +12,6 @@ from brainstorm.handlers.onednn.binding import Primitive
 from brainstorm.handlers.onednn.definitions import Algorithm, Prop, UnimplementedError
 from brainstorm.handlers.onednn.recipes import Call, Recipe, layout
 from brainstorm.handlers.onednn.session import Session
-from brainstorm.handlers.programs import whole
 
 _MANY_ROWS = 2**16
 NO_FLAGS = 0
@@ -22,7 +21,6 @@ SCALE_AND_SHIFT = 2 | 4
 class OneDnnNormalisation:
     """Part of OneDnnHandler."""
 
-    @whole
     def batch_norm_forward(
         self, x, gamma, beta, mu, sigma, sigma_b, centered, x_hat, y, decay, epsilon
     ):
@@ -35,26 +33,26 @@ class OneDnnNormalisation:
                 x, gamma, beta, mu, sigma, sigma_b, centered, x_hat, y, decay, epsilon
             )
             return
-        call()
+        self.do(call)
         mean, variance = call.values
-        np.add(variance, epsilon, sigma_b)
-        np.sqrt(sigma_b, sigma_b)
+        self.do(np.add, variance, self.number(epsilon), sigma_b)
+        self.do(np.sqrt, sigma_b, sigma_b)
+        work = self.scratch(mean.shape, 2)
         for running, value, sign in ((mu, mean, -1.0), (sigma, sigma_b, 1.0)):
-            np.multiply(running, decay, running)
-            np.add(running, value * (sign * (1.0 - decay)), running)
+            self.do(np.multiply, running, decay, running)
+            self.do(np.multiply, value, sign * (1.0 - decay), work)
+            self.do(np.add, running, work, running)
 
-    @whole
     def batch_norm_inference(self, x, gamma, beta, mu, sigma, y):
         factor = self.scratch(gamma.shape, 2)
         arrays = x, beta, mu, factor, y
         call = x.size >= self._large and self._find(batch_norm_inference, arrays)
         if call:
-            np.divide(gamma, sigma, factor)
-            call()
+            self.do(np.divide, gamma, sigma, factor)
+            self.do(call)
         else:
             super().batch_norm_inference(x, gamma, beta, mu, sigma, y)
 
-    @whole
     def batch_norm_backward(
         self,
         gamma,
@@ -76,8 +74,8 @@ class OneDnnNormalisation:
             fresh_gradients,
         )
         if call:
-            np.multiply(sigma_b, sigma_b, call.values[1])
-            call()
+            self.do(np.multiply, sigma_b, sigma_b, call.values[1])
+            self.do(call)
         else:
             super().batch_norm_backward(
                 gamma, sigma_b, centered, x_hat, dy, dx, dgamma, dbeta,
