@@ -274,9 +274,7 @@ class OneHot(MultiHot):
     are that, otherwise float32).
 
     Args:
-        iter: The iterator to wrap.
-        vocab_size_dict: Number V of labels by item. Labels are the integers from 0
-            to V - 1, of any dtype.
+        iter, vocab_size_dict: See :class:`MultiHot`.
     """
 
     def _check_shape(self, what: str, shape: tuple[int, ...]) -> None:

@@ -79,8 +79,7 @@ class LatencyEncoding(_Encoder):
     later than the last step are left out.
 
     Args:
-        iter: The iterator to wrap.
-        steps: How many steps each becomes, by item; a number is for ``'default'``.
+        iter, steps: See :class:`RateEncoding`.
         method: ``'linear'`` or ``'log'``.
         tau: Time constant, in steps. Default: the number of steps.
         threshold: The value for which it never spikes with ``'log'``.
@@ -132,8 +131,7 @@ class PhaseEncoding(_Encoder):
     is subtracted.
 
     Args:
-        iter: The iterator to wrap.
-        steps: How many steps each becomes, by item; a number is for ``'default'``.
+        iter, steps: See :class:`RateEncoding`.
         phases: Number of weights.
     """
 

@@ -143,7 +143,7 @@ class MonitorLayerParameters(_MonitorLayer):
 
     Args:
         layer_name: Name of the layer.
-        name: Default: ``'MonitorParameters_<layer_name>'``.
+        name: Default: the name of the class without ``Layer``, ``_`` and `layer_name`.
         timescale, interval, verbose: See :class:`.Hook`.
     """
 
@@ -163,11 +163,7 @@ class MonitorLayerGradients(_MonitorLayer):
     """Log ``min``, ``avg`` and ``max`` of all gradients of a layer.
 
     They are those of the last training batch; before the first there are none.
-
-    Args:
-        layer_name: Name of the layer.
-        name: Default: ``'MonitorGradients_<layer_name>'``.
-        timescale, interval, verbose: See :class:`.Hook`.
+    The arguments are those of :class:`MonitorLayerParameters`.
     """
 
     def __call__(self, epoch_nr, update_nr, net, stepper, logs):
@@ -180,11 +176,7 @@ class MonitorLayerDeltas(_MonitorPasses):
     They are grouped into ``output_deltas``, ``input_deltas`` and ``internals``; the
     last are those that only the backward pass uses. They are those of the last
     training batch; before the first there are none.
-
-    Args:
-        layer_name: Name of the layer.
-        name: Default: ``'MonitorDeltas_<layer_name>'``.
-        timescale, interval, verbose: See :class:`.Hook`.
+    The arguments are those of :class:`MonitorLayerParameters`.
     """
 
     def start(self, net, stepper, verbose, named_data_iters):
@@ -205,11 +197,7 @@ class MonitorLayerInOuts(_MonitorPasses):
 
     They are grouped into ``inputs`` and ``outputs``, and are those of the last
     training batch; before the first there are none.
-
-    Args:
-        layer_name: Name of the layer.
-        name: Default: ``'MonitorInOuts_<layer_name>'``.
-        timescale, interval, verbose: See :class:`.Hook`.
+    The arguments are those of :class:`MonitorLayerParameters`.
     """
 
     def read(self, net):

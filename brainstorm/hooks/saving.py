@@ -76,10 +76,7 @@ class SaveNetwork(_Saver):
 class SaveLogs(_Saver):
     """Save the logs of the trainer as :class:`SaveNetwork` does the network.
 
-    :func:`load_logs` reads the file.
-
-    Args:
-        filename, name, timescale, interval: See :class:`SaveNetwork`.
+    :func:`load_logs` reads the file. The arguments are those of :class:`SaveNetwork`.
     """
 
     file_format = LOGS_FORMAT
@@ -94,15 +91,13 @@ class SaveCheckpoint(_Saver):
 
     ``Trainer.load`` reads the file and goes on as if nothing had happened. It is
     written when all other hooks have been called, wherever this one stands among them.
+    The arguments are those of :class:`SaveNetwork`.
 
     Ctrl-C during the training also saves it, once the update is done and its hooks
     have been called; then the usual KeyboardInterrupt is raised. The trainer stays
     usable: training again begins with the next epoch, while a trainer loaded from
     the file goes on within the interrupted one. A second Ctrl-C interrupts at once.
     All this holds if the training runs in the main thread, and Ctrl-C is not ignored.
-
-    Args:
-        filename, name, timescale, interval: See :class:`SaveNetwork`.
     """
 
     file_format = CHECKPOINT_FORMAT
