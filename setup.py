@@ -72,7 +72,7 @@ def optional_requirements() -> dict[str, list[str]]:
         "safetensors": ["safetensors>=0.4"],
         "sklearn": ["scikit-learn>=1.6"],
         "onnx": ["onnx>=1.16", "onnxruntime>=1.18"],
-        "examples": ["scikit-learn>=1.3", "matplotlib>=3.8"],
+        "examples": ["scikit-learn>=1.3", "matplotlib>=3.8", "pandas>=2"],
         "tests": ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.90", "setuptools"],
         "docs": ["sphinx>=7", "scikit-learn>=1.6"],
     }

@@ -10,7 +10,14 @@ import numpy as np
 from brainstorm.checks import check_number
 from brainstorm.data_iterators import DataIterator
 from brainstorm.describable import of_library
-from brainstorm.hooks.base_hook import Hook, NetworkReader, takes, takes_common
+from brainstorm.hooks.base_hook import (
+    Hook,
+    LogWatcher,
+    NetworkReader,
+    get_log,
+    takes,
+    takes_common,
+)
 from brainstorm.scorers import Scorer
 from brainstorm.structure.network import Network
 from brainstorm.training.schedules import Schedule
@@ -29,6 +36,7 @@ __all__ = [
     "MonitorLayerParameters",
     "MonitorLoss",
     "MonitorScores",
+    "ReduceOnPlateau",
 ]
 
 
@@ -215,6 +223,61 @@ def _statistics(values: np.ndarray) -> dict[str, float]:
     }
 
 
+class ReduceOnPlateau(LogWatcher):
+    """Lower the learning rate, or so, when a log has not improved for some time.
+
+    Args:
+        log_name, criterion: See :class:`.LogWatcher`.
+        attr_name: Name of the attribute of the stepper.
+        factor: What to multiply it with, between 0 and 1.
+        patience: Number of entries without improvement at which to do so.
+        minimum: The value to stop at.
+        name, timescale, interval, verbose: See :class:`.Hook`.
+    """
+
+    __undescribed__ = initial_state = {"best_so_far": None, "waited": 0, "seen": 0}
+
+    @takes_common
+    def __init__(
+        self,
+        log_name: str,
+        criterion: str = "min",
+        attr_name: str = "learning_rate",
+        factor: float = 0.1,
+        patience: int = 10,
+        minimum: float = 0.0,
+        **common: Any,
+    ):
+        super().__init__(log_name, criterion, **common)
+        self.attr_name = attr_name
+        self.factor = check_number(self, "factor", factor)
+        if not 0 < factor < 1:
+            raise ValidationError(
+                f"{self.__name__}: factor has to be between 0 and 1, not {factor!r}"
+            )
+        self.patience = check_number(self, "patience", patience, low=1)
+        self.minimum = check_number(self, "minimum", minimum, low=0)
+
+    def start(self, net, stepper, verbose, named_data_iters):
+        super().start(net, stepper, verbose, named_data_iters)
+        _check_attribute(self, stepper)
+
+    def __call__(self, epoch_nr, update_nr, net, stepper, logs):
+        entries = get_log(logs, self.log_name)
+        for value in entries[self.seen :]:
+            if self.improves(value, self.best_so_far):
+                self.best_so_far, self.waited = value, 0
+            else:
+                self.waited += 1
+            if self.waited >= self.patience:
+                self.waited = 0
+                before = getattr(stepper, self.attr_name)
+                after = max(before * self.factor, min(before, self.minimum))
+                setattr(stepper, self.attr_name, after)
+                self.message(f"{self.attr_name} is {after:.4g} from now on.")
+        self.seen = len(entries)
+
+
 class ModifyStepperAttribute(Hook):
     """Change an attribute of the stepper, such as the learning rate, by a schedule.
 
@@ -244,12 +307,7 @@ class ModifyStepperAttribute(Hook):
 
     def start(self, net, stepper, verbose, named_data_iters):
         super().start(net, stepper, verbose, named_data_iters)
-        if not hasattr(stepper, self.attr_name):
-            known = [n for n in vars(stepper) if not n.startswith("_")]
-            raise ValidationError(
-                f"{self.__name__}: {type(stepper).__name__} has no attribute"
-                f" {self.attr_name!r}; {choices(self.attr_name, known)}"
-            )
+        _check_attribute(self, stepper)
 
     def __call__(self, epoch_nr, update_nr, net, stepper, logs):
         value = self.schedule(
@@ -260,3 +318,12 @@ class ModifyStepperAttribute(Hook):
             stepper.checked(self.attr_name, value)
         setattr(stepper, self.attr_name, value)
         return value
+
+
+def _check_attribute(hook: Any, stepper: Any) -> None:
+    if not hasattr(stepper, hook.attr_name):
+        known = [n for n in vars(stepper) if not n.startswith("_")]
+        raise ValidationError(
+            f"{hook.__name__}: {type(stepper).__name__} has no attribute"
+            f" {hook.attr_name!r}; {choices(hook.attr_name, known)}"
+        )

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import copy
+import csv
 import os
 import signal
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import h5py
 import numpy as np
 
 from brainstorm.describable import get_description
-from brainstorm.files import atomic_hdf5, check_target, open_hdf5, read_tree
+from brainstorm.files import (
+    atomic_hdf5,
+    atomic_path,
+    check_start,
+    check_target,
+    open_hdf5,
+    read_tree,
+)
 from brainstorm.hooks.base_hook import Hook, LogWatcher, get_log, takes, takes_common
 from brainstorm.structure.network import Network
 from brainstorm.structure.network_files import FORMAT as NETWORK_FORMAT
@@ -23,7 +31,9 @@ from brainstorm.training.utils import report
 from brainstorm.utils import ValidationError
 
 __all__ = [
+    "CsvLog",
     "InfoUpdater",
+    "RestoreBest",
     "SaveBestNetwork",
     "SaveCheckpoint",
     "SaveLogs",
@@ -84,6 +94,49 @@ class SaveLogs(_Saver):
     def __call__(self, epoch_nr, update_nr, net, stepper, logs):
         if update_nr > 0:
             save_logs(self.filename, logs)
+
+
+class CsvLog(_Saver):
+    """Write the logs of epochs as a table: a line for each, see `Trainer.history`.
+
+    The file is replaced as a whole, so that a training that goes on leaves one table.
+
+    Args:
+        filename: Name of the file, ``.csv``; its folder has to exist.
+        name, interval: See :class:`.Hook`.
+    """
+
+    _trainer_is_due = False
+
+    @takes("name", "interval")
+    def __init__(self, filename: str | os.PathLike, **common: Any):
+        super().__init__(filename, **common)
+        if not self.filename.lower().endswith(".csv"):
+            raise ValidationError(
+                f"{self.__name__}: filename has to end in .csv, got {self.filename!r}"
+            )
+
+    def start(self, net, stepper, verbose, named_data_iters):
+        Hook.start(self, net, stepper, verbose, named_data_iters)
+        _check_target(self, self.filename, b"epoch", "table of logs", check=check_start)
+
+    def __call__(self, epoch_nr, update_nr, net, stepper, logs):
+        self._trainer_is_due = True
+
+    def finish_round(self, trainer: Any) -> None:
+        """Write the table; called when all hooks have been called."""
+        if not self._trainer_is_due:
+            return
+        self._trainer_is_due = False
+        history = trainer.history
+        columns = ["epoch", *history.columns[1:]]
+        with (
+            atomic_path(self.filename) as temporary,
+            open(temporary, "w", newline="", encoding="utf-8") as file,
+        ):
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(history)
 
 
 class SaveCheckpoint(_Saver):
@@ -207,6 +260,27 @@ class SaveBestNetwork(LogWatcher):
         return net
 
 
+class RestoreBest(SaveBestNetwork):
+    """Give the network its best parameters back when the training ends.
+
+    Args:
+        log_name, criterion: See :class:`.LogWatcher`.
+        name, timescale, interval, verbose: See :class:`.Hook`.
+    """
+
+    __undescribed__ = {"filename"}
+
+    @takes_common
+    def __init__(self, log_name: str, criterion: str = "min", **common: Any):
+        super().__init__(log_name, None, criterion, **common)
+
+    def stop(self):
+        net, best = self._net, self.parameters
+        if net is not None and best is not None:
+            net.handler.set_from_numpy(net.buffer.parameters, best)
+            self.message(f"{self.log_name} was best at {self.best_so_far}.")
+
+
 class InfoUpdater(Hook):
     """Save the counts and the logs to the custom info of a Sacred run.
 
@@ -240,9 +314,11 @@ class InfoUpdater(Hook):
         self.run.info.update(info, logs=copy.deepcopy(logs))
 
 
-def _check_target(hook: Hook, filename: str, kind: str) -> None:
+def _check_target(
+    hook: Hook, filename: str, *kind: Any, check: Callable = check_target
+) -> None:
     try:
-        check_target(filename, kind)
+        check(filename, *kind)
     except OSError as error:
         raise type(error)(f"{hook.__name__} {error}") from error
 

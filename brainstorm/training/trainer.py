@@ -22,6 +22,7 @@ from brainstorm.training import hook_rules as rules
 from brainstorm.training.adaptive_steppers import AdamStepper
 from brainstorm.training.advice import advise, is_blank, warn_of_loss
 from brainstorm.training.fitting import shuffled_batches
+from brainstorm.training.history import History, history_of
 from brainstorm.training.resuming import TRAINING_DATA, Epoch, Resumable, undisturbed
 from brainstorm.training.steppers import TrainingStepper
 from brainstorm.training.utils import (
@@ -96,6 +97,22 @@ class Trainer(Resumable, Describable):
                 f"Trainer: carry_context needs a TrainingStepper, since {stepper!r} has"
                 " no member context, from which its forward passes would go on"
             )
+
+    @property
+    def history(self) -> History:
+        """The logs by epochs: what the trainer and hooks of epochs logged at their end.
+
+        >>> from brainstorm import tools, Trainer
+        >>> net = tools.create_net_from_spec('classification', 2, 2, 'F4')
+        >>> trainer = Trainer.fit(net, [[0, 1], [1, 0]], [0, 1], epochs=3)
+        >>> [row["epoch"] for row in trainer.history]
+        [1, 2, 3]
+        """
+        return history_of(self.logs, self.hooks, self.current_epoch_nr)
+
+    def plot(self, *names: str) -> Any:
+        """Draw logs over epochs, see :meth:`.History.plot`."""
+        return self.history.plot(*names)
 
     @classmethod
     def fit(
