@@ -18,6 +18,7 @@ from brainstorm.handlers.numpy.embedding import NumpyEmbedding
 from brainstorm.handlers.numpy.images import NumpyImages
 from brainstorm.handlers.numpy.losses import NumpyLosses
 from brainstorm.handlers.numpy.memory import NumpyMemory
+from brainstorm.handlers.numpy.nvar import NumpyNvar
 from brainstorm.handlers.numpy.products import ROWS_AT_ONCE, NumpyProducts
 from brainstorm.handlers.numpy.sequences import NumpySequences
 from brainstorm.handlers.numpy.spiking import NumpySpiking
@@ -38,6 +39,7 @@ class NumpyHandler(
     NumpyLosses,
     NumpyDropout,
     NumpyEmbedding,
+    NumpyNvar,
     NumpySequences,
     NumpySpiking,
     NumpyUpdates,

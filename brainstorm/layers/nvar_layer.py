@@ -93,7 +93,9 @@ class NvarLayerImpl(Layer):
     dx = Rows(writes=["input_deltas.default"], shape=flatten_features)
     rows = Rows("internals.lin", writes=["outputs.default"], shape=flatten_time)
     delta_rows = Rows(
-        "output_deltas.default", writes=["internals.dlin"], shape=flatten_time
+        *("internals.lin", "output_deltas.default"),
+        writes=["internals.dlin"],
+        shape=flatten_time,
     )
 
     def setup(self, kwargs, in_shapes):
@@ -153,8 +155,8 @@ class NvarLayerImpl(Layer):
         if "default" in self.unwanted:
             return
         h = self.handler
-        (dx,), (dy, dlin) = self.dx.load(h, buffers), self.delta_rows(buffers)
-        h.nvar_backward(*self.rows(buffers), dy, dlin, self.degrees, self.constant)
+        (dx,), arrays = self.dx.load(h, buffers), self.delta_rows(buffers)
+        h.nvar_backward(*arrays, self.degrees, self.constant)
         for lag, part in self.parts(buffers.internals.dlin):
             end = max(0, dx.shape[0] - lag)
             if lag == 0:
