@@ -87,20 +87,17 @@ def _load(arrays: Sequence[Any]) -> tuple[list[np.ndarray | None], int]:
     if not arrays:
         raise ValidationError("expected at least one array, got none")
     loaded = [None if array is None else np.asarray(array) for array in arrays]
-    first = None
-    for i, array in enumerate(loaded):
-        if array is None:
-            continue
+    given = [(i, array) for i, array in enumerate(loaded) if array is not None]
+    for i, array in given:
         if array.ndim < 2:
             raise ValidationError(
                 f"array {i}: expected at least the 2 dimensions (T, B), got shape"
                 f" {array.shape}"
             )
-        first = i if first is None else first
-        nr_sequences = loaded[first].shape[1]
+        first, nr_sequences = given[0][0], given[0][1].shape[1]
         if array.shape[1] != nr_sequences:
             raise ValidationError(
                 f"array {i}: expected as many sequences (axis 1) as in array {first},"
                 f" {nr_sequences}, got {array.shape[1]}"
             )
-    return loaded, 0 if first is None else nr_sequences
+    return loaded, given[0][1].shape[1] if given else 0

@@ -10,7 +10,7 @@ import numpy as np
 from brainstorm.data_iterators import Minibatches
 from brainstorm.randomness import RandomState
 from brainstorm.structure.network import Network
-from brainstorm.structure.prediction import arrange, find_output, inputs_of
+from brainstorm.structure.prediction import arrange, find_output, inputs_of, named
 from brainstorm.utils import ValidationError, listing
 
 
@@ -31,18 +31,11 @@ def shuffled_batches(
 
 def _named(net: Network, x: Any, y: Any) -> dict[str, Any]:
     """The data by the names of the network's inputs."""
-    names = list(net.layers["Input"].out_shapes)
     if not isinstance(x, Mapping):
-        needed, _ = inputs_of(net, find_output(net))
-        if len(needed) != 1:
-            raise ValidationError(
-                f"x: the output depends on the inputs {listing(needed)}; give a dict of"
-                " arrays by these names"
-            )
-        x = {needed[0]: x}
+        x = named(x, inputs_of(net, find_output(net))[0])
     if y is None:
         return dict(x)
-    rest = [name for name in names if name not in x]
+    rest = [name for name in net.layers["Input"].out_shapes if name not in x]
     if len(rest) != 1:
         raise ValidationError(
             f"y: expected one input of the network to be left for the targets, there"
