@@ -26,6 +26,7 @@ from brainstorm.handlers.operations.dropout import DropoutOperations
 from brainstorm.handlers.operations.embedding import EmbeddingOperations
 from brainstorm.handlers.operations.gru import GruOperations
 from brainstorm.handlers.operations.images import ImageOperations
+from brainstorm.handlers.operations.leaky import LeakyOperations
 from brainstorm.handlers.operations.losses import LossOperations
 from brainstorm.handlers.operations.lstm import LstmOperations
 from brainstorm.handlers.operations.memory import MemoryOperations
@@ -77,6 +78,7 @@ class Handler(
     RecurrentOperations,
     LstmOperations,
     GruOperations,
+    LeakyOperations,
     SpikingOperations,
     UpdateOperations,
     Describable,

@@ -7,7 +7,7 @@ import numpy as np
 
 from brainstorm.checks import is_finite
 from brainstorm.handlers import NumpyHandler
-from brainstorm.handlers.operations.spiking import Neuron
+from brainstorm.handlers.operations.spiking import Neuron, SpikingCells
 from brainstorm.handlers.operations.surrogates import SURROGATES, find_surrogate
 from brainstorm.layers.arguments import (
     FINITE,
@@ -189,9 +189,10 @@ class SpikingLayer(LeakingLayer):
             )
         return parameters
 
-    def left(self, buffers: Any) -> Any:
-        """For how many steps more neurons are frozen, or None."""
-        return buffers.internals.left if self.neuron.frozen_steps else None
+    def cells(self, buffers: Any, v: Any, y: Any) -> SpikingCells:
+        """The internals with the outputs: potentials v and spikes y."""
+        left = buffers.internals.left if self.neuron.frozen_steps else None
+        return SpikingCells(buffers.internals.u, v, y, left)
 
     def neuron_now(self) -> Neuron:
         """The constants, for tests those of neurons with smooth spikes."""

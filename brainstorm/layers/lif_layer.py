@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from brainstorm.handlers.operations.spiking import SpikingCells
 from brainstorm.layers._leaking_layer import SpikingLayer, spiking_arguments
 from brainstorm.layers.rows import Rows
 from brainstorm.structure.construction import ConstructionWrapper
@@ -107,17 +108,15 @@ class LifLayerImpl(SpikingLayer):
 
     def forward_pass(self, buffers, training_pass=True):
         x, v, y = self.rows.load(self.handler, buffers)
-        self.handler.lif_forward(
-            *(x, self.new_decay(buffers), buffers.internals.u, v, y),
-            *(self.left(buffers), self.neuron_now()),
-        )
+        cells = self.cells(buffers, v, y)
+        self.handler.lif_forward(x, self.new_decay(buffers), cells, self.neuron_now())
         self.rows.store(self.handler, buffers)
 
     def backward_pass(self, buffers):
         v, y, dy, dv, dx = self.delta_rows.load(self.handler, buffers)
         self.handler.lif_backward(
-            *(self.decay(buffers), buffers.internals.u, v, y, self.left(buffers)),
-            *(dy, dv, buffers.internals.du),
+            *(self.decay(buffers), self.cells(buffers, v, y)),
+            SpikingCells(buffers.internals.du, dv, dy),
             None if "default" in self.unwanted else dx,
             self.decay_gradient(buffers),
             self.neuron_now(),

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from brainstorm.handlers.operations.spiking import SpikingCells
 from brainstorm.layers._leaking_layer import SpikingLayer, spiking_arguments
 from brainstorm.layers.rows import Rows
 from brainstorm.structure.buffer_structure import BufferStructure
@@ -95,9 +96,9 @@ class RecurrentLifLayerImpl(SpikingLayer):
         weights, inner, y = buffers.parameters, buffers.internals, buffers.outputs
         bias = weights.bias if self.bias else None
         self.handler.affine(x, weights.W, bias, None, current, "linear")
+        cells = self.cells(buffers, y.membrane, y.default)
         self.handler.lif_forward(
-            *(inner.I, self.new_decay(buffers), inner.u, y.membrane, y.default),
-            *(self.left(buffers), self.neuron_now(), weights.R),
+            *(inner.I, self.new_decay(buffers), cells, self.neuron_now(), weights.R)
         )
 
     def backward_pass(self, buffers):
@@ -107,9 +108,9 @@ class RecurrentLifLayerImpl(SpikingLayer):
         inner, y, dy = buffers.internals, buffers.outputs, buffers.output_deltas
         fresh = "gradients" in self.fresh
         self.handler.lif_backward(
-            *(self.decay(buffers), inner.u, y.membrane, y.default, self.left(buffers)),
-            *(dy.default, dy.membrane, inner.du, inner.dI),
-            *(self.decay_gradient(buffers), self.neuron_now()),
+            *(self.decay(buffers), self.cells(buffers, y.membrane, y.default)),
+            SpikingCells(inner.du, dy.membrane, dy.default),
+            *(inner.dI, self.decay_gradient(buffers), self.neuron_now()),
             *(weights.R, gradients.R),
             fresh_dx=True,
             fresh_gradients=fresh,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from brainstorm.handlers.operations.spiking import Neuron
+from brainstorm.handlers.operations.spiking import Neuron, SpikingCells
 from brainstorm.handlers.operations.surrogates import (
     SURROGATES,
     find_surrogate,
@@ -192,10 +192,16 @@ def test_leaky(handler, steps, integrates, fresh, strided, seed):
 
 
 NEURONS = {
+    **{
+        name: Neuron(0.4, surrogate=name, parameters=FORMULAS[name][0])
+        for name in ("inv_square", "gaussian", "relu", "q_pseudo_spike")
+    },
     "hard": Neuron(0.5, surrogate="sigmoid", parameters=(4.0,)),
     "soft": Neuron(0.4, 0.1, 1.5, -0.2, False, True, 0, "arctan", (1.0,)),
     "attached": Neuron(0.4, 0.1, 1.5, -0.2, True, False, 0, "gaussian", (0.5, 0.5)),
-    "soft, attached, frozen": Neuron(0.4, 0.0, 2.0, 0.1, False, False, 2),
+    "soft, attached, frozen": Neuron(
+        *(0.4, 0.0, 2.0, 0.1, False, False, 2), parameters=(4.0,)
+    ),
     "hard, frozen": Neuron(0.4, 0.0, 2.0, 0.1, True, True, 1, "relu", (1.0, 1.0)),
 }
 
@@ -268,7 +274,8 @@ def test_lif(handler, name, recurrent, fresh, strided, seed):
     left_ = left_ if neuron.frozen_steps else None
     x_, decay_, R_ = arrays.put(x), arrays.flat().put(decay), arrays.flat().put(R)
     through = {"R": R_} if recurrent else {}
-    handler.lif_forward(x_, decay_, u_, v_, y_, left_, neuron, **through)
+    cells_ = SpikingCells(u_, v_, y_, left_)
+    handler.lif_forward(x_, decay_, cells_, neuron, **through)
     for array, values in ((u_, "u"), (v_[:-1], "v"), (y_[:steps], "y")):
         check(handler, array, found[values])
     if left_ is not None:
@@ -282,7 +289,7 @@ def test_lif(handler, name, recurrent, fresh, strided, seed):
     du_, dv_, dy_ = arrays.garbage((steps, *shape)), arrays.put(dv), arrays.put(dy)
     through = {"R": R_, "dR": dR_} if recurrent else {}
     handler.lif_backward(
-        *(decay_, u_, v_, y_, left_, dy_, dv_, du_, dx_, dlogit_, neuron),
+        *(decay_, cells_, SpikingCells(du_, dv_, dy_), dx_, dlogit_, neuron),
         **through,
         fresh_dx=fresh,
         fresh_gradients=fresh,
@@ -313,7 +320,7 @@ def test_smooth_spikes_have_the_surrogate_as_derivative(handler):
     v_ = arrays.put(np.zeros((2, 1, 3)))
     if type(handler).__name__.startswith("Replaying"):
         pytest.skip("not for replays")
-    handler.lif_forward(x_, decay_, u_, v_, y_, None, neuron)
+    handler.lif_forward(x_, decay_, SpikingCells(u_, v_, y_), neuron)
     z = (neuron.rest + neuron.resistance * u - neuron.threshold) * math.pi / 2
     check(handler, y_, [0.5 + np.arctan(z) / math.pi])
     fired = z >= 0

@@ -23,17 +23,15 @@ class CudaSpiking:
         arguments = (*arrays, values.shape[0], first, count, direction)
         self._for_units("recur", values, *arguments)
 
-    def _integrate(
-        self, first, last, u, v, y, left, a, neuron, more=None, gain=None
-    ) -> None:
+    def _integrate(self, first, last, cells, a, neuron, more=None, gain=None):
         if neuron.smooth:
-            super()._integrate(first, last, u, v, y, left, a, neuron, more, gain)
+            super()._integrate(first, last, cells, a, neuron, more, gain)
             return
-        arrays = (*map(sequence, (u, v, y)), sequence(left), _address(a))
+        arrays = (*map(sequence, cells), *map(_address, (a, more, gain)))
         drop = neuron.reset_to - neuron.threshold
         self._for_units(
-            *("integrate", u, *arrays, _address(more), _address(gain)),
-            *(u.shape[0], first, last, neuron.threshold, neuron.reset_to, drop),
+            *("integrate", cells.u, *arrays, cells.u.shape[0], first, last),
+            *(neuron.threshold, neuron.reset_to, drop),
             *(int(neuron.hard), float(neuron.frozen_steps)),
         )
 

@@ -18,6 +18,12 @@ class NumpySpiking:
         self.do(np.greater_equal, a, self.number(threshold), above)
         self.do(out.__setitem__, ..., above)
 
+    def _divide_st(self, s, t, out):
+        self.do(np.divide, self.number(s), t, out)
+
+    def _one_minus(self, t, out):
+        self.do(np.subtract, self._one, t, out)
+
     def _steps_at_once(self, sequences):
         steps, *shape = sequences.shape
         return max(1, min(steps, _TOGETHER // max(1, math.prod(shape))))

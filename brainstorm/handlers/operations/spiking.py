@@ -1,12 +1,6 @@
-"""Leaky integration and spiking neurons over whole sequences.
+"""Spiking neurons over whole sequences.
 
-Conventions, besides those in :mod:`brainstorm.handlers.operations`:
-
-- T is the number of time steps, B that of sequences and N that of units. U = T + 1:
-  arrays with U rows have the carried state last, that is in row -1, where step t = 0
-  looks for the step before it. Its deltas are left in row -1 of the deltas.
-- `decay` a = exp(-dt / tau) is what is left of a state after one step. The operations
-  have gradients of its logit, log(a / (1 - a)), because that may be any number.
+The conventions are those of :mod:`brainstorm.handlers.operations.leaky`.
 """
 
 from __future__ import annotations
@@ -14,14 +8,16 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from brainstorm.handlers.operations.contract import expected, operation
+from brainstorm.handlers.operations.leaky import DECAY, WORK
 from brainstorm.handlers.operations.surrogates import integral_of, slopes
 from brainstorm.utils import flatten_time
 
-__all__ = ["Neuron", "SpikingOperations"]
+__all__ = ["Neuron", "SpikingCells", "SpikingOperations"]
 
 # Slots of `scratch` that no operation uses that is called in between.
-_DECAY, _WORK, _GAIN, _FIRED = 16, 17, 18, 19
-_MORE, _ROW, _SLOPES, _KEPT, _FACTORS, _CURRENTS = 4, 30, 12, 28, 29, 31
+_GAIN, _FIRED, _MORE, _SLOPES = 18, 19, 4, 12
+_KEPT, _FACTORS, _CURRENTS, _DIVIDEND = 28, 29, 31, 32
+_CELLS = "cells.u:T,B,N cells.v:U,B,N cells.y:U,B,N|T,B,N cells.left:U,B,N"
 
 
 class Neuron(NamedTuple):
@@ -53,16 +49,32 @@ class Neuron(NamedTuple):
     smooth: bool = False
 
 
-def _check_steps(handler: Any, args: dict[str, Any]) -> str | None:
-    state = "v" if "v" in args else "y"
-    rows, timed = args[state].shape[0], args.get("u", args.get("x"))
-    if timed is not None and rows != timed.shape[0] + 1:
-        steps = timed.shape[0]
-        return expected(
-            state, f"{steps + 1} steps for {steps} of the others", str(rows)
-        )
-    if args.get("R") is not None and args["y"].shape[0] != rows:
-        return expected("y", f"{rows} steps, with R", str(args["y"].shape[0]))
+class SpikingCells(NamedTuple):
+    """The buffers of neurons, or their deltas.
+
+    Attributes:
+        u: (T, B, N), potentials before the reset.
+        v: (U, B, N), those after it.
+        y: Spikes (T, B, N), or (U, B, N) where they are seen in the step after.
+        left: (U, B, N), for how many steps more ``u = v[t-1]``. None for no such steps.
+    """
+
+    u: Any
+    v: Any
+    y: Any
+    left: Any = None
+
+    def at(self, t: int | slice) -> SpikingCells:
+        """The buffers in one step, or in some."""
+        return SpikingCells(*[None if array is None else array[t] for array in self])
+
+
+def _check_lif(handler: Any, args: dict[str, Any]) -> str | None:
+    steps, rows = args["cells.u"].shape[0], args["cells.v"].shape[0]
+    if rows != steps + 1:
+        return expected("cells.v", f"{steps + 1} steps", str(rows))
+    if args["R"] is not None and args["cells.y"].shape[0] != rows:
+        return expected("cells.y", f"{rows} steps, with R", str(steps))
     return None
 
 
@@ -97,109 +109,14 @@ class SpikingOperations:
         """
         slopes(self, x, surrogate, parameters, out)
 
-    @operation("x:T,B,N decay:N", "y:U,B,N", check=_check_steps)
-    def leaky_forward(
-        self,
-        x: Any,
-        decay: Any,
-        y: Any,
-        integrates: bool = False,
-        rest: float = 0.0,
-        resistance: float = 1.0,
-    ) -> None:
-        """``y[t] = a y[t-1] + x[t]``, or with (1 - a) (rest + resistance x[t]).
-
-        Args:
-            x: Inputs (T, B, N).
-            decay: Vector (N,), the numbers a.
-            y: (U, B, N), receives the outputs.
-            integrates: Whether y goes to ``rest + resistance x``, and not x is added.
-            rest: Where y goes without input.
-            resistance: Factor of x.
-        """
-        if integrates:
-            self._drive(x, decay, rest, resistance, y[:-1])
-            x = y[:-1]
-        a = self._each(decay, x.shape[1], _DECAY)
-        self._recur(a, x, y, 0, x.shape[0], 1)
-
-    @operation(
-        "decay:N y:U,B,N",
-        add="dy:U,B,N dx:T,B,N dlogit:N",
-        optional="dx dlogit",
-        check=_check_steps,
-    )
-    def leaky_backward(
-        self,
-        decay: Any,
-        y: Any,
-        dy: Any,
-        dx: Any,
-        dlogit: Any,
-        integrates: bool = False,
-        resistance: float = 1.0,
-        fresh_dx: bool = False,
-        fresh_gradients: bool = False,
-    ) -> None:
-        """Backward pass of :meth:`leaky_forward`.
-
-        Args:
-            decay: Vector (N,).
-            y: (U, B, N), as the forward pass filled it.
-            dy: (U, B, N), deltas of y from outside. Row -1 receives those of the
-                carried state; the others are not modified.
-            dx: (T, B, N), gets the deltas of x, or None if they are not wanted.
-            dlogit: (N,), gets the gradients of the logit of `decay`, or None.
-            integrates: As in the forward pass.
-            resistance: Likewise.
-            fresh_dx: Overwrite `dx`.
-            fresh_gradients: Overwrite `dlogit`.
-        """
-        steps, batch, units = dy.shape[0] - 1, *dy.shape[1:]
-        d = dx  # all deltas of y
-        if dx is None or not fresh_dx or integrates:
-            d = self.scratch((steps, batch, units), _KEPT)
-        a = self._each(decay, batch, _DECAY)
-        self.fill(dy[-1], 0.0)
-        if steps:
-            self.copy_to(dy[steps - 1], d[steps - 1])
-            self._recur(a, dy, d, steps - 2, steps - 1, -1)
-            self.mult_tt(d[0], a, dy[-1])
-        if dlogit is not None:
-            # d y[t] / d a is y[t-1], minus the drive (y[t] - a y[t-1]) / (1 - a) to
-            # which y goes; times a (1 - a) for the logit.
-            changes = self._delayed(y)
-            if integrates:
-                self.subtract_tt(changes, y[:-1], changes)
-            else:
-                gain = self._gain(decay, 1.0)
-                rows = flatten_time(changes)
-                self.mult_mv(rows, gain, rows)
-            self._decay_gradient(d, changes, decay, dlogit, fresh_gradients)
-        if dx is None:
-            return
-        if integrates:
-            gained = dx if fresh_dx else d
-            self._gained(d, self._gain(decay, resistance), gained)
-            d = gained
-        self._put_deltas(d, dx, fresh_dx)
-
     @operation(
         "x:T,B,N decay:N R:N,N",
-        "u:T,B,N v:U,B,N y:U,B,N|T,B,N left:U,B,N",
-        optional="left R",
-        check=_check_steps,
+        _CELLS,
+        optional="cells.left R",
+        check=_check_lif,
     )
     def lif_forward(
-        self,
-        x: Any,
-        decay: Any,
-        u: Any,
-        v: Any,
-        y: Any,
-        left: Any,
-        neuron: Neuron,
-        R: Any = None,
+        self, x: Any, decay: Any, cells: SpikingCells, neuron: Neuron, R: Any = None
     ) -> None:
         """Neurons that leak, integrate and fire.
 
@@ -209,44 +126,40 @@ class SpikingOperations:
         Args:
             x: Currents (T, B, N).
             decay: Vector (N,), the numbers a.
-            u: (T, B, N), receives the potentials before the reset.
-            v: (U, B, N), receives those after it.
-            y: (T, B, N), receives the spikes; (U, B, N) with `R`.
-            left: (U, B, N), receives for how many steps more ``u = v[t-1]``. None only
-                where there are no frozen steps.
+            cells: Receives what the formulas above give; y has a row for the carried
+                state with `R`.
             neuron: The constants.
             R: Weights (N, N) of the spikes of the step before: ``R y[t-1]`` is added
                 to x[t]. None for none.
         """
-        self._drive(x, decay, neuron.rest, neuron.resistance, u)
         steps, batch, _ = x.shape
-        a = self._each(decay, batch, _DECAY)
-        if R is None:
-            self._integrate(0, steps, u, v, y, left, a, neuron)
-            return
-        gain = self._each(self._gain(decay, neuron.resistance), batch, _GAIN)
-        more = self.scratch(tuple(gain.shape), _MORE)
-        for t in range(steps):
-            self.dot_mm(y[t - 1], R, more, transb=True)
-            self._integrate(t, t + 1, u, v, y, left, a, neuron, more, gain)
+        a = self._each(decay, batch, DECAY)
+        size = self._steps_at_once(x)
+        for start in range(0, steps, size):
+            stop = min(start + size, steps)
+            drive = decay, neuron.rest, neuron.resistance, cells.u[start:stop]
+            self._drive(x[start:stop], *drive)
+            if R is None:
+                self._integrate(start, stop, cells, a, neuron)
+                continue
+            gain = self._each(self._gain(decay, neuron.resistance), batch, _GAIN)
+            more = self.scratch(tuple(gain.shape), _MORE)
+            for t in range(start, stop):
+                self.dot_mm(cells.y[t - 1], R, more, transb=True)
+                self._integrate(t, t + 1, cells, a, neuron, more, gain)
 
     @operation(
-        "decay:N u:T,B,N v:U,B,N y:U,B,N|T,B,N left:U,B,N R:N,N",
-        "du:T,B,N",
-        add="dy:U,B,N|T,B,N dv:U,B,N dx:T,B,N dlogit:N dR:N,N",
-        optional="left dx dlogit R dR",
-        check=_check_steps,
+        f"decay:N R:N,N {_CELLS}",
+        "deltas.u:T,B,N",
+        add="deltas.v:U,B,N deltas.y:U,B,N|T,B,N dx:T,B,N dlogit:N dR:N,N",
+        optional="cells.left dx dlogit R dR",
+        check=_check_lif,
     )
     def lif_backward(
         self,
         decay: Any,
-        u: Any,
-        v: Any,
-        y: Any,
-        left: Any,
-        dy: Any,
-        dv: Any,
-        du: Any,
+        cells: SpikingCells,
+        deltas: SpikingCells,
         dx: Any,
         dlogit: Any,
         neuron: Neuron,
@@ -259,15 +172,9 @@ class SpikingOperations:
 
         Args:
             decay: Vector (N,).
-            u: (T, B, N), as the forward pass filled it.
-            v: (U, B, N), likewise.
-            y: (T, B, N) or (U, B, N), likewise.
-            left: (U, B, N) or None, likewise.
-            dy: Deltas of y, of its shape. Row -1 of (U, B, N) receives those of the
-                carried spikes; the others are not modified.
-            dv: (U, B, N), deltas of v from outside. Row -1 receives those of the
-                carried state; the others are not modified.
-            du: (T, B, N), receives the deltas of u.
+            cells: As the forward pass filled them.
+            deltas: Those of v and y are from outside: their rows -1 receive those of
+                the carried state, the others are not modified. That of u receives all.
             dx: (T, B, N), gets the deltas of x, or None if they are not wanted.
             dlogit: (N,), gets the gradients of the logit of `decay`, or None.
             neuron: The constants.
@@ -276,94 +183,44 @@ class SpikingOperations:
             fresh_dx: Overwrite `dx`.
             fresh_gradients: Overwrite `dlogit` and `dR`.
         """
+        du, dv, dy, _ = deltas
         currents = dx
         if dx is None or not fresh_dx:
             currents = self.scratch(tuple(du.shape), _CURRENTS)
-        gain = self._gain(decay, neuron.resistance)
-        self._go_back(decay, gain, u, y, left, dy, dv, du, currents, neuron, R)
-        if left is not None:
-            self.fill_if(currents, 0.0, self._delayed(left))
+        self._go_back(decay, cells, deltas, currents, neuron, R)
+        if cells.left is not None:
+            self.fill_if(currents, 0.0, self._delayed(cells.left))
         self.fill(dv[-1], 0.0)
         if du.shape[0]:
-            self.mult_tt(du[0], self._each(decay, du.shape[1], _DECAY), dv[-1])
-            if left is not None:
-                self.copy_to_if(du[0], dv[-1], left[-1])
-        if dx is not None:
-            self._put_deltas(currents, dx, fresh_dx)
+            self.mult_tt(du[0], self._each(decay, du.shape[1], DECAY), dv[-1])
+            if cells.left is not None:
+                self.copy_to_if(du[0], dv[-1], cells.left[-1])
         if dy.shape[0] > du.shape[0]:
             self.fill(dy[-1], 0.0)
-        if R is not None:
-            self._gradients_of_spikes(currents, y, dy, R, dR, fresh_gradients)
+        if dx is not None:
+            self._put_deltas(currents, dx, fresh_dx)
+        if R is not None and du.shape[0]:
+            self.dot_mm(currents[0], R, dy[-1])
+        if dR is not None:
+            dot = self.dot_mm if fresh_gradients else self.dot_add_mm
+            before = flatten_time(self._delayed(cells.y))
+            dot(flatten_time(currents), before, dR, transa=True)
         if dlogit is not None:
-            changes = self._delayed(v)  # as for Leaky; none where u is frozen
-            self.subtract_tt(changes, u, changes)
+            changes = self._delayed(cells.v)  # as for Leaky; none where u is frozen
+            self.subtract_tt(changes, cells.u, changes)
             self._decay_gradient(du, changes, decay, dlogit, fresh_gradients)
 
     # -- parts ---------------------------------------------------------------
 
-    def _each(self, vector: Any, batch: int, slot: int) -> Any:
-        """A vector of all units, for each sequence: a temporary (B, N)."""
-        units = vector.shape[-1]
-        repeated = self.scratch((batch, units), slot)
-        self.broadcast_t(vector.reshape((1, units)), 0, repeated)
-        return repeated
-
-    def _gain(self, decay: Any, resistance: float) -> Any:
-        """``(1 - decay) resistance`` as a row, a temporary."""
-        gain = self.scratch((1, decay.shape[0]), _ROW)
-        self.mult_st(-resistance, decay.reshape(tuple(gain.shape)), gain)
-        self.add_st(resistance, gain, gain)
-        return gain
-
-    def _gained(self, x: Any, gain: Any, out: Any) -> None:
-        """``out = gain x`` for sequences (T, B, N)."""
-        rows = self._rows(out, 9, filled=False)
-        self.mult_mv(self._rows(x, 10), gain, rows)
-        self._put_rows(rows, out)
-
-    def _drive(
-        self, x: Any, decay: Any, rest: float, resistance: float, out: Any
-    ) -> None:
-        """``out = (1 - decay) (rest + resistance x)`` for sequences (T, B, N)."""
-        self._gained(x, self._gain(decay, resistance), out)
-        if rest:
-            rows = self._rows(out, 9)
-            self.add_mv(rows, self._gain(decay, rest), rows)
-            self._put_rows(rows, out)
-
-    def _recur(
-        self,
-        factors: Any,
-        source: Any,
-        values: Any,
-        first: int,
-        count: int,
-        direction: int,
-    ) -> None:
-        """``values[t] = source[t] + factors[t] values[t - direction]``, step by step.
-
-        Args:
-            factors: (T, B, N), or (B, N) for all steps.
-            source: Sequences with at least as many rows; may be `values`.
-            values: Likewise.
-            first: Number of the first step.
-            count: Of how many.
-            direction: 1 to go forward in time, -1 to go back.
-        """
-        work = self.scratch(tuple(values.shape[1:]), _WORK)
-        for t in range(first, first + direction * count, direction):
-            factor = factors if len(factors.shape) == 2 else factors[t]
-            self.mult_tt(values[t - direction], factor, work)
-            self.add_tt(source[t], work, values[t])
+    def _steps_at_once(self, sequences: Any) -> int:
+        """How many steps to work on together, so that temporaries stay small."""
+        return max(1, sequences.shape[0])
 
     def _integrate(
         self,
         first: int,
         last: int,
-        u: Any,
-        v: Any,
-        y: Any,
-        left: Any,
+        cells: SpikingCells,
         a: Any,
         neuron: Neuron,
         more: Any = None,
@@ -373,55 +230,48 @@ class SpikingOperations:
 
         To that ``gain * more`` is added; these and a are (B, N).
         """
-        work = self.scratch(tuple(a.shape), _WORK)
+        work = self.scratch(tuple(a.shape), WORK)
         for t in range(first, last):
-            before, now, spikes = v[t - 1], u[t], y[t]
+            before, left, now = cells.v[t - 1], cells.left, cells.at(t)
             if more is not None:
                 self.mult_tt(more, gain, more)
-                self.add_tt(now, more, now)
+                self.add_tt(now.u, more, now.u)
             self.mult_tt(before, a, work)
-            self.add_tt(now, work, now)
+            self.add_tt(now.u, work, now.u)
             if left is not None:
-                self.copy_to_if(before, now, left[t - 1])
-            fired = self._fire(now, neuron, spikes)
-            self._reset(now, fired if neuron.detached else spikes, neuron, v[t])
+                self.copy_to_if(before, now.u, left[t - 1])
+            fired = self._fire(now.u, neuron, now.y)
+            self._reset(now.u, fired if neuron.detached else now.y, neuron, now.v)
             if left is not None:
                 self.add_st(-1.0, left[t - 1], left[t])
                 self.rel(left[t], left[t])
                 self.fill_if(left[t], float(neuron.frozen_steps), fired)
 
-    def _steps_at_once(self, sequences: Any) -> int:
-        """How many steps to work on together, so that temporaries stay small."""
-        return max(1, sequences.shape[0])
-
     def _go_back(
         self,
         decay: Any,
-        gain: Any,
-        u: Any,
-        y: Any,
-        left: Any,
-        dy: Any,
-        dv: Any,
-        du: Any,
+        cells: SpikingCells,
+        deltas: SpikingCells,
         currents: Any,
         neuron: Neuron,
         R: Any,
     ) -> None:
-        """Compute du, and the deltas of the currents, of frozen neurons too."""
+        """Compute the deltas of u, and of the currents, of frozen neurons too."""
+        du, left = deltas.u, cells.left
         steps, batch, _ = du.shape
+        gain = self._gain(decay, neuron.resistance)
         size = self._steps_at_once(du)
         for start in reversed(range(0, steps, size)):
             stop = min(start + size, steps)
+            part = slice(start, stop)
             slope, factors = self._start_back(
-                *(part[start:stop] for part in (u, y, dy, dv, du)),
-                *(decay, None if left is None else left[start:stop], neuron),
+                cells.at(part), deltas.at(part), decay, neuron
             )
             if R is None:
                 last = int(stop == steps)  # behind which nothing comes
                 values, count = du[start : stop + 1], stop - start - last
                 self._recur(factors, values, values, count - 1, count, -1)
-                self._gained(du[start:stop], gain, currents[start:stop])
+                self._gained(du[part], gain, currents[part])
                 continue
             gains = self._each(gain, batch, _GAIN)
             more = self.scratch(tuple(gains.shape), _MORE)
@@ -434,33 +284,25 @@ class SpikingOperations:
                 self._integrate_back(du[t], later, *arrays, currents[t])
 
     def _start_back(
-        self,
-        u: Any,
-        y: Any,
-        dy: Any,
-        dv: Any,
-        du: Any,
-        decay: Any,
-        left: Any,
-        neuron: Neuron,
+        self, cells: SpikingCells, deltas: SpikingCells, decay: Any, neuron: Neuron
     ) -> tuple[Any, Any]:
-        """Compute, for some steps, the part of du that does not come from later ones.
+        """Compute, for some steps, the deltas of u that do not come from later ones.
 
         Returns:
-            The slopes of spikes, and what of du of the step after gets to that before.
+            The slopes of spikes, and what of the deltas of u gets to the step before.
         """
-        shape = tuple(du.shape)
+        du = deltas.u
         slope, kept, factors = (
-            self.scratch(shape, slot) for slot in (_SLOPES, _KEPT, _FACTORS)
+            self.scratch(tuple(du.shape), slot) for slot in (_SLOPES, _KEPT, _FACTORS)
         )
-        self.add_st(-neuron.threshold, u, du)
+        self.add_st(-neuron.threshold, cells.u, du)
         self.surrogate_t(du, neuron.surrogate, neuron.parameters, slope)
-        self._kept_by_reset(u, y, slope, neuron, kept)
-        self.mult_tt(dy, slope, du)
-        self.mult_add_tt(kept, dv, du)
+        self._kept_by_reset(cells.u, cells.y, slope, neuron, kept)
+        self.mult_tt(deltas.y, slope, du)
+        self.mult_add_tt(kept, deltas.v, du)
         self._gained(kept, decay.reshape((1, decay.shape[0])), factors)
-        if left is not None:
-            self.copy_to_if(kept, factors, left)
+        if cells.left is not None:
+            self.copy_to_if(kept, factors, cells.left)
         return slope, factors
 
     def _integrate_back(
@@ -474,17 +316,11 @@ class SpikingOperations:
         gain: Any,
         currents: Any,
     ) -> None:
-        """One step back, with what comes from the one after; all are (B, N).
+        """One step back, where `more` are deltas of its spikes; all are (B, N).
 
-        Args:
-            du: Gets that of the step, and has the rest.
-            later: du of the step after, or None.
-            factors: What of that gets here.
-            slope: Slopes of spikes.
-            more: Deltas of these from the step after.
-            frozen: Where this is not 0, no current counts; or None.
-            gain: Factors of the currents.
-            currents: Receives their deltas.
+        du gets ``more * slope + factors * later``, unless `later`, that of the step
+        after, is None; the deltas of the currents are ``gain * du``, not where
+        `frozen`, which may be None, is not 0.
         """
         if later is not None:
             self.mult_tt(more, slope, more)
@@ -494,17 +330,6 @@ class SpikingOperations:
         self.mult_tt(du, gain, currents)
         if frozen is not None:
             self.fill_if(currents, 0.0, frozen)
-
-    def _gradients_of_spikes(
-        self, currents: Any, y: Any, dy: Any, R: Any, dR: Any, fresh: bool
-    ) -> None:
-        """The deltas of the carried spikes, and the gradients of their weights."""
-        if currents.shape[0]:
-            self.dot_mm(currents[0], R, dy[-1])
-        if dR is not None:
-            dot = self.dot_mm if fresh else self.dot_add_mm
-            before = flatten_time(self._delayed(y))
-            dot(flatten_time(currents), before, dR, transa=True)
 
     def _fire(self, u: Any, neuron: Neuron, spikes: Any) -> Any:
         """Let `spikes` receive those of one step; returns which neurons fired."""
@@ -528,6 +353,17 @@ class SpikingOperations:
         x = self.get_numpy_copy(u) - neuron.threshold
         self.set_from_numpy(spikes, 0.5 + integral_of(surrogate, x))
 
+    def _divide_st(self, s: float, t: Any, out: Any) -> None:
+        """``out = s / t``, elementwise."""
+        dividend = self.scratch(tuple(t.shape), _DIVIDEND)
+        self.fill(dividend, s)
+        self.divide_tt(dividend, t, out)
+
+    def _one_minus(self, t: Any, out: Any) -> None:
+        """``out = 1 - t``, elementwise."""
+        self.mult_st(-1.0, t, out)
+        self.add_st(1.0, out, out)
+
     def _reset(self, u: Any, spikes: Any, neuron: Neuron, v: Any) -> None:
         """``v = u`` after the reset of one step."""
         if neuron.hard:  # u - u is 0, exactly
@@ -544,34 +380,15 @@ class SpikingOperations:
     ) -> None:
         """``kept = d v / d u`` of all steps."""
         if not neuron.hard:
-            drop = 0.0 if neuron.detached else neuron.reset_to - neuron.threshold
+            drop = 0.0 if neuron.detached else neuron.threshold - neuron.reset_to
             self.mult_st(drop, slope, kept)
-        elif neuron.detached:
-            if neuron.smooth:
-                self.step_t(u, neuron.threshold, kept)
-                y = kept
-            self.mult_st(-1.0, y, kept)
-        else:
-            self.mult_st(-1.0, u, kept)
-            self.add_st(neuron.reset_to, kept, kept)
+        elif not neuron.detached:
+            self.add_st(-neuron.reset_to, u, kept)
             self.mult_tt(kept, slope, kept)
-            self.subtract_tt(kept, y, kept)
-        self.add_st(1.0, kept, kept)
-
-    def _decay_gradient(
-        self, deltas: Any, changes: Any, decay: Any, dlogit: Any, fresh: bool
-    ) -> None:
-        """``dlogit (+)= decay * sum(deltas * changes)`` over steps and sequences."""
-        self.mult_tt(deltas, changes, changes)
-        sums = self.scratch((decay.shape[0],), 3)
-        self._sum_rows(flatten_time(changes), sums, True)
-        if fresh:
-            self.mult_tt(sums, decay, dlogit)
+            self.add_tt(kept, y, kept)
+        elif neuron.smooth:
+            self.step_t(u, neuron.threshold, kept)
         else:
-            self.mult_add_tt(sums, decay, dlogit)
-
-    def _put_deltas(self, deltas: Any, dx: Any, fresh: bool) -> None:
-        if not fresh:
-            self.add_tt(dx, deltas, dx)
-        elif deltas is not dx:
-            self.copy_to(deltas, dx)
+            self._one_minus(y, kept)
+            return
+        self._one_minus(kept, kept)

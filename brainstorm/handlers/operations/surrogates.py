@@ -89,7 +89,7 @@ class Values:
         return -self + other
 
     def __rtruediv__(self, other: Any) -> Values:
-        return self._constant(other).apply("divide_tt", self)
+        return self.apply("_divide_st", before=(float(other),))
 
     def __abs__(self) -> Values:
         return self.apply("abs_t")
