@@ -11,6 +11,7 @@ from brainstorm.training import Linear
 from brainstorm.utils import ValidationError, get_inheritors
 
 EXAMPLES = [
+    hooks.CsvLog("logs.csv", interval=2),
     hooks.EarlyStopper("a.b", 3, "max", "mine", "update", 5, True),
     hooks.ModifyStepperAttribute(Linear(1.0, 0.5, 3), "momentum"),
     hooks.ModifyStepperAttribute(Linear(1.0, 0.5, 3), timescale="update"),
@@ -21,6 +22,8 @@ EXAMPLES = [
     hooks.MonitorLoss("valid"),
     hooks.MonitorScores("valid", [Accuracy(name="acc")], name="validation"),
     hooks.ProgressBar(),
+    hooks.ReduceOnPlateau("a.b", factor=0.5, patience=3),
+    hooks.RestoreBest("a.b", "max"),
     hooks.SaveBestNetwork("a.b"),
     hooks.SaveBestNetwork("a.b", "best.hdf5", "min"),
     hooks.SaveCheckpoint("training.hdf5", timescale="update", interval=100),
