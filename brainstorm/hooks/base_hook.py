@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from brainstorm.checks import check_integer
@@ -268,6 +268,15 @@ class LogWatcher(Hook):
 
     def watched_logs(self):
         return (self.log_name,)
+
+    def follow(self, logs: Mapping[str, Any]) -> Iterator[bool]:
+        """Whether each entry since the last call is the best so far."""
+        entries = get_log(logs, self.log_name)
+        for value in entries[self.seen :]:
+            improved = self.improves(value, self.best_so_far)
+            self.best_so_far = value if improved else self.best_so_far
+            yield improved
+        self.seen = len(entries)
 
     def improves(self, value: float, best: float | None) -> bool:
         """Whether a value is better than the best one so far, if any; NaN never is."""

@@ -14,7 +14,6 @@ from brainstorm.hooks.base_hook import (
     Hook,
     LogWatcher,
     NetworkReader,
-    get_log,
     takes,
     takes_common,
 )
@@ -263,19 +262,14 @@ class ReduceOnPlateau(LogWatcher):
         _check_attribute(self, stepper)
 
     def __call__(self, epoch_nr, update_nr, net, stepper, logs):
-        entries = get_log(logs, self.log_name)
-        for value in entries[self.seen :]:
-            if self.improves(value, self.best_so_far):
-                self.best_so_far, self.waited = value, 0
-            else:
-                self.waited += 1
+        for improved in self.follow(logs):
+            self.waited = 0 if improved else self.waited + 1
             if self.waited >= self.patience:
                 self.waited = 0
                 before = getattr(stepper, self.attr_name)
                 after = max(before * self.factor, min(before, self.minimum))
                 setattr(stepper, self.attr_name, after)
                 self.message(f"{self.attr_name} is {after:.4g} from now on.")
-        self.seen = len(entries)
 
 
 class ModifyStepperAttribute(Hook):

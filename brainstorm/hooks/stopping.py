@@ -49,14 +49,8 @@ class EarlyStopper(LogWatcher):
         self.patience = check_number(self, "patience", patience, low=1)
 
     def __call__(self, epoch_nr, update_nr, net, stepper, logs):
-        entries = get_log(logs, self.log_name)
-        for value in entries[self.seen :]:
-            if self.improves(value, self.best_so_far):
-                self.best_so_far = value
-                self.waited = 0
-            else:
-                self.waited += 1
-        self.seen = len(entries)
+        for improved in self.follow(logs):
+            self.waited = 0 if improved else self.waited + 1
         if self.waited >= self.patience:
             raise StopIteration(
                 f"{self.log_name} did not improve for {self.waited} entries;"
@@ -109,11 +103,7 @@ class StopAfterThresholdReached(LogWatcher):
         self.threshold = check_number(self, "threshold", threshold)
 
     def __call__(self, epoch_nr, update_nr, net, stepper, logs):
-        entries = get_log(logs, self.log_name)
-        for value in entries[self.seen :]:
-            if self.improves(value, self.best_so_far):
-                self.best_so_far = value
-        self.seen = len(entries)
+        list(self.follow(logs))
         best = self.best_so_far
         if best is not None and (
             best == self.threshold or self.improves(best, self.threshold)
