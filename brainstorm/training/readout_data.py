@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -151,6 +151,7 @@ def rows_to_fit(
     batch_size: int,
     warmup: int,
     teacher_forcing: bool,
+    arguments: Mapping[str, Any] | None,
     x: Any,
     y: Any,
     mask: Any,
@@ -173,7 +174,12 @@ def rows_to_fit(
             first = before if continues else np.zeros_like(targets[:1])
             forced = dict.fromkeys(forced, np.concatenate([first, targets[:-1]]))
             before = targets[-1:]
-        net.forward_pass(context=context, only=readout.layers, forced=forced or None)
+        net.forward_pass(
+            context=context,
+            only=readout.layers,
+            forced=forced or None,
+            arguments=arguments,
+        )
         h = readout.states()
         first = max(0, warmup - (steps if continues else 0))
         steps = (steps if continues else 0) + len(h)

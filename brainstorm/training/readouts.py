@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -48,6 +48,7 @@ def fit_ridge(
     batch_size: int = 100,
     validation: Any = None,
     teacher_forcing: bool = False,
+    arguments: Mapping[str, Any] | None = None,
 ) -> RidgeFit:
     """Fit a linear layer by ridge regression, as the readout of a reservoir.
 
@@ -86,6 +87,7 @@ def fit_ridge(
             or a tuple of inputs and targets.
         teacher_forcing: Whether to feed back the targets of the step before, zeros at
             first, wherever the layer feeds its output back.
+        arguments: For layers that read arguments, see `Network.forward_pass`.
 
     Returns:
         The error on the training data, with the ridge that was taken. NaN if the
@@ -100,7 +102,9 @@ def fit_ridge(
     warmup = checked_integer(warmup, "warmup", 0)
     batch_size = checked_integer(batch_size, "batch_size", 1)
     readout = Readout.find(net, layer)
-    rows = functools.partial(rows_to_fit, readout, batch_size, warmup, teacher_forcing)
+    rows = functools.partial(
+        rows_to_fit, readout, batch_size, warmup, teacher_forcing, arguments
+    )
     if is_blank(net):
         net.initialize("auto")
     with net.lock:

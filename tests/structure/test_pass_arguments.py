@@ -12,7 +12,7 @@ from brainstorm.hooks import StopAfterEpoch
 from brainstorm.structure.construction import ConstructionWrapper
 from brainstorm.structure.layer import Layer
 from brainstorm.structure.network import Network
-from brainstorm.training import ForwardStepper, SgdStepper, Trainer
+from brainstorm.training import ForwardStepper, SgdStepper, Trainer, fit_ridge
 from brainstorm.utils import NetworkValidationError, UnknownNameError
 
 
@@ -146,6 +146,15 @@ def test_training(net, arguments, weight):
     forward.start(net)
     forward.run()
     assert outputs(net) == pytest.approx([7 * weight, 14 * weight])
+
+
+def test_fitting():
+    inp = layers.Input({"default": ("T", "B", 1)})
+    gain = ConstructionWrapper.create(GainLayerImpl, name="Gain")
+    net = Network.from_layer(inp >> gain >> layers.FullyConnected(1, "linear", "Out"))
+    x = np.arange(5.0).reshape(5, 1, 1)
+    fit_ridge(net, x, 6 * x, ridge=0, arguments={"gain": 2.0})
+    assert net.get("Out.parameters.W").item() == pytest.approx(3)
 
 
 def test_copies_and_listings_of_such_networks(net):
