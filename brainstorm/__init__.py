@@ -1,5 +1,8 @@
 """Brainstorm: fast, flexible and fun neural networks."""
 
+# First of all: trainers make some hooks, which take parts of training.
+from brainstorm import training  # isort: split
+
 from brainstorm import (
     data_iterators,
     describable,
@@ -11,7 +14,6 @@ from brainstorm import (
     scorers,
     structure,
     tools,
-    training,
     utils,
     value_modifiers,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -22,14 +23,14 @@ def advise(net: Network, hooks: Iterable[Any], scorers: Iterable[Any]) -> None:
             "nothing has initialized, loaded or filled this network: all parameters"
             " are where they began, at 0 most of them; call for example"
             " net.initialize(bs.initializers.Gaussian(0.1)) before the training",
-            stacklevel=3,
+            stacklevel=_outside(),
         )
     for name in sorted(_idle_masks(net, hooks, scorers)):
         warnings.warn(
             f"the mask {name!r} is used by no layer, no scorer and no hook, so padding"
             " counts like data: wire it into a Mask or Bidirectional layer, give"
             f" scorers mask_name={name!r}, or leave it out",
-            stacklevel=3,
+            stacklevel=_outside(),
         )
 
 
@@ -74,7 +75,7 @@ def warn_of_loss(net: Network, losses: Mapping[str, Any], update_nr: int) -> boo
     warnings.warn(
         f"update {update_nr}: {listing(wrong)} is not finite{where}. A smaller learning"
         " rate may help; the hook StopOnNan would stop here",
-        stacklevel=5,
+        stacklevel=_outside(),
     )
     return True
 
@@ -86,3 +87,11 @@ def _first_broken(net: Network) -> str | None:
         if any(not net.handler.is_fully_finite(outputs[o]) for o in layer.out_shapes):
             return name
     return None
+
+
+def _outside() -> int:
+    """The `stacklevel` of the code that called the library."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back and frame.f_globals["__name__"].startswith("brainstorm."):
+        level, frame = level + 1, frame.f_back
+    return level

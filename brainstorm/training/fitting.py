@@ -7,10 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from brainstorm.data_iterators import Minibatches
+from brainstorm.checks import checked_integer
+from brainstorm.data_iterators import DataIterator, Minibatches
+from brainstorm.hooks.base_hook import Hook
+from brainstorm.hooks.saving import RestoreBest
+from brainstorm.hooks.stopping import EarlyStopper
 from brainstorm.randomness import RandomState
 from brainstorm.structure.network import Network
 from brainstorm.structure.prediction import arrange, find_output, inputs_of, named
+from brainstorm.training.utils import ROLLING
 from brainstorm.utils import ValidationError, listing
 
 
@@ -18,15 +23,44 @@ def shuffled_batches(
     net: Network, x: Any, y: Any, batch_size: int, rnd: RandomState
 ) -> Minibatches:
     """Batches of sequences that have been shuffled once, see `Trainer.fit`."""
-    data, _ = arrange(net, _named(net, x, y))
-    for name, values in data.items():  # iterators take a time of 1 for none
-        if net.layers["Input"].out_shapes[name].buffer_type == 1:
-            data[name] = np.asarray(values)[np.newaxis]
+    data = _arranged(net, x, y)
     batches = Minibatches(batch_size, **data)
     order = rnd.permutation(batches.nr_sequences)
     batches.data = {name: np.asarray(values)[:, order] for name, values in data.items()}
     batches.rnd = rnd
     return batches
+
+
+def batches_of(net: Network, data: Any, batch_size: int) -> DataIterator:
+    """Batches of validation data, see `Trainer.fit`."""
+    if hasattr(data, "data_shapes"):
+        return data
+    is_pair = isinstance(data, tuple | list) and len(data) == 2
+    if not is_pair and not isinstance(data, Mapping):
+        raise ValidationError(
+            "validation_data: expected a pair (x, y), a dict or a data iterator, got"
+            f" {type(data).__name__}"
+        )
+    x, y = data if is_pair else (data, None)
+    return Minibatches(batch_size, shuffle=False, **_arranged(net, x, y))
+
+
+def stoppers(patience: int | None, validates: bool) -> list[Hook]:
+    """The hooks of an early stopping, see `Trainer.fit`."""
+    if patience is None:
+        return []
+    patience = checked_integer(patience, "early_stopping", 1)
+    log_name = f"{'validation' if validates else ROLLING}.total_loss"
+    return [EarlyStopper(log_name, patience), RestoreBest(log_name)]
+
+
+def _arranged(net: Network, x: Any, y: Any) -> dict[str, Any]:
+    """The data by name, with a dimension for time."""
+    data, _ = arrange(net, _named(net, x, y))
+    for name, values in data.items():  # iterators take a time of 1 for none
+        if net.layers["Input"].out_shapes[name].buffer_type == 1:
+            data[name] = np.asarray(values)[np.newaxis]
+    return data
 
 
 def _named(net: Network, x: Any, y: Any) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from brainstorm.checks import check_network, checked_integer
 from brainstorm.data_iterators import DataIterator
 from brainstorm.describable import Describable
+from brainstorm.hooks.monitoring import MonitorScores
+from brainstorm.hooks.stopping import StopAfterEpoch
 from brainstorm.randomness import global_rnd
 from brainstorm.scorers import (
     Scorer,
@@ -21,7 +23,7 @@ from brainstorm.structure.network import Network
 from brainstorm.training import hook_rules as rules
 from brainstorm.training.adaptive_steppers import AdamStepper
 from brainstorm.training.advice import advise, is_blank, warn_of_loss
-from brainstorm.training.fitting import shuffled_batches
+from brainstorm.training.fitting import batches_of, shuffled_batches, stoppers
 from brainstorm.training.history import History, history_of
 from brainstorm.training.resuming import TRAINING_DATA, Epoch, Resumable, undisturbed
 from brainstorm.training.steppers import TrainingStepper
@@ -126,6 +128,10 @@ class Trainer(Resumable, Describable):
         train_scorers: Sequence[Scorer] = (),
         seed: int | None = None,
         verbose: bool = False,
+        *,
+        validation_data: Any = None,
+        hooks: Sequence[Hook] = (),
+        early_stopping: int | None = None,
     ) -> Trainer:
         """Train a network on arrays for some epochs: the common case in one line.
 
@@ -151,6 +157,13 @@ class Trainer(Resumable, Describable):
             train_scorers: Scorers to evaluate on the training batches.
             seed: Makes the shuffling reproducible on its own.
             verbose: Whether to print what happens.
+            validation_data: Other data ``(x, y)``, a dict of them, or a data iterator.
+                Losses and scores on these are logged as ``validation``, before the
+                training and after each epoch.
+            hooks: Hooks to add. They find these data under that name.
+            early_stopping: After how many epochs in which the loss has not been better,
+                that of the validation data if there are some, to stop. The network gets
+                the parameters back with which it was best.
 
         Returns:
             The trainer. Its logs have the losses and scores of each epoch.
@@ -165,16 +178,20 @@ class Trainer(Resumable, Describable):
         rnd = global_rnd.create_random_state(seed)
         data = shuffled_batches(net, x, y, batch_size, rnd)
         check_iterator(net, data, "the data")
-        check_scorers(net, train_scorers, "train_scorers")
         if is_blank(net):
             net.initialize("auto", seed=rnd.generate_seed())
-        trainer.stepper.start(net)
-        advise(net, (), (trainer.stepper, *train_scorers))
-        net.start_weight_modifiers()
-        trainer._net, trainer._iterators = net, {TRAINING_DATA: data}
-        with net.lock:
-            for _ in range(epochs):
-                trainer._train_epoch(net, data)
+        others = {}
+        if validation_data is not None:
+            others["validation"] = batches_of(net, validation_data, batch_size)
+            trainer.add_hook(MonitorScores("validation", train_scorers, "validation"))
+        for hook in (*hooks, *stoppers(early_stopping, bool(others))):
+            trainer.add_hook(hook)
+        last = StopAfterEpoch(epochs, name="fit", verbose=False)
+        trainer.add_hook(last)
+        try:
+            trainer.train(net, data, **others)
+        finally:
+            del trainer.hooks[last.name]
         return trainer
 
     def __init_from_description__(self, description: dict[str, Any]) -> None:

@@ -123,3 +123,79 @@ def test_it_reports(capsys):
 def test_bad_arguments(x, y, arguments, text):
     with pytest.raises(ValidationError, match=text):
         bs.Trainer.fit(classifier(), x, y, **arguments)
+
+
+# -- validation, hooks, early stopping ---------------------------------------
+
+
+def test_validation_data_are_evaluated_each_epoch():
+    x, y = blobs()
+    scorers = [bs.scorers.Accuracy()]
+    net = classifier()
+    for given in ((x, y), {"default": x, "targets": y}, bs.Undivided(**whole(x, y))):
+        trainer = bs.Trainer.fit(
+            net, x, y, epochs=2, train_scorers=scorers, validation_data=given
+        )
+        log = trainer.logs["validation"]
+        assert sorted(log) == ["Accuracy", "total_loss"]
+        assert len(log["Accuracy"]) == 3
+        assert list(trainer.hooks) == ["validation"]
+    expected = bs.tools.evaluate(net, bs.Undivided(**whole(x, y)), scorers)
+    assert log["Accuracy"][-1] == expected["Accuracy"]
+
+
+def whole(x, y):
+    x, y = np.asarray(x), np.asarray(y)
+    return {"default": x.reshape(1, *x.shape), "targets": y.reshape(1, -1, 1)}
+
+
+def test_validation_does_not_change_the_training():
+    x, y = blobs()
+    nets = [classifier(), classifier()]
+    for net, more in zip(nets, [{}, {"validation_data": (x, y)}], strict=True):
+        net.initialize(bs.Gaussian(0.1), seed=1)
+        bs.Trainer.fit(net, x, y, epochs=2, seed=3, **more)
+    a, b = (net.get("parameters") for net in nets)
+    np.testing.assert_array_equal(a, b)
+
+
+def test_hooks_are_called():
+    seen = []
+
+    def note(epoch_nr, **kwargs):
+        seen.append(epoch_nr)
+
+    note.timescale = "epoch"
+    bs.Trainer.fit(classifier(), *blobs(), epochs=3, hooks=[note])
+    assert seen == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("validates", [True, False])
+def test_early_stopping_restores_the_best(validates):
+    x, y = blobs()
+    net = classifier()
+    more = {"validation_data": (x, y)} if validates else {}
+    trainer = bs.Trainer.fit(
+        net, x, y, epochs=50, stepper=SgdStepper(1e4), early_stopping=2, **more
+    )
+    name = "validation" if validates else "rolling_training"
+    losses = trainer.logs[name]["total_loss"]
+    assert len(losses) < 50
+    assert int(np.argmin(losses)) == len(losses) - 3
+    if validates:
+        found = bs.tools.evaluate(net, bs.Undivided(**whole(x, y)))
+        assert found["total_loss"] == pytest.approx(min(losses))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"validation_data": 3}, "validation_data: expected a pair"),
+        ({"validation_data": ([[1, 2]], [[1, 2]])}, "targets|default"),
+        ({"early_stopping": 0}, "early_stopping"),
+        ({"hooks": [bs.hooks.StopOnNan]}, r"an object: StopOnNan\("),
+    ],
+)
+def test_bad_validation(arguments, text):
+    with pytest.raises(ValidationError, match=text):
+        bs.Trainer.fit(classifier(), *blobs(), epochs=1, **arguments)
