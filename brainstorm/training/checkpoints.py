@@ -35,8 +35,12 @@ from brainstorm.files import (
 from brainstorm.handlers.base_handler import Handler
 from brainstorm.scorers import Scorer
 from brainstorm.structure.network import Network
-from brainstorm.structure.network_files import read_network, write_info, write_network
-from brainstorm.structure.parameter_order import in_order
+from brainstorm.structure.network_files import (
+    in_order,
+    read_network,
+    write_info,
+    write_network,
+)
 from brainstorm.training.steppers import TrainingStepper
 from brainstorm.utils import FileFormatError, ValidationError, listing
 
