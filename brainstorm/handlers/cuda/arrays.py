@@ -171,15 +171,13 @@ else:
         return view
 
 
-def check_neighbours(array: CudaArray) -> None:
-    """Refuse a view whose last axis is not dense, for kernels that rely on it."""
+def place_of(array: CudaArray) -> tuple[int, ...]:
+    """An array as kernels take it: address, and distances along the first axes.
+
+    The last one has to be dense.
+    """
     if array.shape[-1] > 1 and array.strides[-1] != 1:
         raise OperationError(f"the last axis has to be dense, got {array!r}")
-
-
-def place_of(array: CudaArray) -> tuple[int, ...]:
-    """An array as kernels take it: address, and distances along all other axes."""
-    check_neighbours(array)
     return (array.pointer, *array.strides[:-1])
 
 

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import functools
 
-from brainstorm.handlers.cuda.arrays import (
-    MOST,
-    CudaArray,
-    OperationError,
-    check_neighbours,
-)
+from brainstorm.handlers.cuda.arrays import MOST, CudaArray, OperationError, place_of
 from brainstorm.handlers.cuda.launcher import column_blocks, row_blocks
 from brainstorm.handlers.cuda.leaves import Leaf
 
@@ -177,8 +172,8 @@ def _check_sizes(*sizes: int) -> None:
 
 def _blas(m: CudaArray) -> tuple[int, int]:
     """Address, and distance of the rows: cuBLAS looks at it for a single row, too."""
-    check_neighbours(m)
-    return m.pointer, m.strides[0] if m.shape[0] > 1 else m.shape[1]
+    pointer, distance = place_of(m)
+    return pointer, distance if m.shape[0] > 1 else m.shape[1]
 
 
 @functools.cache

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from brainstorm.handlers.cuda.arrays import CudaArray, check_neighbours
+from brainstorm.handlers.cuda.arrays import CudaArray, place_of
 
 
 class CudaSequences:
@@ -20,7 +20,4 @@ class CudaSequences:
 
 def sequence(array: CudaArray | None) -> tuple[int, int, int]:
     """The kernels' struct Sequence."""
-    if array is None:
-        return 0, 0, 0
-    check_neighbours(array)
-    return (array.pointer, *array.strides[:2])
+    return (0, 0, 0) if array is None else place_of(array)

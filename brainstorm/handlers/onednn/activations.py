@@ -8,14 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from brainstorm.handlers.onednn.arithmetic import flat
-from brainstorm.handlers.onednn.binding import Memory
-from brainstorm.handlers.onednn.definitions import (
-    Algorithm,
-    Arg,
-    Prop,
-    UnimplementedError,
-)
-from brainstorm.handlers.onednn.recipes import Call, Recipe, layout
+from brainstorm.handlers.onednn.binding import Memory, Primitive
+from brainstorm.handlers.onednn.definitions import Algorithm, Prop, UnimplementedError
+from brainstorm.handlers.onednn.recipes import Call, Recipe
 from brainstorm.handlers.onednn.session import Session
 from brainstorm.handlers.operations.activations import FROM_INPUT, give_methods
 from brainstorm.handlers.programs import whole
@@ -114,17 +109,13 @@ def act(session: Session, x: np.ndarray, y: np.ndarray, name: str) -> Call:
 
 def add_act(recipe: Recipe, x: Memory, y: Memory, name: str) -> None:
     """Append ``y = act(x)``."""
+    recipe.add(_forward(recipe, x, y, name), src=x, dst=y)
+
+
+def _forward(recipe: Recipe, x: Memory, y: Memory, name: str) -> Primitive:
     algorithm, _, alpha = activation(name)
-    primitive = recipe.primitive(
-        "eltwise_forward",
-        Prop.FORWARD_TRAINING,
-        algorithm,
-        x.desc,
-        y.desc,
-        alpha,
-        0.0,
-    )
-    recipe.add(primitive, {Arg.SRC: x, Arg.DST: y})
+    kind = "eltwise_forward", Prop.FORWARD_TRAINING, algorithm
+    return recipe.primitive(*kind, x.desc, y.desc, alpha, 0.0)
 
 
 def act_deriv(
@@ -137,12 +128,9 @@ def act_deriv(
 ) -> Call:
     """``dx (+)= dy act'(x)``, computed from y, or from x for those in `FROM_INPUT`."""
     recipe = Recipe(session, f"{name}_deriv", (source, dy, dx))
-    source, dy, dx = flat(source, dy, dx)
-    target = recipe.array(dx)
-    deltas = target if fresh else recipe.temporary("deltas", layout(dx))
-    add_act_deriv(recipe, recipe.array(source), recipe.array(dy), deltas, name)
-    if not fresh:
-        recipe.reorder(deltas, target, add=True)
+    source, dy, dx = map(recipe.array, flat(source, dy, dx))
+    with recipe.result(dx, fresh, "deltas") as deltas:
+        add_act_deriv(recipe, source, dy, deltas, name)
     return recipe.call()
 
 
@@ -151,20 +139,13 @@ def add_act_deriv(
 ) -> None:
     """Append ``dx = dy act'(x)``."""
     _, algorithm, alpha = activation(name)
-    hint = recipe.primitive(
-        "eltwise_forward",
-        Prop.FORWARD_TRAINING,
-        algorithm,
-        source.desc,
-        source.desc,
-        alpha,
-        0.0,
-    )
+    hint = _forward(recipe, source, source, name)
+    descs = dx.desc, dy.desc, source.desc
     primitive = recipe.primitive(
-        "eltwise_backward", algorithm, dx.desc, dy.desc, source.desc, alpha, 0.0, hint
+        "eltwise_backward", algorithm, *descs, alpha, 0.0, hint
     )
-    source_arg = Arg.SRC if name in FROM_INPUT else Arg.DST
-    recipe.add(primitive, {source_arg: source, Arg.DIFF_DST: dy, Arg.DIFF_SRC: dx})
+    source_arg = "src" if name in FROM_INPUT else "dst"
+    recipe.add(primitive, **{source_arg: source}, diff_dst=dy, diff_src=dx)
 
 
 def derives_safely(name: str, source: np.ndarray) -> bool:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from brainstorm.handlers.onednn.arithmetic import add_binary
-from brainstorm.handlers.onednn.definitions import Algorithm, Arg, Prop
+from brainstorm.handlers.onednn.definitions import Algorithm, Prop
 from brainstorm.handlers.onednn.recipes import Call, Recipe, layout
 from brainstorm.handlers.onednn.session import Session
 
@@ -57,13 +57,7 @@ def difference_mv(
 def softmax(session: Session, m: np.ndarray, out: np.ndarray) -> Call:
     """Softmax over the rows, which have to be finite."""
     recipe = Recipe(session, "softmax_m", (m, out))
-    primitive = recipe.primitive(
-        "softmax_forward",
-        Prop.FORWARD_TRAINING,
-        Algorithm.SOFTMAX,
-        layout(m),
-        layout(out),
-        1,
-    )
-    recipe.add(primitive, {Arg.SRC: recipe.array(m), Arg.DST: recipe.array(out)})
+    kind = "softmax_forward", Prop.FORWARD_TRAINING, Algorithm.SOFTMAX
+    primitive = recipe.primitive(*kind, layout(m), layout(out), 1)
+    recipe.add(primitive, src=recipe.array(m), dst=recipe.array(out))
     return recipe.call()
