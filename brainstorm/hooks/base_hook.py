@@ -6,7 +6,7 @@ import copy
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 from brainstorm.checks import check_integer
 from brainstorm.describable import Describable
@@ -20,6 +20,9 @@ from brainstorm.utils import (
     get_by_path,
     listing,
 )
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["Hook", "LogWatcher", "NetworkReader"]
 
@@ -184,14 +187,26 @@ class Hook(Describable):
             report(f"{self.__name__} >> {msg}")
 
 
-def takes(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+Init = TypeVar("Init", bound=Callable[..., None])
+
+
+class Common(TypedDict, total=False):
+    """The arguments of :class:`Hook`, for type checkers and editors."""
+
+    name: str | None
+    timescale: str
+    interval: int
+    verbose: bool | None
+
+
+def takes(*names: str) -> Callable[[Init], Init]:
     """Have a constructor take arguments of :class:`Hook` behind its own.
 
     It gets those that are given as ``**common``, to pass them on.
     """
     of_hook = inspect.signature(Hook.__init__).parameters
 
-    def decorate(init: Callable[..., None]) -> Callable[..., None]:
+    def decorate(init: Init) -> Init:
         *own, _ = inspect.signature(init).parameters.values()
         signature = inspect.Signature([*own, *(of_hook[name] for name in names)])
 
@@ -200,7 +215,7 @@ def takes(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
             init(**signature.bind(*args, **kwargs).arguments)
 
         wrapped.__signature__ = signature
-        return wrapped
+        return wrapped  # type: ignore[return-value]
 
     return decorate
 
@@ -252,7 +267,7 @@ class LogWatcher(Hook):
     repeatable = True
 
     @takes_common
-    def __init__(self, log_name: str, criterion: str, **common: Any):
+    def __init__(self, log_name: str, criterion: str, **common: Unpack[Common]):
         super().__init__(**common)
         if not isinstance(log_name, str) or not log_name:
             raise ValidationError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from brainstorm.checks import check_number
 from brainstorm.data_iterators import DataIterator
 from brainstorm.describable import of_library
 from brainstorm.hooks.base_hook import (
+    Common,
     Hook,
     LogWatcher,
     NetworkReader,
@@ -26,6 +27,9 @@ from brainstorm.utils import (
     ValidationError,
     choices,
 )
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = [
     "ModifyStepperAttribute",
@@ -66,7 +70,7 @@ class MonitorLoss(Hook):
     scorers: Sequence[Scorer] = ()
 
     @takes_common
-    def __init__(self, iter_name: str, **common: Any):
+    def __init__(self, iter_name: str, **common: Unpack[Common]):
         super().__init__(**common)
         self.iter_name = iter_name
         self.iter: DataIterator | None = None
@@ -95,7 +99,12 @@ class MonitorScores(MonitorLoss):
     """
 
     @takes_common
-    def __init__(self, iter_name: str, scorers: Sequence[Scorer], **common: Any):
+    def __init__(
+        self,
+        iter_name: str,
+        scorers: Sequence[Scorer],
+        **common: Unpack[Common],
+    ):
         super().__init__(iter_name, **common)
         self.scorers = scorers
 
@@ -104,7 +113,7 @@ class _MonitorLayer(Hook):
     """Base class of hooks that log statistics of the buffers of a layer."""
 
     @takes_common
-    def __init__(self, layer_name: str, **common: Any):
+    def __init__(self, layer_name: str, **common: Unpack[Common]):
         kind = next(c for c in type(self).__mro__ if of_library(c)).__name__
         what = kind.replace("Layer", "")
         common["name"] = common.get("name") or f"{what}_{layer_name}"
@@ -245,7 +254,7 @@ class ReduceOnPlateau(LogWatcher):
         factor: float = 0.1,
         patience: int = 10,
         minimum: float = 0.0,
-        **common: Any,
+        **common: Unpack[Common],
     ):
         super().__init__(log_name, criterion, **common)
         self.attr_name = attr_name
@@ -287,7 +296,10 @@ class ModifyStepperAttribute(Hook):
 
     @takes("timescale", "interval", "name", "verbose")
     def __init__(
-        self, schedule: Schedule, attr_name: str = "learning_rate", **common: Any
+        self,
+        schedule: Schedule,
+        attr_name: str = "learning_rate",
+        **common: Unpack[Common],
     ):
         super().__init__(**common)
         if self.verbose is None and self.timescale == "update":

@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
@@ -22,13 +22,23 @@ from brainstorm.files import (
     open_hdf5,
     read_tree,
 )
-from brainstorm.hooks.base_hook import Hook, LogWatcher, get_log, takes, takes_common
+from brainstorm.hooks.base_hook import (
+    Common,
+    Hook,
+    LogWatcher,
+    get_log,
+    takes,
+    takes_common,
+)
 from brainstorm.structure.network import Network
 from brainstorm.structure.network_files import FORMAT as NETWORK_FORMAT
 from brainstorm.training.checkpoints import FORMAT as CHECKPOINT_FORMAT
 from brainstorm.training.resuming import Resumable
 from brainstorm.training.utils import report
 from brainstorm.utils import ValidationError
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = [
     "CsvLog",
@@ -52,7 +62,7 @@ class _Saver(Hook):
     saves = "the newest"
 
     @takes("name", "timescale", "interval")
-    def __init__(self, filename: str | os.PathLike, **common: Any):
+    def __init__(self, filename: str | os.PathLike, **common: Unpack[Common]):
         super().__init__(**common)
         self.filename = os.fspath(filename)
 
@@ -109,7 +119,7 @@ class CsvLog(_Saver):
     _trainer_is_due = False
 
     @takes("name", "interval")
-    def __init__(self, filename: str | os.PathLike, **common: Any):
+    def __init__(self, filename: str | os.PathLike, **common: Unpack[Common]):
         super().__init__(filename, **common)
         if not self.filename.lower().endswith(".csv"):
             raise ValidationError(
@@ -221,7 +231,7 @@ class SaveBestNetwork(LogWatcher):
         log_name: str,
         filename: str | os.PathLike | None = None,
         criterion: str = "max",
-        **common: Any,
+        **common: Unpack[Common],
     ):
         super().__init__(log_name, criterion, **common)
         self.filename = None if filename is None else os.fspath(filename)
@@ -271,7 +281,7 @@ class RestoreBest(SaveBestNetwork):
     __undescribed__ = {"filename"}
 
     @takes_common
-    def __init__(self, log_name: str, criterion: str = "min", **common: Any):
+    def __init__(self, log_name: str, criterion: str = "min", **common: Unpack[Common]):
         super().__init__(log_name, None, criterion, **common)
 
     def stop(self):
@@ -296,7 +306,7 @@ class InfoUpdater(Hook):
     __undescribed__ = {"run"}
 
     @takes("name", "timescale", "interval")
-    def __init__(self, run: Any, **common: Any):
+    def __init__(self, run: Any, **common: Unpack[Common]):
         super().__init__(**common)
         if not hasattr(run, "info"):
             raise ValidationError(

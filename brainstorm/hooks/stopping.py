@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from brainstorm.checks import check_integer, check_number
 from brainstorm.hooks.base_hook import (
+    Common,
     Hook,
     LogWatcher,
     NetworkReader,
@@ -18,6 +19,9 @@ from brainstorm.hooks.base_hook import (
 )
 from brainstorm.structure.network import Network
 from brainstorm.utils import ValidationError
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = [
     "EarlyStopper",
@@ -43,7 +47,11 @@ class EarlyStopper(LogWatcher):
 
     @takes_common
     def __init__(
-        self, log_name: str, patience: int = 1, criterion: str = "min", **common: Any
+        self,
+        log_name: str,
+        patience: int = 1,
+        criterion: str = "min",
+        **common: Unpack[Common],
     ):
         super().__init__(log_name, criterion, **common)
         self.patience = check_number(self, "patience", patience, low=1)
@@ -69,7 +77,7 @@ class StopAfterEpoch(Hook):
     repeatable = True
 
     @takes_common
-    def __init__(self, max_epochs: int, **common: Any):
+    def __init__(self, max_epochs: int, **common: Unpack[Common]):
         super().__init__(**common)
         self.max_epochs = check_integer(self, "max_epochs", max_epochs, low=0)
 
@@ -97,7 +105,11 @@ class StopAfterThresholdReached(LogWatcher):
 
     @takes_common
     def __init__(
-        self, log_name: str, threshold: float, criterion: str = "min", **common: Any
+        self,
+        log_name: str,
+        threshold: float,
+        criterion: str = "min",
+        **common: Unpack[Common],
     ):
         super().__init__(log_name, criterion, **common)
         self.threshold = check_number(self, "threshold", threshold)
@@ -134,7 +146,7 @@ class StopOnNan(NetworkReader):
         logs_to_check: str | Sequence[str] = (),
         check_parameters: bool = True,
         check_training_loss: bool = True,
-        **common: Any,
+        **common: Unpack[Common],
     ):
         super().__init__(**common)
         if isinstance(logs_to_check, str):

@@ -11,13 +11,16 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from brainstorm.files import atomic_path, check_start
-from brainstorm.hooks.base_hook import Hook, get_log, takes
+from brainstorm.hooks.base_hook import Common, Hook, get_log, takes
 from brainstorm.utils import ValidationError, import_extra
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["BokehVisualizer"]
 
@@ -67,7 +70,7 @@ class BokehVisualizer(Hook):
         self,
         log_names: str | Sequence[str],
         filename: str | os.PathLike | None = None,
-        **common: Any,
+        **common: Unpack[Common],
     ):
         names = [log_names] if isinstance(log_names, str) else log_names
         good = isinstance(names, (list, tuple)) and len(names) > 0
