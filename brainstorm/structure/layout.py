@@ -202,28 +202,19 @@ def _collect_structures(layers: Mapping[str, Layer]) -> dict[str, BufferStructur
     """Structure of every buffer by its path."""
     structures = {}
     for name, layer in layers.items():
-        by_category = {
-            "inputs": layer.in_shapes,
-            "outputs": layer.out_shapes,
-            "parameters": layer.parameter_shapes,
-            "internals": layer.internal_shapes,
-            "input_deltas": _backward(layer.in_shapes),
-            "output_deltas": _backward(layer.out_shapes),
-            "gradients": _backward(layer.parameter_shapes),
-        }
-        for category, buffers in by_category.items():
-            for buffer_name, structure in buffers.items():
-                structures[f"{name}.{category}.{buffer_name}"] = structure
+        for category, deltas, buffers in (
+            ("inputs", "input_deltas", layer.in_shapes),
+            ("outputs", "output_deltas", layer.out_shapes),
+            ("parameters", "gradients", layer.parameter_shapes),
+            ("internals", None, layer.internal_shapes),
+        ):
+            for buffer, s in buffers.items():
+                structures[f"{name}.{category}.{buffer}"] = s
+                if deltas is not None:
+                    structures[f"{name}.{deltas}.{buffer}"] = BufferStructure(
+                        *s.shape, context_size=s.context_size, is_backward_only=True
+                    )
     return structures
-
-
-def _backward(structures: Mapping[str, BufferStructure]) -> dict[str, BufferStructure]:
-    return {
-        name: BufferStructure(
-            *s.shape, context_size=s.context_size, is_backward_only=True
-        )
-        for name, s in structures.items()
-    }
 
 
 def _connection_hubs(
