@@ -2,7 +2,7 @@
 
 from brainstorm.handlers.operations.gru import GruCells, GruDeltas
 from brainstorm.layers._sequence_layer import SequenceLayer
-from brainstorm.layers.arguments import arguments_of
+from brainstorm.layers.arguments import FLAG, arguments_of
 from brainstorm.structure.construction import ConstructionWrapper
 
 
@@ -14,6 +14,7 @@ def Gru(
     bias: bool = True,
     initial_state: str = "zeros",
     trainable: bool = True,
+    reset_after: bool = True,
 ) -> ConstructionWrapper:
     """A layer of gated recurrent units.
 
@@ -24,6 +25,8 @@ def Gru(
         bias: Whether there are biases.
         initial_state: 'zeros', or 'learned' for a parameter to begin sequences with.
         trainable: Whether training changes the parameters.
+        reset_after: Whether the reset gates act after the product with the outputs of
+            the step before.
     """
     return ConstructionWrapper.create(GruLayerImpl, **locals())
 
@@ -42,7 +45,8 @@ class GruLayerImpl(SequenceLayer):
 
     The reset gate acts after the product with Rh, as in the first version of the
     paper, in cuDNN and in PyTorch (where this layer's bias is ``bias_ih``, and
-    ``bias_hh`` is 0); not before it, as in later versions.
+    ``bias_hh`` is 0). With ``reset_after=False`` it acts before it, as in later
+    versions: ``Pa[t] = Rb y'`` and ``Ha[t] = Wh x + Rh Pa + bh``.
 
     With n units and inputs of the flattened size i:
 
@@ -66,11 +70,10 @@ class GruLayerImpl(SequenceLayer):
     the output deltas holds its deltas.
 
     Raises:
-        LayerValidationError: `size`, `activation`, `bias` or `initial_state` are not
-            as above.
+        LayerValidationError: An argument is not as in `Gru`.
     """
 
-    arguments = arguments_of(Gru)
+    arguments = arguments_of(Gru, reset_after=FLAG)
     stacks_parameters = True
     repeats = True
 
@@ -78,3 +81,6 @@ class GruLayerImpl(SequenceLayer):
     weights = {kind: [kind + gate for gate in "rzh"] for kind in "WRb"}
     cells, deltas = GruCells, GruDeltas
     cell_context = 0
+
+    def options(self, buffers):
+        return {} if self.reset_after else {"reset_after": False}

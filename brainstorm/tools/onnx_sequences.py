@@ -37,6 +37,7 @@ class Cell(NamedTuple):
     timing: np.ndarray | None  # (n,).
     leak: float = 1.0
     leak_inside: bool = False
+    reset_after: bool = True  # Of a GRU: whether it acts after the product.
 
 
 class Kind(NamedTuple):
@@ -46,7 +47,7 @@ class Kind(NamedTuple):
     gates: tuple[str, ...]  # Ends of the names of weights, in the operator's order.
     sigmoids: int  # How many of its activation functions are sigmoids, the first ones,
     activations: int  # and how many are that of the layer.
-    attributes: dict[str, Any]
+    attributes: dict[str, str]  # Flags of the operator: fields of Cell.
     step: Callable[[Graph, Cell, list[str], str], list[str]]  # Adds one step of a loop.
 
 
@@ -139,6 +140,7 @@ def _cell(layer: Any, values: Callable[[str], np.ndarray]) -> Cell:
         timing,
         getattr(layer, "leak", 1.0),
         getattr(layer, "leak_inside", False),
+        getattr(layer, "reset_after", True),
     )
 
 
@@ -173,7 +175,7 @@ def _operator(graph: Graph, kind: Kind, cell: Cell, x: str) -> str:
         # Software differs on whether there is one for each, or for those that need it.
         activation_alpha=(alpha or 0.0,) * count,
         activation_beta=(0.0,) * count,
-        **kind.attributes,
+        **{name: int(getattr(cell, field)) for name, field in kind.attributes.items()},
     )
     return graph.add("Squeeze", y, graph.constant((1,), np.int64))
 
@@ -242,7 +244,12 @@ def _gru_step(graph: Graph, cell: Cell, states: list[str], Wx: str) -> list[str]
     z, r = (
         graph.add("Sigmoid", graph.add("Add", *pair)) for pair in ((Wz, Rz), (Wr, Rr))
     )
-    h = graph.add("Add", Wh, graph.add("Mul", r, Rh))
+    if cell.reset_after:
+        Rh = graph.add("Mul", r, Rh)
+    else:
+        R = graph.constant(np.split(cell.R, 3)[2].T)
+        Rh = graph.add("MatMul", graph.add("Mul", r, y), R)
+    h = graph.add("Add", Wh, Rh)
     h = graph.activate(h, cell.activation)
     return [graph.add("Add", h, graph.add("Mul", z, graph.add("Sub", y, h)))]
 
@@ -250,7 +257,9 @@ def _gru_step(graph: Graph, cell: Cell, states: list[str], Wx: str) -> list[str]
 PEEPHOLES = ("pi", "po", "pf")
 RNN = Kind("RNN", ("",), 0, 1, {}, _recurrent_step)
 LSTM = Kind("LSTM", ("i", "o", "f", "z"), 1, 2, {}, _lstm_step)
-GRU = Kind("GRU", ("z", "r", "h"), 1, 1, {"linear_before_reset": 1}, _gru_step)
+GRU = Kind(
+    "GRU", ("z", "r", "h"), 1, 1, {"linear_before_reset": "reset_after"}, _gru_step
+)
 
 KINDS = {
     "Recurrent": RNN,

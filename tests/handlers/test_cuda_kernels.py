@@ -165,6 +165,28 @@ def test_operations_compute_what_numpy_computes(emulated, name, sizes, strided):
                 )
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("gru_forward", {"reset_after": False}),
+        ("gru_backward", {"reset_after": False}),
+        ("recurrent_forward", {"leak": 0.3}),
+        ("recurrent_backward", {"leak": 0.3}),
+        ("recurrent_forward", {"leak": 0.3, "leak_inside": True}),
+        ("recurrent_backward", {"leak": 0.3, "leak_inside": True}),
+    ],
+)
+def test_options_of_recurrent_operations(emulated, name, options):
+    values = {**values_for(name, "swish", T=3, B=70, U=4), **options}
+    without_clock = {k: v for k, v in values.items() if not k.startswith("clock")}
+    expected, got = (
+        run(handler, name, without_clock, False)
+        for handler in (NumpyHandler(np.float64), emulated)
+    )
+    for argument, array in expected.items():
+        np.testing.assert_allclose(got[argument], array, 2e-5, 2e-5, err_msg=argument)
+
+
 def cut_out(handler, value, axis):
     """An array cut out of a larger one along an axis, and that one.
 
@@ -224,6 +246,9 @@ def test_every_kernel_is_run(emulated, monkeypatch):
     for strided in (False, True):
         for name in RANDOM:
             run(emulated, name, values_for(name, None), strided)
+        for name in ("gru_forward", "gru_backward"):
+            before = {**values_for(name, "tanh"), "reset_after": False}
+            run(emulated, name, before, strided)
         array = Arrays(emulated, strided=strided).put(np.ones((2, 3)))
         assert emulated.is_fully_finite(array)
     emulated.clear(emulated.ones((2, 3)), emulated.ones((300,)))

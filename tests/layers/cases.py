@@ -187,6 +187,7 @@ CASES = {
     "Gru, no bias, learned state": Case(
         layers.Gru(2, bias=False, initial_state="learned")
     ),
+    "Gru, reset before": Case(layers.Gru(2, "swish", reset_after=False)),
     "FullyConnected, no bias": Case(layers.FullyConnected(4, "tanh", bias=False)),
     "Convolution2D, no bias": Case(
         layers.Convolution2D(2, 2, activation="swish", bias=False), image()

@@ -20,6 +20,7 @@ from tests.layers.cases import CASES, ONE_ACTIVATION_EACH, WITHOUT_TIME
 # Layers that go through the steps one by one, and how often at once.
 LOOPS = {"Recurrent": 1, "Clockwork": 1, "Lstm": 1, "ClockworkLstm": 1, "Gru": 1}
 LOOPS |= {"Bidirectional": 2, "TimePooling": 1, "RecurrentLif": 1, "Reservoir": 1}
+LOOPS["Gru, reset before"] = 2  # two products, one after the other
 
 EMULATED = ("cuda-emulated",)
 
@@ -246,5 +247,5 @@ def test_passes_on_a_gpu_only_start_work(name, handler, monkeypatch):
     few, many = (count_launches(name, handler, t, monkeypatch) for t in (2, 12))
     # A step of a recurrent layer is a product and a kernel in each direction. Of
     # larger arrays sums are computed in two parts.
-    loops = LOOPS.get(CASES[name].layer.layer.layer_type, 0)
+    loops = LOOPS.get(name, LOOPS.get(CASES[name].layer.layer.layer_type, 0))
     assert many - few <= 10 * 4 * loops + 4

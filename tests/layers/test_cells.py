@@ -43,6 +43,19 @@ def test_lstm_cell():
     check_cell(layer, z, parameters, gradients)
 
 
+def test_gru_cell():
+    """Their update gate is ours turned around."""
+    z = golden("grucell")
+    layer = layers.Gru(5, initial_state="learned", reset_after=False)
+    parameters, gradients = {"y0": z["s0"]}, {"y0": z["ds0"]}
+    for name, theirs in (("W", "Wi"), ("R", "Wh"), ("b", "b")):
+        for values, found in ((z[theirs], parameters), (z[f"d{theirs}"], gradients)):
+            update, reset, candidate = np.split(values.T, 3)
+            found[f"{name}z"], found[f"{name}r"] = -update, reset
+            found[f"{name}h"] = candidate
+    check_cell(layer, z, parameters, gradients)
+
+
 # -- leaks -------------------------------------------------------------------
 
 
@@ -104,3 +117,13 @@ def test_leaks_that_are_none(leak):
 def test_a_clockwork_has_no_leak():
     with pytest.raises(TypeError, match="leak"):
         layers.Clockwork(3, leak=0.5)
+
+
+def test_where_the_reset_gate_acts_is_described():
+    inputs = {"default": normal(1, 1, 2)}
+    plain = SingleLayer(layers.Gru(3, name="G"), inputs).net.architecture["G"]
+    before = SingleLayer(layers.Gru(3, reset_after=False, name="G"), inputs)
+    assert "reset_after" not in plain
+    assert before.net.architecture["G"]["reset_after"] is False
+    with pytest.raises(LayerValidationError, match="reset_after"):
+        SingleLayer(layers.Gru(3, reset_after=1), inputs)

@@ -104,7 +104,7 @@ class OneDnnProducts:
             desc = _product_with_any(recipe, a, shape, out, add).query(Query.WEIGHTS)
         except UnimplementedError:
             return packed
-        values = self.scratch((-(-desc.size // 4),), "packed")
+        values = self.scratch((-(-desc.size // 4),), ("packed", b.shape))
         call = self._find(pack, (b, values, a, out), transb, add)
         if not call:
             return packed

@@ -5,6 +5,7 @@ The conventions are those of :mod:`brainstorm.handlers.operations.recurrent`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from brainstorm.handlers.operations.contract import each, operation
@@ -56,9 +57,15 @@ class GruOperations:
         check=check_sequences,
     )
     def gru_forward(
-        self, x: Any, weights: Weights, cells: GruCells, y: Any, activation: str
+        self,
+        x: Any,
+        weights: Weights,
+        cells: GruCells,
+        y: Any,
+        activation: str,
+        reset_after: bool = True,
     ) -> None:
-        """Gated recurrent units, whose reset gate acts after the product.
+        """Gated recurrent units.
 
         Cho et al., *Learning phrase representations using RNN encoder-decoder for
         statistical machine translation*, 2014. With ``x = x[t]`` and ``y' = y[t-1]``::
@@ -69,17 +76,24 @@ class GruOperations:
             Ha[t] = Wh x + Rb Pa + bh        Hb[t] = act(Ha[t])
             y[t] = (1 - Zb) Hb + Zb y'
 
+        With the reset before the product, ``Pa[t] = Rb y'`` and
+        ``Ha[t] = Wh x + Rh Pa + bh``.
+
         Args:
             x: Inputs (T, B, I).
             weights: The parameters: in W, R and bias those that lead to R, Z and H.
             cells: Receives what the formulas above give.
             y: (U, B, N), receives the outputs.
             activation: Name of the activation function of the candidates.
+            reset_after: Whether the reset gate acts after the product with Rh.
         """
         steps, batch = x.shape[:2]
         W, R, bias, _ = weights
         from_x = self.scratch((steps, batch, W.shape[0]), 3)
         self.affine(self._rows(x, 9), W, bias, None, flatten_time(from_x), "linear")
+        if not reset_after:
+            self._gru_reset_before(from_x, R, cells, y, activation)
+            return
         from_y = self.scratch((batch, W.shape[0]), 4)
         packed = self._pack(R, y[-1], from_y, x.shape[0], transb=True)
         for t in range(steps):
@@ -90,20 +104,55 @@ class GruOperations:
         self, t: int, from_x: Any, from_y: Any, cells: GruCells, y: Any, activation: str
     ) -> None:
         """All of step t but the products, which are given."""
-        (xr, xz, xh), (pr, pz, ph) = gates_of(from_x[t], 3), gates_of(from_y, 3)
-        Ra, Rb, Za, Zb, Pa, Ha, Hb = [array[t] for array in cells]
-        before, now = y[t - 1], y[t]
-        self.add_tt(xr, pr, Ra)
-        self.sigmoid(Ra, Rb)
-        self.add_tt(xz, pz, Za)
-        self.sigmoid(Za, Zb)
+        *to_gates, ph = gates_of(from_y, 3)
+        Pa, now = cells.Pa[t], y[t]
+        self._gru_gates(t, from_x, to_gates, cells)
         self.copy_to(ph, Pa)
-        self.mult_tt(Rb, Pa, now)
-        self.add_tt(xh, now, Ha)
+        self.mult_tt(cells.Rb[t], Pa, now)
+        self._gru_output(t, from_x, now, cells, y, activation)
+
+    def _gru_gates(
+        self, t: int, from_x: Any, from_y: Sequence[Any], cells: GruCells
+    ) -> None:
+        pairs = (cells.Ra, cells.Rb), (cells.Za, cells.Zb)
+        for x, p, (a, b) in zip(gates_of(from_x[t], 3), from_y, pairs, strict=False):
+            self.add_tt(x, p, a[t])
+            self.sigmoid(a[t], b[t])
+
+    def _gru_reset(
+        self, t: int, from_x: Any, to_gates: Any, cells: GruCells, y: Any
+    ) -> None:
+        """The gates of step t, and what the product gets of the outputs before."""
+        self._gru_gates(t, from_x, gates_of(to_gates, 2), cells)
+        self.mult_tt(cells.Rb[t], y[t - 1], cells.Pa[t])
+
+    def _gru_output(
+        self, t: int, from_x: Any, from_y: Any, cells: GruCells, y: Any, activation: str
+    ) -> None:
+        Ha, Hb, now = cells.Ha[t], cells.Hb[t], y[t]
+        self.add_tt(gates_of(from_x[t], 3)[2], from_y, Ha)
         self.act_func[activation](Ha, Hb)
-        self.subtract_tt(before, Hb, now)
-        self.mult_tt(now, Zb, now)
+        self.subtract_tt(y[t - 1], Hb, now)
+        self.mult_tt(now, cells.Zb[t], now)
         self.add_tt(now, Hb, now)
+
+    def _gru_reset_before(
+        self, from_x: Any, R: Any, cells: GruCells, y: Any, activation: str
+    ) -> None:
+        """All steps, where the reset gates act before the product."""
+        steps, batch, units = y.shape[0] - 1, *y.shape[1:]
+        if not steps:
+            return
+        to_gates = self.scratch((batch, 2 * units), 4)
+        to_h = self.scratch((batch, units), 5)
+        R_gates, Rh = _cut(R, 2 * units)
+        R_gates = self._pack(R_gates, y[-1], to_gates, steps, transb=True)
+        Rh = self._pack(Rh, cells.Pa[0], to_h, steps, transb=True)
+        for t in range(steps):
+            self._dot_packed(y[t - 1], R_gates, to_gates)
+            self._gru_reset(t, from_x, to_gates, cells, y)
+            self._dot_packed(cells.Pa[t], Rh, to_h)
+            self._gru_output(t, from_x, to_h, cells, y, activation)
 
     @operation(
         f"x:T,B,I weights.W:G,I weights.R:G,N {_CELLS} y:U,B,N",
@@ -125,6 +174,7 @@ class GruOperations:
         activation: str,
         fresh_dx: bool = False,
         fresh_gradients: bool = False,
+        reset_after: bool = True,
     ) -> None:
         """Backward pass of :meth:`gru_forward`.
 
@@ -141,10 +191,22 @@ class GruOperations:
             activation: Name of the activation function of the candidates.
             fresh_dx: Overwrite `dx`.
             fresh_gradients: Overwrite `gradients`.
+            reset_after: As in the forward pass.
         """
         steps, batch, units = dy.shape[0] - 1, *dy.shape[1:]
         stacked = self.scratch((steps, batch, 3 * units), 3)
         out, later = (self.scratch((batch, units), slot) for slot in (4, 5))
+        given = x, stacked, dx, weights, gradients, fresh_dx, fresh_gradients
+        if not reset_after:
+            work = (stacked, out, later)
+            self._gru_back_before(weights.R, cells, y, dy, deltas, activation, *work)
+            dR_gates, dRh = _cut(gradients.R, 2 * units)
+            to_gates = stacked[..., : 2 * units]
+            self._output_gradients(y, to_gates, dR_gates, fresh_gradients)
+            rows, seen = self._rows(deltas.Ha, 9), self._rows(cells.Pa, 10)
+            self._multiply(rows, seen, dRh, transa=True, add=not fresh_gradients)
+            self._input_gradients(*given)
+            return
         self._gru_slopes(cells, y, deltas, activation)
         self.fill(later, 0.0)
         if steps:
@@ -160,25 +222,29 @@ class GruOperations:
         self._output_gradients(y, stacked, gradients.R, fresh_gradients)
         # The reset gates act on what comes from the outputs alone.
         self.copy_to(deltas.Ha, gates_of(stacked, 3)[2])
-        self._input_gradients(
-            x, stacked, dx, weights, gradients, fresh_dx, fresh_gradients
-        )
+        self._input_gradients(*given)
 
     def _gru_slopes(
         self, cells: GruCells, y: Any, deltas: GruDeltas, activation: str
     ) -> None:
         """Derivatives of y[t], for all steps at once."""
-        Ra, Rb, Za, Zb, Pa, Ha, Hb = cells
-        dRa, dZa, dPa, dHa = deltas
-        self.fill(dRa, 1.0)
-        self.act_func_deriv[activation](Ha, Hb, dRa, dHa)
-        self.subtract_tt(dRa, Zb, dRa)
-        self.mult_tt(dHa, dRa, dHa)
-        self.subtract_tt(self._delayed(y), Hb, dZa)
-        self.sigmoid_deriv(Za, Zb, dZa, dZa)
-        self.mult_tt(dHa, Rb, dPa)
-        self.mult_tt(dHa, Pa, dRa)
-        self.sigmoid_deriv(Ra, Rb, dRa, dRa)
+        dRa, _, dPa, dHa = deltas
+        self._gru_other_slopes(cells, self._delayed(y), deltas, activation)
+        self.mult_tt(dHa, cells.Rb, dPa)
+        self.mult_tt(dHa, cells.Pa, dRa)
+        self.sigmoid_deriv(cells.Ra, cells.Rb, dRa, dRa)
+
+    def _gru_other_slopes(
+        self, cells: GruCells, before: Any, deltas: GruDeltas, activation: str
+    ) -> None:
+        """Derivatives of y[t] by Za and Ha."""
+        Zb, Hb, (ones, dZa, _, dHa) = cells.Zb, cells.Hb, deltas
+        self.fill(ones, 1.0)
+        self.act_func_deriv[activation](cells.Ha, Hb, ones, dHa)
+        self.subtract_tt(ones, Zb, ones)
+        self.mult_tt(dHa, ones, dHa)
+        self.subtract_tt(before, Hb, dZa)
+        self.sigmoid_deriv(cells.Za, Zb, dZa, dZa)
 
     def _gru_step_back(
         self,
@@ -199,3 +265,65 @@ class GruOperations:
             self.mult_tt(slope, out, delta)
         self.mult_tt(Ha, out, Ha)
         self.mult_tt(out, cells.Zb[t], later)
+
+    def _gru_back_before(
+        self,
+        R: Any,
+        cells: GruCells,
+        y: Any,
+        dy: Any,
+        deltas: GruDeltas,
+        activation: str,
+        stacked: Any,
+        out: Any,
+        later: Any,
+    ) -> None:
+        """Fill `deltas`, row -1 of `dy`, and `stacked` with those of Ra, Za and Ha."""
+        dRa, dZa, dPa, dHa = deltas
+        before, gates = self._delayed(y), 2 * y.shape[2]
+        self._gru_other_slopes(cells, before, deltas, activation)
+        self.sigmoid_deriv(cells.Ra, cells.Rb, before, dRa)  # Pa's by it
+        self.fill(later, 0.0)
+        steps, (R_gates, Rh) = stacked.shape[0], _cut(R, gates)
+        if steps:
+            first = stacked[0]
+            R_gates = self._pack(R_gates, first[:, :gates], later, steps, add=True)
+            Rh = self._pack(Rh, first[:, gates:], dPa[0], steps)
+        for t in reversed(range(steps)):
+            now = stacked[t]
+            self._gru_output_back(t, dy, deltas, now, out, later)
+            self._dot_packed(now[:, gates:], Rh, dPa[t])
+            self._gru_reset_back(t, cells, deltas, now, out, later)
+            self._dot_packed(now[:, :gates], R_gates, later)
+        self.copy_to(later, dy[-1])
+        for part, delta in zip(gates_of(stacked, 3), (dRa, dZa, dHa), strict=True):
+            self.copy_to(part, delta)
+
+    def _gru_output_back(
+        self, t: int, dy: Any, deltas: GruDeltas, stacked: Any, out: Any, later: Any
+    ) -> None:
+        """Turn the slopes of Za and Ha into deltas; `out` gets those of y."""
+        _, z, h = gates_of(stacked, 3)
+        self.add_tt(dy[t], later, out)
+        self.mult_tt(deltas.Za[t], out, z)
+        self.mult_tt(deltas.Ha[t], out, h)
+
+    def _gru_reset_back(
+        self,
+        t: int,
+        cells: GruCells,
+        deltas: GruDeltas,
+        stacked: Any,
+        out: Any,
+        later: Any,
+    ) -> None:
+        """Turn the slope of Ra into deltas; `later` gets what passes by the gates."""
+        dPa = deltas.Pa[t]
+        self.mult_tt(deltas.Ra[t], dPa, gates_of(stacked, 3)[0])
+        self.mult_tt(out, cells.Zb[t], later)
+        self.mult_add_tt(dPa, cells.Rb[t], later)
+
+
+def _cut(stacked: Any, rows: int) -> tuple[Any, Any]:
+    """The rows for both gates, and those for the candidates."""
+    return stacked[:rows], stacked[rows:]

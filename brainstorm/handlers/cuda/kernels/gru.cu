@@ -47,3 +47,58 @@ extern "C" __global__ void gru_step_back(
     delta[2 * s.units] = dH * Rb;
   }
 }
+
+// With the reset gates before the product: `to_gates` (B, 2N) holds that for R and Z.
+extern "C" __global__ void gru_reset(
+    Step s, const float *from_x, const float *to_gates, GruCells cells, Sequence y,
+    int t) {
+  from_x += 3LL * s.batch * s.units * t;
+  EACH_UNIT(s) {
+    const float *of_x = from_x + 3LL * s.units * b + u;
+    const float *of_y = to_gates + 2LL * s.units * b + u;
+    const float Ra = of_x[0] + of_y[0], Rb = sigmoid_of(Ra);
+    const float Za = of_x[s.units] + of_y[s.units];
+    at(cells.Ra, t, b, u) = Ra;
+    at(cells.Rb, t, b, u) = Rb;
+    at(cells.Za, t, b, u) = Za;
+    at(cells.Zb, t, b, u) = sigmoid_of(Za);
+    at(cells.Pa, t, b, u) = Rb * at(y, step_before(s, t), b, u);
+  }
+}
+
+// `to_h` (B, N) holds the product for H.
+extern "C" __global__ void gru_output(
+    Step s, int activation, const float *from_x, const float *to_h, GruCells cells,
+    Sequence y, int t) {
+  from_x += 3LL * s.batch * s.units * t;
+  EACH_UNIT(s) {
+    const float Ha = from_x[3LL * s.units * b + 2 * s.units + u] + to_h[i];
+    const float Hb = activated(activation, Ha), Zb = at(cells.Zb, t, b, u);
+    at(cells.Ha, t, b, u) = Ha;
+    at(cells.Hb, t, b, u) = Hb;
+    at(y, t, b, u) = Hb + Zb * (at(y, step_before(s, t), b, u) - Hb);
+  }
+}
+
+// Turn slopes of Za and Ha into deltas for the product: `stacked` is (B, 3N).
+extern "C" __global__ void gru_output_back(
+    Step s, Sequence dy, Sequence dZa, Sequence dHa, float *stacked, float *out,
+    const float *later, int t) {
+  EACH_UNIT(s) {
+    const float dout = at(dy, t, b, u) + later[i];
+    float *delta = stacked + 3LL * s.units * b + u;
+    delta[s.units] = at(dZa, t, b, u) * dout;
+    delta[2 * s.units] = at(dHa, t, b, u) * dout;
+    out[i] = dout;
+  }
+}
+
+extern "C" __global__ void gru_reset_back(
+    Step s, GruCells cells, Sequence dRa, Sequence dPa, float *stacked,
+    const float *out, float *later, int t) {
+  EACH_UNIT(s) {
+    const float dP = at(dPa, t, b, u);
+    stacked[3LL * s.units * b + u] = at(dRa, t, b, u) * dP;
+    later[i] = out[i] * at(cells.Zb, t, b, u) + dP * at(cells.Rb, t, b, u);
+  }
+}
