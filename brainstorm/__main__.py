@@ -28,7 +28,12 @@ from brainstorm.files import (
 )
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.network import Network
-from brainstorm.structure.prediction import arrange, find_output, inputs_of
+from brainstorm.structure.prediction import (
+    find_output,
+    for_iterators,
+    has_time,
+    inputs_of,
+)
 from brainstorm.utils import (
     BrainstormError,
     FileFormatError,
@@ -143,14 +148,15 @@ def _evaluate(args: argparse.Namespace) -> None:
     net = Network.from_hdf5(args.network)
     if args.output_name:
         find_output(net, args.output_name)  # without scorers nothing else would look
+    path = args.output_name or net.output_name or ""
     with ExitStack() as files:
-        data, _ = arrange(net, _load(args, net, files))
+        data = for_iterators(net, _load(args, net, files))
         results = tools.evaluate(
             net,
             Minibatches(args.batch_size, shuffle=False, **data),
             [SCORERS[name]() for name in args.scorers],
             args.output_name or "",
-            mask_name="mask" if "mask" in data else None,
+            mask_name="mask" if "mask" in data and has_time(net, path) else None,
         )
     for name, value in results.items():
         print(f"{name:<32}: {value:.6g}")

@@ -15,7 +15,7 @@ import numpy as np
 from brainstorm.checks import checked_number
 from brainstorm.describable import Describable
 from brainstorm.structure.network import Network
-from brainstorm.structure.prediction import find_output
+from brainstorm.structure.prediction import find_output, has_time
 from brainstorm.utils import (
     NetworkValidationError,
     ValidationError,
@@ -325,7 +325,7 @@ def _score(
     )
     score = float(scorer(labels, predicted, weights))
     weight = len(predicted) if weights is None else float(weights.sum())
-    return weight, score, _has_time(net, path)
+    return weight, score, has_time(net, path)
 
 
 def _mask_of_loss(net: Network) -> str | None:
@@ -339,15 +339,9 @@ def _mask_of_loss(net: Network) -> str | None:
     return None
 
 
-def _has_time(net: Network, path: str) -> bool:
-    layer, *_, name = path.split(".")
-    structure = getattr(net.layers.get(layer), "out_shapes", {}).get(name)
-    return structure is None or structure.buffer_type == 2
-
-
 def _steps(net: Network, path: str, values: np.ndarray) -> np.ndarray:
     """Values (T, B, ...); those without time as one step."""
-    return values if _has_time(net, path) else values[np.newaxis]
+    return values if has_time(net, path) else values[np.newaxis]
 
 
 def aggregate_losses_and_scores(

@@ -50,6 +50,26 @@ def test_draw(net):
         assert "Output_projection" in f.read()
 
 
+@pytest.mark.parametrize("shape", [(20,), (20, 1), (1, 20, 1)])
+def test_evaluate_with_a_label_for_each_sequence(shape, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    shapes = {"default": ("T", "B", 3), "targets": ("B", 1), "mask": ("T", "B", 1)}
+    inp, pool, out = layers.Input(shapes), layers.TimePooling(), layers.SoftmaxCE("Out")
+    inp >> pool >> layers.FullyConnected(2, "linear") >> out
+    inp - "mask" >> "mask" - pool
+    inp - "targets" >> "targets" - out - "loss" >> layers.Loss()
+    net = bs.Network.from_layer(inp)
+    net.initialize(bs.Gaussian(), seed=1)
+    net.output_name = "Out.outputs.predictions"
+    net.save_as_hdf5("pooled.hdf5")
+    rnd = np.random.RandomState(3)
+    x, y, mask = rnd.randn(7, 20, 3), rnd.randint(2, size=shape), np.ones((7, 20, 1))
+    np.savez("labels.npz", default=x, targets=y, mask=mask)
+    assert main(["evaluate", "pooled.hdf5", "labels.npz", "--scorer", "Accuracy"]) == 0
+    right = net.predict({"default": x, "mask": mask}).argmax(axis=1) == y.ravel()
+    assert float(capsys.readouterr().out.split()[-1]) == pytest.approx(right.mean())
+
+
 @pytest.mark.parametrize("file", FILES)
 def test_evaluate(net, data, capsys, file):
     assert main(["evaluate", "net.hdf5", *file, "--scorer", "Accuracy"]) == 0

@@ -167,6 +167,29 @@ def arrange(
     return {n: _complete(v, structures[n], has_time) for n, v in data.items()}, has_time
 
 
+def has_time(net: Any, path: str) -> bool:
+    """Whether an output has a time, as far as it is an output."""
+    layer, *_, name = path.split(".")
+    structure = getattr(net.layers.get(layer), "out_shapes", {}).get(name)
+    return structure is None or structure.scales_with_time
+
+
+def for_iterators(net: RunningNetwork, data: Mapping[str, Any]) -> dict[str, Any]:
+    """What `arrange` gives, as iterators take it: with one step where there is no time.
+
+    Raises:
+        UnknownNameError: The network has no such input (a KeyError).
+        NetworkValidationError: Something is no array that can be read.
+    """
+    structures = net.layers["Input"].out_shapes
+    return {
+        name: np.asarray(values)[np.newaxis]
+        if structures[name].buffer_type == 1
+        else values
+        for name, values in arrange(net, data)[0].items()
+    }
+
+
 def _as_array(name: str, values: Any) -> Any:
     """An array, or what can be sliced like one."""
     check_open(name, values)

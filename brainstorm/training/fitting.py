@@ -14,7 +14,12 @@ from brainstorm.hooks.saving import RestoreBest
 from brainstorm.hooks.stopping import EarlyStopper
 from brainstorm.randomness import RandomState
 from brainstorm.structure.network import Network
-from brainstorm.structure.prediction import arrange, find_output, inputs_of, named
+from brainstorm.structure.prediction import (
+    find_output,
+    for_iterators,
+    inputs_of,
+    named,
+)
 from brainstorm.training.utils import ROLLING
 from brainstorm.utils import ValidationError, listing
 
@@ -23,7 +28,7 @@ def shuffled_batches(
     net: Network, x: Any, y: Any, batch_size: int, rnd: RandomState
 ) -> Minibatches:
     """Batches of sequences that have been shuffled once, see `Trainer.fit`."""
-    data = _arranged(net, x, y)
+    data = for_iterators(net, _named(net, x, y))
     batches = Minibatches(batch_size, **data)
     order = rnd.permutation(batches.nr_sequences)
     batches.data = {name: np.asarray(values)[:, order] for name, values in data.items()}
@@ -42,7 +47,9 @@ def batches_of(net: Network, data: Any, batch_size: int) -> DataIterator:
             f" {type(data).__name__}"
         )
     x, y = data if is_pair else (data, None)
-    return Minibatches(batch_size, shuffle=False, **_arranged(net, x, y))
+    return Minibatches(
+        batch_size, shuffle=False, **for_iterators(net, _named(net, x, y))
+    )
 
 
 def stoppers(patience: int | None, validates: bool) -> list[Hook]:
@@ -52,15 +59,6 @@ def stoppers(patience: int | None, validates: bool) -> list[Hook]:
     patience = checked_integer(patience, "early_stopping", 1)
     log_name = f"{'validation' if validates else ROLLING}.total_loss"
     return [EarlyStopper(log_name, patience), RestoreBest(log_name)]
-
-
-def _arranged(net: Network, x: Any, y: Any) -> dict[str, Any]:
-    """The data by name, with a dimension for time."""
-    data, _ = arrange(net, _named(net, x, y))
-    for name, values in data.items():  # iterators take a time of 1 for none
-        if net.layers["Input"].out_shapes[name].buffer_type == 1:
-            data[name] = np.asarray(values)[np.newaxis]
-    return data
 
 
 def _named(net: Network, x: Any, y: Any) -> dict[str, Any]:
