@@ -295,11 +295,16 @@ def _read_places(text: str | None, expected: Sequence[Place]) -> dict[str, int]:
         raise FileFormatError("the list of parameters is no text of fixed length")
     places = []
     for entry in json.loads(text):
-        place = Place(**entry)
-        numbers = [*place.shape, place.start, place.stop]
-        if not isinstance(place.path, str) or any(type(n) is not int for n in numbers):
-            raise FileFormatError(f"the list of parameters has the entry {entry}")
-        places.append(place._replace(shape=tuple(place.shape)))
+        try:
+            path, shape, *ends = [entry[field] for field in Place._fields]
+            is_good = isinstance(path, str) and all(
+                type(n) is int for n in [*shape, *ends]
+            )
+        except (LookupError, TypeError):
+            is_good = False
+        if not is_good or len(entry) > len(Place._fields):
+            raise FileFormatError(f"the list of parameters has the entry {entry!r}")
+        places.append(Place(path, tuple(shape), *ends))
     shapes = {place.path: place.shape for place in places}
     wanted = {place.path: place.shape for place in expected}
     if shapes != wanted or len(places) != len(expected):

@@ -339,13 +339,16 @@ def entries_with(change):
         lambda e: {"a": 1},
         lambda e: "abc",
         lambda e: [3],
+        lambda e: e[0].update(shape=None),
+        lambda e: {**e[0], "path": ["a"]},
     ],
 )
 def test_lists_that_contradict_the_architecture_are_refused(tmp_path, change):
     make_unsorted_network().save_as_hdf5(tmp_path / "net.hdf5")
     rewrite(tmp_path / "net.hdf5", entries_with(change))
-    with pytest.raises(FileFormatError):
+    with pytest.raises(FileFormatError, match="list of parameters") as refused:
         bs.Network.from_hdf5(tmp_path / "net.hdf5")
+    assert "Place" not in str(refused.value)
 
 
 def test_lists_that_are_no_text_are_refused(tmp_path):
