@@ -20,6 +20,7 @@ from brainstorm.handlers.numpy.losses import NumpyLosses
 from brainstorm.handlers.numpy.memory import NumpyMemory
 from brainstorm.handlers.numpy.nvar import NumpyNvar
 from brainstorm.handlers.numpy.products import ROWS_AT_ONCE, NumpyProducts
+from brainstorm.handlers.numpy.recurrent import NumpyRecurrent
 from brainstorm.handlers.numpy.sequences import NumpySequences
 from brainstorm.handlers.numpy.spiking import NumpySpiking
 from brainstorm.handlers.numpy.updates import NumpyUpdates
@@ -40,6 +41,7 @@ class NumpyHandler(
     NumpyDropout,
     NumpyEmbedding,
     NumpyNvar,
+    NumpyRecurrent,
     NumpySequences,
     NumpySpiking,
     NumpyUpdates,

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from brainstorm.handlers.numpy.sparse import SparseProduct
-
 # So many rows make a block. Up to four blocks are summed in one go.
 ROWS_AT_ONCE = 32
 COLUMNS_AT_ONCE = 2048
@@ -22,19 +20,6 @@ class NumpyProducts:
         product = self.scratch(out.shape)
         self.do(np.matmul, a.T if transa else a, b.T if transb else b, product)
         self.do(np.add, out, product, out)
-
-    def _pack(self, b, a, out, times, transb=False, add=False):
-        if not (add and SparseProduct.is_worth_it(b, a, times)):
-            return super()._pack(b, a, out, times, transb, add)
-        product = SparseProduct(b, transb)
-        self.do(product.look)
-        return product
-
-    def _dot_packed(self, a, packed, out):
-        if isinstance(packed, SparseProduct):
-            self.do(packed.add, a, out)
-        else:
-            super()._dot_packed(a, packed, out)
 
     def sum_t(self, a, axis, out):
         if axis is None:

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from brainstorm.handlers.numpy.sparse import SparseProduct
 from brainstorm.handlers.onednn.binding import Memory, Primitive
 from brainstorm.handlers.onednn.definitions import (
     Arg,
@@ -94,8 +93,6 @@ class OneDnnProducts:
 
     def _pack(self, b, a, out, times, transb=False, add=False):
         packed = super()._pack(b, a, out, times, transb, add)
-        if isinstance(packed, SparseProduct):
-            return packed
         if b.size < _LARGE_MATRIX or times < _OFTEN or _is_row(b, out):
             return packed
         shape = b.T.shape if transb else b.shape

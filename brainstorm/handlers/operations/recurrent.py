@@ -152,12 +152,24 @@ class RecurrentOperations:
         self.affine(self._rows(x, 10), weights.W, weights.bias, None, rows, "linear")
         self._put_rows(rows, Ha)
         kept = self._advance(clock)
-        R = self._pack(
-            weights.R, y[-1], cells.Ha[-1], x.shape[0], transb=True, add=True
-        )
-        for t in range(x.shape[0]):
-            self._dot_packed(y[t - 1], R, Ha[t])
-            self._recurrent_step(t, cells, y, activation, kept, leak, leak_inside)
+        self._run_recurrent(weights.R, cells, y, activation, kept, leak, leak_inside)
+
+    def _run_recurrent(
+        self,
+        R: Any,
+        cells: RecurrentCells,
+        y: Any,
+        activation: str,
+        kept: Any,
+        leak: float,
+        inside: bool,
+    ) -> None:
+        """Go through all steps, where Ha holds ``W x + bias``."""
+        steps = y.shape[0] - 1
+        R = self._pack(R, y[-1], cells.Ha[-1], steps, transb=True, add=True)
+        for t in range(steps):
+            self._dot_packed(y[t - 1], R, cells.Ha[t])
+            self._recurrent_step(t, cells, y, activation, kept, leak, inside)
 
     def _recurrent_step(
         self,
