@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import with_brainstorm
+from benchmarks import spiking, with_brainstorm
 from benchmarks.contestants import (
     Contestant,
     ContestantError,
@@ -166,3 +166,14 @@ def test_command():
     )
     assert result.returncode == 0, result.stderr
     assert "small: 20-32-3 perceptron" in result.stdout
+
+
+@pytest.mark.parametrize("handler", ["NumpyHandler", "OneDnnHandler"])
+def test_the_spiking_network_learns(handler):
+    if handler == "OneDnnHandler":
+        onednn_handler()
+    step = spiking.brainstorm(handler)
+    losses = [step() for _ in range(4)]
+    assert losses[-1] < losses[0] < 3
+    peers = set(spiking.CONTESTANTS) - {"NumpyHandler", "OneDnnHandler"}
+    assert peers == {"snnTorch", "BrainPy, jitted"}

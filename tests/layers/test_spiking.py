@@ -8,9 +8,11 @@ import pytest
 from brainstorm import layers
 from brainstorm.describable import get_description
 from brainstorm.handlers import NumpyHandler
+from brainstorm.handlers.programs import Program
 from brainstorm.initializers import Gaussian
 from brainstorm.structure.network import Network
 from brainstorm.tools import export_onnx
+from brainstorm.training import SgdStepper
 from brainstorm.utils import LayerValidationError, ValidationError
 from tests.golden import golden
 from tests.layers.single_layer import SingleLayer, normal
@@ -424,6 +426,73 @@ def test_pieces_give_what_the_whole_gives(options, pieces):
     assert 0.05 < whole.mean() < 0.95
     assert np.array_equal(np.concatenate(found), whole)
     assert np.array_equal(spikes(x), whole)  # begins at zeros again
+
+
+# -- as parts of networks ----------------------------------------------------
+
+
+def test_networks_are_saved_and_loaded(tmp_path):
+    net, name = stack(
+        layers.Leaky([2.0, 3.0, 4.0, 5.0], learn_tau=True),
+        layers.Lif(
+            3.0, refractory=2.0, surrogate="arctan", surrogate_args={"alpha": 3}
+        ),
+        layers.RecurrentLif(4, 3.0, reset="soft", detach_reset=False, learn_tau=True),
+    )
+    net.buffer.Leaky.parameters.decay[...] = 0.5
+    x = normal(9, 2, 3)
+    net.provide_external_data({"default": x})
+    net.forward_pass(training_pass=True)
+    net.save_as_hdf5(str(tmp_path / "net.hdf5"))
+    loaded = Network.from_hdf5(str(tmp_path / "net.hdf5"))
+    loaded.set_handler(NumpyHandler(np.float64))
+    for layer in ("Leaky", "Lif", "RecurrentLif"):
+        assert loaded.architecture[layer] == net.architecture[layer]
+    loaded.provide_external_data({"default": x})
+    loaded.forward_pass()
+    path = f"{name}.outputs.membrane"
+    np.testing.assert_allclose(loaded.get(path), net.get(path), atol=1e-6)
+
+
+@pytest.mark.parametrize("make", [layers.Leaky, layers.Lif])
+def test_time_constants_can_be_frozen_and_are_trained(make):
+    for trainable in (True, False):
+        inp = layers.Input({"default": ("T", "B", 2)})
+        layer = make(2.0, "L", learn_tau=True, trainable=trainable)
+        net = Network.from_layer(inp >> layer >> layers.Loss())
+        net.set_handler(NumpyHandler(np.float64))
+        net.initialize(1.0)  # not by name: time constants begin as given
+        stepper = SgdStepper(learning_rate=0.1)
+        stepper.start(net)
+        net.provide_external_data({"default": 3 * normal(9, 2, 2)})
+        assert not net.get("L.parameters.decay").any()
+        stepper.run()
+        assert net.get("L.parameters.decay").any() == trainable
+
+
+@pytest.mark.parametrize(
+    ("make", "forward", "backward"),
+    [(layers.Leaky, 2, 2), (layers.Lif, 6, 2)],
+)
+def test_each_step_calls_few_functions(make, forward, backward):
+    counts = {}
+    for steps in (20, 120):
+        run = SingleLayer(make(5.0), {"default": normal(steps, 2, 3)})
+        run.forward().backward()
+        layer, buffers = run.net.layers[run.name], run.net.buffer[run.name]
+
+        for what in ("forward_pass", "backward_pass"):
+
+            def record(handler, layer=layer, run_pass=what, buffers=buffers):
+                layer.set_handler(handler)
+                getattr(layer, run_pass)(buffers)
+
+            program, handler = Program(), run.net.handler
+            handler.record(record, program)
+            layer.set_handler(handler)
+            counts[what, steps] = len(program)
+    for what, expected in (("forward_pass", forward), ("backward_pass", backward)):
+        assert counts[what, 120] - counts[what, 20] == 100 * expected
 
 
 # -- what is described and refused -------------------------------------------
