@@ -16,6 +16,7 @@ from brainstorm.layers.arguments import (
     Argument,
     Check,
     arguments_of,
+    one_of,
 )
 from brainstorm.layers.base_layer import Layer, once_per_resize
 from brainstorm.structure.buffer_structure import BufferStructure
@@ -62,11 +63,10 @@ class LeakingLayer(Layer):
                 f"expected 'tau' above dt / 2 = {self.dt / 2:g}, got {taus.min():g}"
             )
         steps = np.broadcast_to(self.dt / taus, units)
-        self._decays = np.exp(-steps)
-        if self.learn_tau:
-            self._decays = -np.log(np.expm1(steps))  # their logits
         if not self.learn_tau:
+            self._decays = np.exp(-steps)
             return {}, {}
+        self._decays = -np.log(np.expm1(steps))  # their logits
         return {"decay": BufferStructure(units)}, {"a": BufferStructure(units)}
 
     @once_per_resize
@@ -102,20 +102,15 @@ def _is_surrogate(name: Any) -> bool:
 
 def spiking_arguments(function: Callable, **checks: Check) -> dict[str, Argument]:
     """`leaking_arguments` with checks for those of a `SpikingLayer`."""
-    reset = Check(lambda value: value in ("hard", "soft"), "'hard' or 'soft'")
-    refractory = Check(lambda x: is_finite(x) and x >= 0, "a number of at least 0")
-    surrogate = Check(_is_surrogate, f"one of {listing(SURROGATES)}")
-    parameters = Check(
-        lambda value: value is None or isinstance(value, Mapping), "a dict or None"
-    )
-    shared = {"threshold": FINITE, "reset_to": FINITE, "detach_reset": FLAG}
     return leaking_arguments(
         function,
-        reset=reset,
-        refractory=refractory,
-        surrogate=surrogate,
-        surrogate_args=parameters,
-        **shared,
+        threshold=FINITE,
+        reset_to=FINITE,
+        reset=one_of("hard", "soft"),
+        detach_reset=FLAG,
+        refractory=Check(lambda x: is_finite(x) and x >= 0, "a number of at least 0"),
+        surrogate=Check(_is_surrogate, f"one of {listing(SURROGATES)}"),
+        surrogate_args=Check(lambda v: isinstance(v, Mapping | None), "a dict or None"),
         **checks,
     )
 

@@ -13,7 +13,14 @@ from brainstorm.checks import COUNT, FINITE, FLAG, POSITIVE, Argument, Check
 from brainstorm.handlers.operations.activations import ACTIVATIONS, OTHER_NAMES
 from brainstorm.utils import listing
 
-__all__ = ["COUNT", "FINITE", "FLAG", "POSITIVE", "Argument", "Check", "arguments_of"]
+__all__ = ["COUNT", "FINITE", "FLAG", "POSITIVE", "Argument", "Check"]
+__all__ += ["arguments_of", "one_of"]
+
+
+def one_of(*names: str) -> Check:
+    """A check that the value is one of these."""
+    return Check(lambda value: value in names, " or ".join(map(repr, names)))
+
 
 _COMMON = {
     "activation": Check(
@@ -22,9 +29,7 @@ _COMMON = {
         lambda name: OTHER_NAMES.get(name, name),
     ),
     "bias": FLAG,
-    "initial_state": Check(
-        lambda value: value in ("zeros", "learned"), "'zeros' or 'learned'"
-    ),
+    "initial_state": one_of("zeros", "learned"),
     "size": COUNT,
 }
 

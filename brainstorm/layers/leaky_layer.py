@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from brainstorm.layers._leaking_layer import LeakingLayer, leaking_arguments
-from brainstorm.layers.arguments import Check
+from brainstorm.layers.arguments import one_of
 from brainstorm.layers.rows import Rows
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper
@@ -62,12 +62,7 @@ class LeakyLayerImpl(LeakingLayer):
             not as in `Leaky`.
     """
 
-    arguments = leaking_arguments(
-        Leaky,
-        gain=Check(
-            lambda value: value in ("input", "integrate"), "'input' or 'integrate'"
-        ),
-    )
+    arguments = leaking_arguments(Leaky, gain=one_of("input", "integrate"))
     repeats = True
 
     rows = Rows("inputs.default", writes=["outputs.default"], shape=flatten_features)

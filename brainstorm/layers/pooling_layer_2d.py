@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 
 from brainstorm.layers._window_layer import WINDOW, WindowLayer
-from brainstorm.layers.arguments import Check, arguments_of
+from brainstorm.layers.arguments import arguments_of, one_of
 from brainstorm.layers.rows import Rows
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.construction import ConstructionWrapper
 from brainstorm.utils import flatten_time
 
-TYPE = Check(lambda kind: kind in ("max", "avg"), "'max' or 'avg'")
+TYPE = one_of("max", "avg")
 
 
 def Pooling2D(
