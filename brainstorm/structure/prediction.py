@@ -107,11 +107,13 @@ def _before_losses(net: RunningNetwork) -> dict[str, Layer]:
         ends = {connection.end_layer for connection in layer.outgoing}
         if not ends or not ends <= judging:
             continue
-        if {"targets", "mask"} & set(layer.in_shapes) or set(layer.out_shapes) == {
-            "loss"
-        }:
+        compares = "targets" in layer.in_shapes
+        # What has a mask before a comparison is compared.
+        is_compared = any("targets" in net.layers[end].in_shapes for end in ends)
+        masks = "mask" in layer.in_shapes and not is_compared
+        if compares or masks or set(layer.out_shapes) == {"loss"}:
             judging.add(name)
-        if "targets" in layer.in_shapes:
+        if compares:
             judged |= {c.start_layer for c in layer.incoming}
     judged -= {*judging, "Input"}
     return {name: layer for name, layer in net.layers.items() if name in judged}

@@ -248,3 +248,28 @@ def test_closed_files(name, tmp_path):
         with pytest.raises(NetworkValidationError, match=f"{name!r} is closed"):
             use()
     assert net.predict(values(5, 4)).shape == (5, 3)
+
+
+@pytest.mark.parametrize(
+    ("make", "shape"),
+    [
+        (lambda: layers.TimePooling("mean", "Last"), ("B", 2)),
+        (lambda: layers.Mask("Last"), ("T", "B", 2)),
+        (lambda: layers.Bidirectional(layers.Recurrent(1, "sigmoid"), "Last"), None),
+    ],
+)
+def test_a_layer_with_a_mask_may_be_what_is_compared(make, shape):
+    shapes = {"default": ("T", "B", 3), "targets": shape or ("T", "B", 2)}
+    inp = layers.Input({**shapes, "mask": ("T", "B", 1)})
+    last, error = make(), layers.BinomialCrossEntropy()
+    inp >> layers.FullyConnected(2, "sigmoid") >> last >> error >> layers.Loss()
+    inp - "mask" >> "mask" - last
+    inp - "targets" >> "targets" - error
+    net = bs.Network.from_layer(inp)
+    net.initialize(bs.Gaussian(0.1))
+    data = {"default": values(4, 5, 3), "mask": np.ones((4, 5, 1))}
+    predicted = net.predict(data)
+    assert predicted.shape == ((5, 2) if shape == ("B", 2) else (4, 5, 2))
+    np.testing.assert_array_equal(
+        predicted, net.predict(data, 100, "Last.outputs.default")
+    )
