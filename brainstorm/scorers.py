@@ -317,6 +317,8 @@ def _score(
     mask = scorer.mask_name or mask_name
     if mask == "":
         mask = _mask_of_loss(net)
+        if mask and has_time(net, path) != has_time(net, f"Input.outputs.{mask}"):
+            mask = None
     predicted, labels, weights = _flatten(
         scorer.__name__,
         _steps(net, path, net.get(path)),

@@ -124,6 +124,22 @@ def test_a_mask_over_time_does_not_fit_scores_without():
         tools.evaluate(net, Minibatches(B, **data), [Accuracy()], mask_name="mask")
 
 
+def test_scores_have_the_mask_of_the_loss_if_that_has_no_time_either():
+    names = {"default": 3, "targets": 1, "mask": 1}
+    inp = layers.Input({name: ("B", n) for name, n in names.items()})
+    error, mask = layers.SoftmaxCE("Output"), layers.Mask()
+    inp >> layers.FullyConnected(2, "linear") >> error - "loss" >> mask >> layers.Loss()
+    inp - "targets" >> "targets" - error
+    inp - "mask" >> "mask" - mask
+    net = Network.from_layer(inp)
+    net.initialize({"Fully*": {"W": 0, "bias": [1, 0]}})  # all are of class 0
+    labels = np.arange(B).reshape(1, B, 1)
+    data = {"default": np.zeros((1, B, 3)), "targets": (labels < 30).astype(int)}
+    data["mask"] = (labels >= 20).astype(int)
+    scores = tools.evaluate(net, Minibatches(B, **data), [Accuracy()], mask_name="")
+    assert scores["Accuracy"] == 30 / 40
+
+
 def test_pieces_are_put_together_for_it():
     net, data = network(), sequences()
     whole = Minibatches(20, shuffle=False, cut_according_to=None, **data)
