@@ -10,7 +10,6 @@ import numpy as np
 from brainstorm.handlers.onednn.definitions import UnimplementedError
 from brainstorm.handlers.onednn.lstm_library import LstmArrays, LstmDeltas
 from brainstorm.handlers.onednn.lstm_records import Backward, Record, Records, Run
-from brainstorm.handlers.onednn.session import Session
 from brainstorm.handlers.operations.lstm import LstmCells
 from brainstorm.handlers.programs import whole
 from brainstorm.utils import HandlerError
@@ -99,7 +98,7 @@ class OneDnnLstm:
 
     def lstm_forward(self, x, weights, cells, y, activation, clock=None):
         arrays = LstmArrays(x, weights, cells, y)
-        if activation == "tanh" and clock is None and _is_small(arrays):
+        if activation == "tanh" and clock is None and arrays.step_work < _LARGE_STEP:
             self.do(self.plain._library_forward, arrays)
         else:
             self.do(self.plain._supersede, cells)
@@ -112,26 +111,13 @@ class OneDnnLstm:
             record.forward(run, self)
             return
         self._supersede(arrays.cells)
-        super().lstm_forward(*arrays, "tanh")
+        super().lstm_forward(*_given(arrays), "tanh")
 
     def _find_run(self, arrays: LstmArrays) -> tuple[Record, Run] | None:
         """The prepared forward pass, or None where it can not be done."""
-        session = self.current_session()
-        key = ("lstm_forward", *map(id, arrays.flat))
-        found = session.known.values.get(key)
-        if found is not None and not found[0].is_current:
-            session.known.forget(key)
-            found = None
-        if found is None:
-            found = self._prepare_run(session, arrays)
-            if found is not None:
-                session.known.note(key, arrays.flat, found)
-        return found if _writable(*arrays.cells, arrays.y) else None
-
-    def _prepare_run(
-        self, session: Session, arrays: LstmArrays
-    ) -> tuple[Record, Run] | None:
-        record = self._lstm_records.get(arrays.cells)
+        if not _writable(*arrays.cells, arrays.y):
+            return None
+        session, record = self.current_session(), self._lstm_records.get(arrays.cells)
         is_new = record is None or record.session is not session
         if is_new:
             # What another thread's pass left out is written over; to complete it now
@@ -159,7 +145,11 @@ class OneDnnLstm:
     ):  # fmt: skip
         arrays = LstmArrays(x, weights, cells, y)
         to = LstmDeltas(dy, deltas, dx, gradients, fresh_dx, fresh_gradients)
-        if activation == "tanh" and clock is outside is None and _is_small(arrays):
+        if (
+            activation == "tanh"
+            and clock is outside is None
+            and arrays.step_work < _LARGE_STEP
+        ):
             self.do(self.plain._library_backward, arrays, to)
             return
         self.do(self.plain._complete_all, (*cells, *deltas))
@@ -172,12 +162,13 @@ class OneDnnLstm:
     def _library_backward(self, arrays: LstmArrays, to: LstmDeltas) -> None:
         found = self._find_backward(arrays, to)
         if found:
-            record, _, backward = found
+            record, backward = found
             record.backward(backward)
             return
         self._complete_all((*arrays.cells, *to.cells))
         fresh = {"fresh_dx": to.fresh_dx, "fresh_gradients": to.fresh_gradients}
-        super().lstm_backward(*arrays, *to[:4], "tanh", **fresh)
+        deltas = (to.dy, to.cells, to.dx, to.gradients)
+        super().lstm_backward(*_given(arrays), *deltas, "tanh", **fresh)
         self._found(to.cells)
 
     def _complete_all(self, arrays: Sequence[np.ndarray]) -> None:
@@ -192,38 +183,19 @@ class OneDnnLstm:
 
     def _find_backward(
         self, arrays: LstmArrays, to: LstmDeltas
-    ) -> tuple[Record, Run, Backward] | None:
+    ) -> tuple[Record, Backward] | None:
         """The prepared backward pass, or None where it can not be done."""
-        session, flat = self.current_session(), (*arrays.flat[:-1], *to.flat)
-        key = ("lstm_backward", to.fresh_dx, to.fresh_gradients, *map(id, flat))
-        found = session.known.values.get(key)
-        if found is None:
-            found = self._prepare_backward(session, arrays, to)
-            if found is None:
-                return None
-            session.known.note(key, flat, found)
-        record, run, _ = found
-        if not record.is_current:
-            session.known.forget(key)
-            return None
-        return found if record.last is run and _writable(*to.flat) else None
-
-    def _prepare_backward(
-        self, session: Session, arrays: LstmArrays, to: LstmDeltas
-    ) -> tuple[Record, Run, Backward] | None:
         record = self._lstm_records.get(arrays.cells)
-        if record is None or record.session is not session:
+        if record is None or record.session is not self.current_session():
             return None
-        backward = record.find_backward(arrays, to)
-        if backward is None:
+        if not _writable(*to.flat):
             return None
-        self._lstm_records.note((to.dy, *to.cells), record)
-        return record, record.last, backward
+        backward = record.find_backward(arrays, to, self._lstm_records)
+        return backward and (record, backward)
 
 
-def _is_small(arrays: LstmArrays) -> bool:
-    """Whether the library is the fastest."""
-    return bool(arrays.x.size) and arrays.step_work < _LARGE_STEP
+def _given(arrays: LstmArrays) -> tuple[Any, ...]:
+    return arrays.x, arrays.weights, arrays.cells, arrays.y
 
 
 def _writable(*arrays: np.ndarray | None) -> bool:

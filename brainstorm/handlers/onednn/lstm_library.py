@@ -11,9 +11,11 @@ meet at the end.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import operator
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +23,7 @@ import numpy as np
 from brainstorm.handlers.onednn.arithmetic import add_binary
 from brainstorm.handlers.onednn.binding import Library, Memory, MemoryDesc, Primitive
 from brainstorm.handlers.onednn.definitions import Algorithm, Arg, Layout, Prop, Query
+from brainstorm.handlers.onednn.keeping import place_of
 from brainstorm.handlers.onednn.recipes import Arenas, Call, Recipe
 from brainstorm.handlers.onednn.session import Session
 from brainstorm.handlers.operations.lstm import LstmCells
@@ -47,7 +50,8 @@ _GRADIENTS = {
 _WEIGHTS = {"W": Arg.WEIGHTS, "R": Arg.WEIGHTS_ITER}
 
 
-class LstmArrays(NamedTuple):
+@dataclass(frozen=True)
+class LstmArrays:
     """What the forward pass of an LSTM works on, see `lstm_forward`."""
 
     x: np.ndarray
@@ -59,22 +63,24 @@ class LstmArrays(NamedTuple):
     def step_work(self) -> int:
         """Number of multiplications in one step."""
         W, R, *_ = self.weights
-        return self.x[0].size * len(W) + self.y[0].size * len(R)
+        return self.y[0].size * len(R) + self.y.shape[1] * W.size
 
-    @property
-    def flat(self) -> tuple[np.ndarray | None, ...]:
-        """All arrays; the bias, which backward passes do not use, is the last one."""
+    @functools.cached_property
+    def places(self) -> tuple[Any, ...]:
+        """Of all arrays; that of the bias, which backward passes ignore, is last."""
         W, R, bias, peepholes = self.weights
-        return self.x, W, R, peepholes, *self.cells, self.y, bias
+        flat = (self.x, W, R, peepholes, *self.cells, self.y, bias)
+        return tuple(map(place_of, flat))
 
     def of(self, sequences: slice) -> LstmArrays:
         """What belongs to some of the sequences."""
         cells = self.cells.at(np.s_[:, sequences])
         x, y = self.x[:, sequences], self.y[:, sequences]
-        return self._replace(x=x, cells=cells, y=y)
+        return LstmArrays(x, self.weights, cells, y)
 
 
-class LstmDeltas(NamedTuple):
+@dataclass(frozen=True)
+class LstmDeltas:
     """What the backward pass works on besides, see `lstm_backward`."""
 
     dy: np.ndarray
@@ -89,11 +95,16 @@ class LstmDeltas(NamedTuple):
         """All arrays."""
         return self.dy, *self.cells, self.dx, *self.gradients
 
+    @functools.cached_property
+    def places(self) -> tuple[Any, ...]:
+        """Of all arrays, and what else matters."""
+        return self.fresh_dx, self.fresh_gradients, *map(place_of, self.flat)
+
     def of(self, sequences: slice) -> LstmDeltas:
         """What belongs to some of the sequences, but for the gradients."""
         dx = None if self.dx is None else self.dx[:, sequences]
         cells = self.cells.at(np.s_[:, sequences])
-        return self._replace(dy=self.dy[:, sequences], cells=cells, dx=dx)
+        return replace(self, dy=self.dy[:, sequences], cells=cells, dx=dx)
 
 
 class Part:

@@ -19,7 +19,6 @@ from brainstorm.handlers.onednn.keeping import (
     Region,
     address_of,
     owner_of,
-    place_of,
 )
 from brainstorm.handlers.onednn.lstm_library import (
     LibraryLstm,
@@ -54,7 +53,7 @@ class Run:
                 for name, cell in arrays.cells._asdict().items()
             ]
         )
-        self.places = _places(arrays)
+        self.places = arrays.places
         self.backward = Kept(_MAX_BACKWARD)
 
 
@@ -75,14 +74,12 @@ class Record:
     Attributes:
         session: Likewise.
         last: The last forward pass, or None.
-        is_current: Whether no other record has taken its place.
         rivals: Other records of memory that overlaps.
     """
 
     def __init__(self, session: Session):
         self.session = session
         self.last: Run | None = None
-        self.is_current = True
         self.rivals: list[Record] = []
         self._whole = Part(session)
         self._parts = [Part(part, self._whole.arenas) for part in session.parts]
@@ -95,12 +92,14 @@ class Record:
 
     def find(self, arrays: LstmArrays) -> Run:
         """The prepared pass on these arrays."""
-        places = _places(arrays)
-        run = self._runs.get(places)
+        run = self._runs.get(arrays.places)
         if run is None:
-            with named_errors("lstm_forward", arrays.flat[:3]), self._losing():
+            with (
+                named_errors("lstm_forward", (arrays.x, arrays.weights.W)),
+                self._losing(),
+            ):
                 run = Run(self._make_pass(arrays), arrays)
-            self._runs.put(places, run)
+            self._runs.put(arrays.places, run)
         return run
 
     def _make_pass(self, arrays: LstmArrays) -> LibraryLstm:
@@ -116,16 +115,17 @@ class Record:
         self.last = run
         self._lacks_cells = True
 
-    def find_backward(self, arrays: LstmArrays, to: LstmDeltas) -> Backward | None:
+    def find_backward(
+        self, arrays: LstmArrays, to: LstmDeltas, records: Records
+    ) -> Backward | None:
         """The prepared backward pass of the last forward pass, if it was on these."""
         run = self.last
-        if run is None or run.places[:-1] != _places(arrays)[:-1]:
+        if run is None or run.places[:-1] != arrays.places[:-1]:
             return None
-        places = to.fresh_dx, to.fresh_gradients, *map(place_of, to.flat)
-        backward = run.backward.get(places)
+        backward = run.backward.get(to.places)
         if backward is None:
             try:
-                with named_errors("lstm_backward", arrays.flat[:3]):
+                with named_errors("lstm_backward", (arrays.x, arrays.weights.W)):
                     deltas = to.cells._asdict().items()
                     backward = Backward(
                         run.what.prepare_backward(arrays, to),
@@ -134,7 +134,8 @@ class Record:
                     )
             except UnimplementedError:
                 return None
-            run.backward.put(places, backward)
+            run.backward.put(to.places, backward)
+            records.note((to.dy, *to.cells), self)
         return backward
 
     def backward(self, backward: Backward) -> None:
@@ -284,7 +285,7 @@ class Records:
         return forget
 
     def _retire(self, record: Record) -> None:
-        record.is_current, record.last = False, None
+        record.last = None
         for rival in record.rivals:
             if record in rival.rivals:
                 rival.rivals.remove(record)
@@ -303,10 +304,6 @@ def _put_steps(values: LstmCells, regions: LstmCells) -> None:
     """Copy all but the carried state to where it belongs."""
     for array, region in zip(values, regions, strict=True):
         region.array()[:-1] = array[:-1]
-
-
-def _places(arrays: LstmArrays) -> tuple[Any, ...]:
-    return tuple(map(place_of, arrays.flat))
 
 
 def _beginnings(cells: LstmCells) -> tuple[int, ...]:

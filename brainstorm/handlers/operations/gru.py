@@ -80,10 +80,8 @@ class GruOperations:
         ``Ha[t] = Wh x + Rh Pa + bh``.
 
         Args:
-            x: Inputs (T, B, I).
             weights: The parameters: in W, R and bias those that lead to R, Z and H.
             cells: Receives what the formulas above give.
-            y: (U, B, N), receives the outputs.
             activation: Name of the activation function of the candidates.
             reset_after: Whether the reset gate acts after the product with Rh.
         """
@@ -179,19 +177,10 @@ class GruOperations:
         """Backward pass of :meth:`gru_forward`.
 
         Args:
-            x: Inputs (T, B, I).
-            weights: The parameters; the bias is not used.
-            cells: As the forward pass filled them.
-            y: (U, B, N), as the forward pass filled it.
             dy: (U, B, N), deltas of y from outside. Row -1 receives those of the
                 carried output; the others are not modified.
             deltas: Receives the deltas.
-            dx: (T, B, I), gets the deltas of x, or None if they are not wanted.
             gradients: Gets the gradients of the weights.
-            activation: Name of the activation function of the candidates.
-            fresh_dx: Overwrite `dx`.
-            fresh_gradients: Overwrite `gradients`.
-            reset_after: As in the forward pass.
         """
         steps, batch, units = dy.shape[0] - 1, *dy.shape[1:]
         stacked = self.scratch((steps, batch, 3 * units), 3)

@@ -117,11 +117,9 @@ class LstmOperations:
         In a clockwork, units that are not updated keep c and y.
 
         Args:
-            x: Inputs (T, B, I).
             weights: The parameters: in W, R and bias those that lead to Z, I, F and O;
                 the peepholes are pi, pf and po.
             cells: Receives what the formulas above give.
-            y: (U, B, N), receives the outputs.
             activation: Name of the activation function of block input and cell.
             clock: Of a clockwork. None to update all units in each step.
 
@@ -213,20 +211,11 @@ class LstmOperations:
         """Backward pass of :meth:`lstm_forward`.
 
         Args:
-            x: Inputs (T, B, I).
-            weights: The parameters; the bias is not used.
-            cells: As the forward pass filled them.
-            y: (U, B, N), as the forward pass filled it.
             dy: (U, B, N), deltas of y from outside. Row -1 receives those of the
                 carried output; the others are not modified.
             deltas: Receives the deltas of the cells. Row -1 of Ca receives those of
                 the carried cell, row -1 of the others zero.
-            dx: (T, B, I), gets the deltas of x, or None if they are not wanted.
             gradients: Gets the gradients of the weights.
-            activation: Name of the activation function of block input and cell.
-            clock: As the forward pass left it.
-            fresh_dx: Overwrite `dx`.
-            fresh_gradients: Overwrite `gradients`.
             outside: Further deltas of Za and so on (T, B, N), None for those that
                 have none. None if all are so.
         """

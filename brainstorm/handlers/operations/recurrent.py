@@ -6,7 +6,8 @@ Conventions, besides those in :mod:`brainstorm.handlers.operations`:
   units, and G = 4N. U = T + 1: arrays with U rows have the carried state last,
   that is in row -1, where step t = 0 looks for the step before it.
 - Arrays come in records: :class:`Weights`, cells, and a :class:`Clock`. Gradients and
-  deltas come in the same ones.
+  deltas come in the same ones. Backward passes take all that the forward pass was
+  given, as it left that; biases do not matter.
 - With a clock a layer runs as a clockwork: in step s, counted from the start of
   the sequence, units where ``s mod timing`` is not zero keep what they had.
 - Deltas of the carried state are left in row -1 of the deltas.
@@ -134,11 +135,7 @@ class RecurrentOperations:
         or inside, ``Ha[t] = (1 - l) y[t-1] + l (W x[t] + R y[t-1] + bias)``.
 
         Args:
-            x: Inputs (T, B, I).
-            weights: The parameters.
             cells: Receives the pre-activations, and the activations if they leak.
-            y: (U, B, N), receives the outputs.
-            activation: Name of the activation function.
             clock: Of a clockwork, which has no leak. None to update all units in each
                 step.
             leak: How much of a step's result counts, in (0, 1].
@@ -224,22 +221,11 @@ class RecurrentOperations:
         """Backward pass of :meth:`recurrent_forward`.
 
         Args:
-            x: Inputs (T, B, I).
-            weights: The parameters; the bias is not used.
-            cells: As the forward pass filled them.
-            y: (U, B, N), as the forward pass filled it.
             dy: (U, B, N), deltas of y from outside. Row -1 receives those of the
                 carried state; the others are not modified.
             deltas: Receives the deltas of Ha and of y.
-            dx: (T, B, I), gets the deltas of x, or None if they are not wanted.
             gradients: Gets the gradients of the weights.
-            activation: Name of the activation function.
-            clock: As the forward pass left it.
-            fresh_dx: Overwrite `dx`.
-            fresh_gradients: Overwrite `gradients`.
             outside: Further deltas of Ha (T, B, N), if there are any.
-            leak: As in the forward pass.
-            leak_inside: Likewise.
         """
         kept, leaks_outside = self._kept_units(clock), leak < 1 and not leak_inside
         dHa, dHb = deltas.Ha[:-1], deltas.Hb
