@@ -76,11 +76,9 @@ class LeakyOperations:
         """Backward pass of :meth:`leaky_forward`.
 
         Args:
-            decay: Vector (N,).
             y: (U, B, N), as the forward pass filled it.
             dy: (U, B, N), deltas of y from outside. Row -1 receives those of the
                 carried state; the others are not modified.
-            dx: (T, B, N), gets the deltas of x, or None if they are not wanted.
             dlogit: (N,), gets the gradients of the logit of `decay`, or None.
             integrates: As in the forward pass.
             resistance: Likewise.

@@ -86,9 +86,7 @@ class SpikingOperations:
         """``out`` = 1 where a >= threshold, else 0, elementwise.
 
         Args:
-            a: Array of any shape.
             threshold: The number to compare with.
-            out: Array of the same shape; may be `a`.
         """
         self.add_st(-threshold, a, out)
         self.sign_t(out, out)
@@ -102,10 +100,8 @@ class SpikingOperations:
         """``out`` = what stands for the derivative of ``x >= 0``, elementwise.
 
         Args:
-            x: Array of any shape.
             surrogate: Name in `SURROGATES`.
             parameters: All of its parameters, in their order.
-            out: Array of the same shape.
         """
         slopes(self, x, surrogate, parameters, out)
 
@@ -171,15 +167,11 @@ class SpikingOperations:
         """Backward pass of :meth:`lif_forward`.
 
         Args:
-            decay: Vector (N,).
             cells: As the forward pass filled them.
             deltas: Those of v and y are from outside: their rows -1 receive those of
                 the carried state, the others are not modified. That of u receives all.
-            dx: (T, B, N), gets the deltas of x, or None if they are not wanted.
             dlogit: (N,), gets the gradients of the logit of `decay`, or None.
             neuron: The constants.
-            R: Weights (N, N), or None.
-            dR: (N, N), gets the gradients of R; None without it.
             fresh_dx: Overwrite `dx`.
             fresh_gradients: Overwrite `dlogit` and `dR`.
         """
