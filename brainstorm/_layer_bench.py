@@ -105,17 +105,11 @@ class Data(NamedTuple):
 
 
 class Bench:
-    """The layer with buffers of its own, on some handler.
+    """A layer of an architecture with buffers of its own, on some handler.
 
-    Args:
-        name: The layer's name.
-        architecture: Of a network that it is in.
-        handler: The handler.
-        values: Has `data`, `parameters` and `deltas`: values of the inputs, of the
-            parameters and of the deltas of the outputs.
-
-    Attributes:
-        random_state: If given, each forward pass begins with it.
+    `values` has `data`, `parameters` and `deltas`: values of the inputs, of the
+    parameters and of the deltas of the outputs. If there is a `random_state`, each
+    forward pass begins with it.
     """
 
     def __init__(
@@ -173,12 +167,9 @@ class Bench:
     ) -> None:
         """Fill all that a backward pass may read or add to.
 
-        Args:
-            start: What to add to, by path; zero by default.
-            garbage: For internals that only backward passes need, if the layer
-                does not count on zeros. Their context's steps are zero.
-            factor: That of the deltas of the outputs.
-            deltas: Other deltas of the outputs than `values` has.
+        `start` is what to add to, by path; zero by default. `garbage` is for internals
+        that only backward passes need, if the layer does not count on zeros; their
+        context's steps are zero. The deltas of the outputs are multiplied by `factor`.
         """
         for name, structure in self.layer.internal_shapes.items():
             if structure.is_backward_only:

@@ -138,12 +138,8 @@ def check_target(filename: str | os.PathLike, kind: str | None = None) -> None:
 def check_start(filename: str | os.PathLike, start: bytes, kind: str) -> None:
     """Check that a file may be written that is no HDF5 file.
 
-    It may replace one of its kind, or an empty one.
-
-    Args:
-        filename: The file.
-        start: Regular expression for the first bytes of such files.
-        kind: What to call them.
+    It may replace one of its kind, whose first bytes match the regular expression
+    `start`, or an empty one.
     """
     target = _resolved(filename)
     if _mode_to_keep(target, str(filename)) is None:
@@ -280,14 +276,9 @@ def _read_format(f: h5py.File, default: str) -> str | None:
 
 
 def read_text_attribute(node: Any, name: str) -> str | None:
-    """Read what `write_text_attribute` wrote.
+    """Read what `write_text_attribute` wrote; None if there is no such attribute.
 
-    Returns:
-        The text. None if there is no such attribute, or one that lies on the heap, see
-        below: brainstorm 0.5 wrote such.
-
-    Raises:
-        FileFormatError: It is something else.
+    None, too, if it lies on the heap, see below: brainstorm 0.5 wrote such.
     """
     parts = []
     for i in itertools.count():

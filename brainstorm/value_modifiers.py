@@ -48,13 +48,8 @@ __all__ = [
 class _Modifier(Seedable):
     """Keeps arrays of the handler for the next call.
 
-    They are not described, and a copy of a modifier begins without them.
-
-    Random numbers come from ``self.rnd``, which a network seeds anew for each of its
-    copies.
-
-    Args:
-        seed: Seed of ``self.rnd``.
+    They are not described, and a copy of a modifier begins without them. Random numbers
+    come from ``self.rnd``, which a network seeds anew for each of its copies.
     """
 
     __undescribed__ = {"layer_name", "view_name"}

@@ -13,14 +13,8 @@ def count_multiplications(operation: str, arguments: Arguments) -> int:
     """The multiplications of matrix products and convolutions in an operation.
 
     Those of single elements do not count: there are few of them, and none of what a
-    machine can do at its peak. Padding counts like the rest of an image.
-
-    Args:
-        operation: Name of an operation of handlers.
-        arguments: Its arguments by name.
-
-    Returns:
-        Their number, 0 for operations that are not known to have any.
+    machine can do at its peak. Padding counts like the rest of an image. There are 0 of
+    operations that are not known to have any.
     """
     formula = _FORMULAS.get(operation)
     return formula(arguments) if formula else 0

@@ -160,10 +160,8 @@ def describe_shapes(
 ) -> str:
     """The shapes of some buffers, a line for each, with names other than the default.
 
-    Args:
-        structures: The structures of the buffers by name.
-        usual: What a shape belongs to that nothing is said about: ``'time step'``,
-            ``'sequence'`` or ``'constant'``.
+    Nothing is said about those of a ``'time step'``, or of what else is `usual`:
+    ``'sequence'`` or ``'constant'``.
     """
     lines = []
     for name, structure in structures.items():

@@ -32,17 +32,11 @@ class _NoOrderError(Exception):
 def order_with_blocks(
     items: Sequence[str], blocks: Iterable[Iterable[str]]
 ) -> list[str] | None:
-    """The first order in which the members of each block stand together.
+    """The first order in which the members of each block stand together, if any.
 
-    The time it takes grows with the number of items times that of blocks.
-
-    Args:
-        items: The items, all different. The first order is that with the least item
-            in front, as they are sorted here, then the least item behind it, and so on.
-        blocks: Sets of items.
-
-    Returns:
-        The items in that order, or None if there is none.
+    That is the one with the least item in front, as they are sorted here, then the
+    least item behind it, and so on. All items are different. The time it takes grows
+    with the number of items times that of blocks.
     """
     if not items:
         return []
