@@ -53,10 +53,6 @@ class _Part(NamedTuple):
 class Stepping:
     """Gives the layers of a network in the order in which they run, with their buffers.
 
-    Args:
-        layers: The layers by name.
-        manager: Has the memory.
-
     Attributes:
         forced: The inputs, ``'layer.input'``, to which something else was fed back in
             the last forward pass. Loops in which all are run as a whole.
@@ -278,13 +274,7 @@ def _node(manager: BufferManager, *path: str) -> Mapping[str, Any]:
 
 
 class _Step(dict):
-    """The memory of the hubs, by their indices, as it is for a pass over one step.
-
-    Args:
-        manager: Has the memory.
-        mirrors: The mirrors to take, by the indices of the hubs.
-        t: The number of the step.
-    """
+    """The memory of the hubs, by their indices, for a pass over step t alone."""
 
     def __init__(self, manager: BufferManager, mirrors: Mapping[int, int], t: int):
         super().__init__()

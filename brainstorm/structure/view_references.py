@@ -44,24 +44,14 @@ def resolve_references(
     references: Mapping[str, Any],
     several: bool = False,
 ) -> dict[str, dict[str, Resolved]]:
-    """Choose a value and a fallback for every parameter.
+    """Choose a value and a fallback for every parameter of each layer.
 
-    Args:
-        parameters: Names of the parameters of each layer; there may be none.
-        references: Maps patterns of layer names to values, or to dicts that map
-            patterns of parameter names to values. ``*`` matches any text.
-            ``'default'`` counts where no other pattern matches, ``'fallback'``
-            is collected separately; inner ones come before outer ones. The outer
-            ``'default'`` may be such a dict, too.
-        several: Whether to choose all values that fit, in their order, and not just
-            the only one.
-
-    Returns:
-        By layer and parameter.
-
-    Raises:
-        NetworkValidationError: A pattern matches nothing, or is no text, or several
-            values fit one parameter. Patterns may match a layer without parameters.
+    `references` maps patterns of layer names to values, or to dicts that map patterns
+    of parameter names to values. ``*`` matches any text. ``'default'`` counts where no
+    other pattern matches, ``'fallback'`` is collected separately; inner ones come
+    before outer ones. The outer ``'default'`` may be such a dict, too. With `several`,
+    all values that fit are chosen, in their order, and not just the only one. Patterns
+    may match a layer without parameters.
     """
     inner = [p for value in references.values() if _is_dict(value) for p in value]
     wrong = [p for p in [*references, *inner] if not isinstance(p, str)]
