@@ -8,20 +8,16 @@ and all take turns.
 
 from __future__ import annotations
 
-import argparse
 import math
 import os
-import statistics
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 
 import numpy as np
 
+from benchmarks.turns import Step, main
+
 STEPS, BATCH, INPUTS, HIDDEN, CLASSES = 100, 64, 10, 100, 2
 TAU, TAU_OUT, RATE = 10.0, 5.0, 2e-3
-Step = Callable[[], float]
 
 
 def data() -> tuple[np.ndarray, np.ndarray]:
@@ -144,62 +140,5 @@ CONTESTANTS: dict[str, Callable[[], Step]] = {
 }
 
 
-def work(name: str) -> None:
-    """Make as many steps as each line says, and answer how long one takes."""
-    step = CONTESTANTS[name]()
-    for _ in range(3):
-        loss = step()
-    print(loss, flush=True)
-    for line in sys.stdin:
-        times = []
-        for _ in range(int(line)):
-            start = time.perf_counter()
-            step()
-            times.append(time.perf_counter() - start)
-        print(statistics.median(times), flush=True)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.spiking")
-    parser.add_argument("--threads", type=int, default=1, help="default: 1")
-    parser.add_argument("--rounds", type=int, default=10, help="default: 10")
-    parser.add_argument("--worker", choices=CONTESTANTS, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.worker:
-        work(args.worker)
-        return
-    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[variable] = str(args.threads)
-    processes, times = {}, {}
-    for name in CONTESTANTS:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.spiking", "--worker", name],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        if process.stdout.readline():
-            processes[name], times[name] = process, []
-        else:
-            print(f"left out: {name}")
-    for _ in range(args.rounds):
-        for name, process in processes.items():
-            process.stdin.write("10\n")
-            process.stdin.flush()
-            times[name].append(float(process.stdout.readline()))
-    print(f"{'ms per training step':24}" + "".join(f"{n:>18}" for n in times))
-    median = {name: statistics.median(values) for name, values in times.items()}
-    rows = {"median": median, "min": {n: min(values) for n, values in times.items()}}
-    for title, row in rows.items():
-        print(f"{title:24}" + "".join(f"{1e3 * row[n]:18.3g}" for n in times))
-    for peer in set(times) - {"NumpyHandler", "OneDnnHandler"}:
-        ratios = (median[name] / median[peer] for name in times)
-        print(f"{'median / ' + peer:24}" + "".join(f"{r:18.3g}" for r in ratios))
-    for process in processes.values():
-        process.stdin.close()
-        process.wait()
-
-
 if __name__ == "__main__":
-    main()
+    main("benchmarks.spiking", {"ms per training step": CONTESTANTS}, steps=10)

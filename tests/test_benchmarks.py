@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import spiking, with_brainstorm
+from benchmarks import reservoirs, spiking, turns, with_brainstorm
 from benchmarks.contestants import (
     Contestant,
     ContestantError,
@@ -177,3 +177,22 @@ def test_the_spiking_network_learns(handler):
     assert losses[-1] < losses[0] < 3
     peers = set(spiking.CONTESTANTS) - {"NumpyHandler", "OneDnnHandler"}
     assert peers == {"snnTorch", "BrainPy, jitted"}
+
+
+@pytest.mark.parametrize("handler", ["NumpyHandler", "OneDnnHandler"])
+def test_the_reservoir_is_fitted(handler, monkeypatch):
+    if handler == "OneDnnHandler":
+        onednn_handler()
+    monkeypatch.setattr(reservoirs, "UNITS", 30)
+    monkeypatch.setattr(reservoirs, "STEPS", 500)
+    assert 0 < reservoirs.brainstorm(handler)() < 0.3
+    assert np.isfinite(reservoirs.closed_loop(handler)())
+
+
+def test_contestants_take_turns_in_processes_of_their_own(capsys, monkeypatch):
+    contestants = dict.fromkeys(["OneDnnHandler", "NumpyHandler", "Nobody"])
+    title = "us for a closed loop's step"
+    turns._compare("benchmarks.reservoirs", title, contestants, 2, 1)
+    shown = capsys.readouterr().out
+    assert "left out: Nobody" in shown
+    assert "NumpyHandler" in shown.split("left out: Nobody")[1]
