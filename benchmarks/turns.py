@@ -90,5 +90,4 @@ def _compare(
         ratios = (median[name] / median[peer] for name in times)
         print(f"{'median / ' + peer:26}" + "".join(f"{r:18.3g}" for r in ratios))
     for process in processes.values():
-        process.stdin.close()
-        process.wait()
+        process.communicate()
