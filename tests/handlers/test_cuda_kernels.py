@@ -22,6 +22,7 @@ from brainstorm.handlers.cuda import compiler
 from brainstorm.handlers.cuda.libraries import load_library
 from brainstorm.handlers.operations.activations import ACTIVATIONS, FROM_INPUT
 from brainstorm.utils import HandlerError
+from tests.handlers import argument_cases
 from tests.handlers.handler_cases import Arrays, in_records
 
 needs_gpp = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
@@ -49,6 +50,8 @@ SCALARS = {
     **{"beta2": 0.99, "weight_decay": 0.1, "update_nr": 3},
     **{"padding": 1, "stride": (2, 2), "window": (3, 2)},
     **{"orders": (2, 4), "constant": True},
+    **{name: argument_cases.SCALARS[name] for name in ("threshold", "neuron")},
+    **{"surrogate": "erf", "parameters": (1.5,)},
 }
 INDICES = {"targets", "argmax", "indices"}
 RANDOM = {"fill_gaussian", "generate_probability_mask", "dropout_forward"}
