@@ -62,7 +62,7 @@ class LeakingLayer(Layer):
             raise self.error(
                 f"expected 'tau' above dt / 2 = {self.dt / 2:g}, got {taus.min():g}"
             )
-        steps = np.broadcast_to(self.dt / taus, units)
+        self._units, steps = units, self.dt / taus
         if not self.learn_tau:
             self._decays = np.exp(-steps)
             return {}, {}
@@ -72,7 +72,8 @@ class LeakingLayer(Layer):
     @once_per_resize
     def given_decays(self, buffers: Any) -> Any:
         """What `tau` makes of the numbers a; their logits if these are learned."""
-        return self.handler.create_from_numpy(self._decays)
+        decays = np.broadcast_to(self._decays, self._units)
+        return self.handler.create_from_numpy(decays)
 
     def decay(self, buffers: Any) -> Any:
         """What is left of the state of each unit, as the last forward pass had it."""
