@@ -1,7 +1,5 @@
 """A recurrent layer that is not trained."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from brainstorm.checks import is_finite
@@ -57,19 +55,17 @@ class ReservoirLayerImpl(RecurrentLayerImpl):
         LayerValidationError: An argument is not as in `Reservoir`.
     """
 
-    arguments = {
-        **RecurrentLayerImpl.arguments,
-        **arguments_of(
-            Reservoir,
-            spectral_radius=_NOT_NEGATIVE,
-            input_scaling=_NOT_NEGATIVE,
-            connectivity=Check(
-                lambda x: is_finite(x) and 0 < x <= 1, "a number above 0 and up to 1"
-            ),
-            leak=RecurrentLayerImpl.arguments["leak"].check,
-            leak_inside=RecurrentLayerImpl.arguments["leak_inside"].check,
+    arguments = arguments_of(
+        Reservoir,
+        leak=RecurrentLayerImpl.arguments["leak"].check,
+        spectral_radius=_NOT_NEGATIVE,
+        input_scaling=_NOT_NEGATIVE,
+        connectivity=Check(
+            lambda x: is_finite(x) and 0 < x <= 1, "a number above 0 and up to 1"
         ),
-    }
+        leak_inside=RecurrentLayerImpl.arguments["leak_inside"].check,
+    )
+    initial_state = "zeros"
     repeats = True
 
     def setup(self, kwargs, in_shapes):
