@@ -8,7 +8,6 @@ import numpy as np
 
 from brainstorm.handlers.onednn.binding import Memory, Primitive
 from brainstorm.handlers.onednn.definitions import (
-    Arg,
     Layout,
     Query,
     UnimplementedError,
@@ -98,7 +97,7 @@ class OneDnnProducts:
         shape = b.T.shape if transb else b.shape
         try:
             recipe = _recipe_of_product(self.current_session(), a, shape, out)
-            desc = _product_with_any(recipe, a, shape, out, add).query(Query.WEIGHTS)
+            desc = _product(recipe, a, Layout(shape), out, add).query(Query.WEIGHTS)
         except UnimplementedError:
             return packed
         values = self.scratch((-(-desc.size // 4),), ("packed", b.shape))
@@ -164,7 +163,7 @@ def pack(
     """Copy a matrix into the format in which `dot_packed` uses it."""
     matrix = b.T if transb else b
     recipe = _recipe_of_product(session, a, matrix.shape, out)
-    primitive = _product_with_any(recipe, a, matrix.shape, out, add)
+    primitive = _product(recipe, a, Layout(matrix.shape), out, add)
     packed = recipe.array(values, primitive.query(Query.WEIGHTS))
     recipe.reorder(recipe.array(matrix), packed)
     return recipe.call()
@@ -180,10 +179,10 @@ def dot_packed(
 ) -> Call:
     """``out (+)= a b`` with what `pack` made of b."""
     recipe = _recipe_of_product(session, a, shape, out)
-    primitive = _product_with_any(recipe, a, shape, out, add)
+    primitive = _product(recipe, a, Layout(shape), out, add)
     packed = recipe.array(values, primitive.query(Query.WEIGHTS))
-    memories = {Arg.SRC: recipe.array(a), Arg.WEIGHTS: packed}
-    recipe.add(primitive, {**memories, Arg.DST: recipe.array(out)})
+    a, out = recipe.array(a), recipe.array(out)
+    recipe.add(primitive, src=a, weights=packed, dst=out)
     return recipe.call()
 
 
@@ -193,14 +192,17 @@ def _recipe_of_product(
     return Recipe(session, "dot_mm", (a, out), a.size * shape[1])
 
 
-def _product_with_any(
-    recipe: Recipe, a: np.ndarray, shape: tuple[int, int], out: np.ndarray, add: bool
+def _product(
+    recipe: Recipe,
+    a: np.ndarray,
+    b: Layout,
+    out: np.ndarray,
+    add: bool,
+    bias: Layout | None = None,
 ) -> Primitive:
-    """A product with a matrix in the format that the library likes best."""
-    return recipe.primitive(
-        *("matmul", layout(a), Layout(shape), None, layout(out)),
-        post_ops=(("sum",),) if add else (),
-    )
+    """A product with a matrix, perhaps in the format that the library likes best."""
+    sums = (("sum",),) if add else ()
+    return recipe.primitive("matmul", layout(a), b, bias, layout(out), post_ops=sums)
 
 
 def sum_rows(session: Session, m: np.ndarray, out: np.ndarray, fresh: bool) -> Call:
@@ -219,22 +221,13 @@ def add_product(
     add: bool = False,
 ) -> None:
     """Append ``out (+)= a b + bias``."""
-    memories = {
-        Arg.SRC: recipe.array(a),
-        Arg.WEIGHTS: recipe.array(b),
-        Arg.DST: recipe.array(out),
-    }
+    biased, row = {}, None
     if bias is not None:
-        memories[Arg.BIAS] = recipe.array(bias.reshape(1, -1))
-    primitive = recipe.primitive(
-        "matmul",
-        layout(a),
-        layout(b),
-        None if bias is None else layout(bias.reshape(1, -1)),
-        layout(out),
-        post_ops=(("sum",),) if add else (),
-    )
-    recipe.add(primitive, memories)
+        row = bias.reshape(1, -1)
+        biased, row = {"bias": recipe.array(row)}, layout(row)
+    primitive = _product(recipe, a, layout(b), out, add, row)
+    a, b, out = map(recipe.array, (a, b, out))
+    recipe.add(primitive, src=a, weights=b, dst=out, **biased)
 
 
 def add_sum_of_rows(
@@ -266,4 +259,4 @@ def _add_sum(recipe: Recipe, m: Memory, out: Memory, add: bool = False) -> None:
         post_ops=(("sum",),) if add else (),
         exact=True,
     )
-    recipe.add(primitive, {Arg.SRC: ones, Arg.WEIGHTS: m, Arg.DST: out})
+    recipe.add(primitive, src=ones, weights=m, dst=out)
