@@ -276,6 +276,7 @@ LAYERS: dict[str, Callable[[Graph, Any], str]] = {
     "Nvar": _nvar,
     "Pooling2D": _pooling,
     "Recurrent": recurrent,
+    "Reservoir": recurrent,
     "Reshape": lambda graph, layer: graph.reshape(
         graph.input(layer), layer.out_shapes["default"]
     ),

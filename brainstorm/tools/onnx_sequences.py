@@ -263,6 +263,7 @@ GRU = Kind(
 
 KINDS = {
     "Recurrent": RNN,
+    "Reservoir": RNN,
     "Clockwork": RNN,
     "Lstm": LSTM,
     "ClockworkLstm": LSTM,

@@ -195,7 +195,15 @@ CASES = {
     "Recurrent, no bias": Case(layers.Recurrent(3, bias=False)),
     "Recurrent, learned state": Case(layers.Recurrent(3, initial_state="learned")),
     "Recurrent, leak": Case(layers.Recurrent(3, "swish", leak=0.3)),
-    "Reservoir": Case(layers.Reservoir(3, 0.4, activation="swish", trainable=True)),
+    **named(
+        "Reservoir",
+        with_activations(
+            lambda activation: layers.Reservoir(
+                3, 0.4, activation=activation, trainable=True
+            ),
+            ("W", "R", "bias"),
+        ),
+    ),
     "Recurrent, leak inside": Case(
         layers.Recurrent(3, leak=0.3, leak_inside=True, initial_state="learned")
     ),
