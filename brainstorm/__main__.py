@@ -34,17 +34,21 @@ from brainstorm.structure.prediction import (
     has_time,
     inputs_of,
 )
+from brainstorm.training.utils import print_log
 from brainstorm.utils import (
     BrainstormError,
     FileFormatError,
     MissingFileError,
     MissingInputError,
     ValidationError,
-    get_inheritors,
     listing,
 )
 
-SCORERS = {cls.__name__: cls for cls in get_inheritors(scorers.Scorer)}
+SCORERS = {
+    name: getattr(scorers, name)
+    for name in scorers.__all__
+    if name[0].isupper() and name not in ("DataSetScorer", "Score", "Scorer")
+}
 FORMAT = "Predictions file v1.0"
 DATA_HELP = (
     "HDF5 or npz file with an array (T, B, ...) or (B, ...) for each input, or npy file"
@@ -159,7 +163,7 @@ def _evaluate(args: argparse.Namespace) -> None:
             mask_name="mask" if "mask" in data and has_time(net, path) else None,
         )
     for name, value in results.items():
-        print(f"{name:<32}: {value:.6g}")
+        print_log(name, value)
 
 
 def _predict(args: argparse.Namespace) -> None:

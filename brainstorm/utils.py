@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import importlib.metadata
+import inspect
 import json
 import math
 import re
@@ -12,7 +14,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -161,6 +163,30 @@ def meant_by(wrong: object, names: Iterable[object]) -> str | None:
     found = [text] if text in known else longer
     found = found or difflib.get_close_matches(text, known, 1, 0.7)
     return known[found[0]] if found else None
+
+
+Init = TypeVar("Init", bound=Callable[..., None])
+
+
+def takes_from(base: Any, *names: str) -> Callable[[Init], Init]:
+    """Have a constructor take arguments of its base class behind its own.
+
+    It gets those that are given as ``**common``, to pass them on.
+    """
+    of_base = inspect.signature(base.__init__).parameters
+
+    def decorate(init: Init) -> Init:
+        *own, _ = inspect.signature(init).parameters.values()
+        signature = inspect.Signature([*own, *(of_base[name] for name in names)])
+
+        @functools.wraps(init)
+        def wrapped(*args: Any, **kwargs: Any) -> None:
+            init(**signature.bind(*args, **kwargs).arguments)
+
+        wrapped.__signature__ = signature
+        return wrapped  # type: ignore[return-value]
+
+    return decorate
 
 
 def hinting(module: str, names: Iterable[str]) -> Callable[[str], Any]:

@@ -1,5 +1,6 @@
 """The command line on saved networks and files of data."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -81,6 +82,19 @@ def test_evaluate(net, data, capsys, file):
     assert words[::3] == ["total_loss", "Accuracy"]
     assert float(words[2]) == pytest.approx(loss, rel=1e-4)
     assert float(words[5]) == pytest.approx(accuracy, rel=1e-4)
+
+
+def test_evaluate_counts_and_rankings(net, data, capsys):
+    names = ["ConfusionMatrix", "F1", "RocAuc", "AveragePrecision", "Perplexity"]
+    assert (
+        main(["evaluate", "net.hdf5", FILES[0][0], *[f"--scorer={n}" for n in names]])
+        == 0
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["total_loss", *names]
+    loss, matrix, *_, perplexity = [line.split(": ")[1] for line in lines]
+    assert np.sum(json.loads(matrix)) == 30
+    assert float(perplexity) == pytest.approx(np.exp(float(loss)), rel=1e-4)
 
 
 def read(file):

@@ -19,6 +19,9 @@ CALLS = [
     " num_changes=10))",
     "Trainer(stepper=SgdStepper(learning_rate=0.2), carry_context=True)",
     "Hamming(threshold=0.3, name='h')",
+    "F1(average='macro', threshold=0.2, mask_name='m')",
+    "RocAuc(average=None)",
+    "TopKAccuracy(k=3)",
     "ConstrainL2Norm(limit=1.0)",
     "DebugHandler(handler=NumpyHandler(seed=1))",
 ]

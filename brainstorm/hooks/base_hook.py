@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import functools
-import inspect
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from brainstorm.checks import check_integer
 from brainstorm.describable import Describable
@@ -14,11 +12,13 @@ from brainstorm.structure.network import Network
 from brainstorm.training.steppers import TrainingStepper
 from brainstorm.training.utils import report
 from brainstorm.utils import (
+    Init,
     UnknownNameError,
     ValidationError,
     flatten_keys,
     get_by_path,
     listing,
+    takes_from,
 )
 
 if TYPE_CHECKING:
@@ -187,9 +187,6 @@ class Hook(Describable):
             report(f"{self.__name__} >> {msg}")
 
 
-Init = TypeVar("Init", bound=Callable[..., None])
-
-
 class Common(TypedDict, total=False):
     """The arguments of :class:`Hook`, for type checkers and editors."""
 
@@ -200,24 +197,8 @@ class Common(TypedDict, total=False):
 
 
 def takes(*names: str) -> Callable[[Init], Init]:
-    """Have a constructor take arguments of :class:`Hook` behind its own.
-
-    It gets those that are given as ``**common``, to pass them on.
-    """
-    of_hook = inspect.signature(Hook.__init__).parameters
-
-    def decorate(init: Init) -> Init:
-        *own, _ = inspect.signature(init).parameters.values()
-        signature = inspect.Signature([*own, *(of_hook[name] for name in names)])
-
-        @functools.wraps(init)
-        def wrapped(*args: Any, **kwargs: Any) -> None:
-            init(**signature.bind(*args, **kwargs).arguments)
-
-        wrapped.__signature__ = signature
-        return wrapped  # type: ignore[return-value]
-
-    return decorate
+    """Have a constructor take arguments of :class:`Hook`; see `takes_from`."""
+    return takes_from(Hook, *names)
 
 
 takes_common = takes("name", "timescale", "interval", "verbose")

@@ -67,9 +67,10 @@ def warn_of_loss(net: Network, losses: Mapping[str, Any], update_nr: int) -> boo
         losses: Pairs of weight and loss for each name; the last ones count.
         update_nr: Number of the update.
     """
-    wrong = [name for name, pairs in losses.items() if not math.isfinite(pairs[-1][1])]
-    if not wrong:
+    if math.isfinite(losses["total_loss"][-1][1]):
         return False
+    values = net.get_loss_values().items()
+    wrong = [name for name, loss in values if not math.isfinite(loss)]
     layer = _first_broken(net)
     where = f", and layer {layer!r} is the first with such outputs" if layer else ""
     warnings.warn(
