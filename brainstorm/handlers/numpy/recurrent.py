@@ -44,7 +44,7 @@ class NumpyRecurrent:
         moved, before = np.empty(len(R), y.dtype), y[-1, 0]
         for h, value, out in zip(*rows, strict=True):
             if sparse is None:
-                np.matmul(R, before, moved)
+                np.dot(R, before, moved)
                 np.add(h, moved, h)
             else:
                 np.add(h, sparse @ before, h)
