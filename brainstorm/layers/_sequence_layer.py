@@ -11,7 +11,7 @@ from brainstorm.structure.taps import delta_structure, tapped_internals
 from brainstorm.utils import flatten_features
 
 # Slots of the handler's temporaries that operations leave alone.
-STATES, CHOSEN, WEIGHTS, UNUSED = 20, 21, 22, 23
+STATES, CHOSEN, WEIGHTS = 20, 21, 22
 
 
 class SequenceLayer(Layer):
@@ -20,8 +20,7 @@ class SequenceLayer(Layer):
     A layer is a pair of operations of the handler, and tables of what they work on.
     Arguments of all are `size`, `activation`, `bias` and `initial_state`.
 
-    With ``bias=False`` operations are given a bias of zeros. With
-    ``initial_state='learned'``, sequences begin with the values of parameters; the
+    With ``initial_state='learned'``, sequences begin with the values of parameters; the
     internal ``begun`` tells which ones do: it is 1 where the state was carried on.
 
     Attributes:
@@ -67,8 +66,6 @@ class SequenceLayer(Layer):
             )
             for name in (*cells, *deltas)
         }
-        if not self.bias:
-            internals["zero_bias"] = BufferStructure(n * len(self.weights["b"]))
         self.learns_states = self.initial_state == "learned"
         if self.learns_states:
             parameters.update(dict.fromkeys(self.states, BufferStructure(n)))
@@ -108,8 +105,6 @@ class SequenceLayer(Layer):
     def arrays(self, buffers):
         """What the forward pass works on."""
         weights, internals = self.stacked(buffers.parameters), buffers.internals
-        if not self.bias:
-            weights = weights._replace(bias=internals.zero_bias)
         cells = self.cells(**{name: internals[name] for name in self.cell_names()})
         x = flatten_features(buffers.inputs.default)
         return x, weights, cells, buffers.outputs.default
@@ -141,10 +136,6 @@ class SequenceLayer(Layer):
 
     def backward_pass(self, buffers):
         dy, deltas, dx, gradients = self.backward_arrays(buffers)
-        if not self.bias:  # it goes to where nobody looks
-            unused = self.handler.scratch(gradients.W.shape[:1], UNUSED)
-            self.handler.fill(unused, 0.0)
-            gradients = gradients._replace(bias=unused)
         outside = self.from_outside(buffers) if self.tapped else {}
         backward = getattr(self.handler, f"{self.operation}_backward")
         backward(
@@ -167,12 +158,10 @@ class SequenceLayer(Layer):
         return dict.fromkeys(self.states, 0.0) if self.learns_states else {}
 
     def begin(self, buffers: Any) -> None:
-        """Get the bias and the carried states ready for a forward pass."""
-        h = self.handler
-        if not self.bias:
-            h.fill(buffers.internals.zero_bias, 0.0)
+        """Get the carried states ready for a forward pass."""
         if not self.learns_states:
             return
+        h = self.handler
         begun = buffers.internals.begun
         weights = self.beginning(begun)
         for name, path in self.states.items():

@@ -61,7 +61,6 @@ class GruLayerImpl(SequenceLayer):
     parameters  y0              (n,)            y to begin with, if learned
     internals   Ra, ..., Hb     (T, B, n)       as above
     internals   dRa, ..., dHa   (T, B, n)       deltas, backward
-    internals   zero_bias       (3 n,)          zeros in place of the biases
     internals   begun           (T + 1, B, 1)   1 where y' is not y0, if learned
     =========== =============== =============== ===============================
 

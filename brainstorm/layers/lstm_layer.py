@@ -64,8 +64,7 @@ class LstmLayerImpl(SequenceLayer):
     d in front. Row -1 of y and of Ca is the state before the first step. After a
     backward pass, row -1 of the output deltas and of dCa holds its deltas.
 
-    Without biases there is an internal ``zero_bias`` (4 n,) that is 0. With
-    ``initial_state='learned'`` there is an internal ``begun``, see `Recurrent`.
+    With ``initial_state='learned'`` there is an internal ``begun``, see `Recurrent`.
     Internals can be inputs of other layers, ``lstm - '..internals.Ca' >> other``; then
     ``Ca_deltas`` (T, B, n) holds what these compute for it.
 

@@ -64,9 +64,8 @@ class RecurrentLayerImpl(SequenceLayer):
     Row -1 of y is the state before the first step. After a backward pass, row -1
     of dHb and of the output deltas holds its deltas.
 
-    Without biases there is an internal ``zero_bias``, as large, that is 0. With
-    ``initial_state='learned'`` there is an internal ``begun`` (T + 1, B, 1), 1 in steps
-    after which the state is carried on; where its row -1 is 0, a sequence begins.
+    With ``initial_state='learned'`` there is an internal ``begun`` (T + 1, B, 1), 1 in
+    steps after which the state is carried on; where its row -1 is 0, a sequence begins.
     Ha can be the input of another layer, ``layer - '..internals.Ha' >> other``; then
     ``Ha_deltas`` (T, B, n) holds what that computes for it.
 

@@ -314,6 +314,28 @@ def test_gradients_of_all_parts_are_added(lstm_handler):
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_gradients_of_a_bias_may_be_unwanted(lstm_handler):
+    steps, size, units, inputs = 3, 8, 4, 3
+    results = []
+    for each in (lstm_handler, NumpyHandler(np.float64)):
+        make = each.create_from_numpy
+        shapes = (4 * units, inputs), (4 * units, units), (4 * units,), (3, units)
+        weights = Weights(*[make(randn(*shape)) for shape in shapes])
+        x, y = make(randn(steps, size, inputs)), each.zeros((steps + 1, size, units))
+        cells, deltas = (
+            LstmCells(*[each.zeros(y.shape) for _ in range(10)]) for _ in range(2)
+        )
+        each.lstm_forward(x, weights, cells, y, "tanh")
+        dW, dR, _, dpeepholes = (each.zeros(a.shape) for a in weights)
+        each.lstm_backward(
+            *(x, weights._replace(bias=None), cells, y, make(randn(*y.shape, seed=3))),
+            *(deltas, None, Weights(dW, dR, None, dpeepholes), "tanh"),
+        )
+        results.append([dW, dR, dpeepholes])
+    for got, expected in zip(*results, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_complete_fills_memory(lstm_handler):
     net = make_net("lstm", lstm_handler)
     train(net, 1)

@@ -47,6 +47,7 @@ _GRADIENTS = {
     "bias": Arg.DIFF_BIAS,
     "peepholes": Arg.DIFF_WEIGHTS_PEEPHOLE,
 }
+_KEPT = {"bias": Arg.BIAS, "peepholes": Arg.WEIGHTS_PEEPHOLE}
 _WEIGHTS = {"W": Arg.WEIGHTS, "R": Arg.WEIGHTS_ITER}
 
 
@@ -171,6 +172,9 @@ class LibraryLstm:
     """
 
     def __init__(self, whole: Part, parts: list[Part], arrays: LstmArrays):
+        if arrays.weights.bias is None:  # without one, the library does nothing
+            self._zeros = np.zeros(len(arrays.weights.W), np.float32)
+            arrays = replace(arrays, weights=arrays.weights._replace(bias=self._zeros))
         self._whole = whole
         self._slices = _parts_of(arrays, len(parts))
         self._parts = [whole] if len(self._slices) == 1 else parts[: len(self._slices)]
@@ -252,12 +256,15 @@ class LibraryLstm:
         first, *others = self._passes
         self._pack(before, arrays, first.backward_weights)
         for name, total in first.gradients.items():
+            wanted = getattr(to.gradients, name)
+            if wanted is None:
+                continue
             for other in others:
                 flat = first.flat_gradient(name)
                 added = other.flat_gradient(name)
                 add_binary(after, Algorithm.ADD, flat, added, flat)
             blocks = _blocks(self._parts[0].session.arenas, name, total)
-            gates = _gates(after, name, getattr(to.gradients, name))
+            gates = _gates(after, name, wanted)
             _copy(after, blocks, gates, add=not to.fresh_gradients)
         return _Calls(self._whole.session, before.call(), calls, after.call())
 
@@ -282,7 +289,7 @@ class _PartialPass:
     Args:
         part: What it shares with other passes.
         arrays: The arrays of the part.
-        kept: The bias, and the peepholes if there are any.
+        kept: The bias and the peepholes, if there are any.
         around: Where to append what is done before and after the pass.
         first: The pass on another part, whose formats to use.
 
@@ -320,14 +327,13 @@ class _PartialPass:
             Arg.SRC: self.x,
             Arg.SRC_ITER: self.carried["y"],
             Arg.SRC_ITER_C: self.carried["c"],
-            Arg.BIAS: kept["bias"],
             Arg.DST: _unless_dense(outputs, part.arenas, "y"),
             Arg.DST_ITER_C: recipe.array(arrays.cells.Ca[-2].reshape(row)),
         }
         last = memories[Arg.SRC_ITER].desc
         memories[Arg.DST_ITER] = part.arenas.memory("last outputs", last)
-        if "peepholes" in kept:
-            memories[Arg.WEIGHTS_PEEPHOLE] = kept["peepholes"]
+        for name, memory in kept.items():
+            memories[_KEPT[name]] = memory
         self._sizes = [(1, 1, w.shape[1], 4, row[-1]) for w in arrays.weights[:2]]
         self._forward = recipe.primitive(
             "lstm_forward",
@@ -379,7 +385,7 @@ class _PartialPass:
         self.gradients = {
             name: arenas.memory(name, primitive.query(Query.ARGUMENT, arg))
             for name, arg in _GRADIENTS.items()
-            if name != "peepholes" or Arg.WEIGHTS_PEEPHOLE in memories
+            if name in _WEIGHTS or _KEPT[name] in memories
         }
         memories |= _by_argument(self.backward_weights)
         for name, memory in self.gradients.items():
@@ -396,18 +402,19 @@ class _PartialPass:
 
     def _common_args(self, like: Primitive | None) -> list[Any]:
         """The descriptions that both passes expect."""
-        memories = self._memories
-        peepholes = memories.get(Arg.WEIGHTS_PEEPHOLE)
+        states = (Arg.DST, Arg.DST_ITER, Arg.DST_ITER_C)
         return [
-            *(memories[a].desc for a in (Arg.SRC, Arg.SRC_ITER, Arg.SRC_ITER_C)),
+            *map(self._desc, (Arg.SRC, Arg.SRC_ITER, Arg.SRC_ITER_C)),
             *self._formats(like, Arg.WEIGHTS, Arg.WEIGHTS_ITER),
-            peepholes and peepholes.desc,
+            self._desc(Arg.WEIGHTS_PEEPHOLE),
             None,  # no projection
-            *(
-                memories[a].desc
-                for a in (Arg.BIAS, Arg.DST, Arg.DST_ITER, Arg.DST_ITER_C)
-            ),
+            *map(self._desc, (Arg.BIAS, *states)),
         ]
+
+    def _desc(self, arg: Arg) -> MemoryDesc | None:
+        """The description of a memory, or None if there is none."""
+        memory = self._memories.get(arg)
+        return memory and memory.desc
 
     def _formats(self, like: Primitive | None, *args: Arg) -> list[Any]:
         """Descriptions of W and R: those of another primitive, or any."""
@@ -418,7 +425,6 @@ class _PartialPass:
     def _make_backward(self, recipe: Recipe, memories: dict[Arg, Memory]) -> Primitive:
         """It overwrites the gradients."""
         like = self._first and self._first._backward
-        peepholes = memories.get(Arg.WEIGHTS_PEEPHOLE)
         deltas_in = (Arg.DIFF_SRC, Arg.DIFF_SRC_ITER, Arg.DIFF_SRC_ITER_C)
         deltas_out = (Arg.DIFF_DST, Arg.DIFF_DST_ITER, Arg.DIFF_DST_ITER_C)
         self._backward = recipe.primitive(
@@ -427,9 +433,9 @@ class _PartialPass:
             *self._common_args(like),
             *(memories[a].desc for a in deltas_in),
             *self._formats(like, Arg.DIFF_WEIGHTS, Arg.DIFF_WEIGHTS_ITER),
-            peepholes and peepholes.desc,
+            self._desc(Arg.WEIGHTS_PEEPHOLE),
             None,
-            memories[Arg.BIAS].desc,
+            self._desc(Arg.BIAS),
             *(memories[a].desc for a in deltas_out),
             OVERWRITE_GRADIENTS,
             self._forward,

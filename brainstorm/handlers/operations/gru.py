@@ -54,6 +54,7 @@ class GruOperations:
     @operation(
         "x:T,B,I weights.W:G,I weights.R:G,N weights.bias:G",
         f"{_CELLS} y:U,B,N",
+        optional="weights.bias",
         check=check_sequences,
     )
     def gru_forward(
@@ -156,7 +157,7 @@ class GruOperations:
         f"x:T,B,I weights.W:G,I weights.R:G,N {_CELLS} y:U,B,N",
         each("deltas", GruDeltas._fields, "T,B,N"),
         add="dy:U,B,N dx:T,B,I gradients.W:G,I gradients.R:G,N gradients.bias:G",
-        optional="dx",
+        optional="gradients.bias dx",
         check=check_sequences,
     )
     def gru_backward(

@@ -89,7 +89,7 @@ class LstmOperations:
     @operation(
         f"x:T,B,I {_WEIGHTS} weights.bias:G clock.timing:N",
         f"{_CELLS} y:U,B,N clock.step:U,B,1",
-        optional="weights.peepholes clock",
+        optional="weights.bias weights.peepholes clock",
         check=check_sequences,
     )
     def lstm_forward(
@@ -188,8 +188,8 @@ class LstmOperations:
         each("deltas", LstmCells._fields, "U,B,N"),
         add="dy:U,B,N dx:T,B,I gradients.W:G,I gradients.R:G,N gradients.bias:G"
         " gradients.peepholes:3,N",
-        optional="weights.peepholes gradients.peepholes clock dx outside "
-        + " ".join([f"outside.{name}" for name in LstmCells._fields]),
+        optional="weights.peepholes gradients.bias gradients.peepholes clock dx"
+        f" outside {' '.join([f'outside.{name}' for name in LstmCells._fields])}",
         check=check_sequences,
     )
     def lstm_backward(

@@ -43,7 +43,7 @@ class Weights(NamedTuple):
     Attributes:
         W: Weights of the inputs (N, I).
         R: Weights of the outputs of the step before (N, N).
-        bias: Vector (N,).
+        bias: Vector (N,), or None for none.
         peepholes: (3, N) of an LSTM, or None for none.
     """
 
@@ -115,7 +115,7 @@ class RecurrentOperations:
     @operation(
         "x:T,B,I weights.W:N,I weights.R:N,N weights.bias:N clock.timing:N",
         "cells.Ha:U,B,N cells.Hb:U,B,N y:U,B,N clock.step:U,B,1",
-        optional="clock cells.Hb",
+        optional="weights.bias clock cells.Hb",
         check=_check_recurrent,
     )
     def recurrent_forward(
@@ -197,7 +197,7 @@ class RecurrentOperations:
         " clock.timing:N clock.step:U,B,1 outside:T,B,N",
         "deltas.Ha:U,B,N deltas.Hb:U,B,N",
         add="dy:U,B,N dx:T,B,I gradients.W:N,I gradients.R:N,N gradients.bias:N",
-        optional="clock cells.Hb dx outside",
+        optional="gradients.bias clock cells.Hb dx outside",
         check=_check_recurrent,
     )
     def recurrent_backward(
