@@ -181,7 +181,11 @@ def takes_from(base: Any, *names: str) -> Callable[[Init], Init]:
 
         @functools.wraps(init)
         def wrapped(*args: Any, **kwargs: Any) -> None:
-            init(**signature.bind(*args, **kwargs).arguments)
+            try:
+                bound = signature.bind(*args, **kwargs)
+            except TypeError as error:
+                raise TypeError(f"{type(args[0]).__name__}: {error}") from None
+            init(**bound.arguments)
 
         wrapped.__signature__ = signature
         return wrapped  # type: ignore[return-value]

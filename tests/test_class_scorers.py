@@ -366,6 +366,22 @@ class Span(DataSetScorer):
         return np.ptp(predicted, axis=0)
 
 
+class Rows(bs.scorers.Scorer):
+    """Returns lists of any length."""
+
+    def __call__(self, true_labels, predicted, mask=None):
+        return [[p] * i for i, p in enumerate(predicted[:, 0].tolist())]
+
+    @staticmethod
+    def aggregate(errors):
+        return sum(len(rows) for _, rows in errors)
+
+
+def test_a_batch_may_give_lists():
+    labels, predicted, _ = make(2)
+    assert scored(Rows(), labels, predicted) == N
+
+
 def test_many_batches():
     labels, predicted, weights = make(3)
     span = np.ptp(predicted, axis=0).tolist()
@@ -394,6 +410,13 @@ def test_many_batches():
 def test_bad_arguments(make_it, text):
     with pytest.raises(ValidationError, match=text):
         make_it()
+
+
+def test_unknown_arguments_name_the_class():
+    with pytest.raises(TypeError, match="F1: .*'avrage'"):
+        F1(avrage="macro")
+    with pytest.raises(TypeError, match="MonitorLoss: .*'iter_name'"):
+        bs.hooks.MonitorLoss()
 
 
 OF_CLASSES = [ConfusionMatrix(), F1(), Recall(), Precision(), RocAuc()]

@@ -147,7 +147,7 @@ def _score(
         _steps(net, f"Input.outputs.{mask}", net.get_input(mask)) if mask else None,
     )
     score = scorer(labels, predicted, weights)
-    if not isinstance(score, tuple) and np.size(score) == 1:
+    if not isinstance(score, (tuple, list)) and np.size(score) == 1:
         score = float(score)
     weight = len(predicted) if weights is None else float(weights.sum())
     return weight, score, has_time(net, path)
