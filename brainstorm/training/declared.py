@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from brainstorm.checks import check_number
 from brainstorm.describable import Describable
-from brainstorm.utils import ValidationError
+from brainstorm.utils import ValidationError, choices
 
 Range = tuple[float, float]
 
@@ -40,3 +42,29 @@ class Declared(Describable):
         if low == ABOVE_0 and value == 0:
             raise ValidationError(f"{type(self).__name__}: {name} has to be above 0")
         return check_number(self, name, value, low, high)
+
+
+def arguments_of(part: Any) -> dict[str, Any]:
+    """The arguments that make a describable object, by name; of others none."""
+    if not isinstance(part, Describable):
+        return {}
+    names = inspect.signature(type(part)).parameters
+    return {name: getattr(part, name) for name in names if hasattr(part, name)}
+
+
+def with_arguments(part: Any, changes: Mapping[str, Any], prefix: str = "") -> Any:
+    """A new object of the same class, with some arguments changed.
+
+    Raises:
+        ValidationError: There is no such argument, or it may not have this value.
+    """
+    arguments = arguments_of(part)
+    for full_name, value in changes.items():
+        name = full_name.removeprefix(prefix)
+        if name not in arguments:
+            raise ValidationError(
+                f"{full_name}: {type(part).__name__} has no such argument;"
+                f" {choices(name, arguments)}"
+            )
+        arguments[name] = value
+    return type(part)(**arguments)

@@ -11,7 +11,7 @@ from brainstorm.checks import checked_integer
 from brainstorm.data_iterators import DataIterator, Minibatches
 from brainstorm.hooks.base_hook import Hook
 from brainstorm.hooks.saving import RestoreBest
-from brainstorm.hooks.stopping import EarlyStopper
+from brainstorm.hooks.stopping import EarlyStopper, StopAfterEpoch
 from brainstorm.randomness import RandomState
 from brainstorm.structure.network import Network
 from brainstorm.structure.prediction import (
@@ -59,6 +59,19 @@ def stoppers(patience: int | None, validates: bool) -> list[Hook]:
     patience = checked_integer(patience, "early_stopping", 1)
     log_name = f"{'validation' if validates else ROLLING}.total_loss"
     return [EarlyStopper(log_name, patience), RestoreBest(log_name)]
+
+
+def train_epochs(
+    trainer: Any, net: Network, data: DataIterator, epochs: int, **others: DataIterator
+) -> None:
+    """Train for some epochs more, whatever the hooks of a trainer do."""
+    end = trainer.current_epoch_nr + epochs
+    last = StopAfterEpoch(end, name="fit", verbose=False)
+    trainer.add_hook(last)
+    try:
+        trainer.train(net, data, **others)
+    finally:
+        del trainer.hooks[last.name]
 
 
 def _named(net: Network, x: Any, y: Any) -> dict[str, Any]:

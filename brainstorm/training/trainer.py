@@ -12,7 +12,6 @@ from brainstorm.checks import check_network, checked_integer
 from brainstorm.data_iterators import DataIterator
 from brainstorm.describable import Describable
 from brainstorm.hooks.monitoring import MonitorScores
-from brainstorm.hooks.stopping import StopAfterEpoch
 from brainstorm.randomness import global_rnd
 from brainstorm.scorers import (
     Scorer,
@@ -23,7 +22,12 @@ from brainstorm.structure.network import Network
 from brainstorm.training import hook_rules as rules
 from brainstorm.training.adaptive_steppers import AdamStepper
 from brainstorm.training.advice import advise, is_blank, warn_of_loss
-from brainstorm.training.fitting import batches_of, shuffled_batches, stoppers
+from brainstorm.training.fitting import (
+    batches_of,
+    shuffled_batches,
+    stoppers,
+    train_epochs,
+)
 from brainstorm.training.history import History, history_of
 from brainstorm.training.resuming import TRAINING_DATA, Epoch, Resumable, undisturbed
 from brainstorm.training.steppers import TrainingStepper
@@ -186,12 +190,7 @@ class Trainer(Resumable, Describable):
             trainer.add_hook(MonitorScores("validation", train_scorers, "validation"))
         for hook in (*hooks, *stoppers(early_stopping, bool(others))):
             trainer.add_hook(hook)
-        last = StopAfterEpoch(epochs, name="fit", verbose=False)
-        trainer.add_hook(last)
-        try:
-            trainer.train(net, data, **others)
-        finally:
-            del trainer.hooks[last.name]
+        train_epochs(trainer, net, data, epochs, **others)
         return trainer
 
     def __init_from_description__(self, description: dict[str, Any]) -> None:

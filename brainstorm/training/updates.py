@@ -25,6 +25,10 @@ class Updates:
         # With all that is known by its `id`, which is not that of something else then.
         self._met: dict[tuple[Any, ...], tuple[Program, Any]] = {}
 
+    def __reduce__(self) -> tuple[type[Updates], tuple[()]]:
+        """Copy and pickle as one that has recorded nothing yet."""
+        return Updates, ()
+
     def run(
         self,
         handler: Handler,

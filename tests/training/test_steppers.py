@@ -1,5 +1,8 @@
 """The steppers against their formulas, written out for a linear regression."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
@@ -148,6 +151,19 @@ def test_state_moves_to_a_new_stepper(net, data, stepper_class):
     second.set_state(first.get_state())
     run(net, second, data, steps=2)
     np.testing.assert_array_equal(net.get("parameters"), expected)
+
+
+@pytest.mark.parametrize(
+    "how", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))]
+)
+@pytest.mark.parametrize("stepper_class", [MomentumStepper, NesterovStepper])
+def test_copies_go_on(net, data, stepper_class, how):
+    stepper = stepper_class(0.3, 0.9)
+    run(net, stepper, data, steps=4)
+    other, second = how((net, stepper))
+    for one, its_stepper in ((net, stepper), (other, second)):
+        run(one, its_stepper, data, steps=2)
+    np.testing.assert_array_equal(other.get("parameters"), net.get("parameters"))
 
 
 def test_state_moves_to_another_handler(net, data):
