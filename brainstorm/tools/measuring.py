@@ -32,7 +32,7 @@ def nrmse(predictions: Any, targets: Any) -> float:
     0.707
 
     Args:
-        predictions: Array (..., features).
+        predictions: Array (..., features), or (N,) of one feature.
         targets: Array of the same shape.
 
     Raises:
@@ -45,7 +45,7 @@ def rsquare(predictions: Any, targets: Any) -> float:
     """The share of the targets' variance that is explained, ``1 - nrmse^2``.
 
     Args:
-        predictions: Array (..., features).
+        predictions: Array (..., features), or (N,) of one feature.
         targets: Array of the same shape.
 
     Raises:
@@ -60,7 +60,7 @@ def _unexplained(predictions: Any, targets: Any) -> float:
         raise ValidationError(
             f"predictions: expected the shape of the targets, {t.shape}, got {y.shape}"
         )
-    variation = ((t - t.mean(axis=tuple(range(t.ndim - 1)))) ** 2).sum()
+    variation = ((t - t.mean(axis=tuple(range(max(1, t.ndim - 1))))) ** 2).sum()
     if not variation > 0:
         raise ValidationError("targets: expected values that vary, got constant ones")
     return float(((y - t) ** 2).sum() / variation)
@@ -74,11 +74,13 @@ def effective_spectral_radius(R: Any, leak: float = 1.0) -> float:
         leak: The leak of the reservoir; with 1 it is the spectral radius of R.
 
     Raises:
-        ValidationError: R is no square matrix, or `leak` is no number.
+        ValidationError: R is no square matrix of finite values, or `leak` is no number.
     """
     R = checked_array(R, "R")
     if R.ndim != 2 or R.shape[0] != R.shape[1]:
         raise ValidationError(f"R: expected a square matrix, got the shape {R.shape}")
+    if not np.isfinite(R).all():
+        raise ValidationError("R: expected finite values, got others too")
     leak = checked_number(leak, "leak")
     return float(
         np.abs(np.linalg.eigvals(leak * R + (1 - leak) * np.eye(len(R)))).max()

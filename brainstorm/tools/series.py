@@ -70,7 +70,10 @@ def mackey_glass(
         )
     x = [*past.ravel().tolist(), x0]
     for late in range(steps - 1):
-        grows = a * x[late] / (1 + x[late] ** n)
+        try:
+            grows = a * x[late] / (1 + math.pow(x[late], n))
+        except (ArithmeticError, ValueError):
+            grows = math.nan
         x.append(_next(lambda now, grows=grows: grows - b * now, x[-1], h))
     return _shaped(x[delay:])
 
@@ -195,7 +198,10 @@ def mso(steps: int, freqs: Sequence[float] = (0.2, 0.311)) -> np.ndarray:
         An array (T, 1, 1).
     """
     t = np.arange(checked_integer(steps, "steps", 2))
-    x = np.sin(np.outer(t, checked_array(freqs, "freqs"))).sum(axis=1)
+    freqs = checked_array(freqs, "freqs")
+    if not np.any(freqs):
+        raise ValidationError(f"freqs: expected one above 0 at least, got {freqs}")
+    x = np.sin(np.outer(t, freqs)).sum(axis=1)
     return _shaped(2 * (x - x.min()) / np.ptp(x) - 1)
 
 
@@ -210,8 +216,9 @@ def _next(slope: Callable[[State], State], x: State, h: float) -> State:
 
 def _iterated(step: Callable[[State], State], x: State, steps: int) -> np.ndarray:
     states = [x]
-    for _ in range(checked_integer(steps, "steps", 1) - 1):
-        states.append(x := step(x))
+    with np.errstate(over="ignore", invalid="ignore"):
+        for _ in range(checked_integer(steps, "steps", 1) - 1):
+            states.append(x := step(x))
     return _shaped(states)
 
 
@@ -223,4 +230,11 @@ def _start(values: Any, size: int) -> np.ndarray:
 
 
 def _shaped(values: Any) -> np.ndarray:
-    return np.asarray(values).reshape(len(values), 1, -1)
+    series = np.asarray(values).reshape(len(values), 1, -1)
+    finite = np.isfinite(series).all(axis=(1, 2))
+    if not finite.all():
+        raise ValidationError(
+            f"with these arguments the series runs away: step {finite.argmin()} is not"
+            " finite"
+        )
+    return series

@@ -25,6 +25,7 @@ def test_errors_of_predictions():
     y = one + RND.randn(*one.shape)
     expected = np.sqrt(np.mean((y - one) ** 2)) / np.std(one)
     assert nrmse(y, one) == pytest.approx(expected)
+    assert nrmse(y.ravel(), one.ravel()) == pytest.approx(expected)
     assert rsquare(y, one) == pytest.approx(1 - expected**2)
     assert nrmse(one + 1e-12, one) == pytest.approx(1e-12 / np.std(one), rel=1e-2)
 
@@ -72,6 +73,11 @@ def test_a_reservoir_that_hears_nothing_remembers_nothing():
             lambda: effective_spectral_radius(np.ones((2, 3))),
             ValidationError,
             r"R: expected a square matrix, got the shape \(2, 3\)",
+        ),
+        (
+            lambda: effective_spectral_radius([[np.nan]]),
+            ValidationError,
+            "R: expected finite values",
         ),
         (lambda: memory_capacity(delay_line(3), "No"), UnknownNameError, "No.outputs"),
         (

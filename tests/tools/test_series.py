@@ -94,6 +94,12 @@ def test_without_delay_it_decays_exactly():
         (lambda: narma(5, u=[1.0]), r"u: expected 15 values.* got the shape \(1,\)"),
         (lambda: narma(5, order=0), "order has to be"),
         (lambda: mso(1), "steps has to be a whole number of at least 2"),
+        (lambda: mso(10, freqs=[]), "freqs: expected one above 0"),
+        (lambda: lorenz(9, h=10.0), "runs away: step 1 is not finite"),
+        (lambda: henon(100, a=3.0), "runs away: step 11 is not finite"),
+        (lambda: logistic(100, r=5.0), "runs away"),
+        (lambda: mackey_glass(99, tau=50.0, h=50.0), "runs away"),
+        (lambda: mackey_glass(99, n=9.5, history=[-1.0] * 17), "runs away"),
     ],
 )
 def test_errors(make, words):
