@@ -109,8 +109,8 @@ class BidirectionalLayerImpl(Layer):
         y = half.out_shapes.get("default")
         if list(half.out_shapes) != ["default"] or not y.context_size:
             raise self.error(
-                "expected a recurrent layer as 'layer', got one of type"
-                f" {self.layer['@type']}"
+                "expected a recurrent layer as 'layer', with one output, got one of"
+                f" type {self.layer['@type']}"
             )
         self.honours_fresh = half.honours_fresh
         self.stacks_parameters = half.stacks_parameters

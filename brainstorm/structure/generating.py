@@ -13,6 +13,7 @@ from brainstorm.structure.prediction import (
     find_output,
     inputs_of,
     named,
+    needing_whole_sequences,
     provide,
     sizes_of,
 )
@@ -130,5 +131,11 @@ def _loop(
         some, above = inputs_of(net, output)
         inputs |= {*some, name}
         layers |= above
+    whole = needing_whole_sequences(net, layers)
+    if whole:
+        raise NetworkValidationError(
+            f"expected layers that can go on step by step, but {listing(whole)} needs"
+            " whole sequences"
+        )
     needed = [name for name in structures if name in inputs]
     return tuple(feedback.items()), needed, frozenset(layers)

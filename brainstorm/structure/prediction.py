@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -244,6 +244,16 @@ def named(x: Any, needed: list[str]) -> dict[str, Any]:
             + (f"; is {meant!r} meant?" if (meant := meant_by(missing[0], x)) else "")
         )
     return {**{name: x[name] for name in needed}, **x}
+
+
+def needing_whole_sequences(
+    net: RunningNetwork, layers: Collection[str] | None = None
+) -> list[str]:
+    """The layers, or those of a few, for which pieces of sequences are no use."""
+    few = net.layers if layers is None else layers
+    return [
+        n for n, layer in net.layers.items() if layer.needs_whole_sequences and n in few
+    ]
 
 
 def sizes_of(net: RunningNetwork, data: Mapping[str, Any]) -> tuple[int, int]:

@@ -33,7 +33,7 @@ class _OnlineStepper(TrainingStepper):
     def start(self, net):
         readout = Readout.find(net, self.layer)
         names = list(net.layers["Input"].out_shapes)
-        self._mask = "mask" if "mask" in names else None
+        self._mask = "mask" if "mask" in names and readout.masks_steps else None
         self._targets = readout.name_of_targets([n for n in names if n != "mask"])
         self._readout = readout
         super().start(net)
@@ -42,6 +42,8 @@ class _OnlineStepper(TrainingStepper):
         net, readout = self._run_forward(), self._readout
         h = readout.states().astype(np.float64)
         targets = net.get_input(self._targets).astype(np.float64)
+        if not readout.has_time:
+            targets = targets[np.newaxis]
         targets = readout.checked_targets(targets, h.shape[:2]) - readout.fixed_bias()
         counts = np.ones(h.shape[:2], bool)
         if self._mask:

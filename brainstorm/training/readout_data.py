@@ -19,6 +19,7 @@ from brainstorm.structure.prediction import (
     find_output,
     inputs_of,
     named,
+    needing_whole_sequences,
     provide,
     sizes_of,
 )
@@ -37,13 +38,18 @@ class Readout:
         needed: The network's inputs on which it depends.
         layers: The layers to run.
         has_time: Whether its inputs have a dimension of time.
+        masks_steps: Whether there is an input ``'mask'`` of the network that is one of
+            the steps to fit, rather than for a layer before.
     """
 
     def __init__(self, net: Network, layer: Layer):
         self.net, self.name, self._layer = net, layer.name, layer
         self.needed, self.layers = inputs_of(net, f"{layer.name}.outputs.default")
         self.fits_bias = layer.bias and "bias" not in layer.frozen
-        self.has_time = layer.in_shapes["default"].buffer_type == 2
+        kind = layer.in_shapes["default"].buffer_type
+        self.has_time = kind == 2
+        mask = net.layers["Input"].out_shapes.get("mask")
+        self.masks_steps = mask is None or mask.buffer_type == kind
 
     @classmethod
     def find(cls, net: Network, name: str | None) -> Readout:
@@ -216,17 +222,25 @@ def _of_iterator(
         )
     names = [n for n in data.data_shapes if n != (mask or "mask")]
     targets = readout.name_of_targets(names)
+    if mask is None and readout.masks_steps:
+        mask = "mask" if "mask" in data.data_shapes else None
     lacking = {*readout.needed, mask or targets} - set(data.data_shapes)
     if lacking:
         raise ValidationError(
             f"expected the iterator to have the items {listing(sorted(lacking))} too,"
             f" got {listing(data.data_shapes)}"
         )
+    whole = needing_whole_sequences(readout.net, readout.layers)
+    if whole and data.continues is not None:
+        raise ValidationError(
+            f"expected whole sequences, as the layer {listing(whole)} needs them, got"
+            f" the pieces of a {type(data).__name__}"
+        )
     for batch in data(readout.net.handler):
         yield (
             {name: batch[name] for name in readout.needed},
             batch[targets],
-            batch.get(mask or "mask"),
+            None if mask is None else batch[mask],
             bool(data.continues),
         )
 
@@ -240,7 +254,7 @@ def _of_arrays(
     name = mask if isinstance(mask, str) else "mask"
     if y is None:
         y = given[readout.name_of_targets([n for n in given if n != name])]
-    if mask is None or mask is name:
+    if mask is name or (mask is None and readout.masks_steps):
         mask = given.get(name)
     data, has_time = arrange(net, {n: given[n] for n in readout.needed})
     _, nr_sequences = sizes_of(net, data)

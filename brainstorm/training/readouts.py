@@ -99,6 +99,11 @@ def fit_ridge(
             weights and `ridge` is 0.
     """
     ridges = _checked_ridges(ridge, validation)
+    if isinstance(validation, tuple) and len(validation) != 2:
+        raise ValidationError(
+            "validation: expected an iterator, a dict or a tuple of inputs and targets,"
+            f" got a tuple of {len(validation)}"
+        )
     warmup = checked_integer(warmup, "warmup", 0)
     batch_size = checked_integer(batch_size, "batch_size", 1)
     readout = Readout.find(net, layer)
@@ -128,8 +133,11 @@ def fit_ridge(
 
 
 def _checked_ridges(ridge: Any, validation: Any) -> list[float]:
-    several = isinstance(ridge, (Sequence, np.ndarray)) and not isinstance(ridge, str)
+    if isinstance(ridge, np.ndarray):
+        ridge = ridge.tolist()
+    several = isinstance(ridge, Sequence) and not isinstance(ridge, str)
     ridges = [checked_number(r, "ridge", 0) for r in (ridge if several else [ridge])]
+    ridges = list(dict.fromkeys(ridges))
     if not ridges or (len(ridges) > 1 and validation is None):
         raise ValidationError(
             "ridge: expected one number, or several and validation data to choose one"

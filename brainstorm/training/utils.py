@@ -19,7 +19,7 @@ from brainstorm.scorers import (
     gather_losses_and_scores,
 )
 from brainstorm.structure.network import Network
-from brainstorm.structure.prediction import provide
+from brainstorm.structure.prediction import needing_whole_sequences, provide
 from brainstorm.utils import IteratorValidationError, ValidationError, listing
 
 __all__ = ["run_network"]
@@ -82,7 +82,7 @@ def _known_batches(
         pairs = ((batch, None) for batch in batches)
     else:
         pairs = ((batch, bool(iterator.continues)) for batch in batches)
-        if _need_whole_sequences(net):
+        if needing_whole_sequences(net):
             pairs = _joined(net, pairs)
     inputs = net.layers["Input"].out_shapes
     for batch, continues in pairs:
@@ -156,15 +156,11 @@ def check_continues(net: Network, iterator: DataIterator) -> None:
             f" {type(iterator).__name__}, never continue each other; wrap it in"
             " Subsequences"
         )
-    whole = _need_whole_sequences(net)
+    whole = needing_whole_sequences(net)
     if whole:
         raise ValidationError(
             f"carry_context: the layer {listing(whole)} needs whole sequences"
         )
-
-
-def _need_whole_sequences(net: Network) -> list[str]:
-    return [n for n, layer in net.layers.items() if layer.needs_whole_sequences]
 
 
 def check_scorers(net: Network, scorers: Sequence[Scorer], owner: str) -> list[str]:

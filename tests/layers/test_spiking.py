@@ -580,6 +580,8 @@ def test_parameters_that_make_no_sense():
         ("nonzero_sign_log", {"alpha": 0.0}),
         ("gaussian", {"sigma": 0.0}),
         ("q_pseudo_spike", {"alpha": -2.0}),
+        ("squarewave_fourier_series", {"n": 0}),
+        ("squarewave_fourier_series", {"n": 2.5}),
     ):
         layer = layers.Lif(surrogate=surrogate, surrogate_args=args)
         refused(layer, "'surrogate_args'", "finite values", surrogate)

@@ -178,6 +178,9 @@ def test_errors(arguments, error, words):
 
 
 def test_errors_of_wiring():
+    net = wired(layers.Bidirectional(layers.Recurrent(2), name="Both"), 2)
+    with pytest.raises(NetworkValidationError, match="'Both' needs whole sequences"):
+        net.generate(3, series(3, 2))
     net = wired(layers.Recurrent(4), 3)
     with pytest.raises(NetworkValidationError, match=r"size of the input 'default'"):
         net.generate(3, series(3, 3))

@@ -151,6 +151,25 @@ def test_masked_steps_are_left_out():
     np.testing.assert_allclose(weights(net), expected[1], rtol=1e-9)
 
 
+@pytest.mark.parametrize("k", [1, 2])
+def test_outputs_without_time(k):
+    shapes = {"default": ("T", "B", 3), "mask": ("T", "B", 1), "targets": ("B", k)}
+    inp, error = layers.Input(shapes), layers.SquaredError()
+    last = layers.TimePooling("last", name="Last")
+    inp >> last >> layers.FullyConnected(k, "linear", name="Out") >> error
+    inp - "mask" >> "mask" - last
+    inp - "targets" >> "targets" - error - "loss" >> layers.Loss()
+    net = Network.from_layer(inp)
+    net.set_handler(NumpyHandler(np.float64))
+    net.initialize(0.0)
+    x, y = RND.randn(6, 5, 3), RND.randn(5, k)
+    given = {"default": x, "mask": np.ones((6, 5, 1)), "targets": y[np.newaxis]}
+    train(net, RlsStepper(), given)
+    expected = ridge_of(x[-1:], y, 1.0)
+    np.testing.assert_allclose(bias(net), expected[0], rtol=1e-9)
+    np.testing.assert_allclose(weights(net), expected[1], rtol=1e-9)
+
+
 def test_a_frozen_bias_stays():
     net, given = regression(3, 1), data(12, k=1)
     net.initialize({"Out": {"W": 0.0, "bias": 0.7}})

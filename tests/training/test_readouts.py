@@ -140,6 +140,29 @@ def test_without_time():
         np.testing.assert_allclose(fitted(net)[1], 4, rtol=1e-9)
 
 
+def test_masks_of_layers_before_are_none_of_steps():
+    inp = layers.Input({"default": ("T", "B", 2), "mask": ("T", "B", 1)})
+    last = layers.TimePooling("last", name="Last")
+    inp >> last >> layers.FullyConnected(1, "linear", name="Out")
+    inp - "mask" >> "mask" - last
+    net = Network.from_layer(inp)
+    net.set_handler(NumpyHandler(np.float64))
+    lengths = np.arange(7) % 3 + 2
+    x, y = RND.randn(4, 7, 2), RND.randn(7, 1)
+    mask = (np.arange(4)[:, np.newaxis] < lengths)[..., np.newaxis]
+    given = {"default": x, "mask": mask}
+    h = x[lengths - 1, np.arange(7)]
+    data = Minibatches(3, **given, targets=y[np.newaxis])
+    for arguments in ((given, y), ({**given, "targets": y},), (data,)):
+        net.initialize(0.0)
+        fit_ridge(net, *arguments)
+        assert_fits(net, h, y)
+    fit_ridge(net, given, y, mask=y > 0)
+    assert_fits(net, h[y[:, 0] > 0], y[y[:, 0] > 0])
+    with pytest.raises(ValidationError, match="'Last' needs .* of a Subsequences"):
+        fit_ridge(net, Subsequences(data, 2))
+
+
 def test_the_error_is_that_of_the_net():
     net, x, y = reservoir(2), RND.randn(30, 2, 2), RND.randn(30, 2, 2) + 5
     for keywords in (dict(ridge=0.5), dict(ridge=0.5, penalize_bias=True)):
@@ -171,7 +194,8 @@ def test_the_best_of_several_ridges():
     assert best.ridge == min(errors, key=errors.get) > 1e-8
     assert best.validation_errors == pytest.approx(errors, rel=1e-9)
     data = Undivided(default=x_valid, targets=y_valid)
-    again = fit_ridge(net, x, y, ridge=ridges, validation=data, warmup=1)
+    twice = np.array(ridges * 2)
+    again = fit_ridge(net, x, y, ridge=twice, validation=data, warmup=1)
     assert again.validation_errors == best.validation_errors
 
 
@@ -219,6 +243,8 @@ def both(x, y):
         (dict(ridge=-1.0), "ridge has to be a finite number"),
         (dict(ridge=[]), "ridge: expected one number, or several"),
         (dict(ridge=[1.0, 2.0]), "ridge: expected one number, or several"),
+        (dict(ridge=np.array(-1.0)), "ridge has to be a finite number"),
+        (dict(validation=(X, Y, Y)), "validation: .* a tuple of 3"),
         (dict(layer="Hidden"), "name of a FullyConnected layer, got 'Hidden'"),
         (dict(layer="No"), "name of a FullyConnected layer, got 'No'"),
         (dict(y=Y[:9]), r"targets of the shape \(10, 2, 1\) for 'Out', got \(9, 2, 1"),

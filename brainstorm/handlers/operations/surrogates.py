@@ -150,6 +150,13 @@ def cosine(x: Values, period: float) -> Values:
     return total
 
 
+def waves(x: Values, n: float, period: float) -> Values:
+    """The sum of n cosines of 1, 3, 5, ... periods."""
+    if not (n >= 1 and n == int(n)):
+        raise ValueError(f"n: expected a whole number of at least 1, got {n}")
+    return sum(cosine(x, period / i) for i in range(1, 2 * int(n), 2))
+
+
 # Each is d s / d x at x = u - threshold; 1 / 2 / (...) is written 0.5 / (...).
 SURROGATES: dict[str, Callable[..., Values]] = {
     "inv_square": lambda x, alpha=100.0: 1 / (alpha * abs(x) + 1).squared(),
@@ -170,7 +177,7 @@ SURROGATES: dict[str, Callable[..., Values]] = {
         c + (0.5 / w - c) * step(w - abs(x))
     ),
     "squarewave_fourier_series": lambda x, n=2, t_period=8.0: (
-        (4 / t_period) * sum(cosine(x, t_period / i) for i in range(1, 2 * int(n), 2))
+        (4 / t_period) * waves(x, n, t_period)
     ),
     "s2nn": lambda x, alpha=4.0, beta=1.0: (
         step(x) * (beta / (positive(x) + 1)) + (1 - step(x)) * (alpha * bell(alpha * x))
