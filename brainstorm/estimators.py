@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from brainstorm.checks import check_number, checked_number
+from brainstorm.checks import check_number
 from brainstorm.describable import create_from_description, get_description
 from brainstorm.handlers import Handler, NumpyHandler, default_handler
 from brainstorm.hooks.base_hook import Hook
@@ -34,8 +34,8 @@ from brainstorm.training.fitting import shuffled_batches, train_epochs
 from brainstorm.training.history import History
 from brainstorm.training.resuming import restore, state_of
 from brainstorm.training.utils import ROLLING
-from brainstorm.training.weighting import Samples
-from brainstorm.utils import ValidationError, choices, listing, missing_extra
+from brainstorm.training.weighting import Samples, weights_of_classes
+from brainstorm.utils import ValidationError, listing, missing_extra
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
@@ -113,6 +113,14 @@ class _NetworkEstimator(BaseEstimator):
         """Whether `fit` begins with the network that is there."""
         return self.warm_start and hasattr(self, "network_")
 
+    def _kept_network(self) -> Network:
+        if self.network != self._given_network:
+            raise ValidationError(
+                f"network: the one to go on with was made by {self._given_network!r},"
+                f" not by {self.network!r}; warm_start=False makes a new one"
+            )
+        return self.network_
+
     def _train(
         self, task: str, samples: Samples, nr_outputs: int, epochs: int | None = None
     ) -> None:
@@ -121,7 +129,7 @@ class _NetworkEstimator(BaseEstimator):
         seeds = rnd.randint(2**31 - 1, size=3).tolist()
         goes_on = self._goes_on()
         if goes_on:
-            net = self.network_
+            net = self._kept_network()
         else:
             net = self._make_network(task, samples.X.shape[1], nr_outputs, seeds[0])
             net.set_handler(_handler(samples.X.dtype, seeds[1]))
@@ -130,20 +138,22 @@ class _NetworkEstimator(BaseEstimator):
         if not isinstance(self.hooks, list | tuple):
             raise ValidationError(f"hooks: expected a list, got {self.hooks!r}")
         hooks = copy.deepcopy(list(self.hooks))
-        options = {"hooks": hooks, "early_stopping": self.early_stopping}
-        if held_out is not None:
-            options["validation_data"] = held_out.for_net(net)
-        options |= {"epochs": self.epochs if epochs is None else epochs}
-        options |= {"batch_size": self.batch_size, "verbose": self.verbose}
-        options |= {"stepper": copy.deepcopy(self._stepper()), "seed": seeds[2]}
-        trainer = Trainer.fit(net, *samples.for_net(net), **options)
+        trainer = Trainer.fit(
+            net,
+            *samples.for_net(net),
+            self.epochs if epochs is None else epochs,
+            self.batch_size,
+            copy.deepcopy(self._stepper()),
+            seed=seeds[2],
+            verbose=self.verbose,
+            validation_data=None if held_out is None else held_out.for_net(net),
+            hooks=hooks,
+            early_stopping=self.early_stopping,
+        )
         self._remember(net, trainer, 0, keeps=goes_on)
         # Those of the validation and of the stopping are for this call alone.
-        trainer.hooks = {
-            name: hook
-            for name, hook in trainer.hooks.items()
-            if any(hook is own for own in hooks)
-        }
+        own = {id(hook) for hook in hooks}
+        trainer.hooks = {n: h for n, h in trainer.hooks.items() if id(h) in own}
         self._rnd = rnd
 
     def _train_on(self, task: str, samples: Samples, nr_outputs: int) -> None:
@@ -156,8 +166,8 @@ class _NetworkEstimator(BaseEstimator):
         if not hasattr(self, "network_"):
             self._train(task, samples, nr_outputs, epochs=1)
             return
-        net, trainer = samples.prepared(self.network_), self._trainer
-        if repr(self.stepper) != self._given:
+        net, trainer = samples.prepared(self._kept_network()), self._trainer
+        if repr(self.stepper) != self._given_stepper:
             stepper = copy.deepcopy(self._stepper())
             if type(stepper) is type(trainer.stepper):
                 restore(stepper, state_of(trainer.stepper))
@@ -183,10 +193,11 @@ class _NetworkEstimator(BaseEstimator):
             if row["epoch"] > start or not rows
         ]
         log = trainer.logs.get(ROLLING, {"total_loss": []})["total_loss"]
-        self.network_, self._trainer = net, trainer
-        self.loss_curve_ = [*losses, *log[start:]]
-        self.history_ = History([*rows, *new])
-        self._given = repr(self.stepper)
+        self.network_: Network = net
+        self.loss_curve_: list[float] = [*losses, *log[start:]]
+        self._trainer: Trainer = trainer
+        self.history_: History = History([*rows, *new])
+        self._given_network, self._given_stepper = self.network, repr(self.stepper)
         # The data are not to be pickled.
         trainer._iterators = {}
 
@@ -219,17 +230,17 @@ class _NetworkEstimator(BaseEstimator):
             net = create_net_from_spec(task, nr_features, nr_outputs, self.network)
             net.initialize(create_from_description(net.initializers), seed=seed)
             return net
-        net = None
+        made: Any = None
         if callable(self.network):
             seeded = self.random_state is not None
             with _seeding(seed) if seeded else contextlib.nullcontext():
-                net = self.network(nr_features, nr_outputs)
-        if not isinstance(net, Network):
+                made = self.network(nr_features, nr_outputs)
+        if not isinstance(made, Network):
             raise ValidationError(
                 "network: expected a line like 'F100', or a function that makes a"
                 f" Network, got {self.network!r}"
             )
-        return net
+        return made
 
     def _outputs(self, X: Any) -> np.ndarray:
         check_is_fitted(self, "network_")
@@ -322,9 +333,9 @@ class NetworkClassifier(ClassifierMixin, _NetworkEstimator):
         """
         goes_on = self._goes_on()
         samples = self._samples(X, y, sample_weight, reset=not goes_on)
-        if not goes_on:
-            self.classes_ = np.unique(samples.y)
-        self._train("classification", self._coded(samples), self._nr_outputs())
+        classes = self.classes_ if goes_on else np.unique(samples.y)
+        self._train(*self._coded(samples, classes))
+        self.classes_: np.ndarray = classes
         return self
 
     def partial_fit(
@@ -350,16 +361,14 @@ class NetworkClassifier(ClassifierMixin, _NetworkEstimator):
                 " not 'balanced'"
             )
         samples = self._samples(X, y, sample_weight, reset=first)
-        if first:
-            self.classes_ = np.unique(classes)
-        elif classes is not None and not np.array_equal(
-            np.unique(classes), self.classes_
-        ):
+        classes = self.classes_ if classes is None else np.unique(classes)
+        if not first and not np.array_equal(classes, self.classes_):
             raise ValidationError(
                 f"partial_fit: the classes were {listing(self.classes_.tolist())}, now"
-                f" they are {listing(np.unique(classes).tolist())}"
+                f" they are {listing(classes.tolist())}"
             )
-        self._train_on("classification", self._coded(samples), self._nr_outputs())
+        self._train_on(*self._coded(samples, classes))
+        self.classes_ = classes
         return self
 
     def _samples(self, X: Any, y: Any, sample_weight: Any, reset: bool) -> Samples:
@@ -367,50 +376,23 @@ class NetworkClassifier(ClassifierMixin, _NetworkEstimator):
         check_classification_targets(y)
         return _weighted(X, y, sample_weight)
 
-    def _nr_outputs(self) -> int:
-        # With a single class there is one more that never comes.
-        return max(2, len(self.classes_))
-
-    def _coded(self, samples: Samples) -> Samples:
-        """The samples with numbers for classes, weighted by class."""
-        unknown = np.setdiff1d(samples.y, self.classes_)
-        if unknown.size:
+    def _coded(self, samples: Samples, classes: np.ndarray) -> tuple[str, Samples, int]:
+        """What to train: the samples with numbers for classes, weighted by class."""
+        names = classes.tolist()
+        unknown = np.setdiff1d(samples.y, classes).tolist()
+        if unknown:
             raise ValidationError(
-                f"y: the classes are {listing(self.classes_.tolist())}, got"
-                f" {listing(unknown.tolist())} as well"
+                f"y: the classes are {listing(names)}, got {listing(unknown)} as well"
             )
-        indices = np.searchsorted(self.classes_, samples.y)
+        indices = np.searchsorted(classes, samples.y)
         samples = Samples(samples.X, indices, samples.weights)
-        if self.class_weight is None:
-            return samples
-        weights = np.ones(len(indices)) if samples.weights is None else samples.weights
-        return samples.weighted(
-            weights * self._class_weights(indices, weights)[indices]
-        )
-
-    def _class_weights(self, indices: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """The weight of each class."""
-        given, classes = self.class_weight, self.classes_.tolist()
-        if given == "balanced":
-            totals = np.bincount(indices, weights, len(classes))
-            return 1 / np.where(totals, totals, 1)
-        if not isinstance(given, Mapping):
-            raise ValidationError(
-                f"class_weight: expected a dict or 'balanced', got {given!r}"
-            )
-        unknown = [name for name in given if name not in classes]
-        # A part of the data may lack classes that have a weight.
-        if unknown and any(name not in given for name in classes):
-            raise ValidationError(
-                f"class_weight: there is no class {unknown[0]!r};"
-                f" {choices(unknown[0], classes)}"
-            )
-        return np.array(
-            [
-                checked_number(given.get(c, 1), f"class_weight of {c!r}", 0)
-                for c in classes
-            ]
-        )
+        if self.class_weight is not None:
+            weights = samples.weights
+            weights = np.ones(len(indices)) if weights is None else weights
+            by_class = weights_of_classes(self.class_weight, names, indices, weights)
+            samples = samples.weighted(weights * by_class[indices])
+        # With a single class there is one more that never comes.
+        return "classification", samples, max(2, len(names))
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """The probabilities (B, C) of the classes for samples (B, F)."""
@@ -433,8 +415,9 @@ class NetworkRegressor(RegressorMixin, _NetworkEstimator):
         network: A line for `tools.create_net_from_spec`, such as ``'F100 F50'``; or a
             function that makes a network, given the numbers of features
             and of targets.
-        epochs, batch_size, stepper, random_state, verbose, early_stopping,
-            validation_fraction, hooks, warm_start: See :class:`NetworkClassifier`.
+        epochs, batch_size, stepper, random_state, verbose: See
+            :class:`NetworkClassifier`.
+        early_stopping, validation_fraction, hooks, warm_start: Likewise.
 
     Attributes:
         network_ (Network): The trained network.
@@ -453,8 +436,9 @@ class NetworkRegressor(RegressorMixin, _NetworkEstimator):
         Returns:
             This estimator.
         """
-        samples = self._samples(X, y, sample_weight, reset=not self._goes_on())
+        samples, shape = self._samples(X, y, sample_weight, not self._goes_on())
         self._train("regression", samples, samples.y.shape[1])
+        self._shape = shape
         return self
 
     def partial_fit(
@@ -471,21 +455,23 @@ class NetworkRegressor(RegressorMixin, _NetworkEstimator):
             This estimator.
         """
         first = not hasattr(self, "network_")
-        samples = self._samples(X, y, sample_weight, reset=first)
+        samples, shape = self._samples(X, y, sample_weight, first)
         self._train_on("regression", samples, samples.y.shape[1])
+        self._shape = shape
         return self
 
-    def _samples(self, X: Any, y: Any, sample_weight: Any, reset: bool) -> Samples:
+    def _samples(
+        self, X: Any, y: Any, sample_weight: Any, reset: bool
+    ) -> tuple[Samples, tuple[int, ...]]:
         checks = {"dtype": DTYPES, "multi_output": True, "y_numeric": True}
         X, y = validate_data(self, X, y, reset=reset, **checks)
-        if reset:
-            self._shape = y.shape[1:]
-        elif y.shape[1:] != self._shape:
+        shape = y.shape[1:]
+        if not reset and shape != self._shape:
             raise ValidationError(
                 f"y: expected {self._shape} targets for each sample, as before, got"
-                f" {y.shape[1:]}"
+                f" {shape}"
             )
-        return _weighted(X, y.reshape(len(y), -1), sample_weight)
+        return _weighted(X, y.reshape(len(y), -1), sample_weight), shape
 
     def predict(self, X: Any) -> np.ndarray:
         """The targets, (B,) or (B, N), for samples (B, F)."""

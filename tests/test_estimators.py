@@ -304,6 +304,18 @@ def test_bad_new_arguments(arguments, text):
         model.fit([[0.0], [1.0], [0.0], [1.0]], [0, 1, 1, 1])
 
 
+def test_what_was_fitted_stays_when_another_fit_fails():
+    X, y = load_iris(return_X_y=True)
+    classifier = NetworkClassifier("F5", 2).fit(X, y)
+    regressor = NetworkRegressor("F5", 2).fit(X, X)
+    before = classifier.predict(X), regressor.predict(X)
+    for model, targets in ((classifier, y % 2 + 7), (regressor, y)):
+        with pytest.raises(ValueError, match="batch_size"):
+            model.set_params(batch_size=0).fit(X, targets)
+    np.testing.assert_array_equal(classifier.predict(X), before[0])
+    np.testing.assert_array_equal(regressor.predict(X), before[1])
+
+
 # -- going on ----------------------------------------------------------------
 
 
@@ -323,6 +335,8 @@ def test_warm_start():
     with pytest.raises(ValueError, match="3 features"):
         model.fit(X[:, :3], y)
     assert model.score(X, y) > 0.5
+    with pytest.raises(ValueError, match="was made by 'F5', not by 'F6'; warm_start"):
+        copy.deepcopy(model).set_params(network="F6").fit(X, y)
     model.set_params(warm_start=False).fit(X[:, :3], y + 1)
     assert model.classes_.tolist() == [1, 2, 3]
     assert len(model.loss_curve_) == 3

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from brainstorm.checks import checked_number
 from brainstorm.describable import get_description
 from brainstorm.structure.architecture import collect_all_connections
 from brainstorm.structure.network import Network
 from brainstorm.structure.prediction import find_output, inputs_of, named
 from brainstorm.structure.trainable import own_parameters
-from brainstorm.utils import ValidationError
+from brainstorm.utils import ValidationError, choices
 
 WEIGHTS = "weights"
 """Name of the input with the weights: (T, B, 1), or (B, 1) without time."""
@@ -103,3 +105,37 @@ def _insert(architecture: dict[str, Any], masks: dict[str, str]) -> None:
     has_time = any("T" in shape for shape in inp["out_shapes"].values())
     inp["out_shapes"][WEIGHTS] = ["T", "B", 1] if has_time else ["B", 1]
     inp[wires][WEIGHTS] = [f"{mask}.mask" for mask in masks.values()]
+
+
+def weights_of_classes(
+    given: Any, classes: list[Any], indices: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    """The weight of each class.
+
+    Args:
+        given: A dict of those that are not 1; or ``'balanced'``, for classes that have
+            the same weight in total.
+        classes: Names of the classes.
+        indices: Indices of the samples' classes.
+        weights: Weights of the samples.
+
+    Raises:
+        ValidationError: It is neither, or a weight is below 0, or of no class.
+    """
+    if isinstance(given, str) and given == "balanced":
+        totals = np.bincount(indices, weights, len(classes))
+        return 1 / np.where(totals, totals, 1)
+    if not isinstance(given, Mapping):
+        raise ValidationError(
+            f"class_weight: expected a dict or 'balanced', got {given!r}"
+        )
+    unknown = [name for name in given if name not in classes]
+    # A part of the data may lack classes that have a weight.
+    if unknown and any(name not in given for name in classes):
+        raise ValidationError(
+            f"class_weight: there is no class {unknown[0]!r};"
+            f" {choices(unknown[0], classes)}"
+        )
+    return np.array(
+        [checked_number(given.get(c, 1), f"class_weight of {c!r}", 0) for c in classes]
+    )
