@@ -25,7 +25,7 @@ def Bidirectional(
     Args:
         layer: A recurrent layer that is not wired. Its name does not matter.
         name: Name of the layer.
-        trainable: Whether training changes the parameters.
+        trainable: Whether training changes the parameters, if `layer` says so, too.
 
     Raises:
         LayerValidationError: `layer` is no layer, or is wired.
@@ -41,7 +41,7 @@ def Bidirectional(
     return ConstructionWrapper.create(
         BidirectionalLayerImpl,
         name=name,
-        trainable=trainable,
+        trainable=trainable and details.trainable,
         layer={"@type": details.layer_type, **details.layer_kwargs},
     )
 

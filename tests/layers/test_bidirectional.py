@@ -130,6 +130,15 @@ def test_layers_of_it_can_share_their_parameters():
     assert net.get("Second.parameters.backward_Rz").any()
 
 
+def test_reservoirs_stay_frozen():
+    for trainable in (False, True):
+        both = layers.Bidirectional(layers.Reservoir(3, trainable=trainable))
+        net = network(both, masked=False)
+        assert net.layers["Bidirectional"].frozen == (
+            set() if trainable else set(net.layers["Bidirectional"].parameter_shapes)
+        )
+
+
 @pytest.mark.parametrize("layer", ["Lstm", None, layers.Lstm])
 def test_it_needs_a_layer(layer):
     with pytest.raises(LayerValidationError, match="expected a layer, got"):
