@@ -14,13 +14,18 @@ import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import numpy as np
 
 from brainstorm.__about__ import __version__
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack as Unpack
+else:
+    Unpack = Any  # in annotations, which nothing evaluates
 
 __all__ = [
     "BrainstormError",

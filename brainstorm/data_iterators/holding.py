@@ -11,17 +11,8 @@ from typing import Any
 import h5py
 import numpy as np
 
+from brainstorm.data_iterators import checks
 from brainstorm.data_iterators.base import DataIterator
-from brainstorm.data_iterators.checks import (
-    FLAG,
-    brief,
-    check_data,
-    check_lengths,
-    check_open,
-    check_value,
-    expect,
-    whole,
-)
 from brainstorm.utils import FileFormatError, IteratorValidationError, listing
 
 __all__ = ["Minibatches", "Online", "Subsequences", "Undivided"]
@@ -44,7 +35,7 @@ class Part:
         start, stop, _ = piece.indices(self.steps)
         if isinstance(self.data, np.ndarray):
             return self.data[start:stop, self.sequences]
-        check_open(self.name, self.data)
+        checks.check_open(self.name, self.data)
         try:
             return self.data[start:stop, self.sequences]
         except OSError as error:
@@ -57,7 +48,7 @@ class _Holder(DataIterator):
     """Base of the iterators that hold data."""
 
     def __init__(self, named_data: dict[str, Any], batch_size: int | None) -> None:
-        self.nr_sequences = check_data(named_data)
+        self.nr_sequences = checks.check_data(named_data)
         shapes = {name: tuple(data.shape) for name, data in named_data.items()}
         size = batch_size or self.nr_sequences
         super().__init__(shapes, math.ceil(self.nr_sequences / size))
@@ -124,8 +115,8 @@ class Minibatches(_Holder):
         cut_according_to: str | Sequence[int] | np.ndarray | None = "mask",
         **named_data: np.ndarray | h5py.Dataset,
     ) -> None:
-        check_value("batch_size", batch_size, whole(1))
-        check_value("shuffle", shuffle, FLAG)
+        checks.check_value("batch_size", batch_size, checks.whole(1))
+        checks.check_value("shuffle", shuffle, checks.FLAG)
         super().__init__(named_data, batch_size)
         self.batch_size = int(batch_size)
         self.shuffle = bool(shuffle)
@@ -177,7 +168,7 @@ class Minibatches(_Holder):
             steps = shapes[source][0] if source in shapes else 0
         else:
             steps = max(shape[0] for shape in shapes.values())
-            source = check_lengths(source, self.nr_sequences, steps)
+            source = checks.check_lengths(source, self.nr_sequences, steps)
         return source, {n for n, shape in shapes.items() if shape[0] == steps}
 
 
@@ -224,8 +215,10 @@ class Subsequences(DataIterator):
     draws = False
 
     def __init__(self, iter: DataIterator, steps: int) -> None:
-        expect(isinstance(iter, DataIterator), "iter", "a DataIterator", brief(iter))
-        check_value("steps", steps, whole(1))
+        checks.expect(
+            isinstance(iter, DataIterator), "iter", "a DataIterator", checks.brief(iter)
+        )
+        checks.check_value("steps", steps, checks.whole(1))
         self.iter = iter
         self.steps = int(steps)
         self._timed = _timed_items(iter)

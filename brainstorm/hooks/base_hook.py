@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
 from brainstorm.checks import check_integer
 from brainstorm.describable import Describable
@@ -14,15 +14,13 @@ from brainstorm.training.utils import report
 from brainstorm.utils import (
     Init,
     UnknownNameError,
+    Unpack,
     ValidationError,
     flatten_keys,
     get_by_path,
     listing,
     takes_from,
 )
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 __all__ = ["Hook", "LogWatcher", "NetworkReader"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -24,12 +24,10 @@ from brainstorm.training.schedules import Schedule
 from brainstorm.training.utils import check_iterator, check_scorers, compute_scores
 from brainstorm.utils import (
     UnknownNameError,
+    Unpack,
     ValidationError,
     choices,
 )
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 __all__ = [
     "ModifyStepperAttribute",

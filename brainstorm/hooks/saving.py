@@ -8,20 +8,13 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import h5py
 import numpy as np
 
+from brainstorm import files
 from brainstorm.describable import get_description
-from brainstorm.files import (
-    atomic_hdf5,
-    atomic_path,
-    check_start,
-    check_target,
-    open_hdf5,
-    read_tree,
-)
 from brainstorm.hooks.base_hook import (
     Common,
     Hook,
@@ -35,10 +28,7 @@ from brainstorm.structure.network_files import FORMAT as NETWORK_FORMAT
 from brainstorm.training.checkpoints import FORMAT as CHECKPOINT_FORMAT
 from brainstorm.training.resuming import Resumable
 from brainstorm.training.utils import report
-from brainstorm.utils import ValidationError
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
+from brainstorm.utils import Unpack, ValidationError
 
 __all__ = [
     "CsvLog",
@@ -128,7 +118,9 @@ class CsvLog(_Saver):
 
     def start(self, net, stepper, verbose, named_data_iters):
         Hook.start(self, net, stepper, verbose, named_data_iters)
-        _check_target(self, self.filename, b"epoch", "table of logs", check=check_start)
+        _check_target(
+            self, self.filename, b"epoch", "table of logs", check=files.check_start
+        )
 
     def __call__(self, epoch_nr, update_nr, net, stepper, logs):
         self._trainer_is_due = True
@@ -141,7 +133,7 @@ class CsvLog(_Saver):
         history = trainer.history
         columns = ["epoch", *history.columns[1:]]
         with (
-            atomic_path(self.filename) as temporary,
+            files.atomic_path(self.filename) as temporary,
             open(temporary, "w", newline="", encoding="utf-8") as file,
         ):
             writer = csv.DictWriter(file, columns)
@@ -325,7 +317,7 @@ class InfoUpdater(Hook):
 
 
 def _check_target(
-    hook: Hook, filename: str, *kind: Any, check: Callable = check_target
+    hook: Hook, filename: str, *kind: Any, check: Callable = files.check_target
 ) -> None:
     try:
         check(filename, *kind)
@@ -342,7 +334,7 @@ def save_logs(filename: str | os.PathLike, logs: Mapping[str, Any]) -> None:
     The attribute ``format`` says ``Logs file v1.0``. Each dict is a group, and each
     list an array. A ValidationError names an entry that can not be written.
     """
-    with atomic_hdf5(filename, LOGS_FORMAT) as f:
+    with files.atomic_hdf5(filename, LOGS_FORMAT) as f:
         _write_logs(f, logs)
 
 
@@ -356,8 +348,8 @@ def load_logs(filename: str | os.PathLike) -> dict[str, Any]:
         MissingFileError: There is no such file.
         FileFormatError: It is damaged, or of another kind.
     """
-    with open_hdf5(filename, LOGS_FORMAT) as f:
-        return _as_logs(read_tree(f))
+    with files.open_hdf5(filename, LOGS_FORMAT) as f:
+        return _as_logs(files.read_tree(f))
 
 
 def _write_logs(group: h5py.Group, logs: Mapping[str, Any]) -> None:

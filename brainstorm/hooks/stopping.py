@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -18,10 +18,7 @@ from brainstorm.hooks.base_hook import (
     takes_common,
 )
 from brainstorm.structure.network import Network
-from brainstorm.utils import ValidationError
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
+from brainstorm.utils import Unpack, ValidationError
 
 __all__ = [
     "EarlyStopper",

@@ -11,16 +11,13 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from brainstorm.files import atomic_path, check_start
 from brainstorm.hooks.base_hook import Common, Hook, get_log, takes
-from brainstorm.utils import ValidationError, import_extra
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
+from brainstorm.utils import Unpack, ValidationError, import_extra
 
 __all__ = ["BokehVisualizer"]
 

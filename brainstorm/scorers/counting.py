@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -16,9 +16,7 @@ from brainstorm.scorers.base import (
     takes_common,
     weighted_rows,
 )
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
+from brainstorm.utils import Unpack
 
 __all__ = ["F1", "ConfusionMatrix", "Precision", "Recall"]
 
@@ -43,12 +41,7 @@ class ConfusionMatrix(Scorer):
         super().__init__(**common)
         self.threshold = checked_number(threshold, f"{self.__name__}: threshold")
 
-    def __call__(
-        self,
-        true_labels: np.ndarray,
-        predicted: np.ndarray,
-        mask: np.ndarray | None = None,
-    ) -> np.ndarray:
+    def __call__(self, true_labels, predicted, mask=None):
         """The matrix (C, C) of a batch; see :meth:`.Scorer.__call__`."""
         true_labels, predicted, weights = weighted_rows(true_labels, predicted, mask)
         classes = self._classes(true_labels, predicted)
@@ -82,12 +75,7 @@ class _OfCounts(ClassAverage):
         self.multilabel = bool(multilabel)
         self.threshold = checked_number(threshold, f"{self.__name__}: threshold")
 
-    def __call__(
-        self,
-        true_labels: np.ndarray,
-        predicted: np.ndarray,
-        mask: np.ndarray | None = None,
-    ) -> np.ndarray:
+    def __call__(self, true_labels, predicted, mask=None):
         """Count how often each class is rightly predicted, is predicted, and is true.
 
         Arguments as of :meth:`.Scorer.__call__`.
@@ -158,8 +146,7 @@ class Precision(_OfCounts):
     """
 
     @staticmethod
-    def divide(right: Any, predicted: Any, true: Any) -> np.ndarray:
-        """See :class:`Precision`."""
+    def divide(right, predicted, true):
         return _share(right, predicted)
 
 
@@ -170,8 +157,7 @@ class Recall(_OfCounts):
     """
 
     @staticmethod
-    def divide(right: Any, predicted: Any, true: Any) -> np.ndarray:
-        """See :class:`Recall`."""
+    def divide(right, predicted, true):
         return _share(right, true)
 
 
@@ -182,8 +168,7 @@ class F1(_OfCounts):
     """
 
     @staticmethod
-    def divide(right: Any, predicted: Any, true: Any) -> np.ndarray:
-        """See :class:`F1`."""
+    def divide(right, predicted, true):
         return _share(2 * right, predicted + true)
 
 

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from brainstorm.checks import checked_integer, checked_number
 from brainstorm.scorers.base import Common, Scorer, takes_common, two_columns
-from brainstorm.utils import ValidationError
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
+from brainstorm.utils import Unpack, ValidationError
 
 __all__ = ["Accuracy", "Hamming", "MeanSquaredError", "Perplexity", "TopKAccuracy"]
 

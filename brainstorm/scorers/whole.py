@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -18,10 +18,7 @@ from brainstorm.scorers.base import (
     weighted_rows,
 )
 from brainstorm.scorers.counting import predicted_classes
-from brainstorm.utils import ValidationError
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
+from brainstorm.utils import Unpack, ValidationError
 
 __all__ = ["AveragePrecision", "DataSetScorer", "RocAuc", "Score"]
 
@@ -37,12 +34,7 @@ class DataSetScorer(Scorer):
 
     adds_up = True
 
-    def __call__(
-        self,
-        true_labels: np.ndarray,
-        predicted: np.ndarray,
-        mask: np.ndarray | None = None,
-    ) -> Rows:
+    def __call__(self, true_labels, predicted, mask=None):
         """Copy the rows of a batch; arguments as of :meth:`.Scorer.__call__`.
 
         Returns:
@@ -82,22 +74,13 @@ class DataSetScorer(Scorer):
 class _OfRanking(DataSetScorer, ClassAverage):
     """Base class of scorers that look at the order of the predictions."""
 
-    def __call__(
-        self,
-        true_labels: np.ndarray,
-        predicted: np.ndarray,
-        mask: np.ndarray | None = None,
-    ) -> Rows:
-        """See :meth:`DataSetScorer.__call__`."""
+    def __call__(self, true_labels, predicted, mask=None):
         labels, predicted, weights = super().__call__(true_labels, predicted, mask)
         truths = self._truths(labels, predicted)
         self._average_of(truths.shape[1])
         return truths, predicted, weights
 
-    def score_data(
-        self, true_labels: np.ndarray, predicted: np.ndarray, weights: np.ndarray
-    ) -> Any:
-        """See :meth:`DataSetScorer.score_data`."""
+    def score_data(self, true_labels, predicted, weights):
         predicted = two_columns(predicted)
         average, columns = self._average_of(true_labels.shape[1]), predicted.T
         if average == "micro":
@@ -158,8 +141,7 @@ class RocAuc(_OfRanking):
     """
 
     @staticmethod
-    def score_curve(hits: np.ndarray, misses: np.ndarray) -> float:
-        """See :class:`RocAuc`."""
+    def score_curve(hits, misses):
         if not misses[-1]:
             return math.nan
         mean = hits - np.diff(hits, prepend=0) / 2
@@ -175,8 +157,7 @@ class AveragePrecision(_OfRanking):
     """
 
     @staticmethod
-    def score_curve(hits: np.ndarray, misses: np.ndarray) -> float:
-        """See :class:`AveragePrecision`."""
+    def score_curve(hits, misses):
         return float(np.diff(hits, prepend=0) @ (hits / (hits + misses)) / hits[-1])
 
 
@@ -231,10 +212,7 @@ class Score(DataSetScorer):
         function = getattr(self.function, "func", self.function)  # of a partial
         return getattr(function, "__name__", type(self).__name__)
 
-    def score_data(
-        self, true_labels: np.ndarray, predicted: np.ndarray, weights: np.ndarray
-    ) -> Any:
-        """See :meth:`DataSetScorer.score_data`."""
+    def score_data(self, true_labels, predicted, weights):
         if self.takes == "classes":
             true_labels = self._classes(true_labels, predicted)
             predicted = predicted_classes(predicted, 0.5)

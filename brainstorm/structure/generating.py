@@ -8,15 +8,7 @@ from typing import Any
 import numpy as np
 
 from brainstorm.checks import checked_integer
-from brainstorm.structure.prediction import (
-    arrange,
-    find_output,
-    inputs_of,
-    named,
-    needing_whole_sequences,
-    provide,
-    sizes_of,
-)
+from brainstorm.structure import prediction
 from brainstorm.structure.running import RunningNetwork
 from brainstorm.utils import NetworkValidationError, UnknownNameError, choices, listing
 
@@ -34,8 +26,9 @@ def generate(
     steps = checked_integer(steps, "steps", 1)
     with net.lock:
         pairs, needed, layers = _loop(net, feedback)
-        data, _ = arrange(
-            net, {n: v for n, v in named(start, needed).items() if n in needed}
+        data, _ = prediction.arrange(
+            net,
+            {n: v for n, v in prediction.named(start, needed).items() if n in needed},
         )
         structures, fed = net.layers["Input"].out_shapes, {name for _, name in pairs}
         driven = {
@@ -43,7 +36,7 @@ def generate(
             for name in needed
             if name not in fed and structures[name].buffer_type == 2
         }
-        time_size, _ = sizes_of(net, data)
+        time_size, _ = prediction.sizes_of(net, data)
         for name, values in driven.items():
             if len(values) != time_size + steps - 1:
                 raise NetworkValidationError(
@@ -51,7 +44,9 @@ def generate(
                     " which is not fed back, one for each step that the network runs;"
                     f" got {len(values)}"
                 )
-        provide(net, {**data, **{n: v[:time_size] for n, v in driven.items()}})
+        prediction.provide(
+            net, {**data, **{n: v[:time_size] for n, v in driven.items()}}
+        )
         net.forward_pass(context=context, only=layers, arguments=arguments)
         made = {}
         for output, name in pairs:
@@ -81,7 +76,7 @@ def _run(
     inputs = net.buffer.Input.outputs
     first = {n: made[o][:1].reshape(1, *inputs[n].shape[1:]) for o, n in pairs}
     first.update((n, v[time_size : time_size + 1]) for n, v in driven.items())
-    provide(net, {**static, **first})
+    prediction.provide(net, {**static, **first})
     net.go_on_from(context)
     results = [(made[output], inputs[name]) for output, name in pairs]
     drives = [(inputs[name], values) for name, values in driven.items()]
@@ -99,8 +94,8 @@ def _loop(
 ) -> tuple[tuple[tuple[str, str], ...], list[str], frozenset[str]]:
     """Pairs of output and input, all inputs that are needed, and the layers to run."""
     if feedback is None:
-        output = find_output(net)
-        needed, _ = inputs_of(net, output)
+        output = prediction.find_output(net)
+        needed, _ = prediction.inputs_of(net, output)
         if len(needed) != 1:
             raise NetworkValidationError(
                 f"the output depends on the inputs {listing(needed)}: say by feedback"
@@ -115,7 +110,7 @@ def _loop(
     structures, inputs = net.layers["Input"].out_shapes, set()
     layers: set[str] = set()
     for output, name in feedback.items():
-        name_, _, source = find_output(net, output).split(".")
+        name_, _, source = prediction.find_output(net, output).split(".")
         given = net.layers[name_].out_shapes[source]
         if name not in structures:
             raise UnknownNameError(
@@ -128,10 +123,10 @@ def _loop(
                 f"feedback: expected an output of the size of the input {name!r},"
                 f" {wanted.shape}, but that of {output!r} is {given.shape}"
             )
-        some, above = inputs_of(net, output)
+        some, above = prediction.inputs_of(net, output)
         inputs |= {*some, name}
         layers |= above
-    whole = needing_whole_sequences(net, layers)
+    whole = prediction.needing_whole_sequences(net, layers)
     if whole:
         raise NetworkValidationError(
             f"expected layers that can go on step by step, but {listing(whole)} needs"

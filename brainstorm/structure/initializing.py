@@ -8,26 +8,19 @@ from typing import Any
 
 import numpy as np
 
+from brainstorm import initializers
 from brainstorm.describable import Describable, create_from_description, get_description
-from brainstorm.initializers import (
-    Initializer,
-    KaimingNormal,
-    LecunNormal,
-    Orthogonal,
-    XavierUniform,
-    evaluate_initializer,
-)
 from brainstorm.randomness import RandomState
 from brainstorm.structure.layer import Layer
 from brainstorm.structure.trainable import own_parameters
 from brainstorm.structure.view_references import Resolved, is_named, resolve_references
 from brainstorm.utils import InitializationError, NetworkValidationError, listing
 
-NAMED: Mapping[str, Callable[[], Initializer]] = {
-    "glorot": XavierUniform,
-    "he": KaimingNormal,
-    "lecun": LecunNormal,
-    "orthogonal": Orthogonal,
+NAMED: Mapping[str, Callable[[], initializers.Initializer]] = {
+    "glorot": initializers.XavierUniform,
+    "he": initializers.KaimingNormal,
+    "lecun": initializers.LecunNormal,
+    "orthogonal": initializers.Orthogonal,
 }
 # Of what comes out of these about half is cut off.
 _RECTIFIERS = frozenset({"rel", "relu", "relu6", "el", "gelu", "swish", "mish"})
@@ -59,9 +52,10 @@ def initial_values(
             shape = layers[layer].parameter_shapes[name].shape
             if isinstance(value, str):
                 value = _by_name(value, layers[layer], shape)
+            path, seed = f"{layer}.parameters.{name}", rnd.generate_seed()
             try:
-                values[f"{layer}.parameters.{name}"] = evaluate_initializer(
-                    value, shape, fallback, rnd.generate_seed()
+                values[path] = initializers.evaluate_initializer(
+                    value, shape, fallback, seed
                 )
             except InitializationError as error:
                 hint = "" if fallback else "; a 'fallback' is used where that fails"

@@ -23,19 +23,12 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
+from brainstorm import files
 from brainstorm.describable import (
     check_names,
     check_types,
     create_from_description,
     get_description,
-)
-from brainstorm.files import (
-    atomic_hdf5,
-    open_hdf5,
-    read_array,
-    read_text,
-    read_text_attribute,
-    write_text_attribute,
 )
 from brainstorm.handlers import default_handler
 from brainstorm.handlers.base_handler import Handler
@@ -83,10 +76,10 @@ def save_network(
     """Write a network to an HDF5 file, which is replaced in one go."""
     if not isinstance(comment, str):
         raise ValidationError(f"expected a text as comment, got {comment!r}")
-    with atomic_hdf5(filename, FORMAT) as f:
+    with files.atomic_hdf5(filename, FORMAT) as f:
         write_info(f)
         if comment:
-            write_text_attribute(f, "comment", comment)
+            files.write_text_attribute(f, "comment", comment)
         description = get_description(net)
         handler = description["handler"]
         if handler["@type"] == "OneDnnHandler":
@@ -95,15 +88,15 @@ def save_network(
         # The handler that networks have if nobody chooses one needs no mention.
         usual = net.handler is default_handler or handler == {"@type": "OneDnnHandler"}
         if description["handler"] == PLAIN_HANDLER and not usual:
-            write_text_attribute(f, HANDLER, json.dumps(handler))
+            files.write_text_attribute(f, HANDLER, json.dumps(handler))
         write_network(f, net, description)
 
 
 def load_network(make: Make, filename: str | os.PathLike) -> RunningNetwork:
     """Read a network from an HDF5 file, see `Network.from_hdf5`."""
-    with open_hdf5(filename, FORMAT) as f:
+    with files.open_hdf5(filename, FORMAT) as f:
         net, _ = read_network(make, f)
-        text = read_text_attribute(f, HANDLER)
+        text = files.read_text_attribute(f, HANDLER)
         if text is not None:
             handler = json.loads(text)
             check_types(handler, lambda cls: issubclass(cls, Handler))
@@ -115,7 +108,7 @@ def load_network(make: Make, filename: str | os.PathLike) -> RunningNetwork:
 
 def write_info(f: h5py.File) -> None:
     """Write who wrote a file."""
-    write_text_attribute(f, "info", get_brainstorm_info().decode())
+    files.write_text_attribute(f, "info", get_brainstorm_info().decode())
 
 
 def write_network(
@@ -137,11 +130,11 @@ def read_network(
 
     Errors, of whatever kind, mean that it is damaged; see `open_hdf5`.
     """
-    description = _checked(json.loads(read_text(group, "description")))
+    description = _checked(json.loads(files.read_text(group, "description")))
     architecture = description["architecture"]
     layers, hubs = _lay_out(architecture)
     # A network is made once it is known that its parameters are there.
-    parameters = read_array(group, "parameters", (hubs[0].size,))
+    parameters = files.read_array(group, "parameters", (hubs[0].size,))
     order = find_order(group["parameters"], layers, hubs[0])
     if of_development_version(group["parameters"]):
         description["architecture"] = _with_old_joins(architecture, hubs)
@@ -241,7 +234,7 @@ class Place(NamedTuple):
 def write_order(dataset: h5py.Dataset, layers: Mapping[str, Layer], hub: Hub) -> None:
     """Say in a file where each of its parameters lies."""
     places = [place._asdict() for place in _places(layers, hub)]
-    write_text_attribute(dataset, LAYOUT, json.dumps(places))
+    files.write_text_attribute(dataset, LAYOUT, json.dumps(places))
 
 
 def find_order(
@@ -254,7 +247,7 @@ def find_order(
     """
     expected = _places(layers, hub)
     if LAYOUT in dataset.attrs:
-        found = _read_places(read_text_attribute(dataset, LAYOUT), expected)
+        found = _read_places(files.read_text_attribute(dataset, LAYOUT), expected)
     elif of_development_version(dataset):
         run = list(layers)  # they come as they run
         places = sorted(expected, key=lambda p: run.index(p.path.partition(".")[0]))
@@ -276,7 +269,7 @@ def in_order(array: np.ndarray, order: np.ndarray | None) -> np.ndarray:
 
 def of_development_version(dataset: h5py.Dataset) -> bool:
     """Whether parameters without layout are from 0.6.0, not from 0.5."""
-    info = read_text_attribute(dataset.file, "info") or ""
+    info = files.read_text_attribute(dataset.file, "info") or ""
     return LAYOUT not in dataset.attrs and info.startswith(DEVELOPMENT)
 
 

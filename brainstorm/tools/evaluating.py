@@ -14,12 +14,7 @@ from brainstorm.files import atomic_hdf5
 from brainstorm.scorers import Scorer
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.network import Network
-from brainstorm.training.utils import (
-    check_iterator,
-    check_scorers,
-    compute_scores,
-    run_batches,
-)
+from brainstorm.training import utils
 from brainstorm.utils import IteratorValidationError, ValidationError, listing
 
 __all__ = ["evaluate", "extract", "extract_and_save"]
@@ -68,9 +63,9 @@ def evaluate(
         ValidationError: The scorers do not fit.
         KeyError: There is no such output or data item. Lists the choices.
     """
-    check_iterator(network, iter, "iter")
-    check_scorers(network, scorers, "evaluate")
-    return compute_scores(
+    utils.check_iterator(network, iter, "iter")
+    utils.check_scorers(network, scorers, "evaluate")
+    return utils.compute_scores(
         network, iter, scorers, out_name, targets_name, mask_name or "", arguments
     )
 
@@ -200,7 +195,7 @@ def _run(
             f"iter: expected a data iterator, got {type(iter).__name__}"
         )
     step = sequence = time_size = batch_size = 0
-    for continues in run_batches(network, iter, False, arguments):
+    for continues in utils.run_batches(network, iter, False, arguments):
         if continues:
             step += time_size
         else:

@@ -17,20 +17,13 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
+from brainstorm import files
 from brainstorm.describable import (
     Describable,
     check_names,
     check_types,
     create_from_description,
     get_description,
-)
-from brainstorm.files import (
-    atomic_hdf5,
-    open_hdf5,
-    read_group,
-    read_text,
-    read_tree,
-    reading,
 )
 from brainstorm.handlers.base_handler import Handler
 from brainstorm.scorers import Scorer
@@ -93,7 +86,7 @@ def write_checkpoint(
         with contextlib.suppress(ValidationError):  # one is needed to load it then
             described[1] = _describe(hook)
     check_names(training)
-    with atomic_hdf5(filename, FORMAT) as f:
+    with files.atomic_hdf5(filename, FORMAT) as f:
         write_info(f)
         write_network(f.create_group("network"), net, get_description(net))
         f["training"] = np.bytes_(json.dumps(training).encode())
@@ -110,8 +103,8 @@ def read_checkpoint(
 
     Whatever fails until a trainer has been made of it is an error of the file.
     """
-    with open_hdf5(filename, FORMAT) as f:
-        net, order = read_network(Network.uninitialized, read_group(f, "network"))
+    with files.open_hdf5(filename, FORMAT) as f:
+        net, order = read_network(Network.uninitialized, files.read_group(f, "network"))
         training = _read_training(f)
         for part in ("stepper", "hooks"):
             training["state"][part] = _reordered(training["state"][part], order)
@@ -125,7 +118,7 @@ def read_checkpoint(
             f"{str(filename)!r} does not describe the hooks {listing(lacking)}; make"
             f" all hooks as before, {listing(descriptions)}, and pass them as hooks"
         )
-    with reading(filename):
+    with files.reading(filename):
         if hooks is None:
             hooks = [_create(d) for d in descriptions.values()]
             _check_names(hooks, descriptions)
@@ -186,13 +179,13 @@ def _check_names(hooks: Iterable[Hook], names: Iterable[str]) -> None:
 
 def _read_training(f: h5py.File) -> dict[str, Any]:
     """The dataset ``training``, with its arrays in place."""
-    training = json.loads(read_text(f, "training"))
+    training = json.loads(files.read_text(f, "training"))
     # Version 0.6.0 did not carry contexts.
     if isinstance(training, dict) and isinstance(training.get("state"), dict):
         training.setdefault("carry_context", False)
         training["state"].setdefault("context", {})
     _check_kinds(training, KEYS)
-    arrays = read_tree(read_group(f, "arrays"))
+    arrays = files.read_tree(files.read_group(f, "arrays"))
     state = training["state"] = _unpack(training["state"], arrays)
     _check_kinds(state, STATE_KEYS)
     _check_logs(state["logs"])

@@ -10,19 +10,10 @@ import numpy as np
 from brainstorm.checks import check_network
 from brainstorm.data_iterators import DataIterator
 from brainstorm.layers.fully_connected_layer import FullyConnectedLayerImpl
+from brainstorm.structure import prediction
 from brainstorm.structure.feedback import fed_back_output
 from brainstorm.structure.layer import Layer
 from brainstorm.structure.network import Network
-from brainstorm.structure.prediction import (
-    arrange,
-    cut,
-    find_output,
-    inputs_of,
-    named,
-    needing_whole_sequences,
-    provide,
-    sizes_of,
-)
 from brainstorm.utils import ValidationError, listing
 
 # Inputs, targets, a mask or None, and whether it goes on with the batch before.
@@ -44,7 +35,9 @@ class Readout:
 
     def __init__(self, net: Network, layer: Layer):
         self.net, self.name, self._layer = net, layer.name, layer
-        self.needed, self.layers = inputs_of(net, f"{layer.name}.outputs.default")
+        self.needed, self.layers = prediction.inputs_of(
+            net, f"{layer.name}.outputs.default"
+        )
         self.fits_bias = layer.bias and "bias" not in layer.frozen
         kind = layer.in_shapes["default"].buffer_type
         self.has_time = kind == 2
@@ -56,7 +49,7 @@ class Readout:
         """The layer of that name, or else the one that the output comes from."""
         check_network(net)
         if name is None:
-            name = find_output(net).split(".")[0]
+            name = prediction.find_output(net).split(".")[0]
             while not isinstance(net.layers[name], FullyConnectedLayerImpl):
                 above = net.layers[name].incoming
                 above = [c.start_layer for c in above if c.input_name == "default"]
@@ -173,7 +166,7 @@ def rows_to_fit(
         context = net.get_context() if continues else None
         if not continues:
             _check_length(steps, warmup)
-        provide(net, inputs)
+        prediction.provide(net, inputs)
         shape = (net.time_size if readout.has_time else 1, net.batch_size)
         targets = readout.checked_targets(targets, shape)
         if forced:
@@ -230,7 +223,7 @@ def _of_iterator(
             f"expected the iterator to have the items {listing(sorted(lacking))} too,"
             f" got {listing(data.data_shapes)}"
         )
-    whole = needing_whole_sequences(readout.net, readout.layers)
+    whole = prediction.needing_whole_sequences(readout.net, readout.layers)
     if whole and data.continues is not None:
         raise ValidationError(
             f"expected whole sequences, as the layer {listing(whole)} needs them, got"
@@ -248,7 +241,7 @@ def _of_iterator(
 def _of_arrays(
     readout: Readout, x: Any, y: Any, mask: Any, batch_size: int
 ) -> Iterator[_Batch]:
-    net, given = readout.net, named(x, readout.needed)
+    net, given = readout.net, prediction.named(x, readout.needed)
     if isinstance(mask, str) and mask not in given:
         raise ValidationError(f"mask: there is no {mask!r} in {listing(given)}")
     name = mask if isinstance(mask, str) else "mask"
@@ -256,8 +249,8 @@ def _of_arrays(
         y = given[readout.name_of_targets([n for n in given if n != name])]
     if mask is name or (mask is None and readout.masks_steps):
         mask = given.get(name)
-    data, has_time = arrange(net, {n: given[n] for n in readout.needed})
-    _, nr_sequences = sizes_of(net, data)
+    data, has_time = prediction.arrange(net, {n: given[n] for n in readout.needed})
+    _, nr_sequences = prediction.sizes_of(net, data)
     targets = _with_time(y, has_time and readout.has_time)
     mask = None if mask is None else _with_time(mask, has_time and readout.has_time)
     for what, array in (("targets", targets), ("a mask", mask)):
@@ -269,7 +262,7 @@ def _of_arrays(
     for start in range(0, nr_sequences, batch_size):
         part = slice(start, start + batch_size)
         yield (
-            cut(net, data, part),
+            prediction.cut(net, data, part),
             targets[:, part],
             None if mask is None else mask[:, part],
             False,

@@ -19,29 +19,14 @@ from brainstorm.scorers import (
     gather_losses_and_scores,
 )
 from brainstorm.structure.network import Network
+from brainstorm.training import fitting, utils
 from brainstorm.training import hook_rules as rules
 from brainstorm.training.adaptive_steppers import AdamStepper
 from brainstorm.training.advice import advise, is_blank, warn_of_loss
-from brainstorm.training.fitting import (
-    batches_of,
-    shuffled_batches,
-    stoppers,
-    train_epochs,
-)
 from brainstorm.training.history import History, history_of
 from brainstorm.training.resuming import TRAINING_DATA, Epoch, Resumable, undisturbed
 from brainstorm.training.steppers import TrainingStepper
-from brainstorm.training.utils import (
-    ROLLING,
-    add_log,
-    check_continues,
-    check_iterator,
-    check_scorers,
-    compute_scores,
-    print_log,
-    report,
-    run_network,
-)
+from brainstorm.training.utils import ROLLING, run_network
 from brainstorm.utils import IteratorValidationError, ValidationError, listing
 
 if TYPE_CHECKING:
@@ -180,17 +165,17 @@ class Trainer(Resumable, Describable):
         trainer = cls(AdamStepper() if stepper is None else stepper, verbose)
         trainer.train_scorers = train_scorers
         rnd = global_rnd.create_random_state(seed)
-        data = shuffled_batches(net, x, y, batch_size, rnd)
-        check_iterator(net, data, "the data")
+        data = fitting.shuffled_batches(net, x, y, batch_size, rnd)
+        utils.check_iterator(net, data, "the data")
         if is_blank(net):
             net.initialize("auto", seed=rnd.generate_seed())
         others = {}
         if validation_data is not None:
-            others["validation"] = batches_of(net, validation_data, batch_size)
+            others["validation"] = fitting.batches_of(net, validation_data, batch_size)
             trainer.add_hook(MonitorScores("validation", train_scorers, "validation"))
-        for hook in (*hooks, *stoppers(early_stopping, bool(others))):
+        for hook in (*hooks, *fitting.stoppers(early_stopping, bool(others))):
             trainer.add_hook(hook)
-        train_epochs(trainer, net, data, epochs, **others)
+        fitting.train_epochs(trainer, net, data, epochs, **others)
         return trainer
 
     def __init_from_description__(self, description: dict[str, Any]) -> None:
@@ -260,10 +245,10 @@ class Trainer(Resumable, Describable):
                 f" name, got {len(others)} more; for arrays there is"
                 " Trainer.fit(net, x, y, epochs)"
             )
-        check_iterator(net, training_data_iter, "training_data_iter", exactly=True)
+        utils.check_iterator(net, training_data_iter, TRAINING_DATA, exactly=True)
         if self.carry_context:
-            check_continues(net, training_data_iter)
-        scores = check_scorers(net, self.train_scorers, "train_scorers")
+            utils.check_continues(net, training_data_iter)
+        scores = utils.check_scorers(net, self.train_scorers, "train_scorers")
         rules.check_watched_logs(self.hooks, self.logs, scores)
         if self._is_training:
             raise ValidationError(
@@ -320,9 +305,9 @@ class Trainer(Resumable, Describable):
                 network's inputs.
             ValidationError: The `train_scorers` do not fit.
         """
-        check_scorers(net, self.train_scorers, "train_scorers")
+        utils.check_scorers(net, self.train_scorers, "train_scorers")
         for name, iterator in named_data_iters.items():
-            check_iterator(net, iterator, name)
+            utils.check_iterator(net, iterator, name)
         results = {}
         iter_names = (None, *named_data_iters)
         hooks = [
@@ -333,9 +318,9 @@ class Trainer(Resumable, Describable):
         ]
         with net.lock, contextlib.ExitStack() as started:
             for name, iterator in named_data_iters.items():
-                results[name] = compute_scores(net, iterator, self.train_scorers)
+                results[name] = utils.compute_scores(net, iterator, self.train_scorers)
                 if self.verbose:
-                    print_log(name, results[name])
+                    utils.print_log(name, results[name])
             named = {n: r for n, r in results.items() if n not in self.hooks}
             self.results.update(named)
             started.callback(setattr, net, "before_next_run", None)
@@ -374,7 +359,7 @@ class Trainer(Resumable, Describable):
         if not scores:
             raise IteratorValidationError(f"{TRAINING_DATA} provides no batches")
         rolling = aggregate_losses_and_scores(scores, net, self.train_scorers)
-        add_log(self.logs, ROLLING, rolling, self.verbose)
+        utils.add_log(self.logs, ROLLING, rolling, self.verbose)
         due = rules.due_after_epoch(self.hooks, self.current_epoch_nr)
         stopped |= self._call_hooks(net, due)
         self._finish_round()
@@ -473,14 +458,14 @@ class Trainer(Resumable, Describable):
             except StopIteration as reason:
                 stopped = True
                 if verbose:
-                    report(f"{hook.__name__} >> Stopping the training. {reason}")
+                    utils.report(f"{hook.__name__} >> Stopping the training. {reason}")
                 log, verbose = reason.value, False
                 # Words would spoil a log of numbers.
                 words_between = isinstance(log, str) and hook.__name__ in logs
                 if hook.repeatable or words_between:
                     log = None
             if log is not None:
-                add_log(logs, hook.__name__, log, verbose)
+                utils.add_log(logs, hook.__name__, log, verbose)
         return stopped
 
     def _let_look(self, net: Network) -> None:
@@ -497,4 +482,4 @@ class Trainer(Resumable, Describable):
 
     def _print_header(self, title: str) -> None:
         if self.verbose:
-            report(f"\n{'- ' * 8}{title}{' -' * 8}")
+            utils.report(f"\n{'- ' * 8}{title}{' -' * 8}")
