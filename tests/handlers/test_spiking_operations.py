@@ -9,12 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from brainstorm.handlers import NumpyHandler
 from brainstorm.handlers.operations.spiking import Neuron, SpikingCells
 from brainstorm.handlers.operations.surrogates import (
     SURROGATES,
     find_surrogate,
     integral_of,
 )
+from tests.golden import golden
 from tests.handlers.handler_cases import Arrays, check, quick, seeds
 
 
@@ -91,6 +93,19 @@ def test_surrogates(handler, name, strided):
     handler.surrogate_t(x_, name, parameters, out_)
     check(handler, out_, expected, 5.0)
     check(handler, x_, x)
+
+
+def test_surrogates_as_in_brainpy():
+    file, handler = golden("surrogates"), NumpyHandler(np.float64)
+    x = file.pop("x")
+    assert {find_surrogate(key.split("__")[0])[0] for key in file} == set(SURROGATES)
+    for key, expected in file.items():
+        name, changed = key.split("__")
+        name, parameters = find_surrogate(name)
+        parameters |= {n: float(v) for n, v in re.findall(r"([a-z]+)([\d.]+)", changed)}
+        out = np.empty_like(x)
+        handler.surrogate_t(x, name, tuple(parameters.values()), out)
+        np.testing.assert_allclose(out, expected, rtol=0, atol=1e-9, err_msg=key)
 
 
 @pytest.mark.parametrize("name", SURROGATES)
