@@ -15,25 +15,6 @@ import numpy as np
 
 from brainstorm.utils import ValidationError
 
-__all__ = [
-    "COUNT",
-    "FINITE",
-    "FLAG",
-    "POSITIVE",
-    "Argument",
-    "Check",
-    "check_integer",
-    "check_network",
-    "check_number",
-    "checked_array",
-    "checked_integer",
-    "checked_number",
-    "checked_positive",
-    "checked_sizes",
-    "is_finite",
-    "is_whole",
-]
-
 
 def checked_number(value: Any, what: str, minimum: float = -math.inf) -> float:
     """The value as a float, which has to be finite and at least `minimum`."""

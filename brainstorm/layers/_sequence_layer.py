@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from brainstorm.handlers.operations.recurrent import Weights
-from brainstorm.layers.base_layer import Layer
-from brainstorm.structure.buffer_structure import BufferStructure
+from brainstorm.layers.base_layer import BufferStructure, Layer
 from brainstorm.structure.taps import delta_structure, tapped_internals
 from brainstorm.utils import flatten_features
 

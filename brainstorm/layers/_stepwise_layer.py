@@ -1,7 +1,6 @@
 """What the layers have in common that treat each time step by itself."""
 
-from brainstorm.layers.base_layer import Layer
-from brainstorm.structure.buffer_structure import StructureTemplate
+from brainstorm.layers.base_layer import Layer, StructureTemplate
 
 ANY = StructureTemplate("T", "B", "...")
 

@@ -5,8 +5,7 @@ from typing import Any
 
 from brainstorm.checks import is_whole
 from brainstorm.layers.arguments import Check
-from brainstorm.layers.base_layer import Layer
-from brainstorm.structure.buffer_structure import StructureTemplate
+from brainstorm.layers.base_layer import Layer, StructureTemplate
 
 
 def _pair(value: Any) -> tuple[Any, ...]:

@@ -1,9 +1,8 @@
 """Cross-entropy of independent probabilities."""
 
 from brainstorm.layers._stepwise_layer import ANY, StepwiseLayer
+from brainstorm.layers.base_layer import BufferStructure, ConstructionWrapper
 from brainstorm.layers.rows import Rows
-from brainstorm.structure.buffer_structure import BufferStructure
-from brainstorm.structure.construction import ConstructionWrapper
 
 
 def BinomialCrossEntropy(name: str | None = None) -> ConstructionWrapper:

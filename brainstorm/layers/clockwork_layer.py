@@ -3,9 +3,8 @@
 from brainstorm.handlers.operations.recurrent import Clock
 from brainstorm.layers._sequence_layer import SequenceLayer
 from brainstorm.layers.arguments import arguments_of
+from brainstorm.layers.base_layer import BufferStructure, ConstructionWrapper
 from brainstorm.layers.recurrent_layer import RecurrentLayerImpl
-from brainstorm.structure.buffer_structure import BufferStructure
-from brainstorm.structure.construction import ConstructionWrapper
 
 
 def Clockwork(

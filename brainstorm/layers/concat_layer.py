@@ -1,8 +1,7 @@
 """Joining any number of inputs."""
 
 from brainstorm.layers._stepwise_layer import NumberedLayer
-from brainstorm.structure.buffer_structure import BufferStructure
-from brainstorm.structure.construction import ConstructionWrapper
+from brainstorm.layers.base_layer import BufferStructure, ConstructionWrapper
 
 
 def Concat(name: str | None = None) -> ConstructionWrapper:

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from brainstorm.handlers.operations.activations import FROM_INPUT
 from brainstorm.layers._window_layer import WINDOW, WindowLayer
 from brainstorm.layers.arguments import COUNT, arguments_of
+from brainstorm.layers.base_layer import BufferStructure, ConstructionWrapper
 from brainstorm.layers.rows import Rows
-from brainstorm.structure.buffer_structure import BufferStructure
-from brainstorm.structure.construction import ConstructionWrapper
 from brainstorm.utils import flatten_time
 
 

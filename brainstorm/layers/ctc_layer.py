@@ -1,8 +1,7 @@
 """Classification of sequences whose labels are not aligned with them."""
 
-from brainstorm.layers.base_layer import Layer
+from brainstorm.layers.base_layer import ConstructionWrapper, Layer
 from brainstorm.structure.buffer_structure import BufferStructure, StructureTemplate
-from brainstorm.structure.construction import ConstructionWrapper
 
 
 def Ctc(name: str | None = None) -> ConstructionWrapper:

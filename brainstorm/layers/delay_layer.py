@@ -1,9 +1,7 @@
 """The input of some steps before."""
 
 from brainstorm.layers.arguments import COUNT, arguments_of
-from brainstorm.layers.base_layer import Layer
-from brainstorm.structure.buffer_structure import BufferStructure
-from brainstorm.structure.construction import ConstructionWrapper
+from brainstorm.layers.base_layer import BufferStructure, ConstructionWrapper, Layer
 
 
 def Delay(steps: int = 1, name: str | None = None) -> ConstructionWrapper:

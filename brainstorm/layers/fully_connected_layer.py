@@ -7,9 +7,8 @@ from typing import Any
 from brainstorm.checks import is_whole
 from brainstorm.layers._stepwise_layer import StepwiseLayer
 from brainstorm.layers.arguments import Check, arguments_of
+from brainstorm.layers.base_layer import BufferStructure, ConstructionWrapper
 from brainstorm.layers.rows import Rows
-from brainstorm.structure.buffer_structure import BufferStructure
-from brainstorm.structure.construction import ConstructionWrapper
 
 
 def FullyConnected(

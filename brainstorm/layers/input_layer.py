@@ -3,9 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from brainstorm.layers.arguments import Check, arguments_of
-from brainstorm.layers.base_layer import Layer
-from brainstorm.structure.buffer_structure import BufferStructure
-from brainstorm.structure.construction import ConstructionWrapper
+from brainstorm.layers.base_layer import BufferStructure, ConstructionWrapper, Layer
 from brainstorm.utils import StructureValidationError
 
 

@@ -1,9 +1,8 @@
 """L2 penalty on activations."""
 
 from brainstorm.layers._stepwise_layer import StepwiseLayer
+from brainstorm.layers.base_layer import BufferStructure, ConstructionWrapper
 from brainstorm.layers.rows import Rows
-from brainstorm.structure.buffer_structure import BufferStructure
-from brainstorm.structure.construction import ConstructionWrapper
 
 
 def L2Decay(name: str | None = None) -> ConstructionWrapper:

@@ -5,9 +5,8 @@ from typing import ClassVar
 
 from brainstorm.layers._stepwise_layer import StepwiseLayer
 from brainstorm.layers.arguments import POSITIVE, arguments_of
+from brainstorm.layers.base_layer import BufferStructure, ConstructionWrapper
 from brainstorm.layers.rows import Rows, as_column
-from brainstorm.structure.buffer_structure import BufferStructure
-from brainstorm.structure.construction import ConstructionWrapper
 from brainstorm.utils import flatten_all_but_last
 
 

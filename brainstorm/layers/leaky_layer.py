@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 from brainstorm.layers._leaking_layer import LeakingLayer, leaking_arguments
 from brainstorm.layers.arguments import one_of
+from brainstorm.layers.base_layer import BufferStructure, ConstructionWrapper
 from brainstorm.layers.rows import Rows
-from brainstorm.structure.buffer_structure import BufferStructure
-from brainstorm.structure.construction import ConstructionWrapper
 from brainstorm.utils import flatten_features
 
 

@@ -3,9 +3,8 @@
 import math
 
 from brainstorm.layers.arguments import FINITE, arguments_of
-from brainstorm.layers.base_layer import Layer
+from brainstorm.layers.base_layer import ConstructionWrapper, Layer
 from brainstorm.structure.buffer_structure import BufferStructure, StructureTemplate
-from brainstorm.structure.construction import ConstructionWrapper
 
 
 def Loss(importance: float = 1.0, name: str | None = None) -> ConstructionWrapper:

@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from brainstorm.checks import is_whole
 from brainstorm.handlers.operations.nvar import columns_of_degrees
 from brainstorm.layers.arguments import COUNT, FLAG, Check, arguments_of
-from brainstorm.layers.base_layer import Layer
+from brainstorm.layers.base_layer import BufferStructure, ConstructionWrapper, Layer
 from brainstorm.layers.delay_layer import copy_later, keep_past
 from brainstorm.layers.rows import Rows
-from brainstorm.structure.buffer_structure import BufferStructure
-from brainstorm.structure.construction import ConstructionWrapper
 from brainstorm.utils import flatten_features, flatten_time
 
 MOST_MONOMIALS = 100_000

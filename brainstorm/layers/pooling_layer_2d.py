@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 from brainstorm.layers._window_layer import WINDOW, WindowLayer
 from brainstorm.layers.arguments import arguments_of, one_of
+from brainstorm.layers.base_layer import BufferStructure, ConstructionWrapper
 from brainstorm.layers.rows import Rows
-from brainstorm.structure.buffer_structure import BufferStructure
-from brainstorm.structure.construction import ConstructionWrapper
 from brainstorm.utils import flatten_time
 
 TYPE = one_of("max", "avg")

@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from brainstorm.handlers.operations.spiking import SpikingCells
 from brainstorm.layers._leaking_layer import SpikingLayer, spiking_arguments
+from brainstorm.layers.base_layer import BufferStructure, ConstructionWrapper
 from brainstorm.layers.rows import Rows
-from brainstorm.structure.buffer_structure import BufferStructure
-from brainstorm.structure.construction import ConstructionWrapper
 
 
 def RecurrentLif(

@@ -1,8 +1,7 @@
 """Sigmoid with cross-entropy, for classification with several labels."""
 
 from brainstorm.layers._stepwise_layer import LayerWithTargets
-from brainstorm.structure.buffer_structure import BufferStructure
-from brainstorm.structure.construction import ConstructionWrapper
+from brainstorm.layers.base_layer import BufferStructure, ConstructionWrapper
 
 
 def SigmoidCE(name: str | None = None) -> ConstructionWrapper:

@@ -1,9 +1,8 @@
 """Softmax with cross-entropy, for classification."""
 
 from brainstorm.layers._stepwise_layer import LayerWithTargets
+from brainstorm.layers.base_layer import BufferStructure, ConstructionWrapper
 from brainstorm.layers.rows import Rows
-from brainstorm.structure.buffer_structure import BufferStructure
-from brainstorm.structure.construction import ConstructionWrapper
 from brainstorm.utils import flatten_all_but_last
 
 

@@ -3,10 +3,9 @@
 import numpy as np
 
 from brainstorm.layers.arguments import Check, arguments_of
-from brainstorm.layers.base_layer import Layer
+from brainstorm.layers.base_layer import ConstructionWrapper, Layer
 from brainstorm.layers.rows import Rows, as_column, by_sequences
 from brainstorm.structure.buffer_structure import BufferStructure, StructureTemplate
-from brainstorm.structure.construction import ConstructionWrapper
 from brainstorm.utils import listing
 
 TYPES = ("max", "mean", "sum", "last")
