@@ -34,7 +34,7 @@ class Readout:
     """
 
     def __init__(self, net: Network, layer: Layer):
-        self.net, self.name, self._layer = net, layer.name, layer
+        self.net, self.name = net, layer.name
         self.needed, self.layers = prediction.inputs_of(
             net, f"{layer.name}.outputs.default"
         )
@@ -43,6 +43,11 @@ class Readout:
         self.has_time = kind == 2
         mask = net.layers["Input"].out_shapes.get("mask")
         self.masks_steps = mask is None or mask.buffer_type == kind
+
+    @property
+    def layer(self) -> Layer:
+        """The layer, of which copies of the network have their own."""
+        return self.net.layers[self.name]
 
     @classmethod
     def find(cls, net: Network, name: str | None) -> Readout:
@@ -116,7 +121,7 @@ class Readout:
     def parameters(self) -> tuple[np.ndarray, np.ndarray]:
         """Its weights (n, k) and bias (k,), zeros if there is none, in float64."""
         W = self.net.get(f"{self.name}.parameters.W").T.astype(np.float64)
-        if not self._layer.bias:
+        if not self.layer.bias:
             return W, np.zeros(W.shape[1])
         return W, self.net.get(f"{self.name}.parameters.bias").astype(np.float64)
 
@@ -133,7 +138,7 @@ class Readout:
 
     def checked_targets(self, targets: Any, shape: tuple[int, int]) -> np.ndarray:
         """Targets (T, B, k)."""
-        targets, out = np.asarray(targets), self._layer.out_shapes["default"]
+        targets, out = np.asarray(targets), self.layer.out_shapes["default"]
         if targets.ndim == 2 and out.feature_size == 1:
             targets = targets[..., np.newaxis]
         expected, flat = (*shape, *out.feature_shape), (*shape, out.feature_size)

@@ -1,5 +1,8 @@
 """RLS and LMS, against numbers of others and against ridge regression."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
@@ -55,6 +58,10 @@ def ridge_of(x, y, ridge):
         x.T @ x + ridge * np.eye(x.shape[1]), x.T @ y.reshape(len(x), -1)
     )
     return W[0], W[1:]
+
+
+def pickled(x):
+    return pickle.loads(pickle.dumps(x))
 
 
 def train(net, stepper, given):
@@ -203,6 +210,20 @@ def test_a_network_in_float32_keeps_its_state_in_float64(make_handler):
     before = stepper.get_state()["P"]
     stepper.start(net)
     np.testing.assert_array_equal(stepper.get_state()["P"], before)
+
+
+@pytest.mark.parametrize("stepper", [RlsStepper(), LmsStepper()])
+@pytest.mark.parametrize("copied", [copy.deepcopy, pickled])
+def test_copies_go_on_alone(stepper, copied):
+    net, given = regression(3, 2, hidden=True), data(12, k=2)
+    train(net, stepper, given)
+    again, before = copied(stepper), net.get("parameters")
+    again.net.provide_external_data(given)
+    again.run()
+    np.testing.assert_array_equal(net.get("parameters"), before)
+    stepper.run()
+    assert np.any(net.get("parameters") != before)
+    np.testing.assert_array_equal(again.net.get("parameters"), net.get("parameters"))
 
 
 def test_a_checkpoint_keeps_the_state(tmp_path):
