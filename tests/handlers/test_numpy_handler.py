@@ -15,6 +15,7 @@ from brainstorm.handlers import NumpyHandler, default_handler
 from brainstorm.handlers.base_handler import OPERATIONS, Handler
 from brainstorm.randomness import global_rnd
 from brainstorm.utils import HandlerError, ValidationError
+from tests.handlers import argument_cases
 from tests.handlers.handler_cases import Arrays, in_records
 
 FLOATS = [np.float16, np.float32, np.float64, np.longdouble]
@@ -65,6 +66,10 @@ SCALARS = {
     "activation": "tanh",
     "orders": (2, 4),
     "constant": True,
+    **{
+        name: argument_cases.SCALARS[name]
+        for name in ("threshold", "neuron", "surrogate", "parameters")
+    },
 }
 VALUES = {"targets": 0.0, "v": 0.0, "timing": 2.0}
 MOVES_DATA = {"get_numpy_copy", "set_from_numpy"}
@@ -84,7 +89,9 @@ def arguments_for(handler, name, strided, flags):
     arguments = {}
     for argument, shape in {**spec.read, **spec.write, **spec.add}.items():
         dims = ()
-        for part in shape.split("|")[-1].split(","):
+        # Spikes that come back have a carried row, which is that of the first kind.
+        kind = shape.split("|")[0 if name.startswith("lif") else -1]
+        for part in kind.split(","):
             size = int(part) if part.isdigit() else sizes[part]
             dims += size if isinstance(size, tuple) else (size,)
         # Flat buffers, weights and vectors of parameters are never strided.

@@ -59,19 +59,31 @@ class NumpyArithmetic:
 
 
 def _of_one(ufunc: np.ufunc) -> Callable[..., None]:
-    return lambda self, a, out: self.do(ufunc, a, out)
+    def operation(self, a, out):
+        self.do(ufunc, a, out)
+
+    return operation
 
 
 def _with_scalar(ufunc: np.ufunc) -> Callable[..., None]:
-    return lambda self, s, t, out: self.do(ufunc, t, self.number(s), out)
+    def operation(self, s, t, out):
+        self.do(ufunc, t, self.number(s), out)
+
+    return operation
 
 
 def _of_two(ufunc: np.ufunc) -> Callable[..., None]:
-    return lambda self, a, b, out: self.do(ufunc, a, b, out)
+    def operation(self, a, b, out):
+        self.do(ufunc, a, b, out)
+
+    return operation
 
 
 def _with_vector(ufunc: np.ufunc) -> Callable[..., None]:
-    return lambda self, m, v, out: self._with_vector(ufunc, m, v, out)
+    def operation(self, m, v, out):
+        self._with_vector(ufunc, m, v, out)
+
+    return operation
 
 
 UFUNCS = {"abs": np.abs, "log": np.log, "sign": np.sign, "sqrt": np.sqrt}

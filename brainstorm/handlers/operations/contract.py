@@ -120,9 +120,17 @@ def _documented(function: Callable[..., Any], contract: Operation) -> str:
     text = inspect.cleandoc(function.__doc__ or "")
     names = inspect.signature(function).parameters
     lines = "Args:"
+    shapes = {**contract.read, **contract.write, **contract.add}
     for name in names:
-        shape = {**contract.read, **contract.write, **contract.add}.get(name)
-        if shape is None or f"\n    {name}: " in text:
+        shape, member = shapes.get(name), f"{name}."
+        if f"\n    {name}: " in text:
+            continue
+        if record := [n for n in shapes if n.startswith(member)]:
+            arrays = [
+                f"{n.removeprefix(member)} {_in_words(shapes[n])}" for n in record
+            ]
+            lines += f"\n    {name}: {', '.join(arrays)}."
+        if shape is None:
             continue
         lines += f"\n    {name}: {_in_words(shape)}"
         if name in contract.optional:
