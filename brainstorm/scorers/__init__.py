@@ -14,14 +14,7 @@ from brainstorm.scorers.over_rows import *  # noqa: F403
 from brainstorm.scorers.whole import *  # noqa: F403
 from brainstorm.utils import hinting
 
-__all__ = sorted(
-    [
-        *base.__all__,
-        *counting.__all__,
-        *gathering.__all__,
-        *over_rows.__all__,
-        *whole.__all__,
-    ]
-)
+_parts = (base, counting, gathering, over_rows, whole)
+__all__ = sorted(name for part in _parts for name in part.__all__)
 
 __getattr__ = hinting(__name__, __all__)

@@ -23,13 +23,7 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
-from brainstorm import files
-from brainstorm.describable import (
-    check_names,
-    check_types,
-    create_from_description,
-    get_description,
-)
+from brainstorm import describable, files
 from brainstorm.handlers import default_handler
 from brainstorm.handlers.base_handler import Handler
 from brainstorm.handlers.operations.activations import OTHER_NAMES
@@ -80,7 +74,7 @@ def save_network(
         write_info(f)
         if comment:
             files.write_text_attribute(f, "comment", comment)
-        description = get_description(net)
+        description = describable.get_description(net)
         handler = description["handler"]
         if handler["@type"] == "OneDnnHandler":
             # Its results are those of NumpyHandler, which all versions know.
@@ -99,9 +93,9 @@ def load_network(make: Make, filename: str | os.PathLike) -> RunningNetwork:
         text = files.read_text_attribute(f, HANDLER)
         if text is not None:
             handler = json.loads(text)
-            check_types(handler, lambda cls: issubclass(cls, Handler))
+            describable.check_types(handler, lambda cls: issubclass(cls, Handler))
             net.set_handler(available_handler(handler))
-        elif get_description(net.handler) == PLAIN_HANDLER:
+        elif describable.get_description(net.handler) == PLAIN_HANDLER:
             net.set_handler(default_handler)
     return net
 
@@ -115,7 +109,7 @@ def write_network(
     group: h5py.Group, net: RunningNetwork, description: Mapping[str, Any]
 ) -> None:
     """Write a description of a network, and its parameters."""
-    check_names(description)
+    describable.check_names(description)
     group["description"] = np.bytes_(json.dumps(_as_for_0_5(description)).encode())
     parameters = group.create_dataset(
         "parameters", data=net.get("parameters"), compression="gzip"
@@ -149,7 +143,7 @@ def available_handler(description: Mapping[str, Any]) -> Handler:
     So networks trained on a GPU can be used on machines without one.
     """
     try:
-        return create_from_description(description)
+        return describable.create_from_description(description)
     except (ImportError, HandlerError) as error:
         warnings.warn(
             f"the network gets the default handler instead of its own: {error}",
@@ -172,10 +166,12 @@ def _checked(description: Any) -> dict[str, Any]:
             raise FileFormatError(f"expected a dict as {key!r}")
     if not isinstance(description["output_name"], str | None):
         raise FileFormatError("expected a text or null as 'output_name'")
-    check_types(description["handler"], lambda cls: issubclass(cls, Handler))
+    describable.check_types(
+        description["handler"], lambda cls: issubclass(cls, Handler)
+    )
     modifiers = [description[key] for key in ("weight_modifiers", "gradient_modifiers")]
     kinds = (ValueModifier, GradientModifier)
-    check_types(modifiers, lambda cls: issubclass(cls, kinds))
+    describable.check_types(modifiers, lambda cls: issubclass(cls, kinds))
     return dict(description)
 
 

@@ -17,14 +17,7 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
-from brainstorm import files
-from brainstorm.describable import (
-    Describable,
-    check_names,
-    check_types,
-    create_from_description,
-    get_description,
-)
+from brainstorm import describable, files
 from brainstorm.handlers.base_handler import Handler
 from brainstorm.scorers import Scorer
 from brainstorm.structure.network import Network
@@ -85,10 +78,10 @@ def write_checkpoint(
     for described, hook in zip(training["hooks"], hooks, strict=True):
         with contextlib.suppress(ValidationError):  # one is needed to load it then
             described[1] = _describe(hook)
-    check_names(training)
+    describable.check_names(training)
     with files.atomic_hdf5(filename, FORMAT) as f:
         write_info(f)
-        write_network(f.create_group("network"), net, get_description(net))
+        write_network(f.create_group("network"), net, describable.get_description(net))
         f["training"] = np.bytes_(json.dumps(training).encode())
         group = f.create_group("arrays")
         for name, array in arrays.items():
@@ -142,9 +135,9 @@ def _reordered(state: Any, order: np.ndarray | None) -> Any:
 # -- descriptions ------------------------------------------------------------
 
 
-def _describe(part: Any, kind: type = Describable) -> Any:
+def _describe(part: Any, kind: type = describable.Describable) -> Any:
     """The description of a part of a trainer, of which it can be made again."""
-    description = get_description(part)
+    description = describable.get_description(part)
     try:
         _create(description, kind)
     except (FileFormatError, ValidationError) as error:
@@ -154,13 +147,13 @@ def _describe(part: Any, kind: type = Describable) -> Any:
     return description
 
 
-def _create(description: Any, kind: type = Describable) -> Any:
+def _create(description: Any, kind: type = describable.Describable) -> Any:
     """Make a part of a trainer; networks and handlers are none."""
-    check_types(
+    describable.check_types(
         description,
         lambda cls: issubclass(cls, kind) and not issubclass(cls, (Network, Handler)),
     )
-    created = create_from_description(description)
+    created = describable.create_from_description(description)
     if not isinstance(created, kind):
         raise FileFormatError(f"expected the description of a {kind.__name__}")
     return created
