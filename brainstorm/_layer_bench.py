@@ -153,7 +153,6 @@ class Bench:
         garbage: float | None = None,
         data: Data | None = None,
     ) -> Arrays:
-        """Run a forward pass; returns the outputs."""
         self.prepare_forward(context, garbage, data)
         self.layer.forward_pass(self.view, training_pass)
         return self.read("outputs")
@@ -190,14 +189,12 @@ class Bench:
         unwanted: Iterable[str] = (),
         **more: Any,
     ) -> Arrays:
-        """Run a backward pass; returns input deltas and gradients."""
         self.prepare_backward(start, **more)
         self.layer.fresh, self.layer.unwanted = frozenset(fresh), frozenset(unwanted)
         self.layer.backward_pass(self.view)
         return self.slopes()
 
     def both_passes(self, *situation: Any, garbage: float = 0.0) -> Arrays:
-        """All results of a forward and a backward pass."""
         outputs = self.forward(*situation, garbage=garbage)
         return {**outputs, **self.backward(garbage=garbage)}
 
@@ -228,7 +225,6 @@ class Bench:
         return Data((1, batch_size), {n: v[t : t + 1] for n, v in inputs.items()})
 
     def slopes(self) -> Arrays:
-        """Copies of the input deltas and gradients."""
         return self.read("input_deltas", "gradients")
 
     def read(self, *categories: str) -> Arrays:

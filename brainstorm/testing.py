@@ -190,7 +190,6 @@ class _Battery:
     def bench(
         self, handler: Handler, architecture: Mapping[str, Any] | None = None
     ) -> Bench:
-        """The layer on a handler."""
         architecture = architecture or self.architecture
         bench = Bench(self.specification.name, architecture, handler, self)
         if self.is_random:
@@ -203,7 +202,6 @@ class _Battery:
         inputs: Mapping[str, Any],
         parameters: Mapping[str, Any],
     ) -> None:
-        """Choose all values."""
         layer = self.layer
         _check_names("input", inputs, layer.in_shapes)
         _check_names("parameter", parameters, layer.parameter_shapes)
@@ -235,7 +233,6 @@ class _Battery:
         return values
 
     def run(self) -> None:
-        """Run all checks."""
         checks = {
             "runs": self.find_situations,
             "describable": self.check_describable,
@@ -481,7 +478,6 @@ class _Battery:
     def fail(
         self, problem: str, *where: Any, cause: BaseException | None = None
     ) -> None:
-        """Raise the error."""
         layer = str(self.specification)
         raise LayerCheckError(self.check, layer, problem, *where) from cause
 

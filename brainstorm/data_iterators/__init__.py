@@ -26,11 +26,6 @@ from brainstorm.data_iterators.encoding import *  # noqa: F403
 from brainstorm.data_iterators.holding import *  # noqa: F403
 from brainstorm.utils import hinting
 
-__all__ = [
-    "DataIterator",
-    *changing.__all__,
-    *encoding.__all__,
-    *holding.__all__,
-]
+__all__ = ["DataIterator", *changing.__all__, *encoding.__all__, *holding.__all__]
 
 __getattr__ = hinting(__name__, __all__)

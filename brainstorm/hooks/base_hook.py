@@ -6,21 +6,12 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypedDict
 
+from brainstorm import utils
 from brainstorm.checks import check_integer
 from brainstorm.describable import Describable
 from brainstorm.structure.network import Network
 from brainstorm.training.steppers import TrainingStepper
 from brainstorm.training.utils import report
-from brainstorm.utils import (
-    Init,
-    UnknownNameError,
-    Unpack,
-    ValidationError,
-    flatten_keys,
-    get_by_path,
-    listing,
-    takes_from,
-)
 
 __all__ = ["Hook", "LogWatcher", "NetworkReader"]
 
@@ -80,7 +71,7 @@ class Hook(Describable):
         if name is not None:
             self.__name__ = name
         if timescale not in ("epoch", "update"):
-            raise ValidationError(
+            raise utils.ValidationError(
                 f"{type(self).__name__}: timescale has to be 'epoch' or 'update',"
                 f" not {timescale!r}"
             )
@@ -98,7 +89,7 @@ class Hook(Describable):
     def __name__(self, name: str) -> None:
         # Dots and slashes separate names in paths of logs and in HDF5 files.
         if not isinstance(name, str) or not name or set(name) & set("./"):
-            raise ValidationError(
+            raise utils.ValidationError(
                 f"{type(self).__name__}: name has to be a string without '.' and '/',"
                 f" not {name!r}"
             )
@@ -168,9 +159,9 @@ class Hook(Describable):
             ValidationError: A name is not one of this hook's state.
         """
         if not set(state) <= set(self.initial_state):
-            raise ValidationError(
-                f"{self.__name__}: the state consists of {listing(self.initial_state)},"
-                f" not of {listing(state)}"
+            raise utils.ValidationError(
+                f"{self.__name__}: the state consists of"
+                f" {utils.listing(self.initial_state)}, not of {utils.listing(state)}"
             )
         for name, value in state.items():
             setattr(self, name, copy.deepcopy(value))
@@ -194,9 +185,9 @@ class Common(TypedDict, total=False):
     verbose: bool | None
 
 
-def takes(*names: str) -> Callable[[Init], Init]:
+def takes(*names: str) -> Callable[[utils.Init], utils.Init]:
     """Have a constructor take arguments of :class:`Hook`; see `takes_from`."""
-    return takes_from(Hook, *names)
+    return utils.takes_from(Hook, *names)
 
 
 takes_common = takes("name", "timescale", "interval", "verbose")
@@ -246,14 +237,14 @@ class LogWatcher(Hook):
     repeatable = True
 
     @takes_common
-    def __init__(self, log_name: str, criterion: str, **common: Unpack[Common]):
+    def __init__(self, log_name: str, criterion: str, **common: utils.Unpack[Common]):
         super().__init__(**common)
         if not isinstance(log_name, str) or not log_name:
-            raise ValidationError(
+            raise utils.ValidationError(
                 f"{self.__name__}: log_name has to be a string, not {log_name!r}"
             )
         if criterion not in ("min", "max"):
-            raise ValidationError(
+            raise utils.ValidationError(
                 f"{self.__name__}: criterion has to be 'min' or 'max',"
                 f" not {criterion!r}"
             )
@@ -287,10 +278,10 @@ def get_log(logs: Mapping[str, Any], path: str) -> list:
     """
     if path.split(".")[0] not in logs:
         return []
-    entries = get_by_path(logs, path)
+    entries = utils.get_by_path(logs, path)
     if isinstance(entries, Mapping):
-        choices = [f"{path}.{rest}" for rest in flatten_keys(entries)]
-        raise UnknownNameError(
-            f"{path!r} is a group of logs; choices are: {listing(choices)}"
+        choices = [f"{path}.{rest}" for rest in utils.flatten_keys(entries)]
+        raise utils.UnknownNameError(
+            f"{path!r} is a group of logs; choices are: {utils.listing(choices)}"
         )
     return entries

@@ -22,12 +22,7 @@ from brainstorm.scorers import Scorer
 from brainstorm.structure.network import Network
 from brainstorm.training.schedules import Schedule
 from brainstorm.training.utils import check_iterator, check_scorers, compute_scores
-from brainstorm.utils import (
-    UnknownNameError,
-    Unpack,
-    ValidationError,
-    choices,
-)
+from brainstorm.utils import UnknownNameError, Unpack, ValidationError, choices
 
 __all__ = [
     "ModifyStepperAttribute",
@@ -98,10 +93,7 @@ class MonitorScores(MonitorLoss):
 
     @takes_common
     def __init__(
-        self,
-        iter_name: str,
-        scorers: Sequence[Scorer],
-        **common: Unpack[Common],
+        self, iter_name: str, scorers: Sequence[Scorer], **common: Unpack[Common]
     ):
         super().__init__(iter_name, **common)
         self.scorers = scorers

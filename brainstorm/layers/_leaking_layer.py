@@ -46,7 +46,6 @@ class LeakingLayer(Layer):
 
     @property
     def first_values(self) -> dict[str, float]:
-        """Time constants begin as given."""
         return {"decay": 0.0} if self.learn_tau else {}
 
     def decay_structures(

@@ -82,7 +82,6 @@ class SequenceLayer(Layer):
     # -- what operations work on ---------------------------------------------
 
     def cell_names(self) -> Sequence[str]:
-        """The cells that there are."""
         return self.cells._fields
 
     def stacked(self, view: Any) -> Weights:
@@ -102,7 +101,6 @@ class SequenceLayer(Layer):
         return Weights(*map(found.get, "WRbp"))
 
     def arrays(self, buffers):
-        """What the forward pass works on."""
         weights, internals = self.stacked(buffers.parameters), buffers.internals
         cells = self.cells(**{name: internals[name] for name in self.cell_names()})
         x = flatten_features(buffers.inputs.default)
@@ -117,7 +115,6 @@ class SequenceLayer(Layer):
         return dy, deltas, dx, gradients
 
     def options(self, buffers: Any) -> dict[str, Any]:
-        """Further arguments of both operations."""
         return {}
 
     def from_outside(self, buffers: Any) -> dict[str, Any]:
@@ -153,7 +150,6 @@ class SequenceLayer(Layer):
 
     @property
     def first_values(self) -> dict[str, float]:
-        """Learned states begin as those that are not learned."""
         return dict.fromkeys(self.states, 0.0) if self.learns_states else {}
 
     def begin(self, buffers: Any) -> None:

@@ -9,14 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from brainstorm.scorers.base import (
-    ClassAverage,
-    Common,
-    Scorer,
-    takes_common,
-    two_columns,
-    weighted_rows,
-)
+from brainstorm.scorers import base
 from brainstorm.scorers.counting import predicted_classes
 from brainstorm.utils import Unpack, ValidationError
 
@@ -25,7 +18,7 @@ __all__ = ["AveragePrecision", "DataSetScorer", "RocAuc", "Score"]
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-class DataSetScorer(Scorer):
+class DataSetScorer(base.Scorer):
     """Base class of scorers that need all rows of a data set at once.
 
     A subclass implements :meth:`score_data`. The memory holds all predictions and
@@ -40,7 +33,7 @@ class DataSetScorer(Scorer):
         Returns:
             Labels, predictions and weights (N,) of the rows whose weight is not 0.
         """
-        labels, predicted, weights = weighted_rows(true_labels, predicted, mask)
+        labels, predicted, weights = base.weighted_rows(true_labels, predicted, mask)
         return np.array(labels), np.array(predicted), weights
 
     @staticmethod
@@ -71,7 +64,7 @@ class DataSetScorer(Scorer):
         raise NotImplementedError
 
 
-class _OfRanking(DataSetScorer, ClassAverage):
+class _OfRanking(DataSetScorer, base.ClassAverage):
     """Base class of scorers that look at the order of the predictions."""
 
     def __call__(self, true_labels, predicted, mask=None):
@@ -81,7 +74,7 @@ class _OfRanking(DataSetScorer, ClassAverage):
         return truths, predicted, weights
 
     def score_data(self, true_labels, predicted, weights):
-        predicted = two_columns(predicted)
+        predicted = base.two_columns(predicted)
         average, columns = self._average_of(true_labels.shape[1]), predicted.T
         if average == "micro":
             repeated = np.repeat(weights, len(columns))
@@ -190,12 +183,12 @@ class Score(DataSetScorer):
             other than 0 and 1, but the function does not take any.
     """
 
-    @takes_common
+    @base.takes_common
     def __init__(
         self,
         function: Callable[..., Any],
         takes: Literal["predictions", "classes"] = "predictions",
-        **common: Unpack[Common],
+        **common: Unpack[base.Common],
     ) -> None:
         super().__init__(**common)
         if not callable(function) or isinstance(function, type):

@@ -33,6 +33,7 @@ from brainstorm.structure.network_info import get_network_info, network_info_htm
 from brainstorm.structure.prediction import predict
 from brainstorm.structure.running import RunningNetwork
 from brainstorm.structure.trainable import (
+    number_of_own,
     own_parameters,
     set_layer_properties,
     with_trainable,
@@ -189,12 +190,7 @@ class Network(RunningNetwork):
         return self.summary()
 
     def __repr__(self) -> str:
-        number = sum(
-            structure.feature_size
-            for layer in self.layers.values()
-            for name, structure in layer.parameter_shapes.items()
-            if name not in layer.shared
-        )
+        number = sum(map(number_of_own, self.layers.values()))
         return f"<Network of {len(self.layers)} layers, {number:,} parameters>"
 
     def _repr_html_(self) -> str:

@@ -17,6 +17,7 @@ from brainstorm.structure.layer import Layer
 from brainstorm.structure.layout import Hub, create_layout
 from brainstorm.structure.running import RunningNetwork
 from brainstorm.structure.tables import Table
+from brainstorm.structure.trainable import number_of_own
 
 # Of each kind of buffers those that only backward passes need come apart.
 KINDS = {
@@ -105,14 +106,7 @@ def _memory(hubs: Sequence[Hub], T: int, B: int, itemsize: int) -> Memory:
 def _layers_table(layers: Mapping[str, Layer], memory: Memory) -> Table:
     title = ("Layer", "Type", "Inputs", "Outputs", "Parameters")
     rows = [(*title, "Number", "Memory", "in use")]
-    total = 0
     for name, layer in layers.items():
-        number = sum(
-            structure.feature_size
-            for parameter, structure in layer.parameter_shapes.items()
-            if parameter not in layer.shared
-        )
-        total += number
         feedback = [
             f"<< {c.start_layer}" + (f".{output}" if output != "default" else "")
             for c in layer.incoming
@@ -125,10 +119,11 @@ def _layers_table(layers: Mapping[str, Layer], memory: Memory) -> Table:
                 "\n".join([describe_shapes(layer.in_shapes), *feedback]),
                 describe_shapes(layer.out_shapes),
                 describe_shapes(layer.parameter_shapes, "constant"),
-                f"{number:,}",
+                f"{number_of_own(layer):,}",
                 *_training_and_use({k: n for k, n in memory.items() if k[0] == name}),
             )
         )
+    total = sum(map(number_of_own, layers.values()))
     rows.append(("All", "", "", "", "", f"{total:,}", *_training_and_use(memory)))
     return Table(rows, 5)
 

@@ -246,7 +246,6 @@ class RunningNetwork(Seedable):
             raise HandlerError(f"data for the input {name!r}: {error}") from error
 
     def _resized(self) -> None:
-        """Take note of other memory."""
         self._input_shapes = {}
         self.backpropagation.forget_memory()
 

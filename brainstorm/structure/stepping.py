@@ -307,6 +307,5 @@ class _Step(dict):
         return cut_features(node, memory[self._row(index, self._t - 1)])
 
     def view(self, name: str) -> BufferView:
-        """The buffers of a layer."""
         manager = self._manager
         return create_buffer_views_from_layout(manager.layout[name], self, manager.hubs)

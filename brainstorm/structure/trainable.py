@@ -78,6 +78,12 @@ def own_parameters(layers: Mapping[str, Layer]) -> dict[str, list[str]]:
     return {n: own for n, own in names.items() if own or not layers[n].shared}
 
 
+def number_of_own(layer: Layer) -> int:
+    """How many numbers the parameters are that a layer has for itself."""
+    shapes = layer.parameter_shapes.items()
+    return sum(s.feature_size for name, s in shapes if name not in layer.shared)
+
+
 def is_trained(layers: Mapping[str, Layer], layer_name: str, name: str) -> bool:
     """Whether a layer has to compute the gradient of one of its parameters."""
     layer = layers[layer_name]

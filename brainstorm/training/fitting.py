@@ -14,12 +14,7 @@ from brainstorm.hooks.saving import RestoreBest
 from brainstorm.hooks.stopping import EarlyStopper, StopAfterEpoch
 from brainstorm.randomness import RandomState
 from brainstorm.structure.network import Network
-from brainstorm.structure.prediction import (
-    find_output,
-    for_iterators,
-    inputs_of,
-    named,
-)
+from brainstorm.structure.prediction import find_output, for_iterators, inputs_of, named
 from brainstorm.training.utils import ROLLING
 from brainstorm.utils import ValidationError, listing
 
