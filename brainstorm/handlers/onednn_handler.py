@@ -172,6 +172,13 @@ class OneDnnHandler(
                 return False
         return call
 
+    def _does(self, build: Build, arrays: tuple[Any, ...], *options: Any) -> bool:
+        """Whether oneDNN can do an operation; it is done then."""
+        call = self._find(build, arrays, *options)
+        if call:
+            self.do(call)
+        return bool(call)
+
     # -- recording -----------------------------------------------------------
 
     def record(self, run: Callable[[Handler], None], program: Program) -> None:

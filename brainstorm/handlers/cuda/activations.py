@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from brainstorm.handlers.cuda.arrays import CudaArray
 from brainstorm.handlers.operations.activations import FROM_INPUT
 
 
 class CudaActivations:
     """Part of PyCudaHandler."""
 
-    def _deriv(
-        self,
-        activation: str,
-        x: CudaArray | None,
-        y: CudaArray,
-        dy: CudaArray,
-        dx: CudaArray,
-        fresh: bool,
-    ) -> None:
+    def _deriv(self, activation, x, y, dy, dx, fresh) -> None:
         if activation in FROM_INPUT:
             y = x
         if activation == "linear":
@@ -30,9 +21,7 @@ class CudaActivations:
         else:
             self._elementwise(activation + "_deriv_add", (y, dy, dx))
 
-    def _add_bias(
-        self, h: CudaArray, bias: CudaArray, y: CudaArray | None, activation: str
-    ) -> None:
+    def _add_bias(self, h, bias, y, activation) -> None:
         """``h += bias; y = act(h)``, the latter unless `y` is None."""
         if y is None or activation == "linear":
             self._elementwise("add_tt", (h, bias, h))

@@ -17,26 +17,11 @@ from brainstorm.files import atomic_path
 from brainstorm.handlers.cuda.libraries import load_library
 from brainstorm.utils import HandlerError
 
-KERNEL_FILES = (
-    "common.cuh",
-    "elementwise.cuh",
-    "reductions.cuh",
-    "memory.cu",
-    "arithmetic.cu",
-    "activations.cu",
-    "products.cu",
-    "images.cu",
-    "losses.cu",
-    "dropout.cu",
-    "normalisation.cu",
-    "embedding.cu",
-    "sequences.cu",
-    "ctc.cu",
-    "recurrent.cu",
-    "lstm.cu",
-    "gru.cu",
-    "spiking.cu",
-    "updates.cu",
+HEADERS = ("common", "elementwise", "reductions")
+TOPICS = (
+    *("memory", "arithmetic", "activations", "products", "images", "losses", "dropout"),
+    *("normalisation", "embedding", "sequences", "ctc", "recurrent", "lstm", "gru"),
+    *("spiking", "updates"),
 )
 
 
@@ -45,7 +30,7 @@ def kernel_source() -> str:
     folder = files(__package__) / "kernels"
     return "\n".join(
         f'#line 1 "{name}"\n{(folder / name).read_text(encoding="utf-8")}'
-        for name in KERNEL_FILES
+        for name in (*[f"{h}.cuh" for h in HEADERS], *[f"{t}.cu" for t in TOPICS])
     )
 
 

@@ -120,13 +120,7 @@ class PyCudaDevice:
         """What `launch` wants to have for a kernel."""
         return self._guarded(self._module.get_function, name)
 
-    def launch(
-        self,
-        kernel: Any,
-        grid: tuple[int, int],
-        block: tuple[int, int, int],
-        arguments: bytes,
-    ) -> None:
+    def launch(self, kernel: Any, grid: Any, block: Any, arguments: bytes) -> None:
         """Start a kernel."""
         # What Function.prepared_call does, without packing the arguments each time.
         if threading.get_ident() != self._home:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from brainstorm.handlers.cuda.arrays import CudaArray
 from brainstorm.handlers.cuda.launcher import row_blocks
@@ -56,7 +56,7 @@ class CudaImages:
         if not outputs.size:
             return
         w = _Windows.of(inputs, outputs, windows)
-        kernels = self._dense_kernels(weights)
+        kernels = _rows(self._gpu.dense(weights, 6))
         dense = outputs if outputs.contiguous else self.scratch(outputs.shape, 4)
         matrix = _matrix(dense)
         for images, rows in _parts(inputs, w):
@@ -69,17 +69,14 @@ class CudaImages:
     def _convolve_back(self, arrays, windows, activation, fresh_in_deltas, fresh):
         inputs, weights, in_deltas, out_deltas, dW, dbias, outputs = arrays
         w = _Windows.of(inputs, out_deltas, windows)
-        deltas = out_deltas
-        if activation != "linear" or not out_deltas.contiguous:
+        if activation == "linear":
+            deltas = self._gpu.dense(out_deltas, 4)
+        else:
             deltas = self.scratch(out_deltas.shape, 4)
             self._deriv(activation, None, outputs, out_deltas, deltas, fresh=True)
         deltas = _matrix(deltas)
-        gradients = dW
-        if not dW.contiguous:
-            gradients = self.scratch(dW.shape, 5)
-            if not fresh:
-                self._gpu.elementwise("copy_to", (dW, gradients))
-        kernels = gradients.reshape((len(weights), w.row_length))
+        gradients = self._gpu.dense(dW, 5)
+        kernels = _rows(gradients)
         add = not fresh
         if fresh and not deltas.size:
             self._gpu.elementwise("fill", (kernels,), 0.0)
@@ -92,21 +89,13 @@ class CudaImages:
         self._sum_columns(deltas, None, dbias, add=not fresh)
         if in_deltas is None:
             return
-        kernels = self._dense_kernels(weights)
+        kernels = _rows(self._gpu.dense(weights, 6))
         for images, rows in _parts(in_deltas, w):
             columns = self.scratch((rows.stop - rows.start, w.row_length), 3)
             self._multiply(_cut(deltas, rows), kernels, columns)
             part = _cut(in_deltas, images)
             arguments = (columns.pointer, *w, part.size, part, fresh_in_deltas)
             self._gpu.launch_for_each("rows_to_windows", part.size, *arguments)
-
-    def _dense_kernels(self, weights: CudaArray) -> CudaArray:
-        """The kernels as the rows of a matrix."""
-        dense = weights
-        if not weights.contiguous:
-            dense = self.scratch(weights.shape, 6)
-            self._gpu.elementwise("copy_to", (weights, dense))
-        return dense.reshape((weights.shape[0], math.prod(weights.shape[1:])))
 
     def _windows_to_rows(self, images: CudaArray, w: _Windows) -> CudaArray:
         """A matrix with a row for each window."""
@@ -124,19 +113,19 @@ class CudaImages:
 
     def _pool(self, inputs, outputs, argmax, windows):
         w = _Windows.of(inputs, outputs, windows)
-        kernel, chosen = "avgpool_forward", ()
-        if argmax is not None:
-            kernel, chosen = "maxpool_forward", (argmax,)
-        arguments = (inputs, *w, outputs.size, outputs, *chosen)
-        self._gpu.launch_for_each(kernel, outputs.size, *arguments)
+        arguments = (inputs, *w, outputs.size, outputs, *_or_none(argmax))
+        self._gpu.launch_for_each("pool_forward", outputs.size, *arguments)
 
     def _pool_back(self, argmax, in_deltas, out_deltas, windows, fresh):
         w = _Windows.of(in_deltas, out_deltas, windows)
-        kernel, chosen = "avgpool_backward", ()
-        if argmax is not None:
-            kernel, chosen = "maxpool_backward", (argmax,)
-        arguments = (*chosen, out_deltas, *w, in_deltas.size, in_deltas, fresh)
-        self._gpu.launch_for_each(kernel, in_deltas.size, *arguments)
+        size = in_deltas.size
+        arguments = (*_or_none(argmax), out_deltas, *w, size, in_deltas, fresh)
+        self._gpu.launch_for_each("pool_backward", size, *arguments)
+
+
+def _or_none(images: CudaArray | None) -> tuple[Any, ...]:
+    """The kernels' struct Images."""
+    return (0, 0, 0, 0) if images is None else (images,)
 
 
 def _parts(images: CudaArray, w: _Windows) -> Iterator[tuple[slice, slice]]:
@@ -155,6 +144,11 @@ def _parts(images: CudaArray, w: _Windows) -> Iterator[tuple[slice, slice]]:
 def _cut(array: CudaArray, part: slice) -> CudaArray:
     """A part of an array, or itself if that is all of it."""
     return array if part == slice(0, array.shape[0]) else array[part]
+
+
+def _rows(kernels: CudaArray) -> CudaArray:
+    """Dense kernels as the rows of a matrix."""
+    return kernels.reshape((len(kernels), math.prod(kernels.shape[1:])))
 
 
 def _matrix(images: CudaArray) -> CudaArray:

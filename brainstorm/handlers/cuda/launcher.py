@@ -14,6 +14,7 @@ from brainstorm.handlers.cuda.compiler import kernel_parameters, kernel_source
 from brainstorm.handlers.operations.memory import Workspace
 from brainstorm.utils import HandlerError
 
+Shape, Grid, Block = tuple[int, ...], tuple[int, int], tuple[int, int, int]
 BLOCK = 256
 MAX_PLANS = 2**15
 MAX_ARRAYS = 6
@@ -53,6 +54,9 @@ FAILURES = {
 }
 
 
+Axis = tuple[int, tuple[int, ...]]  # size, and the stride of each array
+
+
 class Randomness(NamedTuple):
     """Where the random numbers of one operation come from."""
 
@@ -67,7 +71,7 @@ class _Launch(NamedTuple):
     """One launch of an elementwise kernel, but for addresses and scalars."""
 
     kernel: Any
-    grid: tuple[int, int]
+    grid: Grid
     arguments: struct.Struct
     head: tuple[int, ...]
     offsets: tuple[int, ...]
@@ -152,12 +156,16 @@ class Launcher:
         """A copy of the values."""
         values = np.empty(array.shape, CudaArray.dtype)
         if array.size:
-            dense = array
-            if not array.contiguous:
-                dense = self.scratch(array.shape, "moved")
-                self.elementwise("copy_to", (array, dense))
-            self.device.read(values, dense.pointer)
+            self.device.read(values, self.dense(array, "moved").pointer)
         return values
+
+    def dense(self, array: CudaArray, slot: Any) -> CudaArray:
+        """The array itself if it is contiguous, else a copy in a temporary."""
+        if array.contiguous:
+            return array
+        copy = self.scratch(array.shape, slot)
+        self.elementwise("copy_to", (array, copy))
+        return copy
 
     # -- failures ------------------------------------------------------------
 
@@ -194,19 +202,11 @@ class Launcher:
 
     def kernel(self, name: str) -> Any:
         """The device's kernel of that name."""
-        try:
-            return self._kernels[name]
-        except KeyError:
+        if name not in self._kernels:
             self._kernels[name] = self.device.kernel(name)
-            return self._kernels[name]
+        return self._kernels[name]
 
-    def launch(
-        self,
-        name: str,
-        grid: tuple[int, int],
-        block: tuple[int, int, int],
-        *arguments: Any,
-    ) -> None:
+    def launch(self, name: str, grid: Grid, block: Block, *arguments: Any) -> None:
         """Launch a kernel; see `prepare`."""
         self.device.launch(*self.prepare(name, grid, block, *arguments))
 
@@ -217,19 +217,13 @@ class Launcher:
         if count:
             self.launch(name, self.over(count), (BLOCK, 1, 1), *arguments)
 
-    def launch_by_rows(
-        self, name: str, shape: tuple[int, ...], *arguments: Any
-    ) -> None:
+    def launch_by_rows(self, name: str, shape: Shape, *arguments: Any) -> None:
         """Launch a kernel in which a row of threads works on each row of matrices."""
         if shape[0]:
             self.launch(name, *row_blocks(*shape), *arguments)
 
     def prepare(
-        self,
-        name: str,
-        grid: tuple[int, int],
-        block: tuple[int, int, int],
-        *arguments: Any,
+        self, name: str, grid: Grid, block: Block, *arguments: Any
     ) -> tuple[Any, ...]:
         """What ``device.launch`` has to be given to launch a kernel.
 
@@ -244,19 +238,17 @@ class Launcher:
                 flat += (0, 0)
             else:
                 flat.append(argument)
-        try:
-            packer = self._structs[name]
-        except KeyError:
+        if name not in self._structs:
             types = self.parameters[name]
-            packer = struct.Struct("".join([_aligned(FORMATS[t]) for t in types]))
-            self._structs[name] = packer
+            form = "".join([_aligned(FORMATS[t]) for t in types])
+            self._structs[name] = struct.Struct(form)
         try:
-            packed = packer.pack(*flat)
+            packed = self._structs[name].pack(*flat)
         except struct.error as error:
             raise OperationError(_refused(tuple(flat), error)) from error
         return self.kernel(name), grid, block, packed
 
-    def over(self, count: int) -> tuple[int, int]:
+    def over(self, count: int) -> Grid:
         """A grid of blocks of `BLOCK` threads for so many elements."""
         return min(-(-count // BLOCK), self.device.max_blocks), 1
 
@@ -271,10 +263,8 @@ class Launcher:
 
         Sizes of 1 of its arrays are repeated.
         """
-        prepared = self.prepare_elementwise(
-            name, arrays, *scalars, randomness=randomness
-        )
-        for arguments in prepared:
+        how = {"randomness": randomness}
+        for arguments in self.prepare_elementwise(name, arrays, *scalars, **how):
             self.device.launch(*arguments)
 
     def prepare_elementwise(
@@ -325,18 +315,13 @@ class Launcher:
         used = len(arrays)
         if not axes or (len(axes) == 1 and axes[0][1][:used] == (1,) * used):
             count = math.prod(shape)
-            head, grid = (count,), self.over(count)
-            return (_Launch(self.kernel(name), grid, FLAT, head, (), 0),)
-        return tuple(
-            self._strided_launches(name + "_strided", axes, (0,) * MAX_ARRAYS, 0)
-        )
+            kernel, grid = self.kernel(name), self.over(count)
+            return (_Launch(kernel, grid, FLAT, (count,), (), 0),)
+        name, offsets = name + "_strided", (0,) * MAX_ARRAYS
+        return tuple(self._strided_launches(name, axes, offsets, 0))
 
     def _strided_launches(
-        self,
-        name: str,
-        axes: list[tuple[int, tuple[int, ...]]],
-        offsets: tuple[int, ...],
-        first: int,
+        self, name: str, axes: list[Axis], offsets: tuple[int, ...], first: int
     ) -> list[_Launch]:
         """Launches for all elements; more than three axes need one for each index."""
         count = math.prod([size for size, _ in axes])
@@ -344,20 +329,14 @@ class Launcher:
             padded = [(1, (0,) * MAX_ARRAYS)] * (3 - len(axes)) + axes
             sizes = [size for size, _ in padded]
             strides = [padded[d][1][k] for k in range(MAX_ARRAYS) for d in range(3)]
-            kernel = self.kernel(name)
-            head = (*sizes, *strides)
-            grid = self.over(count)
+            kernel, grid, head = self.kernel(name), self.over(count), (*sizes, *strides)
             return [_Launch(kernel, grid, STRIDED, head, offsets, first)]
         (size, strides), *inner = axes
         launches = []
         for i in range(size):
-            moved = tuple(
-                [
-                    o + i * s * CudaArray.dtype.itemsize
-                    for o, s in zip(offsets, strides, strict=True)
-                ]
-            )
-            start = first + i * (count // size)
+            step, start = i * CudaArray.dtype.itemsize, first + i * (count // size)
+            pairs = zip(offsets, strides, strict=True)
+            moved = tuple([offset + step * stride for offset, stride in pairs])
             launches += self._strided_launches(name, inner, moved, start)
         return launches
 
@@ -381,11 +360,9 @@ def _repeated(array: CudaArray, shape: tuple[int, ...]) -> tuple[int, ...]:
     )
 
 
-def _merged(
-    shape: tuple[int, ...], strides: list[tuple[int, ...]]
-) -> list[tuple[int, tuple[int, ...]]]:
+def _merged(shape: Shape, strides: list[tuple[int, ...]]) -> list[Axis]:
     """The fewest axes with the same elements in the same order: sizes and strides."""
-    axes: list[tuple[int, tuple[int, ...]]] = []
+    axes: list[Axis] = []
     for size, steps in zip(shape, zip(*strides, strict=True), strict=True):
         if size == 1:
             continue
@@ -398,7 +375,7 @@ def _merged(
     return axes
 
 
-def row_blocks(rows: int, cols: int) -> tuple[tuple[int, int], tuple[int, int, int]]:
+def row_blocks(rows: int, cols: int) -> tuple[Grid, Block]:
     """Grid and block for kernels in which a row of threads works on each row."""
     threads = 16
     while threads < cols and threads < BLOCK:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from brainstorm.handlers.cuda.arrays import CudaArray, vector
-from brainstorm.handlers.cuda.launcher import BLOCK
+from brainstorm.handlers.cuda.launcher import BLOCK, Block, Grid
 from brainstorm.handlers.cuda.sequences import sequence
 from brainstorm.handlers.programs import Variable
 
@@ -43,12 +43,7 @@ class CudaLeaves:
             self.do(Leaf(gpu.device.launch, arguments, arrays))
 
     def _launch(
-        self,
-        kernel: str,
-        grid: tuple[int, int],
-        block: tuple[int, int, int],
-        *arguments: Any,
-        arrays: Any,
+        self, kernel: str, grid: Grid, block: Block, *arguments: Any, arrays: Any
     ) -> None:
         """Launch a kernel on the memory of some arrays."""
         gpu = self._gpu

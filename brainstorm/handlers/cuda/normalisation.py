@@ -22,19 +22,8 @@ class CudaNormalisation:
         run("batch_norm_deviation", (sums, sigma_b, sigma), *factors, epsilon)
         run("batch_norm_scale", (centered, sigma_b, x_hat, gamma, beta, y))
 
-    def batch_norm_backward(
-        self,
-        gamma,
-        sigma_b,
-        centered,
-        x_hat,
-        dy,
-        dx,
-        dgamma,
-        dbeta,
-        fresh_dx=False,
-        fresh_gradients=False,
-    ):
+    def _batch_norm_back(self, arrays, fresh_dx, fresh_gradients):
+        gamma, sigma_b, _, x_hat, dy, dx, dgamma, dbeta = arrays
         run = self._gpu.elementwise
         sum_gamma, sum_beta = dgamma, dbeta
         if not fresh_gradients:

@@ -29,15 +29,7 @@ class CudaProducts:
     def dot_add_mm(self, a, b, out, transa=False, transb=False):
         self._multiply(a, b, out, transa, transb, add=True)
 
-    def _multiply(
-        self,
-        a: CudaArray,
-        b: CudaArray,
-        out: CudaArray,
-        transa: bool = False,
-        transb: bool = False,
-        add: bool = False,
-    ) -> None:
+    def _multiply(self, a, b, out, transa=False, transb=False, add=False) -> None:
         k = a.shape[0] if transa else a.shape[1]
         parts = _parts_of_sums(*out.shape, k, self._gpu.device.max_blocks)
         if parts > 1 and out.contiguous:
@@ -53,16 +45,7 @@ class CudaProducts:
             places = (first, lda, second, ldb, add, to, ldc)
             self.do(Leaf(self._gpu.device.sgemm, sizes + places, (a, b, out)))
 
-    def _multiply_parts(
-        self,
-        a: CudaArray,
-        b: CudaArray,
-        out: CudaArray,
-        transa: bool,
-        transb: bool,
-        add: bool,
-        parts: int,
-    ) -> None:
+    def _multiply_parts(self, a, b, out, transa, transb, add, parts) -> None:
         """A product whose long sums are computed in equal parts, all at once."""
         m, n = out.shape
         length = (a.shape[0] if transa else a.shape[1]) // parts
@@ -109,15 +92,7 @@ class CudaProducts:
         size = a.size
         self._launch_row_sums(a, (1, size), (size, step), size, out, 1)
 
-    def _launch_row_sums(
-        self,
-        a: CudaArray,
-        shape: tuple[int, int],
-        strides: tuple[int, int],
-        total: int,
-        out: CudaArray,
-        out_step: int,
-    ) -> None:
+    def _launch_row_sums(self, a, shape, strides, total, out, out_step) -> None:
         """Sum rows of a flat view of `a`; the last ones end at element `total`."""
         if shape[0] > 0:
             self._launch(

@@ -66,14 +66,7 @@ class NumpyImages:
         if in_deltas is not None:
             self._input_deltas(weights, windows, deltas, in_deltas, fresh_in_deltas)
 
-    def _input_deltas(
-        self,
-        weights: np.ndarray,
-        windows: Windows,
-        deltas: np.ndarray,
-        in_deltas: np.ndarray,
-        fresh: bool,
-    ) -> None:
+    def _input_deltas(self, weights, windows, deltas, in_deltas, fresh) -> None:
         """Convolve the deltas with the flipped kernels.
 
         The padded images are cut into patches of the stride's size. A patch gets
@@ -176,9 +169,7 @@ class NumpyImages:
                 region = self._padded(inputs[part], padding, -math.inf)
                 self._maxima(region, windows, outputs[part], argmax[part])
 
-    def _largest(
-        self, images: np.ndarray, outputs: np.ndarray, argmax: np.ndarray
-    ) -> None:
+    def _largest(self, images, outputs, argmax) -> None:
         """The largest pixels of whole images, and the first places of these."""
         n, height, width, channels = images.shape
         pixels = self.scratch((n, channels, height, width), "region")
@@ -189,13 +180,7 @@ class NumpyImages:
         largest = self.scratch((n, channels), "largest")
         np.copyto(outputs, np.max(pixels, 2, out=largest).reshape(outputs.shape))
 
-    def _maxima(
-        self,
-        region: np.ndarray,
-        windows: Windows,
-        outputs: np.ndarray,
-        argmax: np.ndarray,
-    ) -> None:
+    def _maxima(self, region, windows, outputs, argmax) -> None:
         """Pool padded images.
 
         Going through the window backwards, each value that is not less than the
@@ -272,13 +257,7 @@ class NumpyImages:
             inside = region[:, padding : padding + height, padding : padding + width]
             self._put(inside, in_deltas[part], fresh)
 
-    def _give_to_largest(
-        self,
-        argmax: np.ndarray,
-        in_deltas: np.ndarray,
-        out_deltas: np.ndarray,
-        fresh: bool,
-    ) -> None:
+    def _give_to_largest(self, argmax, in_deltas, out_deltas, fresh) -> None:
         """Give deltas to the places of whole images that `_largest` has found."""
         _, height, width, _ = in_deltas.shape
         places = np.arange(height * width, dtype=self.dtype).reshape(height, width, 1)
@@ -291,9 +270,7 @@ class NumpyImages:
             np.multiply(deltas, out_deltas[part], deltas)
             self._put(deltas, in_deltas[part], fresh)
 
-    def _count_pixels(
-        self, region: np.ndarray, windows: Windows, out: np.ndarray
-    ) -> None:
+    def _count_pixels(self, region, windows, out) -> None:
         """Write into `out` (N, H', W', C) how many pixels of each window are real."""
         window, padding, stride = windows
         counts = []

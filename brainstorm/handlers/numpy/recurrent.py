@@ -24,16 +24,7 @@ class NumpyRecurrent:
         else:
             super()._run_recurrent(R, cells, y, activation, kept, leak, inside)
 
-    def _run_alone(
-        self,
-        R: np.ndarray,
-        Ha: np.ndarray,
-        Hb: np.ndarray | None,
-        y: np.ndarray,
-        activation: str,
-        leak: float,
-        inside: bool,
-    ) -> None:
+    def _run_alone(self, R, Ha, Hb, y, activation, leak, inside) -> None:
         """As `_run_recurrent`, for arrays (U, 1, N)."""
         steps, act = len(y) - 1, self.act_func[activation]
         act = np.tanh if activation == "tanh" else act

@@ -11,7 +11,6 @@ from brainstorm.handlers.onednn.arithmetic import flat
 from brainstorm.handlers.onednn.binding import Memory, Primitive
 from brainstorm.handlers.onednn.definitions import Algorithm, Prop, UnimplementedError
 from brainstorm.handlers.onednn.recipes import Call, Recipe
-from brainstorm.handlers.onednn.session import Session
 from brainstorm.handlers.operations.activations import FROM_INPUT, give_methods
 from brainstorm.handlers.programs import whole
 
@@ -54,31 +53,19 @@ _LOSING_DIGITS = frozenset({"el"})
 class OneDnnActivations:
     """Part of OneDnnHandler."""
 
-    def _act(self, name: str, x: np.ndarray, y: np.ndarray) -> None:
+    def _act(self, name, x, y) -> None:
         """Apply an activation function to a large array."""
         # The library makes 0 out of NaN or NaN out of minus infinity.
         is_safe = name not in _UNSAFE or np.minimum.reduce(x, None) > -math.inf
-        call = is_safe and self._find(act, (x, y), name)
-        if call:
-            call()
-        else:
+        if not (is_safe and self._does(act, (x, y), name)):
             getattr(super(), name)(x, y)
 
-    def _act_deriv(
-        self,
-        name: str,
-        source: np.ndarray,
-        dy: np.ndarray,
-        dx: np.ndarray,
-        fresh: bool = True,
-    ) -> bool:
+    def _act_deriv(self, name, source, dy, dx, fresh: bool = True) -> bool:
         """Apply a derivative, and return whether it could be done."""
-        if not derives_safely(name, source):
-            return False
-        call = self._find(act_deriv, (source, dy, dx), name, fresh)
-        if call:
-            call()
-        return bool(call)
+        arrays = source, dy, dx
+        return derives_safely(name, source) and self._does(
+            act_deriv, arrays, name, fresh
+        )
 
     @whole
     def act_backward(self, x, y, dy, dx, activation, fresh_dx=False):
@@ -100,7 +87,7 @@ def activation(name: str) -> Activation:
     return _ACTIVATIONS[name]
 
 
-def act(session: Session, x: np.ndarray, y: np.ndarray, name: str) -> Call:
+def act(session, x, y, name) -> Call:
     """``y = act(x)``; a rectifier makes 0 out of NaN."""
     recipe = Recipe(session, name, (x, y))
     add_act(recipe, *map(recipe.array, flat(x, y)), name)
@@ -118,14 +105,7 @@ def _forward(recipe: Recipe, x: Memory, y: Memory, name: str) -> Primitive:
     return recipe.primitive(*kind, x.desc, y.desc, alpha, 0.0)
 
 
-def act_deriv(
-    session: Session,
-    source: np.ndarray,
-    dy: np.ndarray,
-    dx: np.ndarray,
-    name: str,
-    fresh: bool,
-) -> Call:
+def act_deriv(session, source, dy, dx, name, fresh) -> Call:
     """``dx (+)= dy act'(x)``, computed from y, or from x for those in `FROM_INPUT`."""
     recipe = Recipe(session, f"{name}_deriv", (source, dy, dx))
     source, dy, dx = map(recipe.array, flat(source, dy, dx))
@@ -148,7 +128,7 @@ def add_act_deriv(
     recipe.add(primitive, **{source_arg: source}, diff_dst=dy, diff_src=dx)
 
 
-def derives_safely(name: str, source: np.ndarray) -> bool:
+def derives_safely(name, source) -> bool:
     """Whether the library has the right derivative at all these y, or x."""
     if name not in _UNSAFE_DERIV or not source.size:
         return True

@@ -17,20 +17,11 @@ from brainstorm.handlers.onednn.definitions import (
     UnimplementedError,
 )
 from brainstorm.handlers.onednn.recipes import Call, Recipe
-from brainstorm.handlers.onednn.session import Session
 from brainstorm.handlers.operations.contract import add_method
 
 
 class OneDnnArithmetic:
     """Part of OneDnnHandler."""
-
-    def _arithmetic(
-        self, algorithm: Algorithm, a: np.ndarray, b: np.ndarray, out: np.ndarray
-    ) -> bool:
-        call = self._find(arithmetic, (a, b, out), algorithm)
-        if call:
-            self.do(call)
-        return bool(call)
 
     def mult_add_st(self, s, t, out):
         call = t.size >= self._large and self._find(blend, (out, t))
@@ -46,7 +37,8 @@ class OneDnnArithmetic:
 
 def _of_two(algorithm: Algorithm, ufunc: np.ufunc) -> Callable[..., None]:
     def method(self, a, b, out):
-        if a.size < self._large or not self._arithmetic(algorithm, a, b, out):
+        is_small = a.size < self._large
+        if is_small or not self._does(arithmetic, (a, b, out), algorithm):
             self.do(ufunc, a, b, out)
 
     return method
@@ -54,7 +46,8 @@ def _of_two(algorithm: Algorithm, ufunc: np.ufunc) -> Callable[..., None]:
 
 def _with_vector(algorithm: Algorithm, ufunc: np.ufunc) -> Callable[..., None]:
     def method(self, m, v, out):
-        if m.size < self._large or not self._arithmetic(algorithm, m, v, out):
+        is_small = m.size < self._large
+        if is_small or not self._does(arithmetic, (m, v, out), algorithm):
             self._with_vector(ufunc, m, v, out)
 
     return method
@@ -72,13 +65,7 @@ for _name, _algorithm in (
         add_method(OneDnnArithmetic, f"{_name}_tt", _of_two(*_both))
 
 
-def arithmetic(
-    session: Session,
-    a: np.ndarray,
-    b: np.ndarray,
-    out: np.ndarray,
-    algorithm: Algorithm,
-) -> Call:
+def arithmetic(session, a, b, out, algorithm) -> Call:
     """``out = a + b``, or another operation; `b` may be one row or one column."""
     recipe = Recipe(session, algorithm.name.lower(), (a, b, out))
     if b.shape == a.shape:
@@ -116,7 +103,7 @@ def add_binary(
     recipe.add(primitive, memories)
 
 
-def blend(session: Session, out: np.ndarray, a: np.ndarray) -> Call:
+def blend(session, out, a) -> Call:
     """``out = values[0] out + values[1] a``."""
     recipe = Recipe(session, "mult_add_st", (out, a))
     out, a = flat(out, a)

@@ -69,7 +69,7 @@ class MemoryDesc(_Owned):
         count, sizes = ctypes.c_int(), ctypes.POINTER(ctypes.c_int64)()
         for what, result in ((Query.NDIMS, count), (Query.DIMS, sizes)):
             self.library.call(
-                "dnnl_memory_desc_query", self.handle, what, ctypes.byref(result)
+                "dnnl_memory_desc_query", self, what, ctypes.byref(result)
             )
         return tuple(sizes[: count.value])
 
@@ -87,12 +87,9 @@ class MemoryDesc(_Owned):
 
     def part(self, start: Sequence[int], shape: Sequence[int]) -> MemoryDesc:
         """The description of a block inside of this memory."""
+        function = "dnnl_memory_desc_create_submemory"
         return self.library.create(
-            MemoryDesc,
-            "dnnl_memory_desc_create_submemory",
-            self,
-            tuple(shape),
-            tuple(start),
+            MemoryDesc, function, self, tuple(shape), tuple(start)
         )
 
 
@@ -131,14 +128,9 @@ class Primitive(_Owned):
     @functools.cached_property
     def implementation(self) -> str:
         """Name of the implementation that the library chose."""
-        name = ctypes.c_char_p()
-        self.library.call(
-            "dnnl_primitive_desc_query",
-            self.desc,
-            ctypes.c_int(Query.IMPLEMENTATION),
-            ctypes.c_int(0),
-            ctypes.byref(name),
-        )
+        name, function = ctypes.c_char_p(), "dnnl_primitive_desc_query"
+        what = self.desc, Query.IMPLEMENTATION, 0, ctypes.byref(name)
+        self.library.call(function, *what)
         return (name.value or b"").decode()
 
     def writes(self, arg: int) -> bool:
@@ -213,7 +205,7 @@ class Library:
 
     def call(self, name: str, *args: Any) -> None:
         """Call a function that returns a status."""
-        status = getattr(self.functions, name)(*args)
+        status = getattr(self.functions, name)(*map(_convert, args))
         if status:
             kind = UnimplementedError if status == UNIMPLEMENTED else HandlerError
             raise kind(f"{name}: {status_name(status)}")
@@ -221,7 +213,7 @@ class Library:
     def create(self, cls: type[_Owned], function: str, *args: Any) -> Any:
         """Make an object of the library and own it."""
         handle = ctypes.c_void_p()
-        self.call(function, ctypes.byref(handle), *[_convert(a) for a in args])
+        self.call(function, ctypes.byref(handle), *args)
         return cls(self, handle, function)
 
     # -- number of threads ---------------------------------------------------
@@ -322,15 +314,7 @@ class Library:
             self._primitives[key] = primitive = self._make(*key)
         return primitive
 
-    def _make(
-        self,
-        kind: str,
-        args: tuple[Any, ...],
-        post_ops: tuple[tuple[Any, ...], ...],
-        scaled: tuple[Arg, ...],
-        math_mode: str,
-        threads: int,
-    ) -> Primitive:
+    def _make(self, kind, args, post_ops, scaled, math_mode, threads) -> Primitive:
         attributes = self._attributes(post_ops, scaled, math_mode)
         values = [self.desc(a) if isinstance(a, Layout) else a for a in args]
         function = f"dnnl_{kind}_primitive_desc_create"
@@ -345,46 +329,22 @@ class Library:
         primitive.kind = kind
         return primitive
 
-    def reorder(
-        self,
-        source: MemoryDesc,
-        target: MemoryDesc,
-        add: bool = False,
-        threads: int = 1,
-    ) -> Primitive:
-        """A primitive that copies from one format into another one, or adds."""
-        args = (source, self.engine, target, self.engine)
-        post_ops = (("sum",),) if add else ()
-        return self.primitive("reorder", args, post_ops, threads=threads)
-
     def _attributes(
         self, post_ops: Sequence[tuple[Any, ...]], scaled: Sequence[Arg], math_mode: str
     ) -> _Owned:
         attributes = self.create(_Owned, "dnnl_primitive_attr_create")
-        self.call(
-            "dnnl_primitive_attr_set_scratchpad_mode",
-            attributes.handle,
-            USER_SCRATCHPAD,
-        )
+        set_ = "dnnl_primitive_attr_set_"
+        self.call(set_ + "scratchpad_mode", attributes, USER_SCRATCHPAD)
         for arg in scaled:
-            self.call("dnnl_primitive_attr_set_scales_mask", attributes.handle, arg, 0)
+            self.call(set_ + "scales_mask", attributes, arg, 0)
         if math_mode != "f32":
-            self.call(
-                "dnnl_primitive_attr_set_fpmath_mode",
-                attributes.handle,
-                MATH_MODES[math_mode],
-            )
+            self.call(set_ + "fpmath_mode", attributes, MATH_MODES[math_mode])
         chain = self.create(_Owned, "dnnl_post_ops_create") if post_ops else None
         for name, *values in post_ops:
             values = [1.0, 0, 0] if name == "sum" else values
-            self.call(
-                f"dnnl_post_ops_append_{name}",
-                chain.handle,
-                *[_convert(v) for v in values],
-            )
+            self.call(f"dnnl_post_ops_append_{name}", chain, *values)
         if chain is not None:
-            function = "dnnl_primitive_attr_set_post_ops"
-            self.call(function, attributes.handle, chain.handle)
+            self.call(set_ + "post_ops", attributes, chain)
         return attributes
 
 

@@ -19,7 +19,6 @@ from brainstorm.handlers.onednn.definitions import (
     UnimplementedError,
 )
 from brainstorm.handlers.onednn.recipes import Call, Recipe, layout
-from brainstorm.handlers.onednn.session import Session
 from brainstorm.handlers.operations.images import Windows
 
 Pair = tuple[int, int]
@@ -42,12 +41,9 @@ class OneDnnImages:
         arrays = inputs, weights, bias, outputs
         is_fused = activation in FUSED
         fused = activation if is_fused else "linear"
-        call = self._find(convolution, arrays, windows, fused)
-        if not call:
+        if not self._does(convolution, arrays, windows, fused):
             super()._convolve(*arrays, windows, activation)
-            return
-        call()
-        if not is_fused:
+        elif not is_fused:
             self.act_func[activation](outputs, outputs)
 
     def _convolve_back(self, arrays, windows, activation, *fresh):
@@ -56,10 +52,8 @@ class OneDnnImages:
             deltas = self.scratch(out_deltas.shape, "deltas")
             self.act_func_deriv[activation](outputs, outputs, out_deltas, deltas)
             arrays, activation = (*others, deltas, dW, dbias, outputs), "linear"
-        call = self._find(convolution_backward, arrays, windows, activation, *fresh)
-        if call:
-            call()
-        else:
+        how = arrays, windows, activation, *fresh
+        if not self._does(convolution_backward, *how):
             super()._convolve_back(arrays, windows, activation, *fresh)
 
     def _pool(self, inputs, outputs, argmax, windows):
@@ -87,15 +81,7 @@ class OneDnnImages:
         call()
 
 
-def convolution(
-    session: Session,
-    inputs: np.ndarray,
-    weights: np.ndarray,
-    bias: np.ndarray,
-    outputs: np.ndarray,
-    windows: Windows,
-    activation: str,
-) -> Call:
+def convolution(session, inputs, weights, bias, outputs, windows, activation) -> Call:
     """``outputs = act(inputs * weights + bias)``."""
     arrays = (inputs, weights, outputs)
     recipe = Recipe(session, "conv2d_forward", arrays, _work(weights, outputs))
@@ -108,18 +94,18 @@ def convolution(
 
 
 def convolution_backward(
-    session: Session,
-    inputs: np.ndarray,
-    weights: np.ndarray,
-    in_deltas: np.ndarray | None,
-    out_deltas: np.ndarray,
-    weight_deltas: np.ndarray,
-    bias_deltas: np.ndarray,
-    outputs: np.ndarray | None,
-    windows: Windows,
-    activation: str,
-    fresh_in_deltas: bool,
-    fresh_gradients: bool,
+    session,
+    inputs,
+    weights,
+    in_deltas,
+    out_deltas,
+    weight_deltas,
+    bias_deltas,
+    outputs,
+    windows,
+    activation,
+    fresh_in_deltas,
+    fresh_gradients,
 ) -> Call:
     """Gradients of `convolution`."""
     arrays = (inputs, weights, out_deltas)
@@ -151,15 +137,7 @@ def _batches(out_deltas: np.ndarray, activation: str) -> list[slice]:
     return [slice(i, i + count) for i in range(0, total, count)]
 
 
-def _forward(
-    recipe: Recipe,
-    x: np.ndarray,
-    w: np.ndarray,
-    bias: np.ndarray,
-    y: np.ndarray,
-    windows: Windows,
-    activation: str,
-) -> Primitive:
+def _forward(recipe, x, w, bias, y, windows, activation) -> Primitive:
     post_ops: tuple[tuple[Any, ...], ...] = ()
     if activation == "rel":
         post_ops = (_RECTIFIER,)
@@ -179,14 +157,7 @@ def _forward(
     )
 
 
-def _add_gradients(
-    recipe: Recipe,
-    x: np.ndarray,
-    deltas: Memory,
-    gradients: tuple[np.ndarray, np.ndarray],
-    common: tuple[Any, ...],
-    fresh: bool,
-) -> None:
+def _add_gradients(recipe, x, deltas, gradients, common, fresh) -> None:
     """Append what computes the gradients."""
     dw, dbias = map(recipe.array, gradients)
     primitive = recipe.primitive(
@@ -204,14 +175,7 @@ def _add_gradients(
         recipe.add(primitive, src=recipe.array(x), diff_dst=deltas, **added)
 
 
-def _add_input_deltas(
-    recipe: Recipe,
-    w: np.ndarray,
-    deltas: Memory,
-    dx: np.ndarray,
-    common: tuple[Any, ...],
-    fresh: bool,
-) -> None:
+def _add_input_deltas(recipe, w, deltas, dx, common, fresh) -> None:
     """Append what computes the deltas of the inputs."""
     primitive = recipe.primitive(
         "convolution_backward_data",
@@ -224,13 +188,7 @@ def _add_input_deltas(
         recipe.add(primitive, diff_dst=deltas, weights=kernels, diff_src=images)
 
 
-def pooling(
-    session: Session,
-    inputs: np.ndarray,
-    outputs: np.ndarray,
-    windows: Windows,
-    is_max: bool,
-) -> Call:
+def pooling(session, inputs, outputs, windows, is_max) -> Call:
     """Pool images. `values` receives the indices of the largest as bytes."""
     recipe = Recipe(session, "pool2d_forward", (inputs, outputs), inputs.size)
     x, y = _images(inputs), _images(outputs)
@@ -240,14 +198,7 @@ def pooling(
     return recipe.call(indices)
 
 
-def pooling_backward(
-    session: Session,
-    in_deltas: np.ndarray,
-    out_deltas: np.ndarray,
-    windows: Windows,
-    is_max: bool,
-    fresh: bool,
-) -> Call:
+def pooling_backward(session, in_deltas, out_deltas, windows, is_max, fresh) -> Call:
     """Gradients of `pooling`. `values` has to hold the indices as bytes."""
     arrays = (in_deltas, out_deltas)
     recipe = Recipe(session, "pool2d_backward", arrays, in_deltas.size)
@@ -264,9 +215,7 @@ def pooling_backward(
     return recipe.call(indices)
 
 
-def _pooling(
-    recipe: Recipe, x: np.ndarray, y: np.ndarray, windows: Windows, is_max: bool
-) -> Primitive:
+def _pooling(recipe, x, y, windows, is_max) -> Primitive:
     return recipe.primitive(
         *("pooling_forward", Prop.FORWARD_TRAINING, _KINDS[is_max]),
         *(layout(x), layout(y)),
@@ -275,7 +224,7 @@ def _pooling(
 
 
 def _indices(
-    recipe: Recipe, forward: Primitive, outputs: np.ndarray, is_max: bool
+    recipe, forward, outputs, is_max
 ) -> tuple[np.ndarray | None, dict[str, Memory]]:
     """Room for the indices of the largest pixels, if wanted, and its memory by name."""
     if not is_max:

@@ -9,7 +9,6 @@ import numpy as np
 from brainstorm.handlers.onednn.arithmetic import add_binary
 from brainstorm.handlers.onednn.definitions import Algorithm, Prop
 from brainstorm.handlers.onednn.recipes import Call, Recipe, layout
-from brainstorm.handlers.onednn.session import Session
 
 
 class OneDnnLosses:
@@ -24,10 +23,7 @@ class OneDnnLosses:
     def _softmax_large(self, m: np.ndarray, out: np.ndarray) -> None:
         # The library's softmax of rows with NaN or infinity is wrong.
         is_safe = np.maximum.reduce(m, None) < math.inf
-        call = is_safe and self._find(softmax, (m, out))
-        if call:
-            call()
-        else:
+        if not (is_safe and self._does(softmax, (m, out))):
             super().softmax_m(m, out)
 
     def softmax_ce_backward(
@@ -43,9 +39,7 @@ class OneDnnLosses:
         super().softmax_ce_backward(targets, predictions, dloss, t_bin, dx, fresh_dx)
 
 
-def difference_mv(
-    session: Session, a: np.ndarray, b: np.ndarray, v: np.ndarray, out: np.ndarray
-) -> Call:
+def difference_mv(session, a, b, v, out) -> Call:
     """``out = (a - b) v``, for matrices and a row or a column `v`."""
     recipe = Recipe(session, "difference_mv", (a, b, v, out))
     memories = [recipe.array(array) for array in (a, b, out)]
@@ -54,7 +48,7 @@ def difference_mv(
     return recipe.call()
 
 
-def softmax(session: Session, m: np.ndarray, out: np.ndarray) -> Call:
+def softmax(session, m, out) -> Call:
     """Softmax over the rows, which have to be finite."""
     recipe = Recipe(session, "softmax_m", (m, out))
     kind = "softmax_forward", Prop.FORWARD_TRAINING, Algorithm.SOFTMAX

@@ -11,7 +11,6 @@ from brainstorm.handlers.onednn.arithmetic import add_binary
 from brainstorm.handlers.onednn.binding import Primitive
 from brainstorm.handlers.onednn.definitions import Algorithm, Prop, UnimplementedError
 from brainstorm.handlers.onednn.recipes import Call, Recipe, layout
-from brainstorm.handlers.onednn.session import Session
 
 _MANY_ROWS = 2**16
 NO_FLAGS = 0
@@ -53,46 +52,19 @@ class OneDnnNormalisation:
         else:
             super().batch_norm_inference(x, gamma, beta, mu, sigma, y)
 
-    def batch_norm_backward(
-        self,
-        gamma,
-        sigma_b,
-        centered,
-        x_hat,
-        dy,
-        dx,
-        dgamma,
-        dbeta,
-        fresh_dx=False,
-        fresh_gradients=False,
-    ):
+    def _batch_norm_back(self, arrays, *fresh):
+        gamma, sigma_b, centered, _, dy, *results = arrays
         call = dy.size >= self._large and len(dy) <= _MANY_ROWS
-        call = call and self._find(
-            batch_norm_backward,
-            (gamma, centered, dy, dx, dgamma, dbeta),
-            fresh_dx,
-            fresh_gradients,
-        )
+        used = gamma, centered, dy, *results
+        call = call and self._find(batch_norm_backward, used, *fresh)
         if call:
             self.do(np.multiply, sigma_b, sigma_b, call.values[1])
             self.do(call)
         else:
-            super().batch_norm_backward(
-                gamma, sigma_b, centered, x_hat, dy, dx, dgamma, dbeta,
-                fresh_dx, fresh_gradients,
-            )  # fmt: skip
+            super()._batch_norm_back(arrays, *fresh)
 
 
-def batch_norm(
-    session: Session,
-    x: np.ndarray,
-    gamma: np.ndarray,
-    beta: np.ndarray,
-    centered: np.ndarray,
-    x_hat: np.ndarray,
-    y: np.ndarray,
-    epsilon: float,
-) -> Call:
+def batch_norm(session, x, gamma, beta, centered, x_hat, y, epsilon) -> Call:
     """Training pass; `values` (2, C) receive the mean and the variance."""
     recipe = Recipe(session, "batch_norm_forward", (x, gamma))
     statistics = np.empty((2, x.shape[1]), np.float32)
@@ -109,14 +81,7 @@ def batch_norm(
     return recipe.call(statistics)
 
 
-def batch_norm_inference(
-    session: Session,
-    x: np.ndarray,
-    beta: np.ndarray,
-    mu: np.ndarray,
-    factor: np.ndarray,
-    y: np.ndarray,
-) -> Call:
+def batch_norm_inference(session, x, beta, mu, factor, y) -> Call:
     """``y = (x + mu) factor + beta``."""
     recipe = Recipe(session, "batch_norm_inference", (x, beta))
     mu, factor, beta = (recipe.array(v.reshape(1, -1)) for v in (mu, factor, beta))
@@ -126,15 +91,7 @@ def batch_norm_inference(
 
 
 def batch_norm_backward(
-    session: Session,
-    gamma: np.ndarray,
-    centered: np.ndarray,
-    dy: np.ndarray,
-    dx: np.ndarray | None,
-    dgamma: np.ndarray,
-    dbeta: np.ndarray,
-    fresh_dx: bool,
-    fresh_gradients: bool,
+    session, gamma, centered, dy, dx, dgamma, dbeta, fresh_dx, fresh_gradients
 ) -> Call:
     """Gradients of `batch_norm`; `values` (2, C) have to hold zeros and variances."""
     recipe = Recipe(session, "batch_norm_backward", (centered, gamma))
@@ -163,7 +120,7 @@ def batch_norm_backward(
     return recipe.call(statistics)
 
 
-def _forward(recipe: Recipe, x: np.ndarray, epsilon: float, flags: int) -> Primitive:
+def _forward(recipe, x, epsilon, flags) -> Primitive:
     images = layout(_images(x))
     kind = "batch_normalization_forward"
     prop = Prop.FORWARD_TRAINING

@@ -13,7 +13,6 @@ from brainstorm.handlers.onednn.definitions import (
     UnimplementedError,
 )
 from brainstorm.handlers.onednn.recipes import SMALL_WORK, Call, Recipe, layout
-from brainstorm.handlers.onednn.session import Session
 
 # Up to this many rows are summed one after the other; of more, groups of so many.
 _AT_ONCE = 64
@@ -75,19 +74,13 @@ class OneDnnProducts:
     """Part of OneDnnHandler."""
 
     def dot_mm(self, a, b, out, transa=False, transb=False):
-        arrays = (a, b, out)
-        call = not _is_row(b, out) and self._find(dot, arrays, transa, transb, False)
-        if call:
-            self.do(call)
-        else:
+        how = (a, b, out), transa, transb, False
+        if _is_row(b, out) or not self._does(dot, *how):
             super().dot_mm(a, b, out, transa, transb)
 
     def dot_add_mm(self, a, b, out, transa=False, transb=False):
-        arrays = (a, b, out)
-        call = not _is_row(b, out) and self._find(dot, arrays, transa, transb, True)
-        if call:
-            self.do(call)
-        else:
+        how = (a, b, out), transa, transb, True
+        if _is_row(b, out) or not self._does(dot, *how):
             super().dot_add_mm(a, b, out, transa, transb)
 
     def _pack(self, b, a, out, times, transb=False, add=False):
@@ -101,32 +94,24 @@ class OneDnnProducts:
         except UnimplementedError:
             return packed
         values = self.scratch((-(-desc.size // 4),), ("packed", b.shape))
-        call = self._find(pack, (b, values, a, out), transb, add)
-        if not call:
+        if not self._does(pack, (b, values, a, out), transb, add):
             return packed
-        self.do(call)
         return _Packed(values, shape, add)
 
     def _dot_packed(self, a, packed, out):
         if isinstance(packed, _Packed):
             values, shape, add = packed
-            self.do(self._find(dot_packed, (a, values, out), shape, add))
+            self._does(dot_packed, (a, values, out), shape, add)
         else:
             super()._dot_packed(a, packed, out)
 
     def sum_t(self, a, axis, out):
         is_fast = axis == 0 and a.ndim == 2 and a.size >= self._large
-        call = is_fast and self._find(sum_rows, (a, out), True)
-        if call:
-            self.do(call)
-        else:
+        if not (is_fast and self._does(sum_rows, (a, out), True)):
             super().sum_t(a, axis, out)
 
     def _sum_rows(self, m, out, fresh):
-        call = self._find(sum_rows, (m, out), fresh)
-        if call:
-            self.do(call)
-        else:
+        if not self._does(sum_rows, (m, out), fresh):
             super()._sum_rows(m, out, fresh)
 
 
@@ -135,15 +120,7 @@ def _is_row(b: np.ndarray, out: np.ndarray) -> bool:
     return len(out) == 1 and b.size <= SMALL_WORK
 
 
-def dot(
-    session: Session,
-    a: np.ndarray,
-    b: np.ndarray,
-    out: np.ndarray,
-    transa: bool,
-    transb: bool,
-    add: bool,
-) -> Call:
+def dot(session, a, b, out, transa, transb, add) -> Call:
     """``out (+)= a b``."""
     work = a.size * out.shape[1]
     recipe = Recipe(session, "dot_mm", (a, b, out), work)
@@ -151,15 +128,7 @@ def dot(
     return recipe.call()
 
 
-def pack(
-    session: Session,
-    b: np.ndarray,
-    values: np.ndarray,
-    a: np.ndarray,
-    out: np.ndarray,
-    transb: bool,
-    add: bool,
-) -> Call:
+def pack(session, b, values, a, out, transb, add) -> Call:
     """Copy a matrix into the format in which `dot_packed` uses it."""
     matrix = b.T if transb else b
     recipe = _recipe_of_product(session, a, matrix.shape, out)
@@ -169,14 +138,7 @@ def pack(
     return recipe.call()
 
 
-def dot_packed(
-    session: Session,
-    a: np.ndarray,
-    values: np.ndarray,
-    out: np.ndarray,
-    shape: tuple[int, int],
-    add: bool,
-) -> Call:
+def dot_packed(session, a, values, out, shape, add) -> Call:
     """``out (+)= a b`` with what `pack` made of b."""
     recipe = _recipe_of_product(session, a, shape, out)
     primitive = _product(recipe, a, Layout(shape), out, add)
@@ -186,40 +148,24 @@ def dot_packed(
     return recipe.call()
 
 
-def _recipe_of_product(
-    session: Session, a: np.ndarray, shape: tuple[int, int], out: np.ndarray
-) -> Recipe:
+def _recipe_of_product(session, a, shape, out) -> Recipe:
     return Recipe(session, "dot_mm", (a, out), a.size * shape[1])
 
 
-def _product(
-    recipe: Recipe,
-    a: np.ndarray,
-    b: Layout,
-    out: np.ndarray,
-    add: bool,
-    bias: Layout | None = None,
-) -> Primitive:
+def _product(recipe, a, b, out, add, bias=None) -> Primitive:
     """A product with a matrix, perhaps in the format that the library likes best."""
     sums = (("sum",),) if add else ()
     return recipe.primitive("matmul", layout(a), b, bias, layout(out), post_ops=sums)
 
 
-def sum_rows(session: Session, m: np.ndarray, out: np.ndarray, fresh: bool) -> Call:
+def sum_rows(session, m, out, fresh) -> Call:
     """``out (+)= `` the sum of the rows of `m`."""
     recipe = Recipe(session, "sum_t", (m, out), m.size)
     add_sum_of_rows(recipe, m, out, fresh)
     return recipe.call()
 
 
-def add_product(
-    recipe: Recipe,
-    a: np.ndarray,
-    b: np.ndarray,
-    out: np.ndarray,
-    bias: np.ndarray | None = None,
-    add: bool = False,
-) -> None:
+def add_product(recipe, a, b, out, bias=None, add=False) -> None:
     """Append ``out (+)= a b + bias``."""
     biased, row = {}, None
     if bias is not None:

@@ -262,7 +262,10 @@ class Recipe:
 
     def reorder(self, source: Memory, target: Memory, add: bool = False) -> None:
         """Append copying, or adding, memory to some in another format."""
-        primitive = self.library.reorder(source.desc, target.desc, add, self._threads)
+        engine, sums = self.library.engine, (("sum",),) if add else ()
+        args = (source.desc, engine, target.desc, engine)
+        threads = self._threads
+        primitive = self.library.primitive("reorder", args, sums, threads=threads)
         self.add(primitive, {Arg.SRC: source, Arg.DST: target})
 
     def wanted(

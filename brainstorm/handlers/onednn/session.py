@@ -29,6 +29,7 @@ _MAX_KNOWN = 2**14
 _MAX_OWN = 16
 
 Build = Callable[..., Call]
+"""``build(session, *arrays, *options)``; the arrays are those of NumPy, or None."""
 
 
 class Session:

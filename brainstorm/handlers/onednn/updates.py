@@ -9,7 +9,6 @@ import numpy as np
 from brainstorm.handlers.onednn.arithmetic import add_binary, add_blend, flat
 from brainstorm.handlers.onednn.definitions import Algorithm
 from brainstorm.handlers.onednn.recipes import Call, Recipe, layout
-from brainstorm.handlers.onednn.session import Session
 from brainstorm.handlers.programs import whole
 
 # Of more rows than this, the library's sums in batch normalisation lose digits.
@@ -63,12 +62,7 @@ class OneDnnUpdates:
         np.divide(m, norms, m)
 
 
-def momentum_step(
-    session: Session,
-    parameters: np.ndarray,
-    gradients: np.ndarray,
-    velocity: np.ndarray,
-) -> Call:
+def momentum_step(session, parameters, gradients, velocity) -> Call:
     """``v = values[0] v + values[1] g``, then ``p += v``."""
     recipe = Recipe(session, "momentum_update", (parameters, gradients, velocity))
     p, g, v = map(recipe.array, flat(parameters, gradients, velocity))
@@ -78,14 +72,7 @@ def momentum_step(
     return recipe.call(factors)
 
 
-def adam_step(
-    session: Session,
-    parameters: np.ndarray,
-    gradients: np.ndarray,
-    mean: np.ndarray,
-    variance: np.ndarray,
-    decays: bool,
-) -> Call:
+def adam_step(session, parameters, gradients, mean, variance, decays) -> Call:
     """What `adam_update` does, with `values` as `_adam_factors` gives them."""
     arrays = flat(parameters, gradients, mean, variance)
     recipe = Recipe(session, "adam_update", arrays)

@@ -81,15 +81,7 @@ class AffineOperations:
         self._affine_gradients(x, W, dh, dx, dW, dbias, fresh_dx, fresh_gradients)
 
     def _affine_gradients(
-        self,
-        x: Any,
-        W: Any,
-        dh: Any,
-        dx: Any,
-        dW: Any,
-        dbias: Any,
-        fresh_dx: bool,
-        fresh_gradients: bool,
+        self, x, W, dh, dx, dW, dbias, fresh_dx, fresh_gradients
     ) -> None:
         """Gradients of ``h = x W^T + bias``; `dx` and `dbias` may be None."""
         self._multiply(dh, x, dW, transa=True, add=not fresh_gradients)

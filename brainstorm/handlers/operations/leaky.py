@@ -146,15 +146,7 @@ class LeakyOperations:
             self.add_mv(rows, self._gain(decay, rest), rows)
             self._put_rows(rows, out)
 
-    def _recur(
-        self,
-        factors: Any,
-        source: Any,
-        values: Any,
-        first: int,
-        count: int,
-        direction: int,
-    ) -> None:
+    def _recur(self, factors, source, values, first, count, direction) -> None:
         """``values[t] = source[t] + factors[t] values[t - direction]``, step by step.
 
         Args:

@@ -104,6 +104,11 @@ class NormalisationOperations:
 
         ``dx (+)= gamma / sigma_b (dy - mean(dy) - x_hat mean(dy x_hat))``
         """
+        arrays = (gamma, sigma_b, centered, x_hat, dy, dx, dgamma, dbeta)
+        self._batch_norm_back(arrays, fresh_dx, fresh_gradients)
+
+    def _batch_norm_back(self, arrays, fresh_dx, fresh_gradients) -> None:
+        gamma, sigma_b, _, x_hat, dy, dx, dgamma, dbeta = arrays
         rows = (1, dy.shape[1])
         dgamma, dbeta = dgamma.reshape(rows), dbeta.reshape(rows)
         s_gamma = dgamma if fresh_gradients else self.scratch(rows, 2)

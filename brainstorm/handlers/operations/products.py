@@ -67,28 +67,12 @@ class ProductOperations:
         """
         raise NotImplementedError
 
-    def _multiply(
-        self,
-        a: Any,
-        b: Any,
-        out: Any,
-        transa: bool = False,
-        transb: bool = False,
-        add: bool = False,
-    ) -> None:
+    def _multiply(self, a, b, out, transa=False, transb=False, add=False) -> None:
         """``out (+)= a b``."""
         dot = self.dot_add_mm if add else self.dot_mm
         dot(a, b, out, transa, transb)
 
-    def _pack(
-        self,
-        b: Any,
-        a: Any,
-        out: Any,
-        times: int,
-        transb: bool = False,
-        add: bool = False,
-    ) -> Any:
+    def _pack(self, b, a, out, times, transb=False, add=False) -> Any:
         """Prepare a matrix to be multiplied with again and again, by `_dot_packed`.
 
         Args:

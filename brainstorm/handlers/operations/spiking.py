@@ -208,16 +208,7 @@ class SpikingOperations:
         """How many steps to work on together, so that temporaries stay small."""
         return max(1, sequences.shape[0])
 
-    def _integrate(
-        self,
-        first: int,
-        last: int,
-        cells: SpikingCells,
-        a: Any,
-        neuron: Neuron,
-        more: Any = None,
-        gain: Any = None,
-    ) -> None:
+    def _integrate(self, first, last, cells, a, neuron, more=None, gain=None) -> None:
         """Steps from `first` to before `last`; u holds what drives the neurons.
 
         To that ``gain * more`` is added; these and a are (B, N).
@@ -239,15 +230,7 @@ class SpikingOperations:
                 self.rel(left[t], left[t])
                 self.fill_if(left[t], float(neuron.frozen_steps), fired)
 
-    def _go_back(
-        self,
-        decay: Any,
-        cells: SpikingCells,
-        deltas: SpikingCells,
-        currents: Any,
-        neuron: Neuron,
-        R: Any,
-    ) -> None:
+    def _go_back(self, decay, cells, deltas, currents, neuron, R) -> None:
         """Compute the deltas of u, and of the currents, of frozen neurons too."""
         du, left = deltas.u, cells.left
         steps, batch, _ = du.shape
@@ -298,15 +281,7 @@ class SpikingOperations:
         return slope, factors
 
     def _integrate_back(
-        self,
-        du: Any,
-        later: Any,
-        factors: Any,
-        slope: Any,
-        more: Any,
-        frozen: Any,
-        gain: Any,
-        currents: Any,
+        self, du, later, factors, slope, more, frozen, gain, currents
     ) -> None:
         """One step back, where `more` are deltas of its spikes; all are (B, N).
 

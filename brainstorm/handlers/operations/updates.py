@@ -222,13 +222,7 @@ class UpdateOperations:
         self.mult_add_st(added, work, mean)
 
     def _step_by_root(
-        self,
-        parameters: Any,
-        gradients: Any,
-        squares: Any,
-        rate: Any,
-        epsilon: Any,
-        work: Any,
+        self, parameters, gradients, squares, rate, epsilon, work
     ) -> None:
         """``parameters += rate gradients / (sqrt(squares) + epsilon)``."""
         self.sqrt_t(squares, work)

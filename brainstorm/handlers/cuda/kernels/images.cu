@@ -36,17 +36,25 @@ __device__ __forceinline__ Element element(
   return e;
 }
 
-// The range of windows, along one axis, that have a pixel in them.
-__device__ __forceinline__ int first_window(
-    int pixel, int padding, int window, int stride) {
-  const int behind = pixel + padding - window;
-  return behind < 0 ? 0 : behind / stride + 1;
+// The windows that have a pixel in them: from the first ones to the last ones.
+struct Around {
+  int top, bottom, left, right;
+};
+
+__device__ __forceinline__ int first_window(int place, int window, int stride) {
+  return place < window ? 0 : (place - window) / stride + 1;
 }
 
-__device__ __forceinline__ int last_window(
-    int pixel, int padding, int stride, int count) {
-  const int last = (pixel + padding) / stride;
-  return last < count ? last : count - 1;
+__device__ __forceinline__ int last_window(int place, int stride, int count) {
+  return place / stride < count ? place / stride : count - 1;
+}
+
+__device__ __forceinline__ Around around(const Windows &w, const Element &e) {
+  const int y = e.y + w.padding, x = e.x + w.padding;
+  return {first_window(y, w.window_height, w.stride_y),
+          last_window(y, w.stride_y, w.out_height),
+          first_window(x, w.window_width, w.stride_x),
+          last_window(x, w.stride_x, w.out_width)};
 }
 
 // -- convolution ----------------------------------------------------------------
@@ -83,18 +91,16 @@ extern "C" __global__ void rows_to_windows(
   const long long window_size = w.window_height * row_length;
   for (unsigned i = thread_number(); i < n; i += thread_count()) {
     const Element e = element(i, w.height, w.width, w.channels);
-    const int bottom = last_window(e.y, w.padding, w.stride_y, w.out_height);
-    const int right = last_window(e.x, w.padding, w.stride_x, w.out_width);
-    const int left = first_window(e.x, w.padding, w.window_width, w.stride_x);
-    int oy = first_window(e.y, w.padding, w.window_height, w.stride_y);
+    const Around with = around(w, e);
+    const int left = with.left;
     float sum = 0.0f;
-    for (; oy <= bottom; ++oy) {
+    for (int oy = with.top; oy <= with.bottom; ++oy) {
       // Where this pixel is in the row's leftmost window; the next has it further left.
       const int ky = e.y + w.padding - oy * w.stride_y;
       const int kx = e.x + w.padding - left * w.stride_x;
       long long place = (e.n * (long long)w.out_height + oy) * w.out_width + left;
       place = place * window_size + ky * row_length + kx * w.channels + e.c;
-      for (int ox = left; ox <= right; ++ox) {
+      for (int ox = left; ox <= with.right; ++ox) {
         sum += columns[place];
         place += window_size - w.stride_x * w.channels;
       }
@@ -105,52 +111,6 @@ extern "C" __global__ void rows_to_windows(
 }
 
 // -- pooling --------------------------------------------------------------------
-
-// The first of equal values wins, and NaN over all; padding never does.
-extern "C" __global__ void maxpool_forward(
-    Images inputs, Windows w, unsigned n, Images outputs, Images argmax) {
-  for (unsigned i = thread_number(); i < n; i += thread_count()) {
-    const Element e = element(i, w.out_height, w.out_width, w.channels);
-    const int top = e.y * w.stride_y - w.padding;
-    const int left = e.x * w.stride_x - w.padding;
-    const int none = w.window_height * w.window_width;
-    int index = none;
-    float largest = -FLOAT_MAX;
-    for (int k = 0; k < none; ++k) {
-      const int y = top + k / w.window_width, x = left + k % w.window_width;
-      if (y < 0 || y >= w.height || x < 0 || x >= w.width) continue;
-      const float value = at(inputs, e.n, y, x, e.c);
-      if (index == none || value > largest || value != value) {
-        largest = value;
-        index = k;
-      }
-    }
-    at(outputs, e.n, e.y, e.x, e.c) = largest;
-    at(argmax, e.n, e.y, e.x, e.c) = (float)index;
-  }
-}
-
-extern "C" __global__ void maxpool_backward(
-    Images argmax, Images out_deltas, Windows w, unsigned n, Images in_deltas,
-    int fresh) {
-  for (unsigned i = thread_number(); i < n; i += thread_count()) {
-    const Element e = element(i, w.height, w.width, w.channels);
-    const int bottom = last_window(e.y, w.padding, w.stride_y, w.out_height);
-    const int right = last_window(e.x, w.padding, w.stride_x, w.out_width);
-    const int left = first_window(e.x, w.padding, w.window_width, w.stride_x);
-    int oy = first_window(e.y, w.padding, w.window_height, w.stride_y);
-    float sum = 0.0f;
-    for (; oy <= bottom; ++oy)
-      for (int ox = left; ox <= right; ++ox) {
-        const int ky = e.y + w.padding - oy * w.stride_y;
-        const int kx = e.x + w.padding - ox * w.stride_x;
-        if (at(argmax, e.n, oy, ox, e.c) == (float)(ky * w.window_width + kx))
-          sum += at(out_deltas, e.n, oy, ox, e.c);
-      }
-    float &place = at(in_deltas, e.n, e.y, e.x, e.c);
-    place = fresh ? sum : place + sum;
-  }
-}
 
 // How many pixels of a window, along one axis, are no padding.
 __device__ __forceinline__ int pixels_inside(
@@ -165,34 +125,52 @@ __device__ __forceinline__ float pixels_of_window(const Windows &w, int oy, int 
       pixels_inside(ox, w.stride_x, w.padding, w.window_width, w.width));
 }
 
-extern "C" __global__ void avgpool_forward(
-    Images inputs, Windows w, unsigned n, Images outputs) {
+// The mean of each window or, where there is argmax, the largest: the first of equal
+// values wins, and NaN over all. Padding counts for neither.
+extern "C" __global__ void pool_forward(
+    Images inputs, Windows w, unsigned n, Images outputs, Images argmax) {
   for (unsigned i = thread_number(); i < n; i += thread_count()) {
     const Element e = element(i, w.out_height, w.out_width, w.channels);
     const int top = e.y * w.stride_y - w.padding;
     const int left = e.x * w.stride_x - w.padding;
-    float sum = 0.0f;
-    for (int k = 0; k < w.window_height * w.window_width; ++k) {
+    const int none = w.window_height * w.window_width;
+    int index = none;
+    float result = argmax.data ? -FLOAT_MAX : 0.0f;
+    for (int k = 0; k < none; ++k) {
       const int y = top + k / w.window_width, x = left + k % w.window_width;
-      if (y >= 0 && y < w.height && x >= 0 && x < w.width)
-        sum += at(inputs, e.n, y, x, e.c);
+      if (y < 0 || y >= w.height || x < 0 || x >= w.width) continue;
+      const float value = at(inputs, e.n, y, x, e.c);
+      if (!argmax.data) {
+        result += value;
+      } else if (index == none || value > result || value != value) {
+        result = value;
+        index = k;
+      }
     }
-    at(outputs, e.n, e.y, e.x, e.c) = sum / pixels_of_window(w, e.y, e.x);
+    if (argmax.data)
+      at(argmax, e.n, e.y, e.x, e.c) = (float)index;
+    else
+      result /= pixels_of_window(w, e.y, e.x);
+    at(outputs, e.n, e.y, e.x, e.c) = result;
   }
 }
 
-extern "C" __global__ void avgpool_backward(
-    Images out_deltas, Windows w, unsigned n, Images in_deltas, int fresh) {
+extern "C" __global__ void pool_backward(
+    Images argmax, Images out_deltas, Windows w, unsigned n, Images in_deltas,
+    int fresh) {
   for (unsigned i = thread_number(); i < n; i += thread_count()) {
     const Element e = element(i, w.height, w.width, w.channels);
-    const int bottom = last_window(e.y, w.padding, w.stride_y, w.out_height);
-    const int right = last_window(e.x, w.padding, w.stride_x, w.out_width);
-    const int left = first_window(e.x, w.padding, w.window_width, w.stride_x);
-    int oy = first_window(e.y, w.padding, w.window_height, w.stride_y);
+    const Around with = around(w, e);
     float sum = 0.0f;
-    for (; oy <= bottom; ++oy)
-      for (int ox = left; ox <= right; ++ox)
-        sum += at(out_deltas, e.n, oy, ox, e.c) / pixels_of_window(w, oy, ox);
+    for (int oy = with.top; oy <= with.bottom; ++oy)
+      for (int ox = with.left; ox <= with.right; ++ox) {
+        const int ky = e.y + w.padding - oy * w.stride_y;
+        const int kx = e.x + w.padding - ox * w.stride_x;
+        if (!argmax.data)
+          sum += at(out_deltas, e.n, oy, ox, e.c) / pixels_of_window(w, oy, ox);
+        else if (at(argmax, e.n, oy, ox, e.c) == (float)(ky * w.window_width + kx))
+          sum += at(out_deltas, e.n, oy, ox, e.c);
+      }
     float &place = at(in_deltas, e.n, e.y, e.x, e.c);
     place = fresh ? sum : place + sum;
   }
