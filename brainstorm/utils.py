@@ -198,6 +198,13 @@ def takes_from(base: Any, *names: str) -> Callable[[Init], Init]:
     return decorate
 
 
+def public_names(package: Mapping[str, Any]) -> list[str]:
+    """What a package imports to offer it: all but modules, and helpers from here."""
+    modules = {name: getattr(v, "__module__", "") for name, v in package.items()}
+    offered = {n: m for n, m in modules.items() if m and m != __name__}
+    return sorted(name for name in offered if not name.startswith("_"))
+
+
 def hinting(module: str, names: Iterable[str]) -> Callable[[str], Any]:
     """A module's ``__getattr__``, which tells what was probably meant."""
 

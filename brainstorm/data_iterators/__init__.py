@@ -19,13 +19,12 @@ are read batch by batch. Arrays that are yielded are not to be written to. Data 
 arguments that do not fit raise an IteratorValidationError, which says what would.
 """
 
-from brainstorm.data_iterators import changing, encoding, holding
-from brainstorm.data_iterators.base import DataIterator
+from brainstorm.data_iterators.base import DataIterator as DataIterator
 from brainstorm.data_iterators.changing import *  # noqa: F403
 from brainstorm.data_iterators.encoding import *  # noqa: F403
 from brainstorm.data_iterators.holding import *  # noqa: F403
-from brainstorm.utils import hinting
+from brainstorm.utils import hinting, public_names
 
-__all__ = ["DataIterator", *changing.__all__, *encoding.__all__, *holding.__all__]
+__all__ = public_names(vars())
 
 __getattr__ = hinting(__name__, __all__)

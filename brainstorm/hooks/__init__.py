@@ -1,21 +1,13 @@
 """Hooks interact with a training: they monitor, save, modify and stop."""
 
-from brainstorm.hooks import monitoring, saving, stopping
-from brainstorm.hooks.base_hook import Hook
+from brainstorm.hooks.base_hook import Hook as Hook
 from brainstorm.hooks.monitoring import *  # noqa: F403
-from brainstorm.hooks.progress import ProgressBar
+from brainstorm.hooks.progress import ProgressBar as ProgressBar
 from brainstorm.hooks.saving import *  # noqa: F403
 from brainstorm.hooks.stopping import *  # noqa: F403
-from brainstorm.hooks.visualizing import BokehVisualizer
-from brainstorm.utils import hinting
+from brainstorm.hooks.visualizing import BokehVisualizer as BokehVisualizer
+from brainstorm.utils import hinting, public_names
 
-__all__ = [
-    "BokehVisualizer",
-    "Hook",
-    "ProgressBar",
-    *monitoring.__all__,
-    *saving.__all__,
-    *stopping.__all__,
-]
+__all__ = public_names(vars())
 
 __getattr__ = hinting(__name__, __all__)

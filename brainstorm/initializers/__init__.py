@@ -8,12 +8,11 @@ layer, and all others their inputs.
 takes an initializer, a number, an array or a function ``shape -> array``.
 """
 
-from brainstorm.initializers import base, independent, matrices
 from brainstorm.initializers.base import *  # noqa: F403
 from brainstorm.initializers.independent import *  # noqa: F403
 from brainstorm.initializers.matrices import *  # noqa: F403
-from brainstorm.utils import hinting
+from brainstorm.utils import hinting, public_names
 
-__all__ = sorted([*base.__all__, *independent.__all__, *matrices.__all__])
+__all__ = public_names(vars())
 
 __getattr__ = hinting(__name__, __all__)

@@ -6,15 +6,13 @@ such as sums, counts or rows, makes the score of a data set, which so does not d
 on how the data are divided into batches.
 """
 
-from brainstorm.scorers import base, counting, gathering, over_rows, whole
 from brainstorm.scorers.base import *  # noqa: F403
 from brainstorm.scorers.counting import *  # noqa: F403
 from brainstorm.scorers.gathering import *  # noqa: F403
 from brainstorm.scorers.over_rows import *  # noqa: F403
 from brainstorm.scorers.whole import *  # noqa: F403
-from brainstorm.utils import hinting
+from brainstorm.utils import hinting, public_names
 
-_parts = (base, counting, gathering, over_rows, whole)
-__all__ = sorted(name for part in _parts for name in part.__all__)
+__all__ = public_names(vars())
 
 __getattr__ = hinting(__name__, __all__)
