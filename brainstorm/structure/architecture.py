@@ -40,6 +40,7 @@ from brainstorm.utils import (
     LayerValidationError,
     NetworkValidationError,
     UnknownNameError,
+    ValidationError,
     check_layer_name,
     choices,
     listing,
@@ -99,7 +100,7 @@ def generate_architecture(some_layer: ConstructionWrapper) -> Architecture:
 def plain_architecture(value: Any) -> Any:
     """A copy of an architecture, or of a part, with plain numbers for NumPy's.
 
-    What is no dict, list, tuple, set, number or array of NumPy stays what it is.
+    What is no dict, list, tuple, set, range, number or array of NumPy stays what it is.
     """
     if isinstance(value, Mapping):
         return {key: plain_architecture(item) for key, item in value.items()}
@@ -107,6 +108,8 @@ def plain_architecture(value: Any) -> Any:
         return type(value)(plain_architecture(item) for item in value)
     if isinstance(value, (set, frozenset)):
         return [plain_architecture(item) for item in sorted(value, key=str)]
+    if isinstance(value, range):
+        return list(value)
     if isinstance(value, (np.ndarray, np.generic)):
         return value.tolist()
     return value
@@ -325,11 +328,10 @@ def instantiate_layers_from_architecture(
     validate_architecture(architecture)
     connections = collect_all_connections(architecture)
     feedback = _feedback_connections(architecture)
-    if not feedback:
-        return _instantiate(architecture, connections, [], {})
     layers = settle(
         lambda known: _instantiate(architecture, connections, feedback, known), feedback
     )
+    set_layer_properties(layers, architecture)
     check_loops(layers)
     return layers
 
@@ -357,17 +359,29 @@ def _instantiate(
     connections: list[Connection],
     feedback: list[Connection],
     known: Mapping[tuple[str, str], BufferStructure],
-) -> OrderedDict[str, Layer]:
-    """Create layers, where `known` are the structures of what is fed back."""
+) -> tuple[OrderedDict[str, Layer], list[ValidationError]]:
+    """Create layers, where `known` are the structures of what is fed back.
+
+    As long as these are not right, layers may refuse what they get: with feedback, such
+    layers are left out, and what they raised is returned.
+    """
     all_incoming: dict[str, list[Connection]] = {name: [] for name in architecture}
     all_outgoing: dict[str, list[Connection]] = {name: [] for name in architecture}
     for c in (*connections, *map(as_feedback, feedback)):
         all_incoming[c.end_layer].append(c)
         all_outgoing[c.start_layer].append(c)
-    layers = Layers()
+    layers, refusals = Layers(), []
     for name in _running_order(architecture, connections, feedback):
         incoming, outgoing = all_incoming[name], all_outgoing[name]
-        layer = _make_layer(name, architecture[name], layers, incoming, outgoing, known)
+        try:
+            layer = _make_layer(
+                name, architecture[name], layers, incoming, outgoing, known
+            )
+        except ValidationError as error:
+            if not feedback:
+                raise
+            refusals.append(error)
+            continue
         declare_fed_back(layer, [c for c in feedback if c.start_layer == name])
         for c in outgoing:
             if c.output_name not in sources(layer):
@@ -376,8 +390,7 @@ def _instantiate(
                     f" {c.end_layer!r}; {choices(c.output_name, sources(layer))}"
                 )
         layers[name] = layer
-    set_layer_properties(layers, architecture)
-    return layers
+    return layers, refusals
 
 
 def _make_layer(
@@ -424,7 +437,8 @@ def _structure(
     output_name = fed_back_output(c)
     if output_name is not None:
         return known.get((c.start_layer, output_name))
-    return sources(layers[c.start_layer])[c.output_name]
+    layer = layers.get(c.start_layer)
+    return None if layer is None else sources(layer)[c.output_name]
 
 
 def _combine(structures: Mapping[Connection, BufferStructure]) -> BufferStructure:

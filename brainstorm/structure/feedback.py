@@ -133,18 +133,21 @@ def settle(
     """Make layers of which some get feedback, whose shape depends on the layers.
 
     `make` is given the structures of what is fed back, as far as they are known, by
-    layer and output.
+    layer and output. It gives the layers, and errors of those that it could not make.
     """
     known: dict[tuple[str, str], BufferStructure] = {}
-    for _ in range(len(feedback) + 2):
-        layers = make(known)
-        found = {
+    for _ in range(2 * len(feedback) + 2):
+        layers, refusals = make(known)
+        found = dict(known) | {
             (c.start_layer, c.output_name): layers[c.start_layer].out_shapes[
                 c.output_name
             ]
             for c in feedback
+            if c.start_layer in layers
         }
         if found == known:
+            if refusals:
+                raise refusals[0]
             return layers
         known = found
     raise NetworkValidationError(

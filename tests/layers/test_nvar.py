@@ -1,6 +1,7 @@
 """Nvar, beside what BrainPy computed and a formula."""
 
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -118,3 +119,9 @@ def test_bad_input(arguments, message):
     inp = layers.Input({"default": ("T", "B", 2)})
     with pytest.raises(LayerValidationError, match=f"Nvar layer 'N': .*{message}"):
         Network.from_layer(inp >> layers.Nvar(**arguments, name="N"))
+
+
+def test_degrees_are_described_as_numbers():
+    inp = layers.Input({"default": ("T", "B", 2)})
+    net = Network.from_layer(inp >> layers.Nvar(2, range(2, 4), name="Nvar"))
+    assert json.loads(json.dumps(net.architecture))["Nvar"]["order"] == [2, 3]

@@ -115,6 +115,30 @@ def test_shapes_are_found_around_the_loop():
     assert net.layers["O"].out_shapes["default"].shape == ("T", "B", 3)
 
 
+@pytest.mark.parametrize(
+    "receiver",
+    [
+        [layers.Lif([2.0, 3.0, 4.0, 5.0, 6.0], name="A")],
+        [layers.Elementwise(name="A"), layers.Reshape((5, 1))],
+        [layers.Elementwise(name="A"), layers.Leaky([2.0, 3.0, 4.0, 5.0, 6.0])],
+    ],
+)
+def test_layers_may_ask_for_what_they_get_in_the_end(receiver):
+    a, *others = receiver
+    last = layers.Input({"default": ("T", "B", 3)}) >> a
+    for layer in others:
+        last = last >> layer
+    a << (last >> layers.FullyConnected(2, name="B"))
+    assert Network.from_layer(a).layers["A"].out_shapes["default"].feature_size == 5
+
+
+def test_a_layer_that_asks_for_something_else_is_named():
+    a = layers.Input({"default": ("T", "B", 3)}) >> layers.Lif([2.0, 3.0], name="A")
+    a << (a >> layers.FullyConnected(2, name="B"))
+    with pytest.raises(LayerValidationError, match="'A': expected 5 numbers as 'tau'"):
+        Network.from_layer(a)
+
+
 def test_shapes_that_grow_are_refused():
     def wire(inp):
         a = inp >> layers.Elementwise("tanh", name="A")
