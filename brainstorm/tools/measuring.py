@@ -60,6 +60,8 @@ def _unexplained(predictions: Any, targets: Any) -> float:
         raise ValidationError(
             f"predictions: expected the shape of the targets, {t.shape}, got {y.shape}"
         )
+    if not t.size:
+        raise ValidationError(f"targets: expected some, got the shape {t.shape}")
     variation = ((t - t.mean(axis=tuple(range(max(1, t.ndim - 1))))) ** 2).sum()
     if not variation > 0:
         raise ValidationError("targets: expected values that vary, got constant ones")
@@ -77,7 +79,7 @@ def effective_spectral_radius(R: Any, leak: float = 1.0) -> float:
         ValidationError: R is no square matrix of finite values, or `leak` is no number.
     """
     R = checked_array(R, "R")
-    if R.ndim != 2 or R.shape[0] != R.shape[1]:
+    if R.ndim != 2 or R.shape[0] != R.shape[1] or not R.size:
         raise ValidationError(f"R: expected a square matrix, got the shape {R.shape}")
     if not np.isfinite(R).all():
         raise ValidationError("R: expected finite values, got others too")
@@ -120,6 +122,7 @@ def memory_capacity(
     check_network(net)
     longest = checked_integer(longest, "longest", 1)
     steps = checked_integer(steps, "steps", 2 * longest + 2)
+    ridge = checked_number(ridge, "ridge", 0)
     u = global_rnd.create_random_state(seed).uniform(-0.8, 0.8, steps)
     h = net.predict(u.reshape(-1, 1, 1), output_name=f"{layer}.outputs.default")
     h = h.reshape(steps, -1)[longest:].astype(np.float64)

@@ -79,6 +79,17 @@ def test_a_reservoir_that_hears_nothing_remembers_nothing():
             ValidationError,
             "R: expected finite values",
         ),
+        (
+            lambda: effective_spectral_radius(np.zeros((0, 0))),
+            ValidationError,
+            "R: expected a square matrix",
+        ),
+        (lambda: nrmse(np.zeros((0, 1)), np.zeros((0, 1))), ValidationError, "some"),
+        (
+            lambda: memory_capacity(delay_line(3), "Line", 10, 100, ridge=-1.0),
+            ValidationError,
+            "ridge has to be a finite number >= 0",
+        ),
         (lambda: memory_capacity(delay_line(3), "No"), UnknownNameError, "No.outputs"),
         (
             lambda: memory_capacity(delay_line(3), "Line", 10, steps=21),
