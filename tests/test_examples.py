@@ -105,12 +105,12 @@ def test_digits_mlp_reaches_its_accuracy_sooner_with_adam(tmp_path):
     ("name", "epochs", "at_least"),
     [
         ("brainpy_nodes.py", 20, 0.9),
-        ("brainpy_training.py", 150, 0.7),
+        pytest.param("brainpy_training.py", 150, 0.7, marks=pytest.mark.slow),
         ("custom_layer.py", 3, 0.8),
         ("digits_cnn.py", 1, 0.5),
         ("highway.py", 5, 0.15),
-        ("mnist_pi.py", 5, 0.6),
-        ("multi_label.py", 2, 0.74),
+        pytest.param("mnist_pi.py", 5, 0.6, marks=pytest.mark.slow),
+        pytest.param("multi_label.py", 2, 0.74, marks=pytest.mark.slow),
         ("regression.py", 20, 0.3),
         ("sequence_with_mask.py", 4, 0.6),
     ],
@@ -122,6 +122,7 @@ def test_examples_learn_without_download(name, epochs, at_least, tmp_path, data_
     assert result_of(output) >= at_least
 
 
+@pytest.mark.slow
 def test_spiking_classification_learns_and_draws(tmp_path):
     image = pytest.importorskip("matplotlib.image")
     rnd = np.random.RandomState(1)
@@ -143,6 +144,7 @@ def test_spiking_classification_reaches_its_accuracy(seed, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_force_learning_makes_its_movements_by_itself(tmp_path):
     image = pytest.importorskip("matplotlib.image")
     options = ("--epochs", 2, "--output-dir", tmp_path)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from brainstorm.handlers.onednn.definitions import UnimplementedError
-from brainstorm.handlers.onednn.lstm_library import LstmArrays, LstmDeltas
+from brainstorm.handlers.onednn.lstm_arrays import LstmArrays, LstmDeltas
 from brainstorm.handlers.onednn.lstm_records import Backward, Record, Records, Run
 from brainstorm.handlers.operations.lstm import LstmCells
 from brainstorm.handlers.programs import whole

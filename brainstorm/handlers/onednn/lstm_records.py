@@ -20,12 +20,8 @@ from brainstorm.handlers.onednn.keeping import (
     address_of,
     owner_of,
 )
-from brainstorm.handlers.onednn.lstm_library import (
-    LibraryLstm,
-    LstmArrays,
-    LstmDeltas,
-    Part,
-)
+from brainstorm.handlers.onednn.lstm_arrays import LstmArrays, LstmDeltas
+from brainstorm.handlers.onednn.lstm_library import LibraryLstm, Part
 from brainstorm.handlers.onednn.session import Session, named_errors
 from brainstorm.handlers.operations.lstm import LstmCells, LstmOperations
 from brainstorm.handlers.operations.recurrent import Weights

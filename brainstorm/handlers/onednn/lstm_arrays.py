@@ -1,0 +1,70 @@
+"""The arrays that the passes of an LSTM work on, whole or in parts."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from brainstorm.handlers.onednn.keeping import place_of
+from brainstorm.handlers.operations.lstm import LstmCells
+from brainstorm.handlers.operations.recurrent import Weights
+
+
+@dataclass(frozen=True)
+class LstmArrays:
+    """What the forward pass of an LSTM works on, see `lstm_forward`."""
+
+    x: np.ndarray
+    weights: Weights
+    cells: LstmCells
+    y: np.ndarray
+
+    @property
+    def step_work(self) -> int:
+        """Number of multiplications in one step."""
+        W, R, *_ = self.weights
+        return self.y[0].size * len(R) + self.y.shape[1] * W.size
+
+    @functools.cached_property
+    def places(self) -> tuple[Any, ...]:
+        """Of all arrays; that of the bias, which backward passes ignore, is last."""
+        W, R, bias, peepholes = self.weights
+        flat = (self.x, W, R, peepholes, *self.cells, self.y, bias)
+        return tuple(map(place_of, flat))
+
+    def of(self, sequences: slice) -> LstmArrays:
+        """What belongs to some of the sequences."""
+        cells = self.cells.at(np.s_[:, sequences])
+        x, y = self.x[:, sequences], self.y[:, sequences]
+        return LstmArrays(x, self.weights, cells, y)
+
+
+@dataclass(frozen=True)
+class LstmDeltas:
+    """What the backward pass works on besides, see `lstm_backward`."""
+
+    dy: np.ndarray
+    cells: LstmCells
+    dx: np.ndarray | None
+    gradients: Weights
+    fresh_dx: bool
+    fresh_gradients: bool
+
+    @property
+    def flat(self) -> tuple[np.ndarray | None, ...]:
+        """All arrays."""
+        return self.dy, *self.cells, self.dx, *self.gradients
+
+    @functools.cached_property
+    def places(self) -> tuple[Any, ...]:
+        """Of all arrays, and what else matters."""
+        return self.fresh_dx, self.fresh_gradients, *map(place_of, self.flat)
+
+    def of(self, sequences: slice) -> LstmDeltas:
+        """What belongs to some of the sequences, but for the gradients."""
+        dx = None if self.dx is None else self.dx[:, sequences]
+        cells = self.cells.at(np.s_[:, sequences])
+        return replace(self, dy=self.dy[:, sequences], cells=cells, dx=dx)
