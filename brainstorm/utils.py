@@ -198,13 +198,6 @@ def takes_from(base: Any, *names: str) -> Callable[[Init], Init]:
     return decorate
 
 
-def public_names(package: Mapping[str, Any]) -> list[str]:
-    """What a package imports to offer it: all but modules, and helpers from here."""
-    modules = {name: getattr(v, "__module__", "") for name, v in package.items()}
-    offered = {n: m for n, m in modules.items() if m and m != __name__}
-    return sorted(name for name in offered if not name.startswith("_"))
-
-
 def hinting(module: str, names: Iterable[str]) -> Callable[[str], Any]:
     """A module's ``__getattr__``, which tells what was probably meant."""
 
@@ -214,6 +207,17 @@ def hinting(module: str, names: Iterable[str]) -> Callable[[str], Any]:
         raise AttributeError(f"module {module!r} has no attribute {name!r}{hint}")
 
     return missing
+
+
+def offer(package: dict[str, Any], but: Iterable[str] = ()) -> None:
+    """Have a package offer what it imports: all but modules, and helpers from here.
+
+    Its ``__all__`` is made of that, which type checkers find by themselves.
+    """
+    modules = {name: getattr(v, "__module__", "") for name, v in package.items()}
+    offered = {n for n, m in modules.items() if m and m != __name__ and n[0] != "_"}
+    package["__all__"] = sorted(offered.difference(but))
+    package["__getattr__"] = hinting(package["__name__"], package["__all__"])
 
 
 def missing_extra(what: str, package: str, extra: str) -> ImportError:

@@ -23,8 +23,6 @@ from brainstorm.data_iterators.base import DataIterator as DataIterator
 from brainstorm.data_iterators.changing import *  # noqa: F403
 from brainstorm.data_iterators.encoding import *  # noqa: F403
 from brainstorm.data_iterators.holding import *  # noqa: F403
-from brainstorm.utils import hinting, public_names
+from brainstorm.utils import offer
 
-__all__ = public_names(vars())
-
-__getattr__ = hinting(__name__, __all__)
+offer(vars())

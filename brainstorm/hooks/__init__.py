@@ -6,8 +6,6 @@ from brainstorm.hooks.progress import ProgressBar as ProgressBar
 from brainstorm.hooks.saving import *  # noqa: F403
 from brainstorm.hooks.stopping import *  # noqa: F403
 from brainstorm.hooks.visualizing import BokehVisualizer as BokehVisualizer
-from brainstorm.utils import hinting, public_names
+from brainstorm.utils import offer
 
-__all__ = public_names(vars())
-
-__getattr__ = hinting(__name__, __all__)
+offer(vars())

@@ -11,8 +11,6 @@ takes an initializer, a number, an array or a function ``shape -> array``.
 from brainstorm.initializers.base import *  # noqa: F403
 from brainstorm.initializers.independent import *  # noqa: F403
 from brainstorm.initializers.matrices import *  # noqa: F403
-from brainstorm.utils import hinting, public_names
+from brainstorm.utils import offer
 
-__all__ = public_names(vars())
-
-__getattr__ = hinting(__name__, __all__)
+offer(vars())

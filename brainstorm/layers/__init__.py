@@ -49,10 +49,6 @@ from brainstorm.layers.squared_difference_layer import (
 )
 from brainstorm.layers.squared_error_layer import SquaredError as SquaredError
 from brainstorm.layers.time_pooling_layer import TimePooling as TimePooling
-from brainstorm.utils import hinting
+from brainstorm.utils import offer
 
-# The functions that come from the modules in here.
-_found = {name: getattr(value, "__module__", "") for name, value in vars().items()}
-__all__ = sorted(n for n, module in _found.items() if module.startswith(f"{__name__}."))
-
-__getattr__ = hinting(__name__, __all__)
+offer(vars(), but=["Layer"])

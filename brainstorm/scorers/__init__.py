@@ -11,8 +11,6 @@ from brainstorm.scorers.counting import *  # noqa: F403
 from brainstorm.scorers.gathering import *  # noqa: F403
 from brainstorm.scorers.over_rows import *  # noqa: F403
 from brainstorm.scorers.whole import *  # noqa: F403
-from brainstorm.utils import hinting, public_names
+from brainstorm.utils import offer
 
-__all__ = public_names(vars())
-
-__getattr__ = hinting(__name__, __all__)
+offer(vars())

@@ -9,8 +9,6 @@ from brainstorm.tools.measuring import *  # noqa: F403
 from brainstorm.tools.onnx_export import export_onnx as export_onnx
 from brainstorm.tools.profiling import profile as profile
 from brainstorm.tools.series import *  # noqa: F403
-from brainstorm.utils import hinting, public_names
+from brainstorm.utils import offer
 
-__all__ = public_names(vars())
-
-__getattr__ = hinting(__name__, __all__)
+offer(vars())

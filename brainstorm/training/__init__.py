@@ -6,8 +6,6 @@ from brainstorm.training.readouts import *  # noqa: F403
 from brainstorm.training.schedules import *  # noqa: F403
 from brainstorm.training.steppers import *  # noqa: F403
 from brainstorm.training.trainer import *  # noqa: F403
-from brainstorm.utils import hinting, public_names
+from brainstorm.utils import offer
 
-__all__ = public_names(vars())
-
-__getattr__ = hinting(__name__, __all__)
+offer(vars())
