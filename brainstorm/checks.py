@@ -149,4 +149,5 @@ def is_whole(number: Any, minimum: int) -> bool:
 COUNT = Check(lambda n: is_whole(n, 1), "a positive integer", int)
 FINITE = Check(is_finite, "a finite number")
 FLAG = Check(lambda value: isinstance(value, bool), "True or False")
+NOT_NEGATIVE = Check(lambda x: is_finite(x) and x >= 0, "a number of at least 0")
 POSITIVE = Check(lambda x: is_finite(x) and x > 0, "a positive number")

@@ -10,14 +10,7 @@ import numpy as np
 from brainstorm.checks import check_number
 from brainstorm.data_iterators import DataIterator
 from brainstorm.describable import of_library
-from brainstorm.hooks.base_hook import (
-    Common,
-    Hook,
-    LogWatcher,
-    NetworkReader,
-    takes,
-    takes_common,
-)
+from brainstorm.hooks import base_hook as base
 from brainstorm.scorers import Scorer
 from brainstorm.structure.network import Network
 from brainstorm.training.schedules import Schedule
@@ -48,7 +41,7 @@ STRUCTURES = {
 }
 
 
-class MonitorLoss(Hook):
+class MonitorLoss(base.Hook):
     """Log the losses of the network on a data set.
 
     The network runs as in use, not as in training: without dropout, for example.
@@ -62,8 +55,8 @@ class MonitorLoss(Hook):
 
     scorers: Sequence[Scorer] = ()
 
-    @takes_common
-    def __init__(self, iter_name: str, **common: Unpack[Common]):
+    @base.takes_common
+    def __init__(self, iter_name: str, **common: Unpack[base.Common]):
         super().__init__(**common)
         self.iter_name = iter_name
         self.iter: DataIterator | None = None
@@ -91,19 +84,19 @@ class MonitorScores(MonitorLoss):
         scorers: The scorers to evaluate.
     """
 
-    @takes_common
+    @base.takes_common
     def __init__(
-        self, iter_name: str, scorers: Sequence[Scorer], **common: Unpack[Common]
+        self, iter_name: str, scorers: Sequence[Scorer], **common: Unpack[base.Common]
     ):
         super().__init__(iter_name, **common)
         self.scorers = scorers
 
 
-class _MonitorLayer(Hook):
+class _MonitorLayer(base.Hook):
     """Base class of hooks that log statistics of the buffers of a layer."""
 
-    @takes_common
-    def __init__(self, layer_name: str, **common: Unpack[Common]):
+    @base.takes_common
+    def __init__(self, layer_name: str, **common: Unpack[base.Common]):
         kind = next(c for c in type(self).__mro__ if of_library(c)).__name__
         what = kind.replace("Layer", "")
         common["name"] = common.get("name") or f"{what}_{layer_name}"
@@ -133,7 +126,7 @@ class _MonitorLayer(Hook):
         return arrays
 
 
-class _MonitorPasses(_MonitorLayer, NetworkReader):
+class _MonitorPasses(_MonitorLayer, base.NetworkReader):
     """Base class of those that log what the last training batch has left."""
 
     def __call__(self, epoch_nr, update_nr, net, stepper, logs):
@@ -221,7 +214,7 @@ def _statistics(values: np.ndarray) -> dict[str, float]:
     }
 
 
-class ReduceOnPlateau(LogWatcher):
+class ReduceOnPlateau(base.LogWatcher):
     """Lower the learning rate, or so, when a log has not improved for some time.
 
     Args:
@@ -235,7 +228,7 @@ class ReduceOnPlateau(LogWatcher):
 
     __undescribed__ = initial_state = {"best_so_far": None, "waited": 0, "seen": 0}
 
-    @takes_common
+    @base.takes_common
     def __init__(
         self,
         log_name: str,
@@ -244,7 +237,7 @@ class ReduceOnPlateau(LogWatcher):
         factor: float = 0.1,
         patience: int = 10,
         minimum: float = 0.0,
-        **common: Unpack[Common],
+        **common: Unpack[base.Common],
     ):
         super().__init__(log_name, criterion, **common)
         self.attr_name = attr_name
@@ -271,7 +264,7 @@ class ReduceOnPlateau(LogWatcher):
                 self.message(f"{self.attr_name} is {after:.4g} from now on.")
 
 
-class ModifyStepperAttribute(Hook):
+class ModifyStepperAttribute(base.Hook):
     """Change an attribute of the stepper, such as the learning rate, by a schedule.
 
     The new value is logged. With the timescale ``'update'`` it is printed only if
@@ -284,12 +277,12 @@ class ModifyStepperAttribute(Hook):
         timescale, interval, name, verbose: See :class:`.Hook`.
     """
 
-    @takes("timescale", "interval", "name", "verbose")
+    @base.takes("timescale", "interval", "name", "verbose")
     def __init__(
         self,
         schedule: Schedule,
         attr_name: str = "learning_rate",
-        **common: Unpack[Common],
+        **common: Unpack[base.Common],
     ):
         super().__init__(**common)
         if self.verbose is None and self.timescale == "update":

@@ -9,14 +9,7 @@ from typing import Any
 import numpy as np
 
 from brainstorm.checks import check_integer, check_number
-from brainstorm.hooks.base_hook import (
-    Common,
-    Hook,
-    LogWatcher,
-    NetworkReader,
-    get_log,
-    takes_common,
-)
+from brainstorm.hooks import base_hook as base
 from brainstorm.structure.network import Network
 from brainstorm.utils import Unpack, ValidationError
 
@@ -29,7 +22,7 @@ __all__ = [
 ]
 
 
-class EarlyStopper(LogWatcher):
+class EarlyStopper(base.LogWatcher):
     """Stop the training if a log entry does not improve for some time.
 
     Entries that equal the best one, or are NaN, are no improvement.
@@ -42,13 +35,13 @@ class EarlyStopper(LogWatcher):
 
     __undescribed__ = initial_state = {"best_so_far": None, "waited": 0, "seen": 0}
 
-    @takes_common
+    @base.takes_common
     def __init__(
         self,
         log_name: str,
         patience: int = 1,
         criterion: str = "min",
-        **common: Unpack[Common],
+        **common: Unpack[base.Common],
     ):
         super().__init__(log_name, criterion, **common)
         self.patience = check_number(self, "patience", patience, low=1)
@@ -63,7 +56,7 @@ class EarlyStopper(LogWatcher):
             )
 
 
-class StopAfterEpoch(Hook):
+class StopAfterEpoch(base.Hook):
     """Stop the training after a number of epochs.
 
     Args:
@@ -73,8 +66,8 @@ class StopAfterEpoch(Hook):
 
     repeatable = True
 
-    @takes_common
-    def __init__(self, max_epochs: int, **common: Unpack[Common]):
+    @base.takes_common
+    def __init__(self, max_epochs: int, **common: Unpack[base.Common]):
         super().__init__(**common)
         self.max_epochs = check_integer(self, "max_epochs", max_epochs, low=0)
 
@@ -85,7 +78,7 @@ class StopAfterEpoch(Hook):
             raise StopIteration(f"Trained for {self.max_epochs} epochs.")
 
 
-class StopAfterThresholdReached(LogWatcher):
+class StopAfterThresholdReached(base.LogWatcher):
     """Stop the training if an entry of a log has reached a threshold.
 
     The whole log counts, also what it held before this training.
@@ -100,13 +93,13 @@ class StopAfterThresholdReached(LogWatcher):
 
     __undescribed__ = initial_state = {"best_so_far": None, "seen": 0}
 
-    @takes_common
+    @base.takes_common
     def __init__(
         self,
         log_name: str,
         threshold: float,
         criterion: str = "min",
-        **common: Unpack[Common],
+        **common: Unpack[base.Common],
     ):
         super().__init__(log_name, criterion, **common)
         self.threshold = check_number(self, "threshold", threshold)
@@ -122,7 +115,7 @@ class StopAfterThresholdReached(LogWatcher):
             )
 
 
-class StopOnNan(NetworkReader):
+class StopOnNan(base.NetworkReader):
     """Stop the training if something is infinite or NaN.
 
     Args:
@@ -137,13 +130,13 @@ class StopOnNan(NetworkReader):
 
     _resumes = False
 
-    @takes_common
+    @base.takes_common
     def __init__(
         self,
         logs_to_check: str | Sequence[str] = (),
         check_parameters: bool = True,
         check_training_loss: bool = True,
-        **common: Unpack[Common],
+        **common: Unpack[base.Common],
     ):
         super().__init__(**common)
         if isinstance(logs_to_check, str):
@@ -167,13 +160,13 @@ class StopOnNan(NetworkReader):
         has_loss = update_nr > 0 and not self._resumes
         self._resumes = False
         if self.check_training_loss and has_loss:
-            loss = get_log(logs, "rolling_training.total_loss")[-1:]
+            loss = base.get_log(logs, "rolling_training.total_loss")[-1:]
             if self.timescale == "update":
                 loss = self.seen(net, update_nr)
             if not _is_finite(loss):
                 found.append("the training loss")
         for path in self.logs_to_check:
-            if not _is_finite(get_log(logs, path)[-1:]):
+            if not _is_finite(base.get_log(logs, path)[-1:]):
                 found.append(f"the log {path}")
         if found:
             raise StopIteration(f"Infinite or NaN: {', '.join(found)}.")
@@ -199,7 +192,7 @@ def _is_finite(values: Any) -> bool:
     return bool(np.all(np.isfinite(values)))
 
 
-class StopOnSigQuit(Hook):
+class StopOnSigQuit(base.Hook):
     r"""Stop the training at the next call after a SIGQUIT (Ctrl + \\).
 
     So one can leave the training loop and go on with the rest of the program. On

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from brainstorm.checks import is_finite
+from brainstorm.checks import NOT_NEGATIVE, is_finite
 from brainstorm.handlers import NumpyHandler
 from brainstorm.handlers.operations.spiking import Neuron, SpikingCells
 from brainstorm.handlers.operations.surrogates import SURROGATES, find_surrogate
@@ -108,7 +108,7 @@ def spiking_arguments(function: Callable, **checks: Check) -> dict[str, Argument
         reset_to=FINITE,
         reset=one_of("hard", "soft"),
         detach_reset=FLAG,
-        refractory=Check(lambda x: is_finite(x) and x >= 0, "a number of at least 0"),
+        refractory=NOT_NEGATIVE,
         surrogate=Check(_is_surrogate, f"one of {listing(SURROGATES)}"),
         surrogate_args=Check(lambda v: isinstance(v, Mapping | None), "a dict or None"),
         **checks,

@@ -2,13 +2,11 @@
 
 from typing import Any
 
-from brainstorm.checks import is_finite
+from brainstorm.checks import NOT_NEGATIVE, is_finite
 from brainstorm.initializers import EchoState, Uniform
 from brainstorm.layers.arguments import Check, arguments_of
 from brainstorm.layers.recurrent_layer import RecurrentLayerImpl
 from brainstorm.structure.construction import ConstructionWrapper
-
-_NOT_NEGATIVE = Check(lambda x: is_finite(x) and x >= 0, "a number of at least 0")
 
 
 def Reservoir(
@@ -58,8 +56,8 @@ class ReservoirLayerImpl(RecurrentLayerImpl):
     arguments = arguments_of(
         Reservoir,
         leak=RecurrentLayerImpl.arguments["leak"].check,
-        spectral_radius=_NOT_NEGATIVE,
-        input_scaling=_NOT_NEGATIVE,
+        spectral_radius=NOT_NEGATIVE,
+        input_scaling=NOT_NEGATIVE,
         connectivity=Check(
             lambda x: is_finite(x) and 0 < x <= 1, "a number above 0 and up to 1"
         ),
