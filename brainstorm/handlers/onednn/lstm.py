@@ -104,6 +104,10 @@ class OneDnnLstm:
             self.do(self.plain._supersede, cells)
             super().lstm_forward(x, weights, cells, y, activation, clock)
 
+    def _goes_by_gates(self, weights, y, gates):
+        is_large = LstmArrays(y, weights, None, y).step_work >= _LARGE_STEP
+        return is_large and all(gate.flags.c_contiguous for gate in gates)
+
     def _library_forward(self, arrays: LstmArrays) -> None:
         found = self._find_run(arrays)
         if found:

@@ -83,7 +83,7 @@ class OneDnnProducts:
         if _is_row(b, out) or not self._does(dot, *how):
             super().dot_add_mm(a, b, out, transa, transb)
 
-    def _pack(self, b, a, out, times, transb=False, add=False):
+    def _pack(self, b, a, out, times, transb=False, add=False, slot=0):
         packed = super()._pack(b, a, out, times, transb, add)
         if b.size < _LARGE_MATRIX or times < _OFTEN or _is_row(b, out):
             return packed
@@ -93,7 +93,7 @@ class OneDnnProducts:
             desc = _product(recipe, a, Layout(shape), out, add).query(Query.WEIGHTS)
         except UnimplementedError:
             return packed
-        values = self.scratch((-(-desc.size // 4),), ("packed", b.shape))
+        values = self.scratch((-(-desc.size // 4),), ("packed", b.shape, slot))
         if not self._does(pack, (b, values, a, out), transb, add):
             return packed
         return _Packed(values, shape, add)

@@ -192,7 +192,9 @@ class GruOperations:
             self._gru_back_before(weights.R, cells, y, dy, deltas, activation, *work)
             dR_gates, dRh = _cut(gradients.R, 2 * units)
             to_gates = stacked[..., : 2 * units]
-            self._output_gradients(y, to_gates, dR_gates, fresh_gradients)
+            self._output_gradients(
+                self._delayed(y), to_gates, dR_gates, fresh_gradients
+            )
             rows, seen = self._rows(deltas.Ha, 9), self._rows(cells.Pa, 10)
             self._multiply(rows, seen, dRh, transa=True, add=not fresh_gradients)
             self._input_gradients(*given)
@@ -209,7 +211,7 @@ class GruOperations:
         self.copy_to(later, dy[-1])
         for part, delta in zip(gates_of(stacked, 3), deltas, strict=False):
             self.copy_to(part, delta)
-        self._output_gradients(y, stacked, gradients.R, fresh_gradients)
+        self._output_gradients(self._delayed(y), stacked, gradients.R, fresh_gradients)
         # The reset gates act on what comes from the outputs alone.
         self.copy_to(deltas.Ha, gates_of(stacked, 3)[2])
         self._input_gradients(*given)

@@ -56,7 +56,8 @@ class _Back(NamedTuple):
         dy: Deltas of y from outside.
         deltas: Row t + 1 is done. In row t, that of Cb holds the deltas of y, but for
             those of units that keep it for a step.
-        dgates: (T, B, G), receives the deltas of Za, Ia, Fa and Oa.
+        dgates: (T, B, G), receives the deltas of Za, Ia, Fa and Oa. None if these go to
+            their own places alone.
         activation: Name of the activation function of block input and cell.
         kept: Zero where a unit is updated, or None.
         outside: Further deltas, or None.
@@ -130,6 +131,9 @@ class LstmOperations:
         kept = self._advance(clock)
         peepholes = self._repeated(peepholes, y.shape[1])
         steps, batch = x.shape[:2]
+        if self._goes_by_gates(weights, y, cells.gates):
+            self._run_by_gates(x, weights, cells, y, peepholes, activation, kept)
+            return
         from_x = self.scratch((steps, batch, W.shape[0]), 3)
         self.affine(self._rows(x, 9), W, bias, None, flatten_time(from_x), "linear")
         from_y = self.scratch((batch, W.shape[0]), 4)
@@ -137,6 +141,40 @@ class LstmOperations:
         for t in range(steps):
             self._dot_packed(y[t - 1], packed, from_y)
             self._lstm_step(t, from_x, from_y, peepholes, cells, y, activation, kept)
+
+    def _goes_by_gates(self, weights: Weights, y: Any, gates: tuple) -> bool:
+        """Whether each gate is to have products of its own.
+
+        These are large, and go to where they belong: nothing has to be copied.
+        """
+        return False
+
+    def _run_by_gates(
+        self,
+        x: Any,
+        weights: Weights,
+        cells: LstmCells,
+        y: Any,
+        peepholes: Any,
+        activation: str,
+        kept: Any,
+    ) -> None:
+        """All steps of a forward pass."""
+        rows, packed = self._rows(x, 9), []
+        for k, (gate, part) in enumerate(
+            zip(cells.gates, _by_gate(weights), strict=True)
+        ):
+            sums = flatten_time(gate[:-1])
+            self.affine(rows, part.W, part.bias, None, sums, "linear")
+            packed.append(
+                self._pack(
+                    part.R, y[-1], gate[-1], len(x), transb=True, add=True, slot=k
+                )
+            )
+        for t in range(len(x)):
+            for gate, R in zip(cells.gates, packed, strict=True):
+                self._dot_packed(y[t - 1], R, gate[t])
+            self._lstm_cells(t, peepholes, cells, y, activation, kept)
 
     def _lstm_step(
         self,
@@ -150,11 +188,23 @@ class LstmOperations:
         kept: Any,
     ) -> None:
         """All of step t but the products, which are given."""
-        act, now, before = self.act_func[activation], cells.at(t), cells.Ca[t - 1]
         for gate, a, b in zip(
-            now.gates, gates_of(from_x[t], 4), gates_of(from_y, 4), strict=True
+            cells.gates, gates_of(from_x[t], 4), gates_of(from_y, 4), strict=True
         ):
-            self.add_tt(a, b, gate)
+            self.add_tt(a, b, gate[t])
+        self._lstm_cells(t, peepholes, cells, y, activation, kept)
+
+    def _lstm_cells(
+        self,
+        t: int,
+        peepholes: Any,
+        cells: LstmCells,
+        y: Any,
+        activation: str,
+        kept: Any,
+    ) -> None:
+        """All of step t behind what gets into the gates from inputs and outputs."""
+        act, now, before = self.act_func[activation], cells.at(t), cells.Ca[t - 1]
         act(now.Za, now.Zb)
         if peepholes:
             self.mult_add_tt(before, peepholes[0], now.Ia)
@@ -223,10 +273,15 @@ class LstmOperations:
         dgates = self._lstm_deltas(
             weights, cells, dy, deltas, activation, kept, outside
         )
-        self._output_gradients(y, dgates, gradients.R, fresh_gradients)
-        self._input_gradients(
-            x, dgates, dx, weights, gradients, fresh_dx, fresh_gradients
-        )
+        before = self._delayed(y)
+        blocks = [(dgates, weights, gradients)]
+        if dgates is None:
+            parts = deltas.at(_STEPS).gates, _by_gate(weights), _by_gate(gradients)
+            blocks = list(zip(*parts, strict=True))
+        for k, (dgate, block, gradient) in enumerate(blocks):
+            self._output_gradients(before, dgate, gradient.R, fresh_gradients)
+            fresh = fresh_dx and not k, fresh_gradients
+            self._input_gradients(x, dgate, dx, block, gradient, *fresh)
         if weights.peepholes is not None:
             self._peephole_gradients(
                 cells, deltas, gradients.peepholes, fresh_gradients
@@ -245,20 +300,29 @@ class LstmOperations:
         """Fill all `deltas`, and row -1 of `dy`.
 
         Returns:
-            The deltas of the gates once more, as an array (T, B, G).
+            The deltas of the gates once more, as an array (T, B, G), or None where they
+            go by gates.
         """
         steps, batch, units = dy.shape[0] - 1, *dy.shape[1:]
-        dgates = self.scratch((steps, batch, 4 * units), 3)
+        by_gates = self._goes_by_gates(weights, dy, deltas.gates)
+        dgates = None if by_gates else self.scratch((steps, batch, 4 * units), 3)
         back = self._lstm_begin_back(
             _Back(
                 weights.peepholes, cells, dy, deltas, dgates, activation, kept, outside
             )
         )
-        if steps:
-            R = self._pack(weights.R, dgates[0], deltas.Cb[-1], steps, add=True)
+        gates, parts = [dgates], [weights]
+        if by_gates:
+            gates, parts = deltas.gates, _by_gate(weights)
+        packed = [
+            self._pack(part.R, gate[0], deltas.Cb[-1], steps, add=True, slot=k)
+            for k, (gate, part) in enumerate(zip(gates, parts, strict=True))
+            if steps
+        ]
         for t in reversed(range(steps)):
             self._lstm_step_back(t, back)
-            self._dot_packed(dgates[t], R, deltas.Cb[t - 1])
+            for gate, R in zip(gates, packed, strict=True):
+                self._dot_packed(gate[t], R, deltas.Cb[t - 1])
         self._lstm_end_back(back)
         return dgates
 
@@ -274,7 +338,8 @@ class LstmOperations:
 
     def _lstm_step_back(self, t: int, b: _Back) -> None:
         """All of step t but the product of the deltas of the gates."""
-        d, more, has_later = b.deltas, b.more, t + 1 < b.dgates.shape[0]
+        d, more, has_later = b.deltas, b.more, t + 1 < b.before.shape[0]
+        dgates = d.at(t).gates if b.dgates is None else gates_of(b.dgates[t], 4)
         dout, dcell = d.Cb[t], d.Ca[t]
         if b.kept is not None and has_later:
             self.add_into_if(d.Cb[t + 1], dout, b.kept[t + 1])
@@ -283,9 +348,7 @@ class LstmOperations:
             self.mult_add_tt(d.Ca[t + 1], b.forget[t + 1], dcell)
         if more is not None:
             self.add_tt(more[4][t], dcell, dcell)
-        for k, (slope, dgate) in enumerate(
-            zip(d.gates, gates_of(b.dgates[t], 4), strict=True)
-        ):
+        for k, (slope, dgate) in enumerate(zip(d.gates, dgates, strict=True)):
             self.mult_tt(slope[t], dout if k == 3 else dcell, dgate)
             if more is not None:
                 self.add_tt(more[k][t], dgate, dgate)
@@ -294,7 +357,7 @@ class LstmOperations:
         """Compute the deltas that the steps do not need, and those of the state."""
         now, d = b.cells.at(_STEPS), b.deltas.at(_STEPS)
         carried = b.deltas.at(-1)
-        if b.dgates.shape[0]:
+        if b.before.shape[0]:
             self.mult_tt(d.Ca[0], b.forget[0], carried.Ca)
             if b.more is not None:
                 self.add_tt(b.more[4][-1], carried.Ca, carried.Ca)
@@ -302,8 +365,9 @@ class LstmOperations:
                 self.add_into_if(d.Cb[0], carried.Cb, b.kept[0])
         self.copy_to(carried.Cb, b.dy[-1])
         self.fill(carried.Cb, 0.0)
-        for gate, dgate in zip(d.gates, gates_of(b.dgates, 4), strict=True):
-            self.copy_to(dgate, gate)
+        if b.dgates is not None:
+            for gate, dgate in zip(d.gates, gates_of(b.dgates, 4), strict=True):
+                self.copy_to(dgate, gate)
         self.mult_tt(d.Ca, now.Ib, d.Zb)
         self.mult_tt(d.Ca, now.Zb, d.Ib)
         self.mult_tt(d.Ca, b.before, d.Fb)
@@ -374,6 +438,16 @@ class LstmOperations:
         for k, (gate, cell) in enumerate(pairs):
             self.mult_tt(gate[:-1], cell, products)
             self._sum_rows(flatten_time(products), dpeepholes[k], fresh)
+
+
+def _by_gate(weights: Weights) -> list[Weights]:
+    """What leads to each of the gates, without peepholes."""
+    W, R, bias, _ = weights
+    n = R.shape[1]
+    return [
+        Weights(W[k : k + n], R[k : k + n], None if bias is None else bias[k : k + n])
+        for k in range(0, 4 * n, n)
+    ]
 
 
 def _rows_of(peepholes: Any) -> list[Any]:

@@ -72,7 +72,7 @@ class ProductOperations:
         dot = self.dot_add_mm if add else self.dot_mm
         dot(a, b, out, transa, transb)
 
-    def _pack(self, b, a, out, times, transb=False, add=False) -> Any:
+    def _pack(self, b, a, out, times, transb=False, add=False, slot=0) -> Any:
         """Prepare a matrix to be multiplied with again and again, by `_dot_packed`.
 
         Args:
@@ -82,6 +82,7 @@ class ProductOperations:
             times: How many products there are going to be.
             transb: Whether to transpose `b`.
             add: Whether products are going to be added to `out`.
+            slot: Tells matrices apart that are prepared at the same time.
         """
         return b, transb, add
 

@@ -252,7 +252,7 @@ class RecurrentOperations:
         if x.shape[0]:
             self._pass_by(0, deltas, *past)
         self.copy_to(dHb[-1], dy[-1])
-        self._output_gradients(y, sums, gradients.R, fresh_gradients)
+        self._output_gradients(self._delayed(y), sums, gradients.R, fresh_gradients)
         self._input_gradients(
             x, sums, dx, weights, gradients, fresh_dx, fresh_gradients
         )
@@ -306,9 +306,9 @@ class RecurrentOperations:
             self.fill_if(moved[:-1], 0.0, kept)
         return moved
 
-    def _output_gradients(self, y: Any, dh: Any, dR: Any, fresh: bool) -> None:
-        """Gradients of R in ``h[t] = R y[t-1]``."""
-        rows, before = self._rows(dh, 9), flatten_time(self._delayed(y))
+    def _output_gradients(self, before: Any, dh: Any, dR: Any, fresh: bool) -> None:
+        """Gradients of R in ``h[t] = R y[t-1]``, of which the latter is `before`."""
+        rows, before = self._rows(dh, 9), flatten_time(before)
         self._multiply(rows, before, dR, transa=True, add=not fresh)
 
     def _input_gradients(
