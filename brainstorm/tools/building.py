@@ -202,9 +202,7 @@ def create_net_from_spec(
 def _initializers(net: Network) -> dict[str, Any]:
     chosen: dict[str, Any] = {"default": Gaussian(), "fallback": Gaussian()}
     for name, properties in net.architecture.items():
-        if properties["@type"] == "BatchNorm":
-            chosen[name] = {"gamma": 1, "beta": 0, "mu": 0, "sigma": 1}
-        elif "activation" in properties:
+        if "activation" in properties:
             chosen[name] = DenseSqrtFanInOut(properties["activation"])
     return chosen
 

@@ -103,9 +103,9 @@ def history_of(
         hook = hooks.get(name)
         if name != ROLLING and getattr(hook, "timescale", None) != "epoch":
             continue
-        interval = 1 if name == ROLLING else hook.interval
+        first, interval = (1, 1) if name == ROLLING else (0, hook.interval)
+        due = range(first, epochs + 1, interval)
         for path, entries in _leaves(name, log):
-            due = [nr for nr in range(0, epochs + 1, interval) if nr or name != ROLLING]
             # A hook that was added late, or logs nothing at first, has the last ones.
             for nr, value in zip(
                 due[max(0, len(due) - len(entries)) :], entries, strict=False

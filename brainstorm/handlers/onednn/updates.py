@@ -11,7 +11,6 @@ from brainstorm.handlers.onednn.definitions import Algorithm
 from brainstorm.handlers.onednn.recipes import Call, Recipe, layout
 from brainstorm.handlers.programs import whole
 
-# Of more rows than this, the library's sums in batch normalisation lose digits.
 # From so many columns on, einsum loses digits.
 _LONG_ROW = 2048
 # Of so many elements at a time, what an update reads and writes stays in the caches.
