@@ -74,7 +74,13 @@ def optional_requirements() -> dict[str, list[str]]:
         "onnx": ["onnx>=1.16", "onnxruntime>=1.18"],
         "examples": ["scikit-learn>=1.3", "matplotlib>=3.8", "pandas>=2"],
         "tests": ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.90", "setuptools"],
-        "docs": ["sphinx>=7", "scikit-learn>=1.6"],
+        "docs": [
+            "sphinx>=8.1",
+            "pydata-sphinx-theme>=0.16",
+            "sphinx-copybutton>=0.5",
+            "sphinx-design>=0.6",
+            "scikit-learn>=1.6",
+        ],
     }
     names = [
         "onednn",

@@ -2,7 +2,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 
 import brainstorm  # noqa: E402
 
@@ -11,7 +11,14 @@ author = "The brainstorm developers"
 copyright = "The brainstorm developers"
 version = release = brainstorm.__version__
 
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+    "sphinx_design",
+    "names",
+]
 exclude_patterns = ["_build"]
 default_role = "literal"
 
@@ -19,20 +26,29 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_default_options = {"members": True, "show-inheritance": True}
 python_maximum_signature_line_length = 70
+toc_object_entries_show_parents = "hide"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 napoleon_use_rtype = False
 
-html_theme = "alabaster"
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+
+html_theme = "pydata_sphinx_theme"
+html_title = "brainstorm"
 html_theme_options = {
-    "description": "Fast, flexible and fun neural networks",
-    "fixed_sidebar": True,
-    "page_width": "1180px",
-    "sidebar_width": "230px",
-    "font_family": "Helvetica, Arial, sans-serif",
-    "code_font_size": "0.82em",
-    "body_max_width": "900px",
+    "logo": {"text": "brainstorm"},
+    "header_links_before_dropdown": 6,
+    "navigation_with_keys": False,
+    "show_toc_level": 2,
+    "show_nav_level": 1,
+    "search_bar_text": "Search, as in: dropout",
+    "secondary_sidebar_items": ["page-toc"],
+    "footer_start": ["copyright"],
+    "footer_end": [],
 }
+html_static_path = ["static"]
+html_css_files = ["brainstorm.css"]
 html_show_sourcelink = False
 html_copy_source = False

@@ -1,7 +1,9 @@
 """All code in the documentation runs, and the documentation builds without warnings.
 
 The blocks ``.. code-block:: python`` of a page run one after the other, in one
-namespace and in an empty folder. Where they show a session, ``>>>``, its output counts.
+namespace and in an empty folder. Where they show a session, ``>>>``, its output
+counts. A comment ``.. The code of PAGE comes first.`` has the blocks of another page
+run before them.
 Blocks with the option ``:class: not-run`` are left out: they need a GPU, or show code
 that is no program.
 """
@@ -37,6 +39,7 @@ BLOCK = re.compile(
     r"(?P<code>(?:(?P=indent)   .*\n|[ ]*\n)+)",
     re.MULTILINE,
 )
+BEFORE = re.compile(r"^\.\. The code of (\S+) comes first\.$", re.MULTILINE)
 FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
 
@@ -48,10 +51,13 @@ def code_blocks(text):
             yield first_line, textwrap.dedent(match["code"])
 
 
-def run_page(path):
-    namespace = {"__name__": "__main__"}
+def run_page(path, namespace=None):
+    namespace = {"__name__": "__main__"} if namespace is None else namespace
     runner = doctest.DocTestRunner(optionflags=FLAGS)
-    for line, code in code_blocks(path.read_text(encoding="utf-8")):
+    text = path.read_text(encoding="utf-8")
+    for other in BEFORE.findall(text):
+        run_page(path.parent / other, namespace)
+    for line, code in code_blocks(text):
         if code.lstrip().startswith(">>>"):
             test = doctest.DocTestParser().get_doctest(
                 code, namespace, path.name, str(path), line - 1
@@ -97,6 +103,10 @@ def test_blocks_are_found_and_failures_noticed(tmp_path):
     page.write_text(template.format(session.format(2)))
     with pytest.raises(AssertionError, match="Expected"):
         run_page(page)
+    page.write_text(template.format(session.format(1)))
+    second = tmp_path / "second.rst"
+    second.write_text(".. The code of page.rst comes first.\n\n" + session.format(1))
+    run_page(second)
 
 
 DIFF = re.compile(

@@ -1,0 +1,130 @@
+"""What these pages add to Sphinx: entries for layers, and links from names.
+
+``.. layer:: Lstm`` describes a layer: how it is called, then what its class computes.
+
+A name of the library in literals, such as ``Lstm``, ``bs.Trainer`` or
+``net.get(path)``, is a link to its entry in the reference. Words that are names by
+chance, such as ``split``, need their module: ``tools.split``.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections import defaultdict
+
+from docutils import nodes
+from docutils.parsers.rst import directives
+from sphinx import addnodes
+from sphinx.application import Sphinx
+from sphinx.ext.napoleon import GoogleDocstring
+from sphinx.transforms.post_transforms import SphinxPostTransform
+from sphinx.util.docutils import SphinxDirective
+from sphinx.util.nodes import make_refnode
+
+from brainstorm.structure.layer import LAYER_TYPES
+
+INSTANCES = {
+    "net": "Network",
+    "network": "Network",
+    "trainer": "Trainer",
+    "handler": "Handler",
+    "bs": "brainstorm",
+}
+MEMBERS = {"method", "property", "attribute"}
+NAME = re.compile(r"(?P<path>[A-Za-z_][\w.]*)(\([^()]*\)|\[[^\]]*\])?")
+
+
+class LayerEntry(SphinxDirective):
+    """The function for wiring, with what the docstring of the class says."""
+
+    required_arguments = 1
+    option_spec = {"members": directives.unchanged}
+
+    def run(self) -> list[nodes.Node]:
+        """The nodes of the entry, at which references to the class arrive, too."""
+        name = self.arguments[0]
+        cls = LAYER_TYPES[name]
+        path = f"{cls.__module__}.{cls.__qualname__}"
+        text = GoogleDocstring(inspect.getdoc(cls), self.config, what="class").lines()
+        lines = [f".. autofunction:: brainstorm.layers.{name}", ""]
+        lines += [f"   {line}" for line in text]
+        for member in self.options.get("members", "").split():
+            lines += ["", f".. automethod:: {path}.{member}"]
+        result = self.parse_text_to_nodes("\n".join(lines))
+        for node in result:
+            for signature in node.findall(addnodes.desc_signature):
+                signature["_toc_name"] = ""  # the heading above is in the contents
+        python = self.env.get_domain("py")
+        place = python.objects[f"brainstorm.layers.{name}"].node_id
+        python.note_object(path, "class", place, location=self.get_location())
+        return result
+
+
+class NamesAsLinks(SphinxPostTransform):
+    """Makes links of literals that are names of the library."""
+
+    default_priority = 5  # before references are resolved
+
+    def run(self, **kwargs) -> None:
+        """Put each literal that is a name into a reference to its entry."""
+        entries = self.env.get_domain("py").objects
+        by_name = defaultdict(list)
+        for path, entry in entries.items():
+            by_name[path.rpartition(".")[2]].append((path, entry))
+        for literal in list(self.document.findall(nodes.literal)):
+            if not _is_plain(literal):
+                continue
+            found = find(literal.astext(), by_name)
+            if found:
+                path, entry = found
+                literal.replace_self(
+                    make_refnode(
+                        *(self.app.builder, self.env.docname, entry.docname),
+                        *(entry.node_id, literal.deepcopy(), path),
+                    )
+                )
+
+
+def _is_plain(literal: nodes.Node) -> bool:
+    """Whether a literal is neither a link, nor part of a heading."""
+    node = literal.parent
+    while node is not None:
+        if isinstance(node, nodes.reference | nodes.title):
+            return False
+        if node.tagname in ("pending_xref", "desc_signature"):
+            return False
+        node = node.parent
+    return True
+
+
+def find(text: str, by_name: dict[str, list]) -> tuple | None:
+    """The entry that a literal names: its path, and what the domain knows of it."""
+    match = NAME.fullmatch(text)
+    if match is None:
+        return None
+    *owners, name = match["path"].split(".")
+    if not owners and re.fullmatch("[a-z]+", name):
+        return None
+    owners = [INSTANCES.get(owner, owner) for owner in owners]
+    fitting = []
+    for path, entry in by_name[name]:
+        parts = path.split(".")[:-1]
+        if entry.objtype in MEMBERS and owners[-1:] != parts[-1:]:
+            continue
+        if entry.objtype == "module" and owners[:1] != ["brainstorm"]:
+            continue
+        if set(owners) <= set(parts):
+            fitting.append((path, entry))
+    # A layer and a modifier may have one name: `bs` has only the modifier.
+    fitting.sort(
+        key=lambda found: (".layers." in found[0]) == (owners != ["brainstorm"])
+    )
+    return fitting[-1] if fitting else None
+
+
+def setup(app: Sphinx) -> dict:
+    """Register with Sphinx."""
+    app.add_directive("layer", LayerEntry)
+    app.add_post_transform(NamesAsLinks)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
