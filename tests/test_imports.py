@@ -10,7 +10,7 @@ ROOT = Path(brainstorm.__file__).resolve().parent
 
 # A module imports what stands in its own line or above.
 HOUSE = [
-    ["__about__"],
+    ["__about__", "literals"],
     ["utils", "optional"],
     ["checks", "describable", "files"],
     ["randomness"],

@@ -16,6 +16,7 @@ from brainstorm.checks import Check, is_finite
 from brainstorm.data_iterators.base import DataIterator
 from brainstorm.data_iterators.changing import Transformer, float_type
 from brainstorm.data_iterators.checks import FLAG, check_value, expect, whole
+from brainstorm.literals import LatencyMethod
 
 __all__ = ["DeltaEncoding", "LatencyEncoding", "PhaseEncoding", "RateEncoding"]
 
@@ -93,7 +94,7 @@ class LatencyEncoding(_Encoder):
         self,
         iter: DataIterator,
         steps: int | Mapping[str, int],
-        method: str = "linear",
+        method: LatencyMethod = "linear",
         tau: float | None = None,
         threshold: float = 0.01,
         normalize: bool = False,

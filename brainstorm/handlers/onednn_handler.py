@@ -28,6 +28,7 @@ from brainstorm.handlers.onednn.recipes import Call
 from brainstorm.handlers.onednn.session import Build, OwnCalls, Session
 from brainstorm.handlers.onednn.updates import OneDnnUpdates
 from brainstorm.handlers.programs import Program
+from brainstorm.literals import MathMode
 from brainstorm.utils import ValidationError, listing
 
 __all__ = ["OneDnnHandler"]
@@ -92,7 +93,7 @@ class OneDnnHandler(
     def __init__(
         self,
         seed: int | None = None,
-        math_mode: str = "f32",
+        math_mode: MathMode = "f32",
         threads: int | None = None,
     ):
         super().__init__(np.float32, seed)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypedDict
+from typing import Any, TypedDict, get_args
 
 from brainstorm import utils
 from brainstorm.checks import check_integer
 from brainstorm.describable import Describable
+from brainstorm.literals import Criterion, Timescale
 from brainstorm.structure.network import Network
 from brainstorm.training.steppers import TrainingStepper
 from brainstorm.training.utils import report
@@ -42,7 +43,7 @@ class Hook(Describable):
 
     # For subclasses whose constructor leaves out that of this class.
     name: str | None = None
-    timescale: str = "epoch"
+    timescale: Timescale = "epoch"
     interval: int = 1
     verbose: bool | None = None
     run_verbosity = False
@@ -63,14 +64,14 @@ class Hook(Describable):
     def __init__(
         self,
         name: str | None = None,
-        timescale: str = "epoch",
+        timescale: Timescale = "epoch",
         interval: int = 1,
         verbose: bool | None = None,
     ):
         self.name = None
         if name is not None:
             self.__name__ = name
-        if timescale not in ("epoch", "update"):
+        if timescale not in get_args(Timescale):
             raise utils.ValidationError(
                 f"{type(self).__name__}: timescale has to be 'epoch' or 'update',"
                 f" not {timescale!r}"
@@ -180,7 +181,7 @@ class Common(TypedDict, total=False):
     """The arguments of :class:`Hook`, for type checkers and editors."""
 
     name: str | None
-    timescale: str
+    timescale: Timescale
     interval: int
     verbose: bool | None
 
@@ -237,13 +238,15 @@ class LogWatcher(Hook):
     repeatable = True
 
     @takes_common
-    def __init__(self, log_name: str, criterion: str, **common: utils.Unpack[Common]):
+    def __init__(
+        self, log_name: str, criterion: Criterion, **common: utils.Unpack[Common]
+    ):
         super().__init__(**common)
         if not isinstance(log_name, str) or not log_name:
             raise utils.ValidationError(
                 f"{self.__name__}: log_name has to be a string, not {log_name!r}"
             )
-        if criterion not in ("min", "max"):
+        if criterion not in get_args(Criterion):
             raise utils.ValidationError(
                 f"{self.__name__}: criterion has to be 'min' or 'max',"
                 f" not {criterion!r}"

@@ -11,6 +11,7 @@ from brainstorm.checks import check_number
 from brainstorm.data_iterators import DataIterator
 from brainstorm.describable import of_library
 from brainstorm.hooks import base_hook as base
+from brainstorm.literals import Criterion
 from brainstorm.scorers import Scorer
 from brainstorm.structure.network import Network
 from brainstorm.training.schedules import Schedule
@@ -232,7 +233,7 @@ class ReduceOnPlateau(base.LogWatcher):
     def __init__(
         self,
         log_name: str,
-        criterion: str = "min",
+        criterion: Criterion = "min",
         attr_name: str = "learning_rate",
         factor: float = 0.1,
         patience: int = 10,

@@ -23,6 +23,7 @@ from brainstorm.hooks.base_hook import (
     takes,
     takes_common,
 )
+from brainstorm.literals import Criterion
 from brainstorm.structure.network import Network
 from brainstorm.structure.network_files import FORMAT as NETWORK_FORMAT
 from brainstorm.training.checkpoints import FORMAT as CHECKPOINT_FORMAT
@@ -222,7 +223,7 @@ class SaveBestNetwork(LogWatcher):
         self,
         log_name: str,
         filename: str | os.PathLike | None = None,
-        criterion: str = "max",
+        criterion: Criterion = "max",
         **common: Unpack[Common],
     ):
         super().__init__(log_name, criterion, **common)
@@ -273,7 +274,9 @@ class RestoreBest(SaveBestNetwork):
     __undescribed__ = {"filename"}
 
     @takes_common
-    def __init__(self, log_name: str, criterion: str = "min", **common: Unpack[Common]):
+    def __init__(
+        self, log_name: str, criterion: Criterion = "min", **common: Unpack[Common]
+    ):
         super().__init__(log_name, None, criterion, **common)
 
     def stop(self):

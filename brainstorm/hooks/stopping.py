@@ -10,6 +10,7 @@ import numpy as np
 
 from brainstorm.checks import check_integer, check_number
 from brainstorm.hooks import base_hook as base
+from brainstorm.literals import Criterion
 from brainstorm.structure.network import Network
 from brainstorm.utils import Unpack, ValidationError
 
@@ -40,7 +41,7 @@ class EarlyStopper(base.LogWatcher):
         self,
         log_name: str,
         patience: int = 1,
-        criterion: str = "min",
+        criterion: Criterion = "min",
         **common: Unpack[base.Common],
     ):
         super().__init__(log_name, criterion, **common)
@@ -98,7 +99,7 @@ class StopAfterThresholdReached(base.LogWatcher):
         self,
         log_name: str,
         threshold: float,
-        criterion: str = "min",
+        criterion: Criterion = "min",
         **common: Unpack[base.Common],
     ):
         super().__init__(log_name, criterion, **common)

@@ -13,6 +13,7 @@ import numpy as np
 from brainstorm.checks import checked_array, checked_number, checked_positive
 from brainstorm.handlers.operations.activations import OTHER_NAMES
 from brainstorm.initializers.base import Initializer, Shape
+from brainstorm.literals import Distribution, Fan, ScaledActivation
 from brainstorm.randomness import RandomState
 from brainstorm.utils import ValidationError, listing
 
@@ -148,7 +149,7 @@ class _DenseSqrt(Initializer):
     SCALES: dict[str, float]
     COUNTS_UNITS: bool
 
-    def __init__(self, scale: float | str = "rel"):
+    def __init__(self, scale: float | ScaledActivation = "rel"):
         super().__init__()
         name = type(self).__name__
         if not isinstance(scale, str):
@@ -262,8 +263,8 @@ class VarianceScaling(Initializer):
     def __init__(
         self,
         scale: float = 1.0,
-        mode: str = "fan_in",
-        distribution: str = "truncated_normal",
+        mode: Fan = "fan_in",
+        distribution: Distribution = "truncated_normal",
     ):
         super().__init__()
         self.scale = checked_positive(scale, "VarianceScaling: scale")
@@ -286,7 +287,7 @@ class VarianceScaling(Initializer):
         return std * self.DISTRIBUTIONS[self.distribution](self.rnd, shape)
 
 
-def KaimingNormal(distribution: str = "truncated_normal") -> VarianceScaling:
+def KaimingNormal(distribution: Distribution = "truncated_normal") -> VarianceScaling:
     """See :class:`VarianceScaling`."""
     return VarianceScaling(2.0, "fan_in", distribution)
 
@@ -296,7 +297,7 @@ def KaimingUniform() -> VarianceScaling:
     return VarianceScaling(2.0, "fan_in", "uniform")
 
 
-def XavierNormal(distribution: str = "truncated_normal") -> VarianceScaling:
+def XavierNormal(distribution: Distribution = "truncated_normal") -> VarianceScaling:
     """See :class:`VarianceScaling`."""
     return VarianceScaling(1.0, "fan_avg", distribution)
 
@@ -306,7 +307,7 @@ def XavierUniform() -> VarianceScaling:
     return VarianceScaling(1.0, "fan_avg", "uniform")
 
 
-def LecunNormal(distribution: str = "truncated_normal") -> VarianceScaling:
+def LecunNormal(distribution: Distribution = "truncated_normal") -> VarianceScaling:
     """See :class:`VarianceScaling`."""
     return VarianceScaling(1.0, "fan_in", distribution)
 

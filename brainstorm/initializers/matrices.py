@@ -16,6 +16,7 @@ from brainstorm.initializers.base import (
     checked_source,
     evaluate_initializer,
 )
+from brainstorm.literals import WalkActivation
 from brainstorm.utils import InitializationError, ValidationError, listing
 
 __all__ = [
@@ -157,7 +158,7 @@ class RandomWalk(Initializer):
         "rel": lambda n: math.sqrt(2) * math.exp(1.2 / (max(n, 6) - 2.4)),
     }
 
-    def __init__(self, act_func: str = "linear", scale: float | None = None):
+    def __init__(self, act_func: WalkActivation = "linear", scale: float | None = None):
         super().__init__()
         if not isinstance(act_func, str) or act_func not in self.GAINS:
             raise ValidationError(

@@ -1,7 +1,7 @@
 """What layers with states that leak have in common."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from brainstorm.layers.arguments import (
     one_of,
 )
 from brainstorm.layers.base_layer import Layer, once_per_resize
+from brainstorm.literals import Reset
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.utils import listing
 
@@ -106,7 +107,7 @@ def spiking_arguments(function: Callable, **checks: Check) -> dict[str, Argument
         function,
         threshold=FINITE,
         reset_to=FINITE,
-        reset=one_of("hard", "soft"),
+        reset=one_of(*get_args(Reset)),
         detach_reset=FLAG,
         refractory=NOT_NEGATIVE,
         surrogate=Check(_is_surrogate, f"one of {listing(SURROGATES)}"),

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from typing import get_args
 
 from brainstorm.checks import COUNT, FINITE, FLAG, POSITIVE, Argument, Check
 from brainstorm.handlers.operations.activations import ACTIVATIONS, OTHER_NAMES
+from brainstorm.literals import InitialState
 from brainstorm.utils import listing
 
 __all__ = ["COUNT", "FINITE", "FLAG", "POSITIVE", "Argument", "Check"]
@@ -29,7 +31,7 @@ _COMMON = {
         lambda name: OTHER_NAMES.get(name, name),
     ),
     "bias": FLAG,
-    "initial_state": one_of("zeros", "learned"),
+    "initial_state": one_of(*get_args(InitialState)),
     "size": COUNT,
 }
 

@@ -5,15 +5,16 @@ from brainstorm.layers._sequence_layer import SequenceLayer
 from brainstorm.layers.arguments import arguments_of
 from brainstorm.layers.base_layer import BufferStructure, ConstructionWrapper
 from brainstorm.layers.recurrent_layer import RecurrentLayerImpl
+from brainstorm.literals import Activation, InitialState
 
 
 def Clockwork(
     size: int,
-    activation: str = "tanh",
+    activation: Activation = "tanh",
     name: str | None = None,
     *,
     bias: bool = True,
-    initial_state: str = "zeros",
+    initial_state: InitialState = "zeros",
     trainable: bool = True,
 ) -> ConstructionWrapper:
     """A recurrent layer in which each unit is updated every so many steps.

@@ -3,16 +3,17 @@
 from brainstorm.layers.arguments import arguments_of
 from brainstorm.layers.clockwork_layer import ClockedLayer
 from brainstorm.layers.lstm_layer import LstmLayerImpl
+from brainstorm.literals import Activation, InitialState
 from brainstorm.structure.construction import ConstructionWrapper
 
 
 def ClockworkLstm(
     size: int,
-    activation: str = "tanh",
+    activation: Activation = "tanh",
     name: str | None = None,
     *,
     bias: bool = True,
-    initial_state: str = "zeros",
+    initial_state: InitialState = "zeros",
     trainable: bool = True,
 ) -> ConstructionWrapper:
     """A layer of memory cells that are each updated every so many steps.

@@ -7,6 +7,7 @@ from brainstorm.layers._window_layer import WINDOW, WindowLayer
 from brainstorm.layers.arguments import COUNT, arguments_of
 from brainstorm.layers.base_layer import BufferStructure, ConstructionWrapper
 from brainstorm.layers.rows import Rows
+from brainstorm.literals import Activation
 from brainstorm.utils import flatten_time
 
 
@@ -15,7 +16,7 @@ def Convolution2D(
     kernel_size: int | Sequence[int],
     stride: int | Sequence[int] = (1, 1),
     padding: int = 0,
-    activation: str = "rel",
+    activation: Activation = "rel",
     name: str | None = None,
     *,
     bias: bool = True,

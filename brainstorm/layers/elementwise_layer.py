@@ -2,11 +2,12 @@
 
 from brainstorm.layers._stepwise_layer import StepwiseLayer
 from brainstorm.layers.arguments import arguments_of
+from brainstorm.literals import Activation
 from brainstorm.structure.construction import ConstructionWrapper
 
 
 def Elementwise(
-    activation: str = "rel", name: str | None = None
+    activation: Activation = "rel", name: str | None = None
 ) -> ConstructionWrapper:
     """A layer that applies an activation function to every element.
 

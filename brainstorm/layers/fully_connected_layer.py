@@ -9,11 +9,12 @@ from brainstorm.layers._stepwise_layer import StepwiseLayer
 from brainstorm.layers.arguments import Check, arguments_of
 from brainstorm.layers.base_layer import BufferStructure, ConstructionWrapper
 from brainstorm.layers.rows import Rows
+from brainstorm.literals import Activation
 
 
 def FullyConnected(
     size: int | Sequence[int] | None = None,
-    activation: str = "rel",
+    activation: Activation = "rel",
     name: str | None = None,
     *,
     bias: bool = True,

@@ -5,6 +5,7 @@ import math
 from brainstorm.layers.arguments import arguments_of
 from brainstorm.layers.pooling_layer_2d import TYPE, Pooling2DLayerImpl
 from brainstorm.layers.rows import Rows
+from brainstorm.literals import PoolingType
 from brainstorm.structure.buffer_structure import BufferStructure, StructureTemplate
 from brainstorm.structure.construction import ConstructionWrapper
 
@@ -15,7 +16,9 @@ def _images(array):
     return array.reshape((T * B, math.prod(inner), 1, C))
 
 
-def GlobalPooling(type: str = "max", name: str | None = None) -> ConstructionWrapper:
+def GlobalPooling(
+    type: PoolingType = "max", name: str | None = None
+) -> ConstructionWrapper:
     """A layer that reduces images to one value for each channel.
 
     Args:

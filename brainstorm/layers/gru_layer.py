@@ -3,16 +3,17 @@
 from brainstorm.handlers.operations.gru import GruCells, GruDeltas
 from brainstorm.layers._sequence_layer import SequenceLayer
 from brainstorm.layers.arguments import FLAG, arguments_of
+from brainstorm.literals import Activation, InitialState
 from brainstorm.structure.construction import ConstructionWrapper
 
 
 def Gru(
     size: int,
-    activation: str = "tanh",
+    activation: Activation = "tanh",
     name: str | None = None,
     *,
     bias: bool = True,
-    initial_state: str = "zeros",
+    initial_state: InitialState = "zeros",
     trainable: bool = True,
     reset_after: bool = True,
 ) -> ConstructionWrapper:

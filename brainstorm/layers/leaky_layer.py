@@ -1,11 +1,13 @@
 """Leaky integration."""
 
 from collections.abc import Sequence
+from typing import get_args
 
 from brainstorm.layers._leaking_layer import LeakingLayer, leaking_arguments
 from brainstorm.layers.arguments import one_of
 from brainstorm.layers.base_layer import BufferStructure, ConstructionWrapper
 from brainstorm.layers.rows import Rows
+from brainstorm.literals import Gain
 from brainstorm.utils import flatten_features
 
 
@@ -14,7 +16,7 @@ def Leaky(
     name: str | None = None,
     *,
     dt: float = 1.0,
-    gain: str = "input",
+    gain: Gain = "input",
     rest: float = 0.0,
     resistance: float = 1.0,
     learn_tau: bool = False,
@@ -61,7 +63,7 @@ class LeakyLayerImpl(LeakingLayer):
             not as in `Leaky`.
     """
 
-    arguments = leaking_arguments(Leaky, gain=one_of("input", "integrate"))
+    arguments = leaking_arguments(Leaky, gain=one_of(*get_args(Gain)))
     repeats = True
 
     rows = Rows("inputs.default", writes=["outputs.default"], shape=flatten_features)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from brainstorm.handlers.operations.spiking import SpikingCells
 from brainstorm.layers._leaking_layer import SpikingLayer, spiking_arguments
 from brainstorm.layers.rows import Rows
+from brainstorm.literals import Reset, Surrogate
 from brainstorm.structure.construction import ConstructionWrapper
 from brainstorm.utils import flatten_features
 
@@ -18,10 +19,10 @@ def Lif(
     reset_to: float = 0.0,
     resistance: float = 1.0,
     dt: float = 1.0,
-    reset: str = "hard",
+    reset: Reset = "hard",
     detach_reset: bool = True,
     refractory: float = 0.0,
-    surrogate: str = "inv_square",
+    surrogate: Surrogate = "inv_square",
     surrogate_args: Mapping[str, float] | None = None,
     learn_tau: bool = False,
     trainable: bool = True,

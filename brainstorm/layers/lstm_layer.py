@@ -3,17 +3,18 @@
 from brainstorm.handlers.operations.lstm import LstmCells
 from brainstorm.layers._sequence_layer import SequenceLayer
 from brainstorm.layers.arguments import FLAG, arguments_of
+from brainstorm.literals import Activation, InitialState
 from brainstorm.structure.construction import ConstructionWrapper
 
 
 def Lstm(
     size: int,
-    activation: str = "tanh",
+    activation: Activation = "tanh",
     name: str | None = None,
     *,
     peepholes: bool = True,
     bias: bool = True,
-    initial_state: str = "zeros",
+    initial_state: InitialState = "zeros",
     trainable: bool = True,
 ) -> ConstructionWrapper:
     """A layer of long short-term memory cells.

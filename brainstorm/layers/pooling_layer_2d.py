@@ -1,19 +1,21 @@
 """Pooling of images."""
 
 from collections.abc import Sequence
+from typing import get_args
 
 from brainstorm.layers._window_layer import WINDOW, WindowLayer
 from brainstorm.layers.arguments import arguments_of, one_of
 from brainstorm.layers.base_layer import BufferStructure, ConstructionWrapper
 from brainstorm.layers.rows import Rows
+from brainstorm.literals import PoolingType
 from brainstorm.utils import flatten_time
 
-TYPE = one_of("max", "avg")
+TYPE = one_of(*get_args(PoolingType))
 
 
 def Pooling2D(
     kernel_size: int | Sequence[int],
-    type: str = "max",
+    type: PoolingType = "max",
     stride: int | Sequence[int] = (1, 1),
     padding: int = 0,
     name: str | None = None,

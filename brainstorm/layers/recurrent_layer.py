@@ -4,6 +4,7 @@ from brainstorm.checks import is_finite
 from brainstorm.handlers.operations.recurrent import RecurrentCells
 from brainstorm.layers._sequence_layer import SequenceLayer
 from brainstorm.layers.arguments import FLAG, Check, arguments_of
+from brainstorm.literals import Activation, InitialState
 from brainstorm.structure.construction import ConstructionWrapper
 
 LEAK = Check(
@@ -13,11 +14,11 @@ LEAK = Check(
 
 def Recurrent(
     size: int,
-    activation: str = "tanh",
+    activation: Activation = "tanh",
     name: str | None = None,
     *,
     bias: bool = True,
-    initial_state: str = "zeros",
+    initial_state: InitialState = "zeros",
     trainable: bool = True,
     leak: float = 1.0,
     leak_inside: bool = False,

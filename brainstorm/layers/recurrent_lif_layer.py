@@ -6,6 +6,7 @@ from brainstorm.handlers.operations.spiking import SpikingCells
 from brainstorm.layers._leaking_layer import SpikingLayer, spiking_arguments
 from brainstorm.layers.base_layer import BufferStructure, ConstructionWrapper
 from brainstorm.layers.rows import Rows
+from brainstorm.literals import Reset, Surrogate
 
 
 def RecurrentLif(
@@ -18,10 +19,10 @@ def RecurrentLif(
     reset_to: float = 0.0,
     resistance: float = 1.0,
     dt: float = 1.0,
-    reset: str = "hard",
+    reset: Reset = "hard",
     detach_reset: bool = True,
     refractory: float = 0.0,
-    surrogate: str = "inv_square",
+    surrogate: Surrogate = "inv_square",
     surrogate_args: Mapping[str, float] | None = None,
     learn_tau: bool = False,
     bias: bool = True,

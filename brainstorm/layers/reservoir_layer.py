@@ -6,6 +6,7 @@ from brainstorm.checks import NOT_NEGATIVE, is_finite
 from brainstorm.initializers import EchoState, Uniform
 from brainstorm.layers.arguments import Check, arguments_of
 from brainstorm.layers.recurrent_layer import RecurrentLayerImpl
+from brainstorm.literals import Activation
 from brainstorm.structure.construction import ConstructionWrapper
 
 
@@ -15,7 +16,7 @@ def Reservoir(
     spectral_radius: float = 0.9,
     input_scaling: float = 1.0,
     connectivity: float = 0.1,
-    activation: str = "tanh",
+    activation: Activation = "tanh",
     name: str | None = None,
     *,
     bias: bool = True,

@@ -1,20 +1,25 @@
 """One value for all time steps."""
 
+from typing import get_args
+
 import numpy as np
 
 from brainstorm.layers.arguments import Check, arguments_of
 from brainstorm.layers.base_layer import ConstructionWrapper, Layer
 from brainstorm.layers.rows import Rows, as_column, by_sequences
+from brainstorm.literals import TimePoolingType
 from brainstorm.structure.buffer_structure import BufferStructure, StructureTemplate
 from brainstorm.utils import listing
 
-TYPES = ("max", "mean", "sum", "last")
+TYPES = get_args(TimePoolingType)
 
 # Slots of the handler's temporaries that operations leave alone.
 _COUNTED, _SPREAD, _DELTAS, _NUMBER = 20, 21, 22, 23
 
 
-def TimePooling(type: str = "max", name: str | None = None) -> ConstructionWrapper:
+def TimePooling(
+    type: TimePoolingType = "max", name: str | None = None
+) -> ConstructionWrapper:
     """A layer that makes one value of those of all time steps.
 
     Layers behind it have no time: wire them to targets ``('B', ...)``. With its input

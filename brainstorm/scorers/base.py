@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, TypedDict
+from typing import Any, TypedDict, get_args
 
 import numpy as np
 
 from brainstorm.describable import Describable
+from brainstorm.literals import Average
 from brainstorm.utils import Unpack, ValidationError, takes_from
 
 __all__ = ["Scorer"]
@@ -180,10 +181,12 @@ class ClassAverage(Scorer):
         out_name, targets_name, mask_name, name: See :class:`.Scorer`.
     """
 
-    AVERAGES = ("auto", "binary", "macro", "micro", "weighted", None)
+    AVERAGES = (*get_args(Average), None)
 
     @takes_common
-    def __init__(self, average: str | None = "auto", **common: Unpack[Common]) -> None:
+    def __init__(
+        self, average: Average | None = "auto", **common: Unpack[Common]
+    ) -> None:
         super().__init__(**common)
         if average not in self.AVERAGES:
             raise ValidationError(
@@ -192,7 +195,7 @@ class ClassAverage(Scorer):
             )
         self.average = average
 
-    def _average_of(self, columns: int, are_classes: bool = True) -> str | None:
+    def _average_of(self, columns: int, are_classes: bool = True) -> Average | None:
         """How to average the scores of columns, which may be labels of their own."""
         binary = columns == 2 and are_classes
         if self.average == "binary" and not binary:
@@ -205,7 +208,10 @@ class ClassAverage(Scorer):
 
     @staticmethod
     def _over_classes(
-        average: str | None, scores: np.ndarray, support: np.ndarray, counts: np.ndarray
+        average: Average | None,
+        scores: np.ndarray,
+        support: np.ndarray,
+        counts: np.ndarray,
     ) -> Any:
         """The average of scores (C,), of those that count, but for ``'micro'``."""
         if average == "binary":

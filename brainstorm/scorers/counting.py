@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from brainstorm.checks import checked_number
+from brainstorm.literals import Average
 from brainstorm.scorers.base import (
     ClassAverage,
     Common,
@@ -66,7 +67,7 @@ class _OfCounts(ClassAverage):
     @takes_common
     def __init__(
         self,
-        average: str | None = "auto",
+        average: Average | None = "auto",
         multilabel: bool = False,
         threshold: float = 0.5,
         **common: Unpack[Common],

@@ -5,10 +5,11 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal
+from typing import Any, get_args
 
 import numpy as np
 
+from brainstorm.literals import ScoredValues
 from brainstorm.scorers import base
 from brainstorm.scorers.counting import predicted_classes
 from brainstorm.utils import Unpack, ValidationError
@@ -187,13 +188,13 @@ class Score(DataSetScorer):
     def __init__(
         self,
         function: Callable[..., Any],
-        takes: Literal["predictions", "classes"] = "predictions",
+        takes: ScoredValues = "predictions",
         **common: Unpack[base.Common],
     ) -> None:
         super().__init__(**common)
         if not callable(function) or isinstance(function, type):
             raise ValidationError(f"Score: expected a function, got {function!r}")
-        if takes not in ("predictions", "classes"):
+        if takes not in get_args(ScoredValues):
             raise ValidationError(
                 f"Score: takes has to be 'predictions' or 'classes', not {takes!r}"
             )

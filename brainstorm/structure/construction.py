@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias, overload
 
 from brainstorm.structure.layer import LAYER_TYPES, layer_type_name
 from brainstorm.utils import NetworkValidationError, check_layer_name, listing
@@ -108,7 +110,7 @@ class ConstructionWrapper:
         cls,
         layer_type: type | str,
         name: str | None = None,
-        trainable: Any = None,
+        trainable: bool | None = None,
         **layer_kwargs: Any,
     ) -> ConstructionWrapper:
         """Start wiring a new layer.
@@ -179,6 +181,12 @@ class ConstructionWrapper:
         self.layer.shared.update(dict.fromkeys(names or [None], other.layer))
         return self
 
+    @overload
+    def __rshift__(self, other: ConstructionWrapper) -> ConstructionWrapper: ...
+
+    @overload
+    def __rshift__(self, other: Layers) -> list[ConstructionWrapper]: ...
+
     def __rshift__(self, other: Any) -> Any:
         others = _each_of(other)
         if others is None:
@@ -187,15 +195,15 @@ class ConstructionWrapper:
             self.layer.connect(self.output_name, each.layer, each.input_name)
         return other if isinstance(other, ConstructionWrapper) else others
 
-    def __rrshift__(self, others: Any) -> ConstructionWrapper:
-        others = _each_of(others)
+    def __rrshift__(self, other: Layers) -> ConstructionWrapper:
+        others = _each_of(other)
         if others is None:
             return NotImplemented
         for each in others:
             each >> self
         return self
 
-    def __lshift__(self, other: Any) -> ConstructionWrapper:
+    def __lshift__(self, other: ConstructionWrapper | Layers) -> ConstructionWrapper:
         others = _each_of(other)
         if others is None:
             return NotImplemented
@@ -215,6 +223,9 @@ class ConstructionWrapper:
 
     def __repr__(self) -> str:
         return f"<Layer: {self.input_name!r} - {self.name} - {self.output_name!r}>"
+
+
+Layers: TypeAlias = Sequence[ConstructionWrapper] | AbstractSet[ConstructionWrapper]
 
 
 def _each_of(layers: Any) -> list[ConstructionWrapper] | None:

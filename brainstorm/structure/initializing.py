@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from brainstorm import initializers
 from brainstorm.describable import Describable, create_from_description, get_description
+from brainstorm.literals import InitializerName
 from brainstorm.randomness import RandomState
 from brainstorm.structure.layer import Layer
 from brainstorm.structure.trainable import own_parameters
@@ -22,6 +23,11 @@ NAMED: Mapping[str, Callable[[], initializers.Initializer]] = {
     "lecun": initializers.LecunNormal,
     "orthogonal": initializers.Orthogonal,
 }
+Initial: TypeAlias = (
+    InitializerName | float | list[Any] | np.ndarray | Callable[[tuple[int, ...]], Any]
+)
+"""What gives initial values: an initializer, its name, or the values themselves."""
+
 # Of what comes out of these about half is cut off.
 _RECTIFIERS = frozenset({"rel", "relu", "relu6", "el", "gelu", "swish", "mish"})
 # As text, numbers take ten times their memory, and parameters are saved anyway.

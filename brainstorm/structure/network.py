@@ -19,6 +19,7 @@ from brainstorm.structure.buffers import BufferManager
 from brainstorm.structure.construction import ConstructionWrapper
 from brainstorm.structure.generating import generate
 from brainstorm.structure.initializing import (
+    Initial,
     create_initializers,
     describe_initializers,
     initial_values,
@@ -225,7 +226,10 @@ class Network(RunningNetwork):
     # -- setting up ----------------------------------------------------------
 
     def initialize(
-        self, default_or_init_dict: Any = None, seed: int | None = None, **kwargs: Any
+        self,
+        default_or_init_dict: Initial | Mapping[str, Any] | None = None,
+        seed: int | None = None,
+        **kwargs: Initial | Mapping[str, Any],
     ) -> None:
         """Initialize the parameters.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from brainstorm import layers
 from brainstorm.initializers import DenseSqrtFanInOut, Gaussian
+from brainstorm.literals import TaskType
 from brainstorm.structure.construction import ConstructionWrapper
 from brainstorm.structure.network import Network
 from brainstorm.tools.spec import parse_spec
@@ -23,7 +24,7 @@ OUTPUT_LAYERS = {
 
 
 def get_in_out_layers(
-    task_type: str,
+    task_type: TaskType,
     in_shape: int | Sequence[int],
     out_shape: int | Sequence[int],
     data_name: str = "default",
@@ -116,7 +117,7 @@ def get_in_out_layers(
 
 
 def create_net_from_spec(
-    task_type: str,
+    task_type: TaskType,
     in_shape: int | Sequence[int],
     out_shape: int | Sequence[int],
     spec: str,
@@ -211,7 +212,7 @@ def _initializers(net: Network) -> dict[str, Any]:
 
 
 def _output_layer(
-    task_type: str, out_shape: tuple[int, ...], name: str
+    task_type: TaskType, out_shape: tuple[int, ...], name: str
 ) -> tuple[ConstructionWrapper, tuple[int, ...]]:
     """The layer with the loss, and the shape of its targets."""
     if task_type not in OUTPUT_LAYERS:

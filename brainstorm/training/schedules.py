@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from brainstorm.checks import check_number
+from brainstorm.literals import Timescale
 from brainstorm.structure.network import Network
 from brainstorm.training.declared import ANY, POSITIVE, SHARE, Declared
 from brainstorm.training.steppers import TrainingStepper
@@ -51,7 +52,7 @@ class Schedule(Declared):
         self,
         epoch_nr: int,
         update_nr: int,
-        timescale: str,
+        timescale: Timescale,
         interval: int,
         net: Network,
         stepper: TrainingStepper,
@@ -304,7 +305,9 @@ class DecreaseAfterEpoch(Schedule):
         return self.initial_value * self.T / max(self.T, epoch_nr + 1)
 
 
-def _calls(epoch_nr: int, update_nr: int, timescale: str, interval: int = 1) -> int:
+def _calls(
+    epoch_nr: int, update_nr: int, timescale: Timescale, interval: int = 1
+) -> int:
     """How often the schedule has been asked since the start of the training."""
     return (epoch_nr if timescale == "epoch" else update_nr) // interval
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from brainstorm.handlers.operations.contract import expected, in_range, operation
+from brainstorm.literals import Overlap
 from brainstorm.utils import HandlerError
 
 __all__ = ["MemoryOperations"]
@@ -68,7 +69,7 @@ class MemoryOperations:
         """
         return self.allocate(shape)
 
-    def overlap(self, a: Any, b: Any) -> str:
+    def overlap(self, a: Any, b: Any) -> Overlap:
         """How two arrays share memory.
 
         This version knows NumPy's arrays; others, for it, share memory if they are one

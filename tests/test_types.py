@@ -1,0 +1,96 @@
+"""Type checkers accept the library, and find the faults of those who use it."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from brainstorm import initializers, literals, scorers
+from brainstorm.data_iterators import encoding
+from brainstorm.handlers.onednn.definitions import MATH_MODES
+from brainstorm.handlers.operations.activations import ACTIVATIONS, OTHER_NAMES
+from brainstorm.handlers.operations.surrogates import SURROGATES
+from brainstorm.hooks import EarlyStopper, Hook
+from brainstorm.structure.initializing import NAMED
+from brainstorm.tools.building import OUTPUT_LAYERS
+from brainstorm.utils import ValidationError
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPT = ROOT / "tests" / "fixtures" / "typed_script.py"
+
+TABLES = {
+    "Activation": {*ACTIVATIONS, *OTHER_NAMES},
+    "Distribution": initializers.VarianceScaling.DISTRIBUTIONS,
+    "Fan": initializers.VarianceScaling.FANS,
+    "InitializerName": {*NAMED, "auto"},
+    "MathMode": MATH_MODES,
+    "ScaledActivation": {*initializers.DenseSqrtFanInOut.SCALES, *OTHER_NAMES},
+    "Surrogate": SURROGATES,
+    "TaskType": OUTPUT_LAYERS,
+    "WalkActivation": initializers.RandomWalk.GAINS,
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_names_are_those_of_the_tables(name):
+    names = get_args(getattr(literals, name))
+    assert len(set(names)) == len(names)
+    assert set(names) == set(TABLES[name])
+
+
+@pytest.mark.parametrize(
+    ("kind", "use"),
+    [
+        (literals.Timescale, lambda name: Hook(timescale=name)),
+        (literals.Criterion, lambda name: EarlyStopper("Hook.log", 1, name)),
+        (literals.Average, scorers.Precision),
+        (literals.ScoredValues, lambda name: scorers.Score(len, name)),
+        (
+            literals.LatencyMethod,
+            lambda name: encoding.check_value("method", name, encoding._METHOD),
+        ),
+    ],
+)
+def test_all_names_are_accepted_and_no_others(kind, use):
+    for name in get_args(kind):
+        use(name)
+    with pytest.raises(ValidationError):
+        use("quux")
+
+
+def mypy(*arguments, cache):
+    command = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--no-error-summary",
+        "--hide-error-context",
+    ]
+    done = subprocess.run(
+        [*command, f"--cache-dir={cache}", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "MYPYPATH": str(ROOT)},
+    )
+    return done.stdout.splitlines(), done.stderr
+
+
+@pytest.mark.slow
+def test_faults_of_a_user_are_found_and_nothing_else(tmp_path):
+    pytest.importorskip("mypy")
+    lines = SCRIPT.read_text(encoding="utf-8").splitlines()
+    wrong = {n for n, line in enumerate(lines, 1) if line.endswith("# wrong")}
+    assert len(wrong) > 50
+    output, errors = mypy("--follow-imports=silent", str(SCRIPT), cache=tmp_path)
+    assert not errors
+    found = [re.match(rf".*{SCRIPT.name}:(\d+): (\w+)", line) for line in output]
+    assert all(found), output
+    reported = {int(match[1]) for match in found if match[2] == "error"}
+    assert {lines[n - 1] for n in wrong - reported} == set()  # were not found
+    assert {lines[n - 1] for n in reported - wrong} == set()  # are no faults
