@@ -186,8 +186,12 @@ class OneDnnHandler(
         """Run operations, and record the primitives that they execute."""
 
         def with_own_calls(recorder: Handler) -> None:
-            recorder._find = OwnCalls(self.current_session()).find
+            session = self.current_session()
+            recorder._find = OwnCalls(session).find
             run(recorder)
+            waiting = self._library.waiting
+            if session.has_started_threads and waiting.is_of_use:
+                recorder.do(waiting.look)
 
         super().record(with_own_calls, program)
 

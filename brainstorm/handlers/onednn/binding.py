@@ -36,6 +36,7 @@ from brainstorm.handlers.onednn.definitions import (
     Version,
     status_name,
 )
+from brainstorm.handlers.onednn.waiting import Waiting
 from brainstorm.utils import HandlerError, missing_extra
 
 _Work = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
@@ -160,6 +161,7 @@ class Library:
         version: Like '3.2.0'.
         instruction_set: The best one that the library uses on this CPU.
         get_threads: Tells the number of OpenMP threads that this thread would use.
+        waiting: How OpenMP's threads wait for each other.
     """
 
     def __init__(self, path: str):
@@ -178,6 +180,7 @@ class Library:
         )
         self.desc = functools.lru_cache(2048)(self._desc)
         self._local = threading.local()
+        self.waiting = Waiting(functions)
         # Others may not run Python while this calls something.
         self._quick = ctypes.PyDLL(path)
         # Missing where the library was built without OpenMP.

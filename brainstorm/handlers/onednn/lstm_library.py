@@ -12,6 +12,7 @@ meet at the end.
 from __future__ import annotations
 
 import itertools
+import math
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -152,7 +153,7 @@ class LibraryLstm:
         Args:
             session: The session of this thread.
         """
-        recipe = Recipe(session, "lstm_forward", ())
+        recipe = Recipe(session, "lstm_forward", (), math.inf)
         copies = {n: np.empty(self._shapes[n], np.float32) for n in (*self._kept, "x")}
         state = self._shapes["y"][1:]
         copies |= {name: np.empty(state, np.float32) for name in ("y", "c")}

@@ -12,7 +12,7 @@ from brainstorm.handlers.onednn.definitions import (
     Query,
     UnimplementedError,
 )
-from brainstorm.handlers.onednn.recipes import SMALL_WORK, Call, Recipe, layout
+from brainstorm.handlers.onednn.recipes import Call, Recipe, layout
 
 # Up to this many rows are summed one after the other; of more, groups of so many.
 _AT_ONCE = 64
@@ -22,6 +22,9 @@ _GROUP = 16
 _LARGE_MATRIX = 2**12
 # So many products pay for packing a matrix.
 _OFTEN = 8
+
+# NumPy multiplies a row by so many faster.
+_FEW_NUMBERS = 2**19
 
 
 class _Rows:
@@ -117,7 +120,7 @@ class OneDnnProducts:
 
 def _is_row(b: np.ndarray, out: np.ndarray) -> bool:
     """Whether NumPy computes a product faster, of one row with few numbers."""
-    return len(out) == 1 and b.size <= SMALL_WORK
+    return len(out) == 1 and b.size <= _FEW_NUMBERS
 
 
 def dot(session, a, b, out, transa, transb, add) -> Call:

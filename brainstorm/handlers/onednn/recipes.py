@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-import math
 import mmap
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,8 +29,9 @@ from brainstorm.handlers.onednn.definitions import (
 from brainstorm.handlers.onednn.keeping import address_of
 from brainstorm.utils import HandlerError
 
-# Up to this many multiplications, several threads are not worth their start.
-SMALL_WORK = 2**19
+# Up to this many multiplications and bytes, several threads are not worth their start.
+SMALL_WORK = 2**20
+SMALL_BYTES = 2**19
 # What the primitive of a step takes, about, in bytes.
 STEP_BYTES = 2**17
 _ALIGNMENT = 64
@@ -144,7 +144,7 @@ class Recipe:
     """Collects the steps of a `Call` of a session.
 
     The name of the operation and its arrays are for messages. Little `work`, as many
-    multiplications at a time, is done in one thread.
+    multiplications at a time, on small arrays is done in one thread.
 
     Attributes:
         moving: Memories of arrays that are going to move: each with the number of the
@@ -157,10 +157,13 @@ class Recipe:
         session: Any,
         name: str,
         arrays: Sequence[Any],
-        work: float = math.inf,
+        work: float = 0,
     ):
         self.session = session
-        self._threads = 1 if work <= SMALL_WORK else session.threads
+        size = sum(array.nbytes for array in arrays if array is not None)
+        is_small = work <= SMALL_WORK and size <= SMALL_BYTES
+        self._threads = 1 if is_small else session.threads
+        session.has_started_threads |= self._threads > 1
         self._has_to_keep_to_one = False
         self.library = session.library
         self.name = name

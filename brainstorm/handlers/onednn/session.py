@@ -38,6 +38,7 @@ class Session:
     Attributes:
         sets_threads: Whether OpenMP has to be told their number.
         arenas: Temporary memory of all calls.
+        has_started_threads: Whether anything of it computes in several threads.
         known: For arrays that came before, the call of an operation and the addresses
             where it finds them; a call of False is what the library can not do.
     """
@@ -48,6 +49,7 @@ class Session:
         self.library, self.math_mode = library, math_mode
         self.threads, self.sets_threads = threads, sets_threads
         self.arenas = Arenas(library)
+        self.has_started_threads = False
         self.known = KnownArrays(_MAX_KNOWN)
         self._calls = Kept(_MAX_BYTES, _give_up)
         self._ones = np.ones((1, 1), np.float32)
@@ -57,6 +59,7 @@ class Session:
         """Sessions to use at the same time, in `run`: one for each thread."""
         if self.threads == 1 or not self.library.runs_in_parallel:
             return [self]
+        self.has_started_threads = True
         return [Session(self.library, self.math_mode, 1) for _ in range(self.threads)]
 
     def run(self, calls: Sequence[Call]) -> None:
