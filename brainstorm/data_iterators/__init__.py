@@ -23,6 +23,7 @@ from brainstorm.data_iterators.base import DataIterator as DataIterator
 from brainstorm.data_iterators.changing import *  # noqa: F403
 from brainstorm.data_iterators.encoding import *  # noqa: F403
 from brainstorm.data_iterators.holding import *  # noqa: F403
+from brainstorm.data_iterators.prefetching import *  # noqa: F403
 from brainstorm.utils import offer
 
 offer(vars())

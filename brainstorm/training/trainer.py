@@ -351,7 +351,8 @@ class Trainer(Resumable, Describable):
             stopped = self._call_hooks(net, [h for h in due if h.repeatable])
         scores = self._epoch.scores
         if not stopped:
-            stopped = self._train_batches(net, batches)
+            with utils.ending(batches):
+                stopped = self._train_batches(net, batches)
             for hook in self.hooks.values():
                 if hasattr(hook, "end_epoch"):
                     hook.end_epoch(net, self.current_update_nr)

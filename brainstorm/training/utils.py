@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import numbers
 import sys
@@ -63,14 +64,29 @@ def run_batches(
 ) -> Iterator[bool]:
     """As `run_network`, but yields whether the batch continues the one before it."""
     context: dict[str, np.ndarray] = {}
-    for data, continues in _known_batches(net, iterator):
-        with net.lock:
-            provide(net, data, all_inputs)
-            before = context if continues else None
-            net.forward_pass(context=before, arguments=arguments)
-            if continues is not None:
-                context = net.get_context()
-            yield bool(continues)
+    batches = _known_batches(net, iterator)
+    with ending(batches):
+        for data, continues in batches:
+            with net.lock:
+                provide(net, data, all_inputs)
+                before = context if continues else None
+                net.forward_pass(context=before, arguments=arguments)
+                if continues is not None:
+                    context = net.get_context()
+                yield bool(continues)
+
+
+@contextlib.contextmanager
+def ending(batches: Iterable[Any]) -> Iterator[None]:
+    """Close what yields batches in the end, however that comes.
+
+    An error keeps it alive otherwise, in its traceback.
+    """
+    try:
+        yield
+    finally:
+        if hasattr(batches, "close"):
+            batches.close()
 
 
 def _known_batches(

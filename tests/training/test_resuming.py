@@ -1,6 +1,7 @@
 """Trainings go on exactly, whatever iterators and hooks draw or run the network."""
 
 import json
+import pickle
 
 import h5py
 import numpy as np
@@ -18,6 +19,7 @@ from brainstorm.data_iterators import (
     OneHot,
     Online,
     Pad,
+    Prefetch,
     RandomCrop,
     RateEncoding,
     Subsequences,
@@ -88,6 +90,7 @@ CHANGES = {
     "pieces": lambda it: Subsequences(it, 2),
     "own": OwnNoise,
     "old": OldNoise,
+    "prefetch": lambda it: Prefetch(it, 2),
     "nothing": lambda it: it,
 }
 ENCODINGS = ["rate", "delta"]
@@ -104,6 +107,12 @@ NESTINGS = {
     "pieces of all": ["minibatches", *ALL, "pieces"],
     "all of pieces": ["minibatches", "pieces", *ALL],
     "pieces among all": ["minibatches", "crop", "noise", "pieces", "flip", "own"],
+    "prefetch of all": ["minibatches", *ALL, "prefetch"],
+    "prefetch of pieces": ["minibatches", "noise", "pieces", "flip", "prefetch"],
+    "prefetch everywhere": [
+        *("minibatches", "prefetch", "noise", "prefetch", "pieces", "prefetch", "own"),
+        "prefetch",
+    ],
     "pieces of pieces": ["online", "noise", "pieces", "pepper", "pieces", "flip"],
 }
 
@@ -239,6 +248,44 @@ def test_it_goes_on_exactly(nesting, tmp_path):
         resumed.train(resumed_net, iterator, same=same)
         assert resumed.current_update_nr == nr_updates
         np.testing.assert_array_equal(resumed_net.get("parameters"), expected)
+        assert resumed.logs == trainer.logs
+
+
+def train(parts, saver=None):
+    global_rnd.set_seed(5)
+    net, trainer = make_network(), make_trainer("pieces" in parts, saver or Saver())
+    iterator, same = make_iterators(parts)
+    trainer.train(net, iterator, same=same)
+    return net, trainer, iterator
+
+
+@pytest.mark.parametrize(
+    "nesting",
+    [
+        "prefetch of pieces",
+        pytest.param("prefetch everywhere", marks=pytest.mark.slow),
+    ],
+)
+def test_prefetching_changes_nothing(nesting, tmp_path):
+    with_it = NESTINGS[nesting]
+    without = [part for part in with_it if part != "prefetch"]
+    saver = Saver(tmp_path)
+    net, trainer, iterator = train(without, saver)
+    same_net, same_trainer, prefetching = train(with_it)
+    np.testing.assert_array_equal(same_net.get("parameters"), net.get("parameters"))
+    assert same_trainer.logs == trainer.logs
+    first, second = (pickle.dumps(it.get_state()) for it in (iterator, prefetching))
+    assert first == second
+    # Trainings go on with it that were saved without.
+    for file in saver.files[::4]:
+        hooks = make_trainer(False, Saver()).hooks.values()
+        resumed, resumed_net = Trainer.load(file, hooks)
+        global_rnd.set_seed(99)
+        iterator, same = make_iterators(with_it)
+        resumed.train(resumed_net, iterator, same=same)
+        np.testing.assert_array_equal(
+            resumed_net.get("parameters"), net.get("parameters")
+        )
         assert resumed.logs == trainer.logs
 
 
