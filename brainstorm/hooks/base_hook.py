@@ -31,7 +31,8 @@ class Hook(Describable):
         name: Name of this hook, the key of its logs. Default is that of its class.
         timescale: ``'epoch'`` or ``'update'``.
         interval: The hook is called every `interval` epochs or updates.
-        verbose: Whether to print its logs and messages; None leaves it to the trainer.
+        verbose: Whether to print its logs and messages, 2 for logs in full; None leaves
+            it to the trainer.
 
     Raises:
         ValidationError: An argument does not fit.
@@ -45,7 +46,7 @@ class Hook(Describable):
     name: str | None = None
     timescale: Timescale = "epoch"
     interval: int = 1
-    verbose: bool | None = None
+    verbose: bool | int | None = None
     run_verbosity = False
 
     priority = 0
@@ -66,7 +67,7 @@ class Hook(Describable):
         name: str | None = None,
         timescale: Timescale = "epoch",
         interval: int = 1,
-        verbose: bool | None = None,
+        verbose: bool | int | None = None,
     ):
         self.name = None
         if name is not None:
@@ -183,7 +184,7 @@ class Common(TypedDict, total=False):
     name: str | None
     timescale: Timescale
     interval: int
-    verbose: bool | None
+    verbose: bool | int | None
 
 
 def takes(*names: str) -> Callable[[utils.Init], utils.Init]:

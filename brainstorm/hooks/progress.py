@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import time
+import warnings
 
-from tqdm import tqdm
+from tqdm import TqdmWarning, tqdm
 
 from brainstorm.hooks.base_hook import NetworkReader
 from brainstorm.structure.network import Network
+from brainstorm.training.utils import is_terminal
 
 __all__ = ["ProgressBar"]
 
 
 class ProgressBar(NetworkReader):
-    """Show how far each epoch is, with the loss of the batch and the rate.
+    """Show how far each epoch is, with the time left, the rate and the loss.
 
-    The bar goes to the standard error stream. It shows nothing where that is no
-    terminal, or where the trainer is not verbose.
+    On a terminal the bar goes to the standard error stream. In a notebook it is a
+    widget, if ipywidgets is installed (the extra ``notebook``). Elsewhere, or where the
+    trainer is not verbose, there is none. Where the trainer prints a line for each
+    epoch that line takes the place of the bar.
     """
 
     __undescribed__ = initial_state = {"epoch_nr": 0, "nr_batches": 0}
@@ -27,15 +32,18 @@ class ProgressBar(NetworkReader):
 
     def __init__(self) -> None:
         super().__init__(timescale="update")
-        self._is_shown = False
+        self._is_shown = self._is_left = False
         self._length: int | None = None
-        self._bar: _Bar | None = None
+        self._bar: tqdm | None = None
         self._drawn = 0.0
 
     def start(self, net, stepper, verbose, named_data_iters):
         super().start(net, stepper, verbose, named_data_iters)
-        is_terminal = sys.stderr is not None and sys.stderr.isatty()
-        self._is_shown = self.run_verbosity and is_terminal
+        kind = _kind_of_bar() if self.run_verbosity else None
+        self._is_shown = kind is not None
+        # Beside a line of the table there is nothing new in the bar.
+        beside_table = is_terminal(sys.stdout) or kind is not _Bar
+        self._is_left = verbose != 1 or not beside_table
         data = named_data_iters.get("training_data_iter")
         self._length = getattr(data, "length", None)
 
@@ -49,12 +57,13 @@ class ProgressBar(NetworkReader):
         if self._bar is None:
             self._drawn = 0.0
             # Opened after the first update, so that one does not count for the rate.
-            self._bar = _Bar(
+            self._bar = _kind_of_bar()(
                 desc=f"Epoch {self.epoch_nr}",
                 total=self._length,
                 initial=self.nr_batches,
                 unit="batch",
                 mininterval=0,
+                leave=self._is_left,
                 file=sys.stderr,
             )
         is_full = self.nr_batches == self._length
@@ -87,3 +96,14 @@ class ProgressBar(NetworkReader):
 class _Bar(tqdm):
     # Each update of the bar draws it, so it needs no thread that watches it.
     monitor_interval = 0
+
+
+def _kind_of_bar() -> type[tqdm] | None:
+    """The kind of bar that can be seen here, if any."""
+    with warnings.catch_warnings():
+        # It imports ipywidgets, which is optional, or says that it is missing.
+        warnings.simplefilter("ignore", TqdmWarning)
+        kind = importlib.import_module("tqdm.autonotebook").tqdm
+    if kind is not tqdm:
+        return type("Widget", (kind,), {"monitor_interval": 0})
+    return _Bar if is_terminal(sys.stderr) else None

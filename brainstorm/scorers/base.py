@@ -9,7 +9,7 @@ from typing import Any, TypedDict, get_args
 import numpy as np
 
 from brainstorm.describable import Describable
-from brainstorm.literals import Average
+from brainstorm.literals import Average, Criterion
 from brainstorm.utils import Unpack, ValidationError, takes_from
 
 __all__ = ["Scorer"]
@@ -40,6 +40,9 @@ class Scorer(Describable):
     targets_name: str = DEFAULT_TARGETS
     mask_name: str = ""
     name: str | None = None
+
+    criterion: Criterion | None = None
+    """Whether low or high scores are good; None if nobody knows."""
 
     adds_up = False
     """Whether several batches may be joined to one before :meth:`aggregate` gets them.
@@ -180,6 +183,8 @@ class ClassAverage(Scorer):
         average: What to make of these; see :class:`.Precision`.
         out_name, targets_name, mask_name, name: See :class:`.Scorer`.
     """
+
+    criterion = "max"
 
     AVERAGES = (*get_args(Average), None)
 

@@ -19,6 +19,8 @@ class Accuracy(Scorer):
     Labels are class indices of shape (N, 1), or one-hot vectors of shape (N, C).
     """
 
+    criterion = "max"
+
     def score_rows(self, true_labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
         """Whether each row is classified correctly."""
         if predicted.shape[1] < 2:
@@ -43,6 +45,8 @@ class TopKAccuracy(Scorer):
         ValidationError: `k` is no integer of at least 1, or, when scoring, there are
             fewer classes.
     """
+
+    criterion = "max"
 
     @takes_common
     def __init__(self, k: int = 5, **common: Unpack[Common]) -> None:
@@ -72,6 +76,8 @@ class Perplexity(Scorer):
     Predictions are probabilities, of one column those of class 1. Labels are as in
     :class:`Accuracy`.
     """
+
+    criterion = "min"
 
     adds_up = True
 
@@ -106,6 +112,8 @@ class Hamming(Scorer):
         out_name, targets_name, mask_name, name: See :class:`.Scorer`.
     """
 
+    criterion = "max"
+
     @takes_common
     def __init__(self, threshold: float = 0.5, **common: Unpack[Common]) -> None:
         super().__init__(**common)
@@ -120,6 +128,8 @@ class Hamming(Scorer):
 
 class MeanSquaredError(Scorer):
     """Half the squared error, summed over the features of a row."""
+
+    criterion = "min"
 
     def score_rows(self, true_labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
         """Half the squared error of each row."""

@@ -41,7 +41,7 @@ KEYS = {
     "state": dict,
     "stepper": dict,
     "train_scorers": list,
-    "verbose": bool,
+    "verbose": bool | int,
 }
 STATE_KEYS = {
     "context": dict,
@@ -68,7 +68,7 @@ def write_checkpoint(
     arrays: dict[str, np.ndarray] = {}
     hooks = training["hooks"].values()
     training = {
-        "verbose": bool(training["verbose"]),
+        "verbose": 2 if training["verbose"] == 2 else bool(training["verbose"]),
         "carry_context": bool(training["carry_context"]),
         "stepper": _describe(training["stepper"], TrainingStepper),
         "train_scorers": [_describe(s, Scorer) for s in training["train_scorers"]],

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from brainstorm.training.utils import ROLLING
-from brainstorm.utils import (
-    UnknownNameError,
-    choices,
-    flatten_keys,
-    get_by_path,
-    import_extra,
-)
+from brainstorm.training.utils import ROLLING, leaves
+from brainstorm.utils import UnknownNameError, choices, import_extra
 
 __all__ = ["History"]
 
@@ -105,19 +99,14 @@ def history_of(
             continue
         first, interval = (1, 1) if name == ROLLING else (0, hook.interval)
         due = range(first, epochs + 1, interval)
-        for path, entries in _leaves(name, log):
+        for (_, below), entries in leaves(name, log):
+            path = f"{name}.{below}" if below else name
             # A hook that was added late, or logs nothing at first, has the last ones.
             for nr, value in zip(
                 due[max(0, len(due) - len(entries)) :], entries, strict=False
             ):
                 rows[nr][path] = value
     return History(row for row in rows.values() if len(row) > 1)
-
-
-def _leaves(name: str, log: Any) -> Iterable[tuple[str, list[Any]]]:
-    if not isinstance(log, Mapping):
-        return [(name, log)]
-    return [(f"{name}.{path}", get_by_path(log, path)) for path in flatten_keys(log)]
 
 
 def _text(value: Any) -> str:

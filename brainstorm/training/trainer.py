@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from brainstorm.checks import check_network, checked_integer
 from brainstorm.data_iterators import DataIterator
 from brainstorm.describable import Describable
@@ -23,6 +25,7 @@ from brainstorm.training import fitting, utils
 from brainstorm.training import hook_rules as rules
 from brainstorm.training.adaptive_steppers import AdamStepper
 from brainstorm.training.advice import advise, is_blank, warn_of_loss
+from brainstorm.training.epoch_table import Report, report_of
 from brainstorm.training.history import History, history_of
 from brainstorm.training.resuming import TRAINING_DATA, Epoch, Resumable, undisturbed
 from brainstorm.training.steppers import TrainingStepper
@@ -45,7 +48,8 @@ class Trainer(Resumable, Describable):
     Args:
         stepper: Does the parameter updates: a TrainingStepper, or anything with the
             methods ``start(net)`` and ``run()``.
-        verbose: Whether to print what happens. Each hook can override it.
+        verbose: Whether to print a line for each epoch; 2 prints all logs in full, as
+            they come. Each hook can override it.
         carry_context: Whether the state of recurrent layers is carried on from batch to
             batch where these continue each other, as those of
             :class:`brainstorm.data_iterators.Subsequences` do: truncated
@@ -61,7 +65,7 @@ class Trainer(Resumable, Describable):
     __default_values__ = {"hooks": {}, "train_scorers": []}
 
     stepper: TrainingStepper
-    verbose: bool = True
+    verbose: bool | int = True
     carry_context: bool = False
     hooks: dict[str, Hook] = field(default_factory=dict, init=False)
     """The hooks by name, in the order in which they are called."""
@@ -70,6 +74,7 @@ class Trainer(Resumable, Describable):
 
     _is_training = _warned = False
     _looked_at = 0
+    _report = Report()
 
     def __post_init__(self) -> None:
         stepper, carry_context = self.stepper, self.carry_context
@@ -78,6 +83,14 @@ class Trainer(Resumable, Describable):
             raise ValidationError(
                 "Trainer: stepper has to be a TrainingStepper, such as"
                 f" SgdStepper(), not {stepper!r}"
+            )
+        if not isinstance(self.verbose, int | np.bool_) or self.verbose not in (
+            0,
+            1,
+            2,
+        ):
+            raise ValidationError(
+                f"Trainer: verbose has to be False, True or 2, not {self.verbose!r}"
             )
         if not isinstance(carry_context, bool):
             raise ValidationError(
@@ -116,7 +129,7 @@ class Trainer(Resumable, Describable):
         stepper: TrainingStepper | None = None,
         train_scorers: Sequence[Scorer] = (),
         seed: int | None = None,
-        verbose: bool = False,
+        verbose: bool | int = False,
         *,
         validation_data: Any = None,
         hooks: Sequence[Hook] = (),
@@ -145,7 +158,7 @@ class Trainer(Resumable, Describable):
             stepper: Does the updates. Default: ``AdamStepper()``.
             train_scorers: Scorers to evaluate on the training batches.
             seed: Makes the shuffling reproducible on its own.
-            verbose: Whether to print what happens.
+            verbose: What to print, see :class:`Trainer`.
             validation_data: Other data ``(x, y)``, a dict of them, or a data iterator.
                 Losses and scores on these are logged as ``validation``, before the
                 training and after each epoch.
@@ -274,6 +287,8 @@ class Trainer(Resumable, Describable):
             # An epoch that is broken off is over; checkpoints know how far it was.
             started.callback(setattr, self, "_epoch", None)
             started.callback(setattr, net, "before_next_run", None)
+            started.callback(setattr, self, "_report", Report())
+            self._report = started.enter_context(report_of(self, net, scores))
             self._looked_at = self.current_update_nr
             batches = self._go_on()
             if batches is None:
@@ -342,11 +357,11 @@ class Trainer(Resumable, Describable):
         if batches is None:
             self.current_epoch_nr += 1
             self._epoch = Epoch.begin(training_data_iter)
-            self._print_header(f"Epoch {self.current_epoch_nr}")
+            self._report.begin(f"Epoch {self.current_epoch_nr}")
             batches = training_data_iter(net.handler)
             stopped = False
         else:
-            self._print_header(f"Epoch {self.current_epoch_nr} goes on")
+            self._report.begin(f"Epoch {self.current_epoch_nr} goes on")
             due = rules.due_after_update(self.hooks, self.current_update_nr)
             stopped = self._call_hooks(net, [h for h in due if h.repeatable])
         scores = self._epoch.scores
@@ -356,13 +371,16 @@ class Trainer(Resumable, Describable):
             for hook in self.hooks.values():
                 if hasattr(hook, "end_epoch"):
                     hook.end_epoch(net, self.current_update_nr)
+        self._report.end_epoch(self.stepper)
         self._epoch = None
         if not scores:
             raise IteratorValidationError(f"{TRAINING_DATA} provides no batches")
         rolling = aggregate_losses_and_scores(scores, net, self.train_scorers)
-        utils.add_log(self.logs, ROLLING, rolling, self.verbose)
+        utils.add_log(self.logs, ROLLING, rolling)
+        self._report.log(ROLLING, rolling, self.verbose)
         due = rules.due_after_epoch(self.hooks, self.current_epoch_nr)
         stopped |= self._call_hooks(net, due)
+        self._report.end_round(self.current_epoch_nr)
         self._finish_round()
         return not stopped
 
@@ -425,10 +443,11 @@ class Trainer(Resumable, Describable):
         if self.current_epoch_nr or self.current_update_nr:
             hooks = [hook for hook in hooks if hook.repeatable]
         else:
-            self._print_header("Before Training")
+            self._report.begin("Before Training")
             for hook in hooks:
                 hook.reset()
         stopped = self._call_hooks(net, hooks)
+        self._report.end_round(self.current_epoch_nr)
         self._finish_round()
         return not stopped
 
@@ -459,14 +478,17 @@ class Trainer(Resumable, Describable):
             except StopIteration as reason:
                 stopped = True
                 if verbose:
-                    utils.report(f"{hook.__name__} >> Stopping the training. {reason}")
+                    self._report.say(
+                        f"{hook.__name__} >> Stopping the training. {reason}"
+                    )
                 log, verbose = reason.value, False
                 # Words would spoil a log of numbers.
                 words_between = isinstance(log, str) and hook.__name__ in logs
                 if hook.repeatable or words_between:
                     log = None
             if log is not None:
-                utils.add_log(logs, hook.__name__, log, verbose)
+                utils.add_log(logs, hook.__name__, log)
+                self._report.log(hook.__name__, log, verbose)
         return stopped
 
     def _let_look(self, net: Network) -> None:
@@ -480,7 +502,3 @@ class Trainer(Resumable, Describable):
                 at_end = hook.timescale == "epoch" or hook.repeatable
                 if hasattr(hook, "look") and (at_end or rules.is_due(hook, nr)):
                     hook.look(net, nr)
-
-    def _print_header(self, title: str) -> None:
-        if self.verbose:
-            utils.report(f"\n{'- ' * 8}{title}{' -' * 8}")

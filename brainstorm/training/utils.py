@@ -204,10 +204,16 @@ def check_scorers(net: Network, scorers: Sequence[Scorer], owner: str) -> list[s
     return names
 
 
+def is_terminal(stream: Any) -> bool:
+    """Whether a stream, None if there is none, is a terminal."""
+    return stream is not None and stream.isatty()
+
+
 def report(text: str) -> None:
     """Print for the user, above any progress bar; not where nothing can be printed."""
     if sys.stdout is not None:  # as under pythonw
-        tqdm.write(text)
+        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+        tqdm.write(text.encode(encoding, "backslashreplace").decode(encoding))
         sys.stdout.flush()
 
 
@@ -217,15 +223,26 @@ ROLLING = "rolling_training"
 """The log of the losses and scores of the training batches."""
 
 
-def add_log(logs: dict[str, Any], name: str, value: Any, verbose: bool) -> None:
+def add_log(logs: dict[str, Any], name: str, value: Any) -> None:
     """Append what a hook has returned: a value, or a dict of values or further dicts.
 
     Refuses all of a dict where there are values already, and the other way round.
     """
     _check(logs, name, value, name)
     _append(logs, name, value)
-    if verbose:
-        print_log(name, value)
+
+
+def leaves(name: str, value: Any, path: str = "") -> Iterator[tuple[tuple, Any]]:
+    """The values in what a hook has logged, by its name and their dotted paths.
+
+    >>> dict(leaves("valid", {"loss": 1, "of": {"a": 2}}))
+    {('valid', 'loss'): 1, ('valid', 'of.a'): 2}
+    """
+    if not isinstance(value, Mapping):
+        yield (name, path), value
+        return
+    for key, item in value.items():
+        yield from leaves(name, item, f"{path}.{key}" if path else str(key))
 
 
 def _check(logs: Mapping[str, Any], name: str, value: Any, path: str) -> None:

@@ -100,6 +100,8 @@ def test_it_reports(capsys):
     bs.Trainer.fit(classifier(), *blobs(), epochs=1)
     assert capsys.readouterr().out == ""
     bs.Trainer.fit(classifier(), *blobs(), epochs=1, verbose=True)
+    assert "total_loss" in capsys.readouterr().out
+    bs.Trainer.fit(classifier(), *blobs(), epochs=1, verbose=2)
     assert "Epoch 1" in capsys.readouterr().out
 
 

@@ -458,13 +458,13 @@ def test_an_iterator_without_batches(net, data):
 # -- printing ----------------------------------------------------------------
 
 
-def test_what_is_printed(net, batches, capsys):
+def test_what_is_printed_in_full(net, batches, capsys):
     trainer = make_trainer(
         Recorder([], log={"a": 0.123456789, "b": {"c": 2}}, name="monitor"),
         Recorder([], log=1, name="quiet", verbose=False),
         StopAfterEpoch(1),
         stepper=SgdStepper(0.0),
-        verbose=True,
+        verbose=2,
     )
     trainer.train(net, batches)
     loss = trainer.logs["rolling_training"]["total_loss"][0]
