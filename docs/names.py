@@ -32,7 +32,8 @@ INSTANCES = {
     "bs": "brainstorm",
 }
 MEMBERS = {"method", "property", "attribute"}
-NAME = re.compile(r"(?P<path>[A-Za-z_][\w.]*)(\([^()]*\)|\[[^\]]*\])?")
+CALL = r"\((?:[^()]|\([^()]*\))*\)"
+NAME = re.compile(rf"(?P<path>[A-Za-z_][\w.]*)({CALL}|\[[^\]]*\])?")
 
 
 class LayerEntry(SphinxDirective):

@@ -23,8 +23,6 @@ import textwrap
 import zlib
 from pathlib import Path
 
-import h5py
-import numpy as np
 import pytest
 
 import brainstorm as bs
@@ -71,21 +69,15 @@ def run_page(path, namespace=None):
 
 
 @pytest.fixture
-def small_data(tmp_path, monkeypatch):
-    """A folder to work in, with small data sets and a network of version 0.5."""
+def own_folder(tmp_path, monkeypatch):
+    """A folder to work in, with a network of version 0.5, and no data sets."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BRAINSTORM_DATA_DIR", str(tmp_path))
     original = Path(__file__).parent / "fixtures" / "original" / "lstm.hdf5"
     shutil.copy(original, tmp_path / "old.hdf5")
-    rnd = np.random.RandomState(0)
-    with h5py.File(tmp_path / "CIFAR-10.hdf5", "w") as f:
-        for part, size in (("training", 40), ("validation", 20)):
-            group = f.create_group(f"normalized_split/{part}")
-            group["default"] = rnd.rand(1, size, 32, 32, 3)
-            group["targets"] = rnd.randint(10, size=(1, size, 1))
 
 
-@pytest.mark.usefixtures("small_data")
+@pytest.mark.usefixtures("own_folder")
 @pytest.mark.parametrize("page", PAGES)
 def test_code_of_the_page_runs(page):
     bs.global_rnd.set_seed(1)

@@ -67,6 +67,7 @@ class History(list[dict[str, Any]]):
             if points:
                 axes.plot(*zip(*points, strict=True), label=name, marker=".")
         if axes.lines:
+            axes.locator_params(axis="x", integer=True)
             axes.legend()
         return figure
 

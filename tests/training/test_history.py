@@ -100,6 +100,7 @@ def test_tables_and_plots():
         "rolling_training.total_loss": [1, 2, 3, 4],
     }
     (axes,) = history.plot("MonitorLoss.total_loss").axes
+    assert all(tick == int(tick) for tick in axes.get_xticks())
     assert len(axes.lines) == 1
     with pytest.raises(KeyError, match="did you mean 'MonitorLoss.total_loss'"):
         history.plot("MonitorLoss.total_los")
