@@ -7,6 +7,7 @@ from brainstorm.handlers import NumpyHandler
 from brainstorm.handlers.onednn import binding
 from brainstorm.handlers.onednn_handler import OneDnnHandler
 from brainstorm.handlers.operations.activations import ACTIVATIONS, FROM_INPUT
+from brainstorm.handlers.programs import Program
 from tests.handlers.handler_cases import onednn_handler
 
 SIZE = OneDnnHandler._large + 100
@@ -165,3 +166,21 @@ def test_sums_are_float32_in_any_mode(monkeypatch):
     )
     np.testing.assert_allclose(dbias, 100 * float(dh[0, 0]), rtol=1e-6)
     assert ("matmul", "bf16") in modes  # the product
+
+
+@pytest.mark.parametrize(
+    ("name", "states", "numbers"),
+    [
+        ("adam_update", 2, (0.1, 0.9, 0.99, 1e-3, 0.1, 1)),
+        ("rms_prop_update", 1, (0.1, 0.9, 1e-3)),
+        ("ada_grad_update", 1, (0.1, 1e-3)),
+        ("ada_delta_update", 2, (0.1, 0.9, 1e-3)),
+    ],
+)
+def test_updates_of_many_parameters_are_primitives(handler, name, states, numbers):
+    arrays = [np.full(400_000, 0.5, np.float32) for _ in range(2 + states)]
+    program = Program()
+    handler.record(lambda h: getattr(h, name)(*arrays, *numbers), program)
+    (calls,) = program.calls_by_step()
+    assert len(calls) <= 8 * -(-400_000 // 65536) + 8
+    assert not any(isinstance(call.func, np.ufunc) for call in calls)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from brainstorm.handlers.onednn.arithmetic import add_binary, add_blend, flat
+from brainstorm.handlers.onednn.binding import Memory
 from brainstorm.handlers.onednn.definitions import Algorithm
 from brainstorm.handlers.onednn.recipes import Call, Recipe, layout
+from brainstorm.handlers.onednn.session import Build, Session
+from brainstorm.handlers.operations.contract import add_method
 from brainstorm.handlers.programs import whole
 
 # From so many columns on, einsum loses digits.
@@ -32,16 +36,6 @@ class OneDnnUpdates:
             super().momentum_update(
                 parameters, gradients, velocity, learning_rate, momentum
             )
-
-    def _adam_step(self, arrays, factors, decays):
-        is_large = arrays[0].size >= self._large
-        call = is_large and self._find(adam_step, arrays, decays)
-        if call:
-            for number, factor in enumerate(factors):
-                self.do(call.values.__setitem__, number, factor)
-            self.do(call)
-        else:
-            super()._adam_step(arrays, factors, decays)
 
     @whole
     def constrain_rows(self, m, limit, norms):
@@ -72,24 +66,117 @@ def momentum_step(session, parameters, gradients, velocity) -> Call:
 
 
 def adam_step(session, parameters, gradients, mean, variance, decays) -> Call:
-    """What `adam_update` does, with `values` as `_adam_factors` gives them."""
-    arrays = flat(parameters, gradients, mean, variance)
-    recipe = Recipe(session, "adam_update", arrays)
-    factors = np.ones(8, np.float32)
-    epsilon, rate, kept, one = (
-        recipe.kept_array(factors[k : k + 1]) for k in range(4, 8)
-    )
-    for start in range(0, len(arrays[0]), _PIECE):
-        pieces = [array[start : start + _PIECE] for array in arrays]
-        work = recipe.temporary("work", layout(pieces[0]))
-        p, g, m, v = map(recipe.array, pieces)
-        add_blend(recipe, m, g, factors[:2])
-        add_binary(recipe, Algorithm.MULTIPLY, g, g, work)
-        add_blend(recipe, v, work, factors[2:4])
-        root = ((Algorithm.SQRT, None), (Algorithm.ADD, epsilon))
-        add_binary(recipe, Algorithm.MULTIPLY, v, one, work, root)
+    """What `_adam_step` does."""
+    update = _Update(session, "adam_update", parameters, gradients, mean, variance)
+    epsilon, rate, kept = update.factors(4, 5, 6)
+    for p, g, m, v, work in update.pieces(1):
+        add_blend(update, m, g, update.values[:2])
+        update.add_squares(g, v, work, 2)
+        update.root(v, epsilon, work)
         if decays:
-            add_binary(recipe, Algorithm.MULTIPLY, p, kept, p)
-        step = ((Algorithm.MULTIPLY, rate), (Algorithm.ADD, p))
-        add_binary(recipe, Algorithm.DIVIDE, m, work, p, step)
-    return recipe.call(factors)
+            add_binary(update, Algorithm.MULTIPLY, p, kept, p)
+        update.step(m, work, rate, p)
+    return update.call(update.values)
+
+
+def rms_prop_step(session, parameters, gradients, mean_square) -> Call:
+    """What `_rms_prop_step` does."""
+    update = _Update(session, "rms_prop_update", parameters, gradients, mean_square)
+    epsilon, rate = update.factors(2, 3)
+    for p, g, squares, work in update.pieces(1):
+        update.add_squares(g, squares, work, 0)
+        update.root(squares, epsilon, work)
+        update.step(g, work, rate, p)
+    return update.call(update.values)
+
+
+def ada_grad_step(session, parameters, gradients, sum_of_squares) -> Call:
+    """What `_ada_grad_step` does."""
+    update = _Update(session, "ada_grad_update", parameters, gradients, sum_of_squares)
+    epsilon, rate = update.factors(0, 1)
+    for p, g, squares, work in update.pieces(1):
+        add_binary(update, Algorithm.MULTIPLY, g, g, squares, add=True)
+        update.root(squares, epsilon, work)
+        update.step(g, work, rate, p)
+    return update.call(update.values)
+
+
+def ada_delta_step(session, parameters, gradients, squares, step_squares) -> Call:
+    """What `_ada_delta_step` does."""
+    arrays = parameters, gradients, squares, step_squares
+    update = _Update(session, "ada_delta_update", *arrays)
+    epsilon, rate = update.factors(2, 3)
+    for p, g, squares, step_squares, work, step in update.pieces(2):
+        update.add_squares(g, squares, work, 0)
+        add_binary(update, Algorithm.ADD, squares, epsilon, work)
+        ratio = ((Algorithm.DIVIDE, work), (Algorithm.SQRT, None))
+        then = (*ratio, (Algorithm.MULTIPLY, g))
+        add_binary(update, Algorithm.ADD, step_squares, epsilon, step, then)
+        update.add_squares(step, step_squares, work, 0)
+        then = ((Algorithm.ADD, p),)
+        add_binary(update, Algorithm.MULTIPLY, step, rate, p, then)
+    return update.call(update.values)
+
+
+class _Update(Recipe):
+    """A recipe of an update, which goes piece by piece.
+
+    Attributes:
+        values: The factors that the call takes, and a one.
+    """
+
+    def __init__(self, session: Session, name: str, *arrays: np.ndarray):
+        self._arrays = flat(*arrays)
+        super().__init__(session, name, self._arrays)
+        self.values = np.ones(8, np.float32)
+        (self._one,) = self.factors(7)
+
+    def factors(self, *numbers: int) -> list[Memory]:
+        """Some of the values."""
+        return [self.kept_array(self.values[k : k + 1]) for k in numbers]
+
+    def pieces(self, temporaries: int) -> Iterator[list[Memory]]:
+        """Piece by piece, the arrays and so many temporary ones."""
+        for start in range(0, len(self._arrays[0]), _PIECE):
+            pieces = [array[start : start + _PIECE] for array in self._arrays]
+            yield [
+                *map(self.array, pieces),
+                *(
+                    self.temporary(f"work {k}", layout(pieces[0]))
+                    for k in range(temporaries)
+                ),
+            ]
+
+    def add_squares(self, a: Memory, mean: Memory, work: Memory, first: int) -> None:
+        """Append ``mean = values[first] mean + values[first + 1] a^2``."""
+        add_binary(self, Algorithm.MULTIPLY, a, a, work)
+        add_blend(self, mean, work, self.values[first : first + 2])
+
+    def root(self, squares: Memory, epsilon: Memory, out: Memory) -> None:
+        """Append ``out = sqrt(squares) + epsilon``."""
+        then = ((Algorithm.SQRT, None), (Algorithm.ADD, epsilon))
+        add_binary(self, Algorithm.MULTIPLY, squares, self._one, out, then)
+
+    def step(self, a: Memory, b: Memory, rate: Memory, out: Memory) -> None:
+        """Append ``out += rate a / b``."""
+        then = ((Algorithm.MULTIPLY, rate), (Algorithm.ADD, out))
+        add_binary(self, Algorithm.DIVIDE, a, b, out, then)
+
+
+def _by_library(name: str, build: Build) -> Callable[..., None]:
+    def method(self, arrays, factors, *options):
+        is_large = arrays[0].size >= self._large
+        call = is_large and self._find(build, arrays, *options)
+        if call:
+            for number, factor in enumerate(factors):
+                self.do(call.values.__setitem__, number, factor)
+            self.do(call)
+        else:
+            getattr(super(OneDnnUpdates, self), name)(arrays, factors, *options)
+
+    return method
+
+
+for _build in (adam_step, rms_prop_step, ada_grad_step, ada_delta_step):
+    _name = f"_{_build.__name__}"
+    add_method(OneDnnUpdates, _name, _by_library(_name, _build))

@@ -143,9 +143,13 @@ class UpdateOperations:
             mean_square = decay mean_square + (1 - decay) gradients^2
             parameters -= learning_rate gradients / (sqrt(mean_square) + epsilon)
         """
-        rate, epsilon = self._rate_and_epsilon(learning_rate, epsilon)
-        shares = [self.number(decay), self.number(1.0 - decay)]
-        for p, g, squares in self._pieces(parameters, gradients, mean_square):
+        self.do(self.plain._check_epsilon, epsilon, epsilon)
+        arrays = parameters, gradients, mean_square
+        self._rms_prop_step(arrays, (decay, 1.0 - decay, epsilon, -learning_rate))
+
+    def _rms_prop_step(self, arrays: tuple[Any, ...], factors: tuple[Any, ...]) -> None:
+        *shares, epsilon, rate = map(self.number, factors)
+        for p, g, squares in self._pieces(*arrays):
             work = self.scratch(g.shape, 2)
             self._add_squares(g, squares, shares, work)
             self._step_by_root(p, g, squares, rate, epsilon, work)
@@ -166,8 +170,13 @@ class UpdateOperations:
             sum_of_squares += gradients^2
             parameters -= learning_rate gradients / (sqrt(sum_of_squares) + epsilon)
         """
-        rate, epsilon = self._rate_and_epsilon(learning_rate, epsilon)
-        for p, g, squares in self._pieces(parameters, gradients, sum_of_squares):
+        self.do(self.plain._check_epsilon, epsilon, epsilon)
+        arrays = parameters, gradients, sum_of_squares
+        self._ada_grad_step(arrays, (epsilon, -learning_rate))
+
+    def _ada_grad_step(self, arrays: tuple[Any, ...], factors: tuple[Any, ...]) -> None:
+        epsilon, rate = map(self.number, factors)
+        for p, g, squares in self._pieces(*arrays):
             work = self.scratch(g.shape, 2)
             self.mult_add_tt(g, g, squares)
             self._step_by_root(p, g, squares, rate, epsilon, work)
@@ -193,9 +202,14 @@ class UpdateOperations:
             mean_square_step = decay mean_square_step + (1 - decay) step^2
             parameters -= learning_rate step
         """
-        rate, epsilon = self._rate_and_epsilon(learning_rate, epsilon)
-        shares = [self.number(decay), self.number(1.0 - decay)]
+        self.do(self.plain._check_epsilon, epsilon, epsilon)
         arrays = parameters, gradients, mean_square, mean_square_step
+        self._ada_delta_step(arrays, (decay, 1.0 - decay, epsilon, -learning_rate))
+
+    def _ada_delta_step(
+        self, arrays: tuple[Any, ...], factors: tuple[Any, ...]
+    ) -> None:
+        *shares, epsilon, rate = map(self.number, factors)
         for p, g, squares, step_squares in self._pieces(*arrays):
             work, step = self.scratch(g.shape, 2), self.scratch(g.shape, 3)
             self._add_squares(g, squares, shares, work)
@@ -206,10 +220,6 @@ class UpdateOperations:
             self.mult_tt(g, step, step)
             self._add_squares(step, step_squares, shares, work)
             self.mult_add_st(rate, step, p)
-
-    def _rate_and_epsilon(self, rate: Any, epsilon: Any) -> tuple[Any, Any]:
-        self.do(self.plain._check_epsilon, epsilon, epsilon)
-        return self.number(-rate), self.number(epsilon)
 
     def _check_epsilon(self, epsilon: float, given: float) -> None:
         """Refuse what is too small for the handler's type."""
