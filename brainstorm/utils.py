@@ -121,11 +121,14 @@ class NotAFileError(BrainstormError, IsADirectoryError):
 # What other libraries call what this one calls otherwise.
 _ELSEWHERE = {
     "batchnormalization": "BatchNorm",
+    "bcewithlogitsloss": "SigmoidCE",
     "conv2d": "Convolution2D",
     "crossentropyloss": "SoftmaxCE",
     "dense": "FullyConnected",
     "elu": "el",
     "flatten": "Reshape",
+    "huberloss": "Huber",
+    "l1loss": "AbsoluteError",
     "layernormalization": "LayerNorm",
     "leaky_relu": "leaky_rel",
     "linear": "FullyConnected",
@@ -137,7 +140,7 @@ _ELSEWHERE = {
     "rnn": "Recurrent",
     "silu": "swish",
     "simplernn": "Recurrent",
-    "softmax": "SoftmaxCE",
+    "smoothl1loss": "Huber",
 }
 
 

@@ -4,6 +4,7 @@ Each is a function here, for wiring, and a class ``...LayerImpl`` that does the
 work.
 """
 
+from brainstorm.layers.absolute_error_layer import AbsoluteError as AbsoluteError
 from brainstorm.layers.add_layer import Add as Add
 from brainstorm.layers.base_layer import Layer as Layer
 from brainstorm.layers.batch_normalization_layer import BatchNorm as BatchNorm
@@ -25,16 +26,19 @@ from brainstorm.layers.fully_connected_layer import FullyConnected as FullyConne
 from brainstorm.layers.global_pooling_layer import GlobalPooling as GlobalPooling
 from brainstorm.layers.gru_layer import Gru as Gru
 from brainstorm.layers.highway_layer import Highway as Highway
+from brainstorm.layers.huber_layer import Huber as Huber
 from brainstorm.layers.input_layer import Input as Input
 from brainstorm.layers.l1_decay import L1Decay as L1Decay
 from brainstorm.layers.l2_decay import L2Decay as L2Decay
 from brainstorm.layers.layer_norm_layer import LayerNorm as LayerNorm
 from brainstorm.layers.leaky_layer import Leaky as Leaky
 from brainstorm.layers.lif_layer import Lif as Lif
+from brainstorm.layers.log_softmax_layer import LogSoftmax as LogSoftmax
 from brainstorm.layers.loss_layer import Loss as Loss
 from brainstorm.layers.lstm_layer import Lstm as Lstm
 from brainstorm.layers.mask_layer import Mask as Mask
 from brainstorm.layers.merge_layer import Merge as Merge
+from brainstorm.layers.multiply_layer import Multiply as Multiply
 from brainstorm.layers.noop_layer import NoOp as NoOp
 from brainstorm.layers.nvar_layer import Nvar as Nvar
 from brainstorm.layers.pooling_layer_2d import Pooling2D as Pooling2D
@@ -43,12 +47,15 @@ from brainstorm.layers.recurrent_lif_layer import RecurrentLif as RecurrentLif
 from brainstorm.layers.reservoir_layer import Reservoir as Reservoir
 from brainstorm.layers.reshape_layer import Reshape as Reshape
 from brainstorm.layers.sigmoid_ce_layer import SigmoidCE as SigmoidCE
+from brainstorm.layers.slice_layer import Slice as Slice
 from brainstorm.layers.softmax_ce_layer import SoftmaxCE as SoftmaxCE
+from brainstorm.layers.softmax_layer import Softmax as Softmax
 from brainstorm.layers.squared_difference_layer import (
     SquaredDifference as SquaredDifference,
 )
 from brainstorm.layers.squared_error_layer import SquaredError as SquaredError
 from brainstorm.layers.time_pooling_layer import TimePooling as TimePooling
+from brainstorm.layers.upsample_layer_2d import Upsample2D as Upsample2D
 from brainstorm.utils import offer
 
 offer(vars(), but=["Layer"])

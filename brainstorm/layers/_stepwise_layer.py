@@ -26,6 +26,20 @@ class LayerWithTargets(StepwiseLayer):
     takes_no_output_deltas_from = ("predictions",)
 
 
+class ErrorLayer(LayerWithTargets):
+    """Base of layers whose predictions are their input, with a loss for each element.
+
+    Attributes:
+        internal: Name of an internal of the same shape.
+    """
+
+    internal = "diff"
+
+    def setup(self, kwargs, in_shapes):
+        shape = self.same_shape("default", "targets")
+        return {"predictions": shape, "loss": shape}, {}, {self.internal: shape}
+
+
 class NumberedLayer(StepwiseLayer):
     """Base of layers with the inputs ``inputs_1``, ``inputs_2`` and any more."""
 
@@ -34,3 +48,23 @@ class NumberedLayer(StepwiseLayer):
     def inputs_to_expect(self, given):
         names = [f"inputs_{i + 1}" for i in range(max(2, len(given)))]
         return dict.fromkeys(names, ANY)
+
+
+class CombiningLayer(NumberedLayer):
+    """Base of layers that combine inputs of one shape, element by element.
+
+    Attributes:
+        operation: The handler's operation for two of them.
+    """
+
+    operation = ""
+
+    def setup(self, kwargs, in_shapes):
+        return {"default": self.same_shape(*in_shapes)}, {}, {}
+
+    def forward_pass(self, buffers, training_pass=True):
+        combine, y = getattr(self.handler, self.operation), buffers.outputs.default
+        first, second, *others = buffers.inputs
+        combine(first, second, y)
+        for x in others:
+            combine(y, x, y)

@@ -12,15 +12,16 @@ def _pair(value: Any) -> tuple[Any, ...]:
     return tuple(value) if isinstance(value, Sequence) else (value, value)
 
 
-_PAIR = Check(
+PAIR = Check(
     lambda value: [is_whole(n, 1) for n in _pair(value)] == [True, True],
     "a positive whole number, or two of them,",
     lambda value: tuple(map(int, _pair(value))),
 )
+"""A check of two sizes, along height and width."""
 
 WINDOW = {
-    "kernel_size": _PAIR,
-    "stride": _PAIR,
+    "kernel_size": PAIR,
+    "stride": PAIR,
     "padding": Check(lambda p: is_whole(p, 0), "a whole number of at least 0", int),
 }
 """Checks of the arguments of `WindowLayer`."""

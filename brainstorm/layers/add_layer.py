@@ -1,6 +1,6 @@
 """The sum of several inputs."""
 
-from brainstorm.layers._stepwise_layer import NumberedLayer
+from brainstorm.layers._stepwise_layer import CombiningLayer
 from brainstorm.structure.construction import ConstructionWrapper
 
 
@@ -15,7 +15,7 @@ def Add(name: str | None = None) -> ConstructionWrapper:
     return ConstructionWrapper.create(AddLayerImpl, name=name)
 
 
-class AddLayerImpl(NumberedLayer):
+class AddLayerImpl(CombiningLayer):
     """Computes ``y = a + b + ...`` for two or more inputs of one shape.
 
     He et al., *Deep residual learning for image recognition*, 2016.
@@ -34,17 +34,8 @@ class AddLayerImpl(NumberedLayer):
             or their shapes differ.
     """
 
+    operation = "add_tt"
     repeats = True
-
-    def setup(self, kwargs, in_shapes):
-        return {"default": self.same_shape(*in_shapes)}, {}, {}
-
-    def forward_pass(self, buffers, training_pass=True):
-        y = buffers.outputs.default
-        first, second, *others = buffers.inputs
-        self.handler.add_tt(first, second, y)
-        for x in others:
-            self.handler.add_tt(y, x, y)
 
     def backward_pass(self, buffers):
         dy = buffers.output_deltas.default

@@ -10,13 +10,35 @@ import inspect
 from collections.abc import Callable
 from typing import get_args
 
-from brainstorm.checks import COUNT, FINITE, FLAG, POSITIVE, Argument, Check
+from brainstorm.checks import (
+    COUNT,
+    FINITE,
+    FLAG,
+    NOT_NEGATIVE,
+    POSITIVE,
+    Argument,
+    Check,
+    is_finite,
+)
 from brainstorm.handlers.operations.activations import ACTIVATIONS, OTHER_NAMES
 from brainstorm.literals import InitialState
 from brainstorm.utils import listing
 
 __all__ = ["COUNT", "FINITE", "FLAG", "POSITIVE", "Argument", "Check"]
-__all__ += ["arguments_of", "one_of"]
+__all__ += ["NUMBERS", "arguments_of", "is_finite", "one_of"]
+
+NUMBERS = Check(
+    lambda value: (
+        value is None
+        or (
+            isinstance(value, (list, tuple))
+            and all(map(NOT_NEGATIVE.accept, value))
+            and sum(value) > 0
+        )
+    ),
+    "a list of numbers of at least 0, not all of them 0,",
+)
+"""Weights, or None."""
 
 
 def one_of(*names: str) -> Check:

@@ -1,15 +1,24 @@
 """Sigmoid with cross-entropy, for classification with several labels."""
 
 from brainstorm.layers._stepwise_layer import LayerWithTargets
+from brainstorm.layers.arguments import POSITIVE, Check, arguments_of
 from brainstorm.layers.base_layer import BufferStructure, ConstructionWrapper
 
 
-def SigmoidCE(name: str | None = None) -> ConstructionWrapper:
+def SigmoidCE(
+    name: str | None = None, *, positive_weight: float | None = None
+) -> ConstructionWrapper:
     """A layer for several binary labels: sigmoid, and cross-entropy with targets.
 
-    Wire its output ``loss`` to a `Loss` layer to have it minimized.
+    Wire its output ``loss`` to a `Loss` layer to have it minimized. Weights of samples
+    or labels are given to a `Mask` layer before that, see `SoftmaxCE`.
+
+    Args:
+        name: Name of the layer.
+        positive_weight: A positive number: how much labels of 1 count beside those of
+            0, for example how many times rarer they are. Default: as much.
     """
-    return ConstructionWrapper.create(SigmoidCELayerImpl, name=name)
+    return ConstructionWrapper.create(SigmoidCELayerImpl, **locals())
 
 
 class SigmoidCELayerImpl(LayerWithTargets):
@@ -23,7 +32,13 @@ class SigmoidCELayerImpl(LayerWithTargets):
     outputs     predictions as x            p
     outputs     loss        as x            a loss for each element
     internals   dcee        as x            p - t, backward
+    internals   t           as x            with `positive_weight`, see below
+    internals   total       as x            likewise
     =========== =========== =============== ==============================
+
+    With a `positive_weight` w it is ``loss = -w t log(p) - (1 - t) log(1 - p)``, which
+    is ``total = w t + 1 - t`` times the loss with the target ``w t / total``; this
+    target is the internal t.
 
     No deltas flow to ``targets``; those that reach ``predictions`` are ignored.
     The logarithms' arguments are clipped to [1e-6, 1].
@@ -32,26 +47,52 @@ class SigmoidCELayerImpl(LayerWithTargets):
         LayerValidationError: The shapes of the inputs differ.
     """
 
+    arguments = arguments_of(
+        SigmoidCE,
+        positive_weight=Check(
+            lambda w: w is None or POSITIVE.accept(w), "a positive number, or None,"
+        ),
+    )
     repeats = True
 
     def setup(self, kwargs, in_shapes):
         shape = self.same_shape("default", "targets")
         outputs = {"predictions": shape, "loss": shape}
-        dcee = BufferStructure(*shape.shape, is_backward_only=True)
-        return outputs, {}, {"dcee": dcee}
+        internals = {"dcee": BufferStructure(*shape.shape, is_backward_only=True)}
+        if self.positive_weight is not None:
+            internals.update(t=shape, total=shape)
+        return outputs, {}, internals
 
     def forward_pass(self, buffers, training_pass=True):
+        h, w = self.handler, self.positive_weight
         x, targets = buffers.inputs
         predictions, loss = buffers.outputs
-        self.handler.sigmoid_ce_forward(x, targets, predictions, loss)
+        if w is None:
+            h.sigmoid_ce_forward(x, targets, predictions, loss)
+            return
+        t, total = buffers.internals.t, buffers.internals.total
+        h.mult_st(w - 1.0, targets, total)
+        h.add_st(1.0, total, total)
+        h.divide_tt(targets, total, t)
+        h.mult_st(w, t, t)
+        h.sigmoid_ce_forward(x, t, predictions, loss)
+        h.mult_tt(loss, total, loss)
 
     def backward_pass(self, buffers):
+        targets, dloss = buffers.inputs.targets, buffers.output_deltas.loss
+        if self.positive_weight is not None:
+            targets, weighted = (
+                buffers.internals.t,
+                self.handler.scratch(dloss.shape, 4),
+            )
+            self.handler.mult_tt(dloss, buffers.internals.total, weighted)
+            dloss = weighted
         self.add_deltas(
             "default",
             "sigmoid_ce_backward",
-            buffers.inputs.targets,
+            targets,
             buffers.outputs.predictions,
-            buffers.output_deltas.loss,
+            dloss,
             buffers.internals.dcee,
             buffers.input_deltas.default,
         )

@@ -1,17 +1,42 @@
 """Softmax with cross-entropy, for classification."""
 
+from collections.abc import Sequence
+
+import numpy as np
+
 from brainstorm.layers._stepwise_layer import LayerWithTargets
-from brainstorm.layers.base_layer import BufferStructure, ConstructionWrapper
+from brainstorm.layers.arguments import NUMBERS, Check, arguments_of, is_finite
+from brainstorm.layers.base_layer import (
+    BufferStructure,
+    ConstructionWrapper,
+    once_per_resize,
+)
 from brainstorm.layers.rows import Rows
 from brainstorm.utils import flatten_all_but_last
 
 
-def SoftmaxCE(name: str | None = None) -> ConstructionWrapper:
+def SoftmaxCE(
+    name: str | None = None,
+    *,
+    label_smoothing: float = 0.0,
+    class_weights: Sequence[float] | None = None,
+) -> ConstructionWrapper:
     """A layer for classification: softmax, and its cross-entropy with the targets.
 
-    Wire its output ``loss`` to a `Loss` layer to have it minimized.
+    Wire its output ``loss`` to a `Loss` layer to have it minimized. Samples, or time
+    steps, count more or less if it goes through a `Mask` layer with their weights::
+
+        inp - 'weights' >> 'mask' - mask      # (T, B, 1), or (B, 1) without time
+        out - 'loss' >> mask >> layers.Loss()
+
+    Args:
+        name: Name of the layer.
+        label_smoothing: Share of each target, in [0, 1), that goes to all classes
+            alike (Szegedy et al. 2016), so that no prediction has to be extreme.
+        class_weights: A number of at least 0 for each class: the factor of the losses
+            of its samples. The loss is not divided by their sum.
     """
-    return ConstructionWrapper.create(SoftmaxCELayerImpl, name=name)
+    return ConstructionWrapper.create(SoftmaxCELayerImpl, **locals())
 
 
 class SoftmaxCELayerImpl(LayerWithTargets):
@@ -29,14 +54,26 @@ class SoftmaxCELayerImpl(LayerWithTargets):
     internals   t_bin       (T, B, ..., C)      one-hot targets, backward
     =========== =========== =================== ==========================
 
+    With a smoothing e, or weights w of the classes, ``loss = -sum(q log p)`` where
+    ``q = w ((1 - e) one_hot + e / C)``; there t_bin is q, and not only for backward
+    passes.
+
     No deltas flow to ``targets``; those that reach ``predictions`` are ignored.
     The logarithm's argument is clipped to [1e-6, 1].
 
     Raises:
-        LayerValidationError: The shape of the targets does not fit.
+        LayerValidationError: The shape of the targets does not fit, or an argument is
+            not as in `SoftmaxCE`.
         HandlerError: When run with targets that are not class indices.
     """
 
+    arguments = arguments_of(
+        SoftmaxCE,
+        label_smoothing=Check(
+            lambda e: is_finite(e) and 0 <= e < 1, "a number in [0, 1)"
+        ),
+        class_weights=NUMBERS,
+    )
     repeats = True
 
     rows = Rows(
@@ -45,6 +82,7 @@ class SoftmaxCELayerImpl(LayerWithTargets):
         writes=["outputs.predictions", "outputs.loss"],
         shape=flatten_all_but_last,
     )
+    soft_targets = Rows(writes=["internals.t_bin"], shape=flatten_all_but_last)
     delta_rows = Rows(
         "inputs.targets",
         "outputs.predictions",
@@ -61,18 +99,45 @@ class SoftmaxCELayerImpl(LayerWithTargets):
                 f"expected the shape {expected} at input 'targets' for 'default' of"
                 f" {shape}, got {in_shapes['targets'].shape}"
             )
+        if self.class_weights is not None and len(self.class_weights) != shape[-1]:
+            raise self.error(
+                f"expected {shape[-1]} numbers as 'class_weights', one for each class,"
+                f" got {len(self.class_weights)}"
+            )
+        self.is_plain = not self.label_smoothing and self.class_weights is None
         outputs = {
             "predictions": BufferStructure(*shape),
             "loss": BufferStructure(*expected),
         }
-        return outputs, {}, {"t_bin": BufferStructure(*shape, is_backward_only=True)}
+        t_bin = BufferStructure(*shape, is_backward_only=self.is_plain)
+        return outputs, {}, {"t_bin": t_bin}
+
+    @once_per_resize
+    def shares(self, buffers):
+        """What each class gets of its own targets, and what of all, as rows."""
+        classes, smoothing = self.in_shapes["default"].shape[-1], self.label_smoothing
+        weights = self.class_weights or [1.0] * classes
+        put, weights = self.handler.create_from_numpy, np.array([weights], float)
+        return put(weights * (1 - smoothing)), put(weights * smoothing / classes)
 
     def forward_pass(self, buffers, training_pass=True):
-        rows = self.rows.load(self.handler, buffers)
-        self.handler.softmax_ce_forward(*rows)
-        self.rows.store(self.handler, buffers)
+        h = self.handler
+        x, targets, p, loss = self.rows.load(h, buffers)
+        if self.is_plain:
+            h.softmax_ce_forward(x, targets, p, loss)
+        else:
+            (q,), (own, of_all) = self.soft_targets(buffers), self.shares(buffers)
+            h.binarize_v(targets, q)
+            h.mult_mv(q, own, q)
+            h.add_mv(q, of_all, q)
+            h.soft_targets_ce_forward(x, q, p, loss)
+        self.rows.store(h, buffers)
 
     def backward_pass(self, buffers):
-        rows = self.delta_rows.load(self.handler, buffers)
-        self.add_deltas("default", "softmax_ce_backward", *rows)
+        targets, p, dloss, q, dx = self.delta_rows.load(self.handler, buffers)
+        if self.is_plain:
+            arrays = targets, p, dloss, q, dx
+            self.add_deltas("default", "softmax_ce_backward", *arrays)
+        else:
+            self.add_deltas("default", "soft_targets_ce_backward", q, p, dloss, dx)
         self.delta_rows.store(self.handler, buffers)

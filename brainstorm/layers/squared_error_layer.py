@@ -1,6 +1,6 @@
 """Squared error, for regression."""
 
-from brainstorm.layers._stepwise_layer import LayerWithTargets
+from brainstorm.layers._stepwise_layer import ErrorLayer
 from brainstorm.structure.construction import ConstructionWrapper
 
 
@@ -12,7 +12,7 @@ def SquaredError(name: str | None = None) -> ConstructionWrapper:
     return ConstructionWrapper.create(SquaredErrorLayerImpl, name=name)
 
 
-class SquaredErrorLayerImpl(LayerWithTargets):
+class SquaredErrorLayerImpl(ErrorLayer):
     """Computes ``predictions = x`` and ``loss = (x - t)^2 / 2``.
 
     =========== =========== =============== ==============================
@@ -32,10 +32,6 @@ class SquaredErrorLayerImpl(LayerWithTargets):
     """
 
     repeats = True
-
-    def setup(self, kwargs, in_shapes):
-        shape = self.same_shape("default", "targets")
-        return {"predictions": shape, "loss": shape}, {}, {"diff": shape}
 
     def forward_pass(self, buffers, training_pass=True):
         h = self.handler

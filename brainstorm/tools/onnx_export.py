@@ -79,9 +79,11 @@ def export_onnx(
             raise ValidationError(
                 f"a network with feedback can not be exported; {layer.name!r} gets some"
             )
-        # The first output is the only one, or predictions, before the loss.
-        output = layer.output_names[0]
-        graph.tensors[layer.name, output] = LAYERS[kind](graph, layer)
+        # Outputs of losses behind the first one, predictions, are for training.
+        found = LAYERS[kind](graph, layer)
+        tensors = [found] if isinstance(found, str) else found
+        for output, tensor in zip(layer.output_names, tensors, strict=False):
+            graph.tensors[layer.name, output] = tensor
     model = graph.model(needed, path)
     with atomic_path(file_name) as temporary:
         temporary.write_bytes(model.SerializeToString())
@@ -242,6 +244,39 @@ def _time_pooling(graph: Graph, layer: Any) -> str:
     return graph.add("Div", y, graph.add("Max", number, one)) if kind == "mean" else y
 
 
+def _product(graph: Graph, layer: Layer) -> str:
+    first, *others = graph.inputs(layer, *layer.in_shapes)
+    for x in others:
+        first = graph.add("Mul", first, x)
+    return first
+
+
+def _slice(graph: Graph, layer: Any) -> list[str]:
+    x, axis = graph.input(layer), graph.constant((-1,), np.int64)
+    return [
+        graph.add(
+            "Slice",
+            x,
+            *(graph.constant((n,), np.int64) for n in (part.start, part.stop)),
+            axis,
+            graph.constant((part.step,), np.int64),
+        )
+        for part in layer.ranges.values()
+    ]
+
+
+def _upsample(graph: Graph, layer: Any) -> str:
+    height, width, channels = layer.in_shapes["default"].feature_shape
+    blocks = graph.reshape(
+        *(graph.input(layer), layer.in_shapes["default"], height, 1, width, 1),
+        channels,
+    )
+    fy, fx = layer.factor
+    sizes = graph.constant((1, 1, 1, fy, 1, fx, 1), np.int64)
+    tiled = graph.add("Tile", blocks, sizes)
+    return graph.reshape(tiled, layer.out_shapes["default"])
+
+
 def _same(graph: Graph, layer: Layer) -> str:
     return graph.input(layer)
 
@@ -250,7 +285,8 @@ def _softmax(graph: Graph, layer: Layer) -> str:
     return graph.add("Softmax", graph.input(layer), axis=-1)
 
 
-LAYERS: dict[str, Callable[[Graph, Any], str]] = {
+LAYERS: dict[str, Callable[[Graph, Any], str | list[str]]] = {
+    "AbsoluteError": _same,
     "Add": lambda graph, la: graph.add("Sum", *graph.inputs(la, *la.in_shapes)),
     "BatchNorm": _batch_norm,
     "Bidirectional": bidirectional,
@@ -268,10 +304,13 @@ LAYERS: dict[str, Callable[[Graph, Any], str]] = {
     "GlobalPooling": _global_pooling,
     "Gru": recurrent,
     "Highway": _highway,
+    "Huber": _same,
     "LayerNorm": _layer_norm,
+    "LogSoftmax": lambda graph, la: graph.add("LogSoftmax", graph.input(la), axis=-1),
     "Lstm": recurrent,
     "Mask": _mask,
     "Merge": _join,
+    "Multiply": _product,
     "NoOp": _same,
     "Nvar": _nvar,
     "Pooling2D": _pooling,
@@ -281,8 +320,11 @@ LAYERS: dict[str, Callable[[Graph, Any], str]] = {
         graph.input(layer), layer.out_shapes["default"]
     ),
     "SigmoidCE": lambda graph, layer: graph.add("Sigmoid", graph.input(layer)),
+    "Slice": _slice,
+    "Softmax": _softmax,
     "SoftmaxCE": _softmax,
     "SquaredDifference": _squared_difference,
     "SquaredError": _same,
     "TimePooling": _time_pooling,
+    "Upsample2D": _upsample,
 }

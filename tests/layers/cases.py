@@ -297,6 +297,16 @@ CASES = {
     "SoftmaxCE images": Case(
         layers.SoftmaxCE(), image(targets=(4, 3, 1)), {"targets": classes(2)}
     ),
+    "SoftmaxCE, smooth, weighted": Case(
+        layers.SoftmaxCE(label_smoothing=0.2, class_weights=[1, 0.5, 2]),
+        {"default": ("T", "B", 3), "targets": ("T", "B", 1)},
+        {"targets": classes(3)},
+    ),
+    "SoftmaxCE images, smooth": Case(
+        layers.SoftmaxCE(label_smoothing=0.3),
+        image(targets=(4, 3, 1)),
+        {"targets": classes(2)},
+    ),
     "Ctc": Case(
         layers.Ctc(),
         {"default": ("T", "B", 3), "targets": ("T", "B", 1)},
@@ -308,12 +318,38 @@ CASES = {
         {"targets": lambda shape: labels(shape) * ends(shape), "mask": ends},
     ),
     "SigmoidCE": Case(layers.SigmoidCE(), inputs={"targets": probability}),
+    "SigmoidCE, positive ones weighted": Case(
+        layers.SigmoidCE(positive_weight=2.5), inputs={"targets": probability}
+    ),
     "SquaredError": Case(layers.SquaredError()),
     "SquaredDifference": Case(layers.SquaredDifference()),
     "BinomialCrossEntropy": Case(
         layers.BinomialCrossEntropy(),
         inputs={"default": probability, "targets": probability},
     ),
+    "AbsoluteError": Case(
+        layers.AbsoluteError(), inputs={"default": distinct, "targets": positive}
+    ),
+    "Huber": Case(
+        layers.Huber(0.3),
+        # So that differences stay away from 0.3.
+        inputs={"default": lambda s: np.round(3 * distinct(s)), "targets": probability},
+    ),
+    "Softmax": Case(layers.Softmax()),
+    "Softmax of images": Case(layers.Softmax(), image()),
+    "LogSoftmax": Case(layers.LogSoftmax()),
+    "LogSoftmax of images": Case(layers.LogSoftmax(), image()),
+    "Multiply two": Case(layers.Multiply()),
+    "Multiply three": Case(
+        layers.Multiply(), {f"inputs_{i}": IMAGE for i in (1, 2, 3)}
+    ),
+    "Slice": Case(layers.Slice(1, -1), {"default": ("T", "B", 5)}),
+    "Slice with steps": Case(layers.Slice(1, None, 2), {"default": ("T", "B", 2, 5)}),
+    "Slice into parts": Case(
+        layers.Slice(parts={"z": (0, 3), "a": [2, None], "b": (None, -1, 3)}),
+        {"default": ("T", "B", 5)},
+    ),
+    "Upsample2D": Case(layers.Upsample2D((2, 3)), image()),
     "Add two": Case(layers.Add()),
     "Add three": Case(layers.Add(), {f"inputs_{i}": IMAGE for i in (1, 2, 3)}),
     "Concat three": Case(

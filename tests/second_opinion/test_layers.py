@@ -1,5 +1,7 @@
 """Layers and a small training run beside PyTorch's, in float64."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -85,7 +87,8 @@ def test_batch_norm(shape, training):
 
 def compare_loss(layer, output, x, targets, loss_torch, weights):
     """`loss_torch` maps a tensor like x to losses of the shape of `weights`."""
-    net = weighted(layer, {"default": x, "targets": targets}, weights, output)
+    inputs = {"default": x} if targets is None else {"default": x, "targets": targets}
+    net = weighted(layer, inputs, weights, output)
     net.forward_pass(training_pass=True)
     net.backward_pass()
     x_torch = tensor(x, requires_grad=True)
@@ -132,6 +135,69 @@ def test_binomial_cross_entropy():
 
     layer = layers.BinomialCrossEntropy()
     compare_loss(layer, "default", p, targets, loss, normal(3, 5, 1, seed=2))
+
+
+@pytest.mark.parametrize("weights", [None, [0.5, 2.0, 1.0, 3.0]])
+@pytest.mark.parametrize("smoothing", [0.0, 0.15])
+def test_smooth_and_weighted_softmax_ce(smoothing, weights):
+    targets = np.random.RandomState(1).randint(0, 4, (3, 5, 1))
+
+    def loss(x):
+        return torch.nn.functional.cross_entropy(
+            x.reshape(-1, 4),
+            torch.tensor(targets.ravel(), dtype=torch.int64),
+            weight=None if weights is None else tensor(weights),
+            label_smoothing=smoothing,
+            reduction="none",
+        )
+
+    layer = layers.SoftmaxCE(label_smoothing=smoothing, class_weights=weights)
+    compare_loss(layer, "loss", normal(3, 5, 4), targets, loss, normal(3, 5, 1, seed=2))
+
+
+def test_sigmoid_ce_with_a_positive_weight():
+    targets = np.random.RandomState(1).uniform(0, 1, (3, 5, 4))
+
+    def loss(x):
+        entropy = torch.nn.functional.binary_cross_entropy_with_logits
+        weight = tensor(3.5)
+        return entropy(x, tensor(targets), pos_weight=weight, reduction="none")
+
+    layer = layers.SigmoidCE(positive_weight=3.5)
+    compare_loss(layer, "loss", normal(3, 5, 4), targets, loss, normal(3, 5, 4, seed=2))
+
+
+@pytest.mark.parametrize("delta", [None, 0.4, 2.0])
+def test_absolute_error_and_huber(delta):
+    targets = normal(3, 5, 4, seed=1)
+
+    def loss(x):
+        if delta is None:
+            return torch.nn.functional.l1_loss(x, tensor(targets), reduction="none")
+        huber = torch.nn.functional.huber_loss
+        return huber(x, tensor(targets), reduction="none", delta=delta)
+
+    layer = layers.AbsoluteError() if delta is None else layers.Huber(delta)
+    compare_loss(layer, "loss", normal(3, 5, 4), targets, loss, normal(3, 5, 4, seed=2))
+
+
+@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+def test_softmax(name):
+    make = {"softmax": layers.Softmax, "log_softmax": layers.LogSoftmax}[name]
+    function = functools.partial(getattr(torch, name), dim=-1)
+    x, weights = 3 * normal(3, 5, 4), normal(3, 5, 4, seed=2)
+    compare_loss(make(), "default", x, None, function, weights)
+
+
+def test_upsampling():
+    x, weights = normal(2, 3, 4, 5, 2), normal(2, 3, 8, 15, 2, seed=1)
+
+    def upsampled(x):
+        images = x.reshape(6, 4, 5, 2).permute(0, 3, 1, 2)
+        larger = torch.nn.functional.interpolate(images, scale_factor=(2, 3))
+        return larger.permute(0, 2, 3, 1)
+
+    compare_loss(layers.Upsample2D((2, 3)), "default", x, None, upsampled, weights)
 
 
 # -- training ------------------------------------------------------------------------

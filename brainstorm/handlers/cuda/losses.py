@@ -9,6 +9,13 @@ class CudaLosses:
     def softmax_m(self, m, out):
         self._gpu.launch_by_rows("softmax_m", m.shape, m, out, *m.shape)
 
+    def log_softmax_m(self, m, out):
+        self._gpu.launch_by_rows("log_softmax_m", m.shape, m, out, *m.shape)
+
+    def softmax_backward(self, y, dy, dx, fresh_dx=False):
+        arguments = (y, dy, dx, *y.shape, fresh_dx)
+        self._gpu.launch_by_rows("softmax_backward", y.shape, *arguments)
+
     def binarize_v(self, v, out):
         arguments = (v, out, *out.shape, self._gpu.expect_failure())
         self._gpu.launch_by_rows("binarize_v", out.shape, *arguments)

@@ -31,6 +31,16 @@ class NumpyLosses:
             self.do(np.add.reduce, out, 1, None, sums, True)
             self._with_vector(np.divide, out, sums, out)
 
+    def log_softmax_m(self, m, out):
+        if not m.size:
+            return
+        rows = len(m), 1
+        maxima, sums = self.scratch(rows, "maxima"), self.scratch(rows)
+        self._softmax(m, out, maxima, sums)
+        self.do(np.log, sums, sums)
+        self._with_vector(np.subtract, m, maxima, out)
+        self._with_vector(np.subtract, out, sums, out)
+
     def softmax_ce_forward(self, x, targets, predictions, loss):
         columns = self._whole_numbers(targets, x.shape[1], "class indices")
         if not len(x):

@@ -16,6 +16,9 @@ __all__ = ["SMALLEST_PROBABILITY", "LossOperations"]
 SMALLEST_PROBABILITY = 1e-6
 """The arguments of the logarithms in losses are limited to this."""
 
+# Numbers of all types of handlers.
+_TINY, _HUGE = 1e-37, 1e37
+
 
 class LossOperations:
     """Part of :class:`~brainstorm.handlers.base_handler.Handler`."""
@@ -24,6 +27,53 @@ class LossOperations:
     def softmax_m(self, m: Any, out: Any) -> None:
         """Softmax over the rows: ``out[i] = exp(m[i]) / sum(exp(m[i]))``."""
         raise NotImplementedError
+
+    @operation("m:M,N", "out:M,N")
+    def log_softmax_m(self, m: Any, out: Any) -> None:
+        """Its logarithm: ``out[i] = m[i] - log(sum(exp(m[i])))``."""
+        # For each j, log(sum) is m[j] - log(p[j]); their mean, weighted by p, leaves
+        # out those that are too small.
+        p, sums = self.scratch(m.shape, 2), self.scratch((m.shape[0], 1), 3)
+        self.softmax_m(m, p)
+        self.clip_t(p, _TINY, 1.0, out)
+        self.log_t(out, out)
+        self.subtract_tt(m, out, out)
+        self.clip_t(out, -_HUGE, _HUGE, out)  # infinity times 0 would be NaN
+        self.mult_tt(p, out, out)
+        self.sum_t(out, 1, sums)
+        self.subtract_mv(m, sums, out)
+
+    @operation("y:M,N dy:M,N", add="dx:M,N")
+    def softmax_backward(
+        self, y: Any, dy: Any, dx: Any, fresh_dx: bool = False
+    ) -> None:
+        """Backward pass of :meth:`softmax_m`, which gave y.
+
+        ``dx[i] (+)= y[i] (dy[i] - sum(y[i] dy[i]))``
+        """
+        work, sums = self.scratch(y.shape, 2), self.scratch((y.shape[0], 1), 3)
+        self.mult_tt(y, dy, work)
+        self.sum_t(work, 1, sums)
+        self.subtract_mv(dy, sums, work)
+        (self.mult_tt if fresh_dx else self.mult_add_tt)(y, work, dx)
+
+    @operation("y:M,N dy:M,N", add="dx:M,N")
+    def log_softmax_backward(
+        self, y: Any, dy: Any, dx: Any, fresh_dx: bool = False
+    ) -> None:
+        """Backward pass of :meth:`log_softmax_m`, which gave y.
+
+        ``dx[i] (+)= dy[i] - softmax(y[i]) sum(dy[i])``; softmax(y) is exp(y) then.
+        """
+        p, sums = self.scratch(y.shape, 2), self.scratch((y.shape[0], 1), 3)
+        self.softmax_m(y, p)
+        self.sum_t(dy, 1, sums)
+        self.mult_mv(p, sums, p)
+        if fresh_dx:
+            self.subtract_tt(dy, p, dx)
+        else:
+            self.add_tt(dx, dy, dx)
+            self.subtract_tt(dx, p, dx)
 
     @operation("v:M,1", "out:M,N", check_values=indices_within("v", "out"))
     def binarize_v(self, v: Any, out: Any) -> None:
@@ -92,6 +142,37 @@ class LossOperations:
             self.mult_mv(deltas, dloss, dx)
         else:
             self.mult_add_mv(deltas, dloss, dx)
+
+    @operation("x:M,C shares:M,C", "predictions:M,C loss:M,1")
+    def soft_targets_ce_forward(
+        self, x: Any, shares: Any, predictions: Any, loss: Any
+    ) -> None:
+        """Softmax and its cross-entropy with shares of the classes.
+
+        ``loss = -sum(shares log(predictions))``, where the logarithm's argument is
+        limited to [1e-6, 1]. The shares need not add up to 1.
+        """
+        work = self.scratch(x.shape, 2)
+        self.softmax_m(x, predictions)
+        self.clip_t(predictions, SMALLEST_PROBABILITY, 1.0, work)
+        self.log_t(work, work)
+        self.mult_tt(shares, work, work)
+        self.sum_t(work, 1, loss)
+        self.mult_st(-1.0, loss, loss)
+
+    @operation("shares:M,C predictions:M,C dloss:M,1", add="dx:M,C")
+    def soft_targets_ce_backward(
+        self, shares: Any, predictions: Any, dloss: Any, dx: Any, fresh_dx: bool = False
+    ) -> None:
+        """Backward pass of :meth:`soft_targets_ce_forward`.
+
+        ``dx (+)= (sum(shares) predictions - shares) dloss``
+        """
+        work, sums = self.scratch(dx.shape, 2), self.scratch(dloss.shape, 3)
+        self.sum_t(shares, 1, sums)
+        self.mult_mv(predictions, sums, work)
+        self.subtract_tt(work, shares, work)
+        (self.mult_mv if fresh_dx else self.mult_add_mv)(work, dloss, dx)
 
     @operation("x:*S targets:*S", "predictions:*S loss:*S")
     def sigmoid_ce_forward(

@@ -23,6 +23,35 @@ extern "C" __global__ void softmax_m(
   softmax_row(x + row * x_row, p + row * p_row, row < rows ? cols : 0);
 }
 
+extern "C" __global__ void log_softmax_m(
+    const float *x, long long x_row, float *y, long long y_row, int rows, int cols) {
+  const long long row = (long long)blockIdx.x * blockDim.y + threadIdx.y;
+  const int length = row < rows ? cols : 0;
+  x += row * x_row;
+  y += row * y_row;
+  const double log_sum = softmax_row(x, y, length);
+  for (int c = threadIdx.x; c < length; c += blockDim.x)
+    y[c] = (float)(x[c] - log_sum);
+}
+
+// dx (+)= y (dy - sum(y dy))
+extern "C" __global__ void softmax_backward(
+    const float *y, long long y_row, const float *dy, long long dy_row, float *dx,
+    long long dx_row, int rows, int cols, int fresh) {
+  const long long row = (long long)blockIdx.x * blockDim.y + threadIdx.y;
+  const int length = row < rows ? cols : 0;
+  y += row * y_row;
+  dy += row * dy_row;
+  dx += row * dx_row;
+  double sum = 0.0;
+  for (int c = threadIdx.x; c < length; c += blockDim.x) sum += (double)y[c] * dy[c];
+  sum = sum_over_x(sum);
+  for (int c = threadIdx.x; c < length; c += blockDim.x) {
+    const float delta = y[c] * (float)(dy[c] - sum);
+    dx[c] = fresh ? delta : dx[c] + delta;
+  }
+}
+
 // Targets that are no class make a loss of NaN, and are reported.
 extern "C" __global__ void softmax_ce_forward(
     const float *x, long long x_row, const float *targets, long long targets_row,
