@@ -100,6 +100,9 @@ def test_extras_of_the_manual_and_design(setup_py):
     assert names(extras["pycuda"]) == {"pycuda", "scikit-cuda"}
     assert names(extras["draw-net"]) == {"pygraphviz"}
     assert names(extras["live-viz"]) == {"bokeh"}
+    assert names(extras["tensorboard"]) == {"tensorboard"}
+    assert names(extras["mlflow"]) == {"mlflow-skinny", "sqlalchemy", "alembic"}
+    assert names(extras["notebook"]) == {"ipywidgets"}
     assert names(extras["reservoir"]) == {"scipy"}
     assert names(extras["onednn"]) == {"onednn-cpu-gomp"}
     assert "scikit-learn" in names(extras["examples"])

@@ -5,6 +5,7 @@ from brainstorm.hooks.monitoring import *  # noqa: F403
 from brainstorm.hooks.progress import ProgressBar as ProgressBar
 from brainstorm.hooks.saving import *  # noqa: F403
 from brainstorm.hooks.stopping import *  # noqa: F403
+from brainstorm.hooks.tracking import *  # noqa: F403
 from brainstorm.hooks.visualizing import BokehVisualizer as BokehVisualizer
 from brainstorm.utils import offer
 

@@ -23,6 +23,7 @@ from brainstorm.hooks.base_hook import (
     takes,
     takes_common,
 )
+from brainstorm.hooks.tracking import Tracker
 from brainstorm.literals import Criterion
 from brainstorm.structure.network import Network
 from brainstorm.structure.network_files import FORMAT as NETWORK_FORMAT
@@ -180,6 +181,9 @@ class SaveCheckpoint(_Saver):
             KeyboardInterrupt: There was a Ctrl-C.
         """
         if self._is_due or (self._is_interrupted and trainer.current_update_nr > 0):
+            for hook in trainer.hooks.values():
+                if isinstance(hook, Tracker):  # it tells how far it is
+                    hook.finish_round(trainer)
             trainer.save(self.filename)
         self._is_due = False
         if self._is_interrupted:

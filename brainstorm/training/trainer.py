@@ -8,8 +8,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from brainstorm.checks import check_network, checked_integer
 from brainstorm.data_iterators import DataIterator
 from brainstorm.describable import Describable
@@ -84,11 +82,7 @@ class Trainer(Resumable, Describable):
                 "Trainer: stepper has to be a TrainingStepper, such as"
                 f" SgdStepper(), not {stepper!r}"
             )
-        if not isinstance(self.verbose, int | np.bool_) or self.verbose not in (
-            0,
-            1,
-            2,
-        ):
+        if self.verbose not in (False, True, 2):
             raise ValidationError(
                 f"Trainer: verbose has to be False, True or 2, not {self.verbose!r}"
             )
