@@ -20,6 +20,7 @@ from brainstorm.handlers.operations.activations import (
 )
 from brainstorm.handlers.operations.affine import AffineOperations
 from brainstorm.handlers.operations.arithmetic import ArithmeticOperations
+from brainstorm.handlers.operations.attention import AttentionOperations
 from brainstorm.handlers.operations.contract import contracts_of
 from brainstorm.handlers.operations.ctc import CtcOperations
 from brainstorm.handlers.operations.dropout import DropoutOperations
@@ -72,6 +73,7 @@ class Handler(
     DropoutOperations,
     NormalisationOperations,
     EmbeddingOperations,
+    AttentionOperations,
     NvarOperations,
     SequenceOperations,
     CtcOperations,

@@ -32,6 +32,7 @@ from brainstorm.handlers.cuda.sequences import CudaSequences
 from brainstorm.handlers.cuda.spiking import CudaSpiking
 from brainstorm.handlers.cuda.updates import CudaUpdates
 from brainstorm.handlers.operations.affine import AffineOperations
+from brainstorm.handlers.operations.attention import AttentionOperations
 from brainstorm.handlers.operations.gru import GruOperations
 from brainstorm.handlers.operations.lstm import LstmOperations
 from brainstorm.handlers.operations.recurrent import RecurrentOperations
@@ -84,6 +85,7 @@ class PyCudaHandler(
 
     array_type = CudaArray
     records_leaves = True
+    _attention_size = 2**26  # there is more memory, and starting work takes time
 
     def __init__(self, seed: int | None = None):
         super().__init__(seed)
@@ -140,6 +142,7 @@ class PyCudaHandler(
 _RECORDED = {"broadcast_t"}.union(
     *map(vars, (CudaActivations, CudaProducts, AffineOperations)),
     *map(vars, (RecurrentOperations, LstmOperations, GruOperations)),
+    vars(AttentionOperations),
 )
 for _name, _contract in OPERATIONS.items():
     _operation, _kernel = getattr(PyCudaHandler, _name), KERNELS.get(_name)

@@ -6,6 +6,7 @@ work.
 
 from brainstorm.layers.absolute_error_layer import AbsoluteError as AbsoluteError
 from brainstorm.layers.add_layer import Add as Add
+from brainstorm.layers.attention_layer import Attention as Attention
 from brainstorm.layers.base_layer import Layer as Layer
 from brainstorm.layers.batch_normalization_layer import BatchNorm as BatchNorm
 from brainstorm.layers.bidirectional_layer import Bidirectional as Bidirectional
@@ -42,6 +43,9 @@ from brainstorm.layers.multiply_layer import Multiply as Multiply
 from brainstorm.layers.noop_layer import NoOp as NoOp
 from brainstorm.layers.nvar_layer import Nvar as Nvar
 from brainstorm.layers.pooling_layer_2d import Pooling2D as Pooling2D
+from brainstorm.layers.positional_encoding_layer import (
+    PositionalEncoding as PositionalEncoding,
+)
 from brainstorm.layers.recurrent_layer import Recurrent as Recurrent
 from brainstorm.layers.recurrent_lif_layer import RecurrentLif as RecurrentLif
 from brainstorm.layers.reservoir_layer import Reservoir as Reservoir

@@ -45,6 +45,7 @@ class Backpropagation:
         self.keeps_parameters = False
         self._layers = layers
         self._followers = [la for la in layers.values() if la.follows_training]
+        self._beginners = [la for la in layers.values() if la.follows_context]
         self._manager = manager
         views = manager.views.__dict__
         self._run_order = {name: (layers[name], views[name]) for name in layers}
@@ -79,6 +80,7 @@ class Backpropagation:
         is_complete = plan is self._all
         forced = self._stepping.forced
         after = tuple([layer.after_training for layer in self._followers])
+        after += tuple([layer.begins for layer in self._beginners])
         self._passes.run(("backward", is_complete, forced, after), self._make_pass)
         if not is_complete and self.keeps_parameters:
             handler, parameters = self._manager.handler, self._manager.views.parameters
@@ -87,8 +89,17 @@ class Backpropagation:
             handler.copy_to(parameters, self._copy)
             self._has_parameters = True
 
-    def note_forward(self, training_pass: bool, only: Collection[str] | None) -> None:
+    def note_beginning(self, begins: bool) -> None:
+        """Let layers know whether a forward pass goes without a context."""
+        for layer in self._beginners:
+            layer.begins = begins
+
+    def note_forward(
+        self, training_pass: bool, begins: bool, only: Collection[str] | None
+    ) -> None:
         """Let layers know what kind of forward pass there was, if they ask for it."""
+        if self._beginners:
+            self.note_beginning(begins)
         for layer in self._followers:
             if only is None or layer.name in only:
                 layer.after_training = training_pass

@@ -8,6 +8,8 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
+
 from brainstorm.checks import COUNT, Argument
 from brainstorm.describable import Registry, TypeName
 from brainstorm.handlers.base_handler import Handler
@@ -61,7 +63,9 @@ def once_per_resize(method: Callable[..., Result]) -> Callable[..., Result]:
 
 
 # What a network sets does not change what it has recorded of passes.
-_SET_BY_NETWORKS = frozenset({"handler", "fresh", "unwanted", "after_training"})
+_SET_BY_NETWORKS = frozenset(
+    {"handler", "fresh", "unwanted", "after_training", "begins"}
+)
 
 
 class Layer:
@@ -140,6 +144,12 @@ class Layer:
     """Whether a backward pass depends on the kind of the forward pass before, which is
     `after_training`: networks tell it then."""
     after_training = True
+    follows_context = False
+    """Whether its passes do less where no context was given, and sequences begin anew:
+    networks tell it then by `begins`."""
+    begins = False
+    computed: Sequence[str] = ()
+    """Names of internals that have no memory: `Network.get` has `compute` make them."""
 
     def __init__(
         self,
@@ -271,6 +281,13 @@ class Layer:
 
         Nothing by default.
         """
+
+    def compute(self, name: str, buffers: BufferView) -> np.ndarray:
+        """The values of an internal that is one of those in `computed`.
+
+        It is computed from what the last forward pass has left in other buffers.
+        """
+        raise NotImplementedError
 
     # -- for passes ----------------------------------------------------------
 

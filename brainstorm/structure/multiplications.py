@@ -33,6 +33,12 @@ def _product(a: Arguments) -> int:
     return math.prod(a["out"].shape) * length
 
 
+def _batch(a: Arguments) -> int:
+    """M K N of each pair of matrices."""
+    length = a["a"].shape[1 if a.get("transa") else 2]
+    return math.prod(a["out"].shape) * length
+
+
 def _affine(a: Arguments) -> int:
     """M I N: each row of x with each row of W."""
     return a["x"].shape[0] * math.prod(a["W"].shape) * _times(a, "dx")
@@ -45,6 +51,15 @@ def _convolution(a: Arguments) -> int:
     return once * _times(a, "in_deltas")
 
 
+def _attention(a: Arguments) -> int:
+    """Each query with each key, and each weight with a value: of all heads n each.
+
+    What is hidden counts, too; backward passes compute the weights again.
+    """
+    steps, batch, n = a["q"].shape
+    return steps * batch * a["k"].shape[0] * n * (5 if "dy" in a else 2)
+
+
 def _sequence(a: Arguments) -> int:
     """Each row of W with each input, and each row of R with each output before."""
     W, R, *_ = a["weights"]
@@ -53,6 +68,10 @@ def _sequence(a: Arguments) -> int:
 
 
 _FORMULAS: dict[str, Callable[[Arguments], int]] = {
+    "attention_backward": _attention,
+    "attention_forward": _attention,
+    "batch_dot_add_mm": _batch,
+    "batch_dot_mm": _batch,
     "dot_mm": _product,
     "dot_add_mm": _product,
     "affine": _affine,

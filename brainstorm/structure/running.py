@@ -124,6 +124,9 @@ class RunningNetwork(Seedable):
             if "parameters" not in buffer_path.split("."):
                 self.lock.check()
             self.backpropagation.check(buffer_path)
+            layer, _, name = buffer_path.partition(".internals.")
+            if layer in self.layers and name in self.layers[layer].computed:
+                return self.layers[layer].compute(name, self.buffer[layer])
             buffer = self.buffer[buffer_path]
             if isinstance(buffer, BufferView):
                 raise UnknownNameError(
@@ -294,7 +297,7 @@ class RunningNetwork(Seedable):
             chosen = None if only is None else frozenset(only)
             kind = bool(training_pass), context is None, chosen, stepping.forced
             self._passes.run(("forward", *kind), self._make_forward_pass)
-            self.backpropagation.note_forward(kind[0], chosen)
+            self.backpropagation.note_forward(kind[0], kind[1], chosen)
 
     def _give(self, arguments: Mapping[str, Any]) -> None:
         """Let layers have the arguments that they read."""
@@ -320,6 +323,7 @@ class RunningNetwork(Seedable):
     ) -> None:
         if begins:
             self._buffer_manager.clear_context(this.handler)
+        self.backpropagation.note_beginning(begins)
         order = self._run_order
         if only is not None:
             order = [(la, buffers) for la, buffers in order if la.name in only]
@@ -341,7 +345,7 @@ class RunningNetwork(Seedable):
         """
         with self.lock.steps:
             self._passes.run(("advance", feedback, delta, only), self._make_step)
-            self.backpropagation.note_forward(False, only)
+            self.backpropagation.note_forward(False, False, only)
 
     def _make_step(self, this: Pass, feedback: Any, delta: bool, only: Any) -> None:
         self._make_forward_pass(this, False, False, only)

@@ -22,6 +22,7 @@ from brainstorm.structure.construction import layer_type_name
 from brainstorm.structure.feedback import fed_back_output
 from brainstorm.structure.network import Network
 from brainstorm.structure.prediction import find_output, inputs_of
+from brainstorm.tools.onnx_attention import attention, positional_encoding
 from brainstorm.tools.onnx_graph import Graph
 from brainstorm.tools.onnx_sequences import bidirectional, recurrent
 from brainstorm.utils import ValidationError, import_extra, listing
@@ -288,6 +289,7 @@ def _softmax(graph: Graph, layer: Layer) -> str:
 LAYERS: dict[str, Callable[[Graph, Any], str | list[str]]] = {
     "AbsoluteError": _same,
     "Add": lambda graph, la: graph.add("Sum", *graph.inputs(la, *la.in_shapes)),
+    "Attention": attention,
     "BatchNorm": _batch_norm,
     "Bidirectional": bidirectional,
     "Clockwork": recurrent,
@@ -314,6 +316,7 @@ LAYERS: dict[str, Callable[[Graph, Any], str | list[str]]] = {
     "NoOp": _same,
     "Nvar": _nvar,
     "Pooling2D": _pooling,
+    "PositionalEncoding": positional_encoding,
     "Recurrent": recurrent,
     "Reservoir": recurrent,
     "Reshape": lambda graph, layer: graph.reshape(

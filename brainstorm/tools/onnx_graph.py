@@ -167,9 +167,9 @@ class Graph:
         """What goes into several inputs of a layer."""
         return [self.input(layer, name) for name in names]
 
-    def flat_input(self, layer: Layer) -> str:
+    def flat_input(self, layer: Layer, name: str = "default") -> str:
         """What goes into a layer, as (T, B, F)."""
-        return self.flatten(self.input(layer), layer.in_shapes["default"])
+        return self.flatten(self.input(layer, name), layer.in_shapes[name])
 
     def flatten(self, tensor: str, structure: BufferStructure) -> str:
         """(T, B, ...) as (T, B, F)."""

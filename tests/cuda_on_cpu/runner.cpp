@@ -113,14 +113,14 @@ static void multiply() {
 
 static void multiply_batched() {
   struct {
-    int32_t transa, transb, m, n, k, lda, ldb, ldc, count, unused;
+    int32_t transa, transb, m, n, k, lda, ldb, ldc, count, add;
     float *a, *b, *c;
     int64_t step_a, step_b, step_c;
   } p = receive<decltype(p)>();
-  const float one = 1.0f, zero = 0.0f;
+  const float one = 1.0f, beta = p.add ? 1.0f : 0.0f;
   answer<int32_t>(cublasSgemmStridedBatched(
       nullptr, p.transb, p.transa, p.n, p.m, p.k, &one, p.b, p.ldb, p.step_b, p.a,
-      p.lda, p.step_a, &zero, p.c, p.ldc, p.step_c, p.count));
+      p.lda, p.step_a, &beta, p.c, p.ldc, p.step_c, p.count));
 }
 
 int main() {

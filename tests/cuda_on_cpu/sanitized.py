@@ -155,9 +155,9 @@ class SanitizedDevice:
         if status:
             raise EmulationError(f"cublasSgemm: status {status}")
 
-    def sgemm_batched(self, transa, transb, mnk, a, b, c, count):
+    def sgemm_batched(self, transa, transb, mnk, a, b, c, count, add=False):
         places, distances, steps = zip(a, b, c, strict=True)
-        sizes = (transa, transb, *mnk, *distances, count, 0)
+        sizes = (transa, transb, *mnk, *distances, count, add)
         status = self.ask("B", "10i3Q3q", *sizes, *places, *steps, answer="i")
         if status:
             raise EmulationError(f"cublasSgemmStridedBatched: status {status}")

@@ -21,7 +21,8 @@ SHAPES = {
     "broadcast_t": {"*S": (2, 1, 3), "*R": (2, 4, 3)},
 }
 SHAPES["nvar"] = {"L": 3, "Q": 1 + 3 + 6 + 15}
-SHAPES["dot_add_mm"] = SHAPES["dot_mm"]
+for _name in ("dot_add_mm", "batch_dot_mm", "batch_dot_add_mm"):
+    SHAPES[_name] = SHAPES["dot_mm"]
 SHAPES |= {name: {"T": 3, "B": 2, "I": 2, "N": 3} for name in GATES}
 SCALARS = {
     **{"s": 0.3, "val": 0.4, "a_min": -0.2, "a_max": 0.4, "axis": 0},
@@ -31,7 +32,7 @@ SCALARS = {
     **{"update_nr": 3, "activation": "tanh", "padding": 1, "stride": (1, 1)},
     **{"window": (3, 2), "threshold": 0.2, "surrogate": "erf", "parameters": (1.5,)},
     "neuron": Neuron(0.2, 0.1, 1.5, -0.3, False, False, 2, "sigmoid", (2.0,)),
-    **{"orders": (2, 4), "constant": True},
+    **{"orders": (2, 4), "constant": True, "heads": 2, "causal": True},
 }
 INDICES = {"targets", "indices"}
 # Arguments that have to be positive.
@@ -110,7 +111,7 @@ class Case:
 
     def _follow(self, sizes, empty):
         """Let other sizes of the operation be what an empty one makes of them."""
-        if self.name.startswith("dot"):
+        if "dot_" in self.name:
             other = {"Q": "R", "R": "Q"}.get(empty)
             if other:
                 sizes[other] = 0
@@ -124,7 +125,7 @@ class Case:
                 size = sum(self.sizes[p] for p in part.split("+"))
             else:
                 size = int(part) if part.isdigit() else self.sizes[part]
-            if self.name.startswith("dot") and part in ("M", "N"):
+            if "dot_" in self.name and part in ("M", "N"):
                 size = self.sizes["P" if part == "M" else "S"]
             dims += size if isinstance(size, tuple) else (size,)
         return dims
@@ -148,7 +149,7 @@ class Case:
             return rnd.randint(1, 3, shape).astype(float)
         if argument in ("step", "left"):
             return np.full(shape, 2.0)
-        if argument in ("mask", "cond"):
+        if argument in ("mask", "cond", "known"):
             return rnd.randint(0, 2, shape).astype(float)
         if argument == "argmax":
             return rnd.randint(0, 6, shape).astype(float)

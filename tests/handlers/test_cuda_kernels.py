@@ -33,11 +33,14 @@ SIZES = {"M": 7, "N": 5, "I": 6, "C": 4, "*S": (3, 4, 5), "*L": (3, 4)}
 SIZES |= {"A": 2, "B": 3, "A+B": 5, "V": 4, "T": 3, "U": 4, "G": 20, "F": 2}
 IMAGES = {"N": 2, "H": 6, "W": 5, "C": 3, "K": 3, "L": 2, "P": 3, "Q": 3}
 OTHER_SIZES = {
-    "dot_mm": {"M": 7, "P": 7, "Q": 6, "R": 6, "S": 5},
-    "dot_add_mm": {"M": 7, "P": 7, "Q": 6, "R": 6, "S": 5},
+    **{
+        name: {"M": 7, "P": 7, "Q": 6, "R": 6, "S": 5}
+        for name in ("dot_mm", "dot_add_mm", "batch_dot_mm", "batch_dot_add_mm")
+    },
     "sum_t": {"*S": (70, 7), "*R": (1, 7)},
     "broadcast_t": {"*S": (1, 7), "*R": (5, 7)},
     "sgd_update": {"N": 700},
+    **{f"attention_{k}": {"N": 6} for k in ("forward", "backward", "weights")},
     **{f"nvar_{k}": {"L": 3, "Q": 1 + 3 + 6 + 15} for k in ("forward", "backward")},
     **{f"conv2d_{k}_batch": IMAGES for k in ("forward", "backward")},
     **{f"maxpool2d_{k}_batch": IMAGES for k in ("forward", "backward")},
@@ -49,7 +52,7 @@ SCALARS = {
     **{"momentum": 0.9, "limit": 0.5, "decay": 0.9, "epsilon": 1e-2, "beta1": 0.9},
     **{"beta2": 0.99, "weight_decay": 0.1, "update_nr": 3},
     **{"padding": 1, "stride": (2, 2), "window": (3, 2)},
-    **{"orders": (2, 4), "constant": True},
+    **{"orders": (2, 4), "constant": True, "heads": 2, "causal": True},
     **{name: argument_cases.SCALARS[name] for name in ("threshold", "neuron")},
     **{"surrogate": "erf", "parameters": (1.5,)},
 }

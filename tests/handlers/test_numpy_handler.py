@@ -27,11 +27,13 @@ NUMPY_BUFFERS_LITTLE = np.lib.NumpyVersion(np.__version__) >= "2.3.0"
 # -- memory --------------------------------------------------------------------
 
 SIZES = {"M": 4000, "N": 40, "I": 30, "C": 37, "*S": (3, 70001), "*L": (3000, 7)}
-SIZES |= {"A": 9, "B": 11, "A+B": 20, "T": 5, "U": 6, "G": 160, "V": 500}
+SIZES |= {"A": 9, "B": 11, "A+B": 20, "T": 5, "U": 6, "G": 160, "V": 500, "F": 2}
 PRODUCT = {"P": 4000, "Q": 30, "R": 30, "S": 40}
 OTHER_SIZES = {
     "dot_mm": PRODUCT,
     "dot_add_mm": PRODUCT,
+    "batch_dot_mm": PRODUCT,
+    "batch_dot_add_mm": PRODUCT,
     "sum_t": {"*S": (4000, 37), "*R": (4000, 1)},
     "broadcast_t": {"*S": (4000, 1), "*R": (4000, 37)},
     "constrain_rows": {"N": 4000},
@@ -66,6 +68,8 @@ SCALARS = {
     "activation": "tanh",
     "orders": (2, 4),
     "constant": True,
+    "heads": 2,
+    "causal": True,
     **{
         name: argument_cases.SCALARS[name]
         for name in ("threshold", "neuron", "surrogate", "parameters")

@@ -1,5 +1,7 @@
 """Primitive operations of every handler, against formulas in float64."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -223,6 +225,32 @@ def test_products(handler, m, n, k, seed, strided):
             out = arrays.put(before)
             handler.dot_add_mm(first, second, out, transa=transa, transb=transb)
             check(handler, out, before + product, scale=10)
+
+
+@given(count=sizes, m=sizes, n=sizes, k=sizes, seed=seeds, strided=st.booleans())
+@quick
+def test_batches_of_products(handler, count, m, n, k, seed, strided):
+    arrays = Arrays(handler, seed, strided)
+    a, b = arrays.randn(count, m, k), arrays.randn(count, k, n)
+    before = arrays.randn(count, m, n)
+    product = np.einsum("bmk,bkn->bmn", a, b)
+
+    def laid_out(values, transpose, is_middle):
+        """The matrices side by side, or the rows of one apart by those of others."""
+        values = values.swapaxes(1, 2) if transpose else values
+        if is_middle:
+            return arrays.put(values.swapaxes(0, 1)).swapaxes(0, 1)
+        return arrays.put(values)
+
+    for flags in itertools.product((False, True), repeat=3):
+        transa, transb, is_middle = flags
+        first, second = laid_out(a, transa, is_middle), laid_out(b, transb, is_middle)
+        out = laid_out(np.full((count, m, n), np.nan), False, is_middle)
+        handler.batch_dot_mm(first, second, out, transa, transb)
+        check(handler, out, product, scale=10)
+        out = laid_out(before, False, is_middle)
+        handler.batch_dot_add_mm(first, second, out, transa=transa, transb=transb)
+        check(handler, out, before + product, scale=10)
 
 
 @given(shape=matrices, seed=seeds, strided=st.booleans())

@@ -23,7 +23,7 @@ def letters(name):
     declared = {**spec.read, **spec.write, **spec.add}.values()
     parts = {p for d in declared for part in d.split("|")[0].split(",")
              for p in part.split("+")}  # fmt: skip
-    if name.startswith("dot"):
+    if "dot_" in name:
         return ["P", "Q", "S"]
     return sorted(p for p in parts - DERIVED if not p.isdigit())
 

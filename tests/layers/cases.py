@@ -271,6 +271,25 @@ CASES = {
     "Embedding several": Case(
         layers.Embedding(4, 3), {"default": ("T", "B", 2)}, {"default": classes(4)}
     ),
+    "Attention": Case(layers.Attention(4, 2)),
+    "Attention, causal, no bias": Case(
+        layers.Attention(2, 1, causal=True, bias=False), {"default": ("T", "B", 2, 1)}
+    ),
+    "Attention with a memory": Case(
+        layers.Attention(2, 2), {"default": ("T", "B", 1), "memory": ("T", "B", 2)}
+    ),
+    "Attention with a mask": Case(layers.Attention(2, 2), **MASKED),
+    "Attention with a context": Case(layers.Attention(2, 2, True, context_size=15)),
+    "Attention, rotary": Case(layers.Attention(4, 2, rotary=True)),
+    "Attention with all of it": Case(
+        layers.Attention(4, 2, True, rotary=True, context_size=20),
+        {**MASKED["in_shapes"], "memory": ("T", "B", 2)},
+        MASKED["inputs"],
+    ),
+    "PositionalEncoding": Case(layers.PositionalEncoding()),
+    "PositionalEncoding, learned": Case(
+        layers.PositionalEncoding("learned", 21), {"default": ("T", "B", 2, 1)}
+    ),
     "Dropout": Case(layers.Dropout(0.3)),
     "Delay": Case(layers.Delay()),
     "Delay of several steps": Case(layers.Delay(3), image()),

@@ -307,6 +307,9 @@ SIZED = {
     "ClockworkLstm": ({}, "size"),
     "RecurrentLif": ({}, "size"),
     "Reservoir": ({}, "size"),
+    "Attention": ({"heads": 1}, "size"),
+    "Attention ": ({"size": 5}, "heads"),
+    "PositionalEncoding": ({}, "length"),
     "Embedding": ({"vocabulary_size": 5}, "size"),
     "Embedding ": ({"size": 5}, "vocabulary_size"),
     "Convolution2D": ({"kernel_size": 1}, "num_filters"),
@@ -353,7 +356,8 @@ def test_numpy_integers_are_sizes(key, number):
     assert value in (1, (1, 1))
     net.set_handler(NumpyHandler())
     net.initialize(1)
-    shape = net.layers["Input"].out_shapes["default"].get_shape(2, 2)
+    steps = 1 if kind == "PositionalEncoding" else 2  # as many as it has positions
+    shape = net.layers["Input"].out_shapes["default"].get_shape(steps, 2)
     net.provide_external_data({"default": np.zeros(shape)})
     net.forward_pass()
 
@@ -367,7 +371,7 @@ def test_sizes_beyond_any_memory_are_refused_by_name(key, number):
 
 def test_every_argument_of_that_kind_is_among_them():
     counting = {"size", "num_filters", "kernel_size", "stride", "padding"}
-    counting |= {"vocabulary_size", "shape", "steps", "delay"}
+    counting |= {"vocabulary_size", "shape", "steps", "delay", "heads", "length"}
     for name in layers.__all__:
         arguments = set(inspect.signature(getattr(layers, name)).parameters) & counting
         tested = {
@@ -389,6 +393,7 @@ REQUIRED = {
     "ClockworkLstm": {"size": 2},
     "RecurrentLif": {"size": 2},
     "Reservoir": {"size": 2},
+    "Attention": {"size": 2, "heads": 1},
     "Convolution2D": {"num_filters": 2, "kernel_size": 1},
     "DeltasScaling": {"factor": 2.0},
     "Nvar": {"delay": 2},

@@ -295,6 +295,76 @@ def test_embedding():
     np.testing.assert_allclose(net.get("Embedding.gradients.W"), W_torch.grad, **CLOSE)
 
 
+# -- attention -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("names", [(), ("memory",), ("mask",), ("memory", "mask")])
+def test_attention(causal, names):
+    """Beside MultiheadAttention, whose own projections take the same parameters."""
+    given = {"memory": normal(5, 3, 6, seed=1), "mask": np.ones((5, 3, 1))}
+    given["mask"][3:, 1] = given["mask"][4:, 2] = 0
+    inputs = {"default": normal(5, 3, 6), **{name: given[name] for name in names}}
+    weights = normal(5, 3, 6, seed=2)
+    module = torch.nn.MultiheadAttention(6, 2, dtype=torch.float64)
+    for seed, parameter in enumerate(module.parameters(), 3):
+        parameter.data = tensor(normal(*parameter.shape, seed=seed))
+    x = tensor(inputs["default"], requires_grad=True)
+    memory = tensor(given["memory"], requires_grad=True) if "memory" in names else x
+    y, attention = module(
+        *(x, memory, memory),
+        key_padding_mask=torch.tensor(given["mask"][..., 0].T == 0)
+        if "mask" in names
+        else None,
+        attn_mask=torch.ones(5, 5, dtype=bool).triu(1) if causal else None,
+        average_attn_weights=False,
+    )
+    (y * tensor(weights)).sum().backward()
+
+    net = weighted(layers.Attention(6, 2, causal, name="A"), inputs, weights)
+    all_of = {"W": (module.in_proj_weight, module.out_proj.weight)}
+    all_of["b"] = module.in_proj_bias, module.out_proj.bias
+    values, gradients = {}, {}
+    for kind, (stacked, last) in all_of.items():
+        for result, arrays in (
+            (values, (stacked.detach(), last.detach())),
+            (gradients, (stacked.grad, last.grad)),
+        ):
+            parts = [*np.split(arrays[0].numpy(), 3), arrays[1].numpy()]
+            result.update({kind + w: a for w, a in zip("qkvo", parts, strict=True)})
+    net.initialize({"A": values})
+    net.forward_pass(training_pass=True)
+    net.backward_pass()
+    expected = {
+        "outputs.default": y.detach(),
+        "internals.weights": attention.detach().permute(2, 0, 1, 3),
+        "input_deltas.default": x.grad,
+        **{f"gradients.{name}": array for name, array in gradients.items()},
+    }
+    if "memory" in names:
+        expected["input_deltas.memory"] = memory.grad
+    for path, array in expected.items():
+        np.testing.assert_allclose(net.get(f"A.{path}"), array, 1e-12, 1e-12)
+
+
+def test_attention_of_given_queries_keys_and_values():
+    """Beside scaled_dot_product_attention, over more than one block of queries."""
+    q, k, v, dy = (normal(150, 2, 6, seed=seed) for seed in range(4))
+
+    def by_heads(array):
+        return tensor(array.reshape(150, 2, 3, 2).transpose(1, 2, 0, 3), True)
+
+    tensors = [by_heads(array) for array in (q, k, v)]
+    y = torch.nn.functional.scaled_dot_product_attention(*tensors, is_causal=True)
+    (y * by_heads(dy)).sum().backward()
+    handler, found = NumpyHandler(np.float64), [np.empty_like(q) for _ in range(4)]
+    handler.attention_forward(q, k, v, None, found[0], 3, causal=True)
+    handler.attention_backward(q, k, v, None, dy, *found[1:], 3, causal=True)
+    for array, of in zip(found, (y.detach(), *(a.grad for a in tensors)), strict=True):
+        expected = of.permute(2, 0, 1, 3).reshape(150, 2, 6)
+        np.testing.assert_allclose(array, expected, 1e-12, 1e-12)
+
+
 # -- connectionist temporal classification ---------------------------------------
 
 

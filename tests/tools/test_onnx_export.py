@@ -256,6 +256,24 @@ def test_several_inputs(mask, tmp_path):
     check(net, tmp_path, {"a": values(2, 5, 3, 2), "b": values(2, 5, *mask, seed=1)})
 
 
+@pytest.mark.parametrize("rotary", [False, True])
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention(causal, rotary, tmp_path):
+    shapes = {"a": ("T", "B", 3, 2), "b": ("T", "B", 3), "mask": ("T", "B", 1)}
+    inp = layers.Input(shapes)
+    first = layers.Attention(8, 2, causal, bias=False, name="First")
+    first = inp - "a" >> first >> layers.PositionalEncoding("learned", 9)
+    last = layers.Attention(8, 2, causal, rotary=rotary, name="Last")
+    first >> last >> layers.PositionalEncoding()
+    inp - "b" >> "memory" - last
+    inp - "mask" >> "mask" - last
+    net = initialized(bs.Network.from_layer(inp))
+    mask = np.ones((4, 3, 1), np.float32)
+    mask[2:, 1] = mask[:, 2] = 0
+    data = {"a": values(4, 3, 3, 2), "b": values(4, 3, 3, seed=1), "mask": mask}
+    check(net, tmp_path, data)
+
+
 @pytest.mark.parametrize("kind", [layers.Merge, layers.SquaredDifference])
 def test_two_inputs(kind, tmp_path):
     inp = layers.Input({"a": ("T", "B", 3, 2), "b": ("T", "B", 3, 2)})
@@ -302,7 +320,7 @@ class OwnRecurrentLayerImpl(RecurrentLayerImpl):
     [
         (
             lambda: ConstructionWrapper.create(UnknownLayerImpl, "Mine"),
-            r"an? Unknown layer such as 'Mine' can not .*'Add', 'BatchNorm'",
+            r"an? Unknown layer such as 'Mine' can not .*'Add', 'Attention'",
         ),
         (
             lambda: layers.Bidirectional(

@@ -33,8 +33,8 @@ class _Places:
 class CudaArray:
     """A float32 array on the GPU, or a view of one, as NumPy's arrays are views.
 
-    Indexing with integers, slices without steps and ``...``, and `reshape`, give
-    views of the same memory; `reshape` copies where no view can have that shape.
+    Indexing with integers, slices without steps and ``...``, `swapaxes` and `reshape`
+    give views of the same memory; `reshape` copies where no view can have that shape.
     For all else there are the handler's operations. Other libraries (PyTorch, CuPy)
     can use the memory through ``__cuda_array_interface__``.
 
@@ -121,6 +121,10 @@ class CudaArray:
         if not any(part is ... for part in items):
             items = (*items, ...)  # a single element, too, is a view then
         return CudaArray(self.memory, self._places[items])
+
+    def swapaxes(self, axis1: int, axis2: int) -> CudaArray:
+        """A view with two axes interchanged."""
+        return CudaArray(self.memory, self._places.swapaxes(axis1, axis2))
 
     def reshape(self, *shape: Any) -> CudaArray:
         """An array of the same elements, in C order, with another shape.

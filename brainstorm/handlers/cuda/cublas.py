@@ -70,12 +70,12 @@ class Cublas:
         )
         _check("cublasSgemm", status, OperationError)
 
-    def sgemm_batched(self, transa, transb, sizes, a, b, c, count) -> None:
-        """``c[i] = a[i] b[i]`` for `count` matrices: address, `ld`, and distance."""
+    def sgemm_batched(self, transa, transb, sizes, a, b, c, count, add=False) -> None:
+        """``c[i] (+)= a[i] b[i]`` for `count` matrices: address, `ld`, and distance."""
         m, n, k = sizes
         status = self._batched(
             *(self._handle, transb, transa, n, m, k, self._alpha),
-            *(*b, *a, self._betas[False], *c, count),
+            *(*b, *a, self._betas[add], *c, count),
         )
         _check("cublasSgemmStridedBatched", status, OperationError)
 

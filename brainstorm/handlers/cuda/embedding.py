@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from brainstorm.handlers.cuda.launcher import row_blocks
+from brainstorm.handlers.programs import whole
 
 
 class CudaEmbedding:
@@ -11,6 +12,12 @@ class CudaEmbedding:
     def take_rows(self, m, indices, out):
         arguments = (m, len(m), indices, out, *out.shape, self._gpu.expect_failure())
         self._gpu.launch_by_rows("take_rows", out.shape, *arguments)
+
+    @whole
+    def check_limit(self, a, limit, text):
+        # It is noticed when something is read, like an index beyond a matrix.
+        chosen = self.scratch((a.size, 1), 3)
+        self.take_rows(self.scratch((int(limit) + 1, 1), 2), a, chosen)
 
     def add_to_rows(self, a, indices, out, fresh_out=False):
         gpu = self._gpu

@@ -29,6 +29,23 @@ class CudaProducts:
     def dot_add_mm(self, a, b, out, transa=False, transb=False):
         self._multiply(a, b, out, transa, transb, add=True)
 
+    def batch_dot_mm(self, a, b, out, transa=False, transb=False):
+        self._multiply_batch(a, b, out, transa, transb, add=False)
+
+    def batch_dot_add_mm(self, a, b, out, transa=False, transb=False):
+        self._multiply_batch(a, b, out, transa, transb, add=True)
+
+    def _multiply_batch(self, a, b, out, transa, transb, add) -> None:
+        count, m, n = out.shape
+        k = a.shape[1] if transa else a.shape[2]
+        if k == 0 and not add:
+            self._elementwise("fill", (out,), 0.0)
+        elif count and m and n and k:
+            first, second, to = _batch(a), _batch(b), _batch(out)
+            _check_sizes(m, n, k, count, first[1], second[1], to[1])
+            how = (transa, transb, (m, n, k), first, second, to, count, add)
+            self.do(Leaf(self._gpu.device.sgemm_batched, how, (a, b, out)))
+
     def _multiply(self, a, b, out, transa=False, transb=False, add=False) -> None:
         k = a.shape[0] if transa else a.shape[1]
         parts = _parts_of_sums(*out.shape, k, self._gpu.device.max_blocks)
@@ -149,6 +166,13 @@ def _blas(m: CudaArray) -> tuple[int, int]:
     """Address, and distance of the rows: cuBLAS looks at it for a single row, too."""
     pointer, distance = place_of(m)
     return pointer, distance if m.shape[0] > 1 else m.shape[1]
+
+
+def _batch(matrices: CudaArray) -> tuple[int, int, int]:
+    """Address, distance of the rows, and distance of the matrices."""
+    pointer, step, distance = place_of(matrices)
+    _, rows, columns = matrices.shape
+    return pointer, distance if rows > 1 else columns, step
 
 
 @functools.cache

@@ -6,6 +6,7 @@ import numpy as np
 
 from brainstorm.handlers.numpy.pieces import row_pieces_of
 from brainstorm.handlers.programs import whole
+from brainstorm.utils import HandlerError
 
 
 class NumpyEmbedding:
@@ -35,6 +36,11 @@ class NumpyEmbedding:
             values = self.scratch(part.shape)
             np.take(m, rows, 0, values, "clip")
             np.copyto(part, values)
+
+    @whole
+    def check_limit(self, a, limit, text):
+        if a.size and np.maximum.reduce(a, None) > limit:
+            raise HandlerError(text)
 
     @whole
     def add_to_rows(self, a, indices, out, fresh_out=False):

@@ -21,6 +21,15 @@ class NumpyProducts:
         self.do(np.matmul, a.T if transa else a, b.T if transb else b, product)
         self.do(np.add, out, product, out)
 
+    def batch_dot_mm(self, a, b, out, transa=False, transb=False):
+        a, b = (a.swapaxes(1, 2) if transa else a), (b.swapaxes(1, 2) if transb else b)
+        self.do(np.matmul, a, b, out)
+
+    def batch_dot_add_mm(self, a, b, out, transa=False, transb=False):
+        product = self.scratch(out.shape)
+        NumpyProducts.batch_dot_mm(self, a, b, product, transa, transb)
+        self.do(np.add, out, product, out)
+
     def sum_t(self, a, axis, out):
         if axis is None:
             flat = self._contiguous(a).reshape(1, -1)

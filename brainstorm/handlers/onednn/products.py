@@ -86,6 +86,14 @@ class OneDnnProducts:
         if _is_row(b, out) or not self._does(dot, *how):
             super().dot_add_mm(a, b, out, transa, transb)
 
+    def batch_dot_mm(self, a, b, out, transa=False, transb=False):
+        if not self._does(batch_dot, (a, b, out), transa, transb, False):
+            super().batch_dot_mm(a, b, out, transa, transb)
+
+    def batch_dot_add_mm(self, a, b, out, transa=False, transb=False):
+        if not self._does(batch_dot, (a, b, out), transa, transb, True):
+            super().batch_dot_add_mm(a, b, out, transa, transb)
+
     def _pack(self, b, a, out, times, transb=False, add=False, slot=0):
         packed = super()._pack(b, a, out, times, transb, add)
         if b.size < _LARGE_MATRIX or times < _OFTEN or _is_row(b, out):
@@ -128,6 +136,14 @@ def dot(session, a, b, out, transa, transb, add) -> Call:
     work = a.size * out.shape[1]
     recipe = Recipe(session, "dot_mm", (a, b, out), work)
     add_product(recipe, a.T if transa else a, b.T if transb else b, out, add=add)
+    return recipe.call()
+
+
+def batch_dot(session, a, b, out, transa, transb, add) -> Call:
+    """``out[i] (+)= a[i] b[i]``."""
+    recipe = Recipe(session, "batch_dot_mm", (a, b, out), a.size * out.shape[2])
+    a, b = (a.swapaxes(1, 2) if transa else a), (b.swapaxes(1, 2) if transb else b)
+    add_product(recipe, a, b, out, add=add)
     return recipe.call()
 
 

@@ -10,6 +10,7 @@ from brainstorm.handlers.operations.contract import (
     operation,
 )
 from brainstorm.handlers.programs import whole
+from brainstorm.utils import HandlerError
 
 __all__ = ["EmbeddingOperations"]
 
@@ -31,6 +32,16 @@ class EmbeddingOperations:
         chosen = self.scratch((indices.shape[0], m.shape[0]), 2)
         self.binarize_v(indices, chosen)
         self.dot_mm(chosen, m, out)
+
+    @whole
+    def check_limit(self, a: Any, limit: int, text: str) -> None:
+        """Look for numbers above a limit.
+
+        Raises:
+            HandlerError: There is one, with the given text.
+        """
+        if a.size and self.get_numpy_copy(a).max() > limit:
+            raise HandlerError(text)
 
     @operation(
         "a:M,N indices:M,1",

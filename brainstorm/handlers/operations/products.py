@@ -21,6 +21,18 @@ def _check_product(handler: Any, args: dict[str, Any]) -> str | None:
     return None
 
 
+def _check_batch(handler: Any, args: dict[str, Any]) -> str | None:
+    a, b = args["a"].shape[1:], args["b"].shape[1:]
+    m, k = reversed(a) if args["transa"] else a
+    k2, n = reversed(b) if args["transb"] else b
+    if k != k2:
+        return f"can not multiply matrices of shapes {(m, k)} and {(k2, n)}"
+    if args["out"].shape[1:] != (m, n):
+        wanted = (args["out"].shape[0], m, n)
+        return expected("out", f"shape {wanted}", f"shape {args['out'].shape}")
+    return None
+
+
 def _check_sum(handler: Any, args: dict[str, Any]) -> str | None:
     shape, out, axis = args["a"].shape, args["out"].shape, args["axis"]
     if len(shape) not in (1, 2):
@@ -57,6 +69,27 @@ class ProductOperations:
     ) -> None:
         """``out += a b``; the arguments are those of :meth:`dot_mm`."""
         raise NotImplementedError
+
+    @operation("a:B,P,Q b:B,R,S", "out:B,M,N", check=_check_batch)
+    def batch_dot_mm(
+        self, a: Any, b: Any, out: Any, transa: bool = False, transb: bool = False
+    ) -> None:
+        """``out[i] = a[i] b[i]``, products of matrices, of which each is transposed
+        as in :meth:`dot_mm`.
+
+        The matrices may lie anywhere, at the same distance from each other: so views
+        with swapped axes are good.
+        """
+        for i in range(out.shape[0]):
+            self.dot_mm(a[i], b[i], out[i], transa, transb)
+
+    @operation("a:B,P,Q b:B,R,S", add="out:B,M,N", check=_check_batch)
+    def batch_dot_add_mm(
+        self, a: Any, b: Any, out: Any, transa: bool = False, transb: bool = False
+    ) -> None:
+        """``out[i] += a[i] b[i]``; the arguments are those of :meth:`batch_dot_mm`."""
+        for i in range(out.shape[0]):
+            self.dot_add_mm(a[i], b[i], out[i], transa, transb)
 
     @operation("a:*S", "out:*R", check=_check_sum)
     def sum_t(self, a: Any, axis: int | None, out: Any) -> None:
