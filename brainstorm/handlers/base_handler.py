@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import threading
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -39,7 +38,7 @@ from brainstorm.handlers.operations.sequences import SequenceOperations
 from brainstorm.handlers.operations.spiking import SpikingOperations
 from brainstorm.handlers.operations.updates import UpdateOperations
 from brainstorm.handlers.original_interface import adapt
-from brainstorm.handlers.programs import Program, call
+from brainstorm.handlers.programs import Program
 from brainstorm.randomness import RandomState, global_rnd
 from brainstorm.utils import (
     HandlerError,
@@ -63,26 +62,26 @@ class _Activations(dict):
 
 
 class Handler(
-    MemoryOperations,
-    ArithmeticOperations,
-    ActivationOperations,
-    ProductOperations,
+    UpdateOperations,
+    SpikingOperations,
+    LeakyOperations,
+    GruOperations,
+    LstmOperations,
+    RecurrentOperations,
+    CtcOperations,
+    SequenceOperations,
+    NvarOperations,
+    AttentionOperations,
+    EmbeddingOperations,
+    NormalisationOperations,
+    DropoutOperations,
+    LossOperations,
     ImageOperations,
     AffineOperations,
-    LossOperations,
-    DropoutOperations,
-    NormalisationOperations,
-    EmbeddingOperations,
-    AttentionOperations,
-    NvarOperations,
-    SequenceOperations,
-    CtcOperations,
-    RecurrentOperations,
-    LstmOperations,
-    GruOperations,
-    LeakyOperations,
-    SpikingOperations,
-    UpdateOperations,
+    ActivationOperations,
+    ProductOperations,
+    ArithmeticOperations,
+    MemoryOperations,
     Describable,
 ):
     """Abstract base class for all handlers.
@@ -128,6 +127,9 @@ class Handler(
     context: Any = None
     EMPTY: Any = None
     array_type: type = object
+    seed: int | None
+    _rnd: RandomState
+    _rnd_origin: int | None
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
@@ -137,7 +139,7 @@ class Handler(
         """Make a handler that works though its `__init__` is not called."""
         self = super().__new__(cls)
         self.seed = None
-        self._rnd_origin: int | None = None
+        self._rnd_origin = None
         self._bind_activations()
         return self
 
@@ -160,7 +162,8 @@ class Handler(
 
     def __init__(self, seed: int | None = None):
         self.seed = seed
-        self._rnd = None if seed is None else RandomState(seed)
+        if seed is not None:
+            self._rnd = RandomState(seed)
 
     def _linear(self, x: Any, y: Any) -> None:
         if x is not y:
@@ -171,25 +174,6 @@ class Handler(
             self.copy_to(dy, dx)
 
     # -- recording -----------------------------------------------------------
-
-    records_leaves = False
-    """Whether operations that are not marked as :func:`~.programs.whole` make all their
-    leaf calls by `do`. It counts for the very class that says so: others, which may
-    override operations, have each operation recorded as one leaf call."""
-
-    do = staticmethod(call)
-    """``do(function, *args)`` makes a leaf call; while recording, it is noted down."""
-
-    number = float
-    """``number(s)`` is a scalar argument as leaf calls take it."""
-
-    @property
-    def plain(self) -> Handler:
-        """The handler itself: of a recorder the one whose operations it records."""
-        return vars(self).get("_plain", self)
-
-    home = staticmethod(threading.get_ident)
-    """``home()`` is what temporary memory belongs to: programs are right for one."""
 
     def record(self, run: Callable[[Handler], None], program: Program) -> None:
         """Run operations, and record the leaf calls that they make.
@@ -205,8 +189,9 @@ class Handler(
             do=program.do,
             number=functools.partial(program.number, self.dtype),
         )
-        by_leaves = vars(type(self)).get("records_leaves", False)
-        for name in operations_of(type(self)):
+        cls: Any = type(self)
+        by_leaves = vars(cls).get("records_leaves", False)
+        for name in operations_of(cls):
             operation = getattr(self, name)
             if by_leaves and not getattr(operation, "is_whole", False):
                 operation = getattr(recorder, name)
@@ -219,7 +204,7 @@ class Handler(
         try:
             run(recorder)
         finally:
-            vars(recorder).clear()  # it refers to itself
+            recorder.__dict__.clear()  # it refers to itself
 
     def __reduce__(self) -> tuple[Any, ...]:
         description = self.__describe__()
@@ -284,9 +269,10 @@ class Handler(
 
     def get_random_state(self) -> dict[str, Any]:
         """The state of all random operations, as a JSON-serializable dict."""
-        name, key, position, has_gauss, gauss = self.rnd.get_state()
-        state = [name, key.tolist(), int(position), int(has_gauss), float(gauss)]
-        return {"rnd": state}
+        state: Any = self.rnd.get_state()
+        name, key, position, has_gauss, gauss = state
+        numbers = int(position), int(has_gauss), float(gauss)
+        return {"rnd": [name, key.tolist(), *numbers]}
 
     def set_random_state(self, state: dict[str, Any]) -> None:
         """Continue the random operations from what `get_random_state` gave.
@@ -343,5 +329,5 @@ def _in_place_deriv(function: Callable) -> Callable:
     return lambda y, dy: function(y, y, dy, dy)
 
 
-def _recreate(cls: type[Handler], description: dict[str, Any]) -> Handler:
+def _recreate(cls: type[Handler], description: dict[str, Any]) -> Any:
     return cls.__new_from_description__(description)

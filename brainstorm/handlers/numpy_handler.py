@@ -32,19 +32,19 @@ __all__ = ["NumpyHandler"]
 
 
 class NumpyHandler(
-    NumpyMemory,
-    NumpyArithmetic,
-    NumpyActivations,
-    NumpyProducts,
-    NumpyImages,
-    NumpyLosses,
-    NumpyDropout,
-    NumpyEmbedding,
-    NumpyNvar,
-    NumpyRecurrent,
-    NumpySequences,
-    NumpySpiking,
     NumpyUpdates,
+    NumpySpiking,
+    NumpySequences,
+    NumpyRecurrent,
+    NumpyNvar,
+    NumpyEmbedding,
+    NumpyDropout,
+    NumpyLosses,
+    NumpyImages,
+    NumpyProducts,
+    NumpyActivations,
+    NumpyArithmetic,
+    NumpyMemory,
     Handler,
 ):
     """Computes on the CPU with NumPy, in any floating point type.
@@ -106,7 +106,7 @@ class NumpyHandler(
     def _draws(self) -> np.random.Generator:
         rnd = self.rnd
         origin = (rnd, rnd.generation)
-        if self._generator_origin != origin:
+        if self._generator is None or self._generator_origin != origin:
             seed = rnd.generate_seed()
             self._generator = np.random.Generator(np.random.SFC64(seed))
             self._generator_origin = origin

@@ -8,7 +8,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -39,15 +39,15 @@ class _Local(threading.local):
 
 
 class OneDnnHandler(
-    OneDnnArithmetic,
-    OneDnnActivations,
-    OneDnnProducts,
-    OneDnnImages,
-    OneDnnAffine,
-    OneDnnLosses,
-    OneDnnNormalisation,
-    OneDnnLstm,
     OneDnnUpdates,
+    OneDnnLstm,
+    OneDnnNormalisation,
+    OneDnnLosses,
+    OneDnnAffine,
+    OneDnnImages,
+    OneDnnProducts,
+    OneDnnActivations,
+    OneDnnArithmetic,
     NumpyHandler,
 ):
     """Computes on the CPU with Intel's oneDNN, in float32.
@@ -153,7 +153,7 @@ class OneDnnHandler(
 
     def _find(
         self, build: Build, arrays: tuple[Any, ...], *options: Any
-    ) -> Call | bool:
+    ) -> Call | Literal[False]:
         """The prepared call of an operation, or False if oneDNN can not do it."""
         session, fixed = self._local.session, self._fixed_threads
         if session is None or session.threads != (fixed or self._get_threads()):
@@ -185,7 +185,7 @@ class OneDnnHandler(
     def record(self, run: Callable[[Handler], None], program: Program) -> None:
         """Run operations, and record the primitives that they execute."""
 
-        def with_own_calls(recorder: Handler) -> None:
+        def with_own_calls(recorder: Any) -> None:
             session = self.current_session()
             recorder._find = OwnCalls(session).find
             run(recorder)

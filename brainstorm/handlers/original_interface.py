@@ -22,13 +22,17 @@ def adapt(cls: type) -> None:
     """
     for name, operation in list(vars(cls).items()):
         ours = vars(ImageOperations).get(name)
-        if not (inspect.isfunction(operation) and hasattr(ours, "contract")):
+        if ours is None or not inspect.isfunction(operation):
+            continue
+        if not hasattr(ours, "contract"):
             continue
         signature = inspect.signature(ours)
         parameters = signature.parameters.values()
         added = [p.name for p in parameters if p.default is not p.empty]
         if added and not _takes(operation, added[0]):
-            adapted = functools.wraps(operation)(_adapted(operation, signature, added))
+            adapted: Any = functools.wraps(operation)(
+                _adapted(operation, signature, added)
+            )
             adapted.__signature__ = signature
             setattr(cls, name, adapted)
 

@@ -31,7 +31,7 @@ __all__ = ["Program", "Step", "Variable", "sqrt", "whole"]
 Function = Callable[..., Any]
 
 if sys.version_info >= (3, 11):
-    call = operator.call  # needs no frame of its own
+    call: Function = operator.call  # needs no frame of its own
 else:
 
     def call(function: Function, /, *args: Any, **kwargs: Any) -> Any:

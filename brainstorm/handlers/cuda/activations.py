@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from brainstorm.handlers.operations.activations import FROM_INPUT
+from brainstorm.handlers.cuda.leaves import CudaLeaves
+from brainstorm.handlers.operations.activations import FROM_INPUT, ActivationOperations
 
 
-class CudaActivations:
+class CudaActivations(CudaLeaves, ActivationOperations):
     """Part of PyCudaHandler."""
 
     def _deriv(self, activation, x, y, dy, dx, fresh) -> None:

@@ -194,3 +194,8 @@ def vector(array: CudaArray) -> int:
     if not array.contiguous:
         raise OperationError(f"parameters have to be dense, got {array!r}")
     return array.pointer
+
+
+def sequence(array: CudaArray | None) -> tuple[int, ...]:
+    """The kernels' struct Sequence."""
+    return (0, 0, 0) if array is None else place_of(array)

@@ -136,7 +136,15 @@ def compile_with_nvcc(source: str, arch: str, nvcc: str) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         text, compiled = Path(folder, "kernels.cu"), Path(folder, "kernels.out")
         text.write_text(source, encoding="utf-8")
-        command = [nvcc, kind, f"-arch={arch}", "-std=c++17", "-o", compiled, text]
+        command = [
+            nvcc,
+            kind,
+            f"-arch={arch}",
+            "-std=c++17",
+            "-o",
+            str(compiled),
+            str(text),
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode or not compiled.is_file():
             raise HandlerError(_failure(nvcc, arch, done.stderr or done.stdout))

@@ -6,12 +6,14 @@ import math
 
 from brainstorm.handlers.cuda.arrays import OperationError
 from brainstorm.handlers.cuda.launcher import BLOCK
+from brainstorm.handlers.cuda.leaves import CudaLeaves
+from brainstorm.handlers.operations.ctc import CtcOperations
 
 # Elements of the largest array of the log-probabilities of paths: 512 MiB.
 PATHS_SIZE = 2**27
 
 
-class CudaCtc:
+class CudaCtc(CudaLeaves, CtcOperations):
     """Part of PyCudaHandler."""
 
     def ctc_forward(self, x, targets, lengths, predictions, expected, loss):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from brainstorm.handlers.operations.activations import FUNCTIONS
@@ -66,7 +66,7 @@ KERNELS = {
 }
 
 
-def by_kernel(operation: Callable[..., None], kernel: Kernel) -> Callable[..., None]:
+def by_kernel(operation: Any, kernel: Kernel) -> Callable[..., None]:
     """A method that does an operation by a kernel."""
     signature, contract = inspect.signature(operation), operation.contract
     names = [*signature.parameters][1:]
@@ -79,12 +79,13 @@ def by_kernel(operation: Callable[..., None], kernel: Kernel) -> Callable[..., N
 
     @functools.wraps(operation)
     def method(self: Any, *args: Any, **kwargs: Any) -> None:
+        given: Sequence[Any] = args
         if kwargs:
-            _, *args = signature.bind(self, *args, **kwargs).arguments.values()
-        values = [args[k] for k in numbers]
+            _, *given = signature.bind(self, *args, **kwargs).arguments.values()
+        values: Sequence[Any] = [given[k] for k in numbers]
         if factors is not None:
             values = factors(self, *values)
-        used = tuple([args[k] for k in arrays])
+        used = tuple([given[k] for k in arrays])
         if draws:
             draw = self._draw()
             self._gpu.elementwise(kernel_name, used, *values, randomness=draw)

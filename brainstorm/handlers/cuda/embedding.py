@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from brainstorm.handlers.cuda.launcher import row_blocks
+from brainstorm.handlers.cuda.leaves import CudaLeaves
+from brainstorm.handlers.operations.embedding import EmbeddingOperations
 from brainstorm.handlers.programs import whole
 
 
-class CudaEmbedding:
+class CudaEmbedding(CudaLeaves, EmbeddingOperations):
     """Part of PyCudaHandler."""
 
     def take_rows(self, m, indices, out):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from brainstorm.handlers.cuda.leaves import CudaLeaves
 from brainstorm.handlers.operations.activations import ACTIVATIONS
+from brainstorm.handlers.operations.gru import GruOperations
 
 
-class CudaGru:
+class CudaGru(CudaLeaves, GruOperations):
     """Part of PyCudaHandler."""
 
     def _gru_step(self, t, from_x, from_y, cells, y, activation):

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 from brainstorm.handlers.cuda.arrays import CudaArray
 from brainstorm.handlers.cuda.launcher import row_blocks
-from brainstorm.handlers.operations.images import Windows
+from brainstorm.handlers.cuda.products import CudaProducts
+from brainstorm.handlers.operations.images import ImageOperations, Windows
 
 # Elements of the largest matrix of windows: 512 MiB.
 MATRIX_SIZE = 2**27
@@ -39,7 +40,9 @@ class _Windows(NamedTuple):
     def of(cls, images: CudaArray, outputs: CudaArray, windows: Windows) -> _Windows:
         """Those that slide over images, one for each pixel of the outputs."""
         size, padding, stride = windows
-        return cls(*images.shape[1:], *outputs.shape[1:3], *size, *stride, padding)
+        return cls._make(
+            (*images.shape[1:], *outputs.shape[1:3], *size, *stride, padding)
+        )
 
     @property
     def row_length(self) -> int:
@@ -47,7 +50,7 @@ class _Windows(NamedTuple):
         return self.window_height * self.window_width * self.channels
 
 
-class CudaImages:
+class CudaImages(CudaProducts, ImageOperations):
     """Part of PyCudaHandler. Images are (N, H, W, C)."""
 
     # -- convolution ---------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -14,7 +14,9 @@ from brainstorm.handlers.cuda.compiler import kernel_parameters, kernel_source
 from brainstorm.handlers.operations.memory import Workspace
 from brainstorm.utils import HandlerError
 
-Shape, Grid, Block = tuple[int, ...], tuple[int, int], tuple[int, int, int]
+Shape: TypeAlias = tuple[int, ...]
+Grid: TypeAlias = tuple[int, int]
+Block: TypeAlias = tuple[int, int, int]
 BLOCK = 256
 MAX_PLANS = 2**15
 MAX_ARRAYS = 6
@@ -331,11 +333,11 @@ class Launcher:
             strides = [padded[d][1][k] for k in range(MAX_ARRAYS) for d in range(3)]
             kernel, grid, head = self.kernel(name), self.over(count), (*sizes, *strides)
             return [_Launch(kernel, grid, STRIDED, head, offsets, first)]
-        (size, strides), *inner = axes
+        (size, each_stride), *inner = axes
         launches = []
         for i in range(size):
             step, start = i * CudaArray.dtype.itemsize, first + i * (count // size)
-            pairs = zip(offsets, strides, strict=True)
+            pairs = zip(offsets, each_stride, strict=True)
             moved = tuple([offset + step * stride for offset, stride in pairs])
             launches += self._strided_launches(name, inner, moved, start)
         return launches

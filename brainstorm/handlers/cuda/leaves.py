@@ -6,9 +6,9 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from brainstorm.handlers.cuda.arrays import CudaArray, vector
-from brainstorm.handlers.cuda.launcher import BLOCK, Block, Grid
-from brainstorm.handlers.cuda.sequences import sequence
+from brainstorm.handlers.cuda.arrays import CudaArray, sequence, vector
+from brainstorm.handlers.cuda.launcher import BLOCK, Block, Grid, Launcher
+from brainstorm.handlers.operations.memory import MemoryOperations
 from brainstorm.handlers.programs import Variable
 
 
@@ -28,8 +28,10 @@ class Leaf(NamedTuple):
         self.function(*self.arguments)
 
 
-class CudaLeaves:
+class CudaLeaves(MemoryOperations):
     """Part of PyCudaHandler."""
+
+    _gpu: Launcher
 
     def _elementwise(
         self, name: str, arrays: tuple[CudaArray, ...], *scalars: Any

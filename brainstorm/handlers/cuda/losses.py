@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from brainstorm.handlers.cuda.leaves import CudaLeaves
+from brainstorm.handlers.operations.losses import LossOperations
 
-class CudaLosses:
+
+class CudaLosses(CudaLeaves, LossOperations):
     """Part of PyCudaHandler."""
 
     def softmax_m(self, m, out):

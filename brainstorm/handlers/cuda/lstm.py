@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from brainstorm.handlers.cuda.leaves import CudaLeaves
 from brainstorm.handlers.operations.activations import ACTIVATIONS
-from brainstorm.handlers.operations.lstm import LstmCells
+from brainstorm.handlers.operations.lstm import LstmCells, LstmOperations
 
 _NONE = LstmCells(*[None] * len(LstmCells._fields))
 
 
-class CudaLstm:
+class CudaLstm(CudaLeaves, LstmOperations):
     """Part of PyCudaHandler."""
 
     def _lstm_step(self, t, from_x, from_y, peepholes, cells, y, activation, kept):

@@ -8,14 +8,15 @@ import numpy as np
 
 from brainstorm.handlers.cuda.arrays import CudaArray
 from brainstorm.handlers.cuda.launcher import BLOCK
-from brainstorm.handlers.operations.memory import check_shape, numbers
+from brainstorm.handlers.cuda.leaves import CudaLeaves
+from brainstorm.handlers.operations.memory import MemoryOperations, check_shape, numbers
 from brainstorm.utils import HandlerError
 
 # As many arrays as the kernels' struct Pieces holds.
 _PIECES = 16
 
 
-class CudaMemory:
+class CudaMemory(CudaLeaves, MemoryOperations):
     """Part of PyCudaHandler."""
 
     def allocate(self, shape):
@@ -58,9 +59,9 @@ class CudaMemory:
         if not all(array.contiguous for array in arrays):
             super().clear(*arrays)
             return
-        arrays = [array for array in arrays if array.size]
-        for start in range(0, len(arrays), _PIECES):
-            part = arrays[start : start + _PIECES]
+        filled = [array for array in arrays if array.size]
+        for start in range(0, len(filled), _PIECES):
+            part = filled[start : start + _PIECES]
             unused = (0,) * (_PIECES - len(part))
             sizes = [array.size for array in part]
             self._gpu.launch(

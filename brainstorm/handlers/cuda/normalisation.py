@@ -5,8 +5,11 @@ The former consists of sums over columns, and of kernels between them.
 
 from __future__ import annotations
 
+from brainstorm.handlers.cuda.products import CudaProducts
+from brainstorm.handlers.operations.normalisation import NormalisationOperations
 
-class CudaNormalisation:
+
+class CudaNormalisation(CudaProducts, NormalisationOperations):
     """Part of PyCudaHandler."""
 
     def batch_norm_forward(

@@ -6,7 +6,8 @@ import functools
 
 from brainstorm.handlers.cuda.arrays import MOST, CudaArray, OperationError, place_of
 from brainstorm.handlers.cuda.launcher import column_blocks, row_blocks
-from brainstorm.handlers.cuda.leaves import Leaf
+from brainstorm.handlers.cuda.leaves import CudaLeaves, Leaf
+from brainstorm.handlers.operations.products import ProductOperations
 
 # Sums of more elements are cut into parts of at least this size.
 PART = 4096
@@ -18,7 +19,7 @@ PRODUCTS_PER_PART = 2048
 TILE = 64
 
 
-class CudaProducts:
+class CudaProducts(CudaLeaves, ProductOperations):
     """Part of PyCudaHandler."""
 
     # -- products ------------------------------------------------------------
@@ -130,7 +131,8 @@ class CudaProducts:
         parts = min(max(1, rows // ROWS_PER_PART), max(1, most // wide), 65535)
         length = -(-rows // parts)
         second = (0, 0, 0) if b is None else (b.pointer, *b.strides)
-        destination, sums = (out.pointer, 0, _step(out), add), None
+        destination = (out.pointer, 0, _step(out), add)
+        sums: CudaArray | None = None
         if parts > 1:
             sums = self.scratch((parts, cols), 0)
             destination, last = (sums.pointer, cols, 1, False), destination
@@ -141,7 +143,7 @@ class CudaProducts:
             *(a.pointer, *a.strides, *second, rows, cols, length, *destination),
             arrays=(a, b, out, sums),
         )
-        if parts > 1:
+        if sums is not None:
             self._launch(
                 "column_sums",
                 (wide, 1),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from brainstorm.handlers.cuda.arrays import vector
+from brainstorm.handlers.cuda.arrays import sequence, vector
 from brainstorm.handlers.cuda.launcher import BLOCK
-from brainstorm.handlers.cuda.sequences import sequence
+from brainstorm.handlers.cuda.leaves import CudaLeaves
 from brainstorm.handlers.operations.activations import ACTIVATIONS
+from brainstorm.handlers.operations.recurrent import RecurrentOperations
 
 
-class CudaRecurrent:
+class CudaRecurrent(CudaLeaves, RecurrentOperations):
     """Part of PyCudaHandler."""
 
     def _recurrent_step(self, t, cells, y, activation, kept, leak, inside):

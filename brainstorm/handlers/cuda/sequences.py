@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from brainstorm.handlers.cuda.arrays import CudaArray, place_of
+from brainstorm.handlers.cuda.leaves import CudaLeaves
+from brainstorm.handlers.operations.sequences import SequenceOperations
 
 
-class CudaSequences:
+class CudaSequences(CudaLeaves, SequenceOperations):
     """Part of PyCudaHandler."""
 
     def sequence_lengths(self, mask, lengths):
@@ -16,8 +17,3 @@ class CudaSequences:
     def reverse_steps(self, x, lengths, out, fresh_out=False):
         arguments = (x, lengths, out, *x.shape, fresh_out)
         self._gpu.launch_for_each("reverse_steps", out.size, *arguments)
-
-
-def sequence(array: CudaArray | None) -> tuple[int, int, int]:
-    """The kernels' struct Sequence."""
-    return (0, 0, 0) if array is None else place_of(array)

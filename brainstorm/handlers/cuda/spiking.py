@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from brainstorm.handlers.cuda.arrays import CudaArray
+from brainstorm.handlers.cuda.arrays import CudaArray, sequence
 from brainstorm.handlers.cuda.launcher import BLOCK
-from brainstorm.handlers.cuda.sequences import sequence
+from brainstorm.handlers.cuda.leaves import CudaLeaves
+from brainstorm.handlers.operations.spiking import SpikingOperations
 
 
-class CudaSpiking:
+class CudaSpiking(CudaLeaves, SpikingOperations):
     """Part of PyCudaHandler."""
 
     def step_t(self, a, threshold, out):

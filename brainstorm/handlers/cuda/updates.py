@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from brainstorm.handlers.cuda.launcher import BLOCK, row_blocks
+from brainstorm.handlers.cuda.leaves import CudaLeaves
+from brainstorm.handlers.operations.updates import UpdateOperations
 
 # More columns of a row are worked on by several blocks, if there are few rows.
 _PART = 4096
 
 
-class CudaUpdates:
+class CudaUpdates(CudaLeaves, UpdateOperations):
     """Part of PyCudaHandler."""
 
     def constrain_rows(self, m, limit, norms):

@@ -12,8 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from brainstorm.handlers.numpy.memory import NumpyMemory
 from brainstorm.handlers.numpy.pieces import pieces
-from brainstorm.handlers.operations.activations import FUNCTIONS, GELU, give_methods
+from brainstorm.handlers.operations.activations import (
+    FUNCTIONS,
+    GELU,
+    ActivationOperations,
+    give_methods,
+)
 
 
 def in_pieces(function: Callable[..., None]) -> Callable[..., None]:
@@ -171,13 +177,12 @@ def _gated_deriv(h: Any, x: Any, dy: Any, dx: Any, a: float, b: float) -> None:
 
 def _by_gate(a: float, b: float) -> tuple[Callable[..., None], Callable[..., None]]:
     """The function ``x sigmoid(a x + b x^3)``."""
-    return tuple(
-        in_pieces(functools.partial(function, a=a, b=b))
-        for function in (_gated, _gated_deriv)
-    )
+    apply = functools.partial(_gated, a=a, b=b)
+    derive = functools.partial(_gated_deriv, a=a, b=b)
+    return in_pieces(apply), in_pieces(derive)
 
 
-class NumpyActivations:
+class NumpyActivations(NumpyMemory, ActivationOperations):
     """Part of NumpyHandler."""
 
     def _set_constants(self, dtype: Any) -> None:
@@ -191,7 +196,8 @@ class NumpyActivations:
 
     def act_backward(self, x, y, dy, dx, activation, fresh_dx=False):
         for parts in pieces(x, y, dy, dx):
-            super().act_backward(*parts, activation, fresh_dx)
+            x, y, dy, dx = parts
+            super().act_backward(x, y, dy, dx, activation, fresh_dx)
 
 
 _FASTER = {
@@ -206,5 +212,7 @@ _FASTER = {
 }
 
 for _name, _f in FUNCTIONS.items():
-    _composed = (in_pieces(_f.apply), in_pieces(_f.derive)) if _f.apply else ()
-    give_methods(NumpyActivations, _name, *_FASTER.get(_name, _composed))
+    if _name in _FASTER:
+        give_methods(NumpyActivations, _name, *_FASTER[_name])
+    elif _f.apply is not None and _f.derive is not None:
+        give_methods(NumpyActivations, _name, in_pieces(_f.apply), in_pieces(_f.derive))

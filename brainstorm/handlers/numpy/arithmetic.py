@@ -6,12 +6,13 @@ from collections.abc import Callable
 
 import numpy as np
 
+from brainstorm.handlers.numpy.memory import NumpyMemory
 from brainstorm.handlers.numpy.pieces import pieces, vector_pieces
-from brainstorm.handlers.operations.arithmetic import FORMULAS
+from brainstorm.handlers.operations.arithmetic import FORMULAS, ArithmeticOperations
 from brainstorm.handlers.operations.contract import add_method
 
 
-class NumpyArithmetic:
+class NumpyArithmetic(NumpyMemory, ArithmeticOperations):
     """Part of NumpyHandler."""
 
     def add_into_if(self, a, out, cond):
@@ -86,7 +87,12 @@ def _with_vector(ufunc: np.ufunc) -> Callable[..., None]:
     return operation
 
 
-UFUNCS = {"abs": np.abs, "log": np.log, "sign": np.sign, "sqrt": np.sqrt}
+UFUNCS: dict[str, np.ufunc] = {
+    "abs": np.abs,
+    "log": np.log,
+    "sign": np.sign,
+    "sqrt": np.sqrt,
+}
 UFUNCS |= {"add": np.add, "divide": np.divide, "mult": np.multiply}
 UFUNCS |= {"modulo": np.mod, "subtract": np.subtract}
 _KINDS = {"_t": _of_one, "st": _with_scalar, "tt": _of_two, "mv": _with_vector}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from brainstorm.handlers.numpy.memory import NumpyMemory
 from brainstorm.handlers.numpy.pieces import pieces
+from brainstorm.handlers.operations.dropout import DropoutOperations
 
 
-class NumpyDropout:
+class NumpyDropout(NumpyMemory, DropoutOperations):
     """Part of NumpyHandler."""
 
     def dropout_forward(self, x, mask, y, drop_prob):

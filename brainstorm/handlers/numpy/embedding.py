@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from brainstorm.handlers.numpy.losses import NumpyLosses
 from brainstorm.handlers.numpy.pieces import row_pieces_of
+from brainstorm.handlers.operations.embedding import EmbeddingOperations
 from brainstorm.handlers.programs import whole
 from brainstorm.utils import HandlerError
 
 
-class NumpyEmbedding:
+class NumpyEmbedding(NumpyLosses, EmbeddingOperations):
     """Part of NumpyHandler."""
-
-    def _take(self, m: np.ndarray, columns: np.ndarray, out: np.ndarray) -> None:
-        """Take from each row of `m` the given column; overwrites `columns`."""
-        if not len(columns):
-            return
-        self.do(np.add, columns, self._row_starts(*m.shape), columns)
-        values = out if out.flags.c_contiguous else self.scratch(out.shape)
-        # Other modes than 'raise' write into `values` directly.
-        self.do(self._contiguous(m).take, columns, None, values, "clip")
-        if values is not out:
-            self.do(out.__setitem__, ..., values)
 
     @whole
     def take_rows(self, m, indices, out):

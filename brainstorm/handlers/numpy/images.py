@@ -17,7 +17,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from brainstorm.handlers.operations.images import Windows
+from brainstorm.handlers.numpy.memory import NumpyMemory
+from brainstorm.handlers.operations.images import ImageOperations, Windows
 
 # How many elements are worked on at once: those of the matrix of windows in
 # convolution, and those of the images in pooling.
@@ -27,7 +28,7 @@ Pair = tuple[int, int]
 Block = tuple[slice, slice]
 
 
-class NumpyImages:
+class NumpyImages(NumpyMemory, ImageOperations):
     """Part of NumpyHandler."""
 
     def _convolve(self, inputs, weights, bias, outputs, windows, activation):
@@ -307,14 +308,6 @@ class NumpyImages:
         height, width = images.shape[1:3]
         stop = (height + padding, width + padding)
         return self._region(images, (-padding, -padding), stop, value)
-
-    def _dense(self, array: np.ndarray, slot: str) -> np.ndarray:
-        """The array itself if it is contiguous, else a copy in a temporary."""
-        if array.flags.c_contiguous:
-            return array
-        copy = self.scratch(array.shape, slot)
-        np.copyto(copy, array)
-        return copy
 
 
 def _is_whole(images: np.ndarray, windows: Windows) -> bool:

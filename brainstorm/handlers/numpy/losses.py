@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
+from brainstorm.handlers.numpy.arithmetic import NumpyArithmetic
 from brainstorm.handlers.numpy.pieces import pieces, row_pieces
 from brainstorm.handlers.operations.contract import check_indices
+from brainstorm.handlers.operations.losses import LossOperations
 
 
-class NumpyLosses:
+class NumpyLosses(NumpyArithmetic, LossOperations):
     """Part of NumpyHandler."""
+
+    _numbers: np.ndarray
+    _range: np.ndarray
+    _starts: tuple[int, np.ndarray]
+    _largest_loss: np.ndarray
+    _largest_indices: dict[int, np.ndarray]
 
     def softmax_m(self, m, out):
         if m.size:
@@ -107,6 +115,17 @@ class NumpyLosses:
     def index_m_by_v(self, m, v, out):
         columns = self._whole_numbers(v, m.shape[1], "index_m_by_v: indices")
         self._take(m, columns, out)
+
+    def _take(self, m: np.ndarray, columns: np.ndarray, out: np.ndarray) -> None:
+        """Take from each row of `m` the given column; overwrites `columns`."""
+        if not len(columns):
+            return
+        self.do(np.add, columns, self._row_starts(*m.shape), columns)
+        values = out if out.flags.c_contiguous else self.scratch(out.shape)
+        # Other modes than 'raise' write into `values` directly.
+        self.do(self._contiguous(m).take, columns, None, values, "clip")
+        if values is not out:
+            self.do(out.__setitem__, ..., values)
 
     def _row_starts(self, rows: int, width: int) -> np.ndarray:
         """Where the rows of a matrix begin, as a column."""

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from brainstorm.handlers.numpy.pieces import pieces, row_pieces
-from brainstorm.handlers.operations.memory import check_shape, numbers
+from brainstorm.handlers.operations.memory import (
+    MemoryOperations,
+    Workspace,
+    check_shape,
+    numbers,
+)
 from brainstorm.handlers.programs import whole
 
 
-class NumpyMemory:
+class NumpyMemory(MemoryOperations):
     """Part of NumpyHandler."""
+
+    _workspace: Workspace
+    _draws: Callable[[], np.random.Generator]
+    _ones: np.ndarray
+    _zero: np.ndarray
+    _one: np.ndarray
+    _minus_one: np.ndarray
 
     def _random(self, shape: tuple[int, ...], normal: bool) -> np.ndarray:
         """Random numbers, uniform in [0, 1) or standard normal, in a temporary."""
@@ -127,3 +140,11 @@ class NumpyMemory:
             np.copyto(out, values)
         else:
             np.add(out, self._dense(values, "total"), out)
+
+    def _dense(self, array: np.ndarray, slot: str) -> np.ndarray:
+        """The array itself if it is contiguous, else a copy in a temporary."""
+        if array.flags.c_contiguous:
+            return array
+        copy = self.scratch(array.shape, slot)
+        np.copyto(copy, array)
+        return copy

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import numpy as np
 
+from brainstorm.handlers.numpy.memory import NumpyMemory
 from brainstorm.handlers.operations.nvar import (
+    NvarOperations,
     blocks_of,
     columns_of_degrees,
     count_monomials,
 )
 
 
-class NumpyNvar:
+class NumpyNvar(NumpyMemory, NvarOperations):
     """Part of NumpyHandler."""
 
     def nvar_forward(self, lin, y, orders, constant):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from brainstorm.handlers.numpy.memory import NumpyMemory
+from brainstorm.handlers.operations.products import ProductOperations
+
 # So many rows make a block. Up to four blocks are summed in one go.
 ROWS_AT_ONCE = 32
 COLUMNS_AT_ONCE = 2048
 
 
-class NumpyProducts:
+class NumpyProducts(NumpyMemory, ProductOperations):
     """Part of NumpyHandler."""
 
     def dot_mm(self, a, b, out, transa=False, transb=False):

@@ -11,11 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from brainstorm.handlers.numpy.memory import NumpyMemory
+from brainstorm.handlers.operations.recurrent import RecurrentOperations
+
 # Fewer products do not pay for looking at a matrix.
 _OFTEN = 100
 
 
-class NumpyRecurrent:
+class NumpyRecurrent(NumpyMemory, RecurrentOperations):
     """Part of NumpyHandler."""
 
     def _run_recurrent(self, R, cells, y, activation, kept, leak, inside):

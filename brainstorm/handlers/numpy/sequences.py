@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from brainstorm.handlers.operations.sequences import checked_lengths
+from brainstorm.handlers.numpy.memory import NumpyMemory
+from brainstorm.handlers.operations.sequences import SequenceOperations, checked_lengths
 from brainstorm.handlers.programs import whole
 
 
-class NumpySequences:
+class NumpySequences(NumpyMemory, SequenceOperations):
     """Part of NumpyHandler."""
 
     @whole

@@ -6,11 +6,14 @@ import math
 
 import numpy as np
 
+from brainstorm.handlers.numpy.memory import NumpyMemory
+from brainstorm.handlers.operations.spiking import SpikingOperations
+
 # With so many elements, all arrays of a step back in time stay in the cache.
 _TOGETHER = 65536
 
 
-class NumpySpiking:
+class NumpySpiking(NumpyMemory, SpikingOperations):
     """Part of NumpyHandler."""
 
     def step_t(self, a, threshold, out):

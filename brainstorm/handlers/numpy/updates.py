@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from brainstorm.handlers.numpy.arithmetic import NumpyArithmetic
 from brainstorm.handlers.numpy.pieces import pieces, row_pieces
+from brainstorm.handlers.operations.updates import UpdateOperations
 from brainstorm.handlers.programs import whole
 from brainstorm.utils import HandlerError
 
 
-class NumpyUpdates:
+class NumpyUpdates(NumpyArithmetic, UpdateOperations):
     """Part of NumpyHandler."""
 
     def _set_limits(self, dtype: Any) -> None:
@@ -58,7 +60,7 @@ class NumpyUpdates:
         try:
             with np.errstate(over="raise"):
                 np.multiply(m, m, squares)
-                np.add.reduce(squares, 1, None, norms, True)
+                np.add.reduce(squares, 1, out=norms, keepdims=True)
         except FloatingPointError:
             return False
         return True
@@ -69,11 +71,11 @@ class NumpyUpdates:
         """The same for numbers whose squares overflow, or vanish beside the limit."""
         with np.errstate(all="ignore"):
             np.abs(m, scaled)
-            scale = np.maximum.reduce(scaled, 1, None, None, True, initial=0)
+            scale = np.maximum.reduce(scaled, 1, keepdims=True, initial=0)
             scale[scale == 0] = 1
             self._with_vector(np.divide, m, scale, scaled)
             np.multiply(scaled, scaled, scaled)
-            np.add.reduce(scaled, 1, None, norms, True)
+            np.add.reduce(scaled, 1, out=norms, keepdims=True)
             np.sqrt(norms, norms)
             kept = norms <= self.dtype(limit) / scale
             scale[kept] = 1

@@ -10,8 +10,13 @@ import numpy as np
 from brainstorm.handlers.onednn.arithmetic import flat
 from brainstorm.handlers.onednn.binding import Memory, Primitive
 from brainstorm.handlers.onednn.definitions import Algorithm, Prop, UnimplementedError
+from brainstorm.handlers.onednn.part import OneDnnPart
 from brainstorm.handlers.onednn.recipes import Call, Recipe
-from brainstorm.handlers.operations.activations import FROM_INPUT, give_methods
+from brainstorm.handlers.operations.activations import (
+    FROM_INPUT,
+    ActivationOperations,
+    give_methods,
+)
 from brainstorm.handlers.programs import whole
 
 # Activation functions that oneDNN computes wrongly for NaN or minus infinity.
@@ -50,7 +55,7 @@ _HUGE = 1e10
 _LOSING_DIGITS = frozenset({"el"})
 
 
-class OneDnnActivations:
+class OneDnnActivations(OneDnnPart, ActivationOperations):
     """Part of OneDnnHandler."""
 
     def _act(self, name, x, y) -> None:
@@ -90,7 +95,8 @@ def activation(name: str) -> Activation:
 def act(session, x, y, name) -> Call:
     """``y = act(x)``; a rectifier makes 0 out of NaN."""
     recipe = Recipe(session, name, (x, y))
-    add_act(recipe, *map(recipe.array, flat(x, y)), name)
+    source, out = map(recipe.array, flat(x, y))
+    add_act(recipe, source, out, name)
     return recipe.call()
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from brainstorm.handlers.onednn.part import OneDnnPart
 from brainstorm.handlers.onednn.products import add_product, add_sum_of_rows
 from brainstorm.handlers.onednn.recipes import Call, Recipe
+from brainstorm.handlers.operations.affine import AffineOperations
 
 
-class OneDnnAffine:
+class OneDnnAffine(OneDnnPart, AffineOperations):
     """Part of OneDnnHandler."""
 
     def affine(self, x, W, bias, h, y, activation):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from brainstorm.handlers.numpy.arithmetic import UFUNCS
+from brainstorm.handlers.numpy.arithmetic import UFUNCS, NumpyArithmetic
 from brainstorm.handlers.onednn.binding import Memory
 from brainstorm.handlers.onednn.definitions import (
     POST_OP,
@@ -16,11 +16,12 @@ from brainstorm.handlers.onednn.definitions import (
     Arg,
     UnimplementedError,
 )
+from brainstorm.handlers.onednn.part import OneDnnPart
 from brainstorm.handlers.onednn.recipes import Call, Recipe
 from brainstorm.handlers.operations.contract import add_method
 
 
-class OneDnnArithmetic:
+class OneDnnArithmetic(OneDnnPart, NumpyArithmetic):
     """Part of OneDnnHandler."""
 
     def mult_add_st(self, s, t, out):
@@ -70,7 +71,8 @@ def arithmetic(session, a, b, out, algorithm) -> Call:
     recipe = Recipe(session, algorithm.name.lower(), (a, b, out))
     if b.shape == a.shape:
         a, b, out = flat(a, b, out)
-    add_binary(recipe, algorithm, *map(recipe.array, (a, b, out)))
+    first, second, to = map(recipe.array, (a, b, out))
+    add_binary(recipe, algorithm, first, second, to)
     return recipe.call()
 
 
@@ -96,7 +98,7 @@ def add_binary(
     primitive = recipe.primitive(
         "binary", algorithm, a.desc, b.desc, out.desc, post_ops=(*sums, *after)
     )
-    memories = {Arg.SRC: a, Arg.SRC_1: b, Arg.DST: out}
+    memories: dict[int, Memory] = {Arg.SRC: a, Arg.SRC_1: b, Arg.DST: out}
     for number, (_, memory) in enumerate(then, len(sums) + 1):
         if memory:
             memories[POST_OP * number | Arg.SRC_1] = memory

@@ -274,6 +274,7 @@ class Library:
     def _desc(self, layout: Layout) -> MemoryDesc:
         """The description of memory. (`desc` keeps what it returned.)"""
         shape, strides, dtype = layout
+        form: Any
         if strides is None:
             function, form = "dnnl_memory_desc_create_with_tag", ANY_FORMAT
         else:
@@ -351,6 +352,7 @@ class Library:
         return attributes
 
 
+_trim: Callable[[int], Any] | None
 try:
     _trim = ctypes.CDLL(None).malloc_trim  # glibc keeps what is freed
 except (AttributeError, OSError, TypeError):
@@ -379,8 +381,8 @@ def load_library() -> Library:
         sys.platform, "libdnnl.so.3"
     )
     roots = filter(None, (sys.prefix, site.getuserbase(), sys.base_prefix))
-    paths = dict.fromkeys(Path(root, "lib", name) for root in roots)
-    paths = [str(path) for path in paths if path.exists()]
+    places = dict.fromkeys(Path(root, "lib", name) for root in roots)
+    paths = [str(path) for path in places if path.exists()]
     problems = []
     for path in [*paths, name]:
         try:

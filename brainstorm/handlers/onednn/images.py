@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from brainstorm.handlers.numpy.images import NumpyImages
 from brainstorm.handlers.onednn.activations import activation as activation_of
 from brainstorm.handlers.onednn.activations import add_act_deriv, derives_safely
 from brainstorm.handlers.onednn.binding import Memory, Primitive
@@ -18,6 +19,7 @@ from brainstorm.handlers.onednn.definitions import (
     Query,
     UnimplementedError,
 )
+from brainstorm.handlers.onednn.part import OneDnnPart
 from brainstorm.handlers.onednn.recipes import Call, Recipe, layout
 from brainstorm.handlers.operations.images import Windows
 
@@ -34,7 +36,7 @@ _TEMPORARY_SIZE = 2**18
 _RECTIFIER = ("eltwise", Algorithm.HARDSWISH, 1e38, 0.0)
 
 
-class OneDnnImages:
+class OneDnnImages(OneDnnPart, NumpyImages):
     """Part of OneDnnHandler."""
 
     def _convolve(self, inputs, weights, bias, outputs, windows, activation):
@@ -88,8 +90,8 @@ def convolution(session, inputs, weights, bias, outputs, windows, activation) ->
     x, w, y = map(_images, (inputs, weights, outputs))
     primitive = _forward(recipe, x, w, bias, y, windows, activation)
     kernels = recipe.wanted(recipe.array(w), primitive, Query.WEIGHTS, "weights")
-    x, bias, y = map(recipe.array, (x, bias, y))
-    recipe.add(primitive, src=x, weights=kernels, bias=bias, dst=y)
+    source, biases, out = map(recipe.array, (x, bias, y))
+    recipe.add(primitive, src=source, weights=kernels, bias=biases, dst=out)
     return recipe.call()
 
 

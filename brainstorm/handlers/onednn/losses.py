@@ -6,12 +6,14 @@ import math
 
 import numpy as np
 
+from brainstorm.handlers.numpy.losses import NumpyLosses
 from brainstorm.handlers.onednn.arithmetic import add_binary
 from brainstorm.handlers.onednn.definitions import Algorithm, Prop
+from brainstorm.handlers.onednn.part import OneDnnPart
 from brainstorm.handlers.onednn.recipes import Call, Recipe, layout
 
 
-class OneDnnLosses:
+class OneDnnLosses(OneDnnPart, NumpyLosses):
     """Part of OneDnnHandler."""
 
     def softmax_m(self, m, out):
@@ -42,9 +44,9 @@ class OneDnnLosses:
 def difference_mv(session, a, b, v, out) -> Call:
     """``out = (a - b) v``, for matrices and a row or a column `v`."""
     recipe = Recipe(session, "difference_mv", (a, b, v, out))
-    memories = [recipe.array(array) for array in (a, b, out)]
-    scaled = ((Algorithm.MULTIPLY, recipe.array(v)),)
-    add_binary(recipe, Algorithm.SUBTRACT, *memories, scaled)
+    first, second, to, factor = map(recipe.array, (a, b, out, v))
+    scaled = ((Algorithm.MULTIPLY, factor),)
+    add_binary(recipe, Algorithm.SUBTRACT, first, second, to, scaled)
     return recipe.call()
 
 

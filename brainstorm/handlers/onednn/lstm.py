@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 
 from brainstorm.handlers.onednn.definitions import UnimplementedError
-from brainstorm.handlers.onednn.lstm_arrays import LstmArrays, LstmDeltas
+from brainstorm.handlers.onednn.lstm_arrays import LstmArrays, LstmDeltas, step_work
 from brainstorm.handlers.onednn.lstm_records import Backward, Record, Records, Run
-from brainstorm.handlers.operations.lstm import LstmCells
+from brainstorm.handlers.onednn.part import OneDnnPart
+from brainstorm.handlers.operations.lstm import LstmCells, LstmOperations
+from brainstorm.handlers.operations.recurrent import Weights
 from brainstorm.handlers.programs import whole
 from brainstorm.utils import HandlerError
 
@@ -19,7 +21,7 @@ from brainstorm.utils import HandlerError
 _LARGE_STEP = 2**25
 
 
-class OneDnnLstm:
+class OneDnnLstm(OneDnnPart, LstmOperations):
     """Part of OneDnnHandler."""
 
     def __init__(self, *args: Any, **kwargs: Any):
@@ -105,7 +107,7 @@ class OneDnnLstm:
             super().lstm_forward(x, weights, cells, y, activation, clock)
 
     def _goes_by_gates(self, weights, y, gates):
-        is_large = LstmArrays(y, weights, None, y).step_work >= _LARGE_STEP
+        is_large = step_work(weights, y) >= _LARGE_STEP
         return is_large and all(gate.flags.c_contiguous for gate in gates)
 
     def _library_forward(self, arrays: LstmArrays) -> None:
@@ -121,9 +123,9 @@ class OneDnnLstm:
         """The prepared forward pass, or None where it can not be done."""
         if not _writable(*arrays.cells, arrays.y):
             return None
-        session, record = self.current_session(), self._lstm_records.get(arrays.cells)
-        is_new = record is None or record.session is not session
-        if is_new:
+        session, known = self.current_session(), self._lstm_records.get(arrays.cells)
+        record = known
+        if record is None or record.session is not session:
             # What another thread's pass left out is written over; to complete it now
             # would write over the carried state that this pass begins with.
             record = Record(session)
@@ -131,7 +133,7 @@ class OneDnnLstm:
             run = record.find(arrays)
         except UnimplementedError:
             return None
-        if is_new:
+        if record is not known:
             self._lstm_records.add(arrays.cells, record)
         return record, run
 
@@ -170,9 +172,10 @@ class OneDnnLstm:
             record.backward(backward)
             return
         self._complete_all((*arrays.cells, *to.cells))
-        fresh = {"fresh_dx": to.fresh_dx, "fresh_gradients": to.fresh_gradients}
-        deltas = (to.dy, to.cells, to.dx, to.gradients)
-        super().lstm_backward(*_given(arrays), *deltas, "tanh", **fresh)
+        super().lstm_backward(
+            *_given(arrays), to.dy, to.cells, to.dx, to.gradients, "tanh",
+            fresh_dx=to.fresh_dx, fresh_gradients=to.fresh_gradients,
+        )  # fmt: skip
         self._found(to.cells)
 
     def _complete_all(self, arrays: Sequence[np.ndarray]) -> None:
@@ -198,7 +201,7 @@ class OneDnnLstm:
         return backward and (record, backward)
 
 
-def _given(arrays: LstmArrays) -> tuple[Any, ...]:
+def _given(arrays: LstmArrays) -> tuple[Any, Weights, LstmCells, Any]:
     return arrays.x, arrays.weights, arrays.cells, arrays.y
 
 

@@ -13,6 +13,11 @@ from brainstorm.handlers.operations.lstm import LstmCells
 from brainstorm.handlers.operations.recurrent import Weights
 
 
+def step_work(weights: Weights, y: np.ndarray) -> int:
+    """Number of multiplications in one step."""
+    return y[0].size * len(weights.R) + y.shape[1] * weights.W.size
+
+
 @dataclass(frozen=True)
 class LstmArrays:
     """What the forward pass of an LSTM works on, see `lstm_forward`."""
@@ -25,8 +30,7 @@ class LstmArrays:
     @property
     def step_work(self) -> int:
         """Number of multiplications in one step."""
-        W, R, *_ = self.weights
-        return self.y[0].size * len(R) + self.y.shape[1] * W.size
+        return step_work(self.weights, self.y)
 
     @functools.cached_property
     def places(self) -> tuple[Any, ...]:

@@ -243,8 +243,12 @@ class _PartialPass:
         gradients: Where the backward pass writes gradients.
     """
 
+    forward: Call
+    weights: dict[str, Memory]
     backward_weights: dict[str, Memory]
     gradients: dict[str, Memory]
+    _forward: Primitive
+    _backward: Primitive
 
     def __init__(
         self,
@@ -264,13 +268,14 @@ class _PartialPass:
             state = recipe.array(array[-1:, np.newaxis])
             self.carried[name] = part.arenas.memory(f"carried {name}", state.desc)
             around.before.reorder(state, self.carried[name])
-        self._memories = memories = {
+        memories: dict[int, Memory] = {
             Arg.SRC: self.x,
             Arg.SRC_ITER: self.carried["y"],
             Arg.SRC_ITER_C: self.carried["c"],
             Arg.DST: _unless_dense(outputs, part.arenas, "y"),
             Arg.DST_ITER_C: recipe.array(arrays.cells.Ca[-2].reshape(row)),
         }
+        self._memories = memories
         last = memories[Arg.SRC_ITER].desc
         memories[Arg.DST_ITER] = part.arenas.memory("last outputs", last)
         for name, memory in kept.items():
@@ -279,7 +284,7 @@ class _PartialPass:
         self._forward = recipe.primitive(
             "lstm_forward",
             *(Prop.FORWARD_TRAINING, LEFT_TO_RIGHT),
-            *self._common_args(first and first._forward),
+            *self._common_args(None if first is None else first._forward),
             NO_FLAGS,
             slow=True,  # its name is ref, but it is not
         )
@@ -355,7 +360,7 @@ class _PartialPass:
     def _desc(self, arg: Arg) -> MemoryDesc | None:
         """The description of a memory, or None if there is none."""
         memory = self._memories.get(arg)
-        return memory and memory.desc
+        return None if memory is None else memory.desc
 
     def _formats(self, like: Primitive | None, *args: Arg) -> list[Any]:
         """Descriptions of W and R: those of another primitive, or any."""
@@ -363,9 +368,11 @@ class _PartialPass:
             return [Layout(size) for size in self._sizes]
         return [like.query(Query.ARGUMENT, arg) for arg in args]
 
-    def _make_backward(self, recipe: Recipe, memories: dict[Arg, Memory]) -> Primitive:
+    def _make_backward(
+        self, recipe: Recipe, memories: Mapping[int, Memory]
+    ) -> Primitive:
         """It overwrites the gradients."""
-        like = self._first and self._first._backward
+        like = None if self._first is None else self._first._backward
         deltas_in = (Arg.DIFF_SRC, Arg.DIFF_SRC_ITER, Arg.DIFF_SRC_ITER_C)
         deltas_out = (Arg.DIFF_DST, Arg.DIFF_DST_ITER, Arg.DIFF_DST_ITER_C)
         self._backward = recipe.primitive(
@@ -449,5 +456,5 @@ def _copy(
         recipe.reorder(source, target, add)
 
 
-def _by_argument(weights: Mapping[str, Memory]) -> dict[Arg, Memory]:
+def _by_argument(weights: Mapping[str, Memory]) -> dict[int, Memory]:
     return {_WEIGHTS[name]: memory for name, memory in weights.items()}

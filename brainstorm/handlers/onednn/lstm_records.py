@@ -145,7 +145,7 @@ class Record:
     def leaves_out(self, array: np.ndarray) -> bool:
         """Whether content of an array is still to be computed."""
         regions: list[Region] = []
-        if self._lacks_cells:
+        if self._lacks_cells and self.last is not None:
             regions += self.last.cells
         if self._last_backward is not None:
             regions += self._last_backward.deltas
@@ -162,7 +162,7 @@ class Record:
     def forget(self, array: np.ndarray) -> None:
         """Note that an array has got new content, in place of what is left out."""
         self.found(array)
-        if self._lacks_cells:
+        if self._lacks_cells and self.last is not None:
             overlaps = any(region.overlaps(array) for region in self.last.cells)
             self._lacks_cells = not overlaps
         deltas = self._last_backward.deltas if self._last_backward else ()
@@ -186,7 +186,7 @@ class Record:
             yield
         except BaseException:
             self._lose_deltas()
-            if self._lacks_cells:
+            if self._lacks_cells and self.last is not None:
                 self._lost += self.last.cells
             self.last, self._lacks_cells = None, False
             raise
@@ -195,7 +195,7 @@ class Record:
         """Compute all that is left out, from what the last pass used."""
         backward, self._last_backward = self._last_backward, None
         lacks_cells, self._lacks_cells = self._lacks_cells, False
-        if backward is None and not lacks_cells:
+        if self.last is None or (backward is None and not lacks_cells):
             return
         used = self.last.what.used(handler.current_session())
         weights = Weights(*map(used.get, Weights._fields))

@@ -10,14 +10,16 @@ import numpy as np
 from brainstorm.handlers.onednn.arithmetic import add_binary
 from brainstorm.handlers.onednn.binding import Primitive
 from brainstorm.handlers.onednn.definitions import Algorithm, Prop, UnimplementedError
+from brainstorm.handlers.onednn.part import OneDnnPart
 from brainstorm.handlers.onednn.recipes import Call, Recipe, layout
+from brainstorm.handlers.operations.normalisation import NormalisationOperations
 
 _MANY_ROWS = 2**16
 NO_FLAGS = 0
 SCALE_AND_SHIFT = 2 | 4
 
 
-class OneDnnNormalisation:
+class OneDnnNormalisation(OneDnnPart, NormalisationOperations):
     """Part of OneDnnHandler."""
 
     def batch_norm_forward(

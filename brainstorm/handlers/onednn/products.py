@@ -6,12 +6,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from brainstorm.handlers.numpy.products import NumpyProducts
 from brainstorm.handlers.onednn.binding import Memory, Primitive
 from brainstorm.handlers.onednn.definitions import (
     Layout,
     Query,
     UnimplementedError,
 )
+from brainstorm.handlers.onednn.part import OneDnnPart
 from brainstorm.handlers.onednn.recipes import Call, Recipe, layout
 
 # Up to this many rows are summed one after the other; of more, groups of so many.
@@ -73,7 +75,7 @@ class _Packed(NamedTuple):
     add: bool
 
 
-class OneDnnProducts:
+class OneDnnProducts(OneDnnPart, NumpyProducts):
     """Part of OneDnnHandler."""
 
     def dot_mm(self, a, b, out, transa=False, transb=False):

@@ -95,7 +95,7 @@ class Call:
     def give_up(self) -> None:
         """Let go of all that was prepared."""
         self._steps = self._moving = ()
-        self._kept, self.addresses, self.values = None, None, None
+        self._kept, self.addresses, self.values = [], None, None
 
     def __call__(self) -> None:
         """Execute them."""
@@ -181,7 +181,7 @@ class Recipe:
         memory = self._memory(array, desc)
         memory.is_writable = array.flags.writeable
         if isinstance(array, Moving):
-            memory.number, offset = array.trace()
+            memory.number, offset = array.traced()
             self.moving.append((memory, memory.number, offset))
         return memory
 
@@ -237,6 +237,7 @@ class Recipe:
         self,
         primitive: Primitive,
         memories: Mapping[int, Memory] | None = None,
+        /,
         **named: Memory,
     ) -> None:
         """Append the execution of a primitive; names of memories are those of `Arg`."""
@@ -250,7 +251,7 @@ class Recipe:
             scratchpad = self.temporary("scratchpad", primitive.scratchpad)
             memories = {**memories, Arg.SCRATCHPAD: scratchpad}
         block = (ExecutionArgument * len(memories))(
-            *[(arg, memory.handle) for arg, memory in memories.items()]
+            *[ExecutionArgument(arg, memory.handle) for arg, memory in memories.items()]
         )
         self.kept += [primitive, memories, block]
         count, address = ctypes.c_int(len(memories)), ctypes.addressof(block)
@@ -323,7 +324,7 @@ class Moving(np.ndarray):
         if isinstance(obj, Moving) and hasattr(obj, "origin"):
             self.number, self.origin = obj.number, obj.origin
 
-    def trace(self) -> tuple[int, int]:
+    def traced(self) -> tuple[int, int]:
         """The array that it is a view of, and how many bytes behind its beginning."""
         if not np.may_share_memory(self, self.origin):
             raise UnimplementedError("expected a view")

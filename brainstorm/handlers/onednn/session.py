@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -81,7 +81,7 @@ class Session:
         build: Build,
         arrays: Sequence[Any],
         options: tuple[Any, ...],
-    ) -> Call | bool:
+    ) -> Call | Literal[False]:
         """Find or prepare a call, for arrays that are not known by their `key`.
 
         ``build(session, *arrays, *options)`` prepares it for any arrays of these
@@ -100,7 +100,7 @@ class Session:
 
     def prepare(
         self, build: Build, arrays: Sequence[Any], options: tuple[Any, ...]
-    ) -> Call | bool:
+    ) -> Call | Literal[False]:
         """A new call, or False if oneDNN can not do it."""
         with named_errors(build.__name__, arrays):
             try:
@@ -110,7 +110,7 @@ class Session:
 
     def prepare_moving(
         self, build: Build, arrays: Sequence[Any], options: tuple[Any, ...]
-    ) -> Call | bool:
+    ) -> Call | Literal[False]:
         """The same for all arrays of these layouts, see `Call.move`."""
         moving = [Moving.of(array, number) for number, array in enumerate(arrays)]
         return self.prepare(build, moving, options)
@@ -127,11 +127,11 @@ class OwnCalls:
     def __init__(self, session: Session):
         self._session = session
         self._counts: dict[Any, int] = {}
-        self._moving: dict[Any, Call | bool] = {}
+        self._moving: dict[Any, Call | Literal[False]] = {}
 
     def find(
         self, build: Build, arrays: tuple[Any, ...], *options: Any
-    ) -> Call | _Moved | bool:
+    ) -> Call | _Moved | Literal[False]:
         """The call of an operation, or False if oneDNN can not do it."""
         kind = (build, options, *map(layout_of, arrays))
         count = self._counts[kind] = self._counts.get(kind, 0) + 1
@@ -168,7 +168,7 @@ class _Moved(NamedTuple):
         self.call()
 
 
-def _give_up(call: Call | bool) -> None:
+def _give_up(call: Call | Literal[False]) -> None:
     if call:
         call.give_up()
 

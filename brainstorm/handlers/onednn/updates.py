@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from brainstorm.handlers.numpy.updates import NumpyUpdates
 from brainstorm.handlers.onednn.arithmetic import add_binary, add_blend, flat
 from brainstorm.handlers.onednn.binding import Memory
 from brainstorm.handlers.onednn.definitions import Algorithm
+from brainstorm.handlers.onednn.part import OneDnnPart
 from brainstorm.handlers.onednn.recipes import Call, Recipe, layout
 from brainstorm.handlers.onednn.session import Build, Session
 from brainstorm.handlers.operations.contract import add_method
@@ -21,7 +23,7 @@ _LONG_ROW = 2048
 _PIECE = 65536
 
 
-class OneDnnUpdates:
+class OneDnnUpdates(OneDnnPart, NumpyUpdates):
     """Part of OneDnnHandler."""
 
     def momentum_update(self, parameters, gradients, velocity, learning_rate, momentum):
@@ -113,8 +115,7 @@ def ada_delta_step(session, parameters, gradients, squares, step_squares) -> Cal
         then = (*ratio, (Algorithm.MULTIPLY, g))
         add_binary(update, Algorithm.ADD, step_squares, epsilon, step, then)
         update.add_squares(step, step_squares, work, 0)
-        then = ((Algorithm.ADD, p),)
-        add_binary(update, Algorithm.MULTIPLY, step, rate, p, then)
+        add_binary(update, Algorithm.MULTIPLY, step, rate, p, ((Algorithm.ADD, p),))
     return update.call(update.values)
 
 

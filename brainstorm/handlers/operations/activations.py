@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from brainstorm.handlers.operations.arithmetic import ArithmeticOperations
 from brainstorm.handlers.operations.contract import add_method, missing, operation
 
 __all__ = [
@@ -30,6 +31,8 @@ __all__ = [
 # The sigmoid of a x + b x^3 is (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2.
 GELU = (2 * math.sqrt(2 / math.pi), 2 * math.sqrt(2 / math.pi) * 0.044715)
 _LEAK = 0.01
+_Function = Callable[[Any, Any], None]
+_Derivative = Callable[[Any, Any, Any, Any], None]
 # Beyond this the sigmoid is 0 or 1 in any type; so infinity does not become NaN.
 _FAR = 750.0
 # Slots of `scratch` that no other operation uses.
@@ -222,8 +225,9 @@ def _softsign_deriv(h: Any, y: Any, dy: Any, dx: Any) -> None:
 
 def _by_gate(text: str, a: float, b: float) -> Activation:
     """The function ``x sigmoid(a x + b x^3)``."""
-    parts = (functools.partial(f, a=a, b=b) for f in (_gated, _gated_deriv))
-    return Activation(text, *parts, from_input=True)
+    apply = functools.partial(_gated, a=a, b=b)
+    derive = functools.partial(_gated_deriv, a=a, b=b)
+    return Activation(text, apply, derive, from_input=True)
 
 
 FUNCTIONS: dict[str, Activation] = {
@@ -302,12 +306,23 @@ OTHER_NAMES = {"relu": "rel"}
 """Names that layers take for other names."""
 
 
-class ActivationOperations:
+class ActivationOperations(ArithmeticOperations):
     """Part of :class:`~brainstorm.handlers.base_handler.Handler`.
 
     For each name in `FUNCTIONS` it has ``name(x, y)`` and ``name_deriv(x, y, dy, dx)``,
     elementwise, for arrays of any one shape; `dx` may be `dy`.
     """
+
+    # For type checkers; what they do is in the table.
+    rel: _Function
+    rel_deriv: _Derivative
+    tanh: _Function
+    tanh_deriv: _Derivative
+    sigmoid: _Function
+    sigmoid_deriv: _Derivative
+    softplus: _Function
+    act_func: Mapping[str, _Function]
+    act_func_deriv: Mapping[str, _Derivative]
 
     @operation("x:*S y:*S dy:*S", add="dx:*S", alias="dy")
     def act_backward(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from brainstorm.handlers.operations.activations import ActivationOperations
 from brainstorm.handlers.operations.contract import expected, operation
+from brainstorm.handlers.operations.products import ProductOperations
 
 __all__ = ["AffineOperations"]
 
@@ -16,7 +18,7 @@ def _check_affine(handler: Any, args: dict[str, Any]) -> str | None:
     return None
 
 
-class AffineOperations:
+class AffineOperations(ActivationOperations, ProductOperations):
     """Part of :class:`~brainstorm.handlers.base_handler.Handler`."""
 
     @operation(

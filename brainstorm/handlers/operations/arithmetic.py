@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from brainstorm.handlers.operations.contract import add_method, expected, operation
+from brainstorm.handlers.operations.memory import MemoryOperations
 
 __all__ = ["FORMULAS", "ArithmeticOperations"]
 
@@ -40,26 +41,6 @@ def _check_clip(handler: Any, args: dict[str, Any]) -> str | None:
     return None
 
 
-class ArithmeticOperations:
-    """Part of :class:`~brainstorm.handlers.base_handler.Handler`.
-
-    It has the operations in `FORMULAS`, too.
-    """
-
-    @operation("a:*S cond:*S", add="out:*S", alias="*")
-    def add_into_if(self, a: Any, out: Any, cond: Any) -> None:
-        """``out += a`` where `cond`, which may be `a` or `out`, is not zero."""
-        raise NotImplementedError
-
-    @operation("a:*S", "out:*S", alias="*", check=_check_clip)
-    def clip_t(self, a: Any, a_min: float, a_max: float, out: Any) -> None:
-        """``out = a`` limited to ``[a_min, a_max]``, which may be -inf and inf.
-
-        NaN stays NaN.
-        """
-        raise NotImplementedError
-
-
 def _of_one(self: Any, a: Any, out: Any) -> None:
     raise NotImplementedError
 
@@ -76,7 +57,32 @@ def _with_vector(self: Any, m: Any, v: Any, out: Any) -> None:
     raise NotImplementedError
 
 
-_KINDS = {
+class ArithmeticOperations(MemoryOperations):
+    """Part of :class:`~brainstorm.handlers.base_handler.Handler`.
+
+    It has the operations in `FORMULAS`, too.
+    """
+
+    abs_t = log_t = sign_t = sqrt_t = _of_one
+    add_st = mult_st = mult_add_st = _with_scalar
+    add_tt = divide_tt = modulo_tt = mult_tt = mult_add_tt = subtract_tt = _of_two
+    add_mv = divide_mv = mult_mv = mult_add_mv = subtract_mv = _with_vector
+
+    @operation("a:*S cond:*S", add="out:*S", alias="*")
+    def add_into_if(self, a: Any, out: Any, cond: Any) -> None:
+        """``out += a`` where `cond`, which may be `a` or `out`, is not zero."""
+        raise NotImplementedError
+
+    @operation("a:*S", "out:*S", alias="*", check=_check_clip)
+    def clip_t(self, a: Any, a_min: float, a_max: float, out: Any) -> None:
+        """``out = a`` limited to ``[a_min, a_max]``, which may be -inf and inf.
+
+        NaN stays NaN.
+        """
+        raise NotImplementedError
+
+
+_KINDS: dict[str, tuple[Any, str, str, str]] = {
     "_t": (_of_one, "a:*S", "*S", "arrays of any one shape"),
     "st": (_with_scalar, "t:*S", "*S", "a scalar and arrays of any one shape"),
     "tt": (_of_two, "a:*S b:*S", "*S", "arrays of any one shape"),
@@ -87,7 +93,7 @@ for _name, _formula in FORMULAS.items():
     _function, _reads, _shape, _what = _KINDS[_name[-2:]]
     if _name.endswith("_mv"):
         _reads += "1,N|M,1|M,N" if _name.startswith("mult") else "1,N|M,1"
-    _written = {"add" if "_add_" in _name else "write": f"out:{_shape}"}
+    _written: Any = {"add" if "_add_" in _name else "write": f"out:{_shape}"}
     _method = add_method(ArithmeticOperations, _name, _function)
     _method.__doc__ = f"{_formula}; elementwise, for {_what}."
-    operation(_reads, **_written, alias="*")(_method)
+    operation(_reads, alias="*", **_written)(_method)

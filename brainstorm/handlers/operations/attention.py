@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from brainstorm.handlers.operations.contract import expected, operation
+from brainstorm.handlers.operations.losses import LossOperations
+from brainstorm.handlers.operations.products import ProductOperations
 from brainstorm.utils import HandlerError
 
 __all__ = ["AttentionOperations"]
@@ -60,7 +62,7 @@ class _Block(NamedTuple):
     is_first: bool
 
 
-class AttentionOperations:
+class AttentionOperations(LossOperations, ProductOperations):
     """Part of :class:`~brainstorm.handlers.base_handler.Handler`.
 
     Weights are computed for a block of queries at a time, by a backward pass again.

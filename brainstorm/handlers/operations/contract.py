@@ -166,8 +166,9 @@ def _shapes(text: str) -> dict[str, str]:
     return dict(item.split(":") for item in text.split())
 
 
-def add_method(cls: type, name: str, function: Function) -> Function:
+def add_method(cls: type, name: str, function: Callable[..., None]) -> Any:
     """Give a class a copy of a function, as if it had been defined there."""
+    assert isinstance(function, types.FunctionType)
     method = types.FunctionType(
         function.__code__, function.__globals__, name, None, function.__closure__
     )
@@ -203,9 +204,9 @@ def flattened(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def fresh_flag(name: str) -> str | None:
-    """The flag that lets a destination count as overwritten, if it has one."""
-    return _FRESH_FLAGS.get(name.partition(".")[0])
+def fresh_flag(name: str) -> str:
+    """The flag that lets a destination count as overwritten, or ''."""
+    return _FRESH_FLAGS.get(name.partition(".")[0], "")
 
 
 def contracts_of(cls: type) -> dict[str, Operation]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from brainstorm.handlers.operations.contract import operation
+from brainstorm.handlers.operations.losses import LossOperations
 from brainstorm.handlers.operations.sequences import checked_lengths
 from brainstorm.handlers.programs import whole
 from brainstorm.utils import HandlerError
@@ -22,7 +23,7 @@ __all__ = ["CtcOperations", "ctc_loss", "labels_of", "log_softmax"]
 BLANK = 0
 
 
-class CtcOperations:
+class CtcOperations(LossOperations):
     """Part of :class:`~brainstorm.handlers.base_handler.Handler`."""
 
     @operation(

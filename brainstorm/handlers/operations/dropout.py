@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from brainstorm.handlers.operations.arithmetic import ArithmeticOperations
 from brainstorm.handlers.operations.contract import in_range, operation
 
 __all__ = ["DropoutOperations"]
 
 
-class DropoutOperations:
+class DropoutOperations(ArithmeticOperations):
     """Part of :class:`~brainstorm.handlers.base_handler.Handler`."""
 
     @operation("x:*S", "mask:*S y:*S", check=in_range("drop_prob", 0, 1))

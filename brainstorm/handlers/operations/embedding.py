@@ -9,13 +9,15 @@ from brainstorm.handlers.operations.contract import (
     indices_within,
     operation,
 )
+from brainstorm.handlers.operations.losses import LossOperations
+from brainstorm.handlers.operations.products import ProductOperations
 from brainstorm.handlers.programs import whole
 from brainstorm.utils import HandlerError
 
 __all__ = ["EmbeddingOperations"]
 
 
-class EmbeddingOperations:
+class EmbeddingOperations(LossOperations, ProductOperations):
     """Part of :class:`~brainstorm.handlers.base_handler.Handler`."""
 
     @operation(

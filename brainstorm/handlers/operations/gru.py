@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from brainstorm.handlers.operations.contract import each, operation
 from brainstorm.handlers.operations.recurrent import (
+    RecurrentOperations,
     Weights,
     check_sequences,
     gates_of,
@@ -48,7 +49,7 @@ class GruDeltas(NamedTuple):
 _CELLS = each("cells", GruCells._fields, "T,B,N")
 
 
-class GruOperations:
+class GruOperations(RecurrentOperations):
     """Part of :class:`~brainstorm.handlers.base_handler.Handler`."""
 
     @operation(
@@ -139,7 +140,8 @@ class GruOperations:
         self, from_x: Any, R: Any, cells: GruCells, y: Any, activation: str
     ) -> None:
         """All steps, where the reset gates act before the product."""
-        steps, batch, units = y.shape[0] - 1, *y.shape[1:]
+        rows, batch, units = y.shape
+        steps = rows - 1
         if not steps:
             return
         to_gates = self.scratch((batch, 2 * units), 4)
@@ -183,7 +185,8 @@ class GruOperations:
             deltas: Receives the deltas.
             gradients: Gets the gradients of the weights.
         """
-        steps, batch, units = dy.shape[0] - 1, *dy.shape[1:]
+        rows, batch, units = dy.shape
+        steps = rows - 1
         stacked = self.scratch((steps, batch, 3 * units), 3)
         out, later = (self.scratch((batch, units), slot) for slot in (4, 5))
         given = x, stacked, dx, weights, gradients, fresh_dx, fresh_gradients
@@ -195,8 +198,8 @@ class GruOperations:
             self._output_gradients(
                 self._delayed(y), to_gates, dR_gates, fresh_gradients
             )
-            rows, seen = self._rows(deltas.Ha, 9), self._rows(cells.Pa, 10)
-            self._multiply(rows, seen, dRh, transa=True, add=not fresh_gradients)
+            folded, seen = self._rows(deltas.Ha, 9), self._rows(cells.Pa, 10)
+            self._multiply(folded, seen, dRh, transa=True, add=not fresh_gradients)
             self._input_gradients(*given)
             return
         self._gru_slopes(cells, y, deltas, activation)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from brainstorm.handlers.operations.activations import FROM_INPUT
+from brainstorm.handlers.operations.affine import AffineOperations
 from brainstorm.handlers.operations.contract import expected, missing, operation
 
 __all__ = ["ImageOperations", "Windows"]
@@ -23,7 +24,7 @@ class Windows(NamedTuple):
         """From arguments of operations, which may be lists."""
         return cls(tuple(size), padding, tuple(stride))
 
-    def count(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+    def counted(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """How many there are along height and width of images (N, H, W, C)."""
         return tuple(
             (length + 2 * self.padding - size) // stride + 1
@@ -44,7 +45,7 @@ def _check_images(window: str, image: str) -> Callable:
             )
         if "out_deltas" in args and args.get("activation") in FROM_INPUT:
             return f"the derivative of {args['activation']!r} is no function of outputs"
-        wanted = Windows.of(size, padding, stride).count(args["inputs"].shape)
+        wanted = Windows.of(size, padding, stride).counted(args["inputs"].shape)
         got = args[image].shape[1:3]
         if got != wanted or min(wanted) < 1:
             return expected(image, f"{wanted} for height and width", str(got))
@@ -53,7 +54,7 @@ def _check_images(window: str, image: str) -> Callable:
     return check
 
 
-class ImageOperations:
+class ImageOperations(AffineOperations):
     """Part of :class:`~brainstorm.handlers.base_handler.Handler`.
 
     Windows of the size (K, L) slide over images (N, H, W, C) to which `padding` pixels

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 from brainstorm.handlers.operations.contract import expected, operation
+from brainstorm.handlers.operations.recurrent import RecurrentOperations
 from brainstorm.utils import flatten_time
 
 __all__ = ["LeakyOperations"]
@@ -27,7 +28,7 @@ def _check_leaky(handler: Any, args: dict[str, Any]) -> str | None:
     return None if rows == steps + 1 else expected("y", f"{steps + 1} steps", str(rows))
 
 
-class LeakyOperations:
+class LeakyOperations(RecurrentOperations):
     """Part of :class:`~brainstorm.handlers.base_handler.Handler`."""
 
     @operation("x:T,B,N decay:N", "y:U,B,N", check=_check_leaky)
@@ -85,7 +86,8 @@ class LeakyOperations:
             fresh_dx: Overwrite `dx`.
             fresh_gradients: Overwrite `dlogit`.
         """
-        steps, batch, units = dy.shape[0] - 1, *dy.shape[1:]
+        rows, batch, units = dy.shape
+        steps = rows - 1
         d = dx  # all deltas of y
         if dx is None or not fresh_dx or integrates:
             d = self.scratch((steps, batch, units), _DELTAS)

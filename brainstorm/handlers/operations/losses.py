@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from brainstorm.handlers.operations.activations import ActivationOperations
 from brainstorm.handlers.operations.contract import (
     check_indices,
     indices_within,
@@ -20,7 +21,7 @@ SMALLEST_PROBABILITY = 1e-6
 _TINY, _HUGE = 1e-37, 1e37
 
 
-class LossOperations:
+class LossOperations(ActivationOperations):
     """Part of :class:`~brainstorm.handlers.base_handler.Handler`."""
 
     @operation("m:M,N", "out:M,N", alias="*")

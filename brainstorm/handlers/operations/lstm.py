@@ -5,11 +5,13 @@ The conventions are those of :mod:`brainstorm.handlers.operations.recurrent`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from brainstorm.handlers.operations.contract import each, operation
 from brainstorm.handlers.operations.recurrent import (
     Clock,
+    RecurrentOperations,
     Weights,
     check_sequences,
     gates_of,
@@ -42,7 +44,7 @@ class LstmCells(NamedTuple):
         """What the four stacked weight matrices lead to."""
         return self.Za, self.Ia, self.Fa, self.Oa
 
-    def at(self, t: int | slice) -> LstmCells:
+    def at(self, t: int | slice | tuple[slice, ...]) -> LstmCells:
         """The buffers in one step, or in some."""
         return LstmCells(*[array[t] for array in self])
 
@@ -84,7 +86,7 @@ _WEIGHTS = "weights.W:G,I weights.R:G,N weights.peepholes:3,N"
 _CELLS = each("cells", LstmCells._fields, "U,B,N")
 
 
-class LstmOperations:
+class LstmOperations(RecurrentOperations):
     """Part of :class:`~brainstorm.handlers.base_handler.Handler`."""
 
     @operation(
@@ -303,7 +305,8 @@ class LstmOperations:
             The deltas of the gates once more, as an array (T, B, G), or None where they
             go by gates.
         """
-        steps, batch, units = dy.shape[0] - 1, *dy.shape[1:]
+        rows, batch, units = dy.shape
+        steps = rows - 1
         by_gates = self._goes_by_gates(weights, dy, deltas.gates)
         dgates = None if by_gates else self.scratch((steps, batch, 4 * units), 3)
         back = self._lstm_begin_back(
@@ -311,9 +314,8 @@ class LstmOperations:
                 weights.peepholes, cells, dy, deltas, dgates, activation, kept, outside
             )
         )
-        gates, parts = [dgates], [weights]
-        if by_gates:
-            gates, parts = deltas.gates, _by_gate(weights)
+        gates: Sequence[Any] = deltas.gates if by_gates else [dgates]
+        parts = _by_gate(weights) if by_gates else [weights]
         packed = [
             self._pack(part.R, gate[0], deltas.Cb[-1], steps, add=True, slot=k)
             for k, (gate, part) in enumerate(zip(gates, parts, strict=True))

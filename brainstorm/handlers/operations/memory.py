@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from brainstorm.handlers.operations.contract import expected, in_range, operation
+from brainstorm.handlers.operations.part import Part
 from brainstorm.literals import Overlap
 from brainstorm.utils import HandlerError
 
@@ -41,7 +42,7 @@ def _check_arrays(handler: Any, args: dict[str, Any]) -> str | None:
     return None
 
 
-class MemoryOperations:
+class MemoryOperations(Part):
     """Part of :class:`~brainstorm.handlers.base_handler.Handler`."""
 
     def allocate(self, shape: tuple[int, ...]) -> Any:
@@ -59,7 +60,7 @@ class MemoryOperations:
         """A new array of the given shape, filled with zeros."""
         raise NotImplementedError
 
-    def scratch(self, shape: tuple[int, ...], slot: int = 0) -> Any:
+    def scratch(self, shape: tuple[int, ...], slot: int | str = 0) -> Any:
         """A temporary array with arbitrary content.
 
         It stays valid until the same slot is asked for again, also with another

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from brainstorm.handlers.operations.contract import in_range, operation
+from brainstorm.handlers.operations.products import ProductOperations
 
 __all__ = ["NormalisationOperations"]
 
 
-class NormalisationOperations:
+class NormalisationOperations(ProductOperations):
     """Part of :class:`~brainstorm.handlers.base_handler.Handler`."""
 
     @operation(

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from brainstorm.handlers.operations.contract import Check, expected, operation
+from brainstorm.handlers.operations.products import ProductOperations
 
 __all__ = ["NvarOperations", "blocks_of", "columns_of_degrees", "count_monomials"]
 
@@ -55,7 +56,7 @@ def blocks_of(factors: int, degree: int) -> Iterator[tuple[slice, slice, slice]]
         start += size
 
 
-class NvarOperations:
+class NvarOperations(ProductOperations):
     """Part of :class:`~brainstorm.handlers.base_handler.Handler`."""
 
     @operation("lin:M,L", "y:M,Q", check=_check_columns("y"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from brainstorm.handlers.operations.arithmetic import ArithmeticOperations
 from brainstorm.handlers.operations.contract import expected, operation
 
 __all__ = ["ProductOperations"]
@@ -50,7 +51,7 @@ def _check_sum(handler: Any, args: dict[str, Any]) -> str | None:
     return None
 
 
-class ProductOperations:
+class ProductOperations(ArithmeticOperations):
     """Part of :class:`~brainstorm.handlers.base_handler.Handler`."""
 
     @operation("a:P,Q b:R,S", "out:M,N", check=_check_product)

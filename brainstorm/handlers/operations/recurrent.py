@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from brainstorm.handlers.operations.affine import AffineOperations
 from brainstorm.handlers.operations.contract import expected, operation
 from brainstorm.utils import HandlerError, flatten_time
 
@@ -109,7 +110,7 @@ def gates_of(array: Any, count: int) -> list[Any]:
     return [array[..., k * size : (k + 1) * size] for k in range(count)]
 
 
-class RecurrentOperations:
+class RecurrentOperations(AffineOperations):
     """Part of :class:`~brainstorm.handlers.base_handler.Handler`."""
 
     @operation(

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from brainstorm.handlers.operations.arithmetic import ArithmeticOperations
 from brainstorm.handlers.operations.contract import operation
 from brainstorm.handlers.programs import whole
 from brainstorm.utils import HandlerError
@@ -13,7 +14,7 @@ from brainstorm.utils import HandlerError
 __all__ = ["SequenceOperations", "checked_lengths"]
 
 
-class SequenceOperations:
+class SequenceOperations(ArithmeticOperations):
     """Part of :class:`~brainstorm.handlers.base_handler.Handler`."""
 
     @operation("mask:T,B,1", "lengths:B,1")

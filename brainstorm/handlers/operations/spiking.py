@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from brainstorm.handlers.operations.contract import expected, operation
-from brainstorm.handlers.operations.leaky import DECAY, WORK
+from brainstorm.handlers.operations.leaky import DECAY, WORK, LeakyOperations
 from brainstorm.handlers.operations.surrogates import integral_of, slopes
 from brainstorm.utils import flatten_time
 
@@ -78,7 +78,7 @@ def _check_lif(handler: Any, args: dict[str, Any]) -> str | None:
     return None
 
 
-class SpikingOperations:
+class SpikingOperations(LeakyOperations):
     """Part of :class:`~brainstorm.handlers.base_handler.Handler`."""
 
     @operation("a:*S", "out:*S", alias="*")

@@ -154,7 +154,8 @@ def waves(x: Values, n: float, period: float) -> Values:
     """The sum of n cosines of 1, 3, 5, ... periods."""
     if not (n >= 1 and n == int(n)):
         raise ValueError(f"n: expected a whole number of at least 1, got {n}")
-    return sum(cosine(x, period / i) for i in range(1, 2 * int(n), 2))
+    first, *others = [cosine(x, period / i) for i in range(1, 2 * int(n), 2)]
+    return sum(others, first)
 
 
 # Each is d s / d x at x = u - threshold; 1 / 2 / (...) is written 0.5 / (...).
@@ -219,7 +220,9 @@ def slopes(
     handler: Any, x: Any, name: str, parameters: tuple[float, ...], out: Any
 ) -> None:
     """``out`` = the surrogate for the derivative of ``x >= 0``."""
-    free = [functools.partial(handler.scratch, tuple(x.shape), s) for s in _SLOTS]
+    free: list[Callable[[], Any]] = [
+        functools.partial(handler.scratch, tuple(x.shape), s) for s in _SLOTS
+    ]
     free.append(functools.partial(_same, out))
     result = SURROGATES[name](Values(handler, x, free), *parameters)
     if result.array is not out:

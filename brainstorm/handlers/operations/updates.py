@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from brainstorm.handlers.operations.contract import in_range, operation
+from brainstorm.handlers.operations.products import ProductOperations
 from brainstorm.handlers.programs import sqrt
 
 __all__ = ["UpdateOperations"]
 
 
-class UpdateOperations:
+class UpdateOperations(ProductOperations):
     """Part of :class:`~brainstorm.handlers.base_handler.Handler`.
 
     Parameters, gradients and what is kept of these are flat arrays of one length.
