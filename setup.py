@@ -12,6 +12,7 @@ from setuptools import find_packages, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 
 HERE = Path(__file__).resolve().parent
+EXAMPLES = "brainstorm.examples"  # what `brainstorm examples` copies
 
 
 def read_version() -> str:
@@ -148,8 +149,12 @@ if __name__ == "__main__":
             "Typing :: Typed",
         ],
         python_requires=">=3.10",
-        packages=find_packages(include=["brainstorm", "brainstorm.*"]),
-        package_data={"brainstorm": ["py.typed", "handlers/cuda/kernels/*"]},
+        packages=[*find_packages(include=["brainstorm", "brainstorm.*"]), EXAMPLES],
+        package_dir={EXAMPLES: "examples"},
+        package_data={
+            "brainstorm": ["py.typed", "handlers/cuda/kernels/*"],
+            EXAMPLES: ["*.rst"],
+        },
         install_requires=["numpy>=1.26", "h5py>=3.10", "tqdm>=4.60"],
         extras_require=optional_requirements(),
         cmdclass={"bdist_wheel": BothSpellings},

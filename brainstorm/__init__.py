@@ -5,6 +5,7 @@ from brainstorm import training  # isort: split
 
 from brainstorm import (
     data_iterators,
+    datasets,
     describable,
     handlers,
     hooks,
@@ -37,6 +38,7 @@ __all__ = [
     "__version__",
     "create_from_description",
     "data_iterators",
+    "datasets",
     "describable",
     "generate_architecture",
     "get_description",

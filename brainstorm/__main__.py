@@ -16,8 +16,9 @@ from typing import Any, NoReturn
 import h5py
 import numpy as np
 
-from brainstorm import __version__, scorers, tools
+from brainstorm import __version__, datasets, scorers, tools
 from brainstorm.data_iterators import Minibatches
+from brainstorm.datasets.catalogue import DATA_SETS
 from brainstorm.files import (
     DAMAGE,
     atomic_hdf5,
@@ -34,7 +35,7 @@ from brainstorm.structure.prediction import (
     has_time,
     inputs_of,
 )
-from brainstorm.training.utils import print_log
+from brainstorm.training.utils import print_log, report
 from brainstorm.utils import (
     BrainstormError,
     FileFormatError,
@@ -65,7 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The words of the command line. Default: those of the process.
 
     Returns:
-        The exit status: 0, or 2 if something went wrong, which one line then tells.
+        The exit status: 0, or 2 if something went wrong, which one line then tells;
+        130 after Ctrl-C.
     """
     parser = _parser()
     args = parser.parse_args(arguments)
@@ -78,6 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         message = " ".join(str(error).split())
         print(f"brainstorm {args.name}: {message}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"brainstorm {args.name}: interrupted", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -89,7 +94,8 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="brainstorm", description="Look at saved networks and use them."
+        prog="brainstorm",
+        description="Look at saved networks and use them; get data and examples.",
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="name")
@@ -115,12 +121,31 @@ def _parser() -> argparse.ArgumentParser:
     predict = _command(commands, "predict", _predict, "compute outputs for data")
     _add_data(predict)
     predict.add_argument("predictions", help="file to write: .npy, .npz or .hdf5")
+
+    data = _plain_command(
+        commands, "data", _data, "make the HDF5 file of a data set, or list them"
+    )
+    data.add_argument("data_set", nargs="?", help="its name; default: list all")
+    data.add_argument("--dir", help="where it is kept; default: see the list")
+
+    examples = _plain_command(commands, "examples", _examples, "copy the examples")
+    examples.add_argument(
+        "folder", nargs="?", default="examples", help="where to; default: %(default)s"
+    )
+    examples.add_argument(
+        "--force", action="store_true", help="replace files that are there"
+    )
     return parser
 
 
-def _command(commands: Any, name: str, function: Any, text: str) -> Any:
+def _plain_command(commands: Any, name: str, function: Any, text: str) -> Any:
     command = commands.add_parser(name, help=text, description=text)
     command.set_defaults(command=function)
+    return command
+
+
+def _command(commands: Any, name: str, function: Any, text: str) -> Any:
+    command = _plain_command(commands, name, function, text)
     command.add_argument("network", help="HDF5 file of the network")
     return command
 
@@ -181,6 +206,26 @@ def _predict(args: argparse.Namespace) -> None:
         data = _load(args, net, files)
         predictions = net.predict(data, args.batch_size, args.output_name)
     write(args.predictions, predictions)
+
+
+def _data(args: argparse.Namespace) -> None:
+    if args.data_set is not None:
+        report(str(datasets.fetch(args.data_set, args.dir)))
+        return
+    folder = datasets.data_folder(args.dir)
+    report(f"data sets, which are kept in {folder}:")
+    for data_set in DATA_SETS.values():
+        state = f"{data_set.size / 1e6:.0f} MB to download"
+        if (folder / f"{data_set.name}.hdf5").is_file():
+            state = "there"
+        elif not data_set.size:
+            state = "no download"
+        report(f"  {data_set.name:<11}  {data_set.summary} ({state})")
+
+
+def _examples(args: argparse.Namespace) -> None:
+    copies = tools.copy_examples(args.folder, args.force)
+    report(f"copied {len(copies)} files to {args.folder}")
 
 
 # -- files -------------------------------------------------------------------

@@ -30,6 +30,7 @@ else:
 __all__ = [
     "BrainstormError",
     "DescriptionError",
+    "DownloadError",
     "FileFormatError",
     "HandlerError",
     "InitializationError",
@@ -112,6 +113,10 @@ class MissingInputError(UnknownNameError):
 
 class MissingFileError(BrainstormError, FileNotFoundError):
     """There is no such file, or no such folder to write it to."""
+
+
+class DownloadError(BrainstormError, ConnectionError):
+    """A file can not be downloaded."""
 
 
 class NotAFileError(BrainstormError, IsADirectoryError):

@@ -3,53 +3,11 @@
 The data set is downloaded, 170 MB, or taken from --source.
 """
 
-from __future__ import annotations
-
-import argparse
 import sys
-from collections.abc import Sequence
 
-from _cifar import read_archive
-from _common import (
-    File,
-    add_download_options,
-    create_parser,
-    get_files,
-    run,
-    write_images,
-)
+from _common import script_for
 
-MIRRORS = ("https://www.cs.toronto.edu/~kriz",)
-FILE = File("cifar-10-python.tar.gz", 170498071, "c58f30108f718f92721af3b95e74349a")
-FOLDER = "cifar-10-batches-py"
-TRAINING = [f"{FOLDER}/data_batch_{i}" for i in range(1, 6)]
-TEST = [f"{FOLDER}/test_batch"]
-NR_VALIDATION = 10000
-
-DESCRIPTION = """\
-CIFAR-10: small color images in 10 classes, collected by Alex Krizhevsky, Vinod Nair \
-and Geoffrey Hinton.
-
-'default' are images of 32 x 32 pixels in the channels red, green, blue, from 0 to 1. \
-'targets' are their classes: airplane, automobile, bird, cat, deer, dog, frog, horse, \
-ship, truck. 'normalized_full' has 50000 training and 10000 test images. In \
-'normalized_split' the last 10000 training images are for validation.
-"""
-
-
-def create(args: argparse.Namespace) -> None:
-    """Get the file and write the data set."""
-    (path,) = get_files([FILE], MIRRORS, args)
-    training, test = read_archive(path, [TRAINING, TEST], b"labels")
-    write_images(args.output, DESCRIPTION, training, test, NR_VALIDATION, brightest=255)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what the command line says; returns the exit code."""
-    parser = create_parser(__doc__, "CIFAR-10.hdf5")
-    add_download_options(parser)
-    return run(create, parser.parse_args(arguments))
-
+main = script_for("CIFAR-10", __doc__)
 
 if __name__ == "__main__":
     sys.exit(main())

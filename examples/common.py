@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,17 +10,6 @@ from typing import Any
 import h5py
 
 import brainstorm as bs
-
-SCRIPTS_DIR = Path(__file__).resolve().parents[1] / "data"
-SCRIPTS = {
-    "MNIST": SCRIPTS_DIR / "create_mnist.py",
-    "CIFAR-10": SCRIPTS_DIR / "create_cifar10.py",
-    "HutterPrize": SCRIPTS_DIR / "create_hutter.py",
-    # These need no download.
-    "Digits": SCRIPTS_DIR / "create_digits.py",
-    "PythonText": SCRIPTS_DIR / "create_python_text.py",
-}
-DATA_DIR = Path(os.environ.get("BRAINSTORM_DATA_DIR", SCRIPTS_DIR))
 
 DataSet = Mapping[str, Mapping[str, Any]]
 
@@ -67,23 +53,20 @@ def load_data(file: Path | None, name: str, fallback: str | None = None) -> Data
 
     Args:
         file: The HDF5 file that the user asked for, if any.
-        name: The data set to use by default. Its file is in `DATA_DIR`, where
-            ``data/create_<name>.py`` puts it.
-        fallback: One of the same kind to use if there is none; that script then has
-            to need no download.
+        name: The data set to use by default.
+        fallback: One that needs no download, to use as long as there is none.
 
     Returns:
         The parts, each a mapping from names to HDF5 datasets of shape (T, B, ...).
     """
-    file = file or DATA_DIR / f"{name}.hdf5"
-    if not file.exists() and fallback:
-        print(f"There is no {file}. To make it, run: python {SCRIPTS[name]}")
+    if file:
+        return load_file(file)
+    path = bs.datasets.data_folder() / f"{name}.hdf5"
+    if fallback and not path.exists():
+        print(f"There is no {path}. To make it, run: brainstorm data {name}")
         print(f"Going on with {fallback}, which needs no download.")
-        return load_data(None, fallback)
-    if not file.exists() and file.parent == DATA_DIR:
-        command = [sys.executable, SCRIPTS[name], "--output", file]
-        subprocess.run(command, check=True)
-    return load_file(file)
+        name = fallback
+    return bs.datasets.load(name)
 
 
 def load_file(file: Path) -> DataSet:

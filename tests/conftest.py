@@ -9,6 +9,8 @@ from brainstorm.describable import Describable
 from brainstorm.handlers import NumpyHandler
 from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.network import Network
+from tests.published import server as server
+from tests.published import small as small
 
 
 def pytest_collection_modifyitems(items):

@@ -12,7 +12,9 @@ import pytest
 import brainstorm as bs
 from brainstorm import layers
 from brainstorm.__main__ import main
+from brainstorm.datasets.catalogue import DATA_SETS
 from brainstorm.tools import create_net_from_spec
+from tests.published import change
 
 
 @pytest.fixture
@@ -246,7 +248,10 @@ def test_usage(capsys, arguments, text):
 
 def test_without_arguments_the_help_is_printed(capsys):
     assert main([]) == 2
-    assert "evaluate" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "evaluate" in err
+    assert "make the HDF5 file of a data set" in err
+    assert "copy the examples" in err
 
 
 def test_the_session_of_the_documentation(tmp_path, monkeypatch, capsys):
@@ -274,6 +279,74 @@ def test_the_session_of_the_documentation(tmp_path, monkeypatch, capsys):
         targets = f["normalized_full/test/targets"][..., 0]
     assert np.mean(predictions.argmax(-1) == targets) == pytest.approx(accuracy)
     assert accuracy > 0.8
+
+
+def test_data_sets_are_listed(tmp_path, capsys):
+    (tmp_path / "MNIST.hdf5").write_text("")
+    assert main(["data", "--dir", str(tmp_path)]) == 0
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert str(tmp_path) in first
+    assert [line.split()[0] for line in lines] == list(DATA_SETS)
+    states = {line.split()[0]: line.rpartition("(")[2] for line in lines}
+    assert states["Digits"] == "no download)"
+    assert states["MNIST"] == "there)"
+    assert states["CIFAR-10"] == "170 MB to download)"
+
+
+def test_a_data_set_is_made(tmp_path, monkeypatch, capsys, small, server):
+    server.files = small("MNIST")
+    change(monkeypatch, "MNIST", mirrors=[server.url])
+    monkeypatch.setenv("BRAINSTORM_DATA_DIR", str(tmp_path))
+    assert main(["data", "mnist"]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'MNIST.hdf5'}\n"
+    with h5py.File(tmp_path / "MNIST.hdf5") as f:
+        assert "normalized_split/validation" in f
+
+
+def interrupted(*args):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "text"),
+    [
+        (["data", "MNSIT"], 2, "did you mean 'MNIST'"),
+        (["data", "CIFAR-10"], 2, "put that into the folder"),
+        (["data", "MNIST"], 130, "brainstorm data: interrupted"),
+        (["examples", "file"], 2, "can not make the folder 'file'"),
+        (["examples", "some"], 2, "'some' has 'common.py' already"),
+    ],
+)
+def test_data_and_examples_that_are_not_to_be_had(
+    words, status, text, tmp_path, monkeypatch, capsys, server
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BRAINSTORM_DATA_DIR", str(tmp_path / "data"))
+    change(monkeypatch, "CIFAR-10", mirrors=[server.url])
+    change(monkeypatch, "MNIST", files=(), write=interrupted)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "some").mkdir()
+    (tmp_path / "some" / "common.py").write_text("mine")
+    assert main(words) == status
+    captured = capsys.readouterr()
+    (line,) = captured.err.splitlines()
+    assert text in line
+    assert [f.name for f in (tmp_path / "some").iterdir()] == ["common.py"]
+
+
+def test_examples_are_copied(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    root = Path(bs.__path__[0]).parent
+    assert main(["examples"]) == 0
+    copied = {f.name: f.read_bytes() for f in (tmp_path / "examples").iterdir()}
+    sources = [f for f in (root / "examples").iterdir() if f.suffix in (".py", ".rst")]
+    assert copied == {f.name: f.read_bytes() for f in sources}
+    assert f"copied {len(copied)} files to examples" in capsys.readouterr().out
+    (tmp_path / "examples" / "common.py").write_text("mine")
+    assert main(["examples"]) == 2
+    assert (tmp_path / "examples" / "common.py").read_text() == "mine"
+    assert main(["examples", "examples", "--force"]) == 0
+    assert (tmp_path / "examples" / "common.py").read_bytes() == copied["common.py"]
 
 
 def test_as_a_process(net):

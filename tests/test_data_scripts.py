@@ -1,19 +1,11 @@
-import contextlib
 import gzip
-import hashlib
-import http.server
 import importlib
-import io
 import os
 import pickle
 import re
 import socket
-import struct
 import subprocess
 import sys
-import tarfile
-import threading
-import zipfile
 from pathlib import Path
 
 import h5py
@@ -21,6 +13,21 @@ import numpy as np
 import pytest
 
 import brainstorm as bs
+from brainstorm.datasets.getting import File
+from tests.published import (
+    SMALL,
+    change,
+    check_images,
+    cifar10_batches,
+    cifar10_files,
+    content_of,
+    hutter_text,
+    idx,
+    python2_pickle,
+    random_images,
+    tar,
+    zipped,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = {path.stem for path in (ROOT / "data").glob("create_*.py")}
@@ -34,207 +41,18 @@ def load(monkeypatch):
     return importlib.import_module
 
 
-def content_of(path):
-    """All datasets of an HDF5 file by their paths."""
-
-    def collect(group):
-        for node in group.values():
-            if isinstance(node, h5py.Group):
-                yield from collect(node)
-            else:
-                yield node.name[1:], node[()]
-
-    with h5py.File(path) as f:
-        return dict(collect(f))
-
-
-# -- small files in the true formats -----------------------------------------
-
-
-def idx(array):
-    header = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
-    return gzip.compress(header + array.tobytes())
-
-
-def python2_pickle(value):
-    """A pickle as Python 2 wrote it, with the arrays of an old NumPy."""
-
-    def dump(value):
-        if value is None:
-            return b"N"
-        if isinstance(value, bytes):
-            return b"T" + struct.pack("<i", len(value)) + value
-        if isinstance(value, bool):
-            return b"\x88" if value else b"\x89"
-        if isinstance(value, int):
-            return b"J" + struct.pack("<i", value)
-        if isinstance(value, tuple):
-            return b"(" + b"".join(map(dump, value)) + b"t"
-        if isinstance(value, list):
-            return b"](" + b"".join(map(dump, value)) + b"e"
-        if isinstance(value, dict):
-            items = [part for item in value.items() for part in item]
-            return b"}(" + b"".join(map(dump, items)) + b"u"
-        dtype = b"cnumpy\ndtype\n" + dump((b"u1", 0, 1)) + b"R"
-        dtype += dump((3, b"|", None, None, None, -1, -1, 0)) + b"b"
-        shape, raw = dump(value.shape), dump(value.tobytes())
-        array = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n"
-        array += dump((0,)) + dump(b"b") + b"tR"
-        return array + b"(" + dump(1) + shape + dtype + dump(False) + raw + b"tb"
-
-    return b"\x80\x02" + dump(value) + b"."
-
-
-def cifar_member(images, labels, key=b"labels", dump=python2_pickle):
-    rows = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
-    names = [b"image_%d.png" % i for i in range(len(images))]
-    return dump({b"data": rows, key: labels, b"batch_label": b"x", b"filenames": names})
-
-
-def tar(members):
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    return buffer.getvalue()
-
-
-def zipped(name, content):
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(name, content)
-    return buffer.getvalue()
-
-
-def random_images(number, *shape, nr_classes=10):
-    rnd = np.random.RandomState(number)
-    images = rnd.randint(0, 256, (number, *shape)).astype(np.uint8)
-    return images, rnd.randint(0, nr_classes, number).tolist()
-
-
-def mnist_files():
-    training, labels = random_images(50, 28, 28)
-    test, test_labels = random_images(9, 28, 28)
-    return {
-        "train-images-idx3-ubyte.gz": idx(training),
-        "train-labels-idx1-ubyte.gz": idx(np.array(labels, np.uint8)),
-        "t10k-images-idx3-ubyte.gz": idx(test),
-        "t10k-labels-idx1-ubyte.gz": idx(np.array(test_labels, np.uint8)),
-    }
-
-
-def cifar10_batches():
-    names = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
-    return {name: random_images(6 + i, 32, 32, 3) for i, name in enumerate(names)}
-
-
-def cifar10_files(dump=python2_pickle):
-    members = {
-        f"cifar-10-batches-py/{name}": cifar_member(*batch, dump=dump)
-        for name, batch in cifar10_batches().items()
-    }
-    return {"cifar-10-python.tar.gz": tar(members)}
-
-
-def cifar100_files():
-    members = {
-        f"cifar-100-python/{name}": cifar_member(
-            *random_images(number, 32, 32, 3, nr_classes=100), b"fine_labels"
-        )
-        for name, number in (("train", 30), ("test", 7))
-    }
-    return {"cifar-100-python.tar.gz": tar(members)}
-
-
-def hutter_text(size=70001):
-    characters = np.frombuffer(b"<abc>\n\xc3\xa9", np.uint8)
-    return np.random.RandomState(0).choice(characters, size).tobytes()
-
-
-def hutter_files():
-    return {"enwik8.zip": zipped("enwik8", hutter_text())}
-
-
-SMALL = {
-    "create_mnist": mnist_files,
-    "create_cifar10": cifar10_files,
-    "create_cifar100": cifar100_files,
-    "create_hutter": hutter_files,
+NAMES = {
+    "create_mnist": "MNIST",
+    "create_cifar10": "CIFAR-10",
+    "create_cifar100": "CIFAR-100",
+    "create_hutter": "HutterPrize",
 }
 
 
 @pytest.fixture
-def small(load, monkeypatch):
-    """Makes a script expect a small data set, which is returned: bytes by name."""
-
-    def prepare(script):
-        module, files = load(script), SMALL[script]()
-        expected = {
-            name: module.File(name, len(content), hashlib.md5(content).hexdigest())
-            for name, content in files.items()
-        }
-        if script == "create_hutter":
-            md5 = hashlib.md5(hutter_text()).hexdigest()
-            monkeypatch.setattr(
-                module, "FILE", expected["enwik8.zip"]._replace(md5=None)
-            )
-            monkeypatch.setattr(module, "TEXT", module.File("enwik8", 70001, md5))
-        else:
-            monkeypatch.setattr(module, "NR_VALIDATION", 7)
-            if hasattr(module, "FILES"):
-                monkeypatch.setattr(module, "FILES", tuple(expected.values()))
-            else:
-                monkeypatch.setattr(module, "FILE", *expected.values())
-        return module, files
-
-    return prepare
-
-
-# -- a server ----------------------------------------------------------------
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        server, name = self.server, self.path.rpartition("/")[2]
-        wanted = self.headers.get("Range")
-        server.requests.append((self.path, wanted))
-        if name not in server.files:
-            self.send_error(404)
-            return
-        content = server.files[name]
-        start = 0
-        if wanted and server.resumes:
-            start = int(re.fullmatch(r"bytes=(\d+)-", wanted).group(1))
-            self.send_response(206)
-            size = len(content)
-            self.send_header("Content-Range", f"bytes {start}-{size - 1}/{size}")
-        else:
-            self.send_response(200)
-        self.send_header("Content-Length", str(len(content) - start))
-        self.end_headers()
-        stop = len(content) if server.breaks_at is None else server.breaks_at
-        with contextlib.suppress(ConnectionError):
-            self.wfile.write(content[start:stop])
-
-    def log_message(self, *args):
-        pass
-
-
-@pytest.fixture
-def server(monkeypatch):
-    """Sends `files`, up to byte number `breaks_at`; notes paths and ranges."""
-    monkeypatch.setenv("no_proxy", "*")
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.files, server.requests = {}, []
-        server.resumes, server.breaks_at = True, None
-        server.url = f"http://127.0.0.1:{server.server_port}/some/folder"
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+def prepared(load, small):
+    """A script that expects a small data set, which is returned: bytes by name."""
+    return lambda script: (load(script), small(NAMES[script]))
 
 
 def error_of(capsys):
@@ -250,27 +68,8 @@ def error_of(capsys):
 # -- what is written ---------------------------------------------------------
 
 
-def check_images(found, training, test, nr_validation):
-    """Compare datasets with the images and labels that they should hold."""
-    split = len(training[1]) - nr_validation
-    expected = {
-        "normalized_full/training": training,
-        "normalized_full/test": test,
-        "normalized_split/training": [a[:split] for a in training],
-        "normalized_split/validation": [a[split:] for a in training],
-        "normalized_split/test": test,
-    }
-    assert set(found) == {f"{p}/{n}" for p in expected for n in ("default", "targets")}
-    for part, (images, labels) in expected.items():
-        default, targets = found[f"{part}/default"], found[f"{part}/targets"]
-        assert default.dtype == np.float32
-        np.testing.assert_allclose(default, images[np.newaxis] / 255.0, rtol=1e-6)
-        assert targets.shape == (1, len(labels), 1)
-        assert targets.ravel().tolist() == list(labels)
-
-
-def test_mnist(small, server, tmp_path, capsys):
-    module, server.files = small("create_mnist")
+def test_mnist(prepared, server, tmp_path, capsys):
+    module, server.files = prepared("create_mnist")
     output = tmp_path / "new" / "MNIST.hdf5"
     assert module.main(["--output", str(output), "--url", server.url]) == 0
     assert capsys.readouterr().out == f"wrote {output}\n"
@@ -288,9 +87,9 @@ def test_mnist(small, server, tmp_path, capsys):
 @pytest.mark.parametrize(
     "dump", [python2_pickle, lambda v: pickle.dumps(v, protocol=2)]
 )
-def test_cifar10(small, tmp_path, monkeypatch, dump):
-    monkeypatch.setitem(SMALL, "create_cifar10", lambda: cifar10_files(dump))
-    module, files = small("create_cifar10")
+def test_cifar10(prepared, tmp_path, monkeypatch, dump):
+    monkeypatch.setitem(SMALL, "CIFAR-10", lambda: cifar10_files(dump))
+    module, files = prepared("create_cifar10")
     source, output = tmp_path / "any.tar.gz", tmp_path / "CIFAR-10.hdf5"
     source.write_bytes(*files.values())
     assert module.main(["--output", str(output), "--source", str(source)]) == 0
@@ -303,8 +102,8 @@ def test_cifar10(small, tmp_path, monkeypatch, dump):
         assert "airplane" in f.attrs["description"]
 
 
-def test_cifar100(small, server, tmp_path):
-    module, server.files = small("create_cifar100")
+def test_cifar100(prepared, server, tmp_path):
+    module, server.files = prepared("create_cifar100")
     output = tmp_path / "CIFAR-100.hdf5"
     assert module.main(["--output", str(output), "--url", server.url + "/"]) == 0
     training = random_images(30, 32, 32, 3, nr_classes=100)
@@ -334,30 +133,11 @@ def check_text(output, text, sizes):
     assert len(found) == 6
 
 
-def test_hutter(small, server, tmp_path):
-    module, server.files = small("create_hutter")
+def test_hutter(prepared, server, tmp_path):
+    module, server.files = prepared("create_hutter")
     output = tmp_path / "HutterPrize.hdf5"
     assert module.main(["--output", str(output), "--url", server.url]) == 0
     check_text(output, hutter_text(), (5, 1, 1))
-
-
-def test_texts_continue_from_batch_to_batch(load, tmp_path):
-    text = bytes(i % 251 for i in range(30001))
-    load("_common").write_characters(tmp_path / "text.hdf5", "d", text)
-    training = content_of(tmp_path / "text.hdf5")["split/training/default"]
-    assert training.shape == (100, 100, 1)
-    text = bytes(i // 100 % 251 for i in range(10000 * 21 + 1))
-    load("_common").write_characters(tmp_path / "text.hdf5", "d", text)
-    data = content_of(tmp_path / "text.hdf5")["split/training/default"]
-    first, second = data[:, :100], data[:, 100:200]
-    np.testing.assert_array_equal((first[-1] + 1) % 251, second[0])
-
-
-def test_short_texts_are_refused(load, tmp_path):
-    common = load("_common")
-    with pytest.raises(common.DataError, match="more than 30000 characters, got 30000"):
-        common.write_characters(tmp_path / "text.hdf5", "d", bytes(30000))
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_digits(load, tmp_path):
@@ -440,8 +220,8 @@ def test_python_text_of_another_size(load, tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_iterators_read_the_files(small, server, tmp_path):
-    module, server.files = small("create_mnist")
+def test_iterators_read_the_files(prepared, server, tmp_path):
+    module, server.files = prepared("create_mnist")
     output = tmp_path / "MNIST.hdf5"
     assert module.main(["--output", str(output), "--url", server.url]) == 0
     with h5py.File(output) as f:
@@ -454,8 +234,8 @@ def test_iterators_read_the_files(small, server, tmp_path):
 # -- sources -----------------------------------------------------------------
 
 
-def test_sources_are_files_and_folders(small, server, tmp_path):
-    module, files = small("create_mnist")
+def test_sources_are_files_and_folders(prepared, server, tmp_path):
+    module, files = prepared("create_mnist")
     folder, output = tmp_path / "folder", tmp_path / "MNIST.hdf5"
     folder.mkdir()
     first, *others = files
@@ -469,8 +249,8 @@ def test_sources_are_files_and_folders(small, server, tmp_path):
     assert server.requests == []
 
 
-def test_missing_sources(small, tmp_path, capsys):
-    module, _ = small("create_mnist")
+def test_missing_sources(prepared, tmp_path, capsys):
+    module, _ = prepared("create_mnist")
     arguments = ["--output", str(tmp_path / "MNIST.hdf5"), "--source"]
     assert module.main([*arguments, str(tmp_path / "no")]) == 1
     assert f"--source: there is no {tmp_path / 'no'}" in error_of(capsys)
@@ -480,8 +260,8 @@ def test_missing_sources(small, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("script", DOWNLOADING)
-def test_damaged_sources(small, tmp_path, capsys, script):
-    module, files = small(script)
+def test_damaged_sources(prepared, tmp_path, capsys, script):
+    module, files = prepared(script)
     for name, content in files.items():
         (tmp_path / name).write_bytes(content[:-9] + b"x" + content[-8:])
     output = tmp_path / "data.hdf5"
@@ -492,8 +272,8 @@ def test_damaged_sources(small, tmp_path, capsys, script):
 
 
 @pytest.mark.parametrize("script", DOWNLOADING)
-def test_files_of_another_format(small, load, tmp_path, capsys, monkeypatch, script):
-    module, files = small(script)
+def test_files_of_another_format(prepared, load, tmp_path, capsys, monkeypatch, script):
+    module, files = prepared(script)
     monkeypatch.setattr(load("_common"), "check", lambda path, file: None)
     output = tmp_path / "data.hdf5"
     for bad in (b"", b"foo", gzip.compress(b"foo" * 1000), tar({"foo": b"foo"})):
@@ -505,8 +285,8 @@ def test_files_of_another_format(small, load, tmp_path, capsys, monkeypatch, scr
     assert not list(tmp_path.glob("*.tmp"))
 
 
-def test_images_without_labels(small, load, tmp_path, capsys, monkeypatch):
-    module, files = small("create_mnist")
+def test_images_without_labels(prepared, load, tmp_path, capsys, monkeypatch):
+    module, files = prepared("create_mnist")
     files["train-labels-idx1-ubyte.gz"] = idx(np.zeros(49, np.uint8))
     monkeypatch.setattr(load("_common"), "check", lambda path, file: None)
     for name, content in files.items():
@@ -520,8 +300,8 @@ def test_images_without_labels(small, load, tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("script", DOWNLOADING)
-def test_broken_downloads_are_resumed(small, server, tmp_path, capsys, script):
-    module, server.files = small(script)
+def test_broken_downloads_are_resumed(prepared, server, tmp_path, capsys, script):
+    module, server.files = prepared(script)
     name, content = next(iter(server.files.items()))
     arguments = ["--output", str(tmp_path / "data.hdf5"), "--url", server.url]
     server.breaks_at = len(content) // 2
@@ -541,8 +321,8 @@ def test_broken_downloads_are_resumed(small, server, tmp_path, capsys, script):
     assert server.requests == []
 
 
-def test_server_that_can_not_resume(small, server, tmp_path):
-    module, server.files = small("create_hutter")
+def test_server_that_can_not_resume(prepared, server, tmp_path):
+    module, server.files = prepared("create_hutter")
     (tmp_path / "enwik8.zip.part").write_bytes(b"garbage")
     server.resumes = False
     arguments = ["--output", str(tmp_path / "data.hdf5"), "--url", server.url]
@@ -550,8 +330,8 @@ def test_server_that_can_not_resume(small, server, tmp_path):
     assert [wanted for _, wanted in server.requests] == ["bytes=7-"]
 
 
-def test_damaged_part_is_not_kept(small, server, tmp_path, capsys):
-    module, server.files = small("create_cifar10")
+def test_damaged_part_is_not_kept(prepared, server, tmp_path, capsys):
+    module, server.files = prepared("create_cifar10")
     (tmp_path / "cifar-10-python.tar.gz.part").write_bytes(b"garbage")
     arguments = ["--output", str(tmp_path / "data.hdf5"), "--url", server.url]
     assert module.main(arguments) == 1
@@ -560,8 +340,8 @@ def test_damaged_part_is_not_kept(small, server, tmp_path, capsys):
     assert module.main(arguments) == 0
 
 
-def test_damaged_file_is_downloaded_again(small, server, tmp_path):
-    module, server.files = small("create_cifar10")
+def test_damaged_file_is_downloaded_again(prepared, server, tmp_path):
+    module, server.files = prepared("create_cifar10")
     (tmp_path / "cifar-10-python.tar.gz").write_bytes(b"garbage")
     arguments = ["--output", str(tmp_path / "data.hdf5"), "--url", server.url]
     assert module.main(arguments) == 0
@@ -569,8 +349,8 @@ def test_damaged_file_is_downloaded_again(small, server, tmp_path):
 
 @pytest.mark.parametrize("change", [lambda c: c[:-1] + b"x", lambda c: c + b"x"])
 @pytest.mark.parametrize("script", ["create_mnist", "create_cifar10"])
-def test_wrong_content(small, server, tmp_path, capsys, script, change):
-    module, files = small(script)
+def test_wrong_content(prepared, server, tmp_path, capsys, script, change):
+    module, files = prepared(script)
     server.files = {name: change(content) for name, content in files.items()}
     output = tmp_path / "data.hdf5"
     output.write_bytes(b"the old one")
@@ -582,12 +362,12 @@ def test_wrong_content(small, server, tmp_path, capsys, script, change):
     assert output.read_bytes() == b"the old one"
 
 
-def test_wrong_text_in_the_archive(small, server, tmp_path, capsys):
-    module, server.files = small("create_hutter")
+def test_wrong_text_in_the_archive(prepared, server, tmp_path, capsys, monkeypatch):
+    module, server.files = prepared("create_hutter")
     text = hutter_text()[:-1] + b"b"
     server.files = {"enwik8.zip": zipped("enwik8", text)}
     size = len(server.files["enwik8.zip"])
-    module.FILE = module.FILE._replace(size=size)
+    change(monkeypatch, "HutterPrize", files=[File("enwik8.zip", size, None)])
     output = tmp_path / "data.hdf5"
     assert module.main(["--output", str(output), "--url", server.url]) == 1
     assert "MD5 checksum" in error_of(capsys)
@@ -595,20 +375,20 @@ def test_wrong_text_in_the_archive(small, server, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("script", DOWNLOADING)
-def test_file_that_the_server_does_not_have(small, server, tmp_path, capsys, script):
-    module, _ = small(script)
+def test_file_that_the_server_does_not_have(prepared, server, tmp_path, capsys, script):
+    module, _ = prepared(script)
     output = tmp_path / "data.hdf5"
     assert module.main(["--output", str(output), "--url", server.url]) == 1
     assert "Not Found" in error_of(capsys)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_mirrors_are_tried_in_order(small, server, tmp_path, monkeypatch):
-    module, server.files = small("create_mnist")
+def test_mirrors_are_tried_in_order(prepared, server, tmp_path, monkeypatch):
+    module, server.files = prepared("create_mnist")
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     mirrors = (f"http://127.0.0.1:{port}", server.url.replace("/some", "/other"))
-    monkeypatch.setattr(module, "MIRRORS", mirrors)
+    change(monkeypatch, "MNIST", mirrors=mirrors)
     output = tmp_path / "data.hdf5"
     assert module.main(["--output", str(output)]) == 0
     assert server.requests[0][0].startswith("/other/folder/train-images")
@@ -636,48 +416,11 @@ def test_without_a_network_the_exit_code_is_1(tmp_path):
         assert list(tmp_path.iterdir()) == []
 
 
-def test_addresses_that_are_none(small, tmp_path, capsys):
-    module, _ = small("create_hutter")
+def test_addresses_that_are_none(prepared, tmp_path, capsys):
+    module, _ = prepared("create_hutter")
     output = tmp_path / "data.hdf5"
     assert module.main(["--output", str(output), "--url", "foo"]) == 1
     assert "unknown url type" in error_of(capsys)
-
-
-# -- pickles -----------------------------------------------------------------
-
-
-class Evil:
-    def __reduce__(self):
-        return (os.mkdir, ("evil",))
-
-
-def test_pickles_run_no_code(load, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    load_pickle, DataError = load("_cifar").load_pickle, load("_common").DataError
-    for bad in (
-        pickle.dumps(Evil()),
-        pickle.dumps({b"data": [Evil()]}),
-        b"\x80\x02cbuiltins\neval\n(T\x01\x00\x00\x001tR.",
-        pickle.dumps(np.array([Evil()], dtype=object)),
-        pickle.dumps(np.zeros(3)),
-        b"",
-        b"\x80\x02",
-        b"foo",
-    ):
-        with pytest.raises(DataError, match="member: "):
-            load_pickle(io.BytesIO(bad), "member")
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("protocol", range(5))
-def test_pickles_of_plain_data_are_read(load, protocol):
-    array = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    for order in "CF":
-        data = {b"data": np.array(array, order=order), b"labels": [1, 2, 3], b"x": None}
-        content = pickle.dumps(data, protocol=protocol)
-        found = load("_cifar").load_pickle(io.BytesIO(content), "member")
-        np.testing.assert_array_equal(found.pop(b"data"), array)
-        assert found == {b"labels": [1, 2, 3], b"x": None}
 
 
 @pytest.mark.parametrize(
@@ -692,14 +435,14 @@ def test_pickles_of_plain_data_are_read(load, protocol):
         {b"data": [[0] * 3072], b"labels": [1]},
     ],
 )
-def test_members_of_another_structure(small, tmp_path, capsys, monkeypatch, bad):
+def test_members_of_another_structure(prepared, tmp_path, capsys, monkeypatch, bad):
     def files():
         names = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
         members = {f"cifar-10-batches-py/{n}": python2_pickle(bad) for n in names}
         return {"cifar-10-python.tar.gz": tar(members)}
 
-    monkeypatch.setitem(SMALL, "create_cifar10", files)
-    module, content = small("create_cifar10")
+    monkeypatch.setitem(SMALL, "CIFAR-10", files)
+    module, content = prepared("create_cifar10")
     (tmp_path / "a").write_bytes(*content.values())
     arguments = ["--output", str(tmp_path / "b"), "--source", str(tmp_path / "a")]
     assert module.main(arguments) == 1
@@ -735,16 +478,3 @@ def test_help_and_default_output(load, script, name, monkeypatch, capsys):
         assert stop.value.code == 0
         text = "".join(capsys.readouterr().out.split())
         assert f"default:{folder or ROOT / 'data'}/{name}" in text
-
-
-def test_checksums_are_those_that_are_published(load):
-    """As in torchvision's sources and on the page of the Hutter Prize's text."""
-    assert [file.md5 for file in load("create_mnist").FILES] == [
-        "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-        "d53e105ee54ea40749a09fcbcd1e9432",
-        "9fb629c4189551a2d022fa330f9573f3",
-        "ec29112dd5afa0611ce80d1b7f02629c",
-    ]
-    assert load("create_cifar10").FILE.md5 == "c58f30108f718f92721af3b95e74349a"
-    assert load("create_cifar100").FILE.md5 == "eb9058c3a382ffc7106e4002c42a8d85"
-    assert load("create_hutter").TEXT.md5 == "a1fa5ffddb56f4953e226637dabbb36a"

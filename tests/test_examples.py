@@ -240,7 +240,7 @@ def test_missing_data_are_told_how_to_get(tmp_path, data_dir):
     options = ("--epochs", 1, "--output-dir", tmp_path)
     output = run_example("mnist_pi.py", *options, data_dir=data_dir)
     assert "MNIST.hdf5" in output
-    assert "create_mnist.py" in output
+    assert "brainstorm data MNIST" in output
 
 
 @pytest.mark.slow

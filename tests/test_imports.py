@@ -13,7 +13,7 @@ HOUSE = [
     ["__about__", "literals"],
     ["utils", "optional"],
     ["checks", "describable", "files"],
-    ["randomness"],
+    ["randomness", "datasets"],
     ["handlers"],
     ["initializers", "value_modifiers", "data_iterators"],
     ["structure"],

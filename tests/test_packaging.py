@@ -7,7 +7,9 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,18 @@ def test_package_is_marked_as_typed():
     assert Path(brainstorm.__file__).with_name("py.typed").is_file()
 
 
+def packaged(root):
+    """The files that belong into the package, by their names in there."""
+    files = {
+        f.relative_to(root).as_posix()
+        for f in (root / "brainstorm").rglob("*")
+        if f.is_file() and f.suffix != ".pyc"
+    }
+    examples = [*(root / "examples").glob("*.py"), root / "examples" / "README.rst"]
+    assert len(examples) > 10
+    return files | {f"brainstorm/examples/{f.name}" for f in examples}
+
+
 def test_installed_package_has_exactly_the_files_of_the_source():
     site = [sysconfig.get_path("purelib")]
     found = list(importlib.metadata.distributions(name="brainstorm", path=site))
@@ -50,13 +64,78 @@ def test_installed_package_has_exactly_the_files_of_the_source():
         for f in found[0].files
         if f.parts[0] == "brainstorm" and f.suffix != ".pyc"
     }
-    source = {
-        f.relative_to(ROOT).as_posix()
-        for f in (ROOT / "brainstorm").rglob("*")
-        if f.is_file() and f.suffix != ".pyc"
-    }
-    assert installed == source, "an old build/ folder can be the reason: delete it"
+    assert installed == packaged(ROOT), (
+        "an old build/ folder can be the reason: delete it"
+    )
     assert found[0].version == brainstorm.__version__
+
+
+BUILD = """
+import sys
+from setuptools import build_meta
+print(getattr(build_meta, f"build_{sys.argv[1]}")(sys.argv[2]))
+"""
+
+
+def build(kind, source, folder):
+    """Build a distribution of a folder with the source."""
+    command = [sys.executable, "-c", BUILD, kind, str(folder)]
+    done = subprocess.run(command, cwd=source, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder / done.stdout.splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """What a wheel that was built from the source distribution has."""
+    folder = tmp_path_factory.mktemp("built")
+    ignored = shutil.ignore_patterns(".*", "build", "*.egg-info", "_build")
+    shutil.copytree(ROOT, folder / "clone", ignore=ignored)
+    # What examples have written, and Python has compiled, does not belong into them.
+    (folder / "clone" / "examples" / "digits_mlp.png").write_bytes(b"x")
+    (folder / "clone" / "examples" / "digits_mlp.hdf5").write_bytes(b"x")
+    (folder / "clone" / "examples" / "__pycache__").mkdir(exist_ok=True)
+    (folder / "clone" / "examples" / "__pycache__" / "x.pyc").write_bytes(b"x")
+    with tarfile.open(build("sdist", folder / "clone", folder)) as sdist:
+        sdist.extractall(folder, filter="data")
+    (source,) = folder.glob("brainstorm-*/")
+    with zipfile.ZipFile(build("wheel", source, folder)) as archive:
+        archive.extractall(folder / "site")
+    return folder / "site"
+
+
+@pytest.mark.slow
+def test_wheels_of_source_distributions_have_the_files_of_the_source(wheel):
+    files = {f.relative_to(wheel).as_posix() for f in wheel.rglob("*") if f.is_file()}
+    assert {f for f in files if f.startswith("brainstorm/")} == packaged(ROOT)
+
+
+@pytest.mark.slow
+def test_examples_run_without_the_repository(wheel, tmp_path):
+    def run(*words, folder=tmp_path):
+        done = subprocess.run(
+            [sys.executable, *words],
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": str(wheel), "BRAINSTORM_DATA_DIR": "."},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    run("-m", "brainstorm", "examples", "here")
+    copied = {f.name for f in (tmp_path / "here").iterdir()}
+    assert {f"brainstorm/examples/{name}" for name in copied} == {
+        name for name in packaged(ROOT) if name.startswith("brainstorm/examples/")
+    }
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    script = str(tmp_path / "here" / "sequence_with_mask.py")
+    assert "depths" in run(script, "--epochs", "1", folder=elsewhere)
+    pytest.importorskip("sklearn")
+    output = run(str(tmp_path / "here" / "mnist_pi.py"), "--epochs=1", folder=elsewhere)
+    assert "brainstorm data MNIST" in output
+    assert (elsewhere / "Digits.hdf5").is_file()
 
 
 # -- requirements ------------------------------------------------------------

@@ -359,7 +359,7 @@ class Failing(bs.scorers.Scorer):
 
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs signals")
-def test_ctrl_c_while_a_batch_is_waited_for():
+def test_ctrl_c_while_a_batch_is_waited_for(ctrl_c):
     go_on, main = threading.Event(), threading.main_thread().ident
 
     def before(number):

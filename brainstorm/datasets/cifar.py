@@ -1,4 +1,4 @@
-"""Reading of CIFAR-10 and CIFAR-100, which come as pickles in a tar file."""
+"""CIFAR-10 and CIFAR-100, which come as pickles in a tar file."""
 
 from __future__ import annotations
 
@@ -11,9 +11,55 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from _common import DataError, Images
 
+from brainstorm.datasets import writing
+from brainstorm.datasets.getting import File
+from brainstorm.datasets.writing import Images, write_images
+from brainstorm.utils import FileFormatError
+
+MIRRORS = ("https://www.cs.toronto.edu/~kriz",)
+FILE_10 = File("cifar-10-python.tar.gz", 170498071, "c58f30108f718f92721af3b95e74349a")
+FILE_100 = File(
+    "cifar-100-python.tar.gz", 169001437, "eb9058c3a382ffc7106e4002c42a8d85"
+)
+PARTS_10 = (
+    [f"cifar-10-batches-py/data_batch_{i}" for i in range(1, 6)],
+    ["cifar-10-batches-py/test_batch"],
+)
+PARTS_100 = (["cifar-100-python/train"], ["cifar-100-python/test"])
 SHAPE = (3, 32, 32)  # of an image in the files
+LARGEST = 2**28  # bytes of a member; the largest has 155 million
+
+DESCRIPTION_10 = """\
+CIFAR-10: small color images in 10 classes, collected by Alex Krizhevsky, Vinod Nair \
+and Geoffrey Hinton.
+
+'default' are images of 32 x 32 pixels in the channels red, green, blue, from 0 to 1. \
+'targets' are their classes: airplane, automobile, bird, cat, deer, dog, frog, horse, \
+ship, truck. 'normalized_full' has 50000 training and 10000 test images. In \
+'normalized_split' the last 10000 training images are for validation.
+"""
+DESCRIPTION_100 = """\
+CIFAR-100: small color images in 100 classes, collected by Alex Krizhevsky, Vinod Nair \
+and Geoffrey Hinton.
+
+'default' are images of 32 x 32 pixels in the channels red, green, blue, from 0 to 1. \
+'targets' are their classes, the fine ones, from 0 (apple) to 99 (worm). \
+'normalized_full' has 50000 training and 10000 test images. In 'normalized_split' the \
+last 10000 training images are for validation.
+"""
+
+
+def write_10(output: Path, paths: Sequence[Path]) -> None:
+    """Write CIFAR-10 to an HDF5 file."""
+    parts = read_archive(paths[0], PARTS_10, b"labels")
+    write_images(output, DESCRIPTION_10, *parts, writing.NR_VALIDATION, brightest=255)
+
+
+def write_100(output: Path, paths: Sequence[Path]) -> None:
+    """Write CIFAR-100 to an HDF5 file."""
+    parts = read_archive(paths[0], PARTS_100, b"fine_labels")
+    write_images(output, DESCRIPTION_100, *parts, writing.NR_VALIDATION, brightest=255)
 
 
 def read_archive(
@@ -27,25 +73,42 @@ def read_archive(
         labels_key: Where the labels are in the dict that a member contains.
 
     Raises:
-        DataError: The archive is not as expected.
+        FileFormatError: The archive is not as expected.
     """
     parts = []
     try:
         with tarfile.open(path, "r:*") as archive:
+            for member in archive:
+                _check(member)
+            rest = archive.fileobj
+            while rest is not None and rest.read(2**20):
+                pass  # to the end, where its checksum is
             for names in members:
                 read = [_read(archive.extractfile(n), n, labels_key) for n in names]
                 images, labels = zip(*read, strict=True)
                 parts.append(Images(np.concatenate(images), np.concatenate(labels)))
     except (tarfile.TarError, OSError, EOFError, zlib.error, KeyError) as error:
-        raise DataError(f"{path}: {error}") from error
+        raise FileFormatError(f"{path}: {error}") from error
     return parts
+
+
+def _check(member: tarfile.TarInfo) -> None:
+    """Refuse what has no place in such an archive, though nothing of it is unpacked."""
+    leads_out = member.name.startswith(("/", "\\")) or ".." in member.name.split("/")
+    if leads_out or not (member.isreg() or member.isdir()):
+        raise FileFormatError(
+            f"the archive is refused, since its member {member.name!r} is"
+            f" {'outside of it' if leads_out else 'neither a file nor a folder'}"
+        )
+    if member.size > LARGEST:
+        raise FileFormatError(f"{member.name!r} claims to have {member.size} bytes")
 
 
 def _read(
     file: IO[bytes] | None, name: str, labels_key: bytes
 ) -> tuple[np.ndarray, np.ndarray]:
     if file is None:
-        raise DataError(f"{name} is no file")
+        raise FileFormatError(f"{name} is no file")
     content = load_pickle(file, name)
     data = content.get(b"data") if isinstance(content, dict) else None
     labels = content.get(labels_key) if isinstance(content, dict) else None
@@ -58,7 +121,7 @@ def _read(
         or len(labels) != len(data)
         or not all(isinstance(label, int) for label in labels)
     ):
-        raise DataError(
+        raise FileFormatError(
             f"{name}: expected a dict with bytes 'data' in rows of {row}, and as many"
             f" labels {labels_key.decode()!r}"
         )
@@ -76,7 +139,7 @@ def load_pickle(file: IO[bytes], name: str) -> Any:
     that make an array, in versions that do nothing else.
 
     Raises:
-        DataError: It is not such a pickle.
+        FileFormatError: It is not such a pickle.
     """
     try:
         return _Unpickler(file, encoding="bytes").load()
@@ -90,7 +153,7 @@ def load_pickle(file: IO[bytes], name: str) -> Any:
         TypeError,
         ValueError,
     ) as error:
-        raise DataError(f"{name}: {error}") from error
+        raise FileFormatError(f"{name}: {error}") from error
 
 
 class _Unpickler(pickle.Unpickler):
