@@ -1,5 +1,6 @@
 """Tools for building, inspecting and evaluating networks, and for data."""
 
+from brainstorm.tools.blocks import *  # noqa: F403
 from brainstorm.tools.building import *  # noqa: F403
 from brainstorm.tools.data import *  # noqa: F403
 from brainstorm.tools.evaluating import *  # noqa: F403

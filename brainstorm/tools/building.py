@@ -11,6 +11,7 @@ from brainstorm.initializers import DenseSqrtFanInOut, Gaussian
 from brainstorm.literals import TaskType
 from brainstorm.structure.construction import ConstructionWrapper
 from brainstorm.structure.network import Network
+from brainstorm.tools.blocks import join_residual
 from brainstorm.tools.spec import parse_spec
 from brainstorm.utils import ValidationError, listing
 
@@ -21,6 +22,8 @@ OUTPUT_LAYERS = {
     "regression": layers.SquaredError,
     "multi-label": layers.SigmoidCE,
 }
+# Activation functions that are initialized like another one.
+RECTIFIERS: dict[str, Any] = {"gelu": "rel"}
 
 
 def get_in_out_layers(
@@ -145,17 +148,26 @@ def create_net_from_spec(
                          kernel; then ``p`` and padding, ``s`` and stride, if any
     P     Pooling2D      [``m`` or ``a``, for maximum and average] size of the
                          kernel; then ``p`` and padding, ``s`` and stride, if any
+    E     Embedding      number of words, ``:``, size
+    W     Positional-    [``s`` or ``l``, for sinusoidal, which are waves, and
+          Encoding       learned]
+    A     Attention      [``c``, if it is causal] size, ``:``, number of heads
+    N     LayerNorm
     ===== ============== =======================================================
 
-    Activations are l, r, s, t for linear, rel, sigmoid, tanh; the default is that
-    of the layer. Kernels and strides are square: ``C32:5p2`` has 32 filters of 5 x 5
-    and a padding of 2, ``P3s2`` takes the maximum over 3 x 3 and moves by (2, 2).
+    What stands in parentheses is a residual block, see `tools.residual`: what goes
+    into it is added to what comes out. A block of a transformer is
+    ``(NAc64:4) (N Fg256 Fl64)``.
+
+    Activations are l, r, s, t, g for linear, rel, sigmoid, tanh, gelu; the default is
+    that of the layer. Kernels and strides are square: ``C32:5p2`` has 32 filters of
+    5 x 5 and a padding of 2, ``P3s2`` takes the maximum over 3 x 3 and moves by (2, 2).
     In place of ``:`` there may be ``/``. All whitespace is ignored. Layers may be
     separated by commas.
 
     The layers with an activation function are initialized with DenseSqrtFanInOut
-    for that function, where the shape of a parameter allows it. All else is
-    Gaussian, but BatchNorm starts as the identity.
+    for that function, where the shape of a parameter allows it, and so is Attention.
+    All else is Gaussian, but norms start as the identity.
 
     >>> net = create_net_from_spec('classification', 784, 10, 'D.2 F1200 D F1200 D')
     >>> net.output_name
@@ -169,7 +181,8 @@ def create_net_from_spec(
         data_name: Name of the input data.
         targets_name: Name of the targets.
         mask_name: Name of the mask, of shape (T, B, 1): 0 behind the end of a sequence.
-            Layers that read both ways get it, too, and scorers weigh rows with it.
+            Layers that read both ways and Attention get it, too, and scorers weigh rows
+            with it.
         use_conv: Whether the projection is convolutional.
 
     Returns:
@@ -184,27 +197,44 @@ def create_net_from_spec(
     last, out = get_in_out_layers(
         task_type, in_shape, out_shape, data_name, targets_name, **names
     )
-    inp = last
-    for layer_type, kwargs in hidden:
-        if layer_type == "Bidirectional":
-            inner, arguments = kwargs["layer"]
-            layer = layers.Bidirectional(getattr(layers, inner)(**arguments))
-            if mask_name is not None:
-                inp - mask_name >> "mask" - layer
-        else:
-            layer = getattr(layers, layer_type)(**kwargs)
-        last = last >> layer
+    mask = None if mask_name is None else last - mask_name
+    for layer in hidden:
+        last = _wire(last, mask, *layer)
     net = Network.from_layer(last >> out)
     net.output_name = "Output.outputs.predictions"
     net.initialize(_initializers(net))
     return net
 
 
+def _wire(
+    last: ConstructionWrapper,
+    mask: ConstructionWrapper | None,
+    layer_type: str,
+    kwargs: dict[str, Any],
+) -> ConstructionWrapper:
+    """Add what a letter, or what is in parentheses, stands for."""
+    if layer_type == "Add":
+        end = last
+        for layer in kwargs["block"]:
+            end = _wire(end, mask, *layer)
+        return join_residual(last, end)
+    if layer_type == "Bidirectional":
+        inner, arguments = kwargs["layer"]
+        kwargs = {"layer": getattr(layers, inner)(**arguments)}
+    layer = getattr(layers, layer_type)(**kwargs)
+    if mask is not None and layer_type in ("Attention", "Bidirectional"):
+        mask >> "mask" - layer
+    return last >> layer
+
+
 def _initializers(net: Network) -> dict[str, Any]:
     chosen: dict[str, Any] = {"default": Gaussian(), "fallback": Gaussian()}
     for name, properties in net.architecture.items():
         if "activation" in properties:
-            chosen[name] = DenseSqrtFanInOut(properties["activation"])
+            activation = properties["activation"]
+            chosen[name] = DenseSqrtFanInOut(RECTIFIERS.get(activation, activation))
+        elif properties["@type"] == "Attention":
+            chosen[name] = DenseSqrtFanInOut("linear")
     return chosen
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from brainstorm.utils import ValidationError
 
-ACTIVATIONS = {"l": "linear", "r": "rel", "s": "sigmoid", "t": "tanh"}
+ACTIVATIONS = {"l": "linear", "r": "rel", "s": "sigmoid", "t": "tanh", "g": "gelu"}
+POSITIONS = {"s": "sinusoidal", "l": "learned"}
 POOLING_TYPES = {"m": "max", "a": "avg"}
 DIGITS = "0123456789"
 
@@ -29,11 +30,16 @@ def parse_spec(spec: str) -> list[tuple[str, Arguments]]:
     if not isinstance(spec, str):
         raise ValidationError(f"spec: expected a text, got {spec!r}")
     reader = _Reader(spec)
+    layers = _parse_layers(reader)
+    if not reader.at_end():
+        raise reader.error(f"the letter of a layer ({', '.join(PARSERS)})")
+    return layers
+
+
+def _parse_layers(reader: _Reader) -> list[tuple[str, Arguments]]:
+    """The layers up to the first character that no layer begins with."""
     layers = []
-    while not reader.at_end():
-        letter = reader.take("".join(PARSERS))
-        if not letter:
-            raise reader.error(f"the letter of a layer ({', '.join(PARSERS)})")
+    while letter := reader.take("".join(PARSERS)):
         reader.layer, parse = PARSERS[letter]
         layers.append((reader.layer, parse(reader)))
         reader.layer = ""
@@ -120,6 +126,33 @@ def _parse_dropout(reader: _Reader) -> Arguments:
     return {"drop_prob": probability}
 
 
+def _parse_embedding(reader: _Reader) -> Arguments:
+    words = reader.integer("the number of words")
+    return {"vocabulary_size": words, **_parse_second(reader, "size", "the size")}
+
+
+def _parse_attention(reader: _Reader) -> Arguments:
+    causal = {"causal": True} if reader.take("c") else {}
+    size = reader.integer("the size")
+    heads = _parse_second(reader, "heads", "the number of heads")
+    return {**causal, "size": size, **heads}
+
+
+def _parse_second(reader: _Reader, argument: str, what: str) -> Arguments:
+    if not reader.take(":/"):
+        raise reader.error(f"':' and {what}")
+    return {argument: reader.integer(what)}
+
+
+def _parse_residual(reader: _Reader) -> Arguments:
+    block = _parse_layers(reader)
+    if not block:
+        raise reader.error(f"the letter of a layer ({', '.join(PARSERS)})")
+    if not reader.take(")"):
+        raise reader.error(f"the letter of a layer ({', '.join(PARSERS)}) or ')'")
+    return {"block": block}
+
+
 def _parse_convolution(reader: _Reader) -> Arguments:
     activation = reader.choice(ACTIVATIONS, "activation")
     num_filters = reader.integer("the number of filters")
@@ -159,4 +192,9 @@ PARSERS = {
     "D": ("Dropout", _parse_dropout),
     "C": ("Convolution2D", _parse_convolution),
     "P": ("Pooling2D", _parse_pooling),
+    "E": ("Embedding", _parse_embedding),
+    "W": ("PositionalEncoding", lambda reader: reader.choice(POSITIONS, "kind")),
+    "A": ("Attention", _parse_attention),
+    "N": ("LayerNorm", lambda reader: {}),
+    "(": ("Add", _parse_residual),
 }

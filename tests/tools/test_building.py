@@ -233,6 +233,31 @@ def test_bad_arguments(arguments, words):
         ),
         ("Pm2", [("Pooling2D", {"type": "max", "kernel_size": (2, 2)})]),
         (
+            "E65:8 Wl (N Ac8:2) (Fg5 (B))",
+            [
+                ("Embedding", {"vocabulary_size": 65, "size": 8}),
+                ("PositionalEncoding", {"kind": "learned"}),
+                (
+                    "Add",
+                    {
+                        "block": [
+                            ("LayerNorm", {}),
+                            ("Attention", {"causal": True, "size": 8, "heads": 2}),
+                        ]
+                    },
+                ),
+                (
+                    "Add",
+                    {
+                        "block": [
+                            ("FullyConnected", {"activation": "gelu", "size": 5}),
+                            ("Add", {"block": [("BatchNorm", {})]}),
+                        ]
+                    },
+                ),
+            ],
+        ),
+        (
             "D.2F12DF3",
             [
                 ("Dropout", {"drop_prob": 0.2}),
@@ -257,7 +282,7 @@ def test_whitespace_is_ignored_everywhere(spaces):
 @pytest.mark.parametrize(
     ("spec", "place", "expected"),
     [
-        ("H5", 0, "the letter of a layer (F, R, L, G, X, B, D, C, P)"),
+        ("H5", 0, "the letter of a layer (F, R, L, G, X, B, D, C, P, E, W, A, N, ()"),
         ("F50 f20", 4, "the letter of a layer"),
         ("F", 1, "the size"),
         ("F 50 F", 6, "the size"),
@@ -280,6 +305,18 @@ def test_whitespace_is_ignored_everywhere(spaces):
         ("C3:3p1p2", 6, "just one padding"),
         ("P3s2 s3", 5, "just one stride"),
         ("Px", 1, "the size of the kernel"),
+        ("E5", 2, "':' and the size of Embedding"),
+        ("E:5", 1, "the number of words"),
+        ("A4 F5", 3, "':' and the number of heads of Attention"),
+        ("Ac:4", 2, "the size"),
+        ("A4:0", 3, "the number of heads"),
+        ("()", 1, "the letter of a layer"),
+        ("F5)", 2, "the letter of a layer"),
+        (
+            "(F5 (B) N",
+            9,
+            "the letter of a layer (F, R, L, G, X, B, D, C, P, E, W, A, N",
+        ),
     ],
 )
 def test_errors_show_the_place(spec, place, expected):
