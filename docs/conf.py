@@ -22,6 +22,9 @@ extensions = [
 exclude_patterns = ["_build"]
 default_role = "literal"
 
+nitpicky = True
+nitpick_ignore_regex = [("py:class", r".* .*|\w+")]  # texts taken for types
+
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_default_options = {"members": True, "show-inheritance": True}

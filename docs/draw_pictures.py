@@ -1,7 +1,8 @@
 """Draw the pictures of the documentation into the folder pictures beside this file.
 
 Needs what ``pip install ".[examples,draw-net,live-viz]"`` installs, and Chromium for
-those that are pages. Run it when what they show has changed, and look at them:
+those that are pages. OMP_NUM_THREADS=1 makes the profile that of an idle machine. Run
+it when what they show has changed, and look at them:
 ``python docs/draw_pictures.py`` draws all, and takes names, such as ``training``.
 """
 

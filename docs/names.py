@@ -9,14 +9,17 @@ chance, such as ``split``, need their module: ``tools.split``.
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import re
+import sys
 from collections import defaultdict
 
 from docutils import nodes
 from docutils.parsers.rst import directives
 from sphinx import addnodes
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
 from sphinx.ext.napoleon import GoogleDocstring
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.docutils import SphinxDirective
@@ -69,10 +72,7 @@ class NamesAsLinks(SphinxPostTransform):
 
     def run(self, **kwargs) -> None:
         """Put each literal that is a name into a reference to its entry."""
-        entries = self.env.get_domain("py").objects
-        by_name = defaultdict(list)
-        for path, entry in entries.items():
-            by_name[path.rpartition(".")[2]].append((path, entry))
+        by_name = entries_by_name(self.env)
         for literal in list(self.document.findall(nodes.literal)):
             if not _is_plain(literal):
                 continue
@@ -85,6 +85,60 @@ class NamesAsLinks(SphinxPostTransform):
                         *(entry.node_id, literal.deepcopy(), path),
                     )
                 )
+
+
+def entries_by_name(env: BuildEnvironment) -> dict[str, list]:
+    """The entries of the reference, each with its path, by their last names."""
+    by_name = defaultdict(list)
+    for path, entry in env.get_domain("py").objects.items():
+        by_name[path.rpartition(".")[2]].append((path, entry))
+    return by_name
+
+
+def resolve_short(app: Sphinx, env: BuildEnvironment, node, child) -> nodes.Node | None:
+    """Find what a reference names by a path shorter than that of its module.
+
+    What is not in the reference but exists, in another library or internally, stays
+    without a link. So only wrong names are warned of.
+    """
+    if node["refdomain"] != "py":
+        return None
+    target = node["reftarget"]
+    found = find(target.removeprefix("brainstorm."), entries_by_name(env))
+    if found is not None:
+        path, entry = found
+        place = (node["refdoc"], entry.docname, entry.node_id)
+        return make_refnode(app.builder, *place, child, path)
+    module, cls = node.get("py:module"), node.get("py:class")
+    places = [target, f"{module}.{target}", f"{module}.{cls}.{target}"]
+    return child if any(map(_exists, places)) else None
+
+
+def _exists(path: str) -> bool:
+    """Whether there is something of this dotted path."""
+    parts = path.split(".")
+    for end in range(len(parts), 0, -1):
+        try:
+            value = importlib.import_module(".".join(parts[:end]))
+            for name in parts[end:]:
+                value = getattr(value, name)
+        except (ImportError, AttributeError, ValueError):
+            continue
+        return True
+    return False
+
+
+def show_public_bases(app: Sphinx, name, cls, options, bases: list) -> None:
+    """Replace base classes that are internal by those that users know."""
+    bases[:] = dict.fromkeys(base for b in bases for base in _public(b)) or [object]
+
+
+def _public(base: type) -> list[type]:
+    """A class, or its nearest public ancestors."""
+    offered = getattr(sys.modules[base.__module__], "__all__", ())
+    if not base.__module__.startswith("brainstorm.") or base.__name__ in offered:
+        return [base]
+    return [b for parent in base.__bases__ for b in _public(parent) if b is not object]
 
 
 def _is_plain(literal: nodes.Node) -> bool:
@@ -128,4 +182,6 @@ def setup(app: Sphinx) -> dict:
     """Register with Sphinx."""
     app.add_directive("layer", LayerEntry)
     app.add_post_transform(NamesAsLinks)
+    app.connect("missing-reference", resolve_short)
+    app.connect("autodoc-process-bases", show_public_bases)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

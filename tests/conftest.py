@@ -1,4 +1,8 @@
+import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,12 +16,34 @@ from brainstorm.structure.network import Network
 from tests.published import server as server
 from tests.published import small as small
 
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+
 
 def pytest_collection_modifyitems(items):
     """Refuse names with addresses, which differ between parallel workers."""
     for item in items:
         if " at 0x" in item.nodeid:
             raise pytest.UsageError(f"give the parameters ids: {item.nodeid}")
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory):
+    """The folder of the HTML pages, which all workers share."""
+    pytest.importorskip("pydata_sphinx_theme")
+    fcntl = pytest.importorskip("fcntl")
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    log = folder / "docs.log"
+    with (folder / "docs.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not log.exists():
+            command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q"]
+            command += ["-b", "html", "-d", folder / "doctrees", DOCS, folder / "html"]
+            result = subprocess.run(command, capture_output=True, text=True)
+            log.write_text(result.stderr if result.returncode else "", encoding="utf-8")
+    assert log.read_text(encoding="utf-8") == ""
+    return folder / "html"
 
 
 @pytest.fixture(autouse=True, scope="module")

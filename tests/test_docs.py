@@ -166,20 +166,6 @@ def test_the_page_of_operations_adds_them_to_all_handlers(title, most, tests, tm
     assert " passed" in result.stdout
 
 
-@pytest.fixture(scope="session")
-def built(tmp_path_factory):
-    """The folder of the HTML pages."""
-    pytest.importorskip("sphinx")
-    folder = tmp_path_factory.mktemp("docs")
-    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q"]
-    command += ["-b", "html", "-d", str(folder / "doctrees"), str(DOCS)]
-    result = subprocess.run(
-        [*command, str(folder / "html")], capture_output=True, text=True
-    )
-    assert result.returncode == 0, result.stderr
-    return folder / "html"
-
-
 @pytest.mark.slow
 def test_the_documentation_builds_without_warnings(built):
     index = (built / "index.html").read_text(encoding="utf-8")
