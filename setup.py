@@ -77,7 +77,13 @@ def optional_requirements() -> dict[str, list[str]]:
         "sklearn": ["scikit-learn>=1.6"],
         "onnx": ["onnx>=1.16", "onnxruntime>=1.18"],
         "examples": ["scikit-learn>=1.3", "matplotlib>=3.8", "pandas>=2"],
-        "tests": ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.90", "setuptools"],
+        "tests": [
+            "pytest>=8",
+            "pytest-xdist>=3.5",
+            "hypothesis>=6.90",
+            "selenium>=4.20",
+            "setuptools",
+        ],
         "docs": [
             "sphinx>=8.1",
             "pydata-sphinx-theme>=0.16",
@@ -152,7 +158,11 @@ if __name__ == "__main__":
         packages=[*find_packages(include=["brainstorm", "brainstorm.*"]), EXAMPLES],
         package_dir={EXAMPLES: "examples"},
         package_data={
-            "brainstorm": ["py.typed", "handlers/cuda/kernels/*"],
+            "brainstorm": [
+                "py.typed",
+                "handlers/cuda/kernels/*",
+                *(f"viewer/*.{kind}" for kind in ("html", "css", "js")),
+            ],
             EXAMPLES: ["*.rst"],
         },
         install_requires=["numpy>=1.26", "h5py>=3.10", "tqdm>=4.60"],

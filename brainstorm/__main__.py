@@ -44,6 +44,7 @@ from brainstorm.utils import (
     ValidationError,
     listing,
 )
+from brainstorm.viewer.page import check_page_target, open_in_browser
 
 SCORERS = {
     name: getattr(scorers, name)
@@ -135,6 +136,18 @@ def _parser() -> argparse.ArgumentParser:
     examples.add_argument(
         "--force", action="store_true", help="replace files that are there"
     )
+
+    view = _command(commands, "view", _view, "show what is inside, in a browser")
+    view.add_argument("data", nargs="?", help=f"{DATA_HELP}; default: none")
+    _add_group(view)
+    view.add_argument(
+        "--example", type=int, default=0, help="which sequence to show; default: 0"
+    )
+    view.add_argument(
+        "--output", metavar="FILE", help="HTML file to write; default: NETWORK.html"
+    )
+    view.add_argument("--no-browser", action="store_true", help="only write the file")
+    view.set_defaults(output_name=None)
     return parser
 
 
@@ -152,13 +165,17 @@ def _command(commands: Any, name: str, function: Any, text: str) -> Any:
 
 def _add_data(command: argparse.ArgumentParser) -> None:
     command.add_argument("data", help=DATA_HELP)
-    command.add_argument(
-        "--group", default="", help="where in the file they are, as in a/test"
-    )
+    _add_group(command)
     command.add_argument(
         "--output-name", help="such as Output.outputs.predictions", metavar="PATH"
     )
     command.add_argument("--batch-size", type=int, default=100, help="default: 100")
+
+
+def _add_group(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--group", default="", help="where in the file they are, as in a/test"
+    )
 
 
 # -- the commands ------------------------------------------------------------
@@ -226,6 +243,19 @@ def _data(args: argparse.Namespace) -> None:
 def _examples(args: argparse.Namespace) -> None:
     copies = tools.copy_examples(args.folder, args.force)
     report(f"copied {len(copies)} files to {args.folder}")
+
+
+def _view(args: argparse.Namespace) -> None:
+    output = args.output or Path(args.network).with_suffix(".html").name
+    check_page_target(output)
+    net = Network.from_hdf5(args.network)
+    with ExitStack() as files:
+        data = None if args.data is None else _load(args, net, files)
+        page = tools.view(net, data, args.example, Path(args.network).name)
+    page.save(output)
+    report(f"the page is in {output}")
+    if not args.no_browser:
+        open_in_browser(output)
 
 
 # -- files -------------------------------------------------------------------

@@ -14,6 +14,7 @@ from brainstorm import layers
 from brainstorm.__main__ import main
 from brainstorm.datasets.catalogue import DATA_SETS
 from brainstorm.tools import create_net_from_spec
+from brainstorm.viewer.contents import unpack
 from tests.published import change
 
 
@@ -357,3 +358,74 @@ def test_as_a_process(net):
         cwd=bs.__path__[0] + "/..",
     )
     assert done.stdout == f"{bs.__version__}\n"
+
+
+# -- view -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """The addresses that the browser is told to open."""
+    found = []
+    monkeypatch.setattr("webbrowser.open", found.append)
+    return found
+
+
+def snapshot_in(name):
+    text = Path(name).read_text(encoding="utf-8")
+    return json.loads(text.partition('id="data">')[2].partition("</script>")[0])
+
+
+def test_view(net, opened, capsys):
+    assert main(["view", "net.hdf5"]) == 0
+    assert capsys.readouterr().out == "the page is in net.html\n"
+    assert opened == [Path("net.html").resolve().as_uri()]
+    snapshot = snapshot_in("net.html")
+    assert snapshot["title"] == "net.hdf5"
+    assert snapshot["example"] is None
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_view_of_an_example(net, data, opened, file):
+    output = ["--output", "page.html", "--no-browser"]
+    assert main(["view", "net.hdf5", *file, "--example", "4", *output]) == 0
+    assert opened == []
+    snapshot = snapshot_in("page.html")
+    assert snapshot["example"]["number"] == 4
+    (shown,) = [
+        b["contents"]
+        for layer in snapshot["layers"]
+        for b in layer["buffers"]
+        if b["path"] == "Output.outputs.predictions"
+    ]
+    np.testing.assert_allclose(unpack(shown), net(data[0])[0, 4], rtol=1e-5)
+    assert snapshot["example"]["deltas"] is True
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["nowhere.hdf5"], "there is no file 'nowhere.hdf5'"),
+        (["net.hdf5", "nowhere.npz"], "there is no file 'nowhere.npz'"),
+        (["net.hdf5", "data.npz", "--example", "30"], "a number below 30"),
+        (["net.hdf5", "data.npz", "--example", "-1"], "example has to be"),
+        (["net.hdf5", "other.npz"], "no data for the inputs 'default', 'targets'"),
+        (["net.hdf5", "wrong.npz"], "expected data of the shape"),
+        (["net.hdf5", "net.hdf5"], "no data for the inputs"),
+        (["data.npz"], "data.npz"),
+        (["net.hdf5", "--output", "net.hdf5"], "a file of another kind"),
+        (["net.hdf5", "--output", "no/where.html"], "there is no folder"),
+    ],
+)
+def test_view_of_what_is_not_there(net, data, opened, capsys, words, text):
+    np.savez("other.npz", x=np.zeros((1, 3, 4)))
+    np.savez("wrong.npz", default=np.zeros((1, 3, 5)))
+    saved = Path("net.hdf5").read_bytes()
+    assert main(["view", *words]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("brainstorm view: ")
+    assert text in lines[0]
+    assert opened == []
+    assert not list(Path().glob("*.html"))
+    assert Path("net.hdf5").read_bytes() == saved

@@ -18,7 +18,7 @@ HOUSE = [
     ["initializers", "value_modifiers", "data_iterators"],
     ["structure"],
     ["layers"],
-    ["scorers"],
+    ["scorers", "viewer"],
     ["training", "hooks"],
     ["tools", "_layer_bench"],
     ["testing", "estimators"],

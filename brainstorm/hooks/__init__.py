@@ -1,6 +1,7 @@
 """Hooks interact with a training: they monitor, save, modify and stop."""
 
 from brainstorm.hooks.base_hook import Hook as Hook
+from brainstorm.hooks.inspecting import Inspector as Inspector
 from brainstorm.hooks.monitoring import *  # noqa: F403
 from brainstorm.hooks.progress import ProgressBar as ProgressBar
 from brainstorm.hooks.saving import *  # noqa: F403

@@ -250,7 +250,7 @@ def profile(
     passes, batches = twin._passes, _batches(twin, data)
     run = _run_of(twin, bool(training), stepper)
     measured: dict[tuple[int, int], list[dict[Place, Cost]]] = {}
-    with _same_state(data):
+    with same_state(data):
         for batch in itertools.islice(batches, steps):
             twin.provide_external_data(batch)
             size = twin.time_size, twin.batch_size
@@ -280,7 +280,7 @@ def _batches(
 
 
 @contextlib.contextmanager
-def _same_state(data: Any) -> Iterator[None]:
+def same_state(data: Any) -> Iterator[None]:
     """Have random numbers go on afterwards as if nothing had been drawn."""
     state, drawn = copy.deepcopy(state_of(data)), global_rnd.get_state()
     try:

@@ -13,6 +13,7 @@ from brainstorm.utils import ValidationError, get_inheritors
 EXAMPLES = [
     hooks.CsvLog("logs.csv", interval=2),
     hooks.EarlyStopper("a.b", 3, "max", "mine", "update", 5, True),
+    hooks.Inspector("page.html", False, timescale="update", interval=100),
     hooks.ModifyStepperAttribute(Linear(1.0, 0.5, 3), "momentum"),
     hooks.ModifyStepperAttribute(Linear(1.0, 0.5, 3), timescale="update"),
     hooks.MonitorLayerDeltas("Fc"),
