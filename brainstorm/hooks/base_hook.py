@@ -101,7 +101,7 @@ class Hook(Describable):
         self,
         net: Network,
         stepper: TrainingStepper,
-        verbose: bool,
+        verbose: bool | int,
         named_data_iters: Mapping[str, Any],
     ) -> None:
         """Get ready; called when a training starts or is resumed.

@@ -27,6 +27,8 @@ class ProgressBar(NetworkReader):
 
     __undescribed__ = initial_state = {"epoch_nr": 0, "nr_batches": 0}
     __default_values__ = {"timescale": "update"}
+    epoch_nr: int
+    nr_batches: int
 
     REDRAW_SECONDS = 0.1
 
@@ -54,10 +56,11 @@ class ProgressBar(NetworkReader):
         self.epoch_nr = epoch_nr
         if not self._is_shown:
             return
-        if self._bar is None:
+        kind = _kind_of_bar() if self._bar is None else None
+        if kind is not None:
             self._drawn = 0.0
             # Opened after the first update, so that one does not count for the rate.
-            self._bar = _kind_of_bar()(
+            self._bar = kind(
                 desc=f"Epoch {self.epoch_nr}",
                 total=self._length,
                 initial=self.nr_batches,
@@ -88,6 +91,8 @@ class ProgressBar(NetworkReader):
             self._bar = None
 
     def _draw(self, loss: float) -> None:
+        if self._bar is None:
+            return
         self._bar.set_postfix_str(f"loss={loss:.4g}", refresh=False)
         self._bar.update(self.nr_batches - self._bar.n)
         self._drawn = time.monotonic()

@@ -49,6 +49,8 @@ class Tracker(Hook):
 
     __undescribed__: Any = {"seen", "has_begun", "filename"}
     initial_state: dict[str, Any] = {"seen": {}, "has_begun": False}
+    seen: dict[str, int]
+    has_begun: bool
 
     saves = "the logs"
     filename: str | None = None
@@ -141,6 +143,8 @@ class TensorBoard(Tracker):
 
     __undescribed__ = {"file", "size"}
     initial_state = {**Tracker.initial_state, "file": None, "size": 0}
+    file: str | None
+    size: int
 
     SECONDS_BETWEEN_FLUSHES = 5.0
 
@@ -302,6 +306,7 @@ class Mlflow(Tracker):
 
     __undescribed__ = {"run_id"}
     initial_state = {**Tracker.initial_state, "run_id": None}
+    run_id: str | None
 
     SECONDS_BETWEEN_SENDS = 2.0
     MOST_METRICS = 1000  # in a request

@@ -10,6 +10,7 @@ from brainstorm.tools.inspecting import *  # noqa: F403
 from brainstorm.tools.measuring import *  # noqa: F403
 from brainstorm.tools.onnx_export import export_onnx as export_onnx
 from brainstorm.tools.profiling import profile as profile
+from brainstorm.tools.rates import *  # noqa: F403
 from brainstorm.tools.series import *  # noqa: F403
 from brainstorm.tools.viewing import *  # noqa: F403
 from brainstorm.utils import offer

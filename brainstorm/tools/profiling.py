@@ -247,7 +247,7 @@ def profile(
     if not isinstance(training, bool | np.bool_):
         raise ValidationError(f"training: expected True or False, got {training!r}")
     twin = twin_of(network, _TimedPasses)
-    passes, batches = twin._passes, _batches(twin, data)
+    passes, batches = twin._passes, endless_batches(twin, data)
     run = _run_of(twin, bool(training), stepper)
     measured: dict[tuple[int, int], list[dict[Place, Cost]]] = {}
     with same_state(data):
@@ -265,7 +265,7 @@ def profile(
 # -- running ---------------------------------------------------------------------
 
 
-def _batches(
+def endless_batches(
     net: Network, data: Mapping[str, Any] | DataIterator
 ) -> Iterator[Mapping[str, Any]]:
     """Batches without end."""

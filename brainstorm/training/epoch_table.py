@@ -168,11 +168,13 @@ class EpochTable(Report):
 
     def _is_best(self, path: tuple[str, str], value: Any) -> bool:
         criterion = self._criteria.get(path)
-        if criterion is None or not isinstance(value, numbers.Real) or value != value:
+        if criterion is None or not isinstance(value, int | float | np.floating):
             return False
-        best = self._best.get(path)
-        if best is None or (value < best if criterion == "min" else value > best):
-            self._best[path] = value
+        if value != value:
+            return False
+        number, best = float(value), self._best.get(path)
+        if best is None or (number < best if criterion == "min" else number > best):
+            self._best[path] = number
             return True
         return False
 
@@ -332,8 +334,9 @@ def _criteria(
     losses = [n for n, la in net.layers.items() if getattr(la, "is_loss", False)]
     known = {(name, loss): "min" for loss in ["total_loss", *losses]}
     for scorer in scorers:
-        if getattr(scorer, "criterion", None) is not None:
-            known[name, scorer.__name__] = scorer.criterion
+        criterion = getattr(scorer, "criterion", None)
+        if criterion is not None:
+            known[name, scorer.__name__] = criterion
     return known
 
 
