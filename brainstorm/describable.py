@@ -27,7 +27,7 @@ import copy
 import inspect
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -156,11 +156,11 @@ class Describable:
     The name of a class stands for it in descriptions; see :class:`Registry`.
     """
 
-    __undescribed__: set[str] | dict[str, Any] = {}
+    __undescribed__: ClassVar[set[str] | dict[str, Any]] = {}
     """Names of members to leave out of the description. As a dict it also
     gives the values that they get when an object is made from a description."""
 
-    __default_values__: dict[str, Any] = {}
+    __default_values__: ClassVar[dict[str, Any]] = {}
     """Values of members. A member with that value is left out of the
     description."""
 
@@ -170,7 +170,7 @@ class Describable:
 
     _registry = Registry()
 
-    def __init_subclass__(cls, **kwargs: Any):
+    def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         Describable._registry.add(cls.__name__, cls)
 

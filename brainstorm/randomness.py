@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 import secrets
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -119,7 +119,7 @@ class Seedable(Describable):
         seed: Seed of ``self.rnd``; None takes one from `global_rnd`.
     """
 
-    __undescribed__: Any = {"rnd"}
+    __undescribed__: ClassVar[set[str] | dict[str, Any]] = {"rnd"}
 
     def __init__(self, seed: int | None = None) -> None:
         self.rnd = global_rnd.create_random_state(seed)

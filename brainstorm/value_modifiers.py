@@ -24,7 +24,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from numbers import Real
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -52,7 +52,7 @@ class _Modifier(Seedable):
     come from ``self.rnd``, which a network seeds anew for each of its copies.
     """
 
-    __undescribed__ = {"layer_name", "view_name"}
+    __undescribed__: ClassVar[set[str] | dict[str, Any]] = {"layer_name", "view_name"}
 
     whole_network = False
     """Whether it is called once, with the flat array of all layers."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from brainstorm.checks import Check
-from brainstorm.data_iterators.base import DataIterator
+from brainstorm.data_iterators.base import Batch, DataIterator
 from brainstorm.data_iterators.checks import (
     NOT_NEGATIVE,
     NUMBER,
@@ -20,6 +20,7 @@ from brainstorm.data_iterators.checks import (
     filled_values,
     whole,
 )
+from brainstorm.handlers.base_handler import Handler
 from brainstorm.utils import IteratorValidationError
 
 __all__ = [
@@ -47,7 +48,7 @@ class Transformer(DataIterator):
             what = f"{type(self).__name__}: data item {name!r}"
             self._check_shape(what, self.data_shapes[name])
 
-    def __call__(self, handler=None):
+    def __call__(self, handler: Handler | None = None) -> Iterator[Batch]:
         rnd = self.start_stream() if "rnd" in vars(self) else None
         for batch in self.iter(handler):
             changed = {n: self._transform(n, batch[n], rnd) for n in self._values}
@@ -91,7 +92,9 @@ class AddGaussianNoise(Transformer):
         self.std_dict = self._values
         self.mean_dict = filled_values("mean_dict", mean_dict, std_dict, NUMBER, 0.0)
 
-    def _transform(self, name, array, rnd):
+    def _transform(
+        self, name: str, array: np.ndarray, rnd: np.random.RandomState | None
+    ) -> np.ndarray:
         noise = rnd.standard_normal(array.shape)
         noise *= self.std_dict[name]
         noise += self.mean_dict[name]
@@ -123,7 +126,9 @@ class AddSaltNPepper(Transformer):
             "ratio_dict", ratio_dict, prob_dict, PROBABILITY, 0.5
         )
 
-    def _transform(self, name, array, rnd):
+    def _transform(
+        self, name: str, array: np.ndarray, rnd: np.random.RandomState | None
+    ) -> np.ndarray:
         prob = self.prob_dict[name]
         drawn = rnd.random_sample(array.shape)
         result = array.astype(float_type(array))
@@ -151,7 +156,9 @@ class Flip(_ImageTransformer):
         super().__init__(iter, "prob_dict", prob_dict, PROBABILITY)
         self.prob_dict = self._values
 
-    def _transform(self, name, array, rnd):
+    def _transform(
+        self, name: str, array: np.ndarray, rnd: np.random.RandomState | None
+    ) -> np.ndarray:
         flipped = rnd.random_sample(array.shape[1]) < self.prob_dict[name]
         result = array.copy()
         result[:, flipped] = array[:, flipped, :, ::-1]
@@ -186,7 +193,9 @@ class Pad(_ImageTransformer):
             self.data_shapes[name] = (T, B, H + 2 * size, W + 2 * size, C)
         self.value_dict = filled_values("value_dict", value_dict, size_dict, NUMBER, 0)
 
-    def _transform(self, name, array, rnd):
+    def _transform(
+        self, name: str, array: np.ndarray, rnd: np.random.RandomState | None
+    ) -> np.ndarray:
         size = self.size_dict[name]
         T, B, H, W, C = array.shape
         shape = (T, B, H + 2 * size, W + 2 * size, C)
@@ -216,7 +225,9 @@ class RandomCrop(_ImageTransformer):
             self.data_shapes[name] = (T, B, int(window[0]), int(window[1]), C)
         self.shape_dict = {n: tuple(window) for n, window in shape_dict.items()}
 
-    def _transform(self, name, array, rnd):
+    def _transform(
+        self, name: str, array: np.ndarray, rnd: np.random.RandomState | None
+    ) -> np.ndarray:
         h, w = self.shape_dict[name]
         B, H, W = array.shape[1:4]
         rows = rnd.randint(0, H - h + 1, size=B)
@@ -252,7 +263,9 @@ class MultiHot(Transformer):
     def _check_shape(self, what: str, shape: tuple[int, ...]) -> None:
         expect(len(shape) == 3, what, "3 dimensions", f"shape {shape}")
 
-    def _transform(self, name, array, rnd):
+    def _transform(
+        self, name: str, array: np.ndarray, rnd: np.random.RandomState | None
+    ) -> np.ndarray:
         size = self.vocab_size_dict[name]
         valid = (array >= 0) & (array < size) & (np.trunc(array) == array)
         if not valid.all():

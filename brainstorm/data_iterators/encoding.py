@@ -7,15 +7,16 @@ other values raise an IteratorValidationError.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from brainstorm.checks import Check, is_finite
-from brainstorm.data_iterators.base import DataIterator
+from brainstorm.data_iterators.base import Batch, DataIterator
 from brainstorm.data_iterators.changing import Transformer, float_type
 from brainstorm.data_iterators.checks import FLAG, check_value, expect, whole
+from brainstorm.handlers.base_handler import Handler
 from brainstorm.literals import LatencyMethod
 
 __all__ = ["DeltaEncoding", "LatencyEncoding", "PhaseEncoding", "RateEncoding"]
@@ -38,7 +39,9 @@ class _Encoder(Transformer):
             T, *rest = self.data_shapes[name]
             self.data_shapes[name] = (T * int(number), *rest)
 
-    def _transform(self, name, array, rnd):
+    def _transform(
+        self, name: str, array: np.ndarray, rnd: np.random.RandomState | None
+    ) -> np.ndarray:
         outside = array[~((array >= 0) & (array <= 1))]
         wrong = next(iter(outside), None)
         expect(not outside.size, f"data item {name!r}", "values from 0 to 1", wrong)
@@ -68,7 +71,9 @@ class RateEncoding(_Encoder):
         steps: How many steps each becomes, by item; a number is for ``'default'``.
     """
 
-    def _encode(self, x, steps, rnd):
+    def _encode(
+        self, x: np.ndarray, steps: int, rnd: np.random.RandomState | None
+    ) -> np.ndarray:
         return rnd.random_sample((len(x), steps, *x.shape[2:])) < x
 
 
@@ -110,7 +115,9 @@ class LatencyEncoding(_Encoder):
         self.threshold = threshold
         self.normalize = normalize
 
-    def _encode(self, x, steps, rnd):
+    def _encode(
+        self, x: np.ndarray, steps: int, rnd: np.random.RandomState | None
+    ) -> np.ndarray:
         if self.method == "linear":
             late = 1 - x
         else:
@@ -145,7 +152,9 @@ class PhaseEncoding(_Encoder):
         check_value("phases", phases, whole(1))
         self.phases = phases
 
-    def _encode(self, x, steps, rnd):
+    def _encode(
+        self, x: np.ndarray, steps: int, rnd: np.random.RandomState | None
+    ) -> np.ndarray:
         left = x * (1 - 2.0**-self.phases)
         spikes = []
         for t in range(steps):
@@ -184,7 +193,7 @@ class DeltaEncoding(Transformer):
         self.off_spikes = off_spikes
         self.padding = padding
 
-    def __call__(self, handler=None):
+    def __call__(self, handler: Handler | None = None) -> Iterator[Batch]:
         last: dict[str, np.ndarray] = {}
         for batch in self.iter(handler):
             if not self.iter.continues:

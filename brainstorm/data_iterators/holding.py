@@ -12,7 +12,8 @@ import h5py
 import numpy as np
 
 from brainstorm.data_iterators import checks
-from brainstorm.data_iterators.base import DataIterator
+from brainstorm.data_iterators.base import Batch, DataIterator
+from brainstorm.handlers.base_handler import Handler
 from brainstorm.utils import FileFormatError, IteratorValidationError, listing
 
 __all__ = ["Minibatches", "Online", "Subsequences", "Undivided"]
@@ -54,7 +55,7 @@ class _Holder(DataIterator):
         super().__init__(shapes, math.ceil(self.nr_sequences / size))
         self.data = named_data
 
-    def __call__(self, handler=None):
+    def __call__(self, handler: Handler | None = None) -> Iterator[Batch]:
         for parts in self._parts():
             yield {name: part[:] for name, part in parts.items()}
 
@@ -236,7 +237,7 @@ class Subsequences(DataIterator):
         """Whether the piece that this thread got last goes on with the one before."""
         return self._continues.get(get_ident(), False)
 
-    def __call__(self, handler=None):
+    def __call__(self, handler: Handler | None = None) -> Iterator[Batch]:
         # Classes derived from these may change what they yield.
         in_parts = type(self.iter) in (Undivided, Minibatches, Online)
         for batch in self.iter._parts() if in_parts else self.iter(handler):

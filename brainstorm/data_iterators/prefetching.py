@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from brainstorm.data_iterators.base import DataIterator
+from brainstorm.data_iterators.base import Batch, DataIterator
 from brainstorm.data_iterators.checks import brief, check_value, expect, whole
 from brainstorm.describable import of_library
+from brainstorm.handlers.base_handler import Handler
 
 __all__ = ["Prefetch"]
 
@@ -67,7 +68,7 @@ class Prefetch(DataIterator):
         """Whether the batch that this thread got last goes on with the one before."""
         return self._continues.get(threading.get_ident(), self.iter.continues)
 
-    def __call__(self, handler=None):
+    def __call__(self, handler: Handler | None = None) -> Iterator[Batch]:
         reader = _Reader(self.iter, handler, self.depth)
         try:
             while True:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypedDict, get_args
+from typing import Any, ClassVar, TypedDict, get_args
 
 from brainstorm import utils
 from brainstorm.checks import check_integer
@@ -38,9 +38,9 @@ class Hook(Describable):
         ValidationError: An argument does not fit.
     """
 
-    __undescribed__: Any = {"run_verbosity"}
+    __undescribed__: ClassVar[set[str] | dict[str, Any]] = {"run_verbosity"}
     __omit_defaults__ = True
-    __default_values__ = {"priority": 0}
+    __default_values__: ClassVar[dict[str, Any]] = {"priority": 0}
 
     # For subclasses whose constructor leaves out that of this class.
     name: str | None = None
@@ -52,7 +52,7 @@ class Hook(Describable):
     priority = 0
     """The place among the hooks of a trainer, which counts from 1."""
 
-    initial_state: dict[str, Any] = {}
+    initial_state: ClassVar[dict[str, Any]] = {}
     """The members that change during a training, with the values that they have
     before it. They are numbers, strings, None or NumPy arrays; list them in
     ``__undescribed__`` too."""
@@ -204,7 +204,13 @@ class NetworkReader(Hook):
 
     _seen: tuple[int, Any] = (-1, None)
 
-    def start(self, net, stepper, verbose, named_data_iters):
+    def start(
+        self,
+        net: Network,
+        stepper: TrainingStepper,
+        verbose: bool,
+        named_data_iters: Mapping[str, Any],
+    ) -> None:
         super().start(net, stepper, verbose, named_data_iters)
         self._seen = (-1, None)
 
@@ -255,7 +261,7 @@ class LogWatcher(Hook):
         self.log_name = log_name
         self.criterion = criterion
 
-    def watched_logs(self):
+    def watched_logs(self) -> tuple[str, ...]:
         return (self.log_name,)
 
     def follow(self, logs: Mapping[str, Any]) -> Iterator[bool]:

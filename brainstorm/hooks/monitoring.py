@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from brainstorm.literals import Criterion
 from brainstorm.scorers import Scorer
 from brainstorm.structure.network import Network
 from brainstorm.training.schedules import Schedule
+from brainstorm.training.steppers import TrainingStepper
 from brainstorm.training.utils import check_iterator, check_scorers, compute_scores
 from brainstorm.utils import UnknownNameError, Unpack, ValidationError, choices
 
@@ -52,7 +53,7 @@ class MonitorLoss(base.Hook):
         name, timescale, interval, verbose: See :class:`.Hook`.
     """
 
-    __undescribed__ = {"iter"}
+    __undescribed__: ClassVar[set[str] | dict[str, Any]] = {"iter"}
 
     scorers: Sequence[Scorer] = ()
 
@@ -62,7 +63,13 @@ class MonitorLoss(base.Hook):
         self.iter_name = iter_name
         self.iter: DataIterator | None = None
 
-    def start(self, net, stepper, verbose, named_data_iters):
+    def start(
+        self,
+        net: Network,
+        stepper: TrainingStepper,
+        verbose: bool,
+        named_data_iters: Mapping[str, Any],
+    ) -> None:
         super().start(net, stepper, verbose, named_data_iters)
         if self.iter_name not in named_data_iters:
             raise UnknownNameError(
@@ -73,7 +80,14 @@ class MonitorLoss(base.Hook):
         check_iterator(net, self.iter, self.iter_name)
         check_scorers(net, self.scorers, self.__name__)
 
-    def __call__(self, epoch_nr, update_nr, net, stepper, logs):
+    def __call__(
+        self,
+        epoch_nr: int,
+        update_nr: int,
+        net: Network,
+        stepper: TrainingStepper,
+        logs: dict[str, Any],
+    ) -> Any:
         return compute_scores(net, self.iter, self.scorers)
 
 
@@ -104,7 +118,13 @@ class _MonitorLayer(base.Hook):
         super().__init__(**common)
         self.layer_name = layer_name
 
-    def start(self, net, stepper, verbose, named_data_iters):
+    def start(
+        self,
+        net: Network,
+        stepper: TrainingStepper,
+        verbose: bool,
+        named_data_iters: Mapping[str, Any],
+    ) -> None:
         super().start(net, stepper, verbose, named_data_iters)
         if self.layer_name not in net.layers:
             raise UnknownNameError(
@@ -130,7 +150,14 @@ class _MonitorLayer(base.Hook):
 class _MonitorPasses(_MonitorLayer, base.NetworkReader):
     """Base class of those that log what the last training batch has left."""
 
-    def __call__(self, epoch_nr, update_nr, net, stepper, logs):
+    def __call__(
+        self,
+        epoch_nr: int,
+        update_nr: int,
+        net: Network,
+        stepper: TrainingStepper,
+        logs: dict[str, Any],
+    ) -> Any:
         return self.seen(net, update_nr) if update_nr > 0 else None
 
 
@@ -148,7 +175,14 @@ class MonitorLayerParameters(_MonitorLayer):
     """
 
     @np.errstate(all="ignore")
-    def __call__(self, epoch_nr, update_nr, net, stepper, logs):
+    def __call__(
+        self,
+        epoch_nr: int,
+        update_nr: int,
+        net: Network,
+        stepper: TrainingStepper,
+        logs: dict[str, Any],
+    ) -> Any:
         log = {}
         for name, values in self._arrays(net, "parameters").items():
             log[name] = _statistics(values)
@@ -166,7 +200,14 @@ class MonitorLayerGradients(_MonitorLayer):
     The arguments are those of :class:`MonitorLayerParameters`.
     """
 
-    def __call__(self, epoch_nr, update_nr, net, stepper, logs):
+    def __call__(
+        self,
+        epoch_nr: int,
+        update_nr: int,
+        net: Network,
+        stepper: TrainingStepper,
+        logs: dict[str, Any],
+    ) -> Any:
         return self._log_view(net, "gradients") if update_nr > 0 else None
 
 
@@ -179,11 +220,17 @@ class MonitorLayerDeltas(_MonitorPasses):
     The arguments are those of :class:`MonitorLayerParameters`.
     """
 
-    def start(self, net, stepper, verbose, named_data_iters):
+    def start(
+        self,
+        net: Network,
+        stepper: TrainingStepper,
+        verbose: bool,
+        named_data_iters: Mapping[str, Any],
+    ) -> None:
         super().start(net, stepper, verbose, named_data_iters)
         net.ask_for_deltas()
 
-    def read(self, net):
+    def read(self, net: Network) -> Any:
         structures = net.layers[self.layer_name].internal_shapes
         views = ("output_deltas", "input_deltas", "internals")
         log = {view: self._log_view(net, view) for view in views}
@@ -200,7 +247,7 @@ class MonitorLayerInOuts(_MonitorPasses):
     The arguments are those of :class:`MonitorLayerParameters`.
     """
 
-    def read(self, net):
+    def read(self, net: Network) -> Any:
         return {view: self._log_view(net, view) for view in ("inputs", "outputs")}
 
 
@@ -227,7 +274,12 @@ class ReduceOnPlateau(base.LogWatcher):
         name, timescale, interval, verbose: See :class:`.Hook`.
     """
 
-    __undescribed__ = initial_state = {"best_so_far": None, "waited": 0, "seen": 0}
+    initial_state: ClassVar[dict[str, Any]] = {
+        "best_so_far": None,
+        "waited": 0,
+        "seen": 0,
+    }
+    __undescribed__: ClassVar[set[str] | dict[str, Any]] = initial_state
 
     @base.takes_common
     def __init__(
@@ -250,11 +302,24 @@ class ReduceOnPlateau(base.LogWatcher):
         self.patience = check_number(self, "patience", patience, low=1)
         self.minimum = check_number(self, "minimum", minimum, low=0)
 
-    def start(self, net, stepper, verbose, named_data_iters):
+    def start(
+        self,
+        net: Network,
+        stepper: TrainingStepper,
+        verbose: bool,
+        named_data_iters: Mapping[str, Any],
+    ) -> None:
         super().start(net, stepper, verbose, named_data_iters)
         _check_attribute(self, stepper)
 
-    def __call__(self, epoch_nr, update_nr, net, stepper, logs):
+    def __call__(
+        self,
+        epoch_nr: int,
+        update_nr: int,
+        net: Network,
+        stepper: TrainingStepper,
+        logs: dict[str, Any],
+    ) -> Any:
         for improved in self.follow(logs):
             self.waited = 0 if improved else self.waited + 1
             if self.waited >= self.patience:
@@ -295,11 +360,24 @@ class ModifyStepperAttribute(base.Hook):
         self.schedule = schedule
         self.attr_name = attr_name
 
-    def start(self, net, stepper, verbose, named_data_iters):
+    def start(
+        self,
+        net: Network,
+        stepper: TrainingStepper,
+        verbose: bool,
+        named_data_iters: Mapping[str, Any],
+    ) -> None:
         super().start(net, stepper, verbose, named_data_iters)
         _check_attribute(self, stepper)
 
-    def __call__(self, epoch_nr, update_nr, net, stepper, logs):
+    def __call__(
+        self,
+        epoch_nr: int,
+        update_nr: int,
+        net: Network,
+        stepper: TrainingStepper,
+        logs: dict[str, Any],
+    ) -> Any:
         value = self.schedule(
             epoch_nr, update_nr, self.timescale, self.interval, net, stepper, logs
         )

@@ -6,11 +6,14 @@ import importlib
 import sys
 import time
 import warnings
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from tqdm import TqdmWarning, tqdm
 
 from brainstorm.hooks.base_hook import NetworkReader
 from brainstorm.structure.network import Network
+from brainstorm.training.steppers import TrainingStepper
 from brainstorm.training.utils import is_terminal
 
 __all__ = ["ProgressBar"]
@@ -25,8 +28,9 @@ class ProgressBar(NetworkReader):
     epoch that line takes the place of the bar.
     """
 
-    __undescribed__ = initial_state = {"epoch_nr": 0, "nr_batches": 0}
-    __default_values__ = {"timescale": "update"}
+    initial_state: ClassVar[dict[str, Any]] = {"epoch_nr": 0, "nr_batches": 0}
+    __undescribed__: ClassVar[set[str] | dict[str, Any]] = initial_state
+    __default_values__: ClassVar[dict[str, Any]] = {"timescale": "update"}
     epoch_nr: int
     nr_batches: int
 
@@ -39,7 +43,13 @@ class ProgressBar(NetworkReader):
         self._bar: tqdm | None = None
         self._drawn = 0.0
 
-    def start(self, net, stepper, verbose, named_data_iters):
+    def start(
+        self,
+        net: Network,
+        stepper: TrainingStepper,
+        verbose: bool,
+        named_data_iters: Mapping[str, Any],
+    ) -> None:
         super().start(net, stepper, verbose, named_data_iters)
         kind = _kind_of_bar() if self.run_verbosity else None
         self._is_shown = kind is not None
@@ -49,7 +59,14 @@ class ProgressBar(NetworkReader):
         data = named_data_iters.get("training_data_iter")
         self._length = getattr(data, "length", None)
 
-    def __call__(self, epoch_nr, update_nr, net, stepper, logs):
+    def __call__(
+        self,
+        epoch_nr: int,
+        update_nr: int,
+        net: Network,
+        stepper: TrainingStepper,
+        logs: dict[str, Any],
+    ) -> Any:
         if update_nr == 0:
             return
         self.nr_batches = self.nr_batches + 1 if epoch_nr == self.epoch_nr else 1
@@ -75,7 +92,7 @@ class ProgressBar(NetworkReader):
         if is_full:
             self.stop()
 
-    def read(self, net):
+    def read(self, net: Network) -> Any:
         return net.get_loss_values()["total_loss"]
 
     def end_epoch(self, net: Network, update_nr: int) -> None:
@@ -84,7 +101,7 @@ class ProgressBar(NetworkReader):
             self._draw(self.seen(net, update_nr))
             self.stop()
 
-    def stop(self):
+    def stop(self) -> None:
         if self._bar is not None:
             self._bar.update(self.nr_batches - self._bar.n)
             self._bar.close()

@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import h5py
 import numpy as np
@@ -29,6 +29,7 @@ from brainstorm.structure.network import Network
 from brainstorm.structure.network_files import FORMAT as NETWORK_FORMAT
 from brainstorm.training.checkpoints import FORMAT as CHECKPOINT_FORMAT
 from brainstorm.training.resuming import Resumable
+from brainstorm.training.steppers import TrainingStepper
 from brainstorm.training.utils import report
 from brainstorm.utils import Unpack, ValidationError
 
@@ -58,7 +59,13 @@ class _Saver(Hook):
         super().__init__(**common)
         self.filename = os.fspath(filename)
 
-    def start(self, net, stepper, verbose, named_data_iters):
+    def start(
+        self,
+        net: Network,
+        stepper: TrainingStepper,
+        verbose: bool,
+        named_data_iters: Mapping[str, Any],
+    ) -> None:
         super().start(net, stepper, verbose, named_data_iters)
         _check_target(self, self.filename, self.file_format)
 
@@ -76,7 +83,14 @@ class SaveNetwork(_Saver):
 
     file_format = NETWORK_FORMAT
 
-    def __call__(self, epoch_nr, update_nr, net, stepper, logs):
+    def __call__(
+        self,
+        epoch_nr: int,
+        update_nr: int,
+        net: Network,
+        stepper: TrainingStepper,
+        logs: dict[str, Any],
+    ) -> Any:
         if update_nr > 0:
             net.save_as_hdf5(self.filename)
 
@@ -93,7 +107,14 @@ class SaveLogs(_Saver):
 
     file_format = LOGS_FORMAT
 
-    def __call__(self, epoch_nr, update_nr, net, stepper, logs):
+    def __call__(
+        self,
+        epoch_nr: int,
+        update_nr: int,
+        net: Network,
+        stepper: TrainingStepper,
+        logs: dict[str, Any],
+    ) -> Any:
         if update_nr > 0:
             save_logs(self.filename, logs)
 
@@ -118,13 +139,26 @@ class CsvLog(_Saver):
                 f"{self.__name__}: filename has to end in .csv, got {self.filename!r}"
             )
 
-    def start(self, net, stepper, verbose, named_data_iters):
+    def start(
+        self,
+        net: Network,
+        stepper: TrainingStepper,
+        verbose: bool,
+        named_data_iters: Mapping[str, Any],
+    ) -> None:
         Hook.start(self, net, stepper, verbose, named_data_iters)
         _check_target(
             self, self.filename, b"epoch", "table of logs", check=files.check_start
         )
 
-    def __call__(self, epoch_nr, update_nr, net, stepper, logs):
+    def __call__(
+        self,
+        epoch_nr: int,
+        update_nr: int,
+        net: Network,
+        stepper: TrainingStepper,
+        logs: dict[str, Any],
+    ) -> Any:
         self._trainer_is_due = True
 
     def finish_round(self, trainer: Any) -> None:
@@ -162,7 +196,13 @@ class SaveCheckpoint(_Saver):
     _is_due = _is_interrupted = False
     _previous: Any = None
 
-    def start(self, net, stepper, verbose, named_data_iters):
+    def start(
+        self,
+        net: Network,
+        stepper: TrainingStepper,
+        verbose: bool,
+        named_data_iters: Mapping[str, Any],
+    ) -> None:
         super().start(net, stepper, verbose, named_data_iters)
         self._is_due = self._is_interrupted = False
         self._previous = None
@@ -171,7 +211,14 @@ class SaveCheckpoint(_Saver):
         if in_main_thread and current not in (None, signal.SIG_IGN):
             self._previous = signal.signal(signal.SIGINT, self._receive)
 
-    def __call__(self, epoch_nr, update_nr, net, stepper, logs):
+    def __call__(
+        self,
+        epoch_nr: int,
+        update_nr: int,
+        net: Network,
+        stepper: TrainingStepper,
+        logs: dict[str, Any],
+    ) -> Any:
         self._is_due = update_nr > 0
 
     def finish_round(self, trainer: Resumable) -> None:
@@ -192,7 +239,7 @@ class SaveCheckpoint(_Saver):
             report(f"{self.__name__} >> Training interrupted; {place}.")
             raise KeyboardInterrupt
 
-    def stop(self):
+    def stop(self) -> None:
         if self._previous is not None:
             signal.signal(signal.SIGINT, self._previous)
             self._previous = None
@@ -218,7 +265,8 @@ class SaveBestNetwork(LogWatcher):
     """
 
     saves = "the best"
-    __undescribed__ = initial_state = {"best_so_far": None, "parameters": None}
+    initial_state: ClassVar[dict[str, Any]] = {"best_so_far": None, "parameters": None}
+    __undescribed__: ClassVar[set[str] | dict[str, Any]] = initial_state
 
     _net: Network | None = None
 
@@ -233,13 +281,26 @@ class SaveBestNetwork(LogWatcher):
         super().__init__(log_name, criterion, **common)
         self.filename = None if filename is None else os.fspath(filename)
 
-    def start(self, net, stepper, verbose, named_data_iters):
+    def start(
+        self,
+        net: Network,
+        stepper: TrainingStepper,
+        verbose: bool,
+        named_data_iters: Mapping[str, Any],
+    ) -> None:
         super().start(net, stepper, verbose, named_data_iters)
         self._net = net
         if self.filename is not None:
             _check_target(self, self.filename, NETWORK_FORMAT)
 
-    def __call__(self, epoch_nr, update_nr, net, stepper, logs):
+    def __call__(
+        self,
+        epoch_nr: int,
+        update_nr: int,
+        net: Network,
+        stepper: TrainingStepper,
+        logs: dict[str, Any],
+    ) -> Any:
         entries = get_log(logs, self.log_name)
         if not entries or not self.improves(entries[-1], self.best_so_far):
             return
@@ -275,7 +336,7 @@ class RestoreBest(SaveBestNetwork):
         name, timescale, interval, verbose: See :class:`.Hook`.
     """
 
-    __undescribed__ = {"filename"}
+    __undescribed__: ClassVar[set[str] | dict[str, Any]] = {"filename"}
 
     @takes_common
     def __init__(
@@ -283,7 +344,7 @@ class RestoreBest(SaveBestNetwork):
     ):
         super().__init__(log_name, None, criterion, **common)
 
-    def stop(self):
+    def stop(self) -> None:
         net, best = self._net, self.parameters
         if net is not None and best is not None:
             net.handler.set_from_numpy(net.buffer.parameters, best)
@@ -302,7 +363,7 @@ class InfoUpdater(Hook):
         name, timescale, interval: See :class:`.Hook`.
     """
 
-    __undescribed__ = {"run"}
+    __undescribed__: ClassVar[set[str] | dict[str, Any]] = {"run"}
 
     @takes("name", "timescale", "interval")
     def __init__(self, run: Any, **common: Unpack[Common]):
@@ -313,11 +374,24 @@ class InfoUpdater(Hook):
             )
         self.run = run
 
-    def start(self, net, stepper, verbose, named_data_iters):
+    def start(
+        self,
+        net: Network,
+        stepper: TrainingStepper,
+        verbose: bool,
+        named_data_iters: Mapping[str, Any],
+    ) -> None:
         super().start(net, stepper, verbose, named_data_iters)
         self.run.info["nr_parameters"] = int(net.buffer.parameters.size)
 
-    def __call__(self, epoch_nr, update_nr, net, stepper, logs):
+    def __call__(
+        self,
+        epoch_nr: int,
+        update_nr: int,
+        net: Network,
+        stepper: TrainingStepper,
+        logs: dict[str, Any],
+    ) -> Any:
         # Sacred reads the info in a thread of its own: give it a finished copy.
         info = {"epoch_nr": epoch_nr, "update_nr": update_nr}
         self.run.info.update(info, logs=copy.deepcopy(logs))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from brainstorm.checks import check_integer, check_number
 from brainstorm.hooks import base_hook as base
 from brainstorm.literals import Criterion
 from brainstorm.structure.network import Network
+from brainstorm.training.steppers import TrainingStepper
 from brainstorm.utils import Unpack, ValidationError
 
 __all__ = [
@@ -34,7 +35,12 @@ class EarlyStopper(base.LogWatcher):
         name, timescale, interval, verbose: See :class:`.Hook`.
     """
 
-    __undescribed__ = initial_state = {"best_so_far": None, "waited": 0, "seen": 0}
+    initial_state: ClassVar[dict[str, Any]] = {
+        "best_so_far": None,
+        "waited": 0,
+        "seen": 0,
+    }
+    __undescribed__: ClassVar[set[str] | dict[str, Any]] = initial_state
 
     @base.takes_common
     def __init__(
@@ -47,7 +53,14 @@ class EarlyStopper(base.LogWatcher):
         super().__init__(log_name, criterion, **common)
         self.patience = check_number(self, "patience", patience, low=1)
 
-    def __call__(self, epoch_nr, update_nr, net, stepper, logs):
+    def __call__(
+        self,
+        epoch_nr: int,
+        update_nr: int,
+        net: Network,
+        stepper: TrainingStepper,
+        logs: dict[str, Any],
+    ) -> Any:
         for improved in self.follow(logs):
             self.waited = 0 if improved else self.waited + 1
         if self.waited >= self.patience:
@@ -72,7 +85,14 @@ class StopAfterEpoch(base.Hook):
         super().__init__(**common)
         self.max_epochs = check_integer(self, "max_epochs", max_epochs, low=0)
 
-    def __call__(self, epoch_nr, update_nr, net, stepper, logs):
+    def __call__(
+        self,
+        epoch_nr: int,
+        update_nr: int,
+        net: Network,
+        stepper: TrainingStepper,
+        logs: dict[str, Any],
+    ) -> Any:
         # An update hook can not tell the last update of an epoch from the others.
         finished = epoch_nr if self.timescale == "epoch" else epoch_nr - 1
         if max(finished, 0) >= self.max_epochs:
@@ -92,7 +112,8 @@ class StopAfterThresholdReached(base.LogWatcher):
         name, timescale, interval, verbose: See :class:`.Hook`.
     """
 
-    __undescribed__ = initial_state = {"best_so_far": None, "seen": 0}
+    initial_state: ClassVar[dict[str, Any]] = {"best_so_far": None, "seen": 0}
+    __undescribed__: ClassVar[set[str] | dict[str, Any]] = initial_state
 
     @base.takes_common
     def __init__(
@@ -105,7 +126,14 @@ class StopAfterThresholdReached(base.LogWatcher):
         super().__init__(log_name, criterion, **common)
         self.threshold = check_number(self, "threshold", threshold)
 
-    def __call__(self, epoch_nr, update_nr, net, stepper, logs):
+    def __call__(
+        self,
+        epoch_nr: int,
+        update_nr: int,
+        net: Network,
+        stepper: TrainingStepper,
+        logs: dict[str, Any],
+    ) -> Any:
         list(self.follow(logs))
         best = self.best_so_far
         if best is not None and (
@@ -146,15 +174,28 @@ class StopOnNan(base.NetworkReader):
         self.check_parameters = check_parameters
         self.check_training_loss = check_training_loss
 
-    def start(self, net, stepper, verbose, named_data_iters):
+    def start(
+        self,
+        net: Network,
+        stepper: TrainingStepper,
+        verbose: bool,
+        named_data_iters: Mapping[str, Any],
+    ) -> None:
         super().start(net, stepper, verbose, named_data_iters)
         # What is in the network then was not left there by an update.
         self._resumes = self.timescale == "update"
 
-    def watched_logs(self):
+    def watched_logs(self) -> tuple[str, ...]:
         return self.logs_to_check
 
-    def __call__(self, epoch_nr, update_nr, net, stepper, logs):
+    def __call__(
+        self,
+        epoch_nr: int,
+        update_nr: int,
+        net: Network,
+        stepper: TrainingStepper,
+        logs: dict[str, Any],
+    ) -> Any:
         found: list[str] = []
         if self.check_parameters:
             found += _broken_parameters(net)
@@ -172,7 +213,7 @@ class StopOnNan(base.NetworkReader):
         if found:
             raise StopIteration(f"Infinite or NaN: {', '.join(found)}.")
 
-    def read(self, net):
+    def read(self, net: Network) -> Any:
         return net.get_loss_values()["total_loss"]
 
 
@@ -205,13 +246,19 @@ class StopOnSigQuit(base.Hook):
     """
 
     repeatable = True
-    __undescribed__ = {"quit"}
+    __undescribed__: ClassVar[set[str] | dict[str, Any]] = {"quit"}
 
     quit = False
     _previous: Any = None
     _signal = getattr(signal, "SIGQUIT", None) or getattr(signal, "SIGBREAK", None)
 
-    def start(self, net, stepper, verbose, named_data_iters):
+    def start(
+        self,
+        net: Network,
+        stepper: TrainingStepper,
+        verbose: bool,
+        named_data_iters: Mapping[str, Any],
+    ) -> None:
         super().start(net, stepper, verbose, named_data_iters)
         self.quit = False
         try:
@@ -221,11 +268,18 @@ class StopOnSigQuit(base.Hook):
                 f"{self.__name__} works only in the main thread: {error}"
             ) from error
 
-    def __call__(self, epoch_nr, update_nr, net, stepper, logs):
+    def __call__(
+        self,
+        epoch_nr: int,
+        update_nr: int,
+        net: Network,
+        stepper: TrainingStepper,
+        logs: dict[str, Any],
+    ) -> Any:
         if self.quit:
             raise StopIteration("Received the signal to quit.")
 
-    def stop(self):
+    def stop(self) -> None:
         # None stands for one that was not installed from Python.
         previous = signal.SIG_DFL if self._previous is None else self._previous
         signal.signal(self._signal, previous)

@@ -9,9 +9,9 @@ import socket
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -47,8 +47,12 @@ class Tracker(Hook):
     :meth:`write`.
     """
 
-    __undescribed__: Any = {"seen", "has_begun", "filename"}
-    initial_state: dict[str, Any] = {"seen": {}, "has_begun": False}
+    __undescribed__: ClassVar[set[str] | dict[str, Any]] = {
+        "seen",
+        "has_begun",
+        "filename",
+    }
+    initial_state: ClassVar[dict[str, Any]] = {"seen": {}, "has_begun": False}
     seen: dict[str, int]
     has_begun: bool
 
@@ -63,7 +67,13 @@ class Tracker(Hook):
         """Hand entries on."""
         raise NotImplementedError
 
-    def start(self, net, stepper, verbose, named_data_iters):
+    def start(
+        self,
+        net: Network,
+        stepper: TrainingStepper,
+        verbose: bool,
+        named_data_iters: Mapping[str, Any],
+    ) -> None:
         super().start(net, stepper, verbose, named_data_iters)
         self._net, self._stepper = net, stepper
 
@@ -76,11 +86,11 @@ class Tracker(Hook):
         if entries and not is_late:
             self.write(entries)
 
-    def set_state(self, state):
+    def set_state(self, state: Mapping[str, Any]) -> None:
         super().set_state(state)
         self._is_restored = True
 
-    def reset(self):
+    def reset(self) -> None:
         super().reset()
         self._is_restored = False
 
@@ -141,8 +151,12 @@ class TensorBoard(Tracker):
         ValidationError: An argument does not fit.
     """
 
-    __undescribed__ = {"file", "size"}
-    initial_state = {**Tracker.initial_state, "file": None, "size": 0}
+    __undescribed__: ClassVar[set[str] | dict[str, Any]] = {"file", "size"}
+    initial_state: ClassVar[dict[str, Any]] = {
+        **Tracker.initial_state,
+        "file": None,
+        "size": 0,
+    }
     file: str | None
     size: int
 
@@ -174,7 +188,13 @@ class TensorBoard(Tracker):
         self.log_dir = self.filename = os.fspath(log_dir)
         self.histograms = histograms
 
-    def start(self, net, stepper, verbose, named_data_iters):
+    def start(
+        self,
+        net: Network,
+        stepper: TrainingStepper,
+        verbose: bool,
+        named_data_iters: Mapping[str, Any],
+    ) -> None:
         super().start(net, stepper, verbose, named_data_iters)
         try:
             os.makedirs(self.log_dir, exist_ok=True)
@@ -184,7 +204,14 @@ class TensorBoard(Tracker):
                 f" one: {error}"
             ) from error
 
-    def __call__(self, epoch_nr, update_nr, net, stepper, logs):
+    def __call__(
+        self,
+        epoch_nr: int,
+        update_nr: int,
+        net: Network,
+        stepper: TrainingStepper,
+        logs: dict[str, Any],
+    ) -> Any:
         if not self.histograms:
             return
         from tensorboard.plugins.histogram.summary_v2 import histogram_pb
@@ -202,7 +229,7 @@ class TensorBoard(Tracker):
                         tag = f"{layer_name}/{view}/{name}"
                         self._add(step, histogram_pb(tag, values))
 
-    def write(self, entries):
+    def write(self, entries: list[Entry]) -> None:
         """Write entries as scalars and texts."""
         from tensorboard.plugins.scalar.summary_v2 import scalar_pb
         from tensorboard.plugins.text.summary_v2 import text_pb
@@ -217,13 +244,13 @@ class TensorBoard(Tracker):
             self._flushed = time.monotonic()
             self._records.flush()
 
-    def get_state(self):
+    def get_state(self) -> dict[str, Any]:
         if self._records is not None:
             self._records.flush()
             self.size = os.path.getsize(Path(self.log_dir, self.file))
         return super().get_state()
 
-    def stop(self):
+    def stop(self) -> None:
         if self._records is not None:
             records, self._records = self._records, None
             records.close()
@@ -304,8 +331,8 @@ class Mlflow(Tracker):
         ValidationError: An argument does not fit.
     """
 
-    __undescribed__ = {"run_id"}
-    initial_state = {**Tracker.initial_state, "run_id": None}
+    __undescribed__: ClassVar[set[str] | dict[str, Any]] = {"run_id"}
+    initial_state: ClassVar[dict[str, Any]] = {**Tracker.initial_state, "run_id": None}
     run_id: str | None
 
     SECONDS_BETWEEN_SENDS = 2.0
@@ -338,18 +365,24 @@ class Mlflow(Tracker):
         self.run_name = run_name
         self.tracking_uri = tracking_uri
 
-    def reset(self):
+    def reset(self) -> None:
         super().reset()
         self._metrics: list[tuple[str, float, int, int]] = []
         self._tags: dict[str, str] = {}
         self._last_steps: dict[str, int] = {}
         self._sent = -math.inf
 
-    def start(self, net, stepper, verbose, named_data_iters):
+    def start(
+        self,
+        net: Network,
+        stepper: TrainingStepper,
+        verbose: bool,
+        named_data_iters: Mapping[str, Any],
+    ) -> None:
         super().start(net, stepper, verbose, named_data_iters)
         self._error_before = sys.exc_info()[1]
 
-    def write(self, entries):
+    def write(self, entries: list[Entry]) -> None:
         """Keep entries until it is time to send them."""
         if self._client is None:
             self._connect()
@@ -364,11 +397,11 @@ class Mlflow(Tracker):
         if time.monotonic() - self._sent >= self.SECONDS_BETWEEN_SENDS:
             self._send()
 
-    def get_state(self):
+    def get_state(self) -> dict[str, Any]:
         self._send()
         return super().get_state()
 
-    def stop(self):
+    def stop(self) -> None:
         if self._client is None:
             return
         error = sys.exc_info()[1]

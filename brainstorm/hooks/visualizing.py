@@ -17,6 +17,8 @@ import numpy as np
 
 from brainstorm.files import atomic_path, check_start
 from brainstorm.hooks.base_hook import Common, Hook, get_log, takes
+from brainstorm.structure.network import Network
+from brainstorm.training.steppers import TrainingStepper
 from brainstorm.utils import Unpack, ValidationError, import_extra
 
 __all__ = ["BokehVisualizer"]
@@ -88,7 +90,7 @@ class BokehVisualizer(Hook):
         """Where the live plots are; None while there is no server."""
         return None if self._server is None else self._server.url
 
-    def reset(self):
+    def reset(self) -> None:
         super().reset()
         for points in self._curves.values():
             points.clear()
@@ -97,17 +99,30 @@ class BokehVisualizer(Hook):
         self._warned: set[str] = set()
         self._saved = 0.0
 
-    def watched_logs(self):
+    def watched_logs(self) -> tuple[str, ...]:
         return tuple(self.log_names)
 
-    def start(self, net, stepper, verbose, named_data_iters):
+    def start(
+        self,
+        net: Network,
+        stepper: TrainingStepper,
+        verbose: bool,
+        named_data_iters: Mapping[str, Any],
+    ) -> None:
         super().start(net, stepper, verbose, named_data_iters)
         if self._server is None:
             self._try("start a Bokeh server", self._start_server)
         if self._server is not None:
             self.message(f"The plots are at {self.url}")
 
-    def __call__(self, epoch_nr, update_nr, net, stepper, logs):
+    def __call__(
+        self,
+        epoch_nr: int,
+        update_nr: int,
+        net: Network,
+        stepper: TrainingStepper,
+        logs: dict[str, Any],
+    ) -> Any:
         x = float(update_nr if self.timescale == "update" else epoch_nr)
         for path in self.log_names:
             self._try(f"plot {path}", functools.partial(self._extend, path, x, logs))
@@ -115,7 +130,7 @@ class BokehVisualizer(Hook):
         if time.monotonic() - self._saved >= self.SECONDS_BETWEEN_SAVES:
             self._save()
 
-    def stop(self):
+    def stop(self) -> None:
         self._save()  # The server stays, so that the plots can be looked at.
 
     def shut_down(self) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -62,7 +62,7 @@ class Gaussian(Initializer):
         mean: Mean.
     """
 
-    __default_values__ = {"mean": 0.0}
+    __default_values__: ClassVar[dict[str, Any]] = {"mean": 0.0}
 
     def __init__(self, std: float = 0.1, mean: float = 0.0):
         super().__init__()
@@ -187,8 +187,8 @@ class DenseSqrtFanIn(_DenseSqrt):
         scale: A number, or the name of the layer's activation function.
     """
 
-    SCALES = _scales(3)
-    COUNTS_UNITS = False
+    SCALES: dict[str, float] = _scales(3)
+    COUNTS_UNITS: bool = False
 
 
 class DenseSqrtFanInOut(_DenseSqrt):
@@ -214,8 +214,8 @@ class DenseSqrtFanInOut(_DenseSqrt):
         scale: A number, or the name of the layer's activation function.
     """
 
-    SCALES = _scales(6)
-    COUNTS_UNITS = True
+    SCALES: dict[str, float] = _scales(6)
+    COUNTS_UNITS: bool = True
 
 
 # What a standard normal distribution that is cut at -2 and 2 has as deviation.

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -47,7 +47,7 @@ class EchoState(Initializer):
             Default: uniform over [-0.5, 0.5).
     """
 
-    __default_values__ = {"connectivity": 1.0, "values": None}
+    __default_values__: ClassVar[dict[str, Any]] = {"connectivity": 1.0, "values": None}
 
     def __init__(
         self,
@@ -236,7 +236,7 @@ class SparseInputs(_SparseLines):
         connections: How many there are in each column, at least 1.
     """
 
-    LINE = "column"
+    LINE: str = "column"
 
 
 class SparseOutputs(_SparseLines):
@@ -248,7 +248,7 @@ class SparseOutputs(_SparseLines):
         connections: How many there are in each row, at least 1.
     """
 
-    LINE = "row"
+    LINE: str = "row"
 
 
 class LstmOptInit(Initializer):

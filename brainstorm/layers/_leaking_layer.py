@@ -1,6 +1,6 @@
 """What layers with states that leak have in common."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_args
 
 import numpy as np
@@ -19,7 +19,7 @@ from brainstorm.layers.arguments import (
     one_of,
 )
 from brainstorm.layers.base_layer import Layer, once_per_resize
-from brainstorm.literals import Reset
+from brainstorm.literals import Reset, Surrogate
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.utils import listing
 
@@ -42,18 +42,20 @@ class LeakingLayer(Layer):
     Arguments of all are `tau`, `dt` and `learn_tau`.
     """
 
+    tau: float | Sequence[float]
+    dt: float
+    learn_tau: bool
     honours_fresh = True
     can_be_stepped = True  # what is carried is in outputs, or gets no deltas
-
-    @property
-    def first_values(self) -> dict[str, float]:
-        return {"decay": 0.0} if self.learn_tau else {}
 
     def decay_structures(
         self, units: int
     ) -> tuple[dict[str, BufferStructure], dict[str, BufferStructure]]:
         """Parameters and internals that `decay` needs for some number of units."""
-        taus, several = np.asarray(self.tau, float), isinstance(self.tau, (list, tuple))
+        taus, several = (
+            np.asarray(self.tau, np.float64),
+            isinstance(self.tau, (list, tuple)),
+        )
         if several and len(taus) != units:
             raise self.error(
                 f"expected {units} numbers as 'tau', one for each unit, got {len(taus)}"
@@ -67,6 +69,7 @@ class LeakingLayer(Layer):
             self._decays = np.exp(-steps)
             return {}, {}
         self._decays = -np.log(np.expm1(steps))  # their logits
+        self.first_values = {"decay": 0.0}
         return {"decay": BufferStructure(units)}, {"a": BufferStructure(units)}
 
     @once_per_resize
@@ -132,6 +135,15 @@ def _is_usable(surrogate: str, parameters: tuple[float, ...]) -> bool:
 class SpikingLayer(LeakingLayer):
     """Base of layers of neurons that leak, integrate and fire."""
 
+    threshold: float
+    rest: float
+    resistance: float
+    reset_to: float
+    reset: Reset
+    detach_reset: bool
+    refractory: float
+    surrogate: Surrogate
+    surrogate_args: Mapping[str, float] | None
     has_surrogate_gradients = True
 
     def spiking_structures(

@@ -1,11 +1,16 @@
 """What recurrent layers have in common."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from brainstorm.handlers.operations.recurrent import Weights
 from brainstorm.layers.base_layer import BufferStructure, Layer
+from brainstorm.literals import Activation, InitialState
+from brainstorm.structure.buffer_views import BufferView
+from brainstorm.structure.layer import Setup, Structures
 from brainstorm.structure.taps import delta_structure, tapped_internals
 from brainstorm.utils import flatten_features
 
@@ -33,10 +38,14 @@ class SequenceLayer(Layer):
         states: Parameters to begin sequences with, and the buffers that they go into.
     """
 
+    size: int
+    activation: Activation
+    bias: bool
+    initial_state: InitialState
     operation: str
     weights: Mapping[str, Sequence[str]]
-    cells: type
-    deltas: type
+    cells: type[Any]
+    deltas: type[Any]
     cell_context = 1
     carried: Sequence[str] | None = None
     taps: Sequence[str] = ()
@@ -44,7 +53,7 @@ class SequenceLayer(Layer):
     peepholes = True
     honours_fresh = True
 
-    def setup(self, kwargs, in_shapes):
+    def setup(self, kwargs: dict[str, Any], in_shapes: Structures) -> Setup:
         n, i = self.size, in_shapes["default"].feature_size
         outputs = {"default": BufferStructure("T", "B", n, context_size=1)}
         shapes = {"W": (n, i), "p": (1, n), "R": (n, n), "b": (n,)}
@@ -67,6 +76,7 @@ class SequenceLayer(Layer):
         }
         self.learns_states = self.initial_state == "learned"
         if self.learns_states:
+            self.first_values = dict.fromkeys(self.states, 0.0)
             parameters.update(dict.fromkeys(self.states, BufferStructure(n)))
             internals["begun"] = BufferStructure("T", "B", 1, context_size=1)
         self.tapped = [n for n in tapped_internals(self.outgoing) if n in self.taps]
@@ -100,13 +110,13 @@ class SequenceLayer(Layer):
                 start = stop
         return Weights(*map(found.get, "WRbp"))
 
-    def arrays(self, buffers):
+    def arrays(self, buffers: Any) -> Any:
         weights, internals = self.stacked(buffers.parameters), buffers.internals
         cells = self.cells(**{name: internals[name] for name in self.cell_names()})
         x = flatten_features(buffers.inputs.default)
         return x, weights, cells, buffers.outputs.default
 
-    def backward_arrays(self, buffers):
+    def backward_arrays(self, buffers: Any) -> Any:
         """What the backward pass works on besides: deltas of y, of cells and inputs."""
         fields = self.deltas._fields
         deltas = self.deltas(*[buffers.internals[f"d{name}"] for name in fields])
@@ -123,14 +133,14 @@ class SequenceLayer(Layer):
 
     # -- passes --------------------------------------------------------------
 
-    def forward_pass(self, buffers, training_pass=True):
+    def forward_pass(self, buffers: BufferView, training_pass: bool = True) -> None:
         self.begin(buffers)
         forward = getattr(self.handler, f"{self.operation}_forward")
         forward(*self.arrays(buffers), self.activation, **self.options(buffers))
         for name in self.tapped:
             self.handler.complete(buffers.internals[name])
 
-    def backward_pass(self, buffers):
+    def backward_pass(self, buffers: BufferView) -> None:
         dy, deltas, dx, gradients = self.backward_arrays(buffers)
         outside = self.from_outside(buffers) if self.tapped else {}
         backward = getattr(self.handler, f"{self.operation}_backward")
@@ -147,10 +157,6 @@ class SequenceLayer(Layer):
             **outside,
         )
         self.end(buffers)
-
-    @property
-    def first_values(self) -> dict[str, float]:
-        return dict.fromkeys(self.states, 0.0) if self.learns_states else {}
 
     def begin(self, buffers: Any) -> None:
         """Get the carried states ready for a forward pass."""

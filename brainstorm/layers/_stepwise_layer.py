@@ -1,6 +1,13 @@
 """What the layers have in common that treat each time step by itself."""
 
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
 from brainstorm.layers.base_layer import Layer, StructureTemplate
+from brainstorm.structure.buffer_views import BufferView
+from brainstorm.structure.layer import Setup, Structures
 
 ANY = StructureTemplate("T", "B", "...")
 
@@ -14,16 +21,18 @@ class StepwiseLayer(Layer):
     honours_fresh = True
     time_is_optional = True
 
-    def setup(self, kwargs, in_shapes):
+    def setup(self, kwargs: dict[str, Any], in_shapes: Structures) -> Setup:
         return {"default": self.like(in_shapes["default"])}, {}, {}
 
 
 class LayerWithTargets(StepwiseLayer):
     """Base of layers that compare their predictions with targets."""
 
-    expected_inputs = dict.fromkeys(("default", "targets"), ANY)
-    computes_no_input_deltas_for = ("targets",)
-    takes_no_output_deltas_from = ("predictions",)
+    expected_inputs: Mapping[str, StructureTemplate] = dict.fromkeys(
+        ("default", "targets"), ANY
+    )
+    computes_no_input_deltas_for: Sequence[str] = ("targets",)
+    takes_no_output_deltas_from: Sequence[str] = ("predictions",)
 
 
 class ErrorLayer(LayerWithTargets):
@@ -35,7 +44,7 @@ class ErrorLayer(LayerWithTargets):
 
     internal = "diff"
 
-    def setup(self, kwargs, in_shapes):
+    def setup(self, kwargs: dict[str, Any], in_shapes: Structures) -> Setup:
         shape = self.same_shape("default", "targets")
         return {"predictions": shape, "loss": shape}, {}, {self.internal: shape}
 
@@ -43,9 +52,13 @@ class ErrorLayer(LayerWithTargets):
 class NumberedLayer(StepwiseLayer):
     """Base of layers with the inputs ``inputs_1``, ``inputs_2`` and any more."""
 
-    expected_inputs = dict.fromkeys(("inputs_1", "inputs_2"), ANY)
+    expected_inputs: Mapping[str, StructureTemplate] = dict.fromkeys(
+        ("inputs_1", "inputs_2"), ANY
+    )
 
-    def inputs_to_expect(self, given):
+    def inputs_to_expect(
+        self, given: Collection[str]
+    ) -> Mapping[str, StructureTemplate]:
         names = [f"inputs_{i + 1}" for i in range(max(2, len(given)))]
         return dict.fromkeys(names, ANY)
 
@@ -59,10 +72,10 @@ class CombiningLayer(NumberedLayer):
 
     operation = ""
 
-    def setup(self, kwargs, in_shapes):
+    def setup(self, kwargs: dict[str, Any], in_shapes: Structures) -> Setup:
         return {"default": self.same_shape(*in_shapes)}, {}, {}
 
-    def forward_pass(self, buffers, training_pass=True):
+    def forward_pass(self, buffers: BufferView, training_pass: bool = True) -> None:
         combine, y = getattr(self.handler, self.operation), buffers.outputs.default
         first, second, *others = buffers.inputs
         combine(first, second, y)

@@ -1,6 +1,8 @@
 """What the layers that slide a window over images have in common."""
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from brainstorm.checks import is_whole
@@ -36,7 +38,12 @@ class WindowLayer(Layer):
         padding: Number of pixels added on each side of height and width.
     """
 
-    expected_inputs = {"default": StructureTemplate("T", "B", "F", "F", "F")}
+    kernel_size: tuple[int, int]
+    stride: tuple[int, int]
+    padding: int
+    expected_inputs: Mapping[str, StructureTemplate] = {
+        "default": StructureTemplate("T", "B", "F", "F", "F")
+    }
     honours_fresh = True
 
     def window_places(self) -> tuple[int, ...]:

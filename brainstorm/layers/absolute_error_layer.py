@@ -1,6 +1,9 @@
 """Absolute error, for regression."""
 
+from __future__ import annotations
+
 from brainstorm.layers._stepwise_layer import ErrorLayer
+from brainstorm.structure.buffer_views import BufferView
 from brainstorm.structure.construction import ConstructionWrapper
 
 
@@ -35,14 +38,15 @@ class AbsoluteErrorLayerImpl(ErrorLayer):
 
     repeats = True
 
-    def forward_pass(self, buffers, training_pass=True):
+    def forward_pass(self, buffers: BufferView, training_pass: bool = True) -> None:
         h, diff = self.handler, buffers.internals.diff
         predictions, loss = buffers.outputs
         h.copy_to(buffers.inputs.default, predictions)
-        h.subtract_tt(*buffers.inputs, diff)
+        predicted, targets = buffers.inputs
+        h.subtract_tt(predicted, targets, diff)
         h.abs_t(diff, loss)
 
-    def backward_pass(self, buffers):
+    def backward_pass(self, buffers: BufferView) -> None:
         dloss = buffers.output_deltas.loss
         sign = self.handler.scratch(dloss.shape, 2)
         self.handler.sign_t(buffers.internals.diff, sign)

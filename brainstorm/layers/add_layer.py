@@ -1,6 +1,9 @@
 """The sum of several inputs."""
 
+from __future__ import annotations
+
 from brainstorm.layers._stepwise_layer import CombiningLayer
+from brainstorm.structure.buffer_views import BufferView
 from brainstorm.structure.construction import ConstructionWrapper
 
 
@@ -37,7 +40,7 @@ class AddLayerImpl(CombiningLayer):
     operation = "add_tt"
     repeats = True
 
-    def backward_pass(self, buffers):
+    def backward_pass(self, buffers: BufferView) -> None:
         dy = buffers.output_deltas.default
         for input_name, dx in buffers.input_deltas.items():
             self.add_deltas(input_name, "copy_to", dy, dx)

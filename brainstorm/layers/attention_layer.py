@@ -1,10 +1,13 @@
 """Attention with several heads."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from brainstorm.checks import is_whole
+from brainstorm.checks import Argument, is_whole
 from brainstorm.layers._positions import angles, count, indices
 from brainstorm.layers.arguments import COUNT, FLAG, Check, arguments_of
 from brainstorm.layers.base_layer import (
@@ -14,6 +17,8 @@ from brainstorm.layers.base_layer import (
     StructureTemplate,
     once_per_resize,
 )
+from brainstorm.structure.buffer_views import BufferView
+from brainstorm.structure.layer import Setup, Structures
 from brainstorm.utils import flatten_time_and_features
 
 # A slot of the handler's temporaries that operations leave alone.
@@ -117,7 +122,14 @@ class AttentionLayerImpl(Layer):
         HandlerError: When run after more steps than a context can carry.
     """
 
-    arguments = arguments_of(
+    size: int
+    heads: int
+    causal: bool
+    bias: bool
+    rotary: bool
+    context_size: int
+
+    arguments: Mapping[str, Argument] = arguments_of(
         Attention,
         heads=COUNT,
         causal=FLAG,
@@ -126,12 +138,12 @@ class AttentionLayerImpl(Layer):
             lambda c: is_whole(c, 0), "a whole number of at least 0", int
         ),
     )
-    optional_inputs = {
+    optional_inputs: Mapping[str, StructureTemplate] = {
         "memory": StructureTemplate("T", "B", "..."),
         "mask": StructureTemplate("T", "B", 1),
     }
-    computes_no_input_deltas_for = ("mask",)
-    computed = ("weights",)
+    computes_no_input_deltas_for: Sequence[str] = ("mask",)
+    computed: Sequence[str] = ("weights",)
     honours_fresh = True
     follows_context = True
     repeats = True
@@ -141,7 +153,7 @@ class AttentionLayerImpl(Layer):
         """Whether a context is of no use to it."""
         return not self.context_size
 
-    def setup(self, kwargs, in_shapes):
+    def setup(self, kwargs: dict[str, Any], in_shapes: Structures) -> Setup:
         n, C = self.size, self.context_size
         if n % self.heads:
             raise self.error(
@@ -188,11 +200,12 @@ class AttentionLayerImpl(Layer):
 
     # -- passes --------------------------------------------------------------
 
-    def forward_pass(self, buffers, training_pass=True):
+    def forward_pass(self, buffers: BufferView, training_pass: bool = True) -> None:
         h, arrays = self.handler, self.arrays(buffers)
         sources = arrays.x, arrays.source, arrays.source
         for name, x, out in zip("qkv", sources, arrays[2:5], strict=True):
-            h.affine(x, *self.weights_of(name, buffers.parameters), None, out, "linear")
+            W, bias = self.weights_of(name, buffers.parameters)
+            h.affine(x, W, bias, None, out, "linear")
         self.note_known(buffers)
         if self.context_size:
             text = f"the context has more steps than context_size={self.context_size}"
@@ -206,19 +219,19 @@ class AttentionLayerImpl(Layer):
         query, seen = buffers.internals.queries, self.seen(buffers)
         mixed = buffers.internals.mixed
         h.attention_forward(query, *seen, mixed, self.heads, self.causal)
-        weights = self.weights_of("o", buffers.parameters)
-        h.affine(arrays.mixed, *weights, None, arrays.y, "linear")
+        W, bias = self.weights_of("o", buffers.parameters)
+        h.affine(arrays.mixed, W, bias, None, arrays.y, "linear")
 
-    def backward_pass(self, buffers):
+    def backward_pass(self, buffers: BufferView) -> None:
         h, arrays, internals = self.handler, self.arrays(buffers), buffers.internals
-        deltas = [internals[f"d{name}"] for name in ("queries", "keys", "values")]
+        deltas = internals.dqueries, internals.dkeys, internals.dvalues
         folded = [flatten_time_and_features(array) for array in deltas]
         dy = flatten_time_and_features(buffers.output_deltas.default)
         dmixed = flatten_time_and_features(internals.dmixed)
         self.add_gradients("o", buffers, arrays.mixed, arrays.y, dy, dmixed, True)
         h.attention_backward(
-            *(internals.queries, *self.seen(buffers), internals.dmixed, *deltas),
-            *(self.heads, self.causal),
+            *(internals.queries, *self.seen(buffers), internals.dmixed),
+            *(*deltas, self.heads, self.causal),
         )
         if self.rotary:
             turns = [flatten_time_and_features(internals[n]) for n in ("cos", "sin")]
@@ -234,7 +247,7 @@ class AttentionLayerImpl(Layer):
             self.add_gradients(name, buffers, x, y, d, dx, source in fresh)
             fresh.discard(source)
 
-    def compute(self, name, buffers):
+    def compute(self, name: str, buffers: BufferView) -> np.ndarray:
         h, internals = self.handler, buffers.internals
         keys, _, known = self.seen(buffers)
         steps, batch, _ = internals.queries.shape
@@ -246,7 +259,7 @@ class AttentionLayerImpl(Layer):
     # -- what they work on ---------------------------------------------------
 
     @once_per_resize
-    def arrays(self, buffers):
+    def arrays(self, buffers: Any) -> Any:
         """Inputs, the internals of this pass, and outputs, time and batch folded."""
         steps, inputs = len(buffers.outputs.default), buffers.inputs
         names = ("queries", "keys", "values", "mixed")
@@ -254,25 +267,26 @@ class AttentionLayerImpl(Layer):
         every = inputs.default, inputs[self.source], *internals, buffers.outputs.default
         return _Arrays(*map(flatten_time_and_features, every))
 
-    def weights_of(self, name, view):
+    def weights_of(self, name: str, view: Any) -> tuple[Any, Any]:
         """The weights and the bias of queries, keys, values or outputs, or gradients.
 
         There is None for a bias that there is not.
         """
         return view[f"W{name}"], view[f"b{name}"] if self.bias else None
 
-    def add_gradients(self, name, buffers, x, y, dy, dx, fresh_dx):
+    def add_gradients(
+        self, name: str, buffers: Any, x: Any, y: Any, dy: Any, dx: Any, fresh_dx: bool
+    ) -> None:
         """Backward pass of ``y = x W^T + b``."""
         W, _ = self.weights_of(name, buffers.parameters)
+        dW, dbias = self.weights_of(name, buffers.gradients)
         self.handler.affine_backward(
-            *(x, W, None, y, dy, None, dx),
-            *self.weights_of(name, buffers.gradients),
-            "linear",
+            *(x, W, None, y, dy, None, dx, dW, dbias, "linear"),
             fresh_dx=fresh_dx,
             fresh_gradients="gradients" in self.fresh,
         )
 
-    def note_known(self, buffers):
+    def note_known(self, buffers: Any) -> None:
         """Take note of which keys are to be seen."""
         h = self.handler
         if "known" not in buffers.internals:
@@ -284,7 +298,7 @@ class AttentionLayerImpl(Layer):
         else:
             h.fill(known, 1.0)
 
-    def seen(self, buffers):
+    def seen(self, buffers: Any) -> tuple[Any, Any, Any]:
         """Keys and values, with those of the past if there may be any, and the known.
 
         There is None in place of these if all of them are.
@@ -298,7 +312,7 @@ class AttentionLayerImpl(Layer):
 
     # -- turning queries and keys --------------------------------------------
 
-    def find_turns(self, buffers):
+    def find_turns(self, buffers: Any) -> Any:
         """The internals cos and sin, filled for the positions of this pass."""
         h, internals = self.handler, buffers.internals
         turns = [flatten_time_and_features(internals[name]) for name in ("cos", "sin")]
@@ -308,7 +322,7 @@ class AttentionLayerImpl(Layer):
         return turns
 
     @once_per_resize
-    def tables(self, buffers):
+    def tables(self, buffers: Any) -> Any:
         """Cosines and sines for all positions, the first half of these negative."""
         positions = len(buffers.outputs.default) + self.context_size
         a = angles(positions, self.size // self.heads // 2)
@@ -316,7 +330,7 @@ class AttentionLayerImpl(Layer):
         create = self.handler.create_from_numpy
         return [create(np.tile(table, (1, self.heads))) for table in (cos, sin)]
 
-    def turn(self, x, turns, add):
+    def turn(self, x: Any, turns: Any, add: Any) -> None:
         """Turn rows (M, n) by angles, or back if `add` subtracts."""
         h, (cos, sin), half = self.handler, turns, self.size // self.heads // 2
         by_heads = x.reshape((len(x), self.heads, 2 * half))

@@ -1,12 +1,17 @@
 """Batch normalization."""
 
-from typing import ClassVar
+from __future__ import annotations
 
-from brainstorm.checks import is_finite
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from brainstorm.checks import Argument, is_finite
 from brainstorm.layers._stepwise_layer import StepwiseLayer
 from brainstorm.layers.arguments import POSITIVE, Check, arguments_of
 from brainstorm.layers.base_layer import BufferStructure, ConstructionWrapper
 from brainstorm.layers.rows import Rows
+from brainstorm.structure.buffer_views import BufferView
+from brainstorm.structure.layer import Setup, Structures
 from brainstorm.utils import flatten_all_but_last
 
 
@@ -67,13 +72,21 @@ class BatchNormLayerImpl(StepwiseLayer):
         LayerValidationError: `decay` is not in [0, 1], or `epsilon` not positive.
     """
 
-    arguments = arguments_of(
+    decay: float
+    epsilon: float
+
+    arguments: Mapping[str, Argument] = arguments_of(
         BatchNorm,
         decay=Check(lambda d: is_finite(d) and 0 <= d <= 1, "a number in [0, 1]"),
         epsilon=POSITIVE,
     )
-    computes_no_gradients_for = ("mu", "sigma")
-    first_values: ClassVar = {"gamma": 1.0, "beta": 0.0, "mu": 0.0, "sigma": 1.0}
+    computes_no_gradients_for: Sequence[str] = ("mu", "sigma")
+    first_values: Mapping[str, Any] = {
+        "gamma": 1.0,
+        "beta": 0.0,
+        "mu": 0.0,
+        "sigma": 1.0,
+    }
     can_be_stepped = False
     repeats = True
     follows_training = True
@@ -90,20 +103,20 @@ class BatchNormLayerImpl(StepwiseLayer):
         shape=flatten_all_but_last,
     )
 
-    def setup(self, kwargs, in_shapes):
+    def setup(self, kwargs: dict[str, Any], in_shapes: Structures) -> Setup:
         shape = self.like(in_shapes["default"])
         features = BufferStructure(shape.shape[-1])
         parameters = dict.fromkeys(("gamma", "beta", "mu", "sigma"), features)
         internals = {"sigma_b": features, "centered": shape, "x_hat": shape}
         return {"default": shape}, parameters, internals
 
-    def forward_pass(self, buffers, training_pass=True):
-        h, parameters = self.handler, buffers.parameters
+    def forward_pass(self, buffers: BufferView, training_pass: bool = True) -> None:
+        h, (gamma, beta, mu, sigma) = self.handler, buffers.parameters
         x, y, centered, x_hat = self.rows.load(h, buffers)
         if training_pass:
             h.batch_norm_forward(
                 x,
-                *parameters,
+                *(gamma, beta, mu, sigma),
                 buffers.internals.sigma_b,
                 centered,
                 x_hat,
@@ -112,11 +125,11 @@ class BatchNormLayerImpl(StepwiseLayer):
                 self.epsilon,
             )
         else:
-            h.batch_norm_inference(x, *parameters, y)
+            h.batch_norm_inference(x, gamma, beta, mu, sigma, y)
         self.rows.store(h, buffers)
         self.after_training = training_pass
 
-    def backward_pass(self, buffers):
+    def backward_pass(self, buffers: BufferView) -> None:
         h, parameters = self.handler, buffers.parameters
         x, dy, centered, x_hat, dx = self.delta_rows.load(h, buffers)
         from_batch = self.after_training
@@ -138,7 +151,9 @@ class BatchNormLayerImpl(StepwiseLayer):
             self.scale_deltas(parameters, dy, dx)
         self.delta_rows.store(h, buffers)
 
-    def normalize_with_running_values(self, buffers, x, centered, x_hat):
+    def normalize_with_running_values(
+        self, buffers: Any, x: Any, centered: Any, x_hat: Any
+    ) -> None:
         """Fill the internals, which evaluation passes leave alone to be fast."""
         h = self.handler
         _, _, mu, sigma = (p.reshape((1, p.shape[0])) for p in buffers.parameters)
@@ -146,7 +161,7 @@ class BatchNormLayerImpl(StepwiseLayer):
         h.add_mv(x, mu, centered)
         h.divide_mv(centered, sigma, x_hat)
 
-    def scale_deltas(self, parameters, dy, dx):
+    def scale_deltas(self, parameters: Any, dy: Any, dx: Any) -> None:
         """``dx (+)= dy gamma / sigma``: the backward pass with constant mu, sigma."""
         h = self.handler
         gamma, _, _, sigma = (p.reshape((1, p.shape[0])) for p in parameters)

@@ -1,13 +1,18 @@
 """A recurrent layer that reads sequences in both directions."""
 
-from collections.abc import Mapping
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from brainstorm.checks import Argument
+from brainstorm.handlers.base_handler import Handler
 from brainstorm.layers.arguments import Check, arguments_of
 from brainstorm.layers.base_layer import Layer, get_layer_class_from_typename
 from brainstorm.structure.buffer_structure import BufferStructure, StructureTemplate
 from brainstorm.structure.buffer_views import BufferView
 from brainstorm.structure.construction import ConstructionWrapper
+from brainstorm.structure.layer import Setup, Structures
 from brainstorm.utils import LayerValidationError, flatten_features
 
 DIRECTIONS = ("forward_", "backward_")
@@ -84,8 +89,12 @@ class BidirectionalLayerImpl(Layer):
             mask has another shape.
     """
 
-    optional_inputs = {"mask": StructureTemplate("T", "B", 1)}
-    arguments = arguments_of(
+    layer: Mapping[str, Any]
+
+    optional_inputs: Mapping[str, StructureTemplate] = {
+        "mask": StructureTemplate("T", "B", 1)
+    }
+    arguments: Mapping[str, Argument] = arguments_of(
         Bidirectional,
         layer=Check(
             lambda value: isinstance(value, Mapping) and "@type" in value,
@@ -93,11 +102,11 @@ class BidirectionalLayerImpl(Layer):
             dict,
         ),
     )
-    computes_no_input_deltas_for = ("mask",)
+    computes_no_input_deltas_for: Sequence[str] = ("mask",)
     needs_whole_sequences = True
     repeats = True
 
-    def setup(self, kwargs, in_shapes):
+    def setup(self, kwargs: dict[str, Any], in_shapes: Structures) -> Setup:
         properties = dict(self.layer)
         layer_class = get_layer_class_from_typename(properties.pop("@type"))
         x = in_shapes["default"]
@@ -107,7 +116,7 @@ class BidirectionalLayerImpl(Layer):
         ]
         half = self.halves[0]
         y = half.out_shapes.get("default")
-        if list(half.out_shapes) != ["default"] or not y.context_size:
+        if y is None or len(half.out_shapes) > 1 or not y.context_size:
             raise self.error(
                 "expected a recurrent layer as 'layer', with one output, got one of"
                 f" type {self.layer['@type']}"
@@ -134,19 +143,19 @@ class BidirectionalLayerImpl(Layer):
             internals["lengths"] = BufferStructure("B", 1)
         return outputs, parameters, internals
 
-    def set_handler(self, new_handler):
+    def set_handler(self, new_handler: Handler) -> None:
         super().set_handler(new_handler)
         for half in self.halves:
             half.set_handler(new_handler)
 
     # -- what both layers work on --------------------------------------------
 
-    def passes(self, buffers, with_deltas=False):
+    def passes(self, buffers: Any, with_deltas: bool = False):
         """Each of the two layers with its buffers."""
         for direction, half in enumerate(self.halves):
             yield half, self.view(buffers, direction, with_deltas)
 
-    def view(self, buffers, direction, with_deltas):
+    def view(self, buffers: Any, direction: Any, with_deltas: Any) -> Any:
         """The buffers of one of the two layers."""
         half, prefix = self.halves[direction], DIRECTIONS[direction]
         internals = buffers.internals
@@ -173,7 +182,7 @@ class BidirectionalLayerImpl(Layer):
             )
         return _named(**children)
 
-    def part(self, whole, direction):
+    def part(self, whole: Any, direction: Any) -> Any:
         """The parameters, or the gradients, of one of the two layers."""
         structures = self.halves[direction].parameter_shapes
         full = whole._full_buffer
@@ -183,7 +192,7 @@ class BidirectionalLayerImpl(Layer):
         arrays = [whole[DIRECTIONS[direction] + name] for name in structures]
         return BufferView(list(structures), arrays, full)
 
-    def pairs(self, buffers, kind):
+    def pairs(self, buffers: Any, kind: Any) -> Any:
         """X and x from the end, and each layer's outputs beside their part of y.
 
         Args:
@@ -199,7 +208,7 @@ class BidirectionalLayerImpl(Layer):
             (internals[f"backward_output{kind}"][:-1], y[..., n:]),
         )
 
-    def carried(self, buffers):
+    def carried(self, buffers: Any) -> Any:
         """The states that would be carried on."""
         names = [
             name
@@ -212,13 +221,13 @@ class BidirectionalLayerImpl(Layer):
             for name in ("outputs", *names)
         ]
 
-    def lengths(self, buffers):
+    def lengths(self, buffers: Any) -> Any:
         """Lengths of the sequences, or None if all have T steps."""
         return buffers.internals.lengths if "mask" in self.in_shapes else None
 
     # -- passes --------------------------------------------------------------
 
-    def forward_pass(self, buffers, training_pass=True):
+    def forward_pass(self, buffers: BufferView, training_pass: bool = True) -> None:
         h, lengths = self.handler, self.lengths(buffers)
         if lengths is not None:
             h.sequence_lengths(buffers.inputs.mask, lengths)
@@ -230,7 +239,7 @@ class BidirectionalLayerImpl(Layer):
         h.copy_to(y_forward, first)
         h.reverse_steps(y_back, lengths, second, fresh_out=True)
 
-    def backward_pass(self, buffers):
+    def backward_pass(self, buffers: BufferView) -> None:
         h, lengths = self.handler, self.lengths(buffers)
         dx, (dy_forward, first), (dy_back, second) = self.pairs(buffers, "_deltas")
         h.copy_to(first, dy_forward)

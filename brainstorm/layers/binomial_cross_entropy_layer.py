@@ -1,8 +1,16 @@
 """Cross-entropy of independent probabilities."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from brainstorm.layers._stepwise_layer import ANY, StepwiseLayer
 from brainstorm.layers.base_layer import BufferStructure, ConstructionWrapper
 from brainstorm.layers.rows import Rows
+from brainstorm.structure.buffer_structure import StructureTemplate
+from brainstorm.structure.buffer_views import BufferView
+from brainstorm.structure.layer import Setup, Structures
 
 
 def BinomialCrossEntropy(name: str | None = None) -> ConstructionWrapper:
@@ -35,8 +43,10 @@ class BinomialCrossEntropyLayerImpl(StepwiseLayer):
         LayerValidationError: The shapes of the inputs differ.
     """
 
-    expected_inputs = dict.fromkeys(("default", "targets"), ANY)
-    computes_no_input_deltas_for = ("targets",)
+    expected_inputs: Mapping[str, StructureTemplate] = dict.fromkeys(
+        ("default", "targets"), ANY
+    )
+    computes_no_input_deltas_for: Sequence[str] = ("targets",)
     repeats = True
 
     rows = Rows("internals.cee", writes=["outputs.default"])
@@ -44,7 +54,7 @@ class BinomialCrossEntropyLayerImpl(StepwiseLayer):
         "internals.ceed", "output_deltas.default", writes=["input_deltas.default"]
     )
 
-    def setup(self, kwargs, in_shapes):
+    def setup(self, kwargs: dict[str, Any], in_shapes: Structures) -> Setup:
         shape = self.same_shape("default", "targets")
         internals = {
             "cee": shape,
@@ -52,7 +62,7 @@ class BinomialCrossEntropyLayerImpl(StepwiseLayer):
         }
         return {"default": self.like(shape, 1)}, {}, internals
 
-    def forward_pass(self, buffers, training_pass=True):
+    def forward_pass(self, buffers: BufferView, training_pass: bool = True) -> None:
         h = self.handler
         p, t = buffers.inputs
         cee = buffers.internals.cee
@@ -68,7 +78,7 @@ class BinomialCrossEntropyLayerImpl(StepwiseLayer):
         cee, y = self.rows(buffers)
         h.sum_t(cee, 1, y)
 
-    def backward_pass(self, buffers):
+    def backward_pass(self, buffers: BufferView) -> None:
         h = self.handler
         p, t = buffers.inputs
         ceed = buffers.internals.ceed
@@ -82,7 +92,7 @@ class BinomialCrossEntropyLayerImpl(StepwiseLayer):
         h.subtract_tt(quotient, ceed, ceed)
         self.add_deltas("default", "mult_mv", *self.delta_rows(buffers))
 
-    def clipped_complement(self, p):
+    def clipped_complement(self, p: Any) -> Any:
         """1 - p within [1e-6, 1], in a temporary array."""
         h = self.handler
         complement = h.scratch(p.shape, 2)

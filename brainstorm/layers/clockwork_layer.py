@@ -1,11 +1,18 @@
 """A recurrent layer whose units run at different speeds."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from brainstorm.checks import Argument
 from brainstorm.handlers.operations.recurrent import Clock
 from brainstorm.layers._sequence_layer import SequenceLayer
 from brainstorm.layers.arguments import arguments_of
 from brainstorm.layers.base_layer import BufferStructure, ConstructionWrapper
 from brainstorm.layers.recurrent_layer import RecurrentLayerImpl
 from brainstorm.literals import Activation, InitialState
+from brainstorm.structure.layer import Setup, Structures
 
 
 def Clockwork(
@@ -36,21 +43,18 @@ def Clockwork(
 class ClockedLayer(SequenceLayer):
     """Adds a clock to a recurrent layer."""
 
-    computes_no_gradients_for = ("timing",)
+    computes_no_gradients_for: Sequence[str] = ("timing",)
 
-    @property
-    def first_values(self):
-        """Every unit begins with being updated in each step."""
-        return {**super().first_values, "timing": 1.0}
-
-    def setup(self, kwargs, in_shapes):
+    def setup(self, kwargs: dict[str, Any], in_shapes: Structures) -> Setup:
         outputs, parameters, internals = super().setup(kwargs, in_shapes)
+        # Every unit begins with being updated in each step.
+        self.first_values = {**self.first_values, "timing": 1.0}
         n = outputs["default"].feature_size
         parameters["timing"] = BufferStructure(n)
         internals["step"] = BufferStructure("T", "B", 1, context_size=1)
         return outputs, parameters, internals
 
-    def options(self, buffers):
+    def options(self, buffers: Any) -> dict[str, Any]:
         """The timings, and where to count the steps."""
         return {"clock": Clock(buffers.parameters.timing, buffers.internals.step)}
 
@@ -80,5 +84,5 @@ class ClockworkLayerImpl(ClockedLayer, RecurrentLayerImpl):
         HandlerError: When run with a timing below 1.
     """
 
-    arguments = arguments_of(Clockwork)
+    arguments: Mapping[str, Argument] = arguments_of(Clockwork)
     repeats = True

@@ -1,5 +1,10 @@
 """Long short-term memory whose cells run at different speeds."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from brainstorm.checks import Argument
 from brainstorm.layers.arguments import arguments_of
 from brainstorm.layers.clockwork_layer import ClockedLayer
 from brainstorm.layers.lstm_layer import LstmLayerImpl
@@ -47,5 +52,5 @@ class ClockworkLstmLayerImpl(ClockedLayer, LstmLayerImpl):
         HandlerError: When run with a timing below 1.
     """
 
-    arguments = arguments_of(ClockworkLstm)
+    arguments: Mapping[str, Argument] = arguments_of(ClockworkLstm)
     repeats = True

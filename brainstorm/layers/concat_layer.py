@@ -1,7 +1,14 @@
 """Joining any number of inputs."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
 from brainstorm.layers._stepwise_layer import NumberedLayer
 from brainstorm.layers.base_layer import BufferStructure, ConstructionWrapper
+from brainstorm.structure.buffer_views import BufferView
+from brainstorm.structure.layer import Setup, Structures
 
 
 def Concat(name: str | None = None) -> ConstructionWrapper:
@@ -33,7 +40,7 @@ class ConcatLayerImpl(NumberedLayer):
 
     repeats = True
 
-    def setup(self, kwargs, in_shapes):
+    def setup(self, kwargs: dict[str, Any], in_shapes: Structures) -> Setup:
         *first, _ = in_shapes["inputs_1"].shape
         for name, structure in in_shapes.items():
             if list(structure.shape[:-1]) != first:
@@ -45,18 +52,18 @@ class ConcatLayerImpl(NumberedLayer):
         self.sizes = [in_shapes[name].shape[-1] for name in self.names]
         return {"default": BufferStructure(*first, sum(self.sizes))}, {}, {}
 
-    def parts(self, joined):
+    def parts(self, joined: Any) -> Iterator[tuple[str, Any]]:
         """The name of each input, and its part of y or of y's deltas."""
         start = 0
         for name, size in zip(self.names, self.sizes, strict=True):
             yield name, joined[..., start : start + size]
             start += size
 
-    def forward_pass(self, buffers, training_pass=True):
+    def forward_pass(self, buffers: BufferView, training_pass: bool = True) -> None:
         for name, part in self.parts(buffers.outputs.default):
             self.handler.copy_to(buffers.inputs[name], part)
 
-    def backward_pass(self, buffers):
+    def backward_pass(self, buffers: BufferView) -> None:
         h = self.handler
         for name, part in self.parts(buffers.output_deltas.default):
             dx = buffers.input_deltas[name]

@@ -1,13 +1,19 @@
 """Convolution of images."""
 
-from collections.abc import Sequence
+from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from brainstorm.checks import Argument
 from brainstorm.handlers.operations.activations import FROM_INPUT
 from brainstorm.layers._window_layer import WINDOW, WindowLayer
 from brainstorm.layers.arguments import COUNT, arguments_of
 from brainstorm.layers.base_layer import BufferStructure, ConstructionWrapper
 from brainstorm.layers.rows import Rows
 from brainstorm.literals import Activation
+from brainstorm.structure.buffer_views import BufferView
+from brainstorm.structure.layer import Setup, Structures
 from brainstorm.utils import flatten_time
 
 
@@ -69,7 +75,13 @@ class Convolution2DLayerImpl(WindowLayer):
             than the padded images.
     """
 
-    arguments = arguments_of(Convolution2D, num_filters=COUNT, **WINDOW)
+    num_filters: int
+    activation: Activation
+    bias: bool
+
+    arguments: Mapping[str, Argument] = arguments_of(
+        Convolution2D, num_filters=COUNT, **WINDOW
+    )
     repeats = True
 
     images = Rows(
@@ -81,9 +93,9 @@ class Convolution2DLayerImpl(WindowLayer):
         shape=flatten_time,
     )
 
-    def setup(self, kwargs, in_shapes):
+    def setup(self, kwargs: dict[str, Any], in_shapes: Structures) -> Setup:
         filters, channels = self.num_filters, in_shapes["default"].feature_shape[2]
-        shape = ("T", "B", *self.window_places(), filters)
+        shape: tuple[Any, ...] = ("T", "B", *self.window_places(), filters)
         outputs = {"default": BufferStructure(*shape)}
         parameters = {"W": BufferStructure(filters, *self.kernel_size, channels)}
         internals = {}
@@ -96,26 +108,26 @@ class Convolution2DLayerImpl(WindowLayer):
             internals["dH"] = BufferStructure(*shape, is_backward_only=True)
         return outputs, parameters, internals
 
-    def forward_pass(self, buffers, training_pass=True):
+    def forward_pass(self, buffers: BufferView, training_pass: bool = True) -> None:
         x, y, H = self.images(buffers)
-        W, *bias = buffers.parameters
-        if not bias:
-            bias = [buffers.internals.zero_bias]
-            self.handler.fill(bias[0], 0.0)
+        W, *biases = buffers.parameters
+        bias = biases[0] if biases else buffers.internals.zero_bias
+        if not biases:
+            self.handler.fill(bias, 0.0)
         where = self.padding, self.stride
         if self.activation in FROM_INPUT:
-            self.handler.conv2d_forward_batch(x, W, *bias, H, *where)
+            self.handler.conv2d_forward_batch(x, W, bias, H, *where)
             self.handler.act_func[self.activation](H, y)
         else:
-            self.handler.conv2d_forward_batch(x, W, *bias, y, *where, self.activation)
+            self.handler.conv2d_forward_batch(x, W, bias, y, *where, self.activation)
 
-    def backward_pass(self, buffers):
+    def backward_pass(self, buffers: BufferView) -> None:
         x, y, H = self.images(buffers)
         dy, dx, dH = self.delta_images(buffers)
-        dW, *dbias = buffers.gradients
-        if not dbias:
-            dbias = [self.handler.scratch((dW.shape[0],), 23)]
-            self.handler.fill(dbias[0], 0.0)
+        dW, *dbiases = buffers.gradients
+        dbias = dbiases[0] if dbiases else self.handler.scratch((dW.shape[0],), 23)
+        if not dbiases:
+            self.handler.fill(dbias, 0.0)
         activation = self.activation
         if activation in FROM_INPUT:
             self.handler.act_func_deriv[activation](H, y, dy, dH)
@@ -128,7 +140,7 @@ class Convolution2DLayerImpl(WindowLayer):
             None if "default" in self.unwanted else dx,
             dy,
             dW,
-            *dbias,
+            dbias,
             activation,
             y,
             fresh_in_deltas="default" in self.fresh,

@@ -1,7 +1,14 @@
 """Classification of sequences whose labels are not aligned with them."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from brainstorm.layers.base_layer import ConstructionWrapper, Layer
 from brainstorm.structure.buffer_structure import BufferStructure, StructureTemplate
+from brainstorm.structure.buffer_views import BufferView
+from brainstorm.structure.layer import Setup, Structures
 
 
 def Ctc(name: str | None = None) -> ConstructionWrapper:
@@ -46,18 +53,20 @@ class CtcLayerImpl(Layer):
             than a sequence has steps (labels that repeat the one before take two).
     """
 
-    expected_inputs = {
+    expected_inputs: Mapping[str, StructureTemplate] = {
         "default": StructureTemplate("T", "B", "F"),
         "targets": StructureTemplate("T", "B", 1),
     }
-    optional_inputs = {"mask": StructureTemplate("T", "B", 1)}
-    computes_no_input_deltas_for = ("targets", "mask")
-    takes_no_output_deltas_from = ("predictions",)
+    optional_inputs: Mapping[str, StructureTemplate] = {
+        "mask": StructureTemplate("T", "B", 1)
+    }
+    computes_no_input_deltas_for: Sequence[str] = ("targets", "mask")
+    takes_no_output_deltas_from: Sequence[str] = ("predictions",)
     honours_fresh = True
     needs_whole_sequences = True
     repeats = True
 
-    def setup(self, kwargs, in_shapes):
+    def setup(self, kwargs: dict[str, Any], in_shapes: Structures) -> Setup:
         x = self.like(in_shapes["default"])
         if x.feature_size < 2:
             raise self.error("expected a blank and at least one label, got one class")
@@ -67,11 +76,11 @@ class CtcLayerImpl(Layer):
             internals["lengths"] = BufferStructure("B", 1)
         return outputs, {}, internals
 
-    def lengths(self, buffers):
+    def lengths(self, buffers: Any) -> Any:
         """Lengths of the sequences, or None if all have T steps."""
         return buffers.internals.lengths if "mask" in self.in_shapes else None
 
-    def forward_pass(self, buffers, training_pass=True):
+    def forward_pass(self, buffers: BufferView, training_pass: bool = True) -> None:
         lengths = self.lengths(buffers)
         if lengths is not None:
             self.handler.sequence_lengths(buffers.inputs.mask, lengths)
@@ -80,7 +89,7 @@ class CtcLayerImpl(Layer):
         expected = buffers.internals.expected
         self.handler.ctc_forward(x, targets, lengths, predictions, expected, loss)
 
-    def backward_pass(self, buffers):
+    def backward_pass(self, buffers: BufferView) -> None:
         self.add_deltas(
             "default",
             "ctc_backward",

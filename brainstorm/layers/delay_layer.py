@@ -1,7 +1,15 @@
 """The input of some steps before."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from brainstorm.checks import Argument
 from brainstorm.layers.arguments import COUNT, arguments_of
 from brainstorm.layers.base_layer import BufferStructure, ConstructionWrapper, Layer
+from brainstorm.structure.buffer_views import BufferView
+from brainstorm.structure.layer import Setup, Structures
 
 
 def Delay(steps: int = 1, name: str | None = None) -> ConstructionWrapper:
@@ -14,7 +22,7 @@ def Delay(steps: int = 1, name: str | None = None) -> ConstructionWrapper:
     return ConstructionWrapper.create(DelayLayerImpl, **locals())
 
 
-def copy_later(handler, x, past, steps, out):
+def copy_later(handler: Any, x: Any, past: Any, steps: Any, out: Any) -> None:
     """Copy inputs to some steps later, behind the rows of the past."""
     T, rows = x.shape[0], past.shape[0]
     handler.copy_to(past[rows - steps : rows - steps + min(steps, T)], out[:steps])
@@ -22,7 +30,7 @@ def copy_later(handler, x, past, steps, out):
         handler.copy_to(x[: T - steps], out[steps:])
 
 
-def keep_past(handler, x, past):
+def keep_past(handler: Any, x: Any, past: Any) -> None:
     """Have the last steps, which the next pass will need, in the past."""
     T = x.shape[0]
     start = max(0, 2 * T - past.shape[0])
@@ -47,21 +55,23 @@ class DelayLayerImpl(Layer):
         LayerValidationError: `steps` is no positive integer.
     """
 
-    arguments = arguments_of(Delay, steps=COUNT)
+    steps: int
+
+    arguments: Mapping[str, Argument] = arguments_of(Delay, steps=COUNT)
     honours_fresh = True
     repeats = True
 
-    def setup(self, kwargs, in_shapes):
+    def setup(self, kwargs: dict[str, Any], in_shapes: Structures) -> Setup:
         shape = self.like(in_shapes["default"])
         past = BufferStructure(*shape.shape, context_size=self.steps)
         return {"default": shape}, {}, {"past": past}
 
-    def forward_pass(self, buffers, training_pass=True):
+    def forward_pass(self, buffers: BufferView, training_pass: bool = True) -> None:
         x, y = buffers.inputs.default, buffers.outputs.default
         copy_later(self.handler, x, buffers.internals.past, self.steps, y)
         keep_past(self.handler, x, buffers.internals.past)
 
-    def backward_pass(self, buffers):
+    def backward_pass(self, buffers: BufferView) -> None:
         dx, dy = buffers.input_deltas.default, buffers.output_deltas.default
         end = max(0, dx.shape[0] - self.steps)
         if end:

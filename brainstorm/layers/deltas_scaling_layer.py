@@ -1,7 +1,13 @@
 """Scaling of the deltas on their way back."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from brainstorm.checks import Argument
 from brainstorm.layers.arguments import FINITE, arguments_of
 from brainstorm.layers.noop_layer import NoOpLayerImpl
+from brainstorm.structure.buffer_views import BufferView
 from brainstorm.structure.construction import ConstructionWrapper
 
 
@@ -35,9 +41,11 @@ class DeltasScalingLayerImpl(NoOpLayerImpl):
         LayerValidationError: `factor` is not a number.
     """
 
-    arguments = arguments_of(DeltasScaling, factor=FINITE)
+    factor: float
+
+    arguments: Mapping[str, Argument] = arguments_of(DeltasScaling, factor=FINITE)
     repeats = True
 
-    def backward_pass(self, buffers):
+    def backward_pass(self, buffers: BufferView) -> None:
         dx, dy = buffers.input_deltas.default, buffers.output_deltas.default
         self.add_deltas("default", "mult_st", self.factor, dy, dx)

@@ -1,9 +1,16 @@
 """Dropout."""
 
-from brainstorm.checks import is_finite
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from brainstorm.checks import Argument, is_finite
 from brainstorm.layers._stepwise_layer import StepwiseLayer
 from brainstorm.layers.arguments import Check, arguments_of
+from brainstorm.structure.buffer_views import BufferView
 from brainstorm.structure.construction import ConstructionWrapper
+from brainstorm.structure.layer import Setup, Structures
 
 
 def Dropout(drop_prob: float = 0.5, name: str | None = None) -> ConstructionWrapper:
@@ -38,7 +45,9 @@ class DropoutLayerImpl(StepwiseLayer):
         LayerValidationError: `drop_prob` is not a probability below 1.
     """
 
-    arguments = arguments_of(
+    drop_prob: float
+
+    arguments: Mapping[str, Argument] = arguments_of(
         Dropout,
         drop_prob=Check(
             lambda p: is_finite(p) and 0 <= p < 1, "a probability in [0, 1)"
@@ -46,11 +55,11 @@ class DropoutLayerImpl(StepwiseLayer):
     )
     repeats = True
 
-    def setup(self, kwargs, in_shapes):
+    def setup(self, kwargs: dict[str, Any], in_shapes: Structures) -> Setup:
         shape = self.like(in_shapes["default"])
         return {"default": shape}, {}, {"mask": shape}
 
-    def forward_pass(self, buffers, training_pass=True):
+    def forward_pass(self, buffers: BufferView, training_pass: bool = True) -> None:
         x, y = buffers.inputs.default, buffers.outputs.default
         mask = buffers.internals.mask
         if training_pass:
@@ -59,7 +68,7 @@ class DropoutLayerImpl(StepwiseLayer):
             self.handler.copy_to(x, y)
             self.handler.fill(mask, 1.0)
 
-    def backward_pass(self, buffers):
+    def backward_pass(self, buffers: BufferView) -> None:
         mask, dy = buffers.internals.mask, buffers.output_deltas.default
         dx = buffers.input_deltas.default
         self.add_deltas("default", "dropout_backward", mask, dy, dx)

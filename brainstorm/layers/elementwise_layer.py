@@ -1,8 +1,14 @@
 """An activation function on its own."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from brainstorm.checks import Argument
 from brainstorm.layers._stepwise_layer import StepwiseLayer
 from brainstorm.layers.arguments import arguments_of
 from brainstorm.literals import Activation
+from brainstorm.structure.buffer_views import BufferView
 from brainstorm.structure.construction import ConstructionWrapper
 
 
@@ -32,14 +38,16 @@ class ElementwiseLayerImpl(StepwiseLayer):
         LayerValidationError: `activation` is unknown.
     """
 
-    arguments = arguments_of(Elementwise)
+    activation: Activation
+
+    arguments: Mapping[str, Argument] = arguments_of(Elementwise)
     repeats = True
 
-    def forward_pass(self, buffers, training_pass=True):
+    def forward_pass(self, buffers: BufferView, training_pass: bool = True) -> None:
         x, y = buffers.inputs.default, buffers.outputs.default
         self.handler.act_func[self.activation](x, y)
 
-    def backward_pass(self, buffers):
+    def backward_pass(self, buffers: BufferView) -> None:
         x, y = buffers.inputs.default, buffers.outputs.default
         dx, dy = buffers.input_deltas.default, buffers.output_deltas.default
         self.add_deltas("default", "act_backward", x, y, dy, dx, self.activation)

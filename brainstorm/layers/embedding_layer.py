@@ -1,9 +1,17 @@
 """Vectors for the words of a vocabulary."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from brainstorm.checks import Argument
 from brainstorm.layers._stepwise_layer import StepwiseLayer
 from brainstorm.layers.arguments import COUNT, arguments_of
 from brainstorm.layers.base_layer import BufferStructure, ConstructionWrapper
 from brainstorm.layers.rows import Rows, as_column
+from brainstorm.structure.buffer_views import BufferView
+from brainstorm.structure.layer import Setup, Structures
 from brainstorm.utils import flatten_all_but_last
 
 
@@ -49,29 +57,32 @@ class EmbeddingLayerImpl(StepwiseLayer):
         HandlerError: When run with an index that is not in the vocabulary.
     """
 
-    arguments = arguments_of(Embedding, vocabulary_size=COUNT)
-    computes_no_input_deltas_for = ("default",)
+    vocabulary_size: int
+    size: int
+
+    arguments: Mapping[str, Argument] = arguments_of(Embedding, vocabulary_size=COUNT)
+    computes_no_input_deltas_for: Sequence[str] = ("default",)
     repeats = True
 
     indices = Rows("inputs.default", shape=as_column)
     rows = Rows(writes=["outputs.default"], shape=flatten_all_but_last)
     delta_rows = Rows("output_deltas.default", shape=flatten_all_but_last)
 
-    def setup(self, kwargs, in_shapes):
+    def setup(self, kwargs: dict[str, Any], in_shapes: Structures) -> Setup:
         V, n = self.vocabulary_size, self.size
         shape = in_shapes["default"].feature_shape
         features = (n,) if shape == (1,) else (*shape, n)
         outputs = {"default": self.like(in_shapes["default"], *features)}
         return outputs, {"W": BufferStructure(V, n)}, {}
 
-    def forward_pass(self, buffers, training_pass=True):
+    def forward_pass(self, buffers: BufferView, training_pass: bool = True) -> None:
         h = self.handler
         (indices,) = self.indices.load(h, buffers)
         (y,) = self.rows.load(h, buffers)
         h.take_rows(buffers.parameters.W, indices, y)
         self.rows.store(h, buffers)
 
-    def backward_pass(self, buffers):
+    def backward_pass(self, buffers: BufferView) -> None:
         h = self.handler
         (indices,) = self.indices.load(h, buffers)
         (dy,) = self.delta_rows.load(h, buffers)

@@ -1,15 +1,19 @@
 """Every output is connected to every input."""
 
+from __future__ import annotations
+
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from brainstorm.checks import is_whole
+from brainstorm.checks import Argument, is_whole
 from brainstorm.layers._stepwise_layer import StepwiseLayer
 from brainstorm.layers.arguments import Check, arguments_of
 from brainstorm.layers.base_layer import BufferStructure, ConstructionWrapper
 from brainstorm.layers.rows import Rows
 from brainstorm.literals import Activation
+from brainstorm.structure.buffer_views import BufferView
+from brainstorm.structure.layer import Setup, Structures
 
 
 def FullyConnected(
@@ -63,7 +67,11 @@ class FullyConnectedLayerImpl(StepwiseLayer):
         LayerValidationError: An argument is not as in `FullyConnected`.
     """
 
-    arguments = arguments_of(
+    size: int | Sequence[int] | None
+    activation: Activation
+    bias: bool
+
+    arguments: Mapping[str, Argument] = arguments_of(
         FullyConnected,
         size=Check(
             lambda size: size is None or _is_shape(_shape(size)),
@@ -77,7 +85,7 @@ class FullyConnectedLayerImpl(StepwiseLayer):
         "output_deltas.default", writes=["input_deltas.default", "internals.dH"]
     )
 
-    def setup(self, kwargs, in_shapes):
+    def setup(self, kwargs: dict[str, Any], in_shapes: Structures) -> Setup:
         x, size = in_shapes["default"], self.size
         in_shape = x.feature_shape
         out_shape = in_shape if size is None else tuple(map(int, _shape(size)))
@@ -94,12 +102,12 @@ class FullyConnectedLayerImpl(StepwiseLayer):
             internals = {"H": H, "dH": dH}
         return outputs, parameters, internals
 
-    def forward_pass(self, buffers, training_pass=True):
+    def forward_pass(self, buffers: BufferView, training_pass: bool = True) -> None:
         x, y, H = self.rows(buffers)
         W, bias = _with_bias(buffers.parameters)
         self.handler.affine(x, W, bias, H, y, self.activation)
 
-    def backward_pass(self, buffers):
+    def backward_pass(self, buffers: BufferView) -> None:
         x, y, H = self.rows(buffers)
         dy, dx, dH = self.delta_rows(buffers)
         dW, dbias = _with_bias(buffers.gradients)

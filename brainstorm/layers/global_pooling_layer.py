@@ -1,13 +1,19 @@
 """Pooling over whole images."""
 
-import math
+from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from brainstorm.checks import Argument
 from brainstorm.layers.arguments import arguments_of
 from brainstorm.layers.pooling_layer_2d import TYPE, Pooling2DLayerImpl
 from brainstorm.layers.rows import Rows
 from brainstorm.literals import PoolingType
 from brainstorm.structure.buffer_structure import BufferStructure, StructureTemplate
 from brainstorm.structure.construction import ConstructionWrapper
+from brainstorm.structure.layer import Setup, Structures
 
 
 def _images(array):
@@ -45,8 +51,12 @@ class GlobalPoolingLayerImpl(Pooling2DLayerImpl):
         LayerValidationError: `type` is not as above, or x has one feature dimension.
     """
 
-    expected_inputs = {"default": StructureTemplate("T", "B", "F", "F", "...")}
-    arguments = arguments_of(GlobalPooling, type=TYPE)
+    type: PoolingType
+
+    expected_inputs: Mapping[str, StructureTemplate] = {
+        "default": StructureTemplate("T", "B", "F", "F", "...")
+    }
+    arguments: Mapping[str, Argument] = arguments_of(GlobalPooling, type=TYPE)
     repeats = True
 
     images = Rows(
@@ -56,7 +66,7 @@ class GlobalPoolingLayerImpl(Pooling2DLayerImpl):
         "output_deltas.default", writes=["input_deltas.default"], shape=_images
     )
 
-    def setup(self, kwargs, in_shapes):
+    def setup(self, kwargs: dict[str, Any], in_shapes: Structures) -> Setup:
         *inner, channels = in_shapes["default"].feature_shape
         self.kernel_size, self.padding, self.stride = (math.prod(inner), 1), 0, (1, 1)
         structure = BufferStructure("T", "B", channels)

@@ -1,5 +1,11 @@
 """Gated recurrent units."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from brainstorm.checks import Argument
 from brainstorm.handlers.operations.gru import GruCells, GruDeltas
 from brainstorm.layers._sequence_layer import SequenceLayer
 from brainstorm.layers.arguments import FLAG, arguments_of
@@ -73,14 +79,18 @@ class GruLayerImpl(SequenceLayer):
         LayerValidationError: An argument is not as in `Gru`.
     """
 
-    arguments = arguments_of(Gru, reset_after=FLAG)
+    reset_after: bool
+
+    arguments: Mapping[str, Argument] = arguments_of(Gru, reset_after=FLAG)
     stacks_parameters = True
     repeats = True
 
-    operation = "gru"
-    weights = {kind: [kind + gate for gate in "rzh"] for kind in "WRb"}
+    operation: str = "gru"
+    weights: Mapping[str, Sequence[str]] = {
+        kind: [kind + gate for gate in "rzh"] for kind in "WRb"
+    }
     cells, deltas = GruCells, GruDeltas
     cell_context = 0
 
-    def options(self, buffers):
+    def options(self, buffers: Any) -> dict[str, Any]:
         return {} if self.reset_after else {"reset_after": False}

@@ -1,7 +1,15 @@
 """Highway: a gate that mixes a transformation with what went into it."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
 from brainstorm.layers._stepwise_layer import ANY, StepwiseLayer
+from brainstorm.structure.buffer_structure import StructureTemplate
+from brainstorm.structure.buffer_views import BufferView
 from brainstorm.structure.construction import ConstructionWrapper
+from brainstorm.structure.layer import Setup, Structures
 
 
 def Highway(name: str | None = None) -> ConstructionWrapper:
@@ -32,13 +40,15 @@ class HighwayLayerImpl(StepwiseLayer):
         LayerValidationError: The shapes of the inputs differ.
     """
 
-    expected_inputs = dict.fromkeys(("H", "T", "x"), ANY)
+    expected_inputs: Mapping[str, StructureTemplate] = dict.fromkeys(
+        ("H", "T", "x"), ANY
+    )
     repeats = True
 
-    def setup(self, kwargs, in_shapes):
+    def setup(self, kwargs: dict[str, Any], in_shapes: Structures) -> Setup:
         return {"default": self.same_shape("H", "T", "x")}, {}, {}
 
-    def forward_pass(self, buffers, training_pass=True):
+    def forward_pass(self, buffers: BufferView, training_pass: bool = True) -> None:
         h = self.handler
         H, T, x = buffers.inputs
         y = buffers.outputs.default
@@ -46,7 +56,7 @@ class HighwayLayerImpl(StepwiseLayer):
         h.mult_tt(T, y, y)
         h.add_tt(x, y, y)
 
-    def backward_pass(self, buffers):
+    def backward_pass(self, buffers: BufferView) -> None:
         h = self.handler
         H, T, x = buffers.inputs
         dH, dT, dx = buffers.input_deltas

@@ -1,7 +1,13 @@
 """Huber's loss, for regression with outliers."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from brainstorm.checks import Argument
 from brainstorm.layers._stepwise_layer import ErrorLayer
 from brainstorm.layers.arguments import POSITIVE, arguments_of
+from brainstorm.structure.buffer_views import BufferView
 from brainstorm.structure.construction import ConstructionWrapper
 
 
@@ -40,20 +46,23 @@ class HuberLayerImpl(ErrorLayer):
             positive.
     """
 
-    arguments = arguments_of(Huber, delta=POSITIVE)
+    delta: float
+
+    arguments: Mapping[str, Argument] = arguments_of(Huber, delta=POSITIVE)
     internal = "clipped"
     repeats = True
 
-    def forward_pass(self, buffers, training_pass=True):
+    def forward_pass(self, buffers: BufferView, training_pass: bool = True) -> None:
         h, clipped = self.handler, buffers.internals.clipped
         predictions, loss = buffers.outputs
         h.copy_to(buffers.inputs.default, predictions)
-        h.subtract_tt(*buffers.inputs, loss)
+        predicted, targets = buffers.inputs
+        h.subtract_tt(predicted, targets, loss)
         h.clip_t(loss, -self.delta, self.delta, clipped)
         # In both cases the loss is c (d - c / 2), and its derivative is c.
         h.mult_add_st(-0.5, clipped, loss)
         h.mult_tt(clipped, loss, loss)
 
-    def backward_pass(self, buffers):
+    def backward_pass(self, buffers: BufferView) -> None:
         clipped, dx = buffers.internals.clipped, buffers.input_deltas.default
         self.add_deltas("default", "mult_tt", clipped, buffers.output_deltas.loss, dx)

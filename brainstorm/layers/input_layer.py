@@ -1,9 +1,15 @@
 """Where data enters the network."""
 
-from collections.abc import Mapping, Sequence
+from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from brainstorm.checks import Argument
 from brainstorm.layers.arguments import Check, arguments_of
 from brainstorm.layers.base_layer import BufferStructure, ConstructionWrapper, Layer
+from brainstorm.structure.buffer_structure import StructureTemplate
+from brainstorm.structure.layer import Setup, Structures
 from brainstorm.utils import StructureValidationError
 
 
@@ -36,8 +42,8 @@ class InputLayerImpl(Layer):
         LayerValidationError: `out_shapes` is not a dict of shape templates.
     """
 
-    expected_inputs = {}
-    arguments = arguments_of(
+    expected_inputs: Mapping[str, StructureTemplate] = {}
+    arguments: Mapping[str, Argument] = arguments_of(
         Input,
         out_shapes=Check(
             lambda shapes: isinstance(shapes, Mapping) and len(shapes) > 0,
@@ -47,7 +53,7 @@ class InputLayerImpl(Layer):
     honours_fresh = True
     repeats = True
 
-    def setup(self, kwargs, in_shapes):
+    def setup(self, kwargs: dict[str, Any], in_shapes: Structures) -> Setup:
         outputs = {}
         for name, shape in self.kwargs["out_shapes"].items():
             if not isinstance(name, str) or not name.isidentifier():

@@ -1,8 +1,14 @@
 """L1 penalty on activations."""
 
+from __future__ import annotations
+
+from typing import Any
+
 from brainstorm.layers._stepwise_layer import StepwiseLayer
 from brainstorm.layers.rows import Rows
+from brainstorm.structure.buffer_views import BufferView
 from brainstorm.structure.construction import ConstructionWrapper
+from brainstorm.structure.layer import Setup, Structures
 
 
 def L1Decay(name: str | None = None) -> ConstructionWrapper:
@@ -35,16 +41,16 @@ class L1DecayLayerImpl(StepwiseLayer):
         "inputs.default", "output_deltas.loss", writes=["input_deltas.default"]
     )
 
-    def setup(self, kwargs, in_shapes):
+    def setup(self, kwargs: dict[str, Any], in_shapes: Structures) -> Setup:
         tmp = self.like(in_shapes["default"])
         return {"loss": self.like(in_shapes["default"], 1)}, {}, {"tmp": tmp}
 
-    def forward_pass(self, buffers, training_pass=True):
+    def forward_pass(self, buffers: BufferView, training_pass: bool = True) -> None:
         x, tmp, loss = self.rows(buffers)
         self.handler.abs_t(x, tmp)
         self.handler.sum_t(tmp, 1, loss)
 
-    def backward_pass(self, buffers):
+    def backward_pass(self, buffers: BufferView) -> None:
         h = self.handler
         x, dloss, dx = self.delta_rows(buffers)
         sign = h.scratch(x.shape, 2)

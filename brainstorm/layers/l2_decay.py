@@ -1,8 +1,14 @@
 """L2 penalty on activations."""
 
+from __future__ import annotations
+
+from typing import Any
+
 from brainstorm.layers._stepwise_layer import StepwiseLayer
 from brainstorm.layers.base_layer import BufferStructure, ConstructionWrapper
 from brainstorm.layers.rows import Rows
+from brainstorm.structure.buffer_views import BufferView
+from brainstorm.structure.layer import Setup, Structures
 
 
 def L2Decay(name: str | None = None) -> ConstructionWrapper:
@@ -36,7 +42,7 @@ class L2DecayLayerImpl(StepwiseLayer):
         writes=["internals.dsq_activations", "input_deltas.default"],
     )
 
-    def setup(self, kwargs, in_shapes):
+    def setup(self, kwargs: dict[str, Any], in_shapes: Structures) -> Setup:
         shape = in_shapes["default"].shape
         internals = {
             "tmp": BufferStructure(*shape),
@@ -44,14 +50,14 @@ class L2DecayLayerImpl(StepwiseLayer):
         }
         return {"loss": self.like(in_shapes["default"], 1)}, {}, internals
 
-    def forward_pass(self, buffers, training_pass=True):
+    def forward_pass(self, buffers: BufferView, training_pass: bool = True) -> None:
         h = self.handler
         x, tmp, loss = self.rows(buffers)
         h.mult_tt(x, x, tmp)
         h.sum_t(tmp, 1, loss)
         h.mult_st(0.5, loss, loss)
 
-    def backward_pass(self, buffers):
+    def backward_pass(self, buffers: BufferView) -> None:
         x, dloss, dsq, dx = self.delta_rows(buffers)
         self.handler.mult_mv(x, dloss, dsq)
         self.add_deltas("default", "copy_to", dsq, dx)

@@ -1,12 +1,18 @@
 """Normalisation of each time step on its own."""
 
-import math
-from typing import ClassVar
+from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from brainstorm.checks import Argument
 from brainstorm.layers._stepwise_layer import StepwiseLayer
 from brainstorm.layers.arguments import POSITIVE, arguments_of
 from brainstorm.layers.base_layer import BufferStructure, ConstructionWrapper
 from brainstorm.layers.rows import Rows, as_column
+from brainstorm.structure.buffer_views import BufferView
+from brainstorm.structure.layer import Setup, Structures
 from brainstorm.utils import flatten_all_but_last
 
 
@@ -49,8 +55,10 @@ class LayerNormLayerImpl(StepwiseLayer):
         LayerValidationError: `epsilon` is not positive.
     """
 
-    arguments = arguments_of(LayerNorm, epsilon=POSITIVE)
-    first_values: ClassVar = {"gamma": 1.0, "beta": 0.0}
+    epsilon: float
+
+    arguments: Mapping[str, Argument] = arguments_of(LayerNorm, epsilon=POSITIVE)
+    first_values: Mapping[str, Any] = {"gamma": 1.0, "beta": 0.0}
     repeats = True
 
     rows = Rows(
@@ -66,29 +74,32 @@ class LayerNormLayerImpl(StepwiseLayer):
     )
     sigma = Rows(writes=["internals.sigma"], shape=as_column)
 
-    def setup(self, kwargs, in_shapes):
+    def setup(self, kwargs: dict[str, Any], in_shapes: Structures) -> Setup:
         shape = self.like(in_shapes["default"])
         *vectors, features = shape.feature_shape
         parameters = dict.fromkeys(("gamma", "beta"), BufferStructure(features))
         sigma = self.like(shape, math.prod(vectors))
         return {"default": shape}, parameters, {"sigma": sigma, "x_hat": shape}
 
-    def forward_pass(self, buffers, training_pass=True):
+    def forward_pass(self, buffers: BufferView, training_pass: bool = True) -> None:
         h, (sigma,) = self.handler, self.sigma(buffers)
         x, x_hat, y = self.rows.load(h, buffers)
-        h.layer_norm_forward(x, *buffers.parameters, sigma, x_hat, y, self.epsilon)
+        gamma, beta = buffers.parameters
+        h.layer_norm_forward(x, gamma, beta, sigma, x_hat, y, self.epsilon)
         self.rows.store(h, buffers)
 
-    def backward_pass(self, buffers):
+    def backward_pass(self, buffers: BufferView) -> None:
         h, (sigma,) = self.handler, self.sigma(buffers)
         x_hat, dy, dx = self.delta_rows.load(h, buffers)
+        dgamma, dbeta = buffers.gradients
         h.layer_norm_backward(
             buffers.parameters.gamma,
             sigma,
             x_hat,
             dy,
             None if "default" in self.unwanted else dx,
-            *buffers.gradients,
+            dgamma,
+            dbeta,
             fresh_dx="default" in self.fresh,
             fresh_gradients="gradients" in self.fresh,
         )

@@ -1,13 +1,18 @@
 """Leaky integration."""
 
-from collections.abc import Sequence
-from typing import get_args
+from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
+
+from brainstorm.checks import Argument
 from brainstorm.layers._leaking_layer import LeakingLayer, leaking_arguments
 from brainstorm.layers.arguments import one_of
 from brainstorm.layers.base_layer import BufferStructure, ConstructionWrapper
 from brainstorm.layers.rows import Rows
 from brainstorm.literals import Gain
+from brainstorm.structure.buffer_views import BufferView
+from brainstorm.structure.layer import Setup, Structures
 from brainstorm.utils import flatten_features
 
 
@@ -63,7 +68,13 @@ class LeakyLayerImpl(LeakingLayer):
             not as in `Leaky`.
     """
 
-    arguments = leaking_arguments(Leaky, gain=one_of(*get_args(Gain)))
+    gain: Gain
+    rest: float
+    resistance: float
+
+    arguments: Mapping[str, Argument] = leaking_arguments(
+        Leaky, gain=one_of(*get_args(Gain))
+    )
     repeats = True
 
     rows = Rows("inputs.default", writes=["outputs.default"], shape=flatten_features)
@@ -73,7 +84,7 @@ class LeakyLayerImpl(LeakingLayer):
         shape=flatten_features,
     )
 
-    def setup(self, kwargs, in_shapes):
+    def setup(self, kwargs: dict[str, Any], in_shapes: Structures) -> Setup:
         x = in_shapes["default"]
         if self.gain == "input" and (self.rest, self.resistance) != (0.0, 1.0):
             raise self.error(
@@ -83,7 +94,7 @@ class LeakyLayerImpl(LeakingLayer):
         y = BufferStructure("T", "B", *x.feature_shape, context_size=1)
         return {"default": y}, parameters, internals
 
-    def forward_pass(self, buffers, training_pass=True):
+    def forward_pass(self, buffers: BufferView, training_pass: bool = True) -> None:
         x, y = self.rows.load(self.handler, buffers)
         self.handler.leaky_forward(
             *(x, self.new_decay(buffers), y, self.gain == "integrate"),
@@ -91,7 +102,7 @@ class LeakyLayerImpl(LeakingLayer):
         )
         self.rows.store(self.handler, buffers)
 
-    def backward_pass(self, buffers):
+    def backward_pass(self, buffers: BufferView) -> None:
         y, dy, dx = self.delta_rows.load(self.handler, buffers)
         self.handler.leaky_backward(
             *(self.decay(buffers), y, dy),

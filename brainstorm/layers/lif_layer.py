@@ -1,12 +1,18 @@
 """Spiking neurons."""
 
-from collections.abc import Mapping, Sequence
+from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from brainstorm.checks import Argument
 from brainstorm.handlers.operations.spiking import SpikingCells
 from brainstorm.layers._leaking_layer import SpikingLayer, spiking_arguments
 from brainstorm.layers.rows import Rows
 from brainstorm.literals import Reset, Surrogate
+from brainstorm.structure.buffer_views import BufferView
 from brainstorm.structure.construction import ConstructionWrapper
+from brainstorm.structure.layer import Setup, Structures
 from brainstorm.utils import flatten_features
 
 
@@ -87,7 +93,7 @@ class LifLayerImpl(SpikingLayer):
             not as in `Lif`.
     """
 
-    arguments = spiking_arguments(Lif)
+    arguments: Mapping[str, Argument] = spiking_arguments(Lif)
     repeats = True
 
     rows = Rows(
@@ -101,19 +107,19 @@ class LifLayerImpl(SpikingLayer):
         shape=flatten_features,
     )
 
-    def setup(self, kwargs, in_shapes):
+    def setup(self, kwargs: dict[str, Any], in_shapes: Structures) -> Setup:
         x = in_shapes["default"]
         parameters, decay = self.decay_structures(x.feature_size)
         outputs, internals = self.spiking_structures(*x.feature_shape)
         return outputs, parameters, {**decay, **internals}
 
-    def forward_pass(self, buffers, training_pass=True):
+    def forward_pass(self, buffers: BufferView, training_pass: bool = True) -> None:
         x, v, y = self.rows.load(self.handler, buffers)
         cells = self.cells(buffers, v, y)
         self.handler.lif_forward(x, self.new_decay(buffers), cells, self.neuron_now())
         self.rows.store(self.handler, buffers)
 
-    def backward_pass(self, buffers):
+    def backward_pass(self, buffers: BufferView) -> None:
         v, y, dy, dv, dx = self.delta_rows.load(self.handler, buffers)
         self.handler.lif_backward(
             *(self.decay(buffers), self.cells(buffers, v, y)),

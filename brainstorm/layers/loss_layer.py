@@ -1,10 +1,17 @@
 """Marks a value as one to be minimized."""
 
-import math
+from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from brainstorm.checks import Argument
 from brainstorm.layers.arguments import FINITE, arguments_of
 from brainstorm.layers.base_layer import ConstructionWrapper, Layer
 from brainstorm.structure.buffer_structure import BufferStructure, StructureTemplate
+from brainstorm.structure.buffer_views import BufferView
+from brainstorm.structure.layer import Setup, Structures
 
 
 def Loss(importance: float = 1.0, name: str | None = None) -> ConstructionWrapper:
@@ -35,29 +42,33 @@ class LossLayerImpl(Layer):
         LayerValidationError: `importance` is not a number.
     """
 
-    expected_inputs = {"default": StructureTemplate("...")}
-    arguments = arguments_of(Loss, importance=FINITE)
-    takes_no_output_deltas_from = ("loss",)
+    importance: float
+
+    expected_inputs: Mapping[str, StructureTemplate] = {
+        "default": StructureTemplate("...")
+    }
+    arguments: Mapping[str, Argument] = arguments_of(Loss, importance=FINITE)
+    takes_no_output_deltas_from: Sequence[str] = ("loss",)
     is_loss = True
     honours_fresh = True
     repeats = True
 
-    def setup(self, kwargs, in_shapes):
+    def setup(self, kwargs: dict[str, Any], in_shapes: Structures) -> Setup:
         # How many dimensions come before the features; the last of them is B.
         self.leading = in_shapes["default"].buffer_type
         return {"loss": BufferStructure(1)}, {}, {}
 
-    def scale(self, x):
+    def scale(self, x: Any) -> Any:
         """What a unit of x adds to the loss."""
         return self.importance / (x.shape[self.leading - 1] if self.leading else 1)
 
-    def forward_pass(self, buffers, training_pass=True):
+    def forward_pass(self, buffers: BufferView, training_pass: bool = True) -> None:
         x, loss = buffers.inputs.default, buffers.outputs.loss
         rows, features = x.shape[: self.leading], x.shape[self.leading :]
         matrix = x.reshape((math.prod(rows), math.prod(features)))
         self.handler.sum_t(matrix, None, loss.reshape(()))
         self.handler.mult_st(self.scale(x), loss, loss)
 
-    def backward_pass(self, buffers):
+    def backward_pass(self, buffers: BufferView) -> None:
         dx = buffers.input_deltas.default
         self.add_deltas("default", "fill", dx, self.scale(dx))

@@ -1,5 +1,11 @@
 """Long short-term memory."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from brainstorm.checks import Argument
 from brainstorm.handlers.operations.lstm import LstmCells
 from brainstorm.layers._sequence_layer import SequenceLayer
 from brainstorm.layers.arguments import FLAG, arguments_of
@@ -73,23 +79,23 @@ class LstmLayerImpl(SequenceLayer):
         LayerValidationError: An argument is not as in `Lstm`.
     """
 
-    arguments = arguments_of(Lstm, peepholes=FLAG)
+    arguments: Mapping[str, Argument] = arguments_of(Lstm, peepholes=FLAG)
     stacks_parameters = True
     repeats = True
 
-    operation = "lstm"
-    weights = {
+    operation: str = "lstm"
+    weights: Mapping[str, Sequence[str]] = {
         "W": ("Wz", "Wi", "Wf", "Wo"),
         "p": ("pi", "pf", "po"),
         "R": ("Rz", "Ri", "Rf", "Ro"),
         "b": ("bz", "bi", "bf", "bo"),
     }
     cells = deltas = LstmCells
-    taps = LstmCells._fields
-    carried = ("Ca",)
+    taps: Sequence[str] = LstmCells._fields
+    carried: Sequence[str] | None = ("Ca",)
     states = {"y0": "outputs.default", "c0": "internals.Ca"}
 
-    def from_outside(self, buffers):
+    def from_outside(self, buffers: Any) -> dict[str, Any]:
         for name in self.taps:
             self.handler.complete(buffers.internals[name])
         taps = {name: buffers.internals[f"{name}_deltas"] for name in self.tapped}

@@ -1,8 +1,16 @@
 """Masking."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from brainstorm.layers._stepwise_layer import ANY, StepwiseLayer
 from brainstorm.layers.rows import Rows, by_sequences
+from brainstorm.structure.buffer_structure import StructureTemplate
+from brainstorm.structure.buffer_views import BufferView
 from brainstorm.structure.construction import ConstructionWrapper
+from brainstorm.structure.layer import Setup, Structures
 from brainstorm.utils import flatten_all_but_last, flatten_time_and_features
 
 
@@ -31,11 +39,13 @@ class MaskLayerImpl(StepwiseLayer):
         LayerValidationError: The mask has another shape.
     """
 
-    expected_inputs = dict.fromkeys(("default", "mask"), ANY)
-    computes_no_input_deltas_for = ("mask",)
+    expected_inputs: Mapping[str, StructureTemplate] = dict.fromkeys(
+        ("default", "mask"), ANY
+    )
+    computes_no_input_deltas_for: Sequence[str] = ("mask",)
     repeats = True
 
-    def setup(self, kwargs, in_shapes):
+    def setup(self, kwargs: dict[str, Any], in_shapes: Structures) -> Setup:
         shape = in_shapes["default"].feature_shape
         mask = in_shapes["mask"].feature_shape
         if mask in ((1,), shape):
@@ -53,11 +63,11 @@ class MaskLayerImpl(StepwiseLayer):
         self.delta_rows = Rows(*paths, writes=["input_deltas.default"], shape=flatten)
         return {"default": self.like(in_shapes["default"])}, {}, {}
 
-    def forward_pass(self, buffers, training_pass=True):
+    def forward_pass(self, buffers: BufferView, training_pass: bool = True) -> None:
         self.handler.mult_mv(*self.rows.load(self.handler, buffers))
         self.rows.store(self.handler, buffers)
 
-    def backward_pass(self, buffers):
+    def backward_pass(self, buffers: BufferView) -> None:
         rows = self.delta_rows.load(self.handler, buffers)
         self.add_deltas("default", "mult_mv", *rows)
         self.delta_rows.store(self.handler, buffers)

@@ -1,6 +1,12 @@
 """Joining two inputs."""
 
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
 from brainstorm.layers.concat_layer import ConcatLayerImpl
+from brainstorm.structure.buffer_structure import StructureTemplate
+from brainstorm.structure.buffer_views import BufferView
 from brainstorm.structure.construction import ConstructionWrapper
 
 
@@ -31,9 +37,11 @@ class MergeLayerImpl(ConcatLayerImpl):
 
     repeats = True
 
-    def inputs_to_expect(self, given):
+    def inputs_to_expect(
+        self, given: Collection[str]
+    ) -> Mapping[str, StructureTemplate]:
         return self.expected_inputs
 
-    def forward_pass(self, buffers, training_pass=True):
+    def forward_pass(self, buffers: BufferView, training_pass: bool = True) -> None:
         a, b = buffers.inputs
         self.handler.merge_tt(a, b, buffers.outputs.default)

@@ -1,6 +1,9 @@
 """The product of several inputs."""
 
+from __future__ import annotations
+
 from brainstorm.layers._stepwise_layer import CombiningLayer
+from brainstorm.structure.buffer_views import BufferView
 from brainstorm.structure.construction import ConstructionWrapper
 
 
@@ -33,7 +36,7 @@ class MultiplyLayerImpl(CombiningLayer):
     operation = "mult_tt"
     repeats = True
 
-    def backward_pass(self, buffers):
+    def backward_pass(self, buffers: BufferView) -> None:
         h, inputs = self.handler, buffers.inputs
         for input_name, dx in buffers.input_deltas.items():
             product = buffers.output_deltas.default

@@ -1,6 +1,9 @@
 """A layer that does nothing."""
 
+from __future__ import annotations
+
 from brainstorm.layers._stepwise_layer import StepwiseLayer
+from brainstorm.structure.buffer_views import BufferView
 from brainstorm.structure.construction import ConstructionWrapper
 
 
@@ -25,9 +28,9 @@ class NoOpLayerImpl(StepwiseLayer):
 
     repeats = True
 
-    def forward_pass(self, buffers, training_pass=True):
+    def forward_pass(self, buffers: BufferView, training_pass: bool = True) -> None:
         self.handler.copy_to(buffers.inputs.default, buffers.outputs.default)
 
-    def backward_pass(self, buffers):
+    def backward_pass(self, buffers: BufferView) -> None:
         dx, dy = buffers.input_deltas.default, buffers.output_deltas.default
         self.add_deltas("default", "copy_to", dy, dx)

@@ -1,15 +1,20 @@
 """Nonlinear vector autoregression, or next-generation reservoir."""
 
+from __future__ import annotations
+
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from brainstorm.checks import is_whole
+from brainstorm.checks import Argument, is_whole
 from brainstorm.handlers.operations.nvar import columns_of_degrees
 from brainstorm.layers.arguments import COUNT, FLAG, Check, arguments_of
 from brainstorm.layers.base_layer import BufferStructure, ConstructionWrapper, Layer
 from brainstorm.layers.delay_layer import copy_later, keep_past
 from brainstorm.layers.rows import Rows
+from brainstorm.structure.buffer_views import BufferView
+from brainstorm.structure.layer import Setup, Structures
 from brainstorm.utils import flatten_features, flatten_time
 
 MOST_MONOMIALS = 100_000
@@ -75,7 +80,12 @@ class NvarLayerImpl(Layer):
             100,000 monomials up to the largest degree: 400 KB for each step.
     """
 
-    arguments = arguments_of(
+    delay: int
+    order: int | Sequence[int] | None
+    stride: int
+    constant: bool
+
+    arguments: Mapping[str, Argument] = arguments_of(
         Nvar,
         delay=COUNT,
         order=Check(
@@ -96,7 +106,7 @@ class NvarLayerImpl(Layer):
         shape=flatten_time,
     )
 
-    def setup(self, kwargs, in_shapes):
+    def setup(self, kwargs: dict[str, Any], in_shapes: Structures) -> Setup:
         i, self.degrees = in_shapes["default"].feature_size, _degrees(self.order)
         L, top = self.delay * i, max(self.degrees, default=1)
         few = min(L, top) < 50  # else 10^29 at least
@@ -130,14 +140,14 @@ class NvarLayerImpl(Layer):
         found = [[n if p == 1 else f"{n}^{p}" for n, p in each] for each in products]
         return [*["1"] * self.constant, *names, *map(" ".join, found)]
 
-    def parts(self, array):
+    def parts(self, array: Any) -> Any:
         """The lags, and what there is of each in inputs (T, B, L)."""
         i = array.shape[2] // self.delay
         return [
             (lag, array[:, :, k * i : (k + 1) * i]) for k, lag in enumerate(self.lags)
         ]
 
-    def forward_pass(self, buffers, training_pass=True):
+    def forward_pass(self, buffers: BufferView, training_pass: bool = True) -> None:
         h, internals = self.handler, buffers.internals
         (x,) = self.x.load(h, buffers)
         for lag, part in self.parts(internals.lin):
@@ -147,14 +157,15 @@ class NvarLayerImpl(Layer):
                 copy_later(h, x, internals.past, lag, part)
         if self.delay > 1:
             keep_past(h, x, internals.past)
-        h.nvar_forward(*self.rows(buffers), self.degrees, self.constant)
+        lin, y = self.rows(buffers)
+        h.nvar_forward(lin, y, self.degrees, self.constant)
 
-    def backward_pass(self, buffers):
+    def backward_pass(self, buffers: BufferView) -> None:
         if "default" in self.unwanted:
             return
         h = self.handler
-        (dx,), arrays = self.dx.load(h, buffers), self.delta_rows(buffers)
-        h.nvar_backward(*arrays, self.degrees, self.constant)
+        (dx,), (lin, dy, dlin) = self.dx.load(h, buffers), self.delta_rows(buffers)
+        h.nvar_backward(lin, dy, dlin, self.degrees, self.constant)
         for lag, part in self.parts(buffers.internals.dlin):
             end = max(0, dx.shape[0] - lag)
             if lag == 0:

@@ -1,13 +1,18 @@
 """Pooling of images."""
 
-from collections.abc import Sequence
-from typing import get_args
+from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
+
+from brainstorm.checks import Argument
 from brainstorm.layers._window_layer import WINDOW, WindowLayer
 from brainstorm.layers.arguments import arguments_of, one_of
 from brainstorm.layers.base_layer import BufferStructure, ConstructionWrapper
 from brainstorm.layers.rows import Rows
 from brainstorm.literals import PoolingType
+from brainstorm.structure.buffer_views import BufferView
+from brainstorm.structure.layer import Setup, Structures
 from brainstorm.utils import flatten_time
 
 TYPE = one_of(*get_args(PoolingType))
@@ -54,7 +59,9 @@ class Pooling2DLayerImpl(WindowLayer):
             is larger than the padded images; or it fits into the padding alone.
     """
 
-    arguments = arguments_of(Pooling2D, type=TYPE, **WINDOW)
+    type: PoolingType
+
+    arguments: Mapping[str, Argument] = arguments_of(Pooling2D, type=TYPE, **WINDOW)
     repeats = True
 
     images = Rows(
@@ -66,7 +73,7 @@ class Pooling2DLayerImpl(WindowLayer):
         "output_deltas.default", writes=["input_deltas.default"], shape=flatten_time
     )
 
-    def setup(self, kwargs, in_shapes):
+    def setup(self, kwargs: dict[str, Any], in_shapes: Structures) -> Setup:
         height, width = self.window_places()
         if self.padding >= min(self.kernel_size):
             raise self.error(
@@ -79,16 +86,16 @@ class Pooling2DLayerImpl(WindowLayer):
         internals = {"argmax": structure} if self.type == "max" else {}
         return {"default": structure}, {}, internals
 
-    def forward_pass(self, buffers, training_pass=True):
+    def forward_pass(self, buffers: BufferView, training_pass: bool = True) -> None:
         pool = getattr(self.handler, f"{self.type}pool2d_forward_batch")
         pool(*self.windows(buffers))
 
-    def backward_pass(self, buffers):
+    def backward_pass(self, buffers: BufferView) -> None:
         dy, dx = self.delta_images(buffers)
         pool = f"{self.type}pool2d_backward_batch"
         self.add_deltas("default", pool, *self.windows(buffers), dx, dy)
 
-    def windows(self, buffers):
+    def windows(self, buffers: Any) -> Any:
         """What the operations of both passes begin with."""
         x, y, *argmax = (a for a in self.images(buffers) if a is not None)
         return x, self.kernel_size, y, self.padding, self.stride, *argmax

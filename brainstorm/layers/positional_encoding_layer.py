@@ -1,7 +1,13 @@
 """What tells steps apart by their position."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
+from brainstorm.checks import Argument
 from brainstorm.layers._positions import angles, count, indices
 from brainstorm.layers.arguments import COUNT, arguments_of, one_of
 from brainstorm.layers.base_layer import (
@@ -10,6 +16,8 @@ from brainstorm.layers.base_layer import (
     Layer,
     once_per_resize,
 )
+from brainstorm.structure.buffer_views import BufferView
+from brainstorm.structure.layer import Setup, Structures
 from brainstorm.utils import flatten_time_and_features
 
 # A slot of the handler's temporaries that operations leave alone.
@@ -56,20 +64,23 @@ class PositionalEncodingLayerImpl(Layer):
         HandlerError: When run with sequences longer than `length`.
     """
 
-    arguments = arguments_of(
+    kind: str
+    length: int
+
+    arguments: Mapping[str, Argument] = arguments_of(
         PositionalEncoding, kind=one_of("sinusoidal", "learned"), length=COUNT
     )
     honours_fresh = True
     repeats = True
 
-    def setup(self, kwargs, in_shapes):
+    def setup(self, kwargs: dict[str, Any], in_shapes: Structures) -> Setup:
         shape, parameters = self.like(in_shapes["default"]), {}
         if self.kind == "learned":
             parameters["P"] = BufferStructure(self.length, shape.feature_size)
         counted = BufferStructure("T", "B", 1, context_size=1)
         return {"default": shape}, parameters, {"counted": counted}
 
-    def forward_pass(self, buffers, training_pass=True):
+    def forward_pass(self, buffers: BufferView, training_pass: bool = True) -> None:
         h, steps = self.handler, len(buffers.inputs.default)
         text = f"a sequence has more steps than length={self.length}"
         if steps > self.length:
@@ -81,7 +92,7 @@ class PositionalEncodingLayerImpl(Layer):
         h.take_rows(self.table(buffers), indices(h, buffers), added)
         h.add_tt(x, added, y)
 
-    def backward_pass(self, buffers):
+    def backward_pass(self, buffers: BufferView) -> None:
         h = self.handler
         dy = flatten_time_and_features(buffers.output_deltas.default)
         if "default" not in self.unwanted:
@@ -92,19 +103,19 @@ class PositionalEncodingLayerImpl(Layer):
             h.add_to_rows(dy, indices(h, buffers), buffers.gradients.P, fresh_out=fresh)
 
     @once_per_resize
-    def rows(self, buffers):
+    def rows(self, buffers: Any) -> Any:
         """Inputs and outputs, time and batch folded."""
         both = buffers.inputs.default, buffers.outputs.default
         return [flatten_time_and_features(array) for array in both]
 
     @once_per_resize
-    def table(self, buffers):
+    def table(self, buffers: Any) -> Any:
         """The vectors of all positions."""
         if self.kind == "learned":
             return buffers.parameters.P
         return self.handler.create_from_numpy(self.waves())
 
-    def waves(self):
+    def waves(self) -> Any:
         """The vectors of the kind 'sinusoidal'."""
         n = self.in_shapes["default"].feature_size
         a = angles(self.length, -(-n // 2) or 1)

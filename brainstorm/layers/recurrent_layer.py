@@ -1,6 +1,11 @@
 """Fully connected to itself, one step later."""
 
-from brainstorm.checks import is_finite
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from brainstorm.checks import Argument, is_finite
 from brainstorm.handlers.operations.recurrent import RecurrentCells
 from brainstorm.layers._sequence_layer import SequenceLayer
 from brainstorm.layers.arguments import FLAG, Check, arguments_of
@@ -74,21 +79,23 @@ class RecurrentLayerImpl(SequenceLayer):
         LayerValidationError: An argument is not as in `Recurrent`.
     """
 
-    arguments = arguments_of(Recurrent, leak=LEAK, leak_inside=FLAG)
+    arguments: Mapping[str, Argument] = arguments_of(
+        Recurrent, leak=LEAK, leak_inside=FLAG
+    )
     leak, leak_inside = 1.0, False
     repeats = True
 
-    operation = "recurrent"
-    weights = {"W": ["W"], "R": ["R"], "b": ["bias"]}
+    operation: str = "recurrent"
+    weights: Mapping[str, Sequence[str]] = {"W": ["W"], "R": ["R"], "b": ["bias"]}
     cells = deltas = RecurrentCells
-    taps = ("Ha",)
+    taps: Sequence[str] = ("Ha",)
 
-    def cell_names(self):
+    def cell_names(self) -> Sequence[str]:
         return ("Ha", "Hb") if self.leak < 1 and not self.leak_inside else ("Ha",)
 
-    def options(self, buffers):
+    def options(self, buffers: Any) -> dict[str, Any]:
         leak = {"leak": self.leak, "leak_inside": self.leak_inside}
         return leak if self.leak < 1 else {}
 
-    def from_outside(self, buffers):
+    def from_outside(self, buffers: Any) -> dict[str, Any]:
         return {"outside": buffers.internals.Ha_deltas}

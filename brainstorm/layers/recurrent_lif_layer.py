@@ -1,12 +1,18 @@
 """Spiking neurons that are connected to themselves."""
 
-from collections.abc import Mapping, Sequence
+from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from brainstorm.checks import Argument
 from brainstorm.handlers.operations.spiking import SpikingCells
 from brainstorm.layers._leaking_layer import SpikingLayer, spiking_arguments
 from brainstorm.layers.base_layer import BufferStructure, ConstructionWrapper
 from brainstorm.layers.rows import Rows
 from brainstorm.literals import Reset, Surrogate
+from brainstorm.structure.buffer_views import BufferView
+from brainstorm.structure.layer import Setup, Structures
 
 
 def RecurrentLif(
@@ -73,13 +79,16 @@ class RecurrentLifLayerImpl(SpikingLayer):
         LayerValidationError: As `Lif`.
     """
 
-    arguments = spiking_arguments(RecurrentLif)
+    size: int
+    bias: bool
+
+    arguments: Mapping[str, Argument] = spiking_arguments(RecurrentLif)
     repeats = True
 
     rows = Rows("inputs.default", writes=["internals.I"])
     delta_rows = Rows("internals.dI", writes=["input_deltas.default"])
 
-    def setup(self, kwargs, in_shapes):
+    def setup(self, kwargs: dict[str, Any], in_shapes: Structures) -> Setup:
         n, i = self.size, in_shapes["default"].feature_size
         decay_parameters, decay = self.decay_structures(n)
         outputs, internals = self.spiking_structures(n)
@@ -91,7 +100,7 @@ class RecurrentLifLayerImpl(SpikingLayer):
         internals["dI"] = BufferStructure("T", "B", n, is_backward_only=True)
         return outputs, {**parameters, **decay_parameters}, {**decay, **internals}
 
-    def forward_pass(self, buffers, training_pass=True):
+    def forward_pass(self, buffers: BufferView, training_pass: bool = True) -> None:
         x, current = self.rows(buffers)
         weights, inner, y = buffers.parameters, buffers.internals, buffers.outputs
         bias = weights.bias if self.bias else None
@@ -101,7 +110,7 @@ class RecurrentLifLayerImpl(SpikingLayer):
             *(inner.I, self.new_decay(buffers), cells, self.neuron_now(), weights.R)
         )
 
-    def backward_pass(self, buffers):
+    def backward_pass(self, buffers: BufferView) -> None:
         x, current = self.rows(buffers)
         deltas, dx = self.delta_rows(buffers)
         weights, gradients = buffers.parameters, buffers.gradients

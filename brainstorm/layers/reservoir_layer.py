@@ -1,13 +1,17 @@
 """A recurrent layer that is not trained."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
 from typing import Any
 
-from brainstorm.checks import NOT_NEGATIVE, is_finite
+from brainstorm.checks import NOT_NEGATIVE, Argument, is_finite
 from brainstorm.initializers import EchoState, Uniform
 from brainstorm.layers.arguments import Check, arguments_of
 from brainstorm.layers.recurrent_layer import RecurrentLayerImpl
 from brainstorm.literals import Activation
 from brainstorm.structure.construction import ConstructionWrapper
+from brainstorm.structure.layer import Setup, Structures
 
 
 def Reservoir(
@@ -54,7 +58,11 @@ class ReservoirLayerImpl(RecurrentLayerImpl):
         LayerValidationError: An argument is not as in `Reservoir`.
     """
 
-    arguments = arguments_of(
+    spectral_radius: float
+    input_scaling: float
+    connectivity: float
+
+    arguments: Mapping[str, Argument] = arguments_of(
         Reservoir,
         leak=RecurrentLayerImpl.arguments["leak"].check,
         spectral_radius=NOT_NEGATIVE,
@@ -67,16 +75,13 @@ class ReservoirLayerImpl(RecurrentLayerImpl):
     initial_state = "zeros"
     repeats = True
 
-    def setup(self, kwargs, in_shapes):
-        self._first_values: dict[str, Any] = {
+    def setup(self, kwargs: dict[str, Any], in_shapes: Structures) -> Setup:
+        made = super().setup(kwargs, in_shapes)
+        bias = {"bias": 0.0} if self.bias else {}
+        self.first_values = {
+            **self.first_values,
+            **bias,
             "W": Uniform(self.input_scaling),
             "R": EchoState(self.spectral_radius, self.connectivity),
         }
-        if self.bias:
-            self._first_values["bias"] = 0.0
-        return super().setup(kwargs, in_shapes)
-
-    @property
-    def first_values(self):
-        """Those of an echo state network."""
-        return {**super().first_values, **self._first_values}
+        return made

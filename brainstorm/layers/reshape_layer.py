@@ -1,13 +1,18 @@
 """The same features in another shape."""
 
-import math
-from collections.abc import Sequence
+from __future__ import annotations
 
-from brainstorm.checks import is_whole
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from brainstorm.checks import Argument, is_whole
 from brainstorm.layers._stepwise_layer import StepwiseLayer
 from brainstorm.layers.arguments import Check, arguments_of
 from brainstorm.layers.rows import Rows
+from brainstorm.structure.buffer_views import BufferView
 from brainstorm.structure.construction import ConstructionWrapper
+from brainstorm.structure.layer import Setup, Structures
 from brainstorm.utils import flatten_features
 
 
@@ -47,7 +52,9 @@ class ReshapeLayerImpl(StepwiseLayer):
         LayerValidationError: `shape` is not as above, or of another size.
     """
 
-    arguments = arguments_of(
+    shape: int | Sequence[int]
+
+    arguments: Mapping[str, Argument] = arguments_of(
         Reshape, shape=Check(lambda value: _is_shape(_shape(value)), "a shape")
     )
     repeats = True
@@ -57,7 +64,7 @@ class ReshapeLayerImpl(StepwiseLayer):
         "output_deltas.default", writes=["input_deltas.default"], shape=flatten_features
     )
 
-    def setup(self, kwargs, in_shapes):
+    def setup(self, kwargs: dict[str, Any], in_shapes: Structures) -> Setup:
         size = in_shapes["default"].feature_size
         shape = tuple(map(int, _shape(self.shape)))
         if -1 in shape:
@@ -70,8 +77,8 @@ class ReshapeLayerImpl(StepwiseLayer):
             )
         return {"default": self.like(in_shapes["default"], *shape)}, {}, {}
 
-    def forward_pass(self, buffers, training_pass=True):
+    def forward_pass(self, buffers: BufferView, training_pass: bool = True) -> None:
         self.handler.copy_to(*self.flat(buffers))
 
-    def backward_pass(self, buffers):
+    def backward_pass(self, buffers: BufferView) -> None:
         self.add_deltas("default", "copy_to", *self.flat_deltas(buffers))

@@ -1,8 +1,16 @@
 """Sigmoid with cross-entropy, for classification with several labels."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from brainstorm.checks import Argument
 from brainstorm.layers._stepwise_layer import LayerWithTargets
 from brainstorm.layers.arguments import POSITIVE, Check, arguments_of
 from brainstorm.layers.base_layer import BufferStructure, ConstructionWrapper
+from brainstorm.structure.buffer_views import BufferView
+from brainstorm.structure.layer import Setup, Structures
 
 
 def SigmoidCE(
@@ -47,7 +55,9 @@ class SigmoidCELayerImpl(LayerWithTargets):
         LayerValidationError: The shapes of the inputs differ.
     """
 
-    arguments = arguments_of(
+    positive_weight: float | None
+
+    arguments: Mapping[str, Argument] = arguments_of(
         SigmoidCE,
         positive_weight=Check(
             lambda w: w is None or POSITIVE.accept(w), "a positive number, or None,"
@@ -55,7 +65,7 @@ class SigmoidCELayerImpl(LayerWithTargets):
     )
     repeats = True
 
-    def setup(self, kwargs, in_shapes):
+    def setup(self, kwargs: dict[str, Any], in_shapes: Structures) -> Setup:
         shape = self.same_shape("default", "targets")
         outputs = {"predictions": shape, "loss": shape}
         internals = {"dcee": BufferStructure(*shape.shape, is_backward_only=True)}
@@ -63,7 +73,7 @@ class SigmoidCELayerImpl(LayerWithTargets):
             internals.update(t=shape, total=shape)
         return outputs, {}, internals
 
-    def forward_pass(self, buffers, training_pass=True):
+    def forward_pass(self, buffers: BufferView, training_pass: bool = True) -> None:
         h, w = self.handler, self.positive_weight
         x, targets = buffers.inputs
         predictions, loss = buffers.outputs
@@ -78,7 +88,7 @@ class SigmoidCELayerImpl(LayerWithTargets):
         h.sigmoid_ce_forward(x, t, predictions, loss)
         h.mult_tt(loss, total, loss)
 
-    def backward_pass(self, buffers):
+    def backward_pass(self, buffers: BufferView) -> None:
         targets, dloss = buffers.inputs.targets, buffers.output_deltas.loss
         if self.positive_weight is not None:
             targets, weighted = (

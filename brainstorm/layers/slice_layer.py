@@ -1,12 +1,16 @@
 """Parts of the features."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from brainstorm.checks import is_whole
+from brainstorm.checks import Argument, is_whole
 from brainstorm.layers._stepwise_layer import StepwiseLayer
 from brainstorm.layers.arguments import Check, arguments_of
 from brainstorm.layers.base_layer import BufferStructure, ConstructionWrapper
+from brainstorm.structure.buffer_views import BufferView
+from brainstorm.structure.layer import Setup, Structures
 
 
 def Slice(
@@ -77,8 +81,13 @@ class SliceLayerImpl(StepwiseLayer):
             part has no features.
     """
 
+    start: int | None
+    stop: int | None
+    step: int
+    parts: Mapping[str, Sequence[int | None]] | None
+
     _END = Check(_is_end, "an integer or None")
-    arguments = arguments_of(
+    arguments: Mapping[str, Argument] = arguments_of(
         Slice,
         start=_END,
         stop=_END,
@@ -87,9 +96,11 @@ class SliceLayerImpl(StepwiseLayer):
     )
     repeats = True
 
-    def setup(self, kwargs, in_shapes):
+    def setup(self, kwargs: dict[str, Any], in_shapes: Structures) -> Setup:
         *shape, size = in_shapes["default"].shape
-        given = {"default": (self.start, self.stop, self.step)}
+        given: Mapping[str, Sequence[int | None]] = {
+            "default": (self.start, self.stop, self.step)
+        }
         if self.parts is not None:
             if given["default"] != (None, None, 1):
                 raise self.error(
@@ -107,7 +118,7 @@ class SliceLayerImpl(StepwiseLayer):
         outputs = {n: BufferStructure(*shape, len(r)) for n, r in self.ranges.items()}
         return outputs, {}, {}
 
-    def pieces(self, outputs, whole):
+    def pieces(self, outputs: Any, whole: Any):
         """Arrays of features, of the outputs and of the input."""
         for name, features in self.ranges.items():
             if features.step == 1:
@@ -117,11 +128,11 @@ class SliceLayerImpl(StepwiseLayer):
                 part = whole[..., feature : feature + 1]
                 yield outputs[name][..., number : number + 1], part
 
-    def forward_pass(self, buffers, training_pass=True):
+    def forward_pass(self, buffers: BufferView, training_pass: bool = True) -> None:
         for y, x in self.pieces(buffers.outputs, buffers.inputs.default):
             self.handler.copy_to(x, y)
 
-    def backward_pass(self, buffers):
+    def backward_pass(self, buffers: BufferView) -> None:
         if "default" in self.unwanted:
             return
         h, whole = self.handler, buffers.input_deltas.default

@@ -1,9 +1,13 @@
 """Softmax with cross-entropy, for classification."""
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from brainstorm.checks import Argument
 from brainstorm.layers._stepwise_layer import LayerWithTargets
 from brainstorm.layers.arguments import NUMBERS, Check, arguments_of, is_finite
 from brainstorm.layers.base_layer import (
@@ -12,6 +16,8 @@ from brainstorm.layers.base_layer import (
     once_per_resize,
 )
 from brainstorm.layers.rows import Rows
+from brainstorm.structure.buffer_views import BufferView
+from brainstorm.structure.layer import Setup, Structures
 from brainstorm.utils import flatten_all_but_last
 
 
@@ -67,7 +73,10 @@ class SoftmaxCELayerImpl(LayerWithTargets):
         HandlerError: When run with targets that are not class indices.
     """
 
-    arguments = arguments_of(
+    label_smoothing: float
+    class_weights: Sequence[float] | None
+
+    arguments: Mapping[str, Argument] = arguments_of(
         SoftmaxCE,
         label_smoothing=Check(
             lambda e: is_finite(e) and 0 <= e < 1, "a number in [0, 1)"
@@ -91,7 +100,7 @@ class SoftmaxCELayerImpl(LayerWithTargets):
         shape=flatten_all_but_last,
     )
 
-    def setup(self, kwargs, in_shapes):
+    def setup(self, kwargs: dict[str, Any], in_shapes: Structures) -> Setup:
         shape = in_shapes["default"].shape
         expected = (*shape[:-1], 1)
         if in_shapes["targets"].shape != expected:
@@ -113,14 +122,14 @@ class SoftmaxCELayerImpl(LayerWithTargets):
         return outputs, {}, {"t_bin": t_bin}
 
     @once_per_resize
-    def shares(self, buffers):
+    def shares(self, buffers: Any) -> Any:
         """What each class gets of its own targets, and what of all, as rows."""
         classes, smoothing = self.in_shapes["default"].shape[-1], self.label_smoothing
-        weights = self.class_weights or [1.0] * classes
-        put, weights = self.handler.create_from_numpy, np.array([weights], float)
+        put = self.handler.create_from_numpy
+        weights = np.array([self.class_weights or [1.0] * classes], np.float64)
         return put(weights * (1 - smoothing)), put(weights * smoothing / classes)
 
-    def forward_pass(self, buffers, training_pass=True):
+    def forward_pass(self, buffers: BufferView, training_pass: bool = True) -> None:
         h = self.handler
         x, targets, p, loss = self.rows.load(h, buffers)
         if self.is_plain:
@@ -133,7 +142,7 @@ class SoftmaxCELayerImpl(LayerWithTargets):
             h.soft_targets_ce_forward(x, q, p, loss)
         self.rows.store(h, buffers)
 
-    def backward_pass(self, buffers):
+    def backward_pass(self, buffers: BufferView) -> None:
         targets, p, dloss, q, dx = self.delta_rows.load(self.handler, buffers)
         if self.is_plain:
             arrays = targets, p, dloss, q, dx

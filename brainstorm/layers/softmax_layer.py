@@ -1,7 +1,10 @@
 """Softmax on its own."""
 
+from __future__ import annotations
+
 from brainstorm.layers._stepwise_layer import StepwiseLayer
 from brainstorm.layers.rows import Rows
+from brainstorm.structure.buffer_views import BufferView
 from brainstorm.structure.construction import ConstructionWrapper
 from brainstorm.utils import flatten_all_but_last
 
@@ -29,12 +32,12 @@ class SoftmaxRows(StepwiseLayer):
         shape=flatten_all_but_last,
     )
 
-    def forward_pass(self, buffers, training_pass=True):
+    def forward_pass(self, buffers: BufferView, training_pass: bool = True) -> None:
         x, y = self.rows.load(self.handler, buffers)
         getattr(self.handler, f"{self.operation}_m")(x, y)
         self.rows.store(self.handler, buffers)
 
-    def backward_pass(self, buffers):
+    def backward_pass(self, buffers: BufferView) -> None:
         rows = self.delta_rows.load(self.handler, buffers)
         self.add_deltas("default", f"{self.operation}_backward", *rows)
         self.delta_rows.store(self.handler, buffers)

@@ -1,7 +1,15 @@
 """Squared difference of two inputs."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
 from brainstorm.layers._stepwise_layer import ANY, StepwiseLayer
+from brainstorm.structure.buffer_structure import StructureTemplate
+from brainstorm.structure.buffer_views import BufferView
 from brainstorm.structure.construction import ConstructionWrapper
+from brainstorm.structure.layer import Setup, Structures
 
 
 def SquaredDifference(name: str | None = None) -> ConstructionWrapper:
@@ -28,20 +36,22 @@ class SquaredDifferenceLayerImpl(StepwiseLayer):
         LayerValidationError: The shapes of the inputs differ.
     """
 
-    expected_inputs = dict.fromkeys(("inputs_1", "inputs_2"), ANY)
+    expected_inputs: Mapping[str, StructureTemplate] = dict.fromkeys(
+        ("inputs_1", "inputs_2"), ANY
+    )
     repeats = True
 
-    def setup(self, kwargs, in_shapes):
+    def setup(self, kwargs: dict[str, Any], in_shapes: Structures) -> Setup:
         shape = self.same_shape("inputs_1", "inputs_2")
         return {"default": shape}, {}, {"diff": shape}
 
-    def forward_pass(self, buffers, training_pass=True):
+    def forward_pass(self, buffers: BufferView, training_pass: bool = True) -> None:
         a, b = buffers.inputs
         diff = buffers.internals.diff
         self.handler.subtract_tt(a, b, diff)
         self.handler.mult_tt(diff, diff, buffers.outputs.default)
 
-    def backward_pass(self, buffers):
+    def backward_pass(self, buffers: BufferView) -> None:
         h = self.handler
         da, db = buffers.input_deltas
         dy = buffers.output_deltas.default

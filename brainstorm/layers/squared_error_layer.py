@@ -1,6 +1,9 @@
 """Squared error, for regression."""
 
+from __future__ import annotations
+
 from brainstorm.layers._stepwise_layer import ErrorLayer
+from brainstorm.structure.buffer_views import BufferView
 from brainstorm.structure.construction import ConstructionWrapper
 
 
@@ -33,7 +36,7 @@ class SquaredErrorLayerImpl(ErrorLayer):
 
     repeats = True
 
-    def forward_pass(self, buffers, training_pass=True):
+    def forward_pass(self, buffers: BufferView, training_pass: bool = True) -> None:
         h = self.handler
         x, targets = buffers.inputs.default, buffers.inputs.targets
         predictions, loss = buffers.outputs.predictions, buffers.outputs.loss
@@ -43,7 +46,7 @@ class SquaredErrorLayerImpl(ErrorLayer):
         h.mult_tt(diff, diff, loss)
         h.mult_st(0.5, loss, loss)
 
-    def backward_pass(self, buffers):
+    def backward_pass(self, buffers: BufferView) -> None:
         diff, dx = buffers.internals.diff, buffers.input_deltas.default
         dloss = buffers.output_deltas.loss
         self.add_deltas("default", "mult_tt", diff, dloss, dx)

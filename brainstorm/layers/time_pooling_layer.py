@@ -1,14 +1,20 @@
 """One value for all time steps."""
 
-from typing import get_args
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
 
 import numpy as np
 
+from brainstorm.checks import Argument
 from brainstorm.layers.arguments import Check, arguments_of
 from brainstorm.layers.base_layer import ConstructionWrapper, Layer
 from brainstorm.layers.rows import Rows, as_column, by_sequences
 from brainstorm.literals import TimePoolingType
 from brainstorm.structure.buffer_structure import BufferStructure, StructureTemplate
+from brainstorm.structure.buffer_views import BufferView
+from brainstorm.structure.layer import Setup, Structures
 from brainstorm.utils import listing
 
 TYPES = get_args(TimePoolingType)
@@ -66,12 +72,16 @@ class TimePoolingLayerImpl(Layer):
             above.
     """
 
-    optional_inputs = {"mask": StructureTemplate("T", "B", 1)}
-    arguments = arguments_of(
+    type: TimePoolingType
+
+    optional_inputs: Mapping[str, StructureTemplate] = {
+        "mask": StructureTemplate("T", "B", 1)
+    }
+    arguments: Mapping[str, Argument] = arguments_of(
         TimePooling,
         type=Check(lambda value: value in TYPES, f"one of {listing(TYPES)}"),
     )
-    computes_no_input_deltas_for = ("mask",)
+    computes_no_input_deltas_for: Sequence[str] = ("mask",)
     needs_whole_sequences = True
     honours_fresh = True
     repeats = True
@@ -82,7 +92,7 @@ class TimePoolingLayerImpl(Layer):
     delta_steps = Rows(writes=["input_deltas.default"], shape=by_sequences)
     pooled_deltas = Rows("output_deltas.default", shape=_row)
 
-    def setup(self, kwargs, in_shapes):
+    def setup(self, kwargs: dict[str, Any], in_shapes: Structures) -> Setup:
         y = BufferStructure("B", *in_shapes["default"].feature_shape)
         internals = {"argmax": y} if self.type == "max" else {}
         self.masked = "mask" in in_shapes
@@ -91,7 +101,7 @@ class TimePoolingLayerImpl(Layer):
             internals["factor"] = BufferStructure("B", 1)
         return {"default": y}, {}, internals
 
-    def forward_pass(self, buffers, training_pass=True):
+    def forward_pass(self, buffers: BufferView, training_pass: bool = True) -> None:
         h = self.handler
         (x,), (y, argmax) = self.steps.load(h, buffers), self.pooled.load(h, buffers)
         if self.masked:
@@ -104,7 +114,7 @@ class TimePoolingLayerImpl(Layer):
         self.scale(buffers, y, y)
         self.pooled.store(h, buffers)
 
-    def backward_pass(self, buffers):
+    def backward_pass(self, buffers: BufferView) -> None:
         if "default" in self.unwanted:
             return
         h = self.handler
@@ -122,11 +132,11 @@ class TimePoolingLayerImpl(Layer):
             self.spread(buffers, scaled, dx)
         self.delta_steps.store(h, buffers)
 
-    def used(self, steps):
+    def used(self, steps: Any) -> Any:
         """Those that sums are of: without a mask just one may be."""
         return steps if self.masked or self.type != "last" else steps[-1:]
 
-    def scale(self, buffers, pooled, out):
+    def scale(self, buffers: Any, pooled: Any, out: Any) -> None:
         """Multiply what there is for each sequence with its factor."""
         if self.masked:
             factor = buffers.internals.factor
@@ -139,7 +149,7 @@ class TimePoolingLayerImpl(Layer):
         elif out is not pooled:
             self.handler.copy_to(pooled, out)
 
-    def spread(self, buffers, dy, dx):
+    def spread(self, buffers: Any, dy: Any, dx: Any) -> None:
         """Give the deltas of a sum to all that it is of."""
         h, used = self.handler, self.used(dx)
         if "default" in self.fresh and used.shape[0] < dx.shape[0]:
@@ -154,7 +164,7 @@ class TimePoolingLayerImpl(Layer):
         else:
             self.add_deltas("default", "copy_to", deltas, used)
 
-    def counted(self, buffers, x):
+    def counted(self, buffers: Any, x: Any) -> Any:
         """Steps whose sum, or largest, is that of those that count."""
         h, weights = self.handler, as_column(buffers.internals.weights)
         rows = x.reshape((weights.shape[0], -1))
@@ -163,7 +173,7 @@ class TimePoolingLayerImpl(Layer):
         weigh(rows, weights, counted)
         return counted.reshape(tuple(x.shape))
 
-    def weigh(self, buffers):
+    def weigh(self, buffers: Any) -> None:
         """Find out from the mask which steps count, and how much."""
         h, weights = self.handler, buffers.internals.weights
         h.fill(weights, 0.0)
@@ -187,6 +197,8 @@ class TimePoolingLayerImpl(Layer):
                 h.subtract_tt(number, weights[t : t + 1], number)
 
 
-def _over_time(x, y):
+def _over_time(
+    x: Any, y: Any
+) -> tuple[Any, tuple[int, int], Any, int, tuple[int, int]]:
     """What operations on images take to pool over the time, which is the height."""
     return _image(x), (x.shape[0], 1), _image(y), 0, (1, 1)

@@ -1,7 +1,11 @@
 """Larger images."""
 
-from collections.abc import Sequence
+from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from brainstorm.checks import Argument
 from brainstorm.layers._window_layer import PAIR
 from brainstorm.layers.arguments import arguments_of
 from brainstorm.layers.base_layer import (
@@ -11,6 +15,8 @@ from brainstorm.layers.base_layer import (
     StructureTemplate,
 )
 from brainstorm.layers.rows import Rows
+from brainstorm.structure.buffer_views import BufferView
+from brainstorm.structure.layer import Setup, Structures
 from brainstorm.utils import flatten_time
 
 
@@ -42,8 +48,12 @@ class Upsample2DLayerImpl(Layer):
         LayerValidationError: `factor` is not as in :func:`Upsample2D`.
     """
 
-    expected_inputs = {"default": StructureTemplate("T", "B", "F", "F", "F")}
-    arguments = arguments_of(Upsample2D, factor=PAIR)
+    factor: tuple[int, int]
+
+    expected_inputs: Mapping[str, StructureTemplate] = {
+        "default": StructureTemplate("T", "B", "F", "F", "F")
+    }
+    arguments: Mapping[str, Argument] = arguments_of(Upsample2D, factor=PAIR)
     honours_fresh = True
     repeats = True
 
@@ -52,24 +62,24 @@ class Upsample2DLayerImpl(Layer):
         "output_deltas.default", writes=["input_deltas.default"], shape=flatten_time
     )
 
-    def setup(self, kwargs, in_shapes):
+    def setup(self, kwargs: dict[str, Any], in_shapes: Structures) -> Setup:
         height, width, channels = in_shapes["default"].feature_shape
         size = height * self.factor[0], width * self.factor[1]
         return {"default": BufferStructure("T", "B", *size, channels)}, {}, {}
 
-    def places(self, large):
+    def places(self, large: Any) -> Any:
         """For each place in a block, the pixels of all blocks there."""
         n, height, width, channels = large.shape
         (fy, fx) = self.factor
         blocks = large.reshape((n, height // fy, fy, width // fx, fx, channels))
         return [blocks[:, :, y, :, x] for y in range(fy) for x in range(fx)]
 
-    def forward_pass(self, buffers, training_pass=True):
+    def forward_pass(self, buffers: BufferView, training_pass: bool = True) -> None:
         x, y = self.images(buffers)
         for place in self.places(y):
             self.handler.copy_to(x, place)
 
-    def backward_pass(self, buffers):
+    def backward_pass(self, buffers: BufferView) -> None:
         h, (dy, dx) = self.handler, self.delta_images(buffers)
         total, part = h.scratch(dx.shape, 2), h.scratch(dx.shape, 3)
         first, *others = self.places(dy)

@@ -184,7 +184,7 @@ class ClassAverage(Scorer):
         out_name, targets_name, mask_name, name: See :class:`.Scorer`.
     """
 
-    criterion = "max"
+    criterion: Criterion | None = "max"
 
     AVERAGES = (*get_args(Average), None)
 

@@ -42,7 +42,12 @@ class ConfusionMatrix(Scorer):
         super().__init__(**common)
         self.threshold = checked_number(threshold, f"{self.__name__}: threshold")
 
-    def __call__(self, true_labels, predicted, mask=None):
+    def __call__(
+        self,
+        true_labels: np.ndarray,
+        predicted: np.ndarray,
+        mask: np.ndarray | None = None,
+    ) -> Any:
         """The matrix (C, C) of a batch; see :meth:`.Scorer.__call__`."""
         true_labels, predicted, weights = weighted_rows(true_labels, predicted, mask)
         classes = self._classes(true_labels, predicted)
@@ -76,7 +81,12 @@ class _OfCounts(ClassAverage):
         self.multilabel = bool(multilabel)
         self.threshold = checked_number(threshold, f"{self.__name__}: threshold")
 
-    def __call__(self, true_labels, predicted, mask=None):
+    def __call__(
+        self,
+        true_labels: np.ndarray,
+        predicted: np.ndarray,
+        mask: np.ndarray | None = None,
+    ) -> Any:
         """Count how often each class is rightly predicted, is predicted, and is true.
 
         Arguments as of :meth:`.Scorer.__call__`.
@@ -147,7 +157,7 @@ class Precision(_OfCounts):
     """
 
     @staticmethod
-    def divide(right, predicted, true):
+    def divide(right: Any, predicted: Any, true: Any) -> np.ndarray:
         return _share(right, predicted)
 
 
@@ -158,7 +168,7 @@ class Recall(_OfCounts):
     """
 
     @staticmethod
-    def divide(right, predicted, true):
+    def divide(right: Any, predicted: Any, true: Any) -> np.ndarray:
         return _share(right, true)
 
 
@@ -169,7 +179,7 @@ class F1(_OfCounts):
     """
 
     @staticmethod
-    def divide(right, predicted, true):
+    def divide(right: Any, predicted: Any, true: Any) -> np.ndarray:
         return _share(2 * right, predicted + true)
 
 

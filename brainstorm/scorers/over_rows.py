@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from brainstorm.checks import checked_integer, checked_number
+from brainstorm.literals import Criterion
 from brainstorm.scorers.base import Common, Scorer, takes_common, two_columns
 from brainstorm.utils import Unpack, ValidationError
 
@@ -19,7 +20,7 @@ class Accuracy(Scorer):
     Labels are class indices of shape (N, 1), or one-hot vectors of shape (N, C).
     """
 
-    criterion = "max"
+    criterion: Criterion | None = "max"
 
     def score_rows(self, true_labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
         """Whether each row is classified correctly."""
@@ -46,7 +47,7 @@ class TopKAccuracy(Scorer):
             fewer classes.
     """
 
-    criterion = "max"
+    criterion: Criterion | None = "max"
 
     @takes_common
     def __init__(self, k: int = 5, **common: Unpack[Common]) -> None:
@@ -77,7 +78,7 @@ class Perplexity(Scorer):
     :class:`Accuracy`.
     """
 
-    criterion = "min"
+    criterion: Criterion | None = "min"
 
     adds_up = True
 
@@ -112,7 +113,7 @@ class Hamming(Scorer):
         out_name, targets_name, mask_name, name: See :class:`.Scorer`.
     """
 
-    criterion = "max"
+    criterion: Criterion | None = "max"
 
     @takes_common
     def __init__(self, threshold: float = 0.5, **common: Unpack[Common]) -> None:
@@ -129,7 +130,7 @@ class Hamming(Scorer):
 class MeanSquaredError(Scorer):
     """Half the squared error, summed over the features of a row."""
 
-    criterion = "min"
+    criterion: Criterion | None = "min"
 
     def score_rows(self, true_labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
         """Half the squared error of each row."""

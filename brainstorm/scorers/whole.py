@@ -28,7 +28,12 @@ class DataSetScorer(base.Scorer):
 
     adds_up = True
 
-    def __call__(self, true_labels, predicted, mask=None):
+    def __call__(
+        self,
+        true_labels: np.ndarray,
+        predicted: np.ndarray,
+        mask: np.ndarray | None = None,
+    ) -> Any:
         """Copy the rows of a batch; arguments as of :meth:`.Scorer.__call__`.
 
         Returns:
@@ -68,13 +73,20 @@ class DataSetScorer(base.Scorer):
 class _OfRanking(DataSetScorer, base.ClassAverage):
     """Base class of scorers that look at the order of the predictions."""
 
-    def __call__(self, true_labels, predicted, mask=None):
+    def __call__(
+        self,
+        true_labels: np.ndarray,
+        predicted: np.ndarray,
+        mask: np.ndarray | None = None,
+    ) -> Any:
         labels, predicted, weights = super().__call__(true_labels, predicted, mask)
         truths = self._truths(labels, predicted)
         self._average_of(truths.shape[1])
         return truths, predicted, weights
 
-    def score_data(self, true_labels, predicted, weights):
+    def score_data(
+        self, true_labels: np.ndarray, predicted: np.ndarray, weights: np.ndarray
+    ) -> Any:
         predicted = base.two_columns(predicted)
         average, columns = self._average_of(true_labels.shape[1]), predicted.T
         if average == "micro":
@@ -135,7 +147,7 @@ class RocAuc(_OfRanking):
     """
 
     @staticmethod
-    def score_curve(hits, misses):
+    def score_curve(hits: np.ndarray, misses: np.ndarray) -> float:
         if not misses[-1]:
             return math.nan
         mean = hits - np.diff(hits, prepend=0) / 2
@@ -151,7 +163,7 @@ class AveragePrecision(_OfRanking):
     """
 
     @staticmethod
-    def score_curve(hits, misses):
+    def score_curve(hits: np.ndarray, misses: np.ndarray) -> float:
         return float(np.diff(hits, prepend=0) @ (hits / (hits + misses)) / hits[-1])
 
 
@@ -206,7 +218,9 @@ class Score(DataSetScorer):
         function = getattr(self.function, "func", self.function)  # of a partial
         return getattr(function, "__name__", type(self).__name__)
 
-    def score_data(self, true_labels, predicted, weights):
+    def score_data(
+        self, true_labels: np.ndarray, predicted: np.ndarray, weights: np.ndarray
+    ) -> Any:
         if self.takes == "classes":
             true_labels = self._classes(true_labels, predicted)
             predicted = predicted_classes(predicted, 0.5)

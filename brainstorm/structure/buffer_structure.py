@@ -44,7 +44,9 @@ class _Shape:
                 f"only time-sized buffers can have a context, not {shape}"
             )
         # Plain integers, not NumPy's, so that the shape goes into JSON.
-        self.shape = tuple(s if isinstance(s, str) else int(s) for s in shape)
+        self.shape: tuple[Any, ...] = tuple(
+            s if isinstance(s, str) else int(s) for s in shape
+        )
         self.context_size = int(context_size)
         self.is_backward_only = is_backward_only
 
@@ -74,7 +76,7 @@ class _Shape:
         return self.shape[: self.buffer_type]
 
     @property
-    def feature_shape(self) -> tuple:
+    def feature_shape(self) -> tuple[Any, ...]:
         """The shape without T and B."""
         return self.shape[self.buffer_type :]
 

@@ -6,7 +6,7 @@ import functools
 import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -27,7 +27,9 @@ ENDING = "LayerImpl"
 LAYER_TYPES = Registry()
 """The subclasses of `Layer` by the names of their types, see `Registry`."""
 
-Structures = dict[str, BufferStructure]
+Structures: TypeAlias = dict[str, BufferStructure]
+Setup: TypeAlias = tuple[Structures, Structures, Structures]
+"""Outputs, parameters and internals of a layer, by their names."""
 Result = TypeVar("Result")
 
 # How to add what an operation would overwrite with.
@@ -258,9 +260,7 @@ class Layer:
         optional = {n: t for n, t in self.optional_inputs.items() if n in given}
         return {**self.expected_inputs, **optional}
 
-    def setup(
-        self, kwargs: dict[str, Any], in_shapes: Structures
-    ) -> tuple[Structures, Structures, Structures]:
+    def setup(self, kwargs: dict[str, Any], in_shapes: Structures) -> Setup:
         """Check the arguments and say which buffers are needed.
 
         Args:

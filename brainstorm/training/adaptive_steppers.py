@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from brainstorm.checks import checked_array
-from brainstorm.training.declared import NOT_NEGATIVE, POSITIVE, SHARE
+from brainstorm.structure.network import Network
+from brainstorm.training.declared import NOT_NEGATIVE, POSITIVE, SHARE, Range
 from brainstorm.training.steppers import TrainingStepper
 from brainstorm.utils import ValidationError
 
@@ -25,7 +26,7 @@ COUNT = "update_count"
 
 
 class _AdaptiveStepper(TrainingStepper):
-    ranges = {
+    ranges: ClassVar[dict[str, Range]] = {
         "learning_rate": NOT_NEGATIVE,
         "beta1": SHARE,
         "beta2": SHARE,
@@ -59,23 +60,23 @@ class AdamStepper(_AdaptiveStepper):
     beta2: float = 0.999
     epsilon: float = 1e-8
 
-    slots = ("mean", "variance")
-    __undescribed__ = {COUNT}
+    slots: ClassVar[tuple[str, ...]] = ("mean", "variance")
+    __undescribed__: ClassVar[set[str] | dict[str, Any]] = {COUNT}
     update_count = 0
     _fixed_decay = (0.0,)  # of weights
     _operation = "adam_update"
 
-    def start(self, net):
+    def start(self, net: Network) -> None:
         begins = net is not self.net and not self._restored
         super().start(net)
         if begins:
             self.update_count = 0
 
-    def get_state(self):
+    def get_state(self) -> dict[str, np.ndarray]:
         state = super().get_state()
         return {**state, COUNT: np.array([self.update_count])} if state else {}
 
-    def set_state(self, state):
+    def set_state(self, state: Mapping[str, np.ndarray]) -> None:
         slots, count = state, np.zeros(1)
         if isinstance(state, Mapping) and COUNT in state:
             what = f"{type(self).__name__}: {COUNT}"
@@ -128,7 +129,7 @@ class RmsPropStepper(_AdaptiveStepper):
     decay: float = 0.9
     epsilon: float = 1e-8
 
-    slots = ("mean_square",)
+    slots: ClassVar[tuple[str, ...]] = ("mean_square",)
     _operation = "rms_prop_update"
 
 
@@ -153,7 +154,7 @@ class AdaDeltaStepper(_AdaptiveStepper):
     decay: float = 0.95
     epsilon: float = 1e-6
 
-    slots = ("mean_square", "mean_square_step")
+    slots: ClassVar[tuple[str, ...]] = ("mean_square", "mean_square_step")
     _operation = "ada_delta_update"
 
 
@@ -174,5 +175,5 @@ class AdaGradStepper(_AdaptiveStepper):
     learning_rate: float = 0.01
     epsilon: float = 1e-8
 
-    slots = ("sum_of_squares",)
+    slots: ClassVar[tuple[str, ...]] = ("sum_of_squares",)
     _operation = "ada_grad_update"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from brainstorm.checks import check_number
 from brainstorm.describable import Describable
@@ -23,7 +23,7 @@ class Declared(Describable):
 
     __omit_defaults__ = True
 
-    ranges: dict[str, Range] = {}
+    ranges: ClassVar[dict[str, Range]] = {}
     """Members that have to be numbers within [low, high), with these two."""
 
     def __post_init__(self) -> None:

@@ -108,31 +108,31 @@ class EpochTable(Report):
         self._since = time.perf_counter()
         self._outer: EpochTable | None = None
 
-    def __enter__(self):
+    def __enter__(self) -> Report:
         self._outer = _around.get()
         _around.set(self)
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: Any) -> None:
         _around.set(self._outer)
         self._say_all()
 
-    def log(self, name, value, verbose):
+    def log(self, name: str, value: Any, verbose: int) -> None:
         """Keep a log for the line of the epoch."""
         if verbose == 2:
             print_log(name, value)
         elif verbose and name not in self._hidden:
             self._row.update(leaves(name, value))
 
-    def say(self, text):
+    def say(self, text: str) -> None:
         """Show a text below the line of the epoch."""
         self._texts.append(text)
 
-    def end_epoch(self, stepper):
+    def end_epoch(self, stepper: Any) -> None:
         """Note the learning rate of its last update."""
         self._rate = f"{getattr(stepper, 'learning_rate', math.nan):.4g}"
 
-    def end_round(self, epoch_nr):
+    def end_round(self, epoch_nr: int) -> None:
         """Print the line of an epoch, or of the time before the training."""
         if self._row:
             self._print_row(epoch_nr)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from brainstorm.checks import is_finite
 from brainstorm.structure.network import Network
-from brainstorm.training.declared import NOT_NEGATIVE, POSITIVE
+from brainstorm.training.declared import NOT_NEGATIVE, POSITIVE, Range
 from brainstorm.training.readout_data import Readout
 from brainstorm.training.steppers import TrainingStepper
 from brainstorm.utils import ValidationError
@@ -30,7 +30,7 @@ class _OnlineStepper(TrainingStepper):
     layer: str | None
     _readout: Readout
 
-    def start(self, net):
+    def start(self, net: Network) -> None:
         readout = Readout.find(net, self.layer)
         names = list(net.layers["Input"].out_shapes)
         self._mask = "mask" if "mask" in names and readout.masks_steps else None
@@ -38,7 +38,7 @@ class _OnlineStepper(TrainingStepper):
         self._readout = readout
         super().start(net)
 
-    def run(self):
+    def run(self) -> None:
         net, readout = self._run_forward(), self._readout
         h = readout.states().astype(np.float64)
         targets = net.get_input(self._targets).astype(np.float64)
@@ -81,9 +81,9 @@ class LmsStepper(_OnlineStepper):
     layer: str | None = None
     learning_rate: float = 0.1
 
-    ranges = {"learning_rate": NOT_NEGATIVE}
+    ranges: ClassVar[dict[str, Range]] = {"learning_rate": NOT_NEGATIVE}
 
-    def _correct(self, W, h, targets):
+    def _correct(self, W: np.ndarray, h: np.ndarray, targets: np.ndarray) -> None:
         W -= self.learning_rate * (h.T @ (h @ W - targets))
 
 
@@ -118,8 +118,8 @@ class RlsStepper(_OnlineStepper):
     ridge: float = 1.0
     forgetting: float = 1.0
 
-    slots = ("P",)
-    ranges = {"ridge": POSITIVE}
+    slots: ClassVar[tuple[str, ...]] = ("P",)
+    ranges: ClassVar[dict[str, Range]] = {"ridge": POSITIVE}
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -139,7 +139,7 @@ class RlsStepper(_OnlineStepper):
             return np.eye(*self._shape_of_slots(net)) / self.ridge
         return values.copy()
 
-    def _correct(self, W, h, targets):
+    def _correct(self, W: np.ndarray, h: np.ndarray, targets: np.ndarray) -> None:
         PH = self.P @ h.T
         G = h @ PH
         G.flat[:: len(G) + 1] += self.forgetting

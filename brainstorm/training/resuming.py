@@ -12,7 +12,7 @@ import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from brainstorm.data_iterators import DataIterator
 from brainstorm.describable import of_library
@@ -81,8 +81,12 @@ class Epoch:
 class Resumable:
     """The state of a trainer, which can be saved and restored."""
 
-    __undescribed__ = {"current_epoch_nr": 0, "current_update_nr": 0}
-    __undescribed__ |= {"logs": {}, "results": {}}
+    __undescribed__: ClassVar[set[str] | dict[str, Any]] = {
+        "current_epoch_nr": 0,
+        "current_update_nr": 0,
+        "logs": {},
+        "results": {},
+    }
 
     current_epoch_nr: int = field(default=0, init=False)
     """Number of the epoch that runs or ran last, 0 before the training."""

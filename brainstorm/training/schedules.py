@@ -10,12 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from brainstorm.checks import check_number
 from brainstorm.literals import Timescale
 from brainstorm.structure.network import Network
-from brainstorm.training.declared import ANY, POSITIVE, SHARE, Declared
+from brainstorm.training.declared import ANY, POSITIVE, SHARE, Declared, Range
 from brainstorm.training.steppers import TrainingStepper
 from brainstorm.utils import ValidationError
 
@@ -38,7 +38,7 @@ class Schedule(Declared):
     interval, rounded down.
     """
 
-    ranges = {
+    ranges: ClassVar[dict[str, Range]] = {
         "initial_value": ANY,
         "final_value": ANY,
         "peak_value": ANY,
@@ -96,7 +96,7 @@ class Linear(Schedule):
     final_value: float
     num_changes: int
 
-    def _at(self, k):
+    def _at(self, k: int) -> float:
         if k >= self.num_changes:
             return self.final_value
         change = (self.final_value - self.initial_value) / self.num_changes
@@ -133,7 +133,7 @@ class Exponential(Schedule):
                 f" {self.minimum!r} and {self.maximum!r}"
             )
 
-    def _at(self, k):
+    def _at(self, k: int) -> float:
         try:
             value = self.initial_value * float(self.factor) ** k
         except OverflowError:
@@ -176,7 +176,16 @@ class MultiStep(Schedule):
                 f"MultiStep: steps have to be in ascending order, not {self.steps}"
             )
 
-    def __call__(self, epoch_nr, update_nr, timescale, interval, net, stepper, logs):
+    def __call__(
+        self,
+        epoch_nr: int,
+        update_nr: int,
+        timescale: Timescale,
+        interval: int,
+        net: Network,
+        stepper: TrainingStepper,
+        logs: dict[str, Any],
+    ) -> float:
         count = _calls(epoch_nr, update_nr, timescale)
         passed = sum(step <= count for step in self.steps)
         return self.values[passed - 1] if passed else self.initial_value
@@ -202,7 +211,7 @@ class Cosine(Schedule):
     final_value: float
     num_changes: int
 
-    def _at(self, k):
+    def _at(self, k: int) -> float:
         return _half_cosine(self.initial_value, self.final_value, k / self.num_changes)
 
 
@@ -236,7 +245,7 @@ class OneCycle(Schedule):
         is_left_out = value is None and name in ("initial_value", "final_value")
         return value if is_left_out else super().checked(name, value)
 
-    def _at(self, k):
+    def _at(self, k: int) -> float:
         first, peak, last = self.initial_value, self.peak_value, self.final_value
         peak_at = self.rise * self.num_changes
         if k < peak_at:
@@ -272,7 +281,16 @@ class Warmup(Schedule):
         if not callable(self.schedule):
             check_number(self, "schedule, if it is no schedule,", self.schedule)
 
-    def __call__(self, epoch_nr, update_nr, timescale, interval, net, stepper, logs):
+    def __call__(
+        self,
+        epoch_nr: int,
+        update_nr: int,
+        timescale: Timescale,
+        interval: int,
+        net: Network,
+        stepper: TrainingStepper,
+        logs: dict[str, Any],
+    ) -> float:
         value = self.schedule
         if callable(value):
             value = value(epoch_nr, update_nr, timescale, interval, net, stepper, logs)
@@ -301,7 +319,16 @@ class DecreaseAfterEpoch(Schedule):
     initial_value: float
     T: float
 
-    def __call__(self, epoch_nr, update_nr, timescale, interval, net, stepper, logs):
+    def __call__(
+        self,
+        epoch_nr: int,
+        update_nr: int,
+        timescale: Timescale,
+        interval: int,
+        net: Network,
+        stepper: TrainingStepper,
+        logs: dict[str, Any],
+    ) -> float:
         return self.initial_value * self.T / max(self.T, epoch_nr + 1)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from brainstorm.checks import check_network, checked_array
 from brainstorm.describable import of_library
 from brainstorm.handlers import Handler
 from brainstorm.structure.network import Network
-from brainstorm.training.declared import NOT_NEGATIVE, SHARE, Declared
+from brainstorm.training.declared import NOT_NEGATIVE, SHARE, Declared, Range
 from brainstorm.training.updates import Updates
 from brainstorm.utils import ValidationError, listing
 
@@ -39,10 +39,14 @@ class TrainingStepper(Declared):
     needs_loss = True
     """Whether it is of no use without a loss in the network."""
 
-    slots: tuple[str, ...] = ()
+    slots: ClassVar[tuple[str, ...]] = ()
     """Names of the members that hold an array of the size of the parameters."""
 
-    __undescribed__ = {"net", "context", "arguments"}
+    __undescribed__: ClassVar[set[str] | dict[str, Any]] = {
+        "net",
+        "context",
+        "arguments",
+    }
 
     # Members, so that subclasses need no constructor, or one of their own.
     net: Network | None = None
@@ -56,7 +60,7 @@ class TrainingStepper(Declared):
     """The operation of the handler that does the update; the arguments of the
     constructor, and what :meth:`_update` adds, are its numbers."""
 
-    def __init_subclass__(cls, **kwargs: Any):
+    def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         own = vars(cls).get("__undescribed__", set())
         if isinstance(own, set):
@@ -99,14 +103,15 @@ class TrainingStepper(Declared):
         self._restored = {}
         self.net = net
         self._handler = net.handler
+        cls: Any = type(self)
+        self._numbers = [f.name for f in fields(cls)] if self._operation else []
 
     def run(self) -> None:
         """Do one update with the data that has been provided to the network."""
         if not self._operation:
             raise NotImplementedError
         self._compute_gradients()
-        numbers = map(self.__getattribute__, self.__dataclass_fields__)
-        self._update(self._operation, *numbers)
+        self._update(self._operation, *map(self.__getattribute__, self._numbers))
 
     def get_state(self) -> dict[str, np.ndarray]:
         """NumPy copies of all slots; empty before the first :meth:`start`."""
@@ -203,7 +208,7 @@ class ForwardStepper(TrainingStepper):
 
     use_training_pass: bool = False
 
-    def run(self):
+    def run(self) -> None:
         self._run_forward(self.use_training_pass)
 
 
@@ -217,7 +222,7 @@ class SgdStepper(TrainingStepper):
 
     learning_rate: float = 0.1
 
-    ranges = {"learning_rate": NOT_NEGATIVE}
+    ranges: ClassVar[dict[str, Range]] = {"learning_rate": NOT_NEGATIVE}
     _operation = "sgd_update"
 
 
@@ -241,10 +246,13 @@ class MomentumStepper(TrainingStepper):
     momentum: float = 0.0
     scale_learning_rate: bool = True
 
-    slots = ("velocity",)
-    ranges = {"learning_rate": NOT_NEGATIVE, "momentum": SHARE}
+    slots: ClassVar[tuple[str, ...]] = ("velocity",)
+    ranges: ClassVar[dict[str, Range]] = {
+        "learning_rate": NOT_NEGATIVE,
+        "momentum": SHARE,
+    }
 
-    def run(self):
+    def run(self) -> None:
         self._compute_gradients()
         self._update("momentum_update", self._rate, self.momentum)
 
@@ -269,12 +277,12 @@ class NesterovStepper(MomentumStepper):
 
     _before: tuple[Any, Any] | None = None
 
-    def start(self, net):
+    def start(self, net: Network) -> None:
         super().start(net)
         shape = tuple(self.velocity.shape)
         self._before = net.handler.zeros(shape), net.handler.zeros(shape)
 
-    def run(self):
+    def run(self) -> None:
         net = self._started_net()
         handler, moved = net.handler, (net.buffer.parameters, self.velocity)
         for array, before in zip(moved, self._before, strict=True):

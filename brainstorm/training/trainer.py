@@ -6,7 +6,7 @@ import contextlib
 import functools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from brainstorm.checks import check_network, checked_integer
 from brainstorm.data_iterators import DataIterator
@@ -60,7 +60,7 @@ class Trainer(Resumable, Describable):
     """
 
     __omit_defaults__ = True
-    __default_values__ = {"hooks": {}, "train_scorers": []}
+    __default_values__: ClassVar[dict[str, Any]] = {"hooks": {}, "train_scorers": []}
 
     stepper: TrainingStepper
     verbose: bool | int = True
