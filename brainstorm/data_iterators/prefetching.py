@@ -136,8 +136,7 @@ class _Reader:
             if thread is threading.current_thread():  # which collects garbage
                 return
             thread.join()
-        if hasattr(self._batches, "close"):
-            self._batches.close()
+        getattr(self._batches, "close", lambda: None)()
 
     def _go_on(self) -> None:
         if self._runs or self._is_over or len(self._ready) >= self.depth:

@@ -52,14 +52,19 @@ last 10000 training images are for validation.
 
 def write_10(output: Path, paths: Sequence[Path]) -> None:
     """Write CIFAR-10 to an HDF5 file."""
-    parts = read_archive(paths[0], PARTS_10, b"labels")
-    write_images(output, DESCRIPTION_10, *parts, writing.NR_VALIDATION, brightest=255)
+    training, test = read_archive(paths[0], PARTS_10, b"labels")
+    _write(output, DESCRIPTION_10, training, test)
 
 
 def write_100(output: Path, paths: Sequence[Path]) -> None:
     """Write CIFAR-100 to an HDF5 file."""
-    parts = read_archive(paths[0], PARTS_100, b"fine_labels")
-    write_images(output, DESCRIPTION_100, *parts, writing.NR_VALIDATION, brightest=255)
+    training, test = read_archive(paths[0], PARTS_100, b"fine_labels")
+    _write(output, DESCRIPTION_100, training, test)
+
+
+def _write(output: Path, description: str, training: Images, test: Images) -> None:
+    nr_validation = writing.NR_VALIDATION
+    write_images(output, description, training, test, nr_validation, brightest=255)
 
 
 def read_archive(

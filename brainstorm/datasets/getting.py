@@ -186,10 +186,7 @@ def _locked(lock: Path) -> int:
         handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             with contextlib.suppress(OSError):  # file systems that can not lock
-                if sys.platform == "win32":
-                    _wait_on_windows(handle)
-                else:
-                    fcntl.flock(handle, fcntl.LOCK_EX)
+                _wait(handle)
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(handle), os.stat(lock)):
                     return handle
@@ -199,11 +196,18 @@ def _locked(lock: Path) -> int:
         os.close(handle)
 
 
-def _wait_on_windows(handle: int) -> None:
-    while True:
-        try:
-            msvcrt.locking(handle, msvcrt.LK_LOCK, 1)  # type: ignore[attr-defined]
-            return
-        except OSError as error:
-            if error.errno != errno.EDEADLOCK:  # after ten seconds
-                raise
+if sys.platform == "win32":
+
+    def _wait(handle: int) -> None:
+        while True:
+            try:
+                msvcrt.locking(handle, msvcrt.LK_LOCK, 1)
+                return
+            except OSError as error:
+                if error.errno != errno.EDEADLOCK:  # after ten seconds
+                    raise
+
+else:
+
+    def _wait(handle: int) -> None:
+        fcntl.flock(handle, fcntl.LOCK_EX)

@@ -53,10 +53,9 @@ def read_library(folder: Path, size: int) -> bytes:
         for path in folder.rglob("*.py")
         if not EXCLUDED & set(path.relative_to(folder).parts)
     )
-    np.random.RandomState(0).shuffle(paths)
     text = bytearray()
-    for path in paths:
-        module = path.read_bytes()
+    for number in np.random.RandomState(0).permutation(len(paths)):
+        module = paths[number].read_bytes()
         if module.isascii():
             text += module
         if len(text) >= size:
