@@ -67,6 +67,7 @@ def optional_requirements() -> dict[str, list[str]]:
     extras = {
         "onednn": [f"onednn-cpu-gomp>=2023.2; {linux_on_x86}"],
         "pycuda": ["pycuda>=2024.1", "scikit-cuda>=0.5.3"],
+        "mpi": ["mpi4py>=4.0"],
         "reservoir": ["scipy>=1.11"],
         "draw-net": ["pygraphviz>=2.0"],
         "live-viz": ["bokeh>=3.1"],
@@ -94,6 +95,7 @@ def optional_requirements() -> dict[str, list[str]]:
     }
     names = [
         "onednn",
+        "mpi",
         "reservoir",
         "draw-net",
         "live-viz",

@@ -40,6 +40,7 @@ __all__ = [
     "MissingInputError",
     "NetworkValidationError",
     "NotAFileError",
+    "RankError",
     "StructureValidationError",
     "UnknownLayerTypeError",
     "UnknownNameError",
@@ -95,6 +96,10 @@ class InitializationError(BrainstormError):
 
 class FileFormatError(BrainstormError, OSError):
     """A file is damaged, or is not of the expected kind."""
+
+
+class RankError(BrainstormError):
+    """Another process of a parallel training has failed."""
 
 
 class HandlerError(BrainstormError):

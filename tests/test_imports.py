@@ -19,6 +19,7 @@ HOUSE = [
     ["structure"],
     ["layers"],
     ["scorers", "viewer"],
+    ["parallel"],
     ["training", "hooks"],
     ["tools", "_layer_bench"],
     ["testing", "estimators"],

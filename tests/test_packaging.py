@@ -183,6 +183,7 @@ def test_extras_of_the_manual_and_design(setup_py):
     assert names(extras["mlflow"]) == {"mlflow-skinny", "sqlalchemy", "alembic"}
     assert names(extras["notebook"]) == {"ipywidgets"}
     assert names(extras["reservoir"]) == {"scipy"}
+    assert names(extras["mpi"]) == {"mpi4py"}
     assert names(extras["onednn"]) == {"onednn-cpu-gomp"}
     assert "scikit-learn" in names(extras["examples"])
     assert names(extras["sklearn"]) == {"scikit-learn"}

@@ -45,8 +45,39 @@ class Part:
             ) from error
 
 
+class Share:
+    """The part of each batch that one of several ranks gets.
+
+    Attributes:
+        start: Number of the sequences that ranks before it have got of the last batch.
+        count: Number of those that it has got.
+        total: Number of sequences of the last batch.
+
+    Args:
+        rank: Number of the rank, from 0.
+        size: Number of the ranks.
+    """
+
+    def __init__(self, rank: int, size: int):
+        self.rank, self.size = rank, size
+        self.start = self.count = self.total = 0
+
+    def cut(self, sequences: slice, nr_sequences: int) -> slice:
+        """The part of the sequences of a batch; the first one if that is none."""
+        first, stop, _ = sequences.indices(nr_sequences)
+        self.total = stop - first
+        each, rest = divmod(self.total, self.size)
+        self.start = self.rank * each + min(self.rank, rest)
+        self.count = each + (self.rank < rest)
+        begin = first + self.start if self.count else first
+        return slice(begin, begin + max(self.count, 1))
+
+
 class _Holder(DataIterator):
     """Base of the iterators that hold data."""
+
+    share: Share | None = None
+    """What to yield of each batch, instead of all of it."""
 
     def __init__(self, named_data: dict[str, Any], batch_size: int | None) -> None:
         self.nr_sequences = checks.check_data(named_data)
@@ -60,9 +91,12 @@ class _Holder(DataIterator):
             yield {name: part[:] for name, part in parts.items()}
 
     def _parts(self) -> Iterator[Mapping[str, Part]]:
-        """Batches, still to be read."""
+        """Batches, or shares of them, still to be read."""
         steps = {name: shape[0] for name, shape in self.data_shapes.items()}
-        yield {n: Part(n, d, slice(None), steps[n]) for n, d in self.data.items()}
+        some = slice(None)
+        if self.share is not None:
+            some = self.share.cut(some, self.nr_sequences)
+        yield {n: Part(n, d, some, steps[n]) for n, d in self.data.items()}
 
 
 class Undivided(_Holder):
@@ -144,6 +178,8 @@ class Minibatches(_Holder):
             some = slice(start, start + self.batch_size)
             longest = max(1, int(self._lengths(some).max())) if self._cut_items else 0
             steps = self._steps | dict.fromkeys(self._cut_items, longest)
+            if self.share is not None:
+                some = self.share.cut(some, self.nr_sequences)
             yield {n: Part(n, d, some, steps[n]) for n, d in self.data.items()}
 
     def _lengths(self, some: slice) -> np.ndarray:

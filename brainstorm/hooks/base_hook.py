@@ -38,7 +38,10 @@ class Hook(Describable):
         ValidationError: An argument does not fit.
     """
 
-    __undescribed__: ClassVar[set[str] | dict[str, Any]] = {"run_verbosity"}
+    __undescribed__: ClassVar[set[str] | dict[str, Any]] = {
+        "run_verbosity",
+        "speaks",
+    }
     __omit_defaults__ = True
     __default_values__: ClassVar[dict[str, Any]] = {"priority": 0}
 
@@ -48,6 +51,16 @@ class Hook(Describable):
     interval: int = 1
     verbose: bool | int | None = None
     run_verbosity = False
+
+    speaks = True
+    """Whether it may print, draw and write files: of the processes of a parallel
+    training just the first may."""
+
+    only_reports = False
+    """Whether it does nothing but that, so that the others need not call it."""
+
+    differs_by_rank = False
+    """Whether, of the library's, it may return something else on each process."""
 
     priority = 0
     """The place among the hooks of a trainer, which counts from 1."""
@@ -113,7 +126,8 @@ class Hook(Describable):
             named_data_iters: All data iterators by name, that of the training data
                 as ``'training_data_iter'``.
         """
-        self.run_verbosity = verbose if self.verbose is None else self.verbose
+        verbose = verbose if self.verbose is None else self.verbose
+        self.run_verbosity = bool(verbose and self.speaks)
 
     def __call__(
         self,

@@ -81,6 +81,7 @@ class SaveNetwork(_Saver):
         name, timescale, interval: See :class:`.Hook`.
     """
 
+    only_reports = True
     file_format = NETWORK_FORMAT
 
     def __call__(
@@ -105,6 +106,7 @@ class SaveLogs(_Saver):
     :func:`load_logs` reads the file. The arguments are those of :class:`SaveNetwork`.
     """
 
+    only_reports = True
     file_format = LOGS_FORMAT
 
     def __call__(
@@ -129,6 +131,7 @@ class CsvLog(_Saver):
         name, interval: See :class:`.Hook`.
     """
 
+    only_reports = True
     _trainer_is_due = False
 
     @takes("name", "interval")
@@ -306,7 +309,7 @@ class SaveBestNetwork(LogWatcher):
             return
         if self.filename is None:
             self.parameters = net.get("parameters")
-        else:
+        elif self.speaks:
             net.save_as_hdf5(self.filename)
         self.best_so_far = entries[-1]
         place = "in memory" if self.filename is None else f"to {self.filename}"
@@ -363,6 +366,7 @@ class InfoUpdater(Hook):
         name, timescale, interval: See :class:`.Hook`.
     """
 
+    only_reports = True
     __undescribed__: ClassVar[set[str] | dict[str, Any]] = {"run"}
 
     @takes("name", "timescale", "interval")

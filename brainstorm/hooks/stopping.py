@@ -246,6 +246,7 @@ class StopOnSigQuit(base.Hook):
     """
 
     repeatable = True
+    differs_by_rank = True
     __undescribed__: ClassVar[set[str] | dict[str, Any]] = {"quit"}
 
     quit = False

@@ -59,6 +59,7 @@ class BokehVisualizer(Hook):
     """
 
     repeatable = True
+    only_reports = True
 
     PORT = 5006
     """Where to look for a free port first; Bokeh's usual one."""

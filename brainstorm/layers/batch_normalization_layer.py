@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from brainstorm.checks import Argument, is_finite
 from brainstorm.layers._stepwise_layer import StepwiseLayer
-from brainstorm.layers.arguments import POSITIVE, Check, arguments_of
+from brainstorm.layers._whole_batch_norm import (
+    whole_batch_norm_backward,
+    whole_batch_norm_forward,
+)
+from brainstorm.layers.arguments import FLAG, POSITIVE, Check, arguments_of
 from brainstorm.layers.base_layer import BufferStructure, ConstructionWrapper
 from brainstorm.layers.rows import Rows
 from brainstorm.structure.buffer_views import BufferView
@@ -20,6 +25,7 @@ def BatchNorm(
     epsilon: float = 1e-5,
     name: str | None = None,
     *,
+    sync: bool = False,
     trainable: bool = True,
 ) -> ConstructionWrapper:
     """A layer that gives each feature mean `beta` and standard deviation `gamma`.
@@ -30,6 +36,9 @@ def BatchNorm(
         decay: How much of the running values to keep at each training pass.
         epsilon: Added to the variance, to keep it off zero.
         name: Name of the layer.
+        sync: Whether several processes that train together take mean and variance from
+            the whole batch, as a single one would. Otherwise each takes those of its
+            part, and they average the running values.
         trainable: Whether steppers change gamma and beta.
     """
     return ConstructionWrapper.create(BatchNormLayerImpl, **locals())
@@ -79,8 +88,10 @@ class BatchNormLayerImpl(StepwiseLayer):
         BatchNorm,
         decay=Check(lambda d: is_finite(d) and 0 <= d <= 1, "a number in [0, 1]"),
         epsilon=POSITIVE,
+        sync=FLAG,
     )
     computes_no_gradients_for: Sequence[str] = ("mu", "sigma")
+    averaged_parameters: Sequence[str] = ("mu", "sigma")
     first_values: Mapping[str, Any] = {
         "gamma": 1.0,
         "beta": 0.0,
@@ -104,6 +115,8 @@ class BatchNormLayerImpl(StepwiseLayer):
     )
 
     def setup(self, kwargs: dict[str, Any], in_shapes: Structures) -> Setup:
+        if self.sync:  # the running values are then the same everywhere
+            self.averaged_parameters = ()
         shape = self.like(in_shapes["default"])
         features = BufferStructure(shape.shape[-1])
         parameters = dict.fromkeys(("gamma", "beta", "mu", "sigma"), features)
@@ -114,16 +127,11 @@ class BatchNormLayerImpl(StepwiseLayer):
         h, (gamma, beta, mu, sigma) = self.handler, buffers.parameters
         x, y, centered, x_hat = self.rows.load(h, buffers)
         if training_pass:
-            h.batch_norm_forward(
-                x,
-                *(gamma, beta, mu, sigma),
-                buffers.internals.sigma_b,
-                centered,
-                x_hat,
-                y,
-                self.decay,
-                self.epsilon,
-            )
+            internals = buffers.internals.sigma_b, centered, x_hat
+            run = h.batch_norm_forward
+            if self.sync and self.exchange is not None:
+                run = functools.partial(whole_batch_norm_forward, h, self.exchange)
+            run(x, gamma, beta, mu, sigma, *internals, y, self.decay, self.epsilon)
         else:
             h.batch_norm_inference(x, gamma, beta, mu, sigma, y)
         self.rows.store(h, buffers)
@@ -135,7 +143,10 @@ class BatchNormLayerImpl(StepwiseLayer):
         from_batch = self.after_training
         if not from_batch:
             self.normalize_with_running_values(buffers, x, centered, x_hat)
-        h.batch_norm_backward(
+        run = h.batch_norm_backward
+        if self.sync and self.exchange is not None and from_batch:
+            run = functools.partial(whole_batch_norm_backward, h, self.exchange)
+        run(
             parameters.gamma,
             buffers.internals.sigma_b,
             centered,

@@ -9,7 +9,7 @@ all backward passes from then on.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from brainstorm.structure.backward_plan import BackwardPlan, plan_backward
@@ -30,6 +30,8 @@ class Backpropagation:
         wants_all: Whether somebody has asked for deltas: nothing is left out then.
         keeps_parameters: Whether a pass that leaves out deltas keeps a copy of the
             parameters, so that these can be computed after an update.
+        exchange: Makes the gradients those of several processes together, if any; see
+            :mod:`brainstorm.parallel.exchange`.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Backpropagation:
         self._stepping = stepping
         self.wants_all = False
         self.keeps_parameters = False
+        self.exchange: Any = None
         self._layers = layers
         self._followers = [la for la in layers.values() if la.follows_training]
         self._beginners = [la for la in layers.values() if la.follows_context]
@@ -60,6 +63,13 @@ class Backpropagation:
         self._training = plan_backward(self._layers, hubs, all_deltas=False)
         self._frozen = frozen_slices(self._layers, hubs[0])
         self._follow(self._all)
+
+    def share(self, exchange: Any) -> None:
+        """Exchange gradients with other processes from now on, or no longer if None."""
+        self._passes.forget()
+        self.exchange = exchange
+        for layer in self._layers.values():
+            layer.exchange = exchange
 
     def forget_memory(self) -> None:
         """Take note of other memory."""
@@ -81,7 +91,11 @@ class Backpropagation:
         forced = self._stepping.forced
         after = tuple([layer.after_training for layer in self._followers])
         after += tuple([layer.begins for layer in self._beginners])
-        self._passes.run(("backward", is_complete, forced, after), self._make_pass)
+        shares = self.exchange is not None and self.exchange.is_active
+        kind = is_complete, forced, after, shares
+        self._passes.run(("backward", *kind), self._make_pass)
+        if shares:
+            self.exchange.finish()
         if not is_complete and self.keeps_parameters:
             handler, parameters = self._manager.handler, self._manager.views.parameters
             if self._copy is None:
@@ -104,12 +118,21 @@ class Backpropagation:
             if only is None or layer.name in only:
                 layer.after_training = training_pass
 
-    def _make_pass(self, this: Pass, *_: Any) -> None:
+    def _make_pass(self, this: Pass, *kind: Any) -> None:
         this.handler.clear(*self._to_clear)
-        order = [self._run_order[name] for name in self._plan.order]
-        this.run(self._stepping.backward(order, this.handler), "backward_pass")
+        *_, shares = kind
+        names, gradients, done = self._plan.order, self._manager.views.gradients, 0
+        for after, part in self.exchange.buckets(names) if shares else ():
+            self._run(this, names[done:after])
+            this.call("exchange", self.exchange.begin, gradients[part])
+            done = after
+        self._run(this, names[done:])
         for part in self._frozen:
             this.handler.fill(self._manager.views.gradients[part], 0.0)
+
+    def _run(self, this: Pass, names: Sequence[str]) -> None:
+        order = [self._run_order[name] for name in names]
+        this.run(self._stepping.backward(order, this.handler), "backward_pass")
 
     def _follow(self, plan: BackwardPlan) -> None:
         """Do what another plan says from now on."""

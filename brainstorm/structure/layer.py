@@ -66,7 +66,7 @@ def once_per_resize(method: Callable[..., Result]) -> Callable[..., Result]:
 
 # What a network sets does not change what it has recorded of passes.
 _SET_BY_NETWORKS = frozenset(
-    {"handler", "fresh", "unwanted", "after_training", "begins"}
+    {"handler", "fresh", "unwanted", "after_training", "begins", "exchange"}
 )
 
 
@@ -123,6 +123,9 @@ class Layer:
     computes_no_input_deltas_for: Sequence[str] = ()
     computes_no_gradients_for: Sequence[str] = ()
     takes_no_output_deltas_from: Sequence[str] = ()
+    averaged_parameters: Sequence[str] = ()
+    """Names of parameters that training passes change by themselves, to means over the
+    batch; parallel training averages them over its processes."""
     first_values: Mapping[str, Any] = {}
     """What parameters begin with, unless an initializer is given for them by name."""
     is_loss = False
@@ -152,6 +155,8 @@ class Layer:
     begins = False
     computed: Sequence[str] = ()
     """Names of internals that have no memory: `Network.get` has `compute` make them."""
+    exchange: Any = None
+    """What averages over the processes of a parallel training, if it is one."""
 
     def __init__(
         self,

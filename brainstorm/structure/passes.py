@@ -99,6 +99,14 @@ class Pass:
             except HandlerError as error:
                 raise in_layer(layer, error) from error
 
+    def call(self, name: str, function: Callable[..., None], *args: Any) -> None:
+        """Call a function that is no operation, by its name in listings."""
+        if self._program is None:
+            function(*args)
+        else:
+            done = functools.partial(self._program.do, function)
+            self._program.noted(name, done)(*args)
+
     def _record(self, layer: Layer, name: str, *args: Any) -> None:
         program, method = self._program, getattr(layer, name)
         program.layer = layer.name

@@ -21,6 +21,7 @@ from brainstorm.structure.external_data import (
     without_time,
 )
 from brainstorm.structure.layer import Layer
+from brainstorm.structure.layout import Hub
 from brainstorm.structure.modifiers import Modifiers
 from brainstorm.structure.passes import Pass, Passes
 from brainstorm.structure.stepping import Stepping
@@ -99,6 +100,11 @@ class RunningNetwork(Seedable):
     def buffer(self) -> BufferView:
         """All buffers, in the handler's memory; `get` gives copies."""
         return self._buffer_manager.views
+
+    @property
+    def parameter_hub(self) -> Hub:
+        """Where the parameters lie in the flat array, and their gradients likewise."""
+        return self._buffer_manager.hubs[0]
 
     @property
     def time_size(self) -> int:

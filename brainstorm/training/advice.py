@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -53,15 +53,15 @@ def _idle_masks(net: Network, hooks: Iterable[Any], scorers: Iterable[Any]) -> s
     return found - {getattr(reader, "mask_name", None) for reader in readers}
 
 
-def warn_of_loss(net: Network, losses: Mapping[str, Any], update_nr: int) -> bool:
+def warn_of_loss(net: Network, loss: float, update_nr: int) -> bool:
     """Warn if a loss of the last update is not finite; returns whether it is so.
 
     Args:
         net: The network, as the update has left it.
-        losses: Pairs of weight and loss for each name; the last ones count.
+        loss: The total loss.
         update_nr: Number of the update.
     """
-    if math.isfinite(losses["total_loss"][-1][1]):
+    if math.isfinite(loss):
         return False
     values = net.get_loss_values().items()
     wrong = [name for name, loss in values if not math.isfinite(loss)]

@@ -48,6 +48,9 @@ class _OnlineStepper(TrainingStepper):
         counts = np.ones(h.shape[:2], bool)
         if self._mask:
             counts &= net.get_input(self._mask).reshape(counts.shape) != 0
+        exchange = net.backpropagation.exchange
+        if exchange is not None:  # all ranks correct by all sequences
+            h, targets, counts = exchange.gather(h, targets, counts)
         W, bias = readout.parameters()
         if readout.fits_bias:
             h = np.concatenate([np.ones((*h.shape[:2], 1)), h], axis=2)

@@ -176,7 +176,7 @@ class Resumable:
             "data": state_of(self._iterators),
             "handler_type": type(net.handler).__name__,
             "handler": net.handler.get_random_state(),
-            "modifiers": state_of(_modifiers(net)),
+            "modifiers": state_of(modifiers_of(net)),
             "network": state_of(net.rnd),
             "global": state_of(global_rnd),
         }
@@ -197,7 +197,7 @@ class Resumable:
         # What needs the data waits for them, but is checked as far as possible.
         if state["epoch"] is not None:
             Epoch.restore(state["epoch"], net)
-        modifiers = _modifiers(net)
+        modifiers = modifiers_of(net)
         unknown = set(state["modifiers"]) - set(state_of(modifiers))
         if unknown:
             raise ValueError(f"the network has no modifiers {listing(unknown)}")
@@ -220,7 +220,7 @@ class Resumable:
             data = self._iterators[TRAINING_DATA]
             # It begins as it began before, without the batches that are done.
             restore(data, epoch.data_state)
-            batches = iter(data(self._net.handler))
+            batches = self._batches()
             skipped = sum(1 for _ in itertools.islice(batches, epoch.nr_batches))
             if skipped < epoch.nr_batches:
                 raise IteratorValidationError(
@@ -284,7 +284,8 @@ def undisturbed(iterator: DataIterator) -> Iterator[None]:
         restore(iterator, state)
 
 
-def _modifiers(net: Network) -> dict[str, Any]:
+def modifiers_of(net: Network) -> dict[str, Any]:
+    """The modifiers of a network, of both kinds."""
     kinds = ("weight_modifiers", "gradient_modifiers")
     return {kind: getattr(net, kind) for kind in kinds}
 

@@ -23,10 +23,12 @@ from brainstorm.training import fitting, utils
 from brainstorm.training import hook_rules as rules
 from brainstorm.training.adaptive_steppers import AdamStepper
 from brainstorm.training.advice import advise, is_blank, warn_of_loss
+from brainstorm.training.calling import HookCalls
 from brainstorm.training.epoch_table import Report, report_of
 from brainstorm.training.history import History, history_of
 from brainstorm.training.resuming import TRAINING_DATA, Epoch, Resumable, undisturbed
 from brainstorm.training.steppers import TrainingStepper
+from brainstorm.training.team import Team
 from brainstorm.training.utils import ROLLING, run_network
 from brainstorm.utils import IteratorValidationError, ValidationError, listing
 
@@ -37,7 +39,7 @@ __all__ = ["Trainer", "run_network"]
 
 
 @dataclass(eq=False, repr=False)
-class Trainer(Resumable, Describable):
+class Trainer(HookCalls, Resumable, Describable):
     """Organizes the training of a network.
 
     It provides the network with data, lets a stepper update the parameters, calls
@@ -54,6 +56,10 @@ class Trainer(Resumable, Describable):
             backpropagation through time (Williams and Peng, *An efficient
             gradient-based algorithm for on-line training of recurrent network
             trajectories*, 1990). Deltas end where batches do.
+        comm: A communicator of mpi4py, such as ``MPI.COMM_WORLD``: its processes train
+            the network together, each on its part of each batch. See
+            :doc:`/scaling`.
+        bucket_size: How many bytes of gradients these exchange at once.
 
     Raises:
         ValidationError: `stepper` can not step.
@@ -61,18 +67,19 @@ class Trainer(Resumable, Describable):
 
     __omit_defaults__ = True
     __default_values__: ClassVar[dict[str, Any]] = {"hooks": {}, "train_scorers": []}
+    __undescribed__: ClassVar[set[str] | dict[str, Any]] = {"comm", "bucket_size"}
 
     stepper: TrainingStepper
     verbose: bool | int = True
     carry_context: bool = False
+    comm: Any = None
+    bucket_size: int = 2**22
     hooks: dict[str, Hook] = field(default_factory=dict, init=False)
     """The hooks by name, in the order in which they are called."""
     train_scorers: Sequence[Scorer] = field(default_factory=list, init=False)
     """Scorers to evaluate on the training batches as they go by; a list at first."""
 
     _is_training = _warned = False
-    _looked_at = 0
-    _report = Report()
 
     def __post_init__(self) -> None:
         stepper, carry_context = self.stepper, self.carry_context
@@ -245,6 +252,7 @@ class Trainer(Resumable, Describable):
             ValidationError: The `train_scorers` do not fit, or this trainer is training
                 already.
             KeyError: A hook needs a data iterator or a log that does not exist.
+            RankError: Another process has failed, with which this one trains.
         """
         if others:
             raise ValidationError(
@@ -252,6 +260,14 @@ class Trainer(Resumable, Describable):
                 f" name, got {len(others)} more; for arrays there is"
                 " Trainer.fit(net, x, y, epochs)"
             )
+        named_data_iters[TRAINING_DATA] = training_data_iter
+        with self._together() as team:
+            self._train(net, named_data_iters, team)
+
+    def _train(self, net: Network, iterators: dict[str, Any], team: Team | None):
+        training_data_iter = iterators[TRAINING_DATA]
+        if team is not None:
+            team.check(self, net, iterators)
         utils.check_iterator(net, training_data_iter, TRAINING_DATA, exactly=True)
         if self.carry_context:
             utils.check_continues(net, training_data_iter)
@@ -261,36 +277,37 @@ class Trainer(Resumable, Describable):
             raise ValidationError(
                 "the trainer is training already, in another thread or around a hook"
             )
-        named_data_iters[TRAINING_DATA] = training_data_iter
         rules.complete_net(net)
         self.stepper.start(net)
-        advise(net, self.hooks.values(), (self.stepper, *self.train_scorers))
-        self._warned = any(
+        self._warned = not self._speaks or any(
             getattr(h, "check_training_loss", 0) for h in self.hooks.values()
         )
-        net.start_weight_modifiers()
-        self._net, self._iterators = net, named_data_iters
         with net.lock, contextlib.ExitStack() as started:
             self._is_training = True
             started.callback(setattr, self, "_is_training", False)
-            for hook in self.hooks.values():
-                with rules.deltas_for(hook, net):
-                    hook.start(net, self.stepper, self.verbose, named_data_iters)
-                started.callback(hook.stop)
+            if team is not None:
+                iterators = team.start(net, self.stepper, iterators)
+                started.callback(team.stop, net, iterators)
+            if self._speaks:
+                advise(net, self.hooks.values(), (self.stepper, *self.train_scorers))
+            net.start_weight_modifiers()
+            self._net, self._iterators = net, iterators
+            self._start_hooks(self._acting.values(), net, iterators, started)
             started.callback(net.backpropagation.stop_keeping)
             # An epoch that is broken off is over; checkpoints know how far it was.
             started.callback(setattr, self, "_epoch", None)
             started.callback(setattr, net, "before_next_run", None)
             started.callback(setattr, self, "_report", Report())
-            self._report = started.enter_context(report_of(self, net, scores))
+            report = report_of(self, net, scores) if self._speaks else Report()
+            self._report = started.enter_context(report)
             self._looked_at = self.current_update_nr
             batches = self._go_on()
             if batches is None:
                 running = self._call_hooks_before_training(net)
             else:
-                running = self._train_epoch(net, training_data_iter, batches)
+                running = self._train_epoch(net, batches)
             while running:
-                running = self._train_epoch(net, training_data_iter)
+                running = self._train_epoch(net)
 
     def evaluate(
         self, net: Network, **named_data_iters: DataIterator
@@ -314,65 +331,68 @@ class Trainer(Resumable, Describable):
                 network's inputs.
             ValidationError: The `train_scorers` do not fit.
         """
+        with self._together() as team:
+            return self._evaluate(net, named_data_iters, team)
+
+    def _evaluate(
+        self, net: Network, iterators: dict[str, Any], team: Team | None
+    ) -> dict[str, dict[str, float]]:
         utils.check_scorers(net, self.train_scorers, "train_scorers")
-        for name, iterator in named_data_iters.items():
+        for name, iterator in iterators.items():
             utils.check_iterator(net, iterator, name)
+        if team is not None:
+            iterators = team.shared(iterators)
         results = {}
-        iter_names = (None, *named_data_iters)
+        iter_names = (None, *iterators)
         hooks = [
             hook
-            for hook in self.hooks.values()
+            for hook in self._acting.values()
             if not (hook.repeatable or getattr(hook, "saves", ""))
             and getattr(hook, "iter_name", None) in iter_names
         ]
         with net.lock, contextlib.ExitStack() as started:
-            for name, iterator in named_data_iters.items():
+            for name, iterator in iterators.items():
                 results[name] = utils.compute_scores(net, iterator, self.train_scorers)
-                if self.verbose:
+                if self.verbose and self._speaks:
                     utils.print_log(name, results[name])
             named = {n: r for n, r in results.items() if n not in self.hooks}
             self.results.update(named)
             started.callback(setattr, net, "before_next_run", None)
-            for hook in hooks:
-                hook.start(net, self.stepper, self.verbose, named_data_iters)
-                started.callback(hook.stop)
+            self._start_hooks(hooks, net, iterators, started)
             self._call_hooks(net, hooks, self.results)
         return results
 
     # -- the training loop ---------------------------------------------------
 
-    def _train_epoch(
-        self,
-        net: Network,
-        training_data_iter: DataIterator,
-        batches: Iterator[Any] | None = None,
-    ) -> bool:
+    def _train_epoch(self, net: Network, batches: Iterator[Any] | None = None) -> bool:
         """Train for one epoch, or what is left of it, and return whether to go on."""
         if batches is None:
             self.current_epoch_nr += 1
-            self._epoch = Epoch.begin(training_data_iter)
+            self._epoch = Epoch.begin(self._iterators[TRAINING_DATA])
             self._report.begin(f"Epoch {self.current_epoch_nr}")
-            batches = training_data_iter(net.handler)
+            batches = self._batches()
             stopped = False
         else:
             self._report.begin(f"Epoch {self.current_epoch_nr} goes on")
-            due = rules.due_after_update(self.hooks, self.current_update_nr)
+            due = rules.due_after_update(self._acting, self.current_update_nr)
             stopped = self._call_hooks(net, [h for h in due if h.repeatable])
         scores = self._epoch.scores
         if not stopped:
             with utils.ending(batches):
                 stopped = self._train_batches(net, batches)
-            for hook in self.hooks.values():
+            for hook in self._acting.values():
                 if hasattr(hook, "end_epoch"):
                     hook.end_epoch(net, self.current_update_nr)
         self._report.end_epoch(self.stepper)
         self._epoch = None
+        if self._team is not None:
+            scores = self._team.merged(scores)
         if not scores:
             raise IteratorValidationError(f"{TRAINING_DATA} provides no batches")
         rolling = aggregate_losses_and_scores(scores, net, self.train_scorers)
         utils.add_log(self.logs, ROLLING, rolling)
-        self._report.log(ROLLING, rolling, self.verbose)
-        due = rules.due_after_epoch(self.hooks, self.current_epoch_nr)
+        self._report.log(ROLLING, rolling, self.verbose if self._speaks else False)
+        due = rules.due_after_epoch(self._acting, self.current_epoch_nr)
         stopped |= self._call_hooks(net, due)
         self._report.end_round(self.current_epoch_nr)
         self._finish_round()
@@ -380,7 +400,7 @@ class Trainer(Resumable, Describable):
 
     def _train_batches(self, net: Network, batches: Iterable[Any]) -> bool:
         """Do the updates of an epoch, and return whether a hook stopped them."""
-        epoch = self._epoch
+        epoch, team = self._epoch, self._team
         training_data = self._iterators[TRAINING_DATA]
         all_ours = all(map(rules.is_ours, self.hooks.values()))
         for batch in batches:
@@ -391,16 +411,22 @@ class Trainer(Resumable, Describable):
             net.provide_external_data(batch)
             self._run_stepper(net)
             continues = bool(getattr(training_data, "continues", False))
-            gather_losses_and_scores(
-                net, self.train_scorers, epoch.scores, continues=continues
-            )
+            if team is None or team.has_data:
+                gather_losses_and_scores(
+                    net, self.train_scorers, epoch.scores, continues=continues
+                )
+            if team is not None:
+                team.finish_update()
             net.apply_weight_modifiers()
             self.current_update_nr += 1
             if not self._warned:
-                self._warned = warn_of_loss(net, epoch.scores, self.current_update_nr)
+                loss = epoch.scores["total_loss"][-1][1]
+                if team is not None:
+                    loss = net.get_loss_values()["total_loss"]
+                self._warned = warn_of_loss(net, loss, self.current_update_nr)
             epoch.nr_batches += 1
             stopped = False
-            due = rules.due_after_update(self.hooks, self.current_update_nr)
+            due = rules.due_after_update(self._acting, self.current_update_nr)
             if due:
                 with undisturbed(training_data):
                     stopped = self._call_hooks(net, due)
@@ -413,86 +439,29 @@ class Trainer(Resumable, Describable):
         """Whether an unknown hook may be called after the next update."""
         length = getattr(self._iterators[TRAINING_DATA], "length", None)
         is_last = length is None or self._epoch.nr_batches + 1 >= length
-        called = rules.due_after_update(self.hooks, self.current_update_nr + 1)
+        called = rules.due_after_update(self._acting, self.current_update_nr + 1)
         if is_last or called:  # one of these may end the epoch
-            called += rules.due_after_epoch(self.hooks, self.current_epoch_nr)
+            called += rules.due_after_epoch(self._acting, self.current_epoch_nr)
         return not all(map(rules.is_ours, called))
 
     def _run_stepper(self, net: Network) -> None:
         """Do an update, going on from the state that the one before has left."""
+        run = self.stepper.run
+        if self._team is not None:
+            run = functools.partial(self._team.update, run)
         if not self.carry_context:
-            self.stepper.run()
+            run()
             return
         continues = self._iterators[TRAINING_DATA].continues
         self.stepper.context = self._context if continues else None
         try:
-            self.stepper.run()
+            run()
         finally:
             self.stepper.context = None
         self._context = net.get_context()
 
-    def _call_hooks_before_training(self, net: Network) -> bool:
-        """Call all hooks once at 0; on resuming only those that may stop it."""
-        hooks = list(self.hooks.values())
-        if self.current_epoch_nr or self.current_update_nr:
-            hooks = [hook for hook in hooks if hook.repeatable]
-        else:
-            self._report.begin("Before Training")
-            for hook in hooks:
-                hook.reset()
-        stopped = self._call_hooks(net, hooks)
-        self._report.end_round(self.current_epoch_nr)
-        self._finish_round()
-        return not stopped
-
-    def _finish_round(self) -> None:
-        """Let hooks that save the trainer do so, now that all others are done."""
-        for hook in self.hooks.values():
-            if hasattr(hook, "finish_round"):
-                hook.finish_round(self)
-
-    def _call_hooks(
-        self, net: Network, hooks: Iterable[Hook], logs: dict[str, Any] | None = None
-    ) -> bool:
-        """Call hooks, add their logs, and return whether one wants to stop."""
-        stopped = False
-        logs = self.logs if logs is None else logs
-        for hook in hooks:
-            verbose = self.verbose if hook.verbose is None else hook.verbose
-            net.before_next_run = functools.partial(self._let_look, net)
-            try:
-                with rules.deltas_for(hook, net):
-                    log = hook(
-                        epoch_nr=self.current_epoch_nr,
-                        update_nr=self.current_update_nr,
-                        net=net,
-                        stepper=self.stepper,
-                        logs=self.logs,
-                    )
-            except StopIteration as reason:
-                stopped = True
-                if verbose:
-                    self._report.say(
-                        f"{hook.__name__} >> Stopping the training. {reason}"
-                    )
-                log, verbose = reason.value, False
-                # Words would spoil a log of numbers.
-                words_between = isinstance(log, str) and hook.__name__ in logs
-                if hook.repeatable or words_between:
-                    log = None
-            if log is not None:
-                utils.add_log(logs, hook.__name__, log)
-                self._report.log(hook.__name__, log, verbose)
-        return stopped
-
-    def _let_look(self, net: Network) -> None:
-        """Let hooks read what the update has left, before others run the network."""
-        nr = self.current_update_nr
-        if nr > self._looked_at:
-            self._looked_at = nr
-            net.backpropagation.complete()
-            for hook in self.hooks.values():
-                # At the end of an epoch also those are called that are not due.
-                at_end = hook.timescale == "epoch" or hook.repeatable
-                if hasattr(hook, "look") and (at_end or rules.is_due(hook, nr)):
-                    hook.look(net, nr)
+    def _batches(self) -> Iterator[Any]:
+        data, handler = self._iterators[TRAINING_DATA], self._net.handler
+        if self._team is not None:
+            return self._team.pieces(data, handler)
+        return iter(data(handler))

@@ -142,6 +142,8 @@ def compute_scores(
             gather_losses_and_scores(
                 net, scorers, scores, out_name, targets_name, mask_name, continues
             )
+        if hasattr(iterator, "merged"):  # it has yielded one of several parts
+            scores = iterator.merged(scores)
         return aggregate_losses_and_scores(scores, net, scorers)
 
 
