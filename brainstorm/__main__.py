@@ -3,44 +3,34 @@
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import sys
-import zipfile
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NoReturn
 
-import h5py
 import numpy as np
 
 from brainstorm import __version__, datasets, scorers, tools
 from brainstorm.data_iterators import Minibatches
 from brainstorm.datasets.catalogue import DATA_SETS
 from brainstorm.files import (
-    DAMAGE,
     atomic_hdf5,
     atomic_path,
     check_start,
     check_target,
-    reading,
 )
-from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.network import Network
 from brainstorm.structure.prediction import (
     find_output,
     for_iterators,
     has_time,
-    inputs_of,
 )
+from brainstorm.tools.data_files import Source, load_inputs
 from brainstorm.training.utils import print_log, report
 from brainstorm.utils import (
     BrainstormError,
-    FileFormatError,
-    MissingFileError,
-    MissingInputError,
     ValidationError,
     listing,
 )
@@ -56,8 +46,6 @@ DATA_HELP = (
     "HDF5 or npz file with an array (T, B, ...) or (B, ...) for each input, or npy file"
     " for the only one"
 )
-# What numpy.savez calls an array that it is given without a name.
-UNNAMED = "arr_0"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -147,7 +135,6 @@ def _parser() -> argparse.ArgumentParser:
         "--output", metavar="FILE", help="HTML file to write; default: NETWORK.html"
     )
     view.add_argument("--no-browser", action="store_true", help="only write the file")
-    view.set_defaults(output_name=None)
     return parser
 
 
@@ -178,6 +165,11 @@ def _add_group(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _source(args: argparse.Namespace) -> Source:
+    """Where the data are, of a command that `_add_data` has been called for."""
+    return Source(args.data, args.group, args.output_name)
+
+
 # -- the commands ------------------------------------------------------------
 
 
@@ -196,7 +188,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         find_output(net, args.output_name)  # without scorers nothing else would look
     path = args.output_name or net.output_name or ""
     with ExitStack() as files:
-        data = for_iterators(net, _load(args, net, files))
+        data = for_iterators(net, load_inputs(net, _source(args), files))
         results = tools.evaluate(
             net,
             Minibatches(args.batch_size, shuffle=False, **data),
@@ -220,7 +212,7 @@ def _predict(args: argparse.Namespace) -> None:
         raise ValidationError(f"{args.predictions!r} is the file of the data")
     net = Network.from_hdf5(args.network)
     with ExitStack() as files:
-        data = _load(args, net, files)
+        data = load_inputs(net, _source(args), files)
         predictions = net.predict(data, args.batch_size, args.output_name)
     write(args.predictions, predictions)
 
@@ -249,138 +241,15 @@ def _view(args: argparse.Namespace) -> None:
     output = args.output or Path(args.network).with_suffix(".html").name
     check_page_target(output)
     net = Network.from_hdf5(args.network)
-    with ExitStack() as files:
-        data = None if args.data is None else _load(args, net, files)
-        page = tools.view(net, data, args.example, Path(args.network).name)
+    title = Path(args.network).name
+    page = tools.view(net, args.data, args.example, title, args.group)
     page.save(output)
     report(f"the page is in {output}")
     if not args.no_browser:
         open_in_browser(output)
 
 
-# -- files -------------------------------------------------------------------
-
-
-def _load(args: argparse.Namespace, net: Network, files: ExitStack) -> dict[str, Any]:
-    """The arrays in a file that are inputs of the network."""
-    if not os.path.isfile(args.data):
-        raise MissingFileError(f"there is no file {args.data!r}")
-    inputs = net.layers["Input"].out_shapes
-    is_hdf5 = h5py.is_hdf5(args.data)
-    arrays = _in_hdf5(args, inputs, files) if is_hdf5 else _in_numpy(args, net)
-    found = {
-        name: _as_features(arrays[name], inputs[name])
-        for name in inputs
-        if name in arrays
-    }
-    if not found:
-        raise MissingInputError(
-            f"{args.data!r} has no data for the inputs {listing(inputs)}; there are:"
-            f" {listing(arrays)}"
-        )
-    return found
-
-
-def _as_features(array: Any, structure: BufferStructure) -> Any:
-    """Images for a network that takes flat features, or the other way round."""
-    first = structure.first_feature_dim
-    features = getattr(array, "shape", ())[first:]
-    if features == structure.feature_shape or math.prod(features) != math.prod(
-        structure.feature_shape
-    ):
-        return array
-    return np.reshape(array[()], (*array.shape[:first], *structure.feature_shape))
-
-
-def _in_hdf5(
-    args: argparse.Namespace, inputs: Iterable[str], files: ExitStack
-) -> Mapping[str, Any]:
-    """The datasets in the group."""
-    with reading(args.data):
-        file = group = files.enter_context(h5py.File(args.data, "r"))
-    for part in filter(None, args.group.split("/")):
-        if not isinstance(group.get(part), h5py.Group):
-            raise FileFormatError(
-                f"{args.data!r} has no group {part!r} in {group.name!r}; there are:"
-                f" {listing(_datasets(group, h5py.Group))}"
-            )
-        group = group[part]
-    datasets = _datasets(group)
-    others = [] if set(inputs) & set(datasets) else _groups_with(file, inputs)
-    if others:
-        raise MissingInputError(
-            f"{args.data!r} has no data for the inputs {listing(inputs)} in"
-            f" {group.name!r}; choose a group by --group: {listing(others)}"
-        )
-    return datasets
-
-
-def _datasets(group: h5py.Group, kind: type = h5py.Dataset) -> dict[str, Any]:
-    """The datasets in a group, or its members of another kind."""
-    members = {name: group.get(name) for name in group}
-    return {
-        name: member
-        for name, member in members.items()
-        if isinstance(member, kind) and getattr(member, "shape", ()) is not None
-    }
-
-
-def _groups_with(file: h5py.File, names: Iterable[str]) -> list[str]:
-    """The groups of a file with datasets of some of these names."""
-    found: list[str] = []
-
-    def visit(path: str, member: Any) -> None:
-        if isinstance(member, h5py.Group) and set(names) & set(_datasets(member)):
-            found.append(path)
-
-    file.visititems(visit)
-    return found
-
-
-def _in_numpy(args: argparse.Namespace, net: Network) -> Mapping[str, Any]:
-    """The arrays in an npz file, or the one without a name in an npy file."""
-    with _reading_numpy(args.data), open(args.data, "rb") as file:
-        loaded = np.load(file, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            loaded = {UNNAMED: loaded}
-        if list(loaded) == [UNNAMED] and not args.group:
-            return _as_input(args, net, loaded[UNNAMED])
-        prefix = "/".join([*filter(None, args.group.split("/")), ""])
-        names = [name for name in loaded if name.startswith(prefix)]
-        if not names:
-            raise FileFormatError(
-                f"{args.data!r} has no array whose name begins with {prefix!r}; there"
-                f" are: {listing(loaded)}"
-            )
-        inputs = net.layers["Input"].out_shapes
-        short = {name: name.removeprefix(prefix) for name in names}
-        return {s: loaded[n] if s in inputs else None for n, s in short.items()}
-
-
-def _as_input(
-    args: argparse.Namespace, net: Network, array: np.ndarray
-) -> dict[str, np.ndarray]:
-    """An array without a name, under that of the only input that it can be."""
-    needed, _ = inputs_of(net, find_output(net, args.output_name))
-    if len(needed) != 1:
-        raise MissingInputError(
-            f"{args.data!r} has one array without a name, but the output depends on the"
-            f" inputs {listing(needed)}: give an HDF5 or npz file"
-        )
-    return {needed[0]: array}
-
-
-@contextmanager
-def _reading_numpy(filename: str) -> Iterator[None]:
-    """Name the file in errors about what is in it."""
-    try:
-        yield
-    except (BrainstormError, OSError):
-        raise
-    except (*DAMAGE, EOFError, SyntaxError, zipfile.BadZipFile, zlib.error) as error:
-        raise FileFormatError(
-            f"{filename!r} is neither an HDF5 file nor an npz or npy file of numbers"
-        ) from error
+# -- writing ------------------------------------------------------------------
 
 
 def _write_numpy(filename: str, save: Callable[[Any], None]) -> None:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from brainstorm.checks import check_network, checked_integer
-from brainstorm.data_iterators import DataIterator
 from brainstorm.structure.network import Network
-from brainstorm.structure.prediction import arrange, cut, sizes_of
+from brainstorm.structure.prediction import (
+    arrange,
+    cut,
+    find_output,
+    inputs_of,
+    named,
+    sizes_of,
+)
+from brainstorm.tools.data_files import Source, load_inputs
 from brainstorm.tools.profiling import same_state
 from brainstorm.training.utils import check_iterator
 from brainstorm.utils import ValidationError
@@ -22,9 +31,10 @@ __all__ = ["view"]
 
 def view(
     network: Network,
-    data: Mapping[str, Any] | DataIterator | None = None,
+    data: Any = None,
     example: int = 0,
     title: str = "Network",
+    group: str = "",
 ) -> NetworkPage:
     """Show a network in a browser: its layers as a graph, and all of their buffers.
 
@@ -47,11 +57,13 @@ def view(
     Args:
         network: The network.
         data: Arrays ``(T, B, ...)``, or ``(B, ...)`` for one time step, by the names of
-            the inputs; or a data iterator. Targets may be missing: then there are no
-            deltas.
+            the inputs, or just the one that the predictions need; a data iterator; or
+            the name of an HDF5, npz or npy file with such arrays. Targets may be
+            missing: then there are no deltas.
         example: The number of the sequence in the data, from 0. Of an iterator, those
             of all its batches count.
         title: What to call the network on the page.
+        group: Where in the file the arrays are, as in ``'a/test'``.
 
     Returns:
         The page: notebooks show it, ``page.save('net.html')`` writes it to a file that
@@ -64,6 +76,8 @@ def view(
         NetworkValidationError: The data do not fit the network, or a layer can not be
             copied.
         IteratorValidationError: The iterator does not provide the inputs.
+        MissingFileError: There is no such file.
+        FileFormatError: It is damaged, or of another kind, or has no such group.
     """
     check_network(network)
     example = checked_integer(example, "example", 0)
@@ -71,11 +85,20 @@ def view(
         raise ValidationError(f"title: expected a text, got {title!r}")
     if data is None:
         return NetworkPage(take_snapshot(network, title))
-    if isinstance(data, Mapping):
-        batch = _sequence(network, data, example, 0)
-    else:
-        batch = _from_iterator(network, data, example)
+    with contextlib.ExitStack() as files:
+        if isinstance(data, str | os.PathLike):
+            data = load_inputs(network, Source(os.fspath(data), group), files)
+        batch = _example(network, data, example)
     return NetworkPage(take_snapshot(network, title, batch, example))
+
+
+def _example(net: Network, data: Any, example: int) -> dict[str, np.ndarray]:
+    """One of the sequences in data of any kind."""
+    if hasattr(data, "data_shapes"):
+        return _from_iterator(net, data, example)
+    if not isinstance(data, Mapping):
+        data = named(data, inputs_of(net, find_output(net))[0])
+    return _sequence(net, data, example, 0)
 
 
 def _sequence(
@@ -85,10 +108,7 @@ def _sequence(
     arrays, _ = arrange(net, data)
     _, number = sizes_of(net, arrays)
     if example >= before + number:
-        raise ValidationError(
-            f"example: expected a number below {before + number}, that of the sequences"
-            f" in the data, got {example}"
-        )
+        raise _beyond(example, before + number)
     part = cut(net, arrays, slice(example - before, example - before + 1))
     return {name: np.array(values) for name, values in part.items()}
 
@@ -103,8 +123,14 @@ def _from_iterator(net: Network, data: Any, example: int) -> dict[str, np.ndarra
             if example < before + number:
                 return _sequence(net, batch, example, before)
             before += number
-    raise ValidationError(
-        f"example: expected a number below {before}, that of the sequences in the data,"
+    raise _beyond(example, before)
+
+
+def _beyond(example: int, number: int) -> ValidationError:
+    if not number:
+        return ValidationError("data: there are no sequences in these data")
+    return ValidationError(
+        f"example: expected a number below {number}, that of the sequences in the data,"
         f" got {example}"
     )
 

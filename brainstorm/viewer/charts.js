@@ -35,16 +35,19 @@ const unpacked = new WeakMap();
 function unpack(contents) {
   if (unpacked.has(contents)) return unpacked.get(contents);
   const text = atob(contents.data);
-  const bytes = Uint8Array.from(text, (letter) => letter.charCodeAt(0));
+  const bytes = new Uint8Array(text.length);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = text.charCodeAt(i);
   let values;
   if (contents.exact) {
     const view = new DataView(bytes.buffer);
-    values = Float32Array.from({ length: bytes.length / 4 }, (_, i) =>
-      view.getFloat32(4 * i, true));
+    values = new Float32Array(bytes.length / 4);
+    for (let i = 0; i < values.length; i++) values[i] = view.getFloat32(4 * i, true);
   } else {
     const span = contents.high - contents.low;
-    values = Float32Array.from(bytes, (b) =>
-      b === 255 ? NaN : contents.low + (b / 254) * span);
+    values = new Float32Array(bytes.length);
+    for (let i = 0; i < values.length; i++) {
+      values[i] = bytes[i] === 255 ? NaN : contents.low + (bytes[i] / 254) * span;
+    }
   }
   unpacked.set(contents, values);
   return values;
@@ -58,6 +61,7 @@ const STOPS = {
   viridis: ["#440154", "#3b528b", "#21918c", "#5ec962", "#fde725"],
   grey: ["#000000", "#ffffff"],
 };
+const NOT_FINITE = [255, 0, 255];
 const LINES = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9",
   "#8c6bb1", "#7f7f7f"];
 const LINES_DARK = ["#4ba3e3", "#ff8c42", "#2fd0a0", "#e79ac6", "#f0c04a", "#8fd3ff",
@@ -76,13 +80,14 @@ function scaleOf(contents, category, grey) {
   let kind = signed ? (isDark() ? "dark" : "diverging") : "viridis";
   if (grey && !signed) kind = "grey";
   const stops = STOPS[kind].map(channelsOf);
-  const colour = (value) => {
-    if (!Number.isFinite(value)) return [255, 0, 255];
-    const at = Math.min(Math.max((value - low) / (high - low), 0), 1) *
-      (stops.length - 1);
+  const table = Array.from({ length: 256 }, (_, level) => {
+    const at = level / 255 * (stops.length - 1);
     const i = Math.min(Math.floor(at), stops.length - 2);
-    return stops[i].map((s, k) => s + (stops[i + 1][k] - s) * (at - i));
-  };
+    return stops[i].map((s, k) => Math.round(s + (stops[i + 1][k] - s) * (at - i)));
+  });
+  const colour = (value) => (Number.isFinite(value)
+    ? table[Math.min(Math.max(Math.round((value - low) / (high - low) * 255), 0), 255)]
+    : NOT_FINITE);
   return { low, high, signed, colour, stops: STOPS[kind] };
 }
 
@@ -107,7 +112,9 @@ function paint(rows, columns, at, values, scale) {
       const rgb = Array.isArray(place)
         ? place.map((i) => 255 * (values[i] - scale.low) / (scale.high - scale.low))
         : scale.colour(values[place]);
-      image.data.set([...rgb, 255], 4 * (r * columns + c));
+      const start = 4 * (r * columns + c);
+      for (let k = 0; k < 3; k++) image.data[start + k] = rgb[k];
+      image.data[start + 3] = 255;
     }
   }
   context.putImageData(image, 0, 0);

@@ -389,6 +389,7 @@ function historyCards(layer) {
 // -- live -------------------------------------------------------------------------
 
 let newest = 0;
+const controls = () => [...document.querySelectorAll("button, input, .node")];
 
 async function poll() {
   const badge = byId("live");
@@ -397,12 +398,12 @@ async function poll() {
     if (answer.status === 200) {
       snapshot = await answer.json();
       newest = Number(answer.headers.get("X-Number"));
-      const [top, focused] = [scrollY, document.activeElement.id];
+      const [top, focused] = [scrollY, controls().indexOf(document.activeElement)];
       drawGraph();
       showHeader();
       showDetails();
       scrollTo(0, top);
-      if (focused && byId(focused)) byId(focused).focus({ preventScroll: true });
+      if (controls()[focused]) controls()[focused].focus({ preventScroll: true });
     }
     badge.textContent = `● live, ${lastUpdate()}`;
     setTimeout(poll, 1000);

@@ -9,6 +9,7 @@ from brainstorm import tools
 from brainstorm.data_iterators import Minibatches, Online
 from brainstorm.utils import (
     IteratorValidationError,
+    MissingFileError,
     NetworkValidationError,
     ValidationError,
 )
@@ -70,6 +71,25 @@ def test_a_group_of_an_hdf5_file(net, data, tmp_path):
     np.testing.assert_allclose(x, data["default"][0, 3], rtol=1e-6)
 
 
+def test_files(net, data, tmp_path):
+    with h5py.File(tmp_path / "data.hdf5", "w") as file:
+        for name, values in {**data, "other": np.zeros(3)}.items():
+            file[f"a/test/{name}"] = values
+    np.savez(tmp_path / "data.npz", **data)
+    expected = tools.view(net, data, 3).snapshot
+    for file in (tmp_path / "data.hdf5", str(tmp_path / "data.hdf5")):
+        assert tools.view(net, file, 3, group="a/test").snapshot == expected
+    assert tools.view(net, tmp_path / "data.npz", 3).snapshot == expected
+    with pytest.raises(KeyError, match="by the argument group.* 'a/test'"):
+        tools.view(net, tmp_path / "data.hdf5")
+
+
+def test_an_array_for_the_input_of_the_predictions(net, data):
+    expected = tools.view(net, {"default": data["default"]}, 3).snapshot
+    assert tools.view(net, data["default"], 3).snapshot == expected
+    assert tools.view(net, data["default"][0], 3).snapshot == expected
+
+
 def test_iterators_go_on_as_if_nothing_had_been(net, data):
     iterator = Minibatches(3, **data)
     iterators = iterator, copy.deepcopy(iterator)
@@ -86,7 +106,10 @@ def test_iterators_go_on_as_if_nothing_had_been(net, data):
         (dict(example=-1), ValidationError, "example has to be a whole number"),
         (dict(example=1.5), ValidationError, "example has to be a whole number"),
         (dict(title=3), ValidationError, "title: expected a text, got 3"),
-        (dict(data=7), IteratorValidationError, "expected a data iterator"),
+        (dict(data=7), NetworkValidationError, r"or \('B', 4\) without time, got"),
+        (dict(data={}), ValidationError, "no sequences in these data"),
+        (dict(data=np.zeros((1, 0, 4))), ValidationError, "no sequences"),
+        (dict(data="nowhere.hdf5"), MissingFileError, "no file 'nowhere.hdf5'"),
         (dict(data={"defualt": np.zeros((1, 2, 4))}), KeyError, "'defualt'.*'default'"),
         (dict(data={"targets": np.zeros((1, 2, 1))}), KeyError, "input 'default'"),
         (

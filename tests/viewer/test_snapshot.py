@@ -9,6 +9,7 @@ from brainstorm.handlers import NumpyHandler
 from brainstorm.viewer.contents import unpack
 from brainstorm.viewer.page import to_json
 from brainstorm.viewer.snapshot import STRUCTURES, take_snapshot
+from tests.robustness.random_networks import Case
 
 T, UNITS = 6, 5
 
@@ -75,6 +76,23 @@ def test_contents_are_those_of_a_pass_of_the_network(net, batch):
     assert snapshot["example"]["loss"] == pytest.approx(
         net.get_loss_values()["total_loss"], rel=1e-5
     )
+
+
+@pytest.mark.parametrize("seed", [3, 17, pytest.param(41, marks=pytest.mark.slow)])
+def test_random_networks(seed):
+    case = Case(seed)
+    net = case.network(NumpyHandler(np.float64))
+    data = case.data(case.steps[0]._replace(batch_size=1))
+    snapshot = take_snapshot(net, "", data)
+    net.provide_external_data(data)
+    net.forward_pass()
+    net.backward_pass()
+    for path, buffer in buffers_of(snapshot).items():
+        expected = net.get(path)
+        if buffer["structure"][:2] == ["T", "B"]:
+            expected = expected[: net.time_size]
+        shown = values_of(snapshot, path).ravel()
+        np.testing.assert_allclose(shown, expected.ravel(), 1e-5, 1e-7, err_msg=path)
 
 
 def test_gates_follow_the_formula(net, batch):
