@@ -83,6 +83,8 @@ def optional_requirements() -> dict[str, list[str]]:
             "pytest-xdist>=3.5",
             "hypothesis>=6.90",
             "selenium>=4.20",
+            "nbclient>=0.8",
+            "ipykernel>=6.20",
             "setuptools",
         ],
         "docs": [

@@ -7,6 +7,7 @@ import functools
 import importlib
 import importlib.metadata
 import inspect
+import io
 import json
 import math
 import re
@@ -247,6 +248,23 @@ def import_extra(module: str, what: str, extra: str) -> ModuleType:
         return importlib.import_module(module)
     except ImportError as error:
         raise missing_extra(what, module.split(".")[0], extra) from error
+
+
+def new_figure(what: str, **arguments: Any) -> Any:
+    """A figure of matplotlib for `what`, which shows itself in notebooks.
+
+    Without pyplot: there is no window, and no global list of figures.
+    """
+    library = import_extra("matplotlib.figure", what, "examples")
+    figure = library.Figure(layout="constrained", **arguments)
+    figure._repr_png_ = functools.partial(_png_of, figure)
+    return figure
+
+
+def _png_of(figure: Any) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
 
 
 def _install_line(extra: str) -> str:

@@ -247,17 +247,21 @@ class TensorBoard(Tracker):
     def get_state(self) -> dict[str, Any]:
         if self._records is not None:
             self._records.flush()
-            self.size = os.path.getsize(Path(self.log_dir, self.file))
+            self._note_size()
         return super().get_state()
 
     def stop(self) -> None:
         if self._records is not None:
             records, self._records = self._records, None
             records.close()
-            self.size = os.path.getsize(Path(self.log_dir, self.file))
+            self._note_size()
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in vars(self).items() if k not in ("_records", "_net")}
+
+    def _note_size(self) -> None:
+        if self.file is not None:
+            self.size = os.path.getsize(Path(self.log_dir, self.file))
 
     def _add(self, step: int, summary: Any) -> None:
         from tensorboard.compat.proto.event_pb2 import Event

@@ -13,10 +13,12 @@ class Table(NamedTuple):
     Attributes:
         rows: The rows; the first one has the titles, the last one the sums.
         nr_texts: Number of leading columns that are no numbers.
+        has_sums: Whether the last row has sums.
     """
 
     rows: list[tuple[str, ...]]
     nr_texts: int
+    has_sums: bool = True
 
     def as_text(self) -> str:
         """The table in aligned columns."""
@@ -28,7 +30,7 @@ class Table(NamedTuple):
         rule = "  ".join("-" * width for width in widths)
         lines = []
         for i, row in enumerate(cells):
-            if i in (1, len(cells) - 1):
+            if i == 1 or (self.has_sums and i == len(cells) - 1):
                 lines.append(rule)
             for parts in itertools.zip_longest(*row, fillvalue=""):
                 padded = [
@@ -44,7 +46,8 @@ class Table(NamedTuple):
         """The table as a ``<table>``."""
         rows = []
         for i, row in enumerate(self.rows):
-            tag = "th" if i in (0, len(self.rows) - 1) else "td"
+            is_sum = self.has_sums and i == len(self.rows) - 1
+            tag = "th" if i == 0 or is_sum else "td"
             cells = []
             for column, cell in enumerate(row):
                 side = "left" if column < self.nr_texts else "right"

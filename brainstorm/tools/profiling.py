@@ -36,7 +36,7 @@ from brainstorm.utils import (
     HandlerError,
     IteratorValidationError,
     ValidationError,
-    import_extra,
+    new_figure,
 )
 
 __all__ = ["Cost", "Profile", "profile"]
@@ -171,12 +171,9 @@ class Profile:
             FileFormatError: There is a file of another kind already.
             FileNotFoundError: The folder does not exist.
         """
-        matplotlib = import_extra("matplotlib.figure", "Profile.plot", "examples")
         file_format = None if filename is None else picture_format(filename, "filename")
         nr_bars = [len(costs) for costs in self._by_kind().values()]
-        figure = matplotlib.Figure(
-            figsize=(8.0, 1.6 + 0.3 * sum(nr_bars)), layout="constrained"
-        )
+        figure = new_figure("Profile.plot", figsize=(8.0, 1.6 + 0.3 * sum(nr_bars)))
         figure.suptitle(self.title, fontsize="medium", wrap=True)
         axes = figure.subplots(2, gridspec_kw={"height_ratios": nr_bars})
         for ax, (kind, costs) in zip(axes, self._by_kind().items(), strict=True):

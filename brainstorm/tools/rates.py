@@ -27,7 +27,7 @@ from brainstorm.training.adaptive_steppers import AdamStepper
 from brainstorm.training.advice import is_blank
 from brainstorm.training.resuming import restore, state_of
 from brainstorm.training.steppers import TrainingStepper
-from brainstorm.utils import ValidationError, import_extra
+from brainstorm.utils import ValidationError, new_figure
 
 __all__ = ["LearningRates", "find_learning_rate"]
 
@@ -101,9 +101,8 @@ class LearningRates:
             ImportError: matplotlib is not installed.
             ValidationError: The file name has another ending.
         """
-        library = import_extra("matplotlib.figure", "LearningRates.plot", "examples")
         file_format = None if filename is None else picture_format(filename, "filename")
-        figure = library.Figure(layout="constrained")
+        figure = new_figure("LearningRates.plot")
         axes = figure.add_subplot(xlabel="learning rate", ylabel="loss", xscale="log")
         axes.plot(self.rates, self.losses, color="#cfe2f3", label="loss")
         axes.plot(self.rates, self.smoothed, color="#3d78b5", label="smoothed")

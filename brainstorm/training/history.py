@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from brainstorm.structure.tables import Table
 from brainstorm.training.utils import ROLLING, leaves
-from brainstorm.utils import UnknownNameError, choices, import_extra
+from brainstorm.utils import UnknownNameError, choices, import_extra, new_figure
 
 __all__ = ["History"]
 
@@ -50,8 +51,7 @@ class History(list[dict[str, Any]]):
             ImportError: matplotlib is not installed.
             KeyError: There is no entry of such a name.
         """
-        library = import_extra("matplotlib.figure", "History.plot", "examples")
-        figure = library.Figure(layout="constrained")
+        figure = new_figure("History.plot")
         axes = figure.add_subplot(xlabel="epoch")
         columns = self.columns
         for name in names or columns[1:]:
@@ -71,9 +71,17 @@ class History(list[dict[str, Any]]):
             axes.legend()
         return figure
 
-    def __str__(self) -> str:
+    def _repr_html_(self) -> str:
+        """The table, for notebooks."""
+        return Table(self._cells(), 0, has_sums=False).as_html()
+
+    def _cells(self) -> list[tuple[str, ...]]:
         columns = self.columns
-        rows = [columns, *[[_text(row.get(c)) for c in columns] for row in self]]
+        rows = [tuple(_text(row.get(name)) for name in columns) for row in self]
+        return [tuple(columns), *rows]
+
+    def __str__(self) -> str:
+        rows = self._cells()
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         return "\n".join(
             "  ".join(

@@ -2,6 +2,7 @@
 
 import csv
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -104,6 +105,17 @@ def test_tables_and_plots():
     assert len(axes.lines) == 1
     with pytest.raises(KeyError, match="did you mean 'MonitorLoss.total_loss'"):
         history.plot("MonitorLoss.total_los")
+
+
+def test_in_notebooks():
+    pytest.importorskip("matplotlib")
+    history = trained(MonitorLoss("valid")).history
+    html = history._repr_html_()
+    assert html.count("<tr>") == 6
+    assert html.count("<th") == 3
+    figure = history.plot()
+    assert figure._repr_png_()[1:4] == b"PNG"
+    assert pickle.loads(pickle.dumps(figure)).axes
 
 
 def test_a_data_frame():
