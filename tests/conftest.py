@@ -16,6 +16,9 @@ from brainstorm.structure.network import Network
 from tests.published import server as server
 from tests.published import small as small
 
+# Scripts with mistakes, and those that make the files.
+collect_ignore = ["fixtures"]
+
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 

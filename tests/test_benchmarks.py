@@ -48,6 +48,7 @@ def test_onednn_does_the_same(done):
     command.check_losses([expected, *others], work)
 
 
+@pytest.mark.slow
 def test_pytorch_does_the_same(done):
     pytest.importorskip("torch")
     from benchmarks import with_pytorch
@@ -80,6 +81,7 @@ def test_operations_are_those_that_pytorch_counts(name):
         assert counter.get_total_flops() == work.flops(mode)
 
 
+@pytest.mark.slow
 def test_a_contestant_has_a_process_of_its_own(capsys):
     ours, unknown = Contestant("Ours", "NumpyHandler"), Contestant("Odd", "OddHandler")
     with command.started([unknown, ours], "small", gpu=False) as running:
@@ -94,6 +96,7 @@ def test_a_contestant_has_a_process_of_its_own(capsys):
     assert ours.process.returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs the repository")
 def test_an_older_library_does_the_same_work(tmp_path):
     with pytest.raises(ContestantError, match="no_such_commit"):
@@ -113,6 +116,7 @@ def test_an_older_library_does_the_same_work(tmp_path):
     assert "/eager" not in ratios
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux")
 def test_memory_is_the_peak_of_steps_above_nothing():
     def make_runs(work):

@@ -130,17 +130,13 @@ def change(root, section):
     return files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("title", "most", "tests"),
     [
         ("Into the library", 2, "row_norms"),
-        pytest.param(
-            *("A new activation function", 4, "hard_tanh"), marks=pytest.mark.slow
-        ),
-        pytest.param(
-            *("A new activation function", 4, "hard_tanh and emulated"),
-            marks=pytest.mark.slow,
-        ),
+        ("A new activation function", 4, "hard_tanh"),
+        ("A new activation function", 4, "hard_tanh and emulated"),
     ],
 )
 def test_the_page_of_operations_adds_them_to_all_handlers(title, most, tests, tmp_path):

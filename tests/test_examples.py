@@ -41,7 +41,9 @@ def run_example(name, *arguments, data_dir=""):
     return result.stdout
 
 
-@pytest.mark.parametrize("name", ["digits_mlp.py", "regression.py"])
+@pytest.mark.parametrize(
+    "name", ["regression.py", pytest.param("digits_mlp.py", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize(
     ("words", "text"),
     [
@@ -104,11 +106,11 @@ def test_digits_mlp_reaches_its_accuracy_sooner_with_adam(tmp_path):
 @pytest.mark.parametrize(
     ("name", "epochs", "at_least"),
     [
-        ("brainpy_nodes.py", 20, 0.9),
+        pytest.param("brainpy_nodes.py", 20, 0.9, marks=pytest.mark.slow),
         pytest.param("brainpy_training.py", 150, 0.7, marks=pytest.mark.slow),
         ("custom_layer.py", 3, 0.8),
-        ("digits_cnn.py", 1, 0.5),
-        ("highway.py", 5, 0.15),
+        pytest.param("digits_cnn.py", 1, 0.5, marks=pytest.mark.slow),
+        pytest.param("highway.py", 5, 0.15, marks=pytest.mark.slow),
         pytest.param("mnist_pi.py", 5, 0.6, marks=pytest.mark.slow),
         pytest.param("multi_label.py", 2, 0.74, marks=pytest.mark.slow),
         ("regression.py", 20, 0.3),
@@ -250,7 +252,13 @@ def test_digits_cnn_reaches_its_accuracy(tmp_path, data_dir):
     assert result_of(output) >= 0.98
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=[] if n == "digits_mlp.py" else pytest.mark.slow)
+        for n in EXAMPLES
+    ],
+)
 def test_examples_tell_their_options(name):
     output = run_example(name, "--help")
     for option in ("--epochs", "--gpu", "--data"):

@@ -528,7 +528,9 @@ def run_pass(net, steps, batch=2):
     net.backward_pass()
 
 
-@pytest.mark.parametrize("cls", [OneDnnHandler, OnlyOneDnnHandler])
+@pytest.mark.parametrize(
+    "cls", [OneDnnHandler, pytest.param(OnlyOneDnnHandler, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("name", RECURRENT)
 def test_long_sequences_are_prepared_like_short_ones(name, cls, counted):
     """What is prepared and kept does not grow with the number of time steps."""

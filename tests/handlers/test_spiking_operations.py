@@ -263,7 +263,9 @@ def lif_back(neuron, found, decay, R, dy, dv):
     return du, currents
 
 
-@pytest.mark.parametrize("recurrent", [False, True])
+@pytest.mark.parametrize(
+    "recurrent", [pytest.param(False, marks=pytest.mark.slow), True]
+)
 @pytest.mark.parametrize("name", NEURONS)
 @given(fresh=st.booleans(), strided=st.booleans(), seed=seeds)
 @quick

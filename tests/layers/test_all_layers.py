@@ -23,12 +23,18 @@ LOOPS |= {"Bidirectional": 2, "TimePooling": 1, "RecurrentLif": 1, "Reservoir": 
 LOOPS["Gru, reset before"] = 2  # two products, one after the other
 
 EMULATED = ("cuda-emulated",)
+SLOW_HANDLERS = (*EMULATED, "numpy32", "debug")
 
 # NumPy itself buffers 8192 elements for each of up to three strided operands.
 MOST = 4096 + 3 * 8192 * 8
 # Which turn around each of many sequences by itself.
 MASKED_TWINS = "Bidirectional Clockwork", "Bidirectional Lstm"
 # Each of these does a part of what the one with all of it does.
+LOOPING = [
+    name
+    for name in ONE_ACTIVATION_EACH
+    if name in LOOPS or CASES[name].layer.layer.layer_type in LOOPS
+]
 PARTLY = [n for n in CASES if n.startswith("Attention") and not n.endswith("all of it")]
 OTHER_ACTIVATIONS = [name for name in CASES if name not in ONE_ACTIVATION_EACH]
 
@@ -82,7 +88,7 @@ class ResultsAlone(_Battery):
 
 
 @pytest.mark.parametrize("name", [*ONE_ACTIVATION_EACH, *slow(*OTHER_ACTIVATIONS)])
-@pytest.mark.parametrize("handler", handler_params("numpy64", slow=EMULATED))
+@pytest.mark.parametrize("handler", handler_params("numpy64", slow=SLOW_HANDLERS))
 def test_handlers(name, handler, monkeypatch):
     all_checks = name in ONE_ACTIVATION_EACH
     battery = WithoutDerivatives if all_checks else ResultsAlone
@@ -241,7 +247,8 @@ def count_launches(name, handler, time_size, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", [*(n for n in ONE_ACTIVATION_EACH if n not in PARTLY), *slow(*PARTLY)]
+    "name",
+    [*LOOPING, *slow(*(name for name in ONE_ACTIVATION_EACH if name not in LOOPING))],
 )
 @pytest.mark.parametrize(
     "handler", ["cuda-emulated", pytest.param("pycuda", marks=pytest.mark.gpu)]

@@ -160,6 +160,7 @@ def test_cases_are_those_of_their_seeds():
     assert str(Case(5)) == str(Case(5)) != str(Case(6))
 
 
+@pytest.mark.slow
 def test_cases_have_all_there_is():
     cases = [Case(seed) for seed in range(150)]
     text = "\n".join(map(str, cases))

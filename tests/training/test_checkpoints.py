@@ -183,7 +183,14 @@ def uninterrupted(**kwargs):
     return trainer, net
 
 
-@pytest.mark.parametrize("stepper_class", STEPPERS, ids=lambda c: c.__name__)
+@pytest.mark.parametrize(
+    "stepper_class",
+    [
+        pytest.param(c, marks=[] if "Adam" in c.__name__ else pytest.mark.slow)
+        for c in STEPPERS
+    ],
+    ids=lambda c: c.__name__,
+)
 def test_resumed_equals_uninterrupted_at_any_update(stepper_class, tmp_path):
     expected, expected_net = uninterrupted(stepper=stepper_class())
     assert expected.current_update_nr == 3 * NR_BATCHES

@@ -112,7 +112,15 @@ def assert_same(found, expected, rtol):
 
 @pytest.mark.parametrize("make_net", NETS)
 @pytest.mark.parametrize("timescale", ["update", "epoch"])
-@pytest.mark.parametrize("how", ["get", "path", "attribute", "items"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        "get",
+        "attribute",
+        pytest.param("path", marks=pytest.mark.slow),
+        pytest.param("items", marks=pytest.mark.slow),
+    ],
+)
 def test_what_is_read_is_what_a_full_pass_gives(make_net, timescale, how):
     paths = delta_paths(make_net())
     for handler, stepper, rtol in (
