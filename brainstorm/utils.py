@@ -133,7 +133,10 @@ class NotAFileError(BrainstormError, IsADirectoryError):
 _ELSEWHERE = {
     "batchnormalization": "BatchNorm",
     "bcewithlogitsloss": "SigmoidCE",
+    "conv1d": "Convolution1D",
     "conv2d": "Convolution2D",
+    "conv2dtranspose": "ConvolutionTranspose2D",
+    "convtranspose2d": "ConvolutionTranspose2D",
     "crossentropyloss": "SoftmaxCE",
     "dense": "FullyConnected",
     "elu": "el",

@@ -13,6 +13,7 @@ from typing import Any
 
 from brainstorm.handlers.operations.contract import fresh_flag
 from brainstorm.handlers.operations.images import ImageOperations
+from brainstorm.utils import HandlerError
 
 
 def adapt(cls: type) -> None:
@@ -51,6 +52,11 @@ def _adapted(
         bound.apply_defaults()
         given = bound.arguments
         new = {name: given.pop(name) for name in added}
+        if new.get("groups", 1) != 1 or tuple(new.get("dilation", (1, 1))) != (1, 1):
+            raise HandlerError(
+                f"{type(self).__name__} has the operations of brainstorm 0.5, which"
+                " know no dilation and no groups of convolutions"
+            )
         activation = new.get("activation", "linear")
         if "out_deltas" in given and activation != "linear":
             deltas, y = self.scratch(given["out_deltas"].shape, 2), new["outputs"]

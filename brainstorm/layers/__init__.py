@@ -16,7 +16,11 @@ from brainstorm.layers.binomial_cross_entropy_layer import (
 from brainstorm.layers.clockwork_layer import Clockwork as Clockwork
 from brainstorm.layers.clockwork_lstm_layer import ClockworkLstm as ClockworkLstm
 from brainstorm.layers.concat_layer import Concat as Concat
+from brainstorm.layers.convolution_layer_1d import Convolution1D as Convolution1D
 from brainstorm.layers.convolution_layer_2d import Convolution2D as Convolution2D
+from brainstorm.layers.convolution_transpose_layer_2d import (
+    ConvolutionTranspose2D as ConvolutionTranspose2D,
+)
 from brainstorm.layers.ctc_layer import Ctc as Ctc
 from brainstorm.layers.delay_layer import Delay as Delay
 from brainstorm.layers.deltas_scaling_layer import DeltasScaling as DeltasScaling

@@ -6,18 +6,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from brainstorm.checks import is_whole
+from brainstorm.handlers.operations.images import Windows
 from brainstorm.layers.arguments import Check
 from brainstorm.layers.base_layer import Layer, StructureTemplate
 
 
-def _pair(value: Any) -> tuple[Any, ...]:
+def pair(value: Any) -> tuple[Any, ...]:
     return tuple(value) if isinstance(value, Sequence) else (value, value)
 
 
 PAIR = Check(
-    lambda value: [is_whole(n, 1) for n in _pair(value)] == [True, True],
+    lambda value: [is_whole(n, 1) for n in pair(value)] == [True, True],
     "a positive whole number, or two of them,",
-    lambda value: tuple(map(int, _pair(value))),
+    lambda value: tuple(map(int, pair(value))),
 )
 """A check of two sizes, along height and width."""
 
@@ -36,11 +37,13 @@ class WindowLayer(Layer):
         kernel_size: Height and width of the window.
         stride: Step sizes along height and width.
         padding: Number of pixels added on each side of height and width.
+        dilation: Distance of the pixels in a window, likewise.
     """
 
     kernel_size: tuple[int, int]
     stride: tuple[int, int]
     padding: int
+    dilation: tuple[int, int] = (1, 1)
     expected_inputs: Mapping[str, StructureTemplate] = {
         "default": StructureTemplate("T", "B", "F", "F", "F")
     }
@@ -48,12 +51,15 @@ class WindowLayer(Layer):
 
     def window_places(self) -> tuple[int, ...]:
         """Height and width of the outputs: floor((H + 2 padding - kh) / stride) + 1."""
-        image = self.in_shapes["default"].feature_shape[:2]
-        padded = tuple(size + 2 * self.padding for size in image)
-        room = [n - k for n, k in zip(padded, self.kernel_size, strict=True)]
-        if min(room) < 0:
+        image = self.in_shapes["default"].feature_shape
+        windows = Windows(self.kernel_size, self.padding, self.stride, self.dilation)
+        places = windows.counted((1, *image))
+        if min(places) < 1:
+            padded = tuple(size + 2 * self.padding for size in image[:2])
+            dilated = f" with the dilation {self.dilation}"
             raise self.error(
                 "expected a kernel_size of at most the padded image's size,"
                 f" {padded}, got {self.kernel_size}"
+                f"{dilated if self.dilation != (1, 1) else ''}"
             )
-        return tuple(r // s + 1 for r, s in zip(room, self.stride, strict=True))
+        return places

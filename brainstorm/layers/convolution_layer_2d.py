@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from brainstorm.checks import Argument
-from brainstorm.handlers.operations.activations import FROM_INPUT
-from brainstorm.layers._window_layer import WINDOW, WindowLayer
+from brainstorm.layers._convolution_layer import ImageConvolutionLayer
+from brainstorm.layers._window_layer import PAIR, WINDOW, WindowLayer
 from brainstorm.layers.arguments import COUNT, arguments_of
 from brainstorm.layers.base_layer import BufferStructure, ConstructionWrapper
 from brainstorm.layers.rows import Rows
 from brainstorm.literals import Activation
-from brainstorm.structure.buffer_views import BufferView
 from brainstorm.structure.layer import Setup, Structures
 from brainstorm.utils import flatten_time
 
@@ -25,6 +24,8 @@ def Convolution2D(
     activation: Activation = "rel",
     name: str | None = None,
     *,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
     bias: bool = True,
     trainable: bool = True,
 ) -> ConstructionWrapper:
@@ -37,13 +38,18 @@ def Convolution2D(
         padding: Number of zeros added on each side of height and width.
         activation: Activation function.
         name: Name of the layer.
+        dilation: Distance of the pixels that a kernel sees, along height and width; one
+            number stands for both (Yu and Koltun 2016).
+        groups: Number of groups into which channels and kernels are cut; kernels see
+            the channels of their group. As many as there are channels make a depthwise
+            convolution.
         bias: Whether there is a bias.
         trainable: Whether training changes the parameters.
     """
     return ConstructionWrapper.create(Convolution2DLayerImpl, **locals())
 
 
-class Convolution2DLayerImpl(WindowLayer):
+class Convolution2DLayerImpl(ImageConvolutionLayer, WindowLayer):
     """Computes ``y = act(x * W + bias)`` for every image, all steps alike.
 
     With images of height H and width W in C channels, and F filters of kh by kw
@@ -68,19 +74,17 @@ class Convolution2DLayerImpl(WindowLayer):
     the pre-activations, that of the other activations follows from y. Without a bias
     there is an internal ``zero_bias`` (F,), which is 0.
 
-    H' = floor((H + 2 p - kh) / s) + 1, and W' likewise.
+    H' = floor((H + 2 p - kh) / s) + 1, and W' likewise. With a dilation (d, d'), x is
+    that at ``i s + d k - p``, and kh in H' is ``d (kh - 1) + 1``. With g groups, W has
+    C / g channels; filter f sees those of group ``f // (F / g)``.
 
     Raises:
-        LayerValidationError: An argument is not as above, or the kernels are larger
-            than the padded images.
+        LayerValidationError: An argument is not as above, the kernels are larger than
+            the padded images, or there are no such groups.
     """
 
-    num_filters: int
-    activation: Activation
-    bias: bool
-
     arguments: Mapping[str, Argument] = arguments_of(
-        Convolution2D, num_filters=COUNT, **WINDOW
+        Convolution2D, num_filters=COUNT, **WINDOW, dilation=PAIR, groups=COUNT
     )
     repeats = True
 
@@ -95,54 +99,7 @@ class Convolution2DLayerImpl(WindowLayer):
 
     def setup(self, kwargs: dict[str, Any], in_shapes: Structures) -> Setup:
         filters, channels = self.num_filters, in_shapes["default"].feature_shape[2]
-        shape: tuple[Any, ...] = ("T", "B", *self.window_places(), filters)
-        outputs = {"default": BufferStructure(*shape)}
-        parameters = {"W": BufferStructure(filters, *self.kernel_size, channels)}
-        internals = {}
-        if self.bias:
-            parameters["bias"] = BufferStructure(filters)
-        else:
-            internals["zero_bias"] = BufferStructure(filters)
-        if self.activation in FROM_INPUT:
-            internals["H"] = BufferStructure(*shape)
-            internals["dH"] = BufferStructure(*shape, is_backward_only=True)
-        return outputs, parameters, internals
-
-    def forward_pass(self, buffers: BufferView, training_pass: bool = True) -> None:
-        x, y, H = self.images(buffers)
-        W, *biases = buffers.parameters
-        bias = biases[0] if biases else buffers.internals.zero_bias
-        if not biases:
-            self.handler.fill(bias, 0.0)
-        where = self.padding, self.stride
-        if self.activation in FROM_INPUT:
-            self.handler.conv2d_forward_batch(x, W, bias, H, *where)
-            self.handler.act_func[self.activation](H, y)
-        else:
-            self.handler.conv2d_forward_batch(x, W, bias, y, *where, self.activation)
-
-    def backward_pass(self, buffers: BufferView) -> None:
-        x, y, H = self.images(buffers)
-        dy, dx, dH = self.delta_images(buffers)
-        dW, *dbiases = buffers.gradients
-        dbias = dbiases[0] if dbiases else self.handler.scratch((dW.shape[0],), 23)
-        if not dbiases:
-            self.handler.fill(dbias, 0.0)
-        activation = self.activation
-        if activation in FROM_INPUT:
-            self.handler.act_func_deriv[activation](H, y, dy, dH)
-            dy, activation = dH, "linear"
-        self.handler.conv2d_backward_batch(
-            x,
-            buffers.parameters.W,
-            self.padding,
-            self.stride,
-            None if "default" in self.unwanted else dx,
-            dy,
-            dW,
-            dbias,
-            activation,
-            y,
-            fresh_in_deltas="default" in self.fresh,
-            fresh_gradients="gradients" in self.fresh,
-        )
+        self.check_groups(channels)
+        y = BufferStructure("T", "B", *self.window_places(), filters)
+        W = BufferStructure(filters, *self.kernel_size, channels // self.groups)
+        return self.structures(y, W)

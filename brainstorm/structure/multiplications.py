@@ -47,6 +47,15 @@ def _affine(a: Arguments) -> int:
 def _convolution(a: Arguments) -> int:
     """One kernel kh kw C for each element of the outputs."""
     places = a["out_deltas" if "out_deltas" in a else "outputs"]
+    return _at_all(places, a)
+
+
+def _transposed_convolution(a: Arguments) -> int:
+    """A kernel for each element of the inputs."""
+    return _at_all(a["inputs"], a)
+
+
+def _at_all(places: Any, a: Arguments) -> int:
     once = math.prod(places.shape) * math.prod(a["weights"].shape[1:])
     return once * _times(a, "in_deltas")
 
@@ -78,6 +87,8 @@ _FORMULAS: dict[str, Callable[[Arguments], int]] = {
     "affine_backward": _affine,
     "conv2d_forward_batch": _convolution,
     "conv2d_backward_batch": _convolution,
+    "conv2d_transpose_forward_batch": _transposed_convolution,
+    "conv2d_transpose_backward_batch": _transposed_convolution,
     "recurrent_forward": _sequence,
     "recurrent_backward": _sequence,
     "lstm_forward": _sequence,

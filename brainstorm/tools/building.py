@@ -145,9 +145,11 @@ def create_net_from_spec(
     B     BatchNorm
     D     Dropout        [probability], as in ``D.2`` or ``D0.2``; default: 0.5
     C     Convolution2D  [activation] number of filters, ``:``, size of the
-                         kernel; then ``p`` and padding, ``s`` and stride, if any
+                         kernel; then ``p`` and padding, ``s`` and stride, ``d``
+                         and dilation, ``g`` and groups, if any
     P     Pooling2D      [``m`` or ``a``, for maximum and average] size of the
                          kernel; then ``p`` and padding, ``s`` and stride, if any
+    U     Upsample2D     factor
     E     Embedding      number of words, ``:``, size
     W     Positional-    [``s`` or ``l``, for sinusoidal, which are waves, and
           Encoding       learned]

@@ -104,7 +104,12 @@ def _fully_connected(graph: Graph, layer: Any) -> str:
 
 
 def _on_images(
-    graph: Graph, layer: Any, op: str, *arrays: str, activation: str = "linear"
+    graph: Graph,
+    layer: Any,
+    op: str,
+    *arrays: str,
+    activation: str = "linear",
+    **attributes: Any,
 ) -> str:
     """Fold time into the batch, and put the channels first."""
     x = graph.input(layer)
@@ -115,6 +120,7 @@ def _on_images(
         kernel_shape=layer.kernel_size,
         strides=layer.stride,
         pads=(layer.padding,) * 4,
+        **attributes,
     )
     y = graph.add("Transpose", graph.activate(y, activation), perm=(0, 2, 3, 1))
     leading = graph.add("Shape", x, end=2)
@@ -122,11 +128,43 @@ def _on_images(
     return graph.add("Reshape", y, graph.add("Concat", leading, features, axis=0))
 
 
-def _convolution(graph: Graph, layer: Any) -> str:
-    arrays = [graph.constant(graph.values(layer, "W").transpose(0, 3, 1, 2))]
+def _kernels(graph: Graph, layer: Any) -> list[str]:
+    """Kernels with the channels first, and the bias if there is one."""
+    arrays = [graph.constant(np.moveaxis(graph.values(layer, "W"), -1, 1))]
     if "bias" in layer.parameter_shapes:
         arrays.append(graph.parameter(layer, "bias"))
-    return _on_images(graph, layer, "Conv", *arrays, activation=layer.activation)
+    return arrays
+
+
+def _convolution(graph: Graph, layer: Any) -> str:
+    op, attributes = "Conv", {"dilations": layer.dilation, "group": layer.groups}
+    if layer.operation != "conv2d":
+        op, attributes["output_padding"] = "ConvTranspose", layer.output_padding
+    arrays, activation = _kernels(graph, layer), layer.activation
+    return _on_images(graph, layer, op, *arrays, activation=activation, **attributes)
+
+
+def _convolution_of_sequences(graph: Graph, layer: Any) -> str:
+    x, attributes = graph.input(layer), {"pads": layer.margin}
+    if layer.lag:
+        attributes["pads"] = layer.lag, 0
+    *signal, channels = layer.in_shapes["default"].feature_shape
+    there, back = (1, 2, 0), (2, 0, 1)
+    leading = graph.add("Shape", x, end=2)
+    if signal:
+        shape = graph.constant((-1, *signal, channels), np.int64)
+        x, there, back = graph.add("Reshape", x, shape), (0, 2, 1), (0, 2, 1)
+    y = graph.add(
+        *("Conv", graph.add("Transpose", x, perm=there), *_kernels(graph, layer)),
+        kernel_shape=(layer.kernel_size,),
+        strides=(layer.stride,),
+        dilations=(layer.dilation,),
+        group=layer.groups,
+        **attributes,
+    )
+    y = graph.add("Transpose", graph.activate(y, layer.activation), perm=back)
+    features = graph.constant(layer.out_shapes["default"].feature_shape, np.int64)
+    return graph.add("Reshape", y, graph.add("Concat", leading, features, axis=0))
 
 
 def _pooling(graph: Graph, layer: Any) -> str:
@@ -295,7 +333,9 @@ LAYERS: dict[str, Callable[[Graph, Any], str | list[str]]] = {
     "Clockwork": recurrent,
     "ClockworkLstm": recurrent,
     "Concat": _join,
+    "Convolution1D": _convolution_of_sequences,
     "Convolution2D": _convolution,
+    "ConvolutionTranspose2D": _convolution,
     "Ctc": _softmax,
     "Delay": _delay,
     "DeltasScaling": _same,

@@ -158,7 +158,7 @@ def _parse_convolution(reader: _Reader) -> Arguments:
     num_filters = reader.integer("the number of filters")
     if not reader.take(":/"):
         raise reader.error("':' and the size of the kernel")
-    return {**activation, "num_filters": num_filters, **_parse_window(reader)}
+    return {**activation, "num_filters": num_filters, **_parse_window(reader, "psdg")}
 
 
 def _parse_pooling(reader: _Reader) -> Arguments:
@@ -166,23 +166,25 @@ def _parse_pooling(reader: _Reader) -> Arguments:
     return {**pooling_type, **_parse_window(reader)}
 
 
-def _parse_window(reader: _Reader) -> Arguments:
-    """The size of a kernel, then padding and stride in any order."""
+def _parse_window(reader: _Reader, letters: str = "ps") -> Arguments:
+    """The size of a kernel, then padding, stride and the like in any order."""
     size = reader.integer("the size of the kernel")
     arguments: Arguments = {"kernel_size": (size, size)}
-    while letter := reader.take("ps"):
-        argument = "padding" if letter == "p" else "stride"
+    while letter := reader.take(letters):
+        argument = WINDOW[letter]
         if argument in arguments:
             reader.pos -= 1
             raise reader.error(f"just one {argument}")
-        if letter == "p":
-            arguments["padding"] = reader.integer("the padding", minimum=0)
-        else:
-            stride = reader.integer("the stride")
-            arguments["stride"] = (stride, stride)
+        value = reader.integer(f"the {argument}", minimum=0 if letter == "p" else 1)
+        arguments[argument] = (value, value) if letter in "sd" else value
     return arguments
 
 
+def _parse_factor(reader: _Reader) -> Arguments:
+    return {"factor": reader.integer("the factor")}
+
+
+WINDOW = {"p": "padding", "s": "stride", "d": "dilation", "g": "groups"}
 RECURRENT = {"R": "Recurrent", "L": "Lstm", "G": "Gru"}
 PARSERS = {
     "F": ("FullyConnected", _parse_sized),
@@ -192,6 +194,7 @@ PARSERS = {
     "D": ("Dropout", _parse_dropout),
     "C": ("Convolution2D", _parse_convolution),
     "P": ("Pooling2D", _parse_pooling),
+    "U": ("Upsample2D", _parse_factor),
     "E": ("Embedding", _parse_embedding),
     "W": ("PositionalEncoding", lambda reader: reader.choice(POSITIONS, "kind")),
     "A": ("Attention", _parse_attention),

@@ -11,7 +11,7 @@ from tests.handlers.handler_cases import in_records
 
 SIZES = {
     **{"M": 3, "N": 4, "I": 5, "C": 6, "A": 2, "B": 3, "T": 4, "V": 7},
-    **{"F": 2, "H": 6, "W": 5, "K": 3, "L": 2, "P": 6, "Q": 6},
+    **{"F": 2, "H": 6, "W": 5, "K": 3, "L": 2, "P": 6, "Q": 6, "D": 6},
     **{"*S": (3, 2, 5), "*L": (2, 3), "*R": ()},
 }
 GATES = {"lstm": 4, "gru": 3}
@@ -33,6 +33,7 @@ SCALARS = {
     **{"window": (3, 2), "threshold": 0.2, "surrogate": "erf", "parameters": (1.5,)},
     "neuron": Neuron(0.2, 0.1, 1.5, -0.3, False, False, 2, "sigmoid", (2.0,)),
     **{"orders": (2, 4), "constant": True, "heads": 2, "causal": True},
+    **{"dilation": (1, 1), "groups": 1},
 }
 INDICES = {"targets", "indices"}
 # Arguments that have to be positive.
@@ -115,6 +116,8 @@ class Case:
             other = {"Q": "R", "R": "Q"}.get(empty)
             if other:
                 sizes[other] = 0
+        elif self.name.startswith("conv2d") and empty in ("C", "D"):
+            sizes["C"] = sizes["D"] = 0
         elif self.name == "broadcast_t":
             sizes["*S"], sizes["*R"] = (0, 1, 3), (0, 4, 3)
 

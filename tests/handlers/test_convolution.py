@@ -122,6 +122,37 @@ def avgpool_gradients(x, dy, window, stride, padding):
     return unpad(dx, padding)
 
 
+def spread(W, dilation, groups):
+    """Kernels of ordinary convolutions that do the same, with many zeros."""
+    F, kh, kw, D = W.shape
+    (dy, dx), part = dilation, F // groups
+    same = np.zeros((F, dy * (kh - 1) + 1, dx * (kw - 1) + 1, groups * D))
+    for f in range(F):
+        start = f // part * D
+        same[f, ::dy, ::dx, start : start + D] = W[f]
+    return same
+
+
+def gathered(same, W, dilation, groups):
+    """Undo `spread`."""
+    F, D, (dy, dx), part = len(W), W.shape[3], dilation, len(W) // groups
+    starts = [f // part * D for f in range(F)]
+    return np.stack([same[f, ::dy, ::dx, s : s + D] for f, s in enumerate(starts)])
+
+
+def margins_of(padding):
+    return ((padding,) * 2,) * 2 if isinstance(padding, int) else padding
+
+
+def widened(x, padding):
+    return np.pad(x, ((0, 0), *margins_of(padding), (0, 0)))
+
+
+def narrowed(x, padding):
+    (top, bottom), (left, right) = margins_of(padding)
+    return x[:, top : x.shape[1] - bottom, left : x.shape[2] - right]
+
+
 # -- drawing cases ---------------------------------------------------------------
 
 pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
@@ -234,6 +265,117 @@ def test_convolution_in_blocks(monkeypatch, size, case, strided):
         run_convolution(
             NumpyHandler(np.float64), case, 4, 0, "tanh", strided, fresh, True
         )
+
+
+@st.composite
+def general_convolutions(draw):
+    """A shape of images, W's shape, stride, padding, dilation and groups."""
+    window, dilation = draw(pairs), draw(pairs)
+    counts = st.tuples(st.integers(0, 3), st.integers(0, 3))
+    padding = draw(st.one_of(st.integers(0, 3), st.tuples(counts, counts)))
+    extent = [d * (k - 1) + 1 for d, k in zip(dilation, window, strict=True)]
+    size = [
+        max(1, e - sum(m)) + draw(st.integers(0, 4))
+        for e, m in zip(extent, margins_of(padding), strict=True)
+    ]
+    groups, D, part = (draw(st.integers(1, 3)) for _ in range(3))
+    shape = (draw(st.integers(1, 3)), *size, groups * D)
+    return shape, (groups * part, *window, D), draw(strides), padding, dilation, groups
+
+
+@pytest.mark.parametrize("activation", ["linear", "tanh", "softplus"])
+@given(
+    case=general_convolutions(),
+    seed=seeds,
+    strided=st.booleans(),
+    fresh=st.booleans(),
+    inner=st.booleans(),
+)
+@quick
+def test_dilation_groups_and_margins(
+    handler, case, seed, activation, strided, fresh, inner
+):
+    shape, w_shape, stride, padding, dilation, groups = case
+    arrays, filters = Arrays(handler, seed, strided), w_shape[0]
+    act, slope = ACTIVATIONS[activation]
+    x, W, bias = arrays.randn(*shape), arrays.randn(*w_shape), arrays.randn(filters)
+    same, wide = spread(W, dilation, groups), widened(x, padding)
+    h = convolve(wide, same, bias, stride, 0)
+    images, weights, y = arrays.put(x), arrays.put(W), arrays.garbage(h.shape)
+    options = {"dilation": dilation, "groups": groups}
+    where = padding, stride
+    handler.conv2d_forward_batch(
+        images, weights, arrays.flat().put(bias), y, *where, activation, **options
+    )
+    check(handler, y, act(h), scale=10)
+
+    dy = arrays.randn(*h.shape)
+    dx, dW, dbias = convolution_gradients(wide, same, dy * slope(h), stride, 0)
+    in_deltas, dx_before = arrays.destination(arrays.randn(*shape), fresh)
+    gradients = [
+        arrays.destination(arrays.randn(*W.shape), fresh),
+        arrays.flat().destination(arrays.randn(filters), fresh),
+    ]
+    handler.conv2d_backward_batch(
+        *(images, weights, *where, in_deltas if inner else None, arrays.put(dy)),
+        *(gradients[0][0], gradients[1][0], activation, y),
+        *(fresh, fresh),
+        **options,
+    )
+    if inner:
+        check(handler, in_deltas, dx_before + narrowed(dx, padding), scale=30)
+    dW = gathered(dW, W, dilation, groups)
+    for (array, before), gradient in zip(gradients, (dW, dbias), strict=True):
+        check(handler, array, before + gradient, scale=100)
+
+
+@pytest.mark.parametrize("activation", ["linear", "tanh"])
+@given(
+    case=general_convolutions(),
+    seed=seeds,
+    strided=st.booleans(),
+    fresh=st.booleans(),
+    inner=st.booleans(),
+)
+@quick
+def test_transposed_convolution(handler, case, seed, activation, strided, fresh, inner):
+    """Its inputs are the outputs of a convolution, whose adjoint it is."""
+    shape, w_shape, stride, padding, dilation, groups = case
+    arrays, channels = Arrays(handler, seed, strided), shape[3]
+    act, slope = ACTIVATIONS[activation]
+    W, bias, dy = arrays.randn(*w_shape), arrays.randn(channels), arrays.randn(*shape)
+    same, wide = spread(W, dilation, groups), widened(np.zeros(shape), padding)
+    no_bias = np.zeros(w_shape[0])
+    x = arrays.randn(*convolve(wide, same, no_bias, stride, 0).shape)
+    h, *_ = convolution_gradients(wide, same, x, stride, 0)
+    h = narrowed(h, padding) + bias
+    images, weights, y = arrays.put(x), arrays.put(W), arrays.garbage(shape)
+    options = {"dilation": dilation, "groups": groups}
+    where = padding, stride
+    handler.conv2d_transpose_forward_batch(
+        images, weights, arrays.flat().put(bias), y, *where, activation, **options
+    )
+    check(handler, y, act(h), scale=30)
+
+    dh = dy * slope(h)
+    dx = convolve(widened(dh, padding), same, no_bias, stride, 0)
+    _, dW, _ = convolution_gradients(widened(dh, padding), same, x, stride, 0)
+    in_deltas, dx_before = arrays.destination(arrays.randn(*x.shape), fresh)
+    gradients = [
+        arrays.destination(arrays.randn(*W.shape), fresh),
+        arrays.flat().destination(arrays.randn(channels), fresh),
+    ]
+    handler.conv2d_transpose_backward_batch(
+        *(images, weights, *where, in_deltas if inner else None, arrays.put(dy)),
+        *(gradients[0][0], gradients[1][0], activation, y),
+        *(fresh, fresh),
+        **options,
+    )
+    if inner:
+        check(handler, in_deltas, dx_before + dx, scale=100)
+    dW, dbias = gathered(dW, W, dilation, groups), dh.sum((0, 1, 2))
+    for (array, before), gradient in zip(gradients, (dW, dbias), strict=True):
+        check(handler, array, before + gradient, scale=100)
 
 
 def test_kernels_are_not_flipped(handler):

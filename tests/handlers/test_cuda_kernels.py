@@ -31,7 +31,7 @@ needs_gpp = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 
 SIZES = {"M": 7, "N": 5, "I": 6, "C": 4, "*S": (3, 4, 5), "*L": (3, 4)}
 SIZES |= {"A": 2, "B": 3, "A+B": 5, "V": 4, "T": 3, "U": 4, "G": 20, "F": 2}
-IMAGES = {"N": 2, "H": 6, "W": 5, "C": 3, "K": 3, "L": 2, "P": 3, "Q": 3}
+IMAGES = {"N": 2, "H": 6, "W": 5, "C": 3, "D": 3, "K": 3, "L": 2, "P": 3, "Q": 3}
 OTHER_SIZES = {
     **{
         name: {"M": 7, "P": 7, "Q": 6, "R": 6, "S": 5}
@@ -43,6 +43,7 @@ OTHER_SIZES = {
     **{f"attention_{k}": {"N": 6} for k in ("forward", "backward", "weights")},
     **{f"nvar_{k}": {"L": 3, "Q": 1 + 3 + 6 + 15} for k in ("forward", "backward")},
     **{f"conv2d_{k}_batch": IMAGES for k in ("forward", "backward")},
+    **{f"conv2d_transpose_{k}_batch": IMAGES for k in ("forward", "backward")},
     **{f"maxpool2d_{k}_batch": IMAGES for k in ("forward", "backward")},
     **{f"avgpool2d_{k}_batch": IMAGES for k in ("forward", "backward")},
 }
@@ -72,7 +73,7 @@ def activations_for(name):
     """The activation functions that an operation can have, [None] without any."""
     if "activation" not in signature(name):
         return [None]
-    if name == "conv2d_backward_batch":
+    if name in ("conv2d_backward_batch", "conv2d_transpose_backward_batch"):
         return [a for a in ACTIVATIONS if a not in FROM_INPUT]
     return ACTIVATIONS
 

@@ -209,6 +209,22 @@ def test_reading_what_was_never_written(handler):
             r"strides of at least 1, got 0 and \(0, 2\)",
         ),
         (
+            "conv2d_forward_batch",
+            (
+                *(z(1, 4, 4, 2), z(2, 2, 2, 2), z(2), z(1, 3, 3, 2)),
+                *(0, (1, 1), "linear", (0, 1)),
+            ),
+            r"dilations and groups of at least 1, got \(0, 1\) and 1",
+        ),
+        (
+            "conv2d_forward_batch",
+            (
+                *(z(1, 4, 4, 4), z(3, 2, 2, 2), z(3), z(1, 3, 3, 3)),
+                *(0, (1, 1), "linear", (1, 1), 2),
+            ),
+            "'weights': expected a multiple of 2 kernels, each with 1 / 2 of the 4",
+        ),
+        (
             "avgpool2d_forward_batch",
             (z(1, 2, 4, 2), (3, 2), z(1, 0, 2, 2), 0, (1, 2)),
             r"'outputs': expected \(0, 2\) for height and width",

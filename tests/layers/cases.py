@@ -145,6 +145,47 @@ CASES = {
             in_shapes=image(),
         ),
     ),
+    "Convolution2D, dilated, in groups": Case(
+        layers.Convolution2D(4, (2, 1), 1, 1, "tanh", dilation=(2, 1), groups=2),
+        image(),
+    ),
+    **named(
+        "ConvolutionTranspose2D",
+        with_activations(
+            lambda activation: layers.ConvolutionTranspose2D(
+                2, (3, 2), (2, 1), 1, activation=activation
+            ),
+            ("W", "bias"),
+            in_shapes=image(),
+        ),
+    ),
+    "ConvolutionTranspose2D, odd": Case(
+        layers.ConvolutionTranspose2D(
+            *(4, 2, 2, 1, "tanh"),
+            **{"output_padding": 1, "dilation": (1, 2), "groups": 2, "bias": False},
+        ),
+        image(),
+    ),
+    **named(
+        "Convolution1D",
+        with_activations(
+            lambda activation: layers.Convolution1D(2, 3, activation=activation),
+            ("W", "bias"),
+        ),
+    ),
+    "Convolution1D causal": Case(
+        layers.Convolution1D(
+            *(4, 3, 1, "causal", "tanh"), dilation=2, groups=2, bias=False
+        ),
+        {"default": ("T", "B", 2)},
+    ),
+    "Convolution1D, even": Case(layers.Convolution1D(2, 2, activation="swish")),
+    "Convolution1D of signals": Case(
+        layers.Convolution1D(2, 3, 2, 1, "tanh"), {"default": ("T", "B", 5, 2)}
+    ),
+    "Convolution1D of signals, causal": Case(
+        layers.Convolution1D(2, 3, 1, "causal", "tanh"), {"default": ("T", "B", 5, 2)}
+    ),
     "Pooling2D max": Case(
         layers.Pooling2D((3, 2), "max", (2, 1), 1), image(), {"default": distinct}
     ),

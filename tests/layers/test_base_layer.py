@@ -316,6 +316,14 @@ SIZED = {
     "Convolution2D ": ({"num_filters": 1}, "kernel_size"),
     "Convolution2D  ": ({"num_filters": 1, "kernel_size": 1}, "stride"),
     "Convolution2D   ": ({"num_filters": 1, "kernel_size": 1}, "padding"),
+    "ConvolutionTranspose2D": ({"kernel_size": 1}, "num_filters"),
+    "ConvolutionTranspose2D ": ({"num_filters": 1}, "kernel_size"),
+    "ConvolutionTranspose2D  ": ({"num_filters": 1, "kernel_size": 1}, "stride"),
+    "ConvolutionTranspose2D   ": ({"num_filters": 1, "kernel_size": 1}, "padding"),
+    "Convolution1D": ({"kernel_size": 1}, "num_filters"),
+    "Convolution1D ": ({"num_filters": 1}, "kernel_size"),
+    "Convolution1D  ": ({"num_filters": 1, "kernel_size": 1}, "stride"),
+    "Convolution1D   ": ({"num_filters": 1, "kernel_size": 3}, "padding"),
     "Pooling2D": ({}, "kernel_size"),
     "Delay": ({}, "steps"),
     "Nvar": ({}, "delay"),
@@ -324,7 +332,8 @@ SIZED = {
 }
 NO_SIZES = [3.0, 2.5, True, "3", -1, 0, None, (), [], (2, 0), (1.0,), {"a": 1}, np.nan]
 NO_SIZES += [np.float64(2), np.True_, np.array([1.5, 2]), np.array(1.5), 1j, object]
-GOOD = [("FullyConnected", "None"), ("Convolution2D   ", "0"), ("Reshape", "-1")]
+GOOD = [("FullyConnected", "None"), ("Reshape", "-1")]
+GOOD += [(f"Convolution{kind}   ", "0") for kind in ("1D", "2D", "Transpose2D")]
 
 
 def sized(key, value):
@@ -395,6 +404,8 @@ REQUIRED = {
     "Reservoir": {"size": 2},
     "Attention": {"size": 2, "heads": 1},
     "Convolution2D": {"num_filters": 2, "kernel_size": 1},
+    "ConvolutionTranspose2D": {"num_filters": 2, "kernel_size": 1},
+    "Convolution1D": {"num_filters": 2, "kernel_size": 1},
     "DeltasScaling": {"factor": 2.0},
     "Nvar": {"delay": 2},
     "Embedding": {"vocabulary_size": 3, "size": 2},

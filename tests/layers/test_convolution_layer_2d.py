@@ -27,6 +27,8 @@ def shape_of(layer, image=(7, 6, 2)):
         ({"kernel_size": [3, 2], "stride": [1, 4], "padding": 2}, (9, 3, 4)),
         ({"kernel_size": (7, 6)}, (1, 1, 4)),
         ({"kernel_size": (11, 10), "stride": (9, 9), "padding": 2}, (1, 1, 4)),
+        ({"kernel_size": 3, "dilation": 2}, (3, 2, 4)),
+        ({"kernel_size": (2, 3), "dilation": [3, 1], "groups": 2}, (4, 4, 4)),
     ],
 )
 def test_output_shape(arguments, expected):
@@ -72,6 +74,8 @@ def test_every_step_of_every_sequence_is_convolved():
         {"kernel_size": 3, "stride": 2},
         {"kernel_size": 2, "stride": 3, "padding": 1},
         {"kernel_size": 2, "stride": (2, 2)},
+        {"kernel_size": 2, "dilation": (2, 3), "padding": 1},
+        {"kernel_size": 2, "groups": 2, "stride": 2, "dilation": 2},
     ],
 )
 def test_derivatives(arguments):
@@ -112,6 +116,27 @@ def test_two_consumers_of_one_output(all_deltas):
     np.testing.assert_allclose(net.get("gradients"), gradients, atol=1e-5, rtol=1e-3)
 
 
+def test_groups_and_dilation():
+    x, W = normal(2, 3, 6, 5, 4), normal(6, 2, 2, 2, seed=1)
+    layer = layers.Convolution2D(
+        *(6, 2, 1, 1, "linear"), dilation=(3, 2), groups=2, bias=False
+    )
+    run = SingleLayer(layer, {"default": x}, {"W": W}).forward()
+    padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)))
+    y = np.zeros((2, 3, 5, 5, 6))
+    for i, j, f in np.ndindex(5, 5, 6):
+        channels = slice(0, 2) if f < 3 else slice(2, 4)
+        seen = padded[:, :, i : i + 4 : 3, j : j + 3 : 2, channels]
+        y[:, :, i, j, f] = np.einsum("tbklc,klc->tb", seen, W[f])
+    np.testing.assert_allclose(run.y, y, rtol=1e-9, atol=1e-12)
+
+
+def test_defaults_change_no_descriptions():
+    inp = layers.Input({"default": ("T", "B", 7, 6, 2)})
+    net = Network.from_layer(inp >> layers.Convolution2D(4, 3, name="Conv"))
+    assert not {"dilation", "groups", "bias"} & set(net.architecture["Conv"])
+
+
 def test_description_in_json():
     inp = layers.Input({"default": ("T", "B", 7, 6, 2)})
     layer = layers.Convolution2D(4, (3, 2), (2, 1), 1, "el", name="Conv")
@@ -143,6 +168,14 @@ def test_description_in_json():
         ({"kernel_size": 3, "num_filters": 0}, "'num_filters', got 0"),
         ({"kernel_size": 3, "num_filters": -4}, "'num_filters', got -4"),
         ({"kernel_size": 3, "activation": "sine"}, "'activation', got 'sine'"),
+        ({"kernel_size": 3, "dilation": 0}, "'dilation', got 0"),
+        ({"kernel_size": 3, "dilation": 4}, r"got \(3, 3\) with the dilation \(4, 4\)"),
+        ({"kernel_size": 3, "groups": 0}, "'groups', got 0"),
+        ({"kernel_size": 3, "groups": 3}, "divide the 2 channels, got 3"),
+        (
+            {"kernel_size": 3, "groups": 2, "num_filters": 5},
+            "divide the 5 kernels, got 2",
+        ),
     ],
 )
 def test_bad_arguments(arguments, message):

@@ -200,6 +200,19 @@ def test_bad_arguments(arguments, words):
         ("D0", [("Dropout", {"drop_prob": 0.0})]),
         ("B, D.2 ,", [("BatchNorm", {}), ("Dropout", {"drop_prob": 0.2})]),
         ("C32:3", [("Convolution2D", {"num_filters": 32, "kernel_size": (3, 3)})]),
+        (
+            "C6:3d2g3p1s2 U2",
+            [
+                (
+                    "Convolution2D",
+                    {
+                        **{"num_filters": 6, "kernel_size": (3, 3), "padding": 1},
+                        **{"dilation": (2, 2), "groups": 3, "stride": (2, 2)},
+                    },
+                ),
+                ("Upsample2D", {"factor": 2}),
+            ],
+        ),
         ("C32/3", [("Convolution2D", {"num_filters": 32, "kernel_size": (3, 3)})]),
         (
             "Cs8:5p2s3",
@@ -282,7 +295,11 @@ def test_whitespace_is_ignored_everywhere(spaces):
 @pytest.mark.parametrize(
     ("spec", "place", "expected"),
     [
-        ("H5", 0, "the letter of a layer (F, R, L, G, X, B, D, C, P, E, W, A, N, ()"),
+        (
+            "H5",
+            0,
+            "the letter of a layer (F, R, L, G, X, B, D, C, P, U, E, W, A, N, ()",
+        ),
         ("F50 f20", 4, "the letter of a layer"),
         ("F", 1, "the size"),
         ("F 50 F", 6, "the size"),
@@ -305,6 +322,10 @@ def test_whitespace_is_ignored_everywhere(spaces):
         ("C3:3p1p2", 6, "just one padding"),
         ("P3s2 s3", 5, "just one stride"),
         ("Px", 1, "the size of the kernel"),
+        ("C3:3d2d2", 6, "just one dilation"),
+        ("C3:3g0", 5, "the groups"),
+        ("P3d2", 2, "the letter of a layer"),
+        ("U", 1, "the factor"),
         ("E5", 2, "':' and the size of Embedding"),
         ("E:5", 1, "the number of words"),
         ("A4 F5", 3, "':' and the number of heads of Attention"),
@@ -315,7 +336,7 @@ def test_whitespace_is_ignored_everywhere(spaces):
         (
             "(F5 (B) N",
             9,
-            "the letter of a layer (F, R, L, G, X, B, D, C, P, E, W, A, N",
+            "the letter of a layer (F, R, L, G, X, B, D, C, P, U, E, W, A, N",
         ),
     ],
 )

@@ -34,15 +34,17 @@ class _Windows(NamedTuple):
     window_width: int
     stride_y: int
     stride_x: int
-    padding: int
+    padding_y: int
+    padding_x: int
+    dilation_y: int
+    dilation_x: int
 
     @classmethod
     def of(cls, images: CudaArray, outputs: CudaArray, windows: Windows) -> _Windows:
         """Those that slide over images, one for each pixel of the outputs."""
-        size, padding, stride = windows
-        return cls._make(
-            (*images.shape[1:], *outputs.shape[1:3], *size, *stride, padding)
-        )
+        shapes = *images.shape[1:], *outputs.shape[1:3], *windows.size
+        where = *windows.stride, *windows.before, *windows.dilation
+        return cls._make((*shapes, *where))
 
     @property
     def row_length(self) -> int:
@@ -56,6 +58,11 @@ class CudaImages(CudaProducts, ImageOperations):
     # -- convolution ---------------------------------------------------------
 
     def _convolve(self, inputs, weights, bias, outputs, windows, activation):
+        if windows.groups > 1:
+            images, kernels = (inputs, outputs), (weights, bias)
+            for (x, y), (w, b), alone in windows.in_groups(images, kernels):
+                self._convolve(x, w, b, y, alone, activation)
+            return
         if not outputs.size:
             return
         w = _Windows.of(inputs, outputs, windows)
@@ -71,13 +78,37 @@ class CudaImages(CudaProducts, ImageOperations):
 
     def _convolve_back(self, arrays, windows, activation, fresh_in_deltas, fresh):
         inputs, weights, in_deltas, out_deltas, dW, dbias, outputs = arrays
-        w = _Windows.of(inputs, out_deltas, windows)
+        if windows.groups > 1:
+            images = inputs, in_deltas, out_deltas, outputs
+            kernels = weights, dW, dbias
+            for (x, dx, dy, y), (w, *d), alone in windows.in_groups(images, kernels):
+                arrays = x, w, dx, dy, *d, y
+                self._convolve_back(arrays, alone, activation, fresh_in_deltas, fresh)
+            return
+        images = in_deltas if inputs is None else inputs
+        w = _Windows.of(images, out_deltas, windows)
         if activation == "linear":
             deltas = self._gpu.dense(out_deltas, 4)
         else:
             deltas = self.scratch(out_deltas.shape, 4)
             self._deriv(activation, None, outputs, out_deltas, deltas, fresh=True)
         deltas = _matrix(deltas)
+        if dW is not None:
+            self._gradients(inputs, w, deltas, dW, fresh)
+        if dbias is not None:
+            self._sum_columns(deltas, None, dbias, add=not fresh)
+        if in_deltas is None:
+            return
+        kernels = _rows(self._gpu.dense(weights, 6))
+        for images, rows in _parts(in_deltas, w):
+            columns = self.scratch((rows.stop - rows.start, w.row_length), 3)
+            self._multiply(_cut(deltas, rows), kernels, columns)
+            part = _cut(in_deltas, images)
+            arguments = (columns.pointer, *w, part.size, part, fresh_in_deltas)
+            self._gpu.launch_for_each("rows_to_windows", part.size, *arguments)
+
+    def _gradients(self, inputs, w, deltas, dW, fresh) -> None:
+        """Those of the kernels."""
         gradients = self._gpu.dense(dW, 5)
         kernels = _rows(gradients)
         add = not fresh
@@ -89,16 +120,6 @@ class CudaImages(CudaProducts, ImageOperations):
             add = True
         if gradients is not dW:
             self._gpu.elementwise("copy_to", (gradients, dW))
-        self._sum_columns(deltas, None, dbias, add=not fresh)
-        if in_deltas is None:
-            return
-        kernels = _rows(self._gpu.dense(weights, 6))
-        for images, rows in _parts(in_deltas, w):
-            columns = self.scratch((rows.stop - rows.start, w.row_length), 3)
-            self._multiply(_cut(deltas, rows), kernels, columns)
-            part = _cut(in_deltas, images)
-            arguments = (columns.pointer, *w, part.size, part, fresh_in_deltas)
-            self._gpu.launch_for_each("rows_to_windows", part.size, *arguments)
 
     def _windows_to_rows(self, images: CudaArray, w: _Windows) -> CudaArray:
         """A matrix with a row for each window."""

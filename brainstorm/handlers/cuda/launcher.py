@@ -28,7 +28,7 @@ FORMATS = {
     "float": "f",
     "Pieces": "16P16q",
     "Images": "Pqqq",
-    "Windows": "10i",
+    "Windows": "13i",
     "Sequence": "Pqq",
     "Step": "iiiPqq",
     "Cells": "Pqq" * 10,

@@ -32,6 +32,11 @@ class NumpyImages(NumpyMemory, ImageOperations):
     """Part of NumpyHandler."""
 
     def _convolve(self, inputs, weights, bias, outputs, windows, activation):
+        if windows.groups > 1:
+            images, kernels = (inputs, outputs), (weights, bias)
+            for (x, y), (w, b), alone in windows.in_groups(images, kernels):
+                self._convolve(x, w, b, y, alone, activation)
+            return
         filters = len(weights)
         kernels = weights.reshape(filters, math.prod(weights.shape[1:])).T
         bias = bias.reshape(1, filters)
@@ -49,39 +54,54 @@ class NumpyImages(NumpyMemory, ImageOperations):
 
     def _convolve_back(self, arrays, windows, activation, fresh_in_deltas, fresh):
         inputs, weights, in_deltas, out_deltas, dW, dbias, outputs = arrays
+        if windows.groups > 1:
+            images = inputs, in_deltas, out_deltas, outputs
+            kernels = weights, dW, dbias
+            for (x, dx, dy, y), (w, *d), alone in windows.in_groups(images, kernels):
+                arrays = x, w, dx, dy, *d, y
+                self._convolve_back(arrays, alone, activation, fresh_in_deltas, fresh)
+            return
         if activation == "linear":
             deltas = self._dense(out_deltas, "deltas")
         else:
             deltas = self.scratch(out_deltas.shape, "deltas")
             self.act_func_deriv[activation](outputs, outputs, out_deltas, deltas)
+        if dW is not None:
+            self._gradients(inputs, windows, deltas, dW, dbias, fresh)
+        if in_deltas is not None:
+            self._input_deltas(weights, windows, deltas, in_deltas, fresh_in_deltas)
+
+    def _gradients(self, inputs, windows, deltas, dW, dbias, fresh) -> None:
         if fresh:
             dW.fill(0)
-            dbias.fill(0)
-        filters = len(weights)
-        gradients = self.scratch((filters, math.prod(weights.shape[1:])), "gradients")
+            if dbias is not None:
+                dbias.fill(0)
+        filters = len(dW)
+        gradients = self.scratch((filters, math.prod(dW.shape[1:])), "gradients")
         for block, rows in self._rows_of(inputs, windows, deltas.shape[1:3]):
             part = deltas[block].reshape(len(rows), filters)
             np.dot(part.T, rows, gradients)
             np.add(dW, gradients.reshape(dW.shape), dW)
-            self._sum_rows(part, dbias, fresh=False)
-        if in_deltas is not None:
-            self._input_deltas(weights, windows, deltas, in_deltas, fresh_in_deltas)
+            if dbias is not None:
+                self._sum_rows(part, dbias, fresh=False)
 
     def _input_deltas(self, weights, windows, deltas, in_deltas, fresh) -> None:
         """Convolve the deltas with the flipped kernels.
 
         The padded images are cut into patches of the stride's size. A patch gets
         deltas from as many outputs along each side as there are patches in a
-        kernel, so all of its pixels come out of one product.
+        kernel, so all of its pixels come out of one product. A dilated kernel is one
+        with zeros between its weights here.
         """
-        _, padding, (sy, sx) = windows
+        (above, left), (sy, sx) = windows.before, windows.stride
+        weights = self._dilated(weights, windows)
         height, width = in_deltas.shape[1:3]
         kernels, window = self._flipped_kernels(weights, windows.stride)
-        first = (padding // sy, padding // sx)  # patches that are all padding
-        skip_y, skip_x = padding % sy, padding % sx  # padding in the next one
+        first = (above // sy, left // sx)  # patches that are all padding
+        skip_y, skip_x = above % sy, left % sx  # padding in the next one
         size = (
-            (height - 1 + padding) // sy - first[0] + 1,
-            (width - 1 + padding) // sx - first[1] + 1,
+            (height - 1 + above) // sy - first[0] + 1,
+            (width - 1 + left) // sx - first[1] + 1,
         )
         start = (first[0] - window[0] + 1, first[1] - window[1] + 1)
         dense = Windows(window, 0, (1, 1))
@@ -99,6 +119,17 @@ class NumpyImages(NumpyMemory, ImageOperations):
                 in_deltas[batch, y],
                 fresh,
             )
+
+    def _dilated(self, weights: np.ndarray, windows: Windows) -> np.ndarray:
+        """Kernels as large as what they see."""
+        if windows.dilation == (1, 1):
+            return weights
+        filters, _, _, channels = weights.shape
+        dilated = self.scratch((filters, *windows.extent, channels), "dilated")
+        dilated.fill(0)
+        dy, dx = windows.dilation
+        dilated[:, ::dy, ::dx] = weights
+        return dilated
 
     def _flipped_kernels(
         self, weights: np.ndarray, stride: Pair
@@ -139,22 +170,21 @@ class NumpyImages(NumpyMemory, ImageOperations):
             Which images and which rows of windows are in the block, and its matrix
             (number of windows, kh * kw * C), valid until the next block.
         """
-        window, padding, stride = windows
-        first_y, left = start or (-padding, -padding)
+        window, stride, dilation = windows.size, windows.stride, windows.dilation
+        extent, (above, before) = windows.extent, windows.before
+        first_y, left = start or (-above, -before)
         channels = images.shape[3]
         row_length = math.prod(window) * channels
-        right = left + (size[1] - 1) * stride[1] + window[1]
+        right = left + (size[1] - 1) * stride[1] + extent[1]
         for batch, rows in _blocks(len(images), size[0], size[1] * row_length):
             n, height = batch.stop - batch.start, rows.stop - rows.start
             top = first_y + rows.start * stride[0]
-            bottom = top + (height - 1) * stride[0] + window[0]
+            bottom = top + (height - 1) * stride[0] + extent[0]
             region = self._region(images[batch], (top, left), (bottom, right))
-            y, x = region.strides[1:3]
-            each = as_strided(
-                region,
-                (n, height, size[1], *window, channels),
-                (region.strides[0], y * stride[0], x * stride[1], *region.strides[1:]),
-            )
+            image, y, x, channel = region.strides
+            steps = y * stride[0], x * stride[1], y * dilation[0], x * dilation[1]
+            shape = n, height, size[1], *window, channels
+            each = as_strided(region, shape, (image, *steps, channel))
             dense = self._dense(each, "windows")
             yield (batch, rows), dense.reshape(n * height * size[1], row_length)
 
@@ -188,7 +218,7 @@ class NumpyImages(NumpyMemory, ImageOperations):
         largest so far takes its place. So the first of equal values comes out, and
         NaN once it was met.
         """
-        window, padding, stride = windows
+        window, padding, stride, *_ = windows
         shape, count = outputs.shape, math.prod(window)
         height, width = region.shape[1] - 2 * padding, region.shape[2] - 2 * padding
         largest = self.scratch(shape, "largest")
@@ -273,7 +303,7 @@ class NumpyImages(NumpyMemory, ImageOperations):
 
     def _count_pixels(self, region, windows, out) -> None:
         """Write into `out` (N, H', W', C) how many pixels of each window are real."""
-        window, padding, stride = windows
+        window, padding, stride, *_ = windows
         counts = []
         for axis in (0, 1):
             starts = np.arange(out.shape[axis + 1]) * stride[axis] - padding
@@ -341,7 +371,7 @@ def _window_views(
     region: np.ndarray, windows: Windows, shape: tuple[int, ...]
 ) -> list[np.ndarray]:
     """For each place in the window, by rows, a view of what all windows have there."""
-    (kh, kw), _, (sy, sx) = windows
+    (kh, kw), _, (sy, sx), *_ = windows
     height, width = (shape[1] - 1) * sy + 1, (shape[2] - 1) * sx + 1
     return [
         region[:, y : y + height : sy, x : x + width : sx]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Any
 
@@ -51,7 +52,7 @@ class OneDnnImages(OneDnnPart, NumpyImages):
     def _convolve_back(self, arrays, windows, activation, *fresh):
         *others, out_deltas, dW, dbias, outputs = arrays
         if not (activation in FUSED and derives_safely(activation, outputs)):
-            deltas = self.scratch(out_deltas.shape, "deltas")
+            deltas = self.scratch(out_deltas.shape, "deltas of all groups")
             self.act_func_deriv[activation](outputs, outputs, out_deltas, deltas)
             arrays, activation = (*others, deltas, dW, dbias, outputs), "linear"
         how = arrays, windows, activation, *fresh
@@ -87,7 +88,7 @@ def convolution(session, inputs, weights, bias, outputs, windows, activation) ->
     """``outputs = act(inputs * weights + bias)``."""
     arrays = (inputs, weights, outputs)
     recipe = Recipe(session, "conv2d_forward", arrays, _work(weights, outputs))
-    x, w, y = map(_images, (inputs, weights, outputs))
+    x, w, y = _images(inputs), _kernels(weights, windows), _images(outputs)
     primitive = _forward(recipe, x, w, bias, y, windows, activation)
     kernels = recipe.wanted(recipe.array(w), primitive, Query.WEIGHTS, "weights")
     source, biases, out = map(recipe.array, (x, bias, y))
@@ -110,11 +111,12 @@ def convolution_backward(
     fresh_gradients,
 ) -> Call:
     """Gradients of `convolution`."""
-    arrays = (inputs, weights, out_deltas)
+    images = inputs if in_deltas is None else in_deltas
+    arrays = (images, weights, out_deltas)
     recipe = Recipe(session, "conv2d_backward", arrays, _work(weights, out_deltas))
-    w, gradients = _images(weights), (_images(weight_deltas), bias_deltas)
+    w = _kernels(weights, windows)
     for part in _batches(out_deltas, activation):
-        x, dy = _images(inputs[part]), _images(out_deltas[part])
+        x, dy = _images(images[part]), _images(out_deltas[part])
         forward = _forward(recipe, x, w, bias_deltas, dy, windows, "linear")
         common = *_geometry(windows), forward
         deltas = recipe.array(dy)
@@ -122,8 +124,10 @@ def convolution_backward(
             y = recipe.array(_images(outputs[part]))
             deltas = recipe.temporary("deltas", deltas.desc)
             add_act_deriv(recipe, y, recipe.array(dy), deltas, activation)
-        fresh = fresh_gradients and part.start == 0
-        _add_gradients(recipe, x, deltas, gradients, common, fresh)
+        if weight_deltas is not None:
+            gradients = _kernels(weight_deltas, windows), bias_deltas
+            fresh, x = fresh_gradients and part.start == 0, _images(inputs[part])
+            _add_gradients(recipe, x, deltas, gradients, common, fresh)
         if in_deltas is not None:
             dx = _images(in_deltas[part])
             _add_input_deltas(recipe, w, deltas, dx, common, fresh_in_deltas)
@@ -152,7 +156,7 @@ def _forward(recipe, x, w, bias, y, windows, activation) -> Primitive:
         Algorithm.CONVOLUTION_DIRECT,
         layout(x),
         Layout(w.shape),  # with kernels as they are it would be very slow
-        layout(bias),
+        None if bias is None else layout(bias),
         layout(y),
         *_geometry(windows),
         post_ops=post_ops,
@@ -161,19 +165,21 @@ def _forward(recipe, x, w, bias, y, windows, activation) -> Primitive:
 
 def _add_gradients(recipe, x, deltas, gradients, common, fresh) -> None:
     """Append what computes the gradients."""
-    dw, dbias = map(recipe.array, gradients)
+    dw, dbias = (None if g is None else recipe.array(g) for g in gradients)
     primitive = recipe.primitive(
         "convolution_backward_weights",
         Algorithm.CONVOLUTION_DIRECT,
-        *(layout(x), Layout(gradients[0].shape), dbias.desc, deltas.desc),
+        *(layout(x), Layout(gradients[0].shape)),
+        *(None if dbias is None else dbias.desc, deltas.desc),
         *common,
     )
     wanted = primitive.query(Query.DIFF_WEIGHTS)
-    with (
-        recipe.result(dw, fresh, "weights", wanted) as kernels,
-        recipe.result(dbias, fresh, "bias") as bias,
-    ):
-        added = {"diff_weights": kernels, "diff_bias": bias}
+    with contextlib.ExitStack() as results:
+        result = recipe.result(dw, fresh, "weights", wanted)
+        added = {"diff_weights": results.enter_context(result)}
+        if dbias is not None:
+            result = recipe.result(dbias, fresh, "bias")
+            added["diff_bias"] = results.enter_context(result)
         recipe.add(primitive, src=recipe.array(x), diff_dst=deltas, **added)
 
 
@@ -248,6 +254,17 @@ def _images(images: np.ndarray) -> np.ndarray:
     return images.transpose(0, 3, 1, 2)
 
 
+def _kernels(weights: np.ndarray, windows: Windows) -> np.ndarray:
+    """Kernels with the channels first; those of several groups one after the other."""
+    if windows.groups == 1:
+        return _images(weights)
+    groups, (filters, *shape) = windows.groups, weights.shape
+    parts = weights.reshape(groups, filters // groups, *shape)
+    return parts.transpose(0, 1, 4, 2, 3)
+
+
 def _geometry(windows: Windows, *size: Pair) -> tuple[Pair, ...]:
     """Strides, for pooling the window, dilations, and padding before and after."""
-    return windows.stride, *size, (0, 0), *[(windows.padding,) * 2] * 2
+    (above, below), (left, right) = windows.margins
+    (dy, dx), padding = windows.dilation, ((above, left), (below, right))
+    return windows.stride, *size, (dy - 1, dx - 1), *padding

@@ -16,7 +16,7 @@ struct Windows {
   int height, width, channels;  // of the images
   int out_height, out_width;
   int window_height, window_width;
-  int stride_y, stride_x, padding;
+  int stride_y, stride_x, padding_y, padding_x, dilation_y, dilation_x;
 };
 
 // The element with a number, where all are (N, height, width, channels).
@@ -50,7 +50,7 @@ __device__ __forceinline__ int last_window(int place, int stride, int count) {
 }
 
 __device__ __forceinline__ Around around(const Windows &w, const Element &e) {
-  const int y = e.y + w.padding, x = e.x + w.padding;
+  const int y = e.y + w.padding_y, x = e.x + w.padding_x;
   return {first_window(y, w.window_height, w.stride_y),
           last_window(y, w.stride_y, w.out_height),
           first_window(x, w.window_width, w.stride_x),
@@ -64,22 +64,29 @@ __device__ __forceinline__ Around around(const Windows &w, const Element &e) {
 extern "C" __global__ void windows_to_rows(
     Images images, Windows w, unsigned rows, float *columns) {
   const int length = w.window_width * w.channels;
-  const bool dense = images.pixel == w.channels;
+  const bool dense = images.pixel == w.channels && w.dilation_x == 1;
   for (unsigned i = blockIdx.x * blockDim.y + threadIdx.y; i < rows;
        i += gridDim.x * blockDim.y) {
     const unsigned m = i / w.window_height;
     const Element e = element(m, w.out_height, w.out_width, 1);
-    const int y = e.y * w.stride_y - w.padding + (int)(i - m * w.window_height);
-    const int x = e.x * w.stride_x - w.padding;
-    // Which elements are no padding.
+    const int ky = (int)(i - m * w.window_height);
+    const int y = e.y * w.stride_y - w.padding_y + ky * w.dilation_y;
+    const int x = e.x * w.stride_x - w.padding_x;
+    // Which elements are no padding, if they lie side by side.
+    const bool inside = y >= 0 && y < w.height;
     const int first = x < 0 ? -x * w.channels : 0;
-    const int last = y < 0 || y >= w.height ? 0 : (w.width - x) * w.channels;
+    const int last = inside ? (w.width - x) * w.channels : 0;
     const long long start = e.n * images.image + y * images.row + x * images.pixel;
     float *row = columns + (long long)i * length;
     for (int k = threadIdx.x; k < length; k += blockDim.x) {
-      const int kx = dense ? 0 : k / w.channels;
-      const long long place = dense ? k : kx * images.pixel + (k - kx * w.channels);
-      row[k] = k >= first && k < last ? images.data[start + place] : 0.0f;
+      if (dense) {
+        row[k] = k >= first && k < last ? images.data[start + k] : 0.0f;
+        continue;
+      }
+      const int kx = k / w.channels, from = kx * w.dilation_x;
+      const long long place = from * images.pixel + (k - kx * w.channels);
+      const bool there = inside && x + from >= 0 && x + from < w.width;
+      row[k] = there ? images.data[start + place] : 0.0f;
     }
   }
 }
@@ -91,18 +98,20 @@ extern "C" __global__ void rows_to_windows(
   const long long window_size = w.window_height * row_length;
   for (unsigned i = thread_number(); i < n; i += thread_count()) {
     const Element e = element(i, w.height, w.width, w.channels);
-    const Around with = around(w, e);
-    const int left = with.left;
+    const int y = e.y + w.padding_y, x = e.x + w.padding_x;
     float sum = 0.0f;
-    for (int oy = with.top; oy <= with.bottom; ++oy) {
-      // Where this pixel is in the row's leftmost window; the next has it further left.
-      const int ky = e.y + w.padding - oy * w.stride_y;
-      const int kx = e.x + w.padding - left * w.stride_x;
-      long long place = (e.n * (long long)w.out_height + oy) * w.out_width + left;
-      place = place * window_size + ky * row_length + kx * w.channels + e.c;
-      for (int ox = left; ox <= with.right; ++ox) {
-        sum += columns[place];
-        place += window_size - w.stride_x * w.channels;
+    // Without dilation, only every so many places of a window can be this pixel.
+    const int step_y = w.dilation_y == 1 ? w.stride_y : 1;
+    const int step_x = w.dilation_x == 1 ? w.stride_x : 1;
+    for (int ky = y % step_y; ky < w.window_height; ky += step_y) {
+      const int top = y - ky * w.dilation_y, oy = top / w.stride_y;
+      if (top < 0 || top % w.stride_y || oy >= w.out_height) continue;
+      for (int kx = x % step_x; kx < w.window_width; kx += step_x) {
+        const int left = x - kx * w.dilation_x, ox = left / w.stride_x;
+        if (left < 0 || left % w.stride_x || ox >= w.out_width) continue;
+        const long long window = (e.n * (long long)w.out_height + oy) * w.out_width + ox;
+        const int place = kx * w.channels + e.c;
+        sum += columns[window * window_size + ky * row_length + place];
       }
     }
     float &place = at(images, e.n, e.y, e.x, e.c);
@@ -121,8 +130,8 @@ __device__ __forceinline__ int pixels_inside(
 
 __device__ __forceinline__ float pixels_of_window(const Windows &w, int oy, int ox) {
   return (float)(
-      pixels_inside(oy, w.stride_y, w.padding, w.window_height, w.height) *
-      pixels_inside(ox, w.stride_x, w.padding, w.window_width, w.width));
+      pixels_inside(oy, w.stride_y, w.padding_y, w.window_height, w.height) *
+      pixels_inside(ox, w.stride_x, w.padding_x, w.window_width, w.width));
 }
 
 // The mean of each window or, where there is argmax, the largest: the first of equal
@@ -131,8 +140,8 @@ extern "C" __global__ void pool_forward(
     Images inputs, Windows w, unsigned n, Images outputs, Images argmax) {
   for (unsigned i = thread_number(); i < n; i += thread_count()) {
     const Element e = element(i, w.out_height, w.out_width, w.channels);
-    const int top = e.y * w.stride_y - w.padding;
-    const int left = e.x * w.stride_x - w.padding;
+    const int top = e.y * w.stride_y - w.padding_y;
+    const int left = e.x * w.stride_x - w.padding_x;
     const int none = w.window_height * w.window_width;
     int index = none;
     float result = argmax.data ? -FLOAT_MAX : 0.0f;
@@ -164,8 +173,8 @@ extern "C" __global__ void pool_backward(
     float sum = 0.0f;
     for (int oy = with.top; oy <= with.bottom; ++oy)
       for (int ox = with.left; ox <= with.right; ++ox) {
-        const int ky = e.y + w.padding - oy * w.stride_y;
-        const int kx = e.x + w.padding - ox * w.stride_x;
+        const int ky = e.y + w.padding_y - oy * w.stride_y;
+        const int kx = e.x + w.padding_x - ox * w.stride_x;
         if (!argmax.data)
           sum += at(out_deltas, e.n, oy, ox, e.c) / pixels_of_window(w, oy, ox);
         else if (at(argmax, e.n, oy, ox, e.c) == (float)(ky * w.window_width + kx))
