@@ -122,7 +122,15 @@ def _receive(url: str, part: Path, file: File) -> None:
             resumes = response.status == 206
             if resumes and not _begins_at(response, start):
                 raise DownloadError("the server sends another part than asked for")
-            _write(response, part, start if resumes else 0, file)
+            start = start if resumes else 0
+            length = response.headers.get("Content-Length")
+            if length is not None and start + int(length) != file.size:
+                # Such as the page on which one logs into a network.
+                raise DownloadError(
+                    f"expected {file.size} bytes, but the server has"
+                    f" {start + int(length)}"
+                )
+            _write(response, part, start, file)
         received = part.stat().st_size
         if received < file.size:
             raise DownloadError(

@@ -194,6 +194,23 @@ def test_wrong_content_is_refused_by_name(ours, server, tmp_path, name):
     assert names_in(tmp_path) == []
 
 
+def test_other_pages_than_the_file_do_not_replace_what_has_arrived(
+    ours, server, tmp_path
+):
+    ours("HutterPrize")
+    content = server.files["enwik8.zip"]
+    part = tmp_path / "enwik8.zip.part"
+    part.write_bytes(content[:1000])
+    server.resumes, server.files = False, {"enwik8.zip": b"<p>Please log in</p>"}
+    size = len(content)
+    with pytest.raises(DownloadError, match=f"expected {size} bytes, .* has 20"):
+        datasets.fetch("HutterPrize", tmp_path)
+    assert part.read_bytes() == content[:1000]
+    server.resumes, server.files = True, {"enwik8.zip": content}
+    assert datasets.fetch("HutterPrize", tmp_path).is_file()
+    assert server.requests[-1][1] == "bytes=1000-"
+
+
 def test_a_broken_download_goes_on(ours, server, tmp_path):
     ours("HutterPrize")
     server.breaks_at = 1000
