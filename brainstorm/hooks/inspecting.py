@@ -52,6 +52,7 @@ class Inspector(NetworkReader):
     """
 
     saves = "a page"
+    only_reports = True
     __undescribed__ = initial_state = {"samples": None, "parameters": None}
     """`samples` has a row for each: update, loss, then the norms of the gradients, of
     the parameters and the relative changes of all layers that have parameters.

@@ -230,8 +230,9 @@ class SaveCheckpoint(_Saver):
         Raises:
             KeyboardInterrupt: There was a Ctrl-C.
         """
+        self._is_interrupted = trainer.anywhere(self._is_interrupted)
         if self._is_due or (self._is_interrupted and trainer.current_update_nr > 0):
-            for hook in trainer.hooks.values():
+            for hook in trainer.hooks.values() if self.speaks else ():
                 if isinstance(hook, Tracker):  # it tells how far it is
                     hook.finish_round(trainer)
             trainer.save(self.filename)
@@ -239,7 +240,8 @@ class SaveCheckpoint(_Saver):
         if self._is_interrupted:
             saved = trainer.current_update_nr > 0
             place = f"saved to {self.filename}" if saved else "nothing to save so far"
-            report(f"{self.__name__} >> Training interrupted; {place}.")
+            if self.speaks:
+                report(f"{self.__name__} >> Training interrupted; {place}.")
             raise KeyboardInterrupt
 
     def stop(self) -> None:

@@ -57,6 +57,7 @@ class Tracker(Hook):
     has_begun: bool
 
     saves = "the logs"
+    only_reports = True
     filename: str | None = None
 
     _net: Network | None = None

@@ -19,7 +19,7 @@ import numpy as np
 
 from brainstorm.utils import RankError, ValidationError, import_extra
 
-__all__ = ["Ranks", "world"]
+__all__ = ["Ranks", "check_communicator", "ranks_of", "world"]
 
 _FAILURE = 1  # tag of messages that tell of one
 _LOOKS = 16  # how many times to look for a result before one for failures
@@ -50,6 +50,26 @@ def _mpi() -> Any:
         ) from error
 
 
+def check_communicator(comm: Any) -> None:
+    """Check that something is a communicator of mpi4py, within one group of ranks."""
+    mpi = _mpi()
+    if not isinstance(comm, mpi.Intracomm) or comm == mpi.COMM_NULL:
+        raise ValidationError(
+            "comm: expected a communicator of mpi4py, such as MPI.COMM_WORLD, got"
+            f" {comm!r}"
+        )
+
+
+@contextlib.contextmanager
+def ranks_of(comm: Any, ranks: Ranks | None = None) -> Iterator[Ranks]:
+    """Ranks that begin and end something together, unless there are `ranks` already."""
+    if ranks is not None:
+        yield ranks
+        return
+    with Ranks(comm).together() as made:
+        yield made
+
+
 class Ranks:
     """The processes of a communicator.
 
@@ -70,12 +90,8 @@ class Ranks:
     """
 
     def __init__(self, comm: Any):
+        check_communicator(comm)
         self._mpi = mpi = _mpi()
-        if not isinstance(comm, mpi.Intracomm) or comm == mpi.COMM_NULL:
-            raise ValidationError(
-                "comm: expected a communicator of mpi4py, such as MPI.COMM_WORLD, got"
-                f" {comm!r}"
-            )
         self._comm = comm.Dup()
         self.rank, self.size = self._comm.rank, self._comm.size
         node = self._comm.Split_type(mpi.COMM_TYPE_SHARED)

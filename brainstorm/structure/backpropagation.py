@@ -89,8 +89,11 @@ class Backpropagation:
             self._to_clear = self._find_what_to_clear()
         is_complete = plan is self._all
         forced = self._stepping.forced
-        after = tuple([layer.after_training for layer in self._followers])
-        after += tuple([layer.begins for layer in self._beginners])
+        after: tuple[bool, ...] = ()
+        if self._followers:
+            after = tuple([layer.after_training for layer in self._followers])
+        if self._beginners:
+            after += tuple([layer.begins for layer in self._beginners])
         shares = self.exchange is not None and self.exchange.is_active
         kind = is_complete, forced, after, shares
         self._passes.run(("backward", *kind), self._make_pass)

@@ -55,6 +55,7 @@ STATE_KEYS = {
     "logs": dict,
     "modifiers": dict,
     "network": list,
+    "ranks": list,
     "results": dict,
     "stepper": dict,
     "update_nr": int,
@@ -177,6 +178,7 @@ def _read_training(f: h5py.File) -> dict[str, Any]:
     if isinstance(training, dict) and isinstance(training.get("state"), dict):
         training.setdefault("carry_context", False)
         training["state"].setdefault("context", {})
+        training["state"].setdefault("ranks", [])
     _check_kinds(training, KEYS)
     arrays = files.read_tree(files.read_group(f, "arrays"))
     state = training["state"] = _unpack(training["state"], arrays)

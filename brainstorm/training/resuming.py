@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from brainstorm.data_iterators import DataIterator
 from brainstorm.describable import of_library
+from brainstorm.parallel.ranks import check_communicator, ranks_of
 from brainstorm.randomness import RandomState, global_rnd
 from brainstorm.structure.network import Network
 from brainstorm.training.checkpoints import read_checkpoint, write_checkpoint
+from brainstorm.training.rank_states import joined, part_of
 from brainstorm.utils import IteratorValidationError, ValidationError, listing
 
 if TYPE_CHECKING:
@@ -99,6 +101,7 @@ class Resumable:
     """What :meth:`evaluate` computed: losses and scores by the names of the data
     iterators, and logs by the names of the hooks."""
 
+    comm = _team = None  # type: Any
     # The state from a file is there until the training goes on.
     _net = _epoch = _loaded = None
     _iterators, _context = {}, {}
@@ -109,6 +112,9 @@ class Resumable:
         The file keeps all that :meth:`load` needs; not the data. It is replaced in
         one go. Rather than from a hook, save by `SaveCheckpoint`: hooks that are still
         to be called after the same update, or epoch, would be left out.
+
+        With a communicator all ranks have to call this. Rank 0 writes what all of them
+        know.
 
         Args:
             filename: Name of the file; its folder has to exist.
@@ -121,13 +127,21 @@ class Resumable:
         parts = ("verbose", "carry_context", "stepper", "train_scorers", "hooks")
         training = {name: getattr(self, name) for name in parts}
         training["state"] = self.get_state()
-        write_checkpoint(filename, self._trained_net(), training)
+        if self.comm is None:
+            write_checkpoint(filename, self._trained_net(), training)
+            return
+        with ranks_of(self.comm, self._team and self._team.ranks) as ranks:
+            training["state"] = joined(ranks.gather(training["state"]))
+            if ranks.rank == 0:
+                write_checkpoint(filename, self._trained_net(), training)
+            ranks.share(None)  # once it is there
 
     @classmethod
     def load(
         cls: type[AnyTrainer],
         filename: str | os.PathLike,
         hooks: Iterable[Hook] | None = None,
+        comm: Any = None,
     ) -> tuple[AnyTrainer, Network]:
         """Load a training, to go on with it as if it had never been interrupted.
 
@@ -145,6 +159,9 @@ class Resumable:
             filename: Name of a file that :meth:`save` or `SaveCheckpoint` has written.
             hooks: The hooks to use instead of those in the file, with the same names.
                 Necessary if one of these is not described by its arguments alone.
+            comm: The communicator to go on with, see `Trainer`. Only with as many ranks
+                as before the results are the same to the bit; otherwise what is random
+                for each rank is drawn anew.
 
         Returns:
             The trainer and the network.
@@ -155,13 +172,22 @@ class Resumable:
                 has not been defined.
             ValidationError: The hooks do not fit.
         """
+        if comm is not None:
+            check_communicator(comm)
         with read_checkpoint(filename, hooks) as (net, saved):
             trainer = cls(saved["stepper"], saved["verbose"], saved["carry_context"])
             trainer.train_scorers = saved["train_scorers"]
             for hook in saved["hooks"].values():
                 trainer.add_hook(hook)
+            trainer.comm = comm
+            if comm is not None:
+                saved["state"] = part_of(saved["state"], comm.rank, comm.size)
             trainer.set_state(saved["state"], net)
         return trainer, net
+
+    def anywhere(self, flag: bool) -> bool:
+        """Whether something is so on any of the ranks; all of these have to ask."""
+        return flag if self._team is None else self._team.anywhere(flag)
 
     def get_state(self) -> dict[str, Any]:
         """All that changes during a training, except for the parameters.
@@ -179,6 +205,7 @@ class Resumable:
             "modifiers": state_of(modifiers_of(net)),
             "network": state_of(net.rnd),
             "global": state_of(global_rnd),
+            "ranks": [],
         }
         parts = {"stepper": state_of(self.stepper), "hooks": state_of(self.hooks)}
         members = {name: getattr(self, member) for name, member in MEMBERS.items()}
@@ -220,6 +247,7 @@ class Resumable:
             data = self._iterators[TRAINING_DATA]
             # It begins as it began before, without the batches that are done.
             restore(data, epoch.data_state)
+            self._spread(state)
             batches = self._batches()
             skipped = sum(1 for _ in itertools.islice(batches, epoch.nr_batches))
             if skipped < epoch.nr_batches:
@@ -230,8 +258,14 @@ class Resumable:
         # Hooks may have used the same iterator meanwhile, so its state is another now.
         restore(self._iterators, state["data"])
         _set_random_states(state, self._net, global_rnd)
+        self._spread(state)
         self._loaded = None
         return batches
+
+    def _spread(self, state: Mapping[str, Any]) -> None:
+        """Give ranks streams of random numbers, if they are others than before."""
+        if self._team is not None and self._team.ranks.size != len(state["ranks"]):
+            self._team.spread_streams(self._net, self._iterators)
 
     def _trained_net(self) -> Network:
         if self._net is None:

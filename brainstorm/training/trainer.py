@@ -12,6 +12,7 @@ from brainstorm.checks import check_network, checked_integer
 from brainstorm.data_iterators import DataIterator
 from brainstorm.describable import Describable
 from brainstorm.hooks.monitoring import MonitorScores
+from brainstorm.parallel.ranks import check_communicator
 from brainstorm.randomness import global_rnd
 from brainstorm.scorers import (
     Scorer,
@@ -97,6 +98,8 @@ class Trainer(HookCalls, Resumable, Describable):
             raise ValidationError(
                 f"Trainer: carry_context has to be True or False, not {carry_context!r}"
             )
+        if self.comm is not None:
+            check_communicator(self.comm)
         if carry_context and not hasattr(stepper, "context"):
             raise ValidationError(
                 f"Trainer: carry_context needs a TrainingStepper, since {stepper!r} has"
@@ -453,12 +456,13 @@ class Trainer(HookCalls, Resumable, Describable):
             run()
             return
         continues = self._iterators[TRAINING_DATA].continues
-        self.stepper.context = self._context if continues else None
+        self.stepper.context = (self._context or None) if continues else None
         try:
             run()
         finally:
             self.stepper.context = None
-        self._context = net.get_context()
+        has_data = self._team is None or self._team.has_data
+        self._context = net.get_context() if has_data else {}
 
     def _batches(self) -> Iterator[Any]:
         data, handler = self._iterators[TRAINING_DATA], self._net.handler

@@ -41,7 +41,7 @@ def command(size, *args):
     return [mpiexec(), "-n", str(size), sys.executable, *map(str, args)]
 
 
-def on_ranks(size, module, *cases, seconds=120):
+def on_ranks(size, module, *cases, seconds=120, **variables):
     """Run cases of a module on ranks.
 
     Returns:
@@ -55,7 +55,7 @@ def on_ranks(size, module, *cases, seconds=120):
             text=True,
             check=False,
             cwd=ROOT,
-            env=environment(),
+            env={**environment(), **variables},
             timeout=seconds,
         )
         assert done.returncode == 0, done.stdout + done.stderr
