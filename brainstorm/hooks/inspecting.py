@@ -62,6 +62,8 @@ class Inspector(NetworkReader):
     """Where to look for a free port first."""
     SECONDS_BETWEEN_SNAPSHOTS = 1.0
     MOST_SAMPLES = 2000
+    MOST_NUMBERS = 100_000
+    """Of samples that have more numbers than this, the page shows a part."""
 
     samples: np.ndarray | None
     parameters: np.ndarray | None
@@ -169,12 +171,14 @@ class Inspector(NetworkReader):
         if self.samples is None:
             return None
         layers = [name for name, layer in net.layers.items() if layer.parameter_shapes]
-        columns = np.split(self.samples[:, 2:], 3, axis=1)
+        step = -(-self.samples.size // self.MOST_NUMBERS)
+        samples = self.samples[::-step][::-1]  # the last one stays
+        columns = np.split(samples[:, 2:], 3, axis=1)
         tables = dict(zip(("gradient_norms", "norms", "changes"), columns, strict=True))
         return {
             "layers": layers,
-            "updates": self.samples[:, 0].astype(int).tolist(),
-            "losses": _plain(self.samples[:, 1]),
+            "updates": samples[:, 0].astype(int).tolist(),
+            "losses": _plain(samples[:, 1]),
             **{name: [_plain(row) for row in table] for name, table in tables.items()},
         }
 

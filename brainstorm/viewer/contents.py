@@ -37,8 +37,9 @@ def describe_array(
         how many-th value along each axis is kept; ``kept``: the shape of these; and
         they themselves as ``data``, see `unpack`.
     """
-    values = np.asarray(array, np.float64)
-    finite = values[np.isfinite(values)]
+    values = np.asarray(array)
+    is_finite = np.isfinite(values)
+    finite = values.ravel() if is_finite.all() else values[is_finite]
     steps = thinned(values.shape, limit, along)
     kept = values[tuple(slice(None, None, step) for step in steps)]
     return {
@@ -96,8 +97,9 @@ def plain_number(value: float) -> float | None:
 def _statistics(finite: np.ndarray, size: int) -> dict[str, Any]:
     stats: dict[str, Any] = {"not_finite": size - finite.size}
     if finite.size:
-        for name in ("min", "mean", "max", "std"):
-            stats[name] = plain_number(getattr(finite, name)())
+        wide: dict[str, Any] = {"dtype": np.float64}
+        for name, how in (("min", {}), ("mean", wide), ("max", {}), ("std", wide)):
+            stats[name] = plain_number(getattr(finite, name)(**how))
     return stats
 
 
@@ -119,6 +121,7 @@ def _histogram(finite: np.ndarray) -> dict[str, Any] | None:
 @np.errstate(all="ignore")
 def _pack(kept: np.ndarray) -> dict[str, Any]:
     """Values as float32, or in levels between the lowest and the highest one."""
+    kept = kept.astype(np.float64)
     finite = kept[np.isfinite(kept)]
     low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
     exact = kept.size <= EXACT

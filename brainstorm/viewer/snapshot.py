@@ -83,15 +83,16 @@ def take_snapshot(
         NetworkValidationError: The data do not fit, or a layer can not be copied.
     """
     run = run_example(net, batch)
-    found = {
-        path: (structure, array)
+    known = {
+        path: structure
         for layer in run.twin.layers.values()
-        for path, structure, array in _arrays(run, layer, batch is not None)
+        for path, structure in _known(run, layer, batch is not None)
     }
-    limit = _limit([a.shape for _, a in found.values()], largest)
+    steps = run.twin.time_size
+    limit = _limit([s.get_shape(steps, 1) for s in known.values()], largest)
     contents = {
-        path: _contents(run.twin, path, structure, array, limit)
-        for path, (structure, array) in found.items()
+        path: _contents(run.twin, path, structure, limit)
+        for path, structure in known.items()
     }
     loss = None
     if batch is not None and net.loss_layers and not run.unknown:
@@ -161,27 +162,23 @@ def run_example(net: Network, batch: Mapping[str, Any] | None) -> Run:
 # -- arrays ----------------------------------------------------------------------
 
 
-def _arrays(
+def _known(
     run: Run, layer: Layer, has_example: bool
-) -> Iterator[tuple[str, BufferStructure, np.ndarray]]:
-    """The arrays of a layer, without those that inputs share with outputs."""
+) -> Iterator[tuple[str, BufferStructure]]:
+    """The buffers of a layer that hold something, but no inputs that are outputs."""
     for category, attribute in STRUCTURES.items():
         for name, structure in getattr(layer, attribute).items():
-            path = f"{layer.name}.{category}.{name}"
-            known = category == "parameters" or (
+            has_run = (
                 has_example
                 and layer.name in run.layers
                 and (run.has_deltas or category not in OF_BACKWARD)
                 and (run.has_deltas or not structure.is_backward_only)
                 and not _depends_on(layer, category, name, run.unknown)
             )
-            if known and _source(layer, category, name) is None:
-                array = run.twin.get(path)
-                if structure.buffer_type == 2:
-                    array = array[: run.twin.time_size, 0]
-                elif structure.buffer_type == 1:
-                    array = array[0]
-                yield path, structure, array
+            if (category == "parameters" or has_run) and not _source(
+                layer, category, name
+            ):
+                yield f"{layer.name}.{category}.{name}", structure
 
 
 def _depends_on(
@@ -217,12 +214,13 @@ def _limit(shapes: list[tuple[int, ...]], largest: int) -> int:
 
 
 def _contents(
-    net: Network,
-    path: str,
-    structure: BufferStructure,
-    array: np.ndarray,
-    limit: int,
+    net: Network, path: str, structure: BufferStructure, limit: int
 ) -> dict[str, Any]:
+    array = net.get(path)
+    if structure.buffer_type == 2:
+        array = array[: net.time_size, 0]
+    elif structure.buffer_type == 1:
+        array = array[0]
     form, array = _formed(structure, array)
     picture, likely = None, False
     if form in ("matrix", "vector") and array.size:

@@ -50,12 +50,15 @@ function drawGraph() {
   }, svg("defs", {}, arrow));
   const room = byId("graph").clientWidth - 26;
   const narrow = matchMedia("(max-width: 820px)").matches;
-  const scale = narrow ? Math.min(1, Math.max(room / graph.width, 0.72)) : 1;
+  const scale = narrow ? Math.min(1, Math.max(room / graph.width, 0.85)) : 1;
   drawing.setAttribute("width", graph.width * scale);
   drawing.setAttribute("height", graph.height * scale);
   const labels = [];
+  let nrOfLong = 0;
   for (const edge of graph.edges) {
-    const [path, x, y] = edge.feedback ? detour(edge, graph) : curve(edge.points);
+    const isLong = edge.label && edge.points.length > 2 && !edge.feedback;
+    const [path, x, y] = edge.feedback ? detour(edge, graph)
+      : curve(edge.points, isLong ? nrOfLong++ : 0);
     drawing.append(svg("path", {
       class: `edge${edge.feedback ? " feedback" : ""}`, d: path,
       "marker-end": "url(#arrow)", "data-ends": JSON.stringify([edge.start, edge.end]),
@@ -72,14 +75,15 @@ function drawGraph() {
   byId("graph").replaceChildren(drawing);
 }
 
-function curve(points) {
+// Labels of long connections side by side go to different ranks, near the start.
+function curve(points, nr) {
   let path = `M${points[0].join(" ")}`;
   for (let i = 1; i < points.length; i++) {
     const [[x0, y0], [x1, y1]] = [points[i - 1], points[i]];
     const middle = (y0 + y1) / 2;
     path += x0 === x1 ? `L${x1} ${y1}` : `C${x0} ${middle} ${x1} ${middle} ${x1} ${y1}`;
   }
-  const at = Math.floor((points.length - 1) / 2);
+  const at = points.length > 2 ? 1 + 2 * (nr % ((points.length - 2) / 2)) : 0;
   const [[x0, y0], [x1, y1]] = [points[at], points[at + 1]];
   return [path, (x0 + x1) / 2, (y0 + y1) / 2 + 4];
 }
@@ -321,13 +325,15 @@ function unitCard(layer) {
   const hidden = choose(`unit ${layer.name}`,
     alike.filter((pair) => !first.includes(pair)).map(([b]) => name(b)));
   const readout = el("p", { class: "readout" }, "Point at a curve for its values.");
+  const label = room() > 500 ? 150 : 116;
   const rows = el("div", { class: "courses" });
+  rows.style.gridTemplateColumns = `${label}px minmax(0, 1fr)`;
   const draw = () => rows.replaceChildren(...alike.filter(([b]) => !hidden.has(name(b)))
     .flatMap(([b, c]) => {
       const y = Array.from({ length: steps }, (_, t) => unpack(c)[t * units + state.unit]);
       const course = curves([{ name: name(b), y }], [{ name: name(b), y }],
         y.map((_, t) => t * shape.steps[0]),
-        { width: Math.max(120, room() - 170), height: 58, xName: "step", label: b.path,
+        { width: room() - label - 13, height: 58, xName: "step", label: b.path,
           small: true, colour: b.category === "outputs" ? 0 : b.backward ? 1 : 2 },
         readout);
       return [el("code", {}, name(b)), course];
@@ -382,7 +388,9 @@ function historyCards(layer) {
         rows(history.gradient_norms), true),
       chart("Changes relative to parameters",
         "Change of the parameters since the sample before, divided by the number of " +
-        "updates and by the norm of the parameters", rows(history.changes), true)),
+        "updates and by the norm of the parameters", rows(history.changes), true),
+      chart("Parameter norms", "Euclidean norm of the parameters of a layer",
+        rows(history.norms), true)),
   ];
 }
 

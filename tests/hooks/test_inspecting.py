@@ -251,6 +251,9 @@ def test_samples_are_thinned(net, batches, monkeypatch):
     assert 4 <= len(updates) <= 8
     assert updates == sorted(updates)
     assert updates[-1] == 27
+    monkeypatch.setattr(Inspector, "MOST_NUMBERS", 3 * hook.samples.shape[1])
+    assert len(hook.history(net)["updates"]) <= 3
+    assert hook.history(net)["updates"][-1] == 27
 
 
 def test_copies_and_pickles(net, batches):
