@@ -18,6 +18,7 @@ from brainstorm.data_iterators import (
     OneHot,
     Online,
     Pad,
+    Prefetch,
     RandomCrop,
     Subsequences,
     Undivided,
@@ -440,6 +441,7 @@ def wrappers():
         "crop": lambda it: RandomCrop(it, {"default": (3, 4)}),
         "one-hot": lambda it: OneHot(it, {"targets": 3}),
         "multi-hot": lambda it: MultiHot(it, {"many": 3}),
+        "prefetch": lambda it: Prefetch(it, 2),
     }
 
 
