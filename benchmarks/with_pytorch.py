@@ -40,7 +40,7 @@ def make_runs(work: Work, kind: str, variant: str) -> dict[str, Run]:
     modules = work.model(variant)
     with torch.no_grad():
         for layer, weights in work.weights.items():
-            _set_weights(modules[layer], weights)
+            _set_weights(_module(modules, layer), weights)
     model = Chain()
     for name, module in modules.items():
         model.add_module(name, module)
@@ -107,7 +107,18 @@ def _data(work: Work) -> np.ndarray:
     return np.ascontiguousarray(data.transpose(0, 3, 1, 2)) if is_image else data
 
 
+def _module(modules: Mapping[str, nn.Module], layer: str) -> nn.Module:
+    """A module, or one with a name such as ``'Block1_Wide'`` that is in another one."""
+    if layer in modules:
+        return modules[layer]
+    owner, _, part = layer.partition("_")
+    return getattr(modules[owner], part)
+
+
 def _set_weights(module: nn.Module, weights: Mapping[str, np.ndarray]) -> None:
+    if hasattr(module, "load"):
+        module.load(weights)
+        return
     for name, parameter in module.named_parameters():
         if "bias" in name:
             parameter.zero_()

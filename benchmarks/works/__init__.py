@@ -16,6 +16,7 @@ NAMES = (
     "rnn",
     "gru",
     "embedding",
+    "tiny_gpt",
 )
 
 

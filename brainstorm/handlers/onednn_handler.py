@@ -17,6 +17,7 @@ from brainstorm.handlers.numpy_handler import NumpyHandler
 from brainstorm.handlers.onednn.activations import OneDnnActivations
 from brainstorm.handlers.onednn.affine import OneDnnAffine
 from brainstorm.handlers.onednn.arithmetic import OneDnnArithmetic
+from brainstorm.handlers.onednn.attention import OneDnnAttention
 from brainstorm.handlers.onednn.binding import load_library
 from brainstorm.handlers.onednn.definitions import MATH_MODES
 from brainstorm.handlers.onednn.images import OneDnnImages
@@ -42,6 +43,7 @@ class OneDnnHandler(
     OneDnnUpdates,
     OneDnnLstm,
     OneDnnNormalisation,
+    OneDnnAttention,
     OneDnnLosses,
     OneDnnAffine,
     OneDnnImages,

@@ -1,4 +1,4 @@
-"""Batch normalisation with oneDNN."""
+"""Batch and layer normalisation with oneDNN."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ import numpy as np
 
 from brainstorm.handlers.onednn.arithmetic import add_binary
 from brainstorm.handlers.onednn.binding import Primitive
-from brainstorm.handlers.onednn.definitions import Algorithm, Prop, UnimplementedError
+from brainstorm.handlers.onednn.definitions import (
+    Algorithm,
+    Layout,
+    Prop,
+    UnimplementedError,
+)
 from brainstorm.handlers.onednn.part import OneDnnPart
 from brainstorm.handlers.onednn.recipes import Call, Recipe, layout
 from brainstorm.handlers.operations.normalisation import NormalisationOperations
@@ -64,6 +69,23 @@ class OneDnnNormalisation(OneDnnPart, NormalisationOperations):
             self.do(call)
         else:
             super()._batch_norm_back(arrays, *fresh)
+
+    def layer_norm_forward(self, x, gamma, beta, sigma, x_hat, y, epsilon):
+        call = x.size >= self._large
+        call = call and self._find(
+            layer_norm, (x, gamma, beta, x_hat, y), float(epsilon)
+        )
+        if not call:
+            super().layer_norm_forward(x, gamma, beta, sigma, x_hat, y, epsilon)
+            return
+        self.do(call)
+        self.do(np.add, call.values[1][:, np.newaxis], self.number(epsilon), sigma)
+        self.do(np.sqrt, sigma, sigma)
+
+    def _layer_norm_deltas(self, sigma, x_hat, deltas, dx, fresh_dx):
+        arrays = sigma, x_hat, deltas, dx
+        if dx.size < self._large or not self._does(layer_norm_deltas, arrays, fresh_dx):
+            super()._layer_norm_deltas(*arrays, fresh_dx)
 
 
 def batch_norm(session, x, gamma, beta, centered, x_hat, y, epsilon) -> Call:
@@ -120,6 +142,51 @@ def batch_norm_backward(
         written = {"diff_src": inputs, "diff_scale": scale, "diff_shift": shift}
         recipe.add(primitive, **known, **written)
     return recipe.call(statistics)
+
+
+def layer_norm(session, x, gamma, beta, x_hat, y, epsilon) -> Call:
+    """Layer normalisation; `values` (2, M) receive means and variances of the rows."""
+    recipe = Recipe(session, "layer_norm_forward", (x, gamma))
+    statistics = np.empty((2, len(x)), np.float32)
+    mean, variance = map(recipe.kept_array, statistics)
+    primitive = _layer_forward(recipe, x, x_hat, epsilon)
+    x_hat, y = map(recipe.array, (x_hat, y))
+    recipe.add(primitive, src=recipe.array(x), dst=x_hat, mean=mean, variance=variance)
+    scale, shift = (recipe.array(v[np.newaxis]) for v in (gamma, beta))
+    then = ((Algorithm.ADD, shift),)
+    add_binary(recipe, Algorithm.MULTIPLY, x_hat, scale, y, then=then)
+    return recipe.call(statistics)
+
+
+def layer_norm_deltas(session, sigma, x_hat, deltas, dx, fresh_dx) -> Call:
+    """``dx (+)= (d - mean(d) - x_hat mean(d x_hat)) / sigma``; overwrites the deltas d.
+
+    To the library, x_hat is what was normalised: its mean is 0, its variance 1.
+    """
+    recipe = Recipe(session, "layer_norm_backward", (sigma, x_hat, deltas, dx))
+    statistics = np.zeros((2, len(dx)), np.float32)
+    statistics[1] = 1.0
+    mean, variance = map(recipe.kept_array, statistics)
+    source, d = recipe.array(x_hat), recipe.array(deltas)
+    primitive = recipe.primitive(
+        *("layer_normalization_backward", Prop.BACKWARD),
+        *(d.desc, d.desc, source.desc, mean.desc, 0.0, NO_FLAGS),
+        _layer_forward(recipe, x_hat, deltas, 0.0),
+    )
+    known = {"src": source, "mean": mean, "variance": variance}
+    recipe.add(primitive, diff_dst=d, diff_src=d, **known)
+    divisor, out = recipe.array(sigma), recipe.array(dx)
+    add_binary(recipe, Algorithm.DIVIDE, d, divisor, out, add=not fresh_dx)
+    return recipe.call()
+
+
+def _layer_forward(recipe, x, other, epsilon) -> Primitive:
+    if not (x.flags.c_contiguous and other.flags.c_contiguous):
+        # The library overlooks gaps.
+        raise UnimplementedError("expected rows that lie side by side")
+    kind = "layer_normalization_forward", Prop.FORWARD_TRAINING
+    per_row = Layout((len(x),), (1,))
+    return recipe.primitive(*kind, layout(x), layout(x), per_row, epsilon, NO_FLAGS)
 
 
 def _forward(recipe, x, epsilon, flags) -> Primitive:

@@ -102,6 +102,7 @@ class AttentionOperations(LossOperations, ProductOperations):
             heads: Number of heads.
             causal: Whether queries see no keys of later steps.
         """
+        self._check_sizes("attention_forward", q, k, heads)
         values = self._by_heads(v, heads, _DENSE_V)
         results = self._by_heads(y, heads, _DENSE_DY, filled=False)
         for block in self._attend(q, k, known, heads, causal):
@@ -134,6 +135,7 @@ class AttentionOperations(LossOperations, ProductOperations):
             dk: (T, B, N), deltas of the first T keys; overwritten.
             dv: (T, B, N), deltas of their values; overwritten.
         """
+        self._check_sizes("attention_backward", q, k, heads)
         values, deltas_y = (
             self._by_heads(v, heads, _DENSE_V),
             self._by_heads(dy, heads, _DENSE_DY),
@@ -170,6 +172,7 @@ class AttentionOperations(LossOperations, ProductOperations):
             out: (T, B, F, V), for each of F heads; overwritten.
         """
         heads = out.shape[2]
+        self._check_sizes("attention_weights", q, k, heads)
         self.fill(out, 0.0)
         for block in self._attend(q, k, known, heads, causal):
             n, m, width = block.weights.shape
@@ -178,12 +181,14 @@ class AttentionOperations(LossOperations, ProductOperations):
             part = out[block.rows, block.sequences, :, block.columns]
             self.copy_to(by_steps, part)
 
+    def _check_sizes(self, name: str, q: Any, k: Any, heads: int) -> None:
+        if problem := _check_attention(self, {"q": q, "k": k, "heads": heads}):
+            raise HandlerError(f"{name}: {problem}")
+
     # -- one block after the other -------------------------------------------
 
     def _attend(self, q, k, known, heads, causal) -> Iterator[_Block]:
         """The weights of all queries, in blocks, later queries first."""
-        if problem := _check_attention(self, {"q": q, "k": k, "heads": heads}):
-            raise HandlerError(f"attention: {problem}")
         steps, batch, _ = q.shape
         scaled = self.scratch((steps, batch, q.shape[2]), _SCALED)
         self.mult_st(_scale(q, heads), q, scaled)
@@ -247,7 +252,7 @@ class AttentionOperations(LossOperations, ProductOperations):
     def _weigh_back(self, weights, dy, values) -> Any:
         """Deltas (n, M, K) of products of queries and keys; overwrites the weights."""
         n, m, width = weights.shape
-        deltas = self.scratch((n, m, width), _DELTAS)
+        deltas = self._block_of_deltas(weights)
         self.batch_dot_mm(dy, values, deltas, transb=True)
         self.mult_tt(weights, deltas, deltas)
         sums, rows = self.scratch((n * m, 1), _SUMS), weights.reshape((n * m, width))
@@ -255,6 +260,9 @@ class AttentionOperations(LossOperations, ProductOperations):
         self.mult_mv(rows, sums, rows)
         self.subtract_tt(deltas, weights, deltas)
         return deltas
+
+    def _block_of_deltas(self, weights: Any) -> Any:
+        return self.scratch(tuple(weights.shape), _DELTAS)
 
     def _hide_later(self, array, causal, operation, hidden) -> None:
         """In an array (n, M, K) hide from M queries what comes later.

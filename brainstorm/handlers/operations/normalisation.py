@@ -196,8 +196,14 @@ class NormalisationOperations(ProductOperations):
         self._sum_rows(dy, dbeta, fresh_gradients)
         if dx is None:
             return
-        means, deltas = self.scratch((rows, 1), 3), self.scratch((rows, columns), 5)
+        deltas = self.scratch((rows, columns), 5)
         self.mult_mv(dy, gamma.reshape((1, columns)), deltas)
+        self._layer_norm_deltas(sigma, x_hat, deltas, dx, fresh_dx)
+
+    def _layer_norm_deltas(self, sigma, x_hat, deltas, dx, fresh_dx) -> None:
+        """``dx (+)= (d - mean(d) - x_hat mean(d x_hat)) / sigma`` for deltas d."""
+        rows, columns = deltas.shape
+        means, work = self.scratch((rows, 1), 3), self.scratch((rows, columns), 4)
         self.mult_tt(deltas, x_hat, work)
         self.sum_t(work, 1, means)
         self.mult_st(-1.0 / max(columns, 1), means, means)

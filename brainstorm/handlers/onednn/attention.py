@@ -1,0 +1,98 @@
+"""Attention with oneDNN."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from brainstorm.handlers.onednn.arithmetic import add_binary
+from brainstorm.handlers.onednn.definitions import Algorithm, Prop
+from brainstorm.handlers.onednn.part import OneDnnPart
+from brainstorm.handlers.onednn.products import add_product
+from brainstorm.handlers.onednn.recipes import Call, Recipe, layout
+from brainstorm.handlers.operations.attention import AttentionOperations
+
+# The library's softmax of infinity is wrong: factors of products are far from that.
+_HUGE = 1e15
+
+
+class OneDnnAttention(OneDnnPart, AttentionOperations):
+    """Part of OneDnnHandler."""
+
+    # Weights of so many numbers stay in the cache of a core.
+    _attention_size = 2**19
+
+    def _by_heads(self, array, heads, slot, filled=True):
+        view = super()._by_heads(array, heads, slot, filled)
+        if view.size < self._large:
+            return view
+        # The library multiplies dense matrices faster.
+        dense = self.scratch(view.shape, ("heads", slot))
+        if filled:
+            self.copy_to(view, dense)
+        return dense
+
+    def _put_heads(self, by_heads, array):
+        if np.may_share_memory(by_heads, array):
+            return
+        steps, batch, size = array.shape
+        _, _, d = by_heads.shape
+        parts = by_heads.reshape((batch, size // max(d, 1), steps, d))
+        to = array.reshape((steps, batch, size // max(d, 1), d))
+        self.copy_to(parts.transpose(2, 0, 1, 3), to)
+
+    def _weigh(self, queries, keys, known, causal, weights):
+        if known is not None or weights.size < self._large:
+            super()._weigh(queries, keys, known, causal, weights)
+        else:
+            self.do(self.plain._weigh_large, queries, keys, causal, weights)
+
+    def _weigh_large(self, queries, keys, causal, weights) -> None:
+        is_safe = all(np.vdot(part, part) < _HUGE**2 for part in (queries, keys))
+        arrays = queries, keys, weights
+        if not (is_safe and self._does(weigh, arrays, causal, self._hiding())):
+            super()._weigh(queries, keys, None, causal, weights)
+
+    def _weigh_back(self, weights, dy, values):
+        deltas = self._block_of_deltas(weights)
+        if weights.size < self._large or not self._does(
+            weigh_back, (weights, dy, values, deltas)
+        ):
+            return super()._weigh_back(weights, dy, values)
+        return deltas
+
+
+def weigh(session, queries, keys, weights, causal, hidden) -> Call:
+    """``weights = softmax(queries keys^T)``, with what is later hidden if causal.
+
+    `causal` has the numbers of the first query, and of all steps.
+    """
+    recipe = Recipe(session, "attention_forward", (queries, keys, weights))
+    n, m, width = weights.shape
+    add_product(recipe, queries, keys.swapaxes(1, 2), weights)
+    if causal is not None:
+        first, steps = causal
+        column, row = np.arange(width), np.arange(first, first + m)[:, np.newaxis]
+        is_later = (column > row) & (column < steps)
+        mask = np.where(is_later, hidden, 0.0).astype(np.float32).reshape(1, -1)
+        flat = recipe.array(weights.reshape(n, m * width))
+        add_binary(recipe, Algorithm.ADD, flat, recipe.kept_array(mask), flat)
+    memory = recipe.array(weights)
+    recipe.add(_softmax(recipe, weights), src=memory, dst=memory)
+    return recipe.call()
+
+
+def weigh_back(session, weights, dy, values, deltas) -> Call:
+    """``deltas = weights (d - sum(weights d))``, where ``d = dy values^T``."""
+    recipe = Recipe(session, "attention_backward", (weights, dy, values, deltas))
+    given, out = recipe.array(weights), recipe.array(deltas)
+    add_product(recipe, dy, values.swapaxes(1, 2), deltas)
+    hint = _softmax(recipe, weights)
+    kind = "softmax_backward", Algorithm.SOFTMAX
+    primitive = recipe.primitive(*kind, out.desc, out.desc, given.desc, 2, hint)
+    recipe.add(primitive, dst=given, diff_dst=out, diff_src=out)
+    return recipe.call()
+
+
+def _softmax(recipe: Recipe, weights: np.ndarray):
+    kind = "softmax_forward", Prop.FORWARD_TRAINING, Algorithm.SOFTMAX
+    return recipe.primitive(*kind, layout(weights), layout(weights), 2)
