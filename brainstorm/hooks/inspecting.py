@@ -156,12 +156,15 @@ class Inspector(NetworkReader):
         gradients, _ = _flat(net, "gradients")
         norms = [_norms(array, parts) for array in (gradients, now)]
         changes = np.full(len(parts), np.nan)
-        before = 0 if self.samples is None else self.samples[-1, 0]
+        known = self.samples
+        if known is not None and known.shape[1] != 2 + 3 * len(parts):
+            known = None  # of another network
+        before = 0 if known is None else known[-1, 0]
         if self.parameters is not None and self.parameters.shape == now.shape:
             moved = _norms(now - self.parameters, parts)
             changes = moved / norms[1] / max(update_nr - before, 1)
         row = np.concatenate([[update_nr, loss], *norms, changes])[np.newaxis]
-        rows = row if self.samples is None else np.concatenate([self.samples, row])
+        rows = row if known is None else np.concatenate([known, row])
         if len(rows) > self.MOST_SAMPLES:  # the last one stays
             rows = rows[(len(rows) - 1) % 2 :: 2]
         self.samples, self.parameters = rows, now

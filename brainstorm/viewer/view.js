@@ -218,7 +218,9 @@ function select(name, path) {
   } else {
     scrollTo(0, 0);
   }
-  details.focus({ preventScroll: true });
+  // Who goes through the graph by keyboard stays there.
+  const inGraph = document.activeElement.closest(".node");
+  if (!inGraph) (card || details).focus({ preventScroll: true });
 }
 
 function showDetails() {

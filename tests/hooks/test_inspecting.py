@@ -9,6 +9,7 @@ import urllib.request
 import numpy as np
 import pytest
 
+from brainstorm import Network, layers, tools
 from brainstorm.data_iterators import Minibatches
 from brainstorm.describable import create_from_description, get_description
 from brainstorm.hooks import Hook, Inspector, MonitorLoss, StopAfterEpoch
@@ -254,6 +255,20 @@ def test_samples_are_thinned(net, batches, monkeypatch):
     monkeypatch.setattr(Inspector, "MOST_NUMBERS", 3 * hook.samples.shape[1])
     assert len(hook.history(net)["updates"]) <= 3
     assert hook.history(net)["updates"][-1] == 27
+
+
+def test_another_network(net, batches):
+    hook = Inspector(serve=False, timescale="update")
+    trainer = train(net, batches, hook)
+    inp, out = tools.get_in_out_layers("regression", 3, 2)
+    other = Network.from_layer(inp >> layers.FullyConnected(4, name="Hidden") >> out)
+    other.initialize("auto", seed=1)
+    trainer.hooks["StopAfterEpoch"].max_epochs = 3
+    trainer.train(other, batches)
+    history = hook.history(other)
+    assert history["layers"] == ["Hidden", "Output_projection"]
+    assert history["updates"] == [7, 8, 9]
+    assert history["changes"][0] == [None, None]
 
 
 def test_copies_and_pickles(net, batches):

@@ -259,7 +259,11 @@ def test_the_keyboard_is_enough(driver, browse):
     run("document.querySelector('.node').focus()")
     driver.switch_to.active_element.send_keys(Keys.ARROW_DOWN)
     driver.switch_to.active_element.send_keys(Keys.ENTER)
-    assert run("return document.querySelector('h2').textContent") == list(net.layers)[1]
+    title = "return document.querySelector('h2').textContent"
+    assert run(title) == list(net.layers)[1]
+    driver.switch_to.active_element.send_keys(Keys.ARROW_DOWN)
+    driver.switch_to.active_element.send_keys(Keys.SPACE)
+    assert run(title) == list(net.layers)[2]
     unnamed = run(
         "return [...document.querySelectorAll('button, input, .node, canvas')]"
         ".filter((e) => !e.textContent && !e.getAttribute('aria-label')).length"
