@@ -66,7 +66,7 @@ class _NetworkEstimator(BaseEstimator):
     batch_size: int = 32
     stepper: TrainingStepper | None = None
     random_state: Any = None
-    verbose: bool = False
+    verbose: bool | int = False
     early_stopping: int | None = None
     validation_fraction: float | None = None
     hooks: Sequence[Hook] = ()
@@ -297,7 +297,7 @@ class NetworkClassifier(ClassifierMixin, _NetworkEstimator):
         random_state: Seed of initial weights, shuffling and dropout, as in
             scikit-learn; and of what a function `network` draws from
             `brainstorm.global_rnd`.
-        verbose: Whether to print how the training goes.
+        verbose: What to print of the training, see :class:`.Trainer`.
         early_stopping: After how many epochs in which the loss has not been better to
             stop, that of samples that were set aside if there are some. The network
             gets the parameters back with which it was best.

@@ -222,7 +222,7 @@ class NetworkReader(Hook):
         self,
         net: Network,
         stepper: TrainingStepper,
-        verbose: bool,
+        verbose: bool | int,
         named_data_iters: Mapping[str, Any],
     ) -> None:
         super().start(net, stepper, verbose, named_data_iters)

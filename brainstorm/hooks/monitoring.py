@@ -67,7 +67,7 @@ class MonitorLoss(base.Hook):
         self,
         net: Network,
         stepper: TrainingStepper,
-        verbose: bool,
+        verbose: bool | int,
         named_data_iters: Mapping[str, Any],
     ) -> None:
         super().start(net, stepper, verbose, named_data_iters)
@@ -122,7 +122,7 @@ class _MonitorLayer(base.Hook):
         self,
         net: Network,
         stepper: TrainingStepper,
-        verbose: bool,
+        verbose: bool | int,
         named_data_iters: Mapping[str, Any],
     ) -> None:
         super().start(net, stepper, verbose, named_data_iters)
@@ -224,7 +224,7 @@ class MonitorLayerDeltas(_MonitorPasses):
         self,
         net: Network,
         stepper: TrainingStepper,
-        verbose: bool,
+        verbose: bool | int,
         named_data_iters: Mapping[str, Any],
     ) -> None:
         super().start(net, stepper, verbose, named_data_iters)
@@ -306,7 +306,7 @@ class ReduceOnPlateau(base.LogWatcher):
         self,
         net: Network,
         stepper: TrainingStepper,
-        verbose: bool,
+        verbose: bool | int,
         named_data_iters: Mapping[str, Any],
     ) -> None:
         super().start(net, stepper, verbose, named_data_iters)
@@ -364,7 +364,7 @@ class ModifyStepperAttribute(base.Hook):
         self,
         net: Network,
         stepper: TrainingStepper,
-        verbose: bool,
+        verbose: bool | int,
         named_data_iters: Mapping[str, Any],
     ) -> None:
         super().start(net, stepper, verbose, named_data_iters)

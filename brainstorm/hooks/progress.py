@@ -47,7 +47,7 @@ class ProgressBar(NetworkReader):
         self,
         net: Network,
         stepper: TrainingStepper,
-        verbose: bool,
+        verbose: bool | int,
         named_data_iters: Mapping[str, Any],
     ) -> None:
         super().start(net, stepper, verbose, named_data_iters)

@@ -28,7 +28,6 @@ from brainstorm.literals import Criterion
 from brainstorm.structure.network import Network
 from brainstorm.structure.network_files import FORMAT as NETWORK_FORMAT
 from brainstorm.training.checkpoints import FORMAT as CHECKPOINT_FORMAT
-from brainstorm.training.resuming import Resumable
 from brainstorm.training.steppers import TrainingStepper
 from brainstorm.training.utils import report
 from brainstorm.utils import Unpack, ValidationError
@@ -63,7 +62,7 @@ class _Saver(Hook):
         self,
         net: Network,
         stepper: TrainingStepper,
-        verbose: bool,
+        verbose: bool | int,
         named_data_iters: Mapping[str, Any],
     ) -> None:
         super().start(net, stepper, verbose, named_data_iters)
@@ -146,7 +145,7 @@ class CsvLog(_Saver):
         self,
         net: Network,
         stepper: TrainingStepper,
-        verbose: bool,
+        verbose: bool | int,
         named_data_iters: Mapping[str, Any],
     ) -> None:
         Hook.start(self, net, stepper, verbose, named_data_iters)
@@ -203,7 +202,7 @@ class SaveCheckpoint(_Saver):
         self,
         net: Network,
         stepper: TrainingStepper,
-        verbose: bool,
+        verbose: bool | int,
         named_data_iters: Mapping[str, Any],
     ) -> None:
         super().start(net, stepper, verbose, named_data_iters)
@@ -224,7 +223,7 @@ class SaveCheckpoint(_Saver):
     ) -> Any:
         self._is_due = update_nr > 0
 
-    def finish_round(self, trainer: Resumable) -> None:
+    def finish_round(self, trainer: Any) -> None:
         """Save the training if it is time; called when all hooks have been called.
 
         Raises:
@@ -290,7 +289,7 @@ class SaveBestNetwork(LogWatcher):
         self,
         net: Network,
         stepper: TrainingStepper,
-        verbose: bool,
+        verbose: bool | int,
         named_data_iters: Mapping[str, Any],
     ) -> None:
         super().start(net, stepper, verbose, named_data_iters)
@@ -384,7 +383,7 @@ class InfoUpdater(Hook):
         self,
         net: Network,
         stepper: TrainingStepper,
-        verbose: bool,
+        verbose: bool | int,
         named_data_iters: Mapping[str, Any],
     ) -> None:
         super().start(net, stepper, verbose, named_data_iters)

@@ -178,7 +178,7 @@ class StopOnNan(base.NetworkReader):
         self,
         net: Network,
         stepper: TrainingStepper,
-        verbose: bool,
+        verbose: bool | int,
         named_data_iters: Mapping[str, Any],
     ) -> None:
         super().start(net, stepper, verbose, named_data_iters)
@@ -257,7 +257,7 @@ class StopOnSigQuit(base.Hook):
         self,
         net: Network,
         stepper: TrainingStepper,
-        verbose: bool,
+        verbose: bool | int,
         named_data_iters: Mapping[str, Any],
     ) -> None:
         super().start(net, stepper, verbose, named_data_iters)

@@ -26,7 +26,7 @@ class HookCalls:
     comm: Any
     bucket_size: int
     stepper: Any
-    verbose: bool
+    verbose: bool | int
     current_epoch_nr: int
     current_update_nr: int
 
@@ -95,6 +95,7 @@ class HookCalls:
     ) -> bool:
         """Call hooks, add their logs, and return whether one wants to stop."""
         stopped = False
+        shown = self._report if logs is None else Report()
         logs = self.logs if logs is None else logs
         for hook in hooks:
             verbose = self.verbose if hook.verbose is None else hook.verbose
@@ -105,9 +106,7 @@ class HookCalls:
             if reason is not None:
                 stopped = True
                 if verbose:
-                    self._report.say(
-                        f"{hook.__name__} >> Stopping the training. {reason}"
-                    )
+                    shown.say(f"{hook.__name__} >> Stopping the training. {reason}")
                 log, verbose = reason.value, False
                 # Words would spoil a log of numbers.
                 words_between = isinstance(log, str) and hook.__name__ in logs
@@ -115,7 +114,7 @@ class HookCalls:
                     log = None
             if log is not None:
                 utils.add_log(logs, hook.__name__, log)
-                self._report.log(hook.__name__, log, verbose)
+                shown.log(hook.__name__, log, verbose)
         return stopped
 
     def _call(self, hook: Hook, net: Network) -> tuple[Any, StopIteration | None]:

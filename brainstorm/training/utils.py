@@ -208,7 +208,8 @@ def check_scorers(net: Network, scorers: Sequence[Scorer], owner: str) -> list[s
 
 def is_terminal(stream: Any) -> bool:
     """Whether a stream, None if there is none, is a terminal."""
-    return stream is not None and stream.isatty()
+    asks = getattr(stream, "isatty", None)
+    return asks is not None and asks()
 
 
 def report(text: str) -> None:

@@ -35,6 +35,7 @@ EXAMPLES = [
     hooks.StopOnNan(),
     hooks.StopOnNan(["a.b"], False, False),
     hooks.StopOnSigQuit(verbose=False),
+    hooks.Tracker("own"),
 ]
 
 
@@ -67,6 +68,8 @@ def test_all_hooks_have_an_example():
     assert public - {type(h).__name__ for h in EXAMPLES} == {
         "BokehVisualizer",
         "InfoUpdater",
+        "Mlflow",
+        "TensorBoard",
     }
 
 

@@ -209,7 +209,7 @@ class TestTensorBoard:
         net = network()
         with pytest.raises(ZeroDivisionError):
             train(*monitors(), hook, Break(4), net=net)
-        assert hook._records is None
+        assert hook._output is None
         found, _ = read(tmp_path)
         assert [step for step, _ in found["often/total_loss"]] == [0, 2, 4][:2]
 
@@ -261,6 +261,24 @@ class TestTensorBoard:
         assert bs.get_description(again) == description
         assert repr(again) == repr(hook)
         assert "seen" not in str(description)
+
+
+@pytest.mark.parametrize(
+    ("library", "make"),
+    [("tensorboard", lambda: TensorBoard("a")), ("mlflow", lambda: Mlflow("a"))],
+    ids=["tensorboard", "mlflow"],
+)
+def test_states_go_back_and_forth(library, make):
+    pytest.importorskip(library)
+    hook = make()
+    assert hook.get_state() == hook.initial_state
+    changed = {name: i + 1 for i, name in enumerate(hook.initial_state)}
+    hook.set_state(changed)
+    assert hook.get_state() == changed
+    assert not set(changed) & set(bs.get_description(hook))
+    assert repr(bs.create_from_description(bs.get_description(hook))) == repr(hook)
+    hook.reset()
+    assert hook.get_state() == hook.initial_state
 
 
 @pytest.mark.parametrize(("hook", "extra"), [(TensorBoard, "tensorboard")])

@@ -30,7 +30,7 @@ from brainstorm.training.epoch_table import text_of
 from brainstorm.utils import ValidationError
 
 X = np.random.default_rng(0).normal(size=(1, 12, 3))
-MOST_CALLS = 73
+MOST_CALLS = 76
 """Of Python functions in an update of a trainer that has nothing else to do."""
 Y = np.arange(12).reshape(1, 12, 1) % 2
 
@@ -288,6 +288,24 @@ def test_errors_leave_the_messages(lines):
     with pytest.raises(ZeroDivisionError):
         train(Stop(), Fail())
     assert lines()[-1] == "Stop >> Stopping the training. enough"
+
+
+def test_evaluating_meanwhile(lines):
+    class Evaluate(Hook):
+        repeatable = True  # so that it is left out of the evaluation
+
+        def __call__(self, epoch_nr, update_nr, net, stepper, logs):
+            if epoch_nr == 1:
+                trainer.evaluate(net, other=data())
+
+    trainer = make_trainer(Evaluate(), epochs=2)
+    trainer.add_hook(MonitorLoss("other", name="loss"))
+    trainer.train(network(), data(), other=data())
+    found = lines()
+    assert "other" in found  # the results, in full
+    losses = trainer.logs["loss"]["total_loss"]
+    assert [row[2] for row in rows_of(found).values()] == [f"{x:.4f}" for x in losses]
+    assert rows_of(found)[1][2] == f"{losses[1]:.4f}"
 
 
 def test_trainers_can_be_copied_meanwhile():
