@@ -150,6 +150,8 @@ class _MonitorLayer(base.Hook):
 class _MonitorPasses(_MonitorLayer, base.NetworkReader):
     """Base class of those that log what the last training batch has left."""
 
+    _are_deltas = False
+
     def __call__(
         self,
         epoch_nr: int,
@@ -158,7 +160,12 @@ class _MonitorPasses(_MonitorLayer, base.NetworkReader):
         stepper: TrainingStepper,
         logs: dict[str, Any],
     ) -> Any:
-        return self.seen(net, update_nr) if update_nr > 0 else None
+        if update_nr == 0:
+            return None
+        log, exchange = self.seen(net, update_nr), net.backpropagation.exchange
+        if exchange is None:
+            return log
+        return exchange.merged_statistics(log, self._are_deltas)
 
 
 class MonitorLayerParameters(_MonitorLayer):
@@ -219,6 +226,8 @@ class MonitorLayerDeltas(_MonitorPasses):
     training batch; before the first there are none.
     The arguments are those of :class:`MonitorLayerParameters`.
     """
+
+    _are_deltas = True
 
     def start(
         self,

@@ -175,6 +175,18 @@ class Exchange:
         losses = [views[name].outputs.loss for name in self._net.loss_layers]
         return losses + [views[n].parameters[p] for n, p in self._statistics]
 
+    def merged_statistics(self, log: Any, are_deltas: bool) -> Any:
+        """Dicts of ``min``, ``avg`` and ``max`` over the batch, from those of parts.
+
+        Deltas are those of the loss of a part; they become those of the batch's.
+        """
+        parts = [
+            part for part in self._ranks.gather((self.piece.count, log)) if part[0]
+        ]
+        total = sum(count for count, _ in parts)
+        scales = [count / total if are_deltas else 1.0 for count, _ in parts]
+        return _merged([(*part, s) for part, s in zip(parts, scales, strict=True)])
+
     # -- states of all sequences ---------------------------------------------
 
     def gather(self, *arrays: np.ndarray) -> list[np.ndarray]:
@@ -185,6 +197,22 @@ class Exchange:
         return [
             np.concatenate(of_ranks, axis=1) for of_ranks in zip(*parts, strict=True)
         ]
+
+
+def _merged(parts: Sequence[tuple[int, Any, float]]) -> Any:
+    first = parts[0][1]
+    if isinstance(first, Mapping):
+        return {n: _merge_one(n, [(c, p[n], s) for c, p, s in parts]) for n in first}
+    return first
+
+
+def _merge_one(name: str, parts: Sequence[tuple[int, Any, float]]) -> Any:
+    if isinstance(parts[0][1], Mapping):
+        return _merged(parts)
+    values = [scale * value for _, value, scale in parts]
+    if name == "avg":
+        return float(np.average(values, weights=[count for count, *_ in parts]))
+    return float((np.min if name == "min" else np.max)(values))
 
 
 class _Message(NamedTuple):

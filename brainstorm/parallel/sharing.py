@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,9 +21,10 @@ from brainstorm.data_iterators.holding import (
 )
 from brainstorm.describable import of_library
 from brainstorm.handlers.base_handler import Handler
+from brainstorm.parallel.agreement import check_same
 from brainstorm.parallel.ranks import Ranks
 
-__all__ = ["Piece", "SharedIterator", "merged"]
+__all__ = ["Piece", "SharedIterator", "merged", "shared"]
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ class SharedIterator(DataIterator):
         self._levels = _levels(iter)
         self.iter: Any = _linked(self._levels, self._share) if self._levels else iter
         self._copies = _levels(self.iter)
+        # Numbers of the sequences that this rank has got of those of all batches.
+        self._got: list[np.ndarray] = []
 
     def __call__(self, handler: Handler | None = None) -> Iterator[dict[str, Any]]:
         """Iterate once over the data; ranks that get nothing of a batch go past it."""
@@ -73,17 +77,47 @@ class SharedIterator(DataIterator):
 
     def pieces(self, handler: Handler | None = None) -> Iterator[Piece]:
         """What this rank gets of each batch, also if that is nothing."""
-        share = self._share
+        share, passed = self._share, 0
+        self._got = []
         for batch in self.iter(handler):
             if not self._levels:
                 total = batch[min(batch)].shape[1]
                 part = share.cut(slice(0, total), total)
                 batch = {name: array[:, part] for name, array in batch.items()}
+            if not self.continues:
+                self._got.append(passed + share.start + np.arange(share.count))
+                passed += share.total
             yield Piece(batch, share.start, share.count, share.total)
 
     def merged(self, scores: Mapping[str, list]) -> dict[str, list]:
         """Losses and scores of all ranks, see `gather_losses_and_scores`."""
         return merged(self.ranks.gather(dict(scores)))
+
+    def in_order(
+        self, arrays: Mapping[str, np.ndarray], axes: Mapping[str, int]
+    ) -> dict[str, np.ndarray]:
+        """Put what the ranks have computed of all batches together.
+
+        Args:
+            arrays: Arrays (T, B, ...) or (B, ...) by name, with the sequences of this
+                rank. Shorter ones are filled up with zeros.
+            axes: The dimension that counts the sequences, 1 or 0.
+        """
+        places = np.concatenate([*self._got, []]).astype(int)
+        parts = self.ranks.gather((places, dict(arrays)))
+        parts = [(places, part) for places, part in parts if len(places)]
+        whole: dict[str, np.ndarray] = {}
+        for name, axis in axes.items() if parts else ():
+            shapes = [part[name].shape for _, part in parts]
+            shape = list(np.max(shapes, axis=0))
+            shape[axis] = sum(s[axis] for s in shapes)
+            whole[name] = np.zeros(shape, parts[0][1][name].dtype)
+            for places, part in parts:
+                if axis:
+                    whole[name][: len(part[name]), places] = part[name]
+                else:
+                    whole[name][places] = part[name]
+        return whole
 
     @property
     def is_alike(self) -> bool:
@@ -132,6 +166,23 @@ def _linked(levels: list[Any], share: Share) -> Any:
         wrapper.iter = holder
         holder = wrapper
     return holder
+
+
+@contextlib.contextmanager
+def shared(iter: DataIterator, comm: Any) -> Iterator[Any]:
+    """The iterator over this rank's parts, for all ranks of a communicator.
+
+    Without a communicator it is the iterator itself.
+    """
+    if comm is None:
+        yield iter
+        return
+    with Ranks(comm).together() as ranks:
+        check_same(ranks, {"data": dict(getattr(iter, "data_shapes", {}))})
+        parts = SharedIterator(iter, ranks)
+        parts.set_state(ranks.share(parts.get_state()))
+        yield parts
+        parts.give_back()
 
 
 def merged(parts: Sequence[Mapping[str, list]]) -> dict[str, list]:

@@ -10,14 +10,25 @@ import h5py
 import numpy as np
 
 from brainstorm.data_iterators import DataIterator
+from brainstorm.data_iterators.holding import Share
 from brainstorm.files import atomic_hdf5
+from brainstorm.parallel.ranks import Ranks
+from brainstorm.parallel.sharing import shared
 from brainstorm.scorers import Scorer
 from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.network import Network
+from brainstorm.structure.prediction import (
+    arrange,
+    cut,
+    find_output,
+    inputs_of,
+    named,
+    sizes_of,
+)
 from brainstorm.training import utils
 from brainstorm.utils import IteratorValidationError, ValidationError, listing
 
-__all__ = ["evaluate", "extract", "extract_and_save"]
+__all__ = ["evaluate", "extract", "extract_and_save", "predict"]
 
 # Numbers of the time step and of the sequence where a batch begins.
 Place = tuple[int, int]
@@ -38,6 +49,7 @@ def evaluate(
     targets_name: str = "targets",
     mask_name: str | None = None,
     arguments: Mapping[str, Any] | None = None,
+    comm: Any = None,
 ) -> dict[str, float]:
     """Compute the losses and some scores of a network on a data set.
 
@@ -52,6 +64,8 @@ def evaluate(
         targets_name: Name of the targets among the data.
         mask_name: Name of the mask among the data. Default: that of the loss, if any.
         arguments: For layers that read arguments, see `Network.forward_pass`.
+        comm: A communicator of mpi4py, whose ranks each compute a part; all get the
+            result.
 
     Returns:
         The losses by name, ``'total_loss'`` among them, each a mean over the
@@ -65,9 +79,9 @@ def evaluate(
     """
     utils.check_iterator(network, iter, "iter")
     utils.check_scorers(network, scorers, "evaluate")
-    return utils.compute_scores(
-        network, iter, scorers, out_name, targets_name, mask_name or "", arguments
-    )
+    names = out_name, targets_name, mask_name or ""
+    with shared(iter, comm) as parts:
+        return utils.compute_scores(network, parts, scorers, *names, arguments)
 
 
 def extract(
@@ -75,6 +89,7 @@ def extract(
     iter: DataIterator,
     buffer_names: str | Sequence[str],
     arguments: Mapping[str, Any] | None = None,
+    comm: Any = None,
 ) -> dict[str, np.ndarray]:
     """Run a network on a data set and collect what some of its buffers hold.
 
@@ -94,6 +109,8 @@ def extract(
         buffer_names: Dotted paths of the buffers, such as
             ``'Output.outputs.predictions'``; or just one.
         arguments: For layers that read arguments, see `Network.forward_pass`.
+        comm: A communicator of mpi4py, whose ranks each compute a part; all get the
+            result.
 
     Returns:
         By path an array of shape (T, B, ...), or (B, ...) if the buffer has no time
@@ -107,10 +124,60 @@ def extract(
     """
     axes = _batch_axes(network, buffer_names)
     batches: dict[str, list[tuple[Place, np.ndarray]]] = {name: [] for name in axes}
-    for place, batch in _run(network, iter, axes, arguments):
-        for name, values in batch.items():
-            batches[name].append((place, values))
-    return {name: _join(batches[name], axis) for name, axis in axes.items()}
+    with shared(iter, comm) as parts:
+        for place, batch in _run(network, parts, axes, arguments):
+            for name, values in batch.items():
+                batches[name].append((place, values))
+        arrays = {n: _join(batches[n], axis) for n, axis in axes.items() if batches[n]}
+        arrays = arrays if comm is None else parts.in_order(arrays, axes)
+        if not arrays:
+            raise IteratorValidationError("iter provides no batches")
+        return arrays
+
+
+def predict(
+    network: Network,
+    x: Any,
+    batch_size: int = 100,
+    output_name: str | None = None,
+    forced: Mapping[str, Any] | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    comm: Any = None,
+) -> np.ndarray:
+    """The network's output for some data, as `Network.predict`, by several processes.
+
+    Args:
+        network: The network.
+        x: The data, see `Network.predict`, here and below.
+        batch_size: How many sequences to run at once.
+        output_name: Path of the output.
+        forced: What to feed back.
+        arguments: For layers that read arguments.
+        comm: A communicator of mpi4py, whose ranks each compute a part of the
+            sequences; all get the result.
+
+    Returns:
+        An array of the shape (T, B, ...), or (B, ...) if the data has no T.
+
+    Raises:
+        Exception: As from `Network.predict`.
+    """
+    if comm is None:
+        return network.predict(x, batch_size, output_name, forced, arguments)
+    with Ranks(comm).together() as ranks:
+        path = find_output(network, output_name)
+        data, has_time = arrange(network, named(x, inputs_of(network, path)[0]))
+        total = sizes_of(network, data)[1]
+        share = Share(ranks.rank, ranks.size)
+        part = share.cut(slice(0, total), total)
+        mine = {n: np.asarray(v)[:, part] for n, v in (forced or {}).items()}
+        result = network.predict(
+            cut(network, data, part), batch_size, path, mine, arguments
+        )
+        axis = _structure(network, path).buffer_type - 1
+        results = ranks.gather(result if share.count else None)
+        result = np.concatenate([r for r in results if r is not None], axis)
+        return result if has_time or not axis else result[0]
 
 
 def extract_and_save(
@@ -148,9 +215,12 @@ def extract_and_save(
     """
     axes = _batch_axes(network, buffer_names)
     with atomic_hdf5(file_name, BUFFERS_FORMAT) as f:
+        place = None
         for place, batch in _run(network, iter, axes, arguments):
             for name, values in batch.items():
                 _put(f, name, values, _slices(values, axes[name], place))
+        if place is None:
+            raise IteratorValidationError("iter provides no batches")
 
 
 def _batch_axes(network: Network, buffer_names: str | Sequence[str]) -> dict[str, int]:
@@ -203,8 +273,6 @@ def _run(
         time_size, batch_size = network.time_size, network.batch_size
         ends = {name: time_size if axis else None for name, axis in axes.items()}
         yield (step, sequence), {n: network.get(n)[:end] for n, end in ends.items()}
-    if not batch_size:
-        raise IteratorValidationError("iter provides no batches")
 
 
 def _slices(batch: np.ndarray, axis: int, place: Place) -> tuple[slice, ...]:

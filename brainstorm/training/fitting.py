@@ -12,6 +12,7 @@ from brainstorm.data_iterators import DataIterator, Minibatches
 from brainstorm.hooks.base_hook import Hook
 from brainstorm.hooks.saving import RestoreBest
 from brainstorm.hooks.stopping import EarlyStopper, StopAfterEpoch
+from brainstorm.parallel.ranks import Ranks
 from brainstorm.randomness import RandomState
 from brainstorm.structure.network import Network
 from brainstorm.structure.prediction import find_output, for_iterators, inputs_of, named
@@ -29,6 +30,14 @@ def shuffled_batches(
     batches.data = {name: np.asarray(values)[:, order] for name, values in data.items()}
     batches.rnd = rnd
     return batches
+
+
+def same_on_all_ranks(rnd: RandomState, comm: Any) -> RandomState:
+    """The random state of rank 0, if there are several ranks."""
+    if comm is None:
+        return rnd
+    with Ranks(comm).together() as ranks:
+        return ranks.share(rnd)
 
 
 def batches_of(net: Network, data: Any, batch_size: int) -> DataIterator:

@@ -138,6 +138,7 @@ class Trainer(HookCalls, Resumable, Describable):
         validation_data: Any = None,
         hooks: Sequence[Hook] = (),
         early_stopping: int | None = None,
+        comm: Any = None,
     ) -> Trainer:
         """Train a network on arrays for some epochs: the common case in one line.
 
@@ -170,6 +171,7 @@ class Trainer(HookCalls, Resumable, Describable):
             early_stopping: After how many epochs in which the loss has not been better,
                 that of the validation data if there are some, to stop. The network gets
                 the parameters back with which it was best.
+            comm: A communicator, see :class:`Trainer`.
 
         Returns:
             The trainer. Its logs have the losses and scores of each epoch.
@@ -179,9 +181,10 @@ class Trainer(HookCalls, Resumable, Describable):
         """
         check_network(net)
         epochs = checked_integer(epochs, "epochs", 0)
-        trainer = cls(AdamStepper() if stepper is None else stepper, verbose)
+        stepper = AdamStepper() if stepper is None else stepper
+        trainer = cls(stepper, verbose, comm=comm)
         trainer.train_scorers = train_scorers
-        rnd = global_rnd.create_random_state(seed)
+        rnd = fitting.same_on_all_ranks(global_rnd.create_random_state(seed), comm)
         data = fitting.shuffled_batches(net, x, y, batch_size, rnd)
         utils.check_iterator(net, data, "the data")
         if is_blank(net):

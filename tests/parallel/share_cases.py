@@ -1,0 +1,141 @@
+"""Evaluating in shares, and logs of whole batches; see `on_ranks`."""
+
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from brainstorm import Trainer, global_rnd, scorers, tools
+from brainstorm.data_iterators import AddGaussianNoise, Minibatches, Subsequences
+from brainstorm.data_iterators.holding import Part
+from brainstorm.hooks import (
+    MonitorLayerDeltas,
+    MonitorLayerGradients,
+    MonitorLayerInOuts,
+    MonitorScores,
+    StopAfterEpoch,
+)
+from brainstorm.training import SgdStepper
+from tests.parallel.equal_cases import data, difference, network
+
+
+def leaves(tree):
+    if isinstance(tree, dict):
+        return [leaf for value in tree.values() for leaf in leaves(value)]
+    return tree if isinstance(tree, list) else [tree]
+
+
+def evaluated(comm):
+    """Losses and scores, on each data set, with scores that need all rows at once."""
+    net, found = network(mask=True), []
+    items = data(mask=True)
+    judges = [scorers.Accuracy(), scorers.RocAuc(), scorers.ConfusionMatrix()]
+    for size in (1, 3, 4, 10):
+        for iterator in (
+            Minibatches(size, shuffle=False, **items),
+            Subsequences(Minibatches(size, **items), 3),
+        ):
+            alone = tools.evaluate(net, iterator, judges)
+            together = tools.evaluate(net, iterator, judges, comm=comm)
+            assert list(alone) == list(together)
+            for name in alone:
+                found.append(difference(alone[name], together[name]))
+    trainer = Trainer(SgdStepper(), verbose=False, comm=comm)
+    trainer.train_scorers = judges[:1]
+    alone = tools.evaluate(net, Minibatches(3, **items), judges[:1])
+    together = trainer.evaluate(net, valid=Minibatches(3, **items))["valid"]
+    return [*found, difference(list(alone.values()), list(together.values()))]
+
+
+def extracted(comm):
+    net, items = network(mask=True), data(mask=True)
+    paths = ["Lstm.outputs.default", "Out.outputs.predictions"]
+    found = []
+    for size in (1, 3, 10):
+        for iterator in (
+            Minibatches(size, shuffle=False, **items),
+            Subsequences(Minibatches(size, shuffle=False, **items), 3),
+        ):
+            alone = tools.extract(net, iterator, paths)
+            together = tools.extract(net, iterator, paths, comm=comm)
+            for path in paths:
+                assert alone[path].shape == together[path].shape
+                found.append(difference(alone[path], together[path]))
+    return found
+
+
+def predicted(comm):
+    net, x = network(), data()["default"]
+    found = []
+    for some in (x, x[:1], x[:, :1], x[0]):
+        alone, together = net.predict(some), tools.predict(net, some, 3, comm=comm)
+        assert alone.shape == together.shape
+        found.append(difference(alone, together))
+    return found
+
+
+def monitored(comm):
+    """Statistics of what a training batch leaves are those of the whole batch."""
+    logs = []
+    for communicator in (None, comm):
+        global_rnd.set_seed(1)
+        trainer = Trainer(SgdStepper(0.1), verbose=False, comm=communicator)
+        for hook in (
+            MonitorLayerDeltas("Lstm", timescale="update"),
+            MonitorLayerInOuts("Lstm", timescale="update"),
+            MonitorLayerGradients("First", timescale="update"),
+            MonitorScores("valid", [scorers.Accuracy()], name="valid"),
+            MonitorScores("training_data_iter", [], name="again"),
+            StopAfterEpoch(2),
+        ):
+            trainer.add_hook(hook)
+        batches = Minibatches(4, shuffle=False, **data())
+        trainer.train(network(), batches, valid=Minibatches(3, **data()))
+        logs.append(trainer.logs)
+    pairs = zip(leaves(logs[0]), leaves(logs[1]), strict=True)
+    return [max(difference(a, b) for a, b in pairs)]
+
+
+def fitted(comm):
+    """`fit` shuffles alike on all ranks, whatever their seeds."""
+    rnd = np.random.RandomState(0)
+    x, y = rnd.randn(50, 4), rnd.randint(0, 3, 50)
+    parameters = []
+    for communicator in (None, comm):
+        global_rnd.set_seed(1 if communicator is None else 1 + comm.rank)
+        net = tools.create_net_from_spec("classification", 4, 3, "F5")
+        trainer = Trainer.fit(
+            net, x, y, 3, 20, comm=communicator, validation_data=(x, y)
+        )
+        parameters.append(net.get("parameters"))
+    assert len(trainer.logs["validation"]["total_loss"]) == 4
+    return [difference(*parameters) / 1e5]  # float32
+
+
+def reads_parts(comm):
+    """Each rank reads its part of a file, and augments it, alone."""
+    file = Path(sys.argv[1], f"data{comm.size}.hdf5")
+    if comm.rank == 0:
+        with h5py.File(file, "w") as f:
+            for name, values in data().items():
+                f[name] = values
+    comm.Barrier()
+    read, before = [], Part.__getitem__
+
+    def counting(part, piece):
+        array = before(part, piece)
+        read.append(array.shape[1])
+        return array
+
+    Part.__getitem__ = counting
+    try:
+        with h5py.File(file) as f:
+            items = {name: f[name] for name in ("default", "targets")}
+            batches = AddGaussianNoise(Minibatches(4, **items), {"default": 0.1})
+            trainer = Trainer(SgdStepper(0.1), verbose=False, comm=comm)
+            trainer.add_hook(StopAfterEpoch(1))
+            trainer.train(network(), batches)
+    finally:
+        Part.__getitem__ = before
+    return sum(read)
