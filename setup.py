@@ -12,6 +12,7 @@ from setuptools import find_packages, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 
 HERE = Path(__file__).resolve().parent
+HOME = "https://github.com/IDSIA/brainstorm"
 EXAMPLES = "brainstorm.examples"  # what `brainstorm examples` copies
 
 
@@ -19,6 +20,19 @@ def read_version() -> str:
     """The version from the package's text: importing it would need NumPy."""
     text = (HERE / "brainstorm" / "__about__.py").read_text(encoding="utf-8")
     return re.search(r'^__version__ = "([^"]+)"', text, re.MULTILINE).group(1)
+
+
+def long_description() -> str:
+    """The README, with links that lead somewhere from elsewhere, too."""
+
+    def absolute(match: re.Match) -> str:
+        before, path = match.groups()
+        kind = "raw" if "image" in before else "blob"
+        kind = "tree" if (HERE / path).is_dir() else kind
+        return f"{before}{HOME}/{kind}/v{read_version()}/{path}"
+
+    text = (HERE / "README.rst").read_text(encoding="utf-8")
+    return re.sub(r"(image:: |`[^`<]*<)(?!\w+:)([^>\s]+)", absolute, text)
 
 
 def pycuda_can_be_built() -> bool:
@@ -144,10 +158,18 @@ if __name__ == "__main__":
         name="brainstorm",
         version=read_version(),
         description="Fast, flexible and fun neural networks",
-        long_description=(HERE / "README.rst").read_text(encoding="utf-8"),
+        long_description=long_description(),
         long_description_content_type="text/x-rst",
         author="The brainstorm developers",
-        license="MIT",
+        license_expression="MIT",
+        license_files=["LICENSE"],
+        url=HOME,
+        project_urls={
+            "Documentation": f"{HOME}/tree/v{read_version()}/docs",
+            "Source": HOME,
+            "Changelog": f"{HOME}/blob/v{read_version()}/CHANGELOG.rst",
+            "Issues": f"{HOME}/issues",
+        },
         keywords=["neural networks", "deep learning", "LSTM", "machine learning"],
         classifiers=[
             "Development Status :: 4 - Beta",

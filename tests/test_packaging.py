@@ -1,4 +1,5 @@
 import configparser
+import email.parser
 import importlib.metadata
 import os
 import re
@@ -86,10 +87,12 @@ def build(kind, source, folder):
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    """What a wheel that was built from the source distribution has."""
+def source(tmp_path_factory):
+    """What a source distribution has."""
     folder = tmp_path_factory.mktemp("built")
-    ignored = shutil.ignore_patterns(".*", "build", "*.egg-info", "_build")
+    ignored = shutil.ignore_patterns(
+        *(".git", ".tox", ".*_cache", ".hypothesis", "build", "*.egg-info", "_build")
+    )
     shutil.copytree(ROOT, folder / "clone", ignore=ignored)
     # What examples have written, and Python has compiled, does not belong into them.
     (folder / "clone" / "examples" / "digits_mlp.png").write_bytes(b"x")
@@ -99,9 +102,53 @@ def wheel(tmp_path_factory):
     with tarfile.open(build("sdist", folder / "clone", folder)) as sdist:
         sdist.extractall(folder, filter="data")
     (source,) = folder.glob("brainstorm-*/")
+    return source
+
+
+@pytest.fixture(scope="module")
+def wheel(source, tmp_path_factory):
+    """What a wheel that was built from the source distribution has."""
+    folder = tmp_path_factory.mktemp("wheel")
     with zipfile.ZipFile(build("wheel", source, folder)) as archive:
         archive.extractall(folder / "site")
     return folder / "site"
+
+
+@pytest.mark.slow
+def test_source_distributions_have_all_that_is_tracked(source):
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    git = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if git.returncode:
+        pytest.skip("this is no clone")
+    tracked = {name for name in git.stdout.splitlines() if (ROOT / name).is_file()}
+    packed = {f.relative_to(source).as_posix() for f in source.rglob("*")}
+    assert "docs/index.rst" in packed
+    assert tracked - packed == set()
+
+
+@pytest.mark.slow
+def test_metadata_are_fit_for_an_index(wheel):
+    (path,) = wheel.glob("*.dist-info/METADATA")
+    metadata = email.parser.Parser().parsestr(path.read_text(encoding="utf-8"))
+    assert metadata["License-Expression"] == "MIT"
+    assert "Classifier: License" not in path.read_text(encoding="utf-8")
+    urls = dict(url.split(", ") for url in metadata.get_all("Project-URL"))
+    assert {"Source", "Documentation", "Changelog", "Issues"} <= set(urls)
+    assert all(url.startswith("https://") for url in urls.values())
+    readme = metadata.get_payload()
+    links = re.findall(r"<(\S+)>`_|image:: (\S+)", readme)
+    assert len(links) >= 8
+    for link in map("".join, links):
+        version = f"v{brainstorm.__version__}"
+        kind, file = link.removeprefix(f"{urls['Source']}/").split(f"/{version}/")
+        assert kind in ("blob", "tree", "raw")
+        assert (ROOT / file).is_dir() == (kind == "tree"), link
+        assert (ROOT / file).exists(), link
+
+
+def test_the_citation_is_of_this_version():
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert re.search("^version: (.*)$", text, re.M)[1] == brainstorm.__version__
 
 
 @pytest.mark.slow
