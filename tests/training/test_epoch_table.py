@@ -267,6 +267,29 @@ def test_a_hook_that_trains(lines):
     assert len(headers) == 6
 
 
+def test_the_best_so_far_has_a_colour(lines, monkeypatch):
+    """Of losses the lowest, of scores what is good, also of earlier trainings."""
+    monkeypatch.setattr("brainstorm.training.epoch_table._has_colours", lambda: True)
+
+    class Scores(Give):
+        scorers = (bs.scorers.Accuracy(), bs.scorers.ConfusionMatrix(name="other"))
+
+    nan, net = float("nan"), network()
+    values = [3.0, 1.0, 2.0, nan, 0.5, 4.0]
+    own = [dict.fromkeys(("total_loss", "Accuracy", "other"), v) for v in values]
+    trainer = train(Scores(own, name="own"), net=net, stepper=SgdStepper(0.0))
+    trainer.hooks["StopAfterEpoch"].max_epochs = 5
+    trainer.train(net, data(), valid=data())
+    marked = {
+        int(line.split()[0]): re.findall(r"\x1b\[32m *(\S+)\x1b", line)
+        for line in lines()
+        if line[4:5].isdigit()
+    }
+    expected = [["3.0000"] * 2, ["1.0000"], [], [], ["0.5000"], ["4.0000"]]
+    for epoch, cells in enumerate(expected):
+        assert [c for c in marked[epoch] if c[1:] == ".0000" or c == "0.5000"] == cells
+
+
 def test_messages_come_below_their_epoch(lines):
     train(Give([1, 2, 3], name="own"), EarlyStopper("own", patience=1), epochs=3)
     found = lines()
