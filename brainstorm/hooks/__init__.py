@@ -1,5 +1,6 @@
 """Hooks interact with a training: they monitor, save, modify and stop."""
 
+from brainstorm.hooks.averaging import *  # noqa: F403
 from brainstorm.hooks.base_hook import Hook as Hook
 from brainstorm.hooks.inspecting import Inspector as Inspector
 from brainstorm.hooks.mlflow import Mlflow as Mlflow

@@ -98,6 +98,19 @@ def trained_slices(layers: Mapping[str, Layer], hub: Hub) -> list[slice]:
     return _slices(hub, lambda layer, name: is_trained(layers, layer, name))
 
 
+def trained_parameters(
+    layers: Mapping[str, Layer], hub: Hub
+) -> list[tuple[str, slice, tuple[int, ...]]]:
+    """The layer, the place in the hub and the shape of each that steppers change."""
+    found = []
+    for path in hub.sources:
+        layer, _, name = path.split(".")
+        if is_trained(layers, layer, name):
+            shape = layers[layer].parameter_shapes[name].feature_shape
+            found.append((layer, slice(*hub.slices[path]), shape))
+    return found
+
+
 def frozen_slices(layers: Mapping[str, Layer], hub: Hub) -> list[slice]:
     """Where in the hub of parameters those lie that are frozen."""
     return _slices(hub, lambda layer, name: name in layers[layer].frozen)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -13,7 +13,7 @@ from brainstorm.describable import of_library
 from brainstorm.handlers import Handler
 from brainstorm.structure.network import Network
 from brainstorm.training.declared import NOT_NEGATIVE, SHARE, Declared, Range
-from brainstorm.training.updates import Updates
+from brainstorm.training.updates import Part, Updates
 from brainstorm.utils import ValidationError, listing
 
 __all__ = [
@@ -56,6 +56,10 @@ class TrainingStepper(Declared):
     _restored: Mapping[str, np.ndarray] = {}
     _updates: Updates | None = None
 
+    has_update = False
+    """Whether it does an :meth:`update` by gradients that it takes where the parameters
+    are. Not if a subclass overrides :meth:`run`, which may do otherwise."""
+
     _operation = ""
     """The operation of the handler that does the update; the arguments of the
     constructor, and what :meth:`_update` adds, are its numbers."""
@@ -65,6 +69,9 @@ class TrainingStepper(Declared):
         own = vars(cls).get("__undescribed__", set())
         if isinstance(own, set):
             cls.__undescribed__ = own | set(cls.slots)
+        is_usual = cls.run is TrainingStepper.run
+        has_own = cls.update is not TrainingStepper.update
+        cls.has_update = is_usual and bool(has_own or cls._operation)
         for name in set(cls.slots).difference(dir(cls)):
             setattr(cls, name, None)
 
@@ -108,9 +115,13 @@ class TrainingStepper(Declared):
 
     def run(self) -> None:
         """Do one update with the data that has been provided to the network."""
-        if not self._operation:
+        if not self.has_update:
             raise NotImplementedError
         self._compute_gradients()
+        self.update()
+
+    def update(self) -> None:
+        """Do one update by the gradients that the network has."""
         self._update(self._operation, *map(self.__getattribute__, self._numbers))
 
     def get_state(self) -> dict[str, np.ndarray]:
@@ -164,13 +175,20 @@ class TrainingStepper(Declared):
             raise ValidationError(f"{kind}: call start(net) before run()")
         return self.net
 
-    def _update(self, operation: str, *numbers: float, has_gradients=True) -> None:
+    def _update(
+        self,
+        operation: str,
+        *numbers: float,
+        has_gradients: bool = True,
+        parts: Sequence[Part] | None = None,
+    ) -> None:
         """Run an operation on what is trained: parameters, gradients and slots.
 
         Args:
             operation: Name of an operation of the handler.
             *numbers: Its further arguments.
             has_gradients: Whether it gets the gradients, too.
+            parts: Parts of the flat arrays; by default all that is trained.
         """
         net = self._started_net()
         buffer = net.buffer
@@ -179,7 +197,8 @@ class TrainingStepper(Declared):
         arrays = (buffer.parameters, *gradients, *slots)
         if self._updates is None:
             self._updates = Updates()
-        self._updates.run(net.handler, operation, arrays, net.trained_slices, numbers)
+        parts = net.trained_slices if parts is None else parts
+        self._updates.run(net.handler, operation, arrays, parts, numbers)
 
     def _run_forward(self, training_pass: bool = True) -> Network:
         """Run a forward pass, from the context and with the arguments."""
@@ -252,8 +271,7 @@ class MomentumStepper(TrainingStepper):
         "momentum": SHARE,
     }
 
-    def run(self) -> None:
-        self._compute_gradients()
+    def update(self) -> None:
         self._update("momentum_update", self._rate, self.momentum)
 
     @property

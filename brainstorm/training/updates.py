@@ -12,6 +12,8 @@ from brainstorm.handlers.programs import Program, Variable
 
 _MOST_PROGRAMS = 20
 
+Part = slice | tuple[slice, tuple[int, ...]]
+
 
 class Updates:
     """Runs operations on trained parts of flat arrays, with numbers that may change.
@@ -34,7 +36,7 @@ class Updates:
         handler: Handler,
         operation: str,
         arrays: tuple[Any, ...],
-        parts: Sequence[slice],
+        parts: Sequence[Part],
         numbers: tuple[float, ...],
     ) -> None:
         """Run ``handler.operation(*arrays, *numbers)``.
@@ -43,7 +45,7 @@ class Updates:
             handler: The handler.
             operation: Name of its operation.
             arrays: Flat arrays of one length.
-            parts: The parts of the arrays to work on.
+            parts: The parts of the arrays to work on; each may have a shape, too.
             numbers: Its numbers. If one becomes zero, it may do something else.
         """
         identities = (*map(id, (handler, parts, *arrays)), *map(bool, numbers))
@@ -70,7 +72,7 @@ class Updates:
         handler: Handler,
         operation: str,
         arrays: tuple[Any, ...],
-        parts: Sequence[slice],
+        parts: Sequence[Part],
         numbers: Sequence[Any],
     ) -> None:
         update = getattr(handler, operation)
@@ -78,4 +80,11 @@ class Updates:
             update(*arrays, *numbers)
             return
         for part in parts:
-            update(*[array[part] for array in arrays], *numbers)
+            update(*[_cut(array, part) for array in arrays], *numbers)
+
+
+def _cut(array: Any, part: Part) -> Any:
+    if isinstance(part, slice):
+        return array[part]
+    where, shape = part
+    return array[where].reshape(shape)

@@ -49,6 +49,37 @@ def test_adam_update(handler, n, seed, rate, beta1, beta2, epsilon, decay, t):
     start.check(s=mean, u=variance)
 
 
+@given(lengths, seeds, rates, shares, shares, rates)
+@quick
+def test_lion_update(handler, n, seed, rate, beta1, beta2, decay):
+    start = Start(handler, n, seed)
+    p, g, m, _ = start.arrays
+    mix = beta1 * start.s + (1 - beta1) * start.g
+    clear = np.abs(mix) > 1e-5  # in float32 the sign of others may differ
+    handler.lion_update(p, g, m, rate, beta1, beta2, decay)
+    expected = start.p - rate * (np.sign(mix) + decay * start.p)
+    got = handler.get_numpy_copy(p)
+    np.testing.assert_allclose(got[clear], expected[clear], rtol=2e-5, atol=2e-5)
+    check(handler, m, beta2 * start.s + (1 - beta2) * start.g, scale=10)
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (5, 3), (40, 60), (0, 3), (1, 1)])
+@pytest.mark.parametrize("decay", [0.0, 0.3])
+def test_muon_update(handler, shape, decay):
+    arrays = Arrays(handler, 1)
+    p, g, m = (arrays.randn(*shape) for _ in range(3))
+    given = [arrays.put(v) for v in (p, g, m)]
+    handler.muon_update(*given, 0.1, 0.8, decay)
+    mean = 0.8 * m + 0.2 * g
+    x = 0.8 * mean + 0.2 * g
+    x = x / (np.linalg.norm(x) + 1e-7)
+    for _ in range(5):
+        x = 3.4445 * x - 4.7750 * x @ x.T @ x + 2.0315 * x @ x.T @ x @ x.T @ x
+    scale = max(1, shape[0] / max(shape[1], 1)) ** 0.5
+    check(handler, given[0], p - 0.1 * decay * p - 0.1 * scale * x, scale=100)
+    check(handler, given[2], mean, scale=10)
+
+
 @given(lengths, seeds, rates, shares, epsilons)
 @quick
 def test_rms_prop_update(handler, n, seed, rate, decay, epsilon):

@@ -12,12 +12,15 @@ from brainstorm.training import (
     AdaGradStepper,
     AdamStepper,
     AdamWStepper,
+    LionStepper,
+    MuonStepper,
     RmsPropStepper,
 )
 from brainstorm.utils import ValidationError
 from tests.measuring import peak_of
 
 STEPPERS = [AdamStepper, AdamWStepper, RmsPropStepper, AdaDeltaStepper, AdaGradStepper]
+STEPPERS += [LionStepper, MuonStepper]
 all_steppers = pytest.mark.parametrize("stepper_class", STEPPERS)
 
 
@@ -68,6 +71,37 @@ def ada_grad(p, gradient, steps, rate, epsilon):
     return p
 
 
+def lion(p, gradient, steps, rate, b1, b2, decay):
+    m = np.zeros_like(p)
+    for _ in range(steps):
+        g = gradient(p)
+        p = p - rate * (np.sign(b1 * m + (1 - b1) * g) + decay * p)
+        m = b2 * m + (1 - b2) * g
+    return p
+
+
+def orthogonal(x):
+    x = x / (np.linalg.norm(x) + 1e-7)
+    for _ in range(5):
+        x = 3.4445 * x - 4.7750 * x @ x.T @ x + 2.0315 * x @ x.T @ x @ x.T @ x
+    return x
+
+
+def muon(p, gradient, steps, rate, momentum, decay, share):
+    m, v = np.zeros_like(p), np.zeros_like(p)
+    for t in range(1, steps + 1):
+        g, (b1, b2) = gradient(p), (0.9, 0.999)
+        W, b = p[:6].copy(), p[6:].copy()
+        m[:6] = momentum * m[:6] + (1 - momentum) * g[:6]
+        step = momentum * m[:6] + (1 - momentum) * g[:6]
+        W = W - rate * decay * W - rate * orthogonal(step.reshape(2, 3)).ravel()
+        m[6:] = b1 * m[6:] + (1 - b1) * g[6:]
+        v[6:] = b2 * v[6:] + (1 - b2) * g[6:] ** 2
+        root = np.sqrt(v[6:] / (1 - b2**t)) + 1e-8
+        p = np.concatenate([W, b - share * rate * m[6:] / (1 - b1**t) / root])
+    return p
+
+
 def run(net, stepper, data, steps=6):
     stepper.start(net)
     for _ in range(steps):
@@ -88,6 +122,14 @@ def run(net, stepper, data, steps=6):
         (AdaDeltaStepper(0.5, 0.8, 0.01), ada_delta, (0.5, 0.8, 0.01)),
         (AdaGradStepper(), ada_grad, (0.01, 1e-8)),
         (AdaGradStepper(0.3, 0.01), ada_grad, (0.3, 0.01)),
+        (LionStepper(), lion, (0.0001, 0.9, 0.99, 0.0)),
+        (LionStepper(0.01, 0.5, 0.7, 0.3), lion, (0.01, 0.5, 0.7, 0.3)),
+        (MuonStepper(), muon, (0.02, 0.95, 0.0, 0.05)),
+        (
+            MuonStepper(0.1, momentum=0.8, weight_decay=0.3, adam_share=0.2),
+            muon,
+            (0.1, 0.8, 0.3, 0.2),
+        ),
     ],
 )
 @pytest.mark.parametrize("steps", [1, 2, 30])
@@ -187,6 +229,10 @@ def test_bad_state():
         (lambda: RmsPropStepper(decay="a"), "RmsPropStepper: decay .* not 'a'"),
         (lambda: AdaDeltaStepper(decay=2), "AdaDeltaStepper: decay .* not 2"),
         (lambda: AdaGradStepper(epsilon=-1), "AdaGradStepper: epsilon .* not -1"),
+        (lambda: LionStepper(beta1=1), r"LionStepper: beta1 .* in \[0, 1\), not 1"),
+        (lambda: MuonStepper(momentum=1), "MuonStepper: momentum .* not 1"),
+        (lambda: MuonStepper(adam_layers="Out"), "adam_layers .* list .* 'Out'"),
+        (lambda: MuonStepper(adam_layers=[3]), "adam_layers .* list .*3"),
     ],
 )
 def test_bad_arguments(make, text):
@@ -205,12 +251,13 @@ def test_description(net, data, stepper_class):
     stepper = stepper_class()
     run(net, stepper, data, steps=1)
     assert get_description(stepper) == {"@type": stepper_class.__name__}
-    stepper = stepper_class(learning_rate=0.5, epsilon=0.25)
+    other = {"beta1": 0.5} if stepper_class is LionStepper else {"epsilon": 0.25}
+    stepper = stepper_class(learning_rate=0.5, **other)
     description = get_description(stepper)
     assert description == {
         "@type": stepper_class.__name__,
         "learning_rate": 0.5,
-        "epsilon": 0.25,
+        **other,
     }
     assert vars(create_from_description(description)) == vars(stepper)
 
@@ -229,3 +276,39 @@ def test_an_update_allocates_no_arrays(stepper_class):
     x = np.ones((1, 1, 200))
     run(net, stepper, {"default": x, "targets": x}, steps=2)
     assert peak_of(stepper.run) < 4096
+
+
+@pytest.mark.parametrize("shape", [(3, 7), (7, 3), (4, 4), (1, 6), (6, 1)])
+def test_steps_of_muon_have_singular_values_near_one(shape):
+    handler, rnd = NumpyHandler(np.float64), np.random.RandomState(0)
+    p, g, mean = np.zeros(shape), 100 * rnd.randn(*shape), np.zeros(shape)
+    handler.muon_update(p, g, mean, 1.0, 0.9, 0.0)
+    scale = max(1, shape[0] / shape[1]) ** 0.5
+    values = np.linalg.svd(p / scale, compute_uv=False)
+    assert np.all((values > 0.6) & (values < 1.3))
+    # They go down: the step is along the gradient.
+    assert np.sum(p * g) < 0
+    handler.muon_update(p, np.zeros(shape), np.zeros(shape), 1.0, 0.9, 0.0)
+    assert np.isfinite(p).all()
+
+
+def test_what_goes_by_muon():
+    """Kernels as matrices; not embeddings, biases, frozen layers and chosen ones."""
+    inp = layers.Input({"default": ("T", "B", 1)})
+    chain = inp >> layers.Embedding(5, 12) >> layers.Reshape((2, 2, 3))
+    chain = chain >> layers.Convolution2D(4, 2, name="Conv")
+    chain = chain >> layers.FullyConnected(6, name="Frozen", trainable=False)
+    chain = chain >> layers.FullyConnected(5, name="Hidden")
+    net = Network.from_layer(
+        chain >> layers.FullyConnected(2, name="Out") >> layers.Loss()
+    )
+    stepper = MuonStepper(adam_layers=["Ou*"])
+    stepper.start(net)
+    sizes = {shape for _, shape in stepper._matrices}
+    assert sizes == {(4, 12), (5, 6)}
+    rest = sum(part.stop - part.start for part in stepper._others)
+    assert rest == 5 * 12 + 4 + 5 + (2 * 5 + 2)
+    with pytest.raises(
+        ValidationError, match="adam_layers: there is no layer 'Output'"
+    ):
+        MuonStepper(adam_layers=["Output"]).start(net)

@@ -61,6 +61,7 @@ KERNELS = {
     "generate_probability_mask": Kernel("generate_probability_mask", draws=True),
     "dropout_forward": Kernel("dropout_forward", _dropout_factors, draws=True),
     "adam_update": Kernel("adam_update", UpdateOperations._adam_factors),
+    "lion_update": Kernel("lion_update", UpdateOperations._lion_factors),
     "rms_prop_update": Kernel("rms_prop_update", _running_factors),
     "ada_delta_update": Kernel("ada_delta_update", _running_factors),
 }

@@ -10,6 +10,9 @@ from brainstorm.handlers.programs import sqrt
 
 __all__ = ["UpdateOperations"]
 
+NEWTON_SCHULZ = 3.4445, -4.7750, 2.0315
+"""``x = a x + b x x' x + c x x' x x' x`` brings singular values into [0.7, 1.2]."""
+
 
 class UpdateOperations(ProductOperations):
     """Part of :class:`~brainstorm.handlers.base_handler.Handler`.
@@ -125,6 +128,105 @@ class UpdateOperations(ProductOperations):
         step = -rate * correction / (1.0 - beta1**update)
         shares = (beta1, 1.0 - beta1, beta2, 1.0 - beta2)
         return (*shares, epsilon * correction, step, 1.0 - rate * decay)
+
+    @operation("gradients:N", add="parameters:N mean:N")
+    def lion_update(
+        self,
+        parameters: Any,
+        gradients: Any,
+        mean: Any,
+        learning_rate: float,
+        beta1: float,
+        beta2: float,
+        weight_decay: float,
+    ) -> None:
+        """One step of Lion.
+
+        Chen et al., *Symbolic discovery of optimization algorithms*, 2023::
+
+            step = sign(beta1 mean + (1 - beta1) gradients)
+            parameters -= learning_rate (step + weight_decay parameters)
+            mean = beta2 mean + (1 - beta2) gradients
+        """
+        numbers = (learning_rate, beta1, beta2, weight_decay)
+        factors = map(self.number, self._lion_factors(*numbers))
+        keep, add, keep_m, add_m, rate, kept = factors
+        for p, g, m in self._pieces(parameters, gradients, mean):
+            work = self.scratch(g.shape, 2)
+            self.mult_st(keep, m, work)
+            self.mult_add_st(add, g, work)
+            self.sign_t(work, work)
+            if weight_decay:
+                self.mult_st(kept, p, p)
+            self.mult_add_st(rate, work, p)
+            self.mult_st(keep_m, m, m)
+            self.mult_add_st(add_m, g, m)
+
+    def _lion_factors(
+        self, rate: Any, beta1: Any, beta2: Any, decay: Any
+    ) -> tuple[Any, ...]:
+        """What `lion_update` multiplies with."""
+        shares = beta1, 1.0 - beta1, beta2, 1.0 - beta2
+        return (*shares, -rate, 1.0 - rate * decay)
+
+    @operation("gradients:M,N", add="parameters:M,N mean:M,N")
+    def muon_update(
+        self,
+        parameters: Any,
+        gradients: Any,
+        mean: Any,
+        learning_rate: float,
+        momentum: float,
+        weight_decay: float,
+    ) -> None:
+        """One step of Muon, for a matrix of weights.
+
+        Jordan et al., *Muon: an optimizer for hidden layers in neural networks*, 2024.
+        ``orthogonal`` brings all singular values near 1, by five Newton-Schulz steps::
+
+            mean = momentum mean + (1 - momentum) gradients
+            step = orthogonal(momentum mean + (1 - momentum) gradients)
+            parameters -= learning_rate weight_decay parameters
+            parameters -= learning_rate sqrt(max(1, M / N)) step
+        """
+        (rows, cols), add = parameters.shape, 1.0 - momentum
+        if not rows * cols:
+            return
+        step = self.scratch((rows, cols), 31)
+        self.mult_st(momentum, mean, mean)
+        self.mult_add_st(add, gradients, mean)
+        self.mult_st(momentum, mean, step)
+        self.mult_add_st(add, gradients, step)
+        step = self._orthogonal(step)
+        scale = max(1.0, rows / cols) ** 0.5
+        if weight_decay:
+            self.mult_add_st(weight_decay * (1.0 / scale), parameters, step)
+        p, step = (a.reshape((rows * cols,)) for a in (parameters, step))
+        self.sgd_update(p, step, learning_rate * scale)
+
+    def _orthogonal(self, x: Any) -> Any:
+        """A matrix of the same singular vectors; `x` is used up."""
+        rows, cols = x.shape
+        small, wide = min(rows, cols), rows <= cols
+        other, squares = self.scratch(x.shape, 32), self.scratch((small, small), 33)
+        factor, sums = self.scratch((small, small), 34), self.scratch((rows, 1), 35)
+        total = self.scratch((1, 1), 36)
+        self.mult_tt(x, x, other)
+        self.sum_t(other, 1, sums)
+        self.sum_t(sums, 0, total)
+        self.sqrt_t(total, total)
+        self.add_st(1e-7, total, total)
+        self.divide_mv(x.reshape((1, rows * cols)), total, x.reshape((1, rows * cols)))
+        a, b, c = NEWTON_SCHULZ
+        for _ in range(5):
+            self.dot_mm(x, x, squares, transa=not wide, transb=wide)
+            self.dot_mm(squares, squares, factor)
+            self.mult_st(c, factor, factor)
+            self.mult_add_st(b, squares, factor)
+            self.dot_mm(*((factor, x) if wide else (x, factor)), other)
+            self.mult_add_st(a, x, other)
+            x, other = other, x
+        return x
 
     @operation("gradients:N", add="parameters:N mean_square:N")
     def rms_prop_update(

@@ -21,6 +21,13 @@ UPDATE(adam_update,
        c = s * c + t * b;
        d = scalars.u * d + scalars.v * (b * b);
        a = scalars.y * a + scalars.x * (c / (sqrtf(d) + scalars.w)))
+// (parameters, gradients, mean); s to v: both factors of each mean; w: minus the step
+// size; x: what the decay leaves
+UPDATE(lion_update,
+       const float mix = s * c + t * b;
+       const float sign = mix > 0.0f ? 1.0f : mix < 0.0f ? -1.0f : mix;
+       a = scalars.x * a + scalars.w * sign;
+       c = scalars.u * c + scalars.v * b)
 // (parameters, gradients, mean_square); s, t: both factors of the running mean
 UPDATE(rms_prop_update,
        c = s * c + t * (b * b);
