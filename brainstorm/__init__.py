@@ -29,8 +29,7 @@ from brainstorm.training.trainer import Trainer
 from brainstorm.value_modifiers import *  # noqa: F403
 
 # Names of version 0.5. Layers import parts of structure, which can not import them.
-structure.Network = Network
-structure.generate_architecture = generate_architecture
+vars(structure).update(Network=Network, generate_architecture=generate_architecture)
 
 __all__ = [
     "Network",
@@ -54,7 +53,7 @@ __all__ = [
     "training",
     "utils",
     "value_modifiers",
-    *data_iterators.__all__,
-    *initializers.__all__,
-    *value_modifiers.__all__,
+    *vars(data_iterators)["__all__"],
+    *vars(initializers)["__all__"],
+    *vars(value_modifiers)["__all__"],
 ]

@@ -38,7 +38,7 @@ from brainstorm.viewer.page import check_page_target, open_in_browser
 
 SCORERS = {
     name: getattr(scorers, name)
-    for name in scorers.__all__
+    for name in vars(scorers)["__all__"]
     if name[0].isupper() and name not in ("DataSetScorer", "Score", "Scorer")
 }
 FORMAT = "Predictions file v1.0"

@@ -194,18 +194,24 @@ class Bench:
         self.layer.backward_pass(self.view)
         return self.slopes()
 
-    def both_passes(self, *situation: Any, garbage: float = 0.0) -> Arrays:
-        outputs = self.forward(*situation, garbage=garbage)
+    def both_passes(
+        self,
+        training_pass: bool = True,
+        context: Arrays | None = None,
+        garbage: float = 0.0,
+    ) -> Arrays:
+        outputs = self.forward(training_pass, context, garbage)
         return {**outputs, **self.backward(garbage=garbage)}
 
     def both_passes_in_steps(self, context: Arrays | None) -> Arrays:
         """The results of passes over single steps, which hand deltas of states back."""
         steps = [self._step(t) for t in range(self.values.data.sizes[0])]
-        contexts, results = [context], []
+        contexts = [context]
+        results: list[Arrays] = []
         for data in steps[:-1]:
             self.forward(True, contexts[-1], data=data)
             contexts.append(self.manager.get_context())
-        deltas = dict.fromkeys(self.layer.out_shapes, 0.0)
+        deltas: dict[str, Any] = dict.fromkeys(self.layer.out_shapes, 0.0)
         for t in reversed(range(len(steps))):
             outputs = self.forward(True, contexts[t], data=steps[t])
             now = {n: d[t : t + 1] + deltas[n] for n, d in self.values.deltas.items()}
@@ -215,7 +221,9 @@ class Bench:
                     buffer = self.view.output_deltas[name]
                     deltas[name] = self.handler.get_numpy_copy(buffer)[-1:]
         return {
-            path: sum(each) if path.startswith("gradients") else np.concatenate(each)
+            path: np.sum(each, axis=0)
+            if path.startswith("gradients")
+            else np.concatenate(each)
             for path in results[0]
             for each in [[one[path] for one in results]]
         }
@@ -250,10 +258,10 @@ class Difference(NamedTuple):
     """Where arrays differ most."""
 
     buffer: str
-    index: tuple[int, ...]
+    place: tuple[int, ...]
     expected: float
     got: float
-    count: int
+    wrong: int
     size: int
 
     @classmethod
@@ -277,7 +285,7 @@ class Difference(NamedTuple):
     def text(self, note: str) -> str:
         """What to tell about it."""
         return (
-            f"{self.buffer}{note}: expected {self.expected:.9g} at {self.index}, got"
-            f" {self.got:.9g} (the worst of {self.count} elements out of {self.size}"
+            f"{self.buffer}{note}: expected {self.expected:.9g} at {self.place}, got"
+            f" {self.got:.9g} (the worst of {self.wrong} elements out of {self.size}"
             " that differ)"
         )

@@ -15,6 +15,6 @@ from brainstorm.tools import *  # noqa: F403
 from brainstorm.training import *  # noqa: F403
 
 # L1Decay and L2Decay are layers too; as in `brainstorm` itself the modifiers win.
-from brainstorm.value_modifiers import *  # noqa: F403
+from brainstorm.value_modifiers import *  # type: ignore[assignment]  # noqa: F403
 
 globals().update({n: getattr(_utils, n) for n in _utils.__all__ if n.endswith("Error")})

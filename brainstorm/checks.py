@@ -142,7 +142,7 @@ def is_whole(number: Any, minimum: int) -> bool:
     return (
         isinstance(number, Integral)
         and not isinstance(number, bool)
-        and number >= minimum
+        and int(number) >= minimum
     )
 
 

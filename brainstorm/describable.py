@@ -346,14 +346,14 @@ def _described_members(instance: Describable) -> list[str]:
     ]
 
 
+def _maker(cls: type) -> Any:
+    return inspect.getattr_static(cls, "__new_from_description__")
+
+
 def _check_members(instance: Describable) -> None:
     """Refuse to describe an object that could not be made again."""
     cls = type(instance)
-    builds_itself = (
-        cls.__new_from_description__.__func__
-        is not Describable.__new_from_description__.__func__
-    )
-    if builds_itself:
+    if _maker(cls) is not _maker(Describable):  # it builds itself
         return
     arguments, members = _init_arguments(cls), _described_members(instance)
     if of_library(cls):

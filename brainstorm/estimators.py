@@ -24,6 +24,7 @@ from brainstorm.checks import check_number
 from brainstorm.describable import create_from_description, get_description
 from brainstorm.handlers import Handler, NumpyHandler, default_handler
 from brainstorm.hooks.base_hook import Hook
+from brainstorm.literals import TaskType
 from brainstorm.randomness import RandomState, global_rnd
 from brainstorm.structure.network import Network
 from brainstorm.structure.turns import Turns
@@ -122,7 +123,11 @@ class _NetworkEstimator(BaseEstimator):
         return self.network_
 
     def _train(
-        self, task: str, samples: Samples, nr_outputs: int, epochs: int | None = None
+        self,
+        task: TaskType,
+        samples: Samples,
+        nr_outputs: int,
+        epochs: int | None = None,
     ) -> None:
         """Train anew; from the parameters that are there if it is to be so."""
         rnd = check_random_state(self.random_state)
@@ -156,7 +161,7 @@ class _NetworkEstimator(BaseEstimator):
         trainer.hooks = {n: h for n, h in trainer.hooks.items() if id(h) in own}
         self._rnd = rnd
 
-    def _train_on(self, task: str, samples: Samples, nr_outputs: int) -> None:
+    def _train_on(self, task: TaskType, samples: Samples, nr_outputs: int) -> None:
         """Train for an epoch more, from where the training stands."""
         if self.early_stopping is not None or self.validation_fraction:
             raise ValidationError(
@@ -224,7 +229,7 @@ class _NetworkEstimator(BaseEstimator):
         return samples[train], samples[test]
 
     def _make_network(
-        self, task: str, nr_features: int, nr_outputs: int, seed: int
+        self, task: TaskType, nr_features: int, nr_outputs: int, seed: int
     ) -> Network:
         if isinstance(self.network, str):
             net = create_net_from_spec(task, nr_features, nr_outputs, self.network)
@@ -376,7 +381,9 @@ class NetworkClassifier(ClassifierMixin, _NetworkEstimator):
         check_classification_targets(y)
         return _weighted(X, y, sample_weight)
 
-    def _coded(self, samples: Samples, classes: np.ndarray) -> tuple[str, Samples, int]:
+    def _coded(
+        self, samples: Samples, classes: np.ndarray
+    ) -> tuple[TaskType, Samples, int]:
         """What to train: the samples with numbers for classes, weighted by class."""
         names = classes.tolist()
         unknown = np.setdiff1d(samples.y, classes).tolist()

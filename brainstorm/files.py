@@ -163,7 +163,7 @@ def write_text_attribute(node: Any, name: str, text: str) -> None:
         node.attrs[f"{name}.{i}" if i else name] = np.bytes_(part)
 
 
-def _other_kind(filename: str | os.PathLike, found: str) -> FileFormatError:
+def _other_kind(filename: str | os.PathLike, found: str | None) -> FileFormatError:
     return FileFormatError(
         f"can not write {str(filename)!r}: there is a file of another kind already"
         f" ({found}). Delete it, or choose another name"
@@ -185,12 +185,12 @@ class _Shield(io.FileIO):
             self.error = error
         return size
 
-    def truncate(self, size: int | None = None) -> int | None:
+    def truncate(self, size: int | None = None) -> int:
         try:
-            return size if self.error is not None else super().truncate(size)
+            return size or 0 if self.error is not None else super().truncate(size)
         except OSError as error:
             self.error = error
-            return size
+            return size or 0
 
 
 def checked_name(filename: str | os.PathLike) -> str:

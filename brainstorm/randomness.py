@@ -63,7 +63,7 @@ class RandomState(np.random.RandomState):
         self._seed = self._checked_seed(seed)
         self.reset()
 
-    def seed(self, seed: int | None = None) -> None:
+    def seed(self, seed: Any = None) -> None:
         """The same as :meth:`set_seed`, under NumPy's name."""
         self.set_seed(seed)
 
@@ -83,7 +83,7 @@ class RandomState(np.random.RandomState):
     def __reduce__(self) -> tuple[Any, ...]:
         return RandomState, (self._seed,), (self._generation, self.get_state())
 
-    def __setstate__(self, state: tuple[int, Any]) -> None:
+    def __setstate__(self, state: Any) -> None:
         self._generation, numpy_state = state
         self.set_state(numpy_state)
 

@@ -209,8 +209,9 @@ def takes_from(base: Any, *names: str) -> Callable[[Init], Init]:
                 raise TypeError(f"{type(args[0]).__name__}: {error}") from None
             init(**bound.arguments)
 
-        wrapped.__signature__ = signature
-        return wrapped  # type: ignore[return-value]
+        typed: Any = wrapped
+        typed.__signature__ = signature
+        return typed
 
     return decorate
 
@@ -363,7 +364,8 @@ def get_inheritors(cls: type) -> set[type]:
     found: set[type] = set()
     pending = [cls]
     while pending:
-        for child in pending.pop().__subclasses__():
+        children: list[type] = pending.pop().__subclasses__()
+        for child in children:
             if child not in found:
                 found.add(child)
                 pending.append(child)

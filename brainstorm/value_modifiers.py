@@ -85,8 +85,9 @@ class _Modifier(Seedable):
 
     def get_state(self) -> dict[str, Any]:
         """What changes during a training, for :meth:`set_state`."""
-        seed, drawn = self.rnd.get_seed(), self.rnd.get_state()
-        fresh = RandomState(seed).get_state()
+        seed = self.rnd.get_seed()
+        drawn: Any = self.rnd.get_state()
+        fresh: Any = RandomState(seed).get_state()
         unused = drawn[2:] == fresh[2:] and np.array_equal(drawn[1], fresh[1])
         return {"seed": seed} if unused else {"seed": seed, "drawn": drawn}
 
@@ -253,7 +254,7 @@ class FreezeValues(ValueModifier):
     def __call__(self, handler: Any, view: Any) -> None:
         if self.weights is None and self._first_seen is None:
             self.start(handler, view)
-        weights = self._first_seen if self.weights is None else self.weights
+        weights: Any = self._first_seen if self.weights is None else self.weights
         _check_shape(self, "weights", weights, view)
         handler.copy_to(self._on_device(handler, weights), view)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -49,16 +50,14 @@ class Transformer(DataIterator):
             self._check_shape(what, self.data_shapes[name])
 
     def __call__(self, handler: Handler | None = None) -> Iterator[Batch]:
-        rnd = self.start_stream() if "rnd" in vars(self) else None
+        rnd: Any = self.start_stream() if "rnd" in vars(self) else None
         for batch in self.iter(handler):
             changed = {n: self._transform(n, batch[n], rnd) for n in self._values}
             if rnd is not None:
                 self.rnd = rnd
             yield {**batch, **changed}
 
-    def _transform(
-        self, name: str, array: np.ndarray, rnd: np.random.RandomState | None
-    ) -> np.ndarray:
+    def _transform(self, name: str, array: np.ndarray, rnd: Any) -> np.ndarray:
         """What to yield in place of an item; `array` itself must not change."""
         raise NotImplementedError
 
@@ -92,9 +91,7 @@ class AddGaussianNoise(Transformer):
         self.std_dict = self._values
         self.mean_dict = filled_values("mean_dict", mean_dict, std_dict, NUMBER, 0.0)
 
-    def _transform(
-        self, name: str, array: np.ndarray, rnd: np.random.RandomState | None
-    ) -> np.ndarray:
+    def _transform(self, name: str, array: np.ndarray, rnd: Any) -> np.ndarray:
         noise = rnd.standard_normal(array.shape)
         noise *= self.std_dict[name]
         noise += self.mean_dict[name]
@@ -126,9 +123,7 @@ class AddSaltNPepper(Transformer):
             "ratio_dict", ratio_dict, prob_dict, PROBABILITY, 0.5
         )
 
-    def _transform(
-        self, name: str, array: np.ndarray, rnd: np.random.RandomState | None
-    ) -> np.ndarray:
+    def _transform(self, name: str, array: np.ndarray, rnd: Any) -> np.ndarray:
         prob = self.prob_dict[name]
         drawn = rnd.random_sample(array.shape)
         result = array.astype(float_type(array))
@@ -156,9 +151,7 @@ class Flip(_ImageTransformer):
         super().__init__(iter, "prob_dict", prob_dict, PROBABILITY)
         self.prob_dict = self._values
 
-    def _transform(
-        self, name: str, array: np.ndarray, rnd: np.random.RandomState | None
-    ) -> np.ndarray:
+    def _transform(self, name: str, array: np.ndarray, rnd: Any) -> np.ndarray:
         flipped = rnd.random_sample(array.shape[1]) < self.prob_dict[name]
         result = array.copy()
         result[:, flipped] = array[:, flipped, :, ::-1]
@@ -193,9 +186,7 @@ class Pad(_ImageTransformer):
             self.data_shapes[name] = (T, B, H + 2 * size, W + 2 * size, C)
         self.value_dict = filled_values("value_dict", value_dict, size_dict, NUMBER, 0)
 
-    def _transform(
-        self, name: str, array: np.ndarray, rnd: np.random.RandomState | None
-    ) -> np.ndarray:
+    def _transform(self, name: str, array: np.ndarray, rnd: Any) -> np.ndarray:
         size = self.size_dict[name]
         T, B, H, W, C = array.shape
         shape = (T, B, H + 2 * size, W + 2 * size, C)
@@ -225,9 +216,7 @@ class RandomCrop(_ImageTransformer):
             self.data_shapes[name] = (T, B, int(window[0]), int(window[1]), C)
         self.shape_dict = {n: tuple(window) for n, window in shape_dict.items()}
 
-    def _transform(
-        self, name: str, array: np.ndarray, rnd: np.random.RandomState | None
-    ) -> np.ndarray:
+    def _transform(self, name: str, array: np.ndarray, rnd: Any) -> np.ndarray:
         h, w = self.shape_dict[name]
         B, H, W = array.shape[1:4]
         rows = rnd.randint(0, H - h + 1, size=B)
@@ -263,9 +252,7 @@ class MultiHot(Transformer):
     def _check_shape(self, what: str, shape: tuple[int, ...]) -> None:
         expect(len(shape) == 3, what, "3 dimensions", f"shape {shape}")
 
-    def _transform(
-        self, name: str, array: np.ndarray, rnd: np.random.RandomState | None
-    ) -> np.ndarray:
+    def _transform(self, name: str, array: np.ndarray, rnd: Any) -> np.ndarray:
         size = self.vocab_size_dict[name]
         valid = (array >= 0) & (array < size) & (np.trunc(array) == array)
         if not valid.all():

@@ -30,7 +30,9 @@ def expect(good: Any, what: str, expected: str, got: Any) -> None:
 
 def whole(low: int) -> Check:
     """The integers of at least `low`."""
-    return Check(lambda n: isinstance(n, Integral) and n >= low, f"an integer >= {low}")
+    return Check(
+        lambda n: isinstance(n, Integral) and int(n) >= low, f"an integer >= {low}"
+    )
 
 
 FLAG = Check(lambda x: isinstance(x, (bool, np.bool_)), "True or False")

@@ -39,9 +39,7 @@ class _Encoder(Transformer):
             T, *rest = self.data_shapes[name]
             self.data_shapes[name] = (T * int(number), *rest)
 
-    def _transform(
-        self, name: str, array: np.ndarray, rnd: np.random.RandomState | None
-    ) -> np.ndarray:
+    def _transform(self, name: str, array: np.ndarray, rnd: Any) -> np.ndarray:
         outside = array[~((array >= 0) & (array <= 1))]
         wrong = next(iter(outside), None)
         expect(not outside.size, f"data item {name!r}", "values from 0 to 1", wrong)
@@ -50,9 +48,7 @@ class _Encoder(Transformer):
         shape = (len(array) * steps, *array.shape[1:])
         return spikes.astype(float_type(array)).reshape(shape)
 
-    def _encode(
-        self, x: np.ndarray, steps: int, rnd: np.random.RandomState | None
-    ) -> np.ndarray:
+    def _encode(self, x: np.ndarray, steps: int, rnd: Any) -> np.ndarray:
         """The spikes (T, steps, B, ...) of values (T, 1, B, ...)."""
         raise NotImplementedError
 
@@ -71,9 +67,7 @@ class RateEncoding(_Encoder):
         steps: How many steps each becomes, by item; a number is for ``'default'``.
     """
 
-    def _encode(
-        self, x: np.ndarray, steps: int, rnd: np.random.RandomState | None
-    ) -> np.ndarray:
+    def _encode(self, x: np.ndarray, steps: int, rnd: Any) -> np.ndarray:
         return rnd.random_sample((len(x), steps, *x.shape[2:])) < x
 
 
@@ -115,9 +109,7 @@ class LatencyEncoding(_Encoder):
         self.threshold = threshold
         self.normalize = normalize
 
-    def _encode(
-        self, x: np.ndarray, steps: int, rnd: np.random.RandomState | None
-    ) -> np.ndarray:
+    def _encode(self, x: np.ndarray, steps: int, rnd: Any) -> np.ndarray:
         if self.method == "linear":
             late = 1 - x
         else:
@@ -152,9 +144,7 @@ class PhaseEncoding(_Encoder):
         check_value("phases", phases, whole(1))
         self.phases = phases
 
-    def _encode(
-        self, x: np.ndarray, steps: int, rnd: np.random.RandomState | None
-    ) -> np.ndarray:
+    def _encode(self, x: np.ndarray, steps: int, rnd: Any) -> np.ndarray:
         left = x * (1 - 2.0**-self.phases)
         spikes = []
         for t in range(steps):

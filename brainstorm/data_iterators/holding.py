@@ -184,11 +184,11 @@ class Minibatches(_Holder):
 
     def _lengths(self, some: slice) -> np.ndarray:
         """The lengths of some sequences."""
-        name = self._cut_by
+        name: Any = self._cut_by
         if not isinstance(name, str):
             return name[some]
         mask = Part(name, self.data[name], some, self._steps[name])[:]
-        used = mask.any(axis=tuple(range(2, mask.ndim)))
+        used: Any = mask.any(axis=tuple(range(2, mask.ndim)))
         return np.where(used.any(axis=0), len(used) - used[::-1].argmax(axis=0), 0)
 
     def _plan_cutting(self, source: Any) -> tuple[str | np.ndarray | None, set[str]]:
@@ -268,7 +268,7 @@ class Subsequences(DataIterator):
         }
         super().__init__(shapes, self._nr_pieces())
 
-    @property
+    @property  # type: ignore[misc]  # nothing else sets it
     def continues(self) -> bool:
         """Whether the piece that this thread got last goes on with the one before."""
         return self._continues.get(get_ident(), False)
@@ -276,7 +276,8 @@ class Subsequences(DataIterator):
     def __call__(self, handler: Handler | None = None) -> Iterator[Batch]:
         # Classes derived from these may change what they yield.
         in_parts = type(self.iter) in (Undivided, Minibatches, Online)
-        for batch in self.iter._parts() if in_parts else self.iter(handler):
+        iter: Any = self.iter
+        for batch in iter._parts() if in_parts else iter(handler):
             goes_on = bool(self.iter.continues)
             longest = max(len(batch[name]) for name in self._timed)
             static = {n: item[:] for n, item in batch.items() if n not in self._timed}

@@ -63,7 +63,7 @@ class Prefetch(DataIterator):
         self.depth = int(depth)
         self._continues: dict[int, bool | None] = {}
 
-    @property
+    @property  # type: ignore[misc]  # nothing else sets it
     def continues(self) -> bool | None:
         """Whether the batch that this thread got last goes on with the one before."""
         return self._continues.get(threading.get_ident(), self.iter.continues)

@@ -6,6 +6,7 @@ import platform
 import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -48,7 +49,7 @@ def read_library(folder: Path, size: int) -> bytes:
     Raises:
         ValidationError: There is not enough.
     """
-    paths = sorted(
+    paths: Any = sorted(
         path
         for path in folder.rglob("*.py")
         if not EXCLUDED & set(path.relative_to(folder).parts)

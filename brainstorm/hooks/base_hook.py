@@ -50,7 +50,7 @@ class Hook(Describable):
     timescale: Timescale = "epoch"
     interval: int = 1
     verbose: bool | int | None = None
-    run_verbosity = False
+    run_verbosity: bool | int = False
 
     speaks = True
     """Whether it may print, draw and write files: of the processes of a parallel
@@ -98,7 +98,7 @@ class Hook(Describable):
 
     @property
     def __name__(self) -> str:
-        return self.name or type(self).__name__
+        return self.name or str(type(self).__name__)
 
     @__name__.setter
     def __name__(self, name: str) -> None:
@@ -257,6 +257,8 @@ class LogWatcher(Hook):
     """
 
     repeatable = True
+    seen: int
+    best_so_far: float | None
 
     @takes_common
     def __init__(

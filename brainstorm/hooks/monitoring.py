@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 import numpy as np
 
 from brainstorm.checks import check_number
-from brainstorm.data_iterators import DataIterator
 from brainstorm.describable import of_library
 from brainstorm.hooks import base_hook as base
 from brainstorm.literals import Criterion
@@ -61,7 +60,7 @@ class MonitorLoss(base.Hook):
     def __init__(self, iter_name: str, **common: Unpack[base.Common]):
         super().__init__(**common)
         self.iter_name = iter_name
-        self.iter: DataIterator | None = None
+        self.iter: Any = None
 
     def start(
         self,
@@ -289,6 +288,7 @@ class ReduceOnPlateau(base.LogWatcher):
         "seen": 0,
     }
     __undescribed__: ClassVar[set[str] | dict[str, Any]] = initial_state
+    waited: int
 
     @base.takes_common
     def __init__(

@@ -41,6 +41,7 @@ class EarlyStopper(base.LogWatcher):
         "seen": 0,
     }
     __undescribed__: ClassVar[set[str] | dict[str, Any]] = initial_state
+    waited: int
 
     @base.takes_common
     def __init__(
@@ -251,7 +252,7 @@ class StopOnSigQuit(base.Hook):
 
     quit = False
     _previous: Any = None
-    _signal = getattr(signal, "SIGQUIT", None) or getattr(signal, "SIGBREAK", None)
+    _signal: Any = getattr(signal, "SIGQUIT", None) or getattr(signal, "SIGBREAK", None)
 
     def start(
         self,

@@ -175,10 +175,11 @@ class BokehVisualizer(Hook):
         from bokeh.embed import file_html
         from bokeh.resources import INLINE
 
-        check_start(self.filename, rb"\s*<(!DOCTYPE )?html", "HTML file")
+        filename: Any = self.filename
+        check_start(filename, rb"\s*<(!DOCTYPE )?html", "HTML file")
         plots, _ = _create_plots(self._curves, self.timescale)
         text = file_html(plots, INLINE, title=self.__name__)
-        with atomic_path(self.filename) as temporary:
+        with atomic_path(filename) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
 

@@ -110,7 +110,7 @@ def _truncated_normal(
 ) -> np.ndarray:
     values = np.asarray(rnd.randn(*shape))
     while (outside := (values < low) | (values > high)).any():
-        values[outside] = rnd.randn(np.count_nonzero(outside))
+        values[outside] = rnd.randn(int(np.count_nonzero(outside)))
     return values
 
 
@@ -159,11 +159,14 @@ class _DenseSqrt(Initializer):
                 f"{name}: scale {scale!r} is not known;"
                 f" choices are numbers and {listing(self.SCALES)}"
             )
-        self.scale = OTHER_NAMES.get(scale, scale)
+        self.scale: float | str = (
+            OTHER_NAMES.get(scale, scale) if isinstance(scale, str) else scale
+        )
 
     def __call__(self, shape: Shape) -> np.ndarray:
         self._assert_atleast2d(shape)
-        scale = self.SCALES.get(self.scale, self.scale)
+        given = self.scale
+        scale = self.SCALES[given] if isinstance(given, str) else given
         fan = math.prod(shape[1:]) + self.COUNTS_UNITS * shape[0]
         return scale * (2 * self.rnd.rand(*shape) - 1) / np.sqrt(fan)
 

@@ -109,7 +109,8 @@ class Identity(Initializer):
         self._require(len(shape) == 2, "a matrix", shape)
         if self.enforce_square:
             self._require_square(shape)
-        return np.eye(*shape) * self.scale + self.rnd.randn(*shape) * self.std
+        identity = np.eye(shape[0], shape[1])
+        return identity * self.scale + self.rnd.randn(*shape) * self.std
 
 
 class Orthogonal(Initializer):

@@ -83,6 +83,7 @@ class BatchNormLayerImpl(StepwiseLayer):
 
     decay: float
     epsilon: float
+    sync: bool
 
     arguments: Mapping[str, Argument] = arguments_of(
         BatchNorm,

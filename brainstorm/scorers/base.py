@@ -70,7 +70,7 @@ class Scorer(Describable):
     @property
     def default_name(self) -> str:
         """The name without a `name`."""
-        return type(self).__name__
+        return str(type(self).__name__)
 
     def __call__(
         self,
@@ -198,7 +198,7 @@ class ClassAverage(Scorer):
                 f"{self.__name__}: average has to be one of {self.AVERAGES}, not"
                 f" {average!r}"
             )
-        self.average = average
+        self.average: Average | None = average
 
     def _average_of(self, columns: int, are_classes: bool = True) -> Average | None:
         """How to average the scores of columns, which may be labels of their own."""
@@ -208,7 +208,7 @@ class ClassAverage(Scorer):
                 f"{self.__name__}: average='binary' is for two classes, but there are"
                 f" predictions of {columns}; take 'macro' or another one"
             )
-        auto = "binary" if binary else "macro"
+        auto: Average = "binary" if binary else "macro"
         return auto if self.average == "auto" else self.average
 
     @staticmethod

@@ -48,7 +48,10 @@ class DataSetScorer(base.Scorer):
         labels, predicted, weights = map(np.concatenate, zip(*scores, strict=True))
         return labels, predicted, weights
 
-    def aggregate(self, errors: Iterable[tuple[float, Rows]]) -> Any:
+    # An object calls it as it calls the static one.
+    def aggregate(  # type: ignore[override]
+        self, errors: Iterable[tuple[float, Rows]]
+    ) -> Any:
         """The score of all rows, NaN if there are none."""
         scores = [rows for _, rows in errors]
         rows = self.join(scores) if scores else None
@@ -216,7 +219,7 @@ class Score(DataSetScorer):
     def default_name(self) -> str:
         """The name of the function."""
         function = getattr(self.function, "func", self.function)  # of a partial
-        return getattr(function, "__name__", type(self).__name__)
+        return getattr(function, "__name__", str(type(self).__name__))
 
     def score_data(
         self, true_labels: np.ndarray, predicted: np.ndarray, weights: np.ndarray

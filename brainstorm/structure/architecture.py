@@ -134,9 +134,10 @@ def _shared(
             f"layer {names[layer]!r} shares parameters with {listing(unconnected)},"
             " which is not connected to it"
         )
-    by_name = {n: names[owner] for n, owner in layer.shared.items()}
-    everything = by_name.pop(None, None)
-    return everything or {n: f"{owner}.{n}" for n, owner in by_name.items()}
+    if None in layer.shared:
+        return names[layer.shared[None]]
+    by_name = {n: o for n, o in layer.shared.items() if n is not None}
+    return {n: f"{names[owner]}.{n}" for n, owner in by_name.items()}
 
 
 # -- connections and order ---------------------------------------------------
@@ -416,7 +417,7 @@ def _make_layer(
     for guess in guesses:
         in_shapes = {
             input_name: _combine(
-                {c: s or guess for c, s in found.items() if s or guess}
+                {c: one for c, s in found.items() if (one := s or guess)}
             )
             for input_name, found in inputs.items()
             if guess or any(found.values())

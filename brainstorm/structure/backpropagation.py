@@ -122,7 +122,7 @@ class Backpropagation:
                 layer.after_training = training_pass
 
     def _make_pass(self, this: Pass, *kind: Any) -> None:
-        this.handler.clear(*self._to_clear)
+        this.handler.clear(*(self._to_clear or ()))
         *_, shares = kind
         names, gradients, done = self._plan.order, self._manager.views.gradients, 0
         for after, part in self.exchange.buckets(names) if shares else ():

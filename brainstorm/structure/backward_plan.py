@@ -90,7 +90,7 @@ def plan_backward(
         elif hub.context_size:
             contexts.append(i)
     return BackwardPlan(
-        [name for name in reversed(layers) if name in needed],
+        [name for name in reversed([*layers]) if name in needed],
         {name: frozenset(names) for name, names in fresh.items()},
         unwanted,
         frozenset(unwanted_hubs),

@@ -163,8 +163,7 @@ class BufferManager:
             self.resize(self.time_size, self.batch_size)
             new_handler.set_from_numpy(self.views.parameters, parameters)
         except BaseException:
-            *own, sized = before
-            self.handler, self._memory, self._kept, self._has_backward = own
+            self.handler, self._memory, self._kept, self._has_backward, sized = before
             self._show(sized)
             raise
 
@@ -238,9 +237,9 @@ class BufferManager:
         """
         carried = self.sized.carried
         if not isinstance(context, Mapping) or set(context) != set(carried):
-            given = listing(context) if isinstance(context, Mapping) else context
+            got = listing(context) if isinstance(context, Mapping) else context
             raise NetworkValidationError(
-                f"expected a context for {listing(carried)}, got {given}"
+                f"expected a context for {listing(carried)}, got {got}"
             )
         for name, part in carried.items():
             expected, given = tuple(part.steps.shape), np.shape(context[name])
@@ -291,7 +290,7 @@ def get_total_size_slices_and_shapes(
 
 def create_buffer_views_from_layout(
     layout: Mapping[str, Any],
-    hub_buffers: Sequence[Any],
+    hub_buffers: Any,
     hubs: Sequence[Hub],
     existing_view: BufferView | None = None,
     complete: Callable[[], None] | None = None,

@@ -423,15 +423,16 @@ def layer_type_name(layer_class: type | str) -> str:
     Raises:
         LayerValidationError: The class name does not end in ``LayerImpl``.
     """
-    is_class = isinstance(layer_class, type)
-    name = layer_class.__name__ if is_class else layer_class
+    name = layer_class.__name__ if isinstance(layer_class, type) else layer_class
     if not isinstance(name, str) or not name.endswith(ENDING) or name == ENDING:
         raise LayerValidationError(
             f"the name of a layer's class has to end in {ENDING!r}, but {name!r} does"
             " not"
         )
     name = name.removesuffix(ENDING)
-    return TypeName(name, layer_class, LAYER_TYPES) if is_class else name
+    if isinstance(layer_class, type):
+        return TypeName(name, layer_class, LAYER_TYPES)
+    return name
 
 
 def get_layer_class_from_typename(type_name: str) -> type[Layer]:

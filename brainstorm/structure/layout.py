@@ -71,26 +71,26 @@ class Hub:
     ) -> Hub:
         """Find an order of the sources in which every sink is contiguous."""
         first = next(iter(structures.values()))
-        sources = list(structures)
+        ordered: list[str] | None = list(structures)
         if not keep_order:
             groups = {frozenset(g) for g in sinks.values() if len(g) > 1}
-            sources = order_with_blocks(sources, groups)
-        if sources is None:
+            ordered = order_with_blocks(list(structures), groups)
+        if ordered is None:
             conflicts = (" + ".join(sorted(g)) for g in sorted(groups, key=sorted))
             raise NetworkValidationError(
                 "there is no order of outputs in which all of these, which go together"
                 f" into one input, lie side by side: {'; '.join(conflicts)}"
             )
         hub = cls(
-            sources,
+            ordered,
             dict(sinks),
             first.buffer_type,
             max(s.context_size for s in structures.values()),
             all(s.is_backward_only for s in structures.values()),
             any(s.context_size and s.is_state for s in structures.values()),
-            {source: structures[source].context_size for source in sources},
+            {source: structures[source].context_size for source in ordered},
         )
-        for source in sources:
+        for source in ordered:
             stop = hub.size + structures[source].feature_size
             hub.slices[source] = (hub.size, stop)
             hub.size = stop

@@ -127,7 +127,7 @@ class ProgramListing(list[ListedOperation]):
 
     def _table(self) -> Table:
         title = ("Pass", "Layer", "Operation", "Argument", "Buffer", "Shape")
-        rows = [(*title, "Multiplications", "Calls")]
+        rows: list[tuple[str, ...]] = [(*title, "Multiplications", "Calls")]
         last_pass = last_layer = ""
         for row in self:
             new_pass = row.pass_name != last_pass

@@ -114,7 +114,8 @@ def _resolve(
     if "fallback" in references:
         raise NetworkValidationError("modifiers can not have a 'fallback'")
     installed: ByPlace = {}
-    whole, others = [], []
+    whole: list[Any] = []
+    others: list[Any] = []
     for modifier in _listed(references.get("default")):
         (whole if _is_for_whole_network(modifier) else others).append(modifier)
     if whole:
@@ -134,16 +135,16 @@ def _resolve(
                 installed.setdefault(layer, {})[name] = copies
     if whole:
         installed["default"] = [copy.deepcopy(modifier) for modifier in whole]
-    for layer, name, modifier in _each(installed):
+    for layer, view, modifier in _each(installed):
         if of_weights and isinstance(modifier, GradientModifier):
-            place = layer if name is None else f"{layer}.{name}"
+            place = layer if view is None else f"{layer}.{view}"
             raise NetworkValidationError(
                 f"{type(modifier).__name__} for {place} modifies gradients: install it"
                 " with set_gradient_modifiers"
             )
         modifier.rnd = rnd.create_random_state()
-        if name is not None:
-            modifier.layer_name, modifier.view_name = layer, name
+        if view is not None:
+            modifier.layer_name, modifier.view_name = layer, view
     return installed
 
 

@@ -86,7 +86,7 @@ def save_network(
         write_network(f, net, description)
 
 
-def load_network(make: Make, filename: str | os.PathLike) -> RunningNetwork:
+def load_network(make: Make, filename: str | os.PathLike) -> Any:
     """Read a network from an HDF5 file, see `Network.from_hdf5`."""
     with files.open_hdf5(filename, FORMAT) as f:
         net, _ = read_network(make, f)

@@ -105,7 +105,7 @@ def _memory(hubs: Sequence[Hub], T: int, B: int, itemsize: int) -> Memory:
 
 def _layers_table(layers: Mapping[str, Layer], memory: Memory) -> Table:
     title = ("Layer", "Type", "Inputs", "Outputs", "Parameters")
-    rows = [(*title, "Number", "Memory", "in use")]
+    rows: list[tuple[str, ...]] = [(*title, "Number", "Memory", "in use")]
     for name, layer in layers.items():
         feedback = [
             f"<< {c.start_layer}" + (f".{output}" if output != "default" else "")
@@ -136,7 +136,7 @@ def _training_and_use(memory: Mapping[tuple[str, str, int], int]) -> tuple[str, 
 
 
 def _memory_table(memory: Memory) -> Table:
-    rows = [("Buffers", *BUFFER_TYPES, "all")]
+    rows: list[tuple[str, ...]] = [("Buffers", *BUFFER_TYPES, "all")]
     for kind in (*KINDS.values(), "All"):
         sizes = [
             sum(

@@ -66,7 +66,8 @@ def _kind(node: _Node, block: Items) -> int:
 def _restrict(node: _Node, block: Items) -> None:
     """Leave only the orders in which a block stands together."""
     while True:
-        empty, partial, full = groups = ([], [], [])
+        groups: tuple[list[_Node], list[_Node], list[_Node]] = ([], [], [])
+        empty, partial, full = groups
         for child in node.children:
             groups[_kind(child, block)].append(child)
         if len(partial) != 1 or full:
@@ -111,7 +112,8 @@ def _full_last(node: _Node, block: Items) -> list[_Node]:
     left: list[_Node] = []
     right: list[_Node] = []  # from the end
     while True:
-        empty, partial, full = groups = ([], [], [])
+        groups: tuple[list[_Node], list[_Node], list[_Node]] = ([], [], [])
+        empty, partial, full = groups
         kinds = [_kind(child, block) for child in node.children]
         if node.is_q and kinds[0] > kinds[-1]:
             kinds.reverse()
@@ -142,7 +144,8 @@ def _first_order(root: _Node, places: Mapping[str, int]) -> list[str]:
         elif node.children[0].first > node.children[-1].first:
             node.children.reverse()
         node.first = node.children[0].first
-    order, pending = [], [root]
+    order: list[str] = []
+    pending = [root]
     while pending:
         node = pending.pop()
         pending += reversed(node.children)

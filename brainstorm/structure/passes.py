@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 from weakref import WeakMethod, WeakSet
 
 from brainstorm.handlers.base_handler import Handler
@@ -58,10 +58,13 @@ class Passes:
         try:
             program()
         except HandlerError as error:
-            step = program.failed
-            if step is None or step.layer not in self._layers:
-                raise
-            raise in_layer(self._layers[step.layer], error) from error
+            self._raise_in_layer(program, error)
+
+    def _raise_in_layer(self, program: Program, error: HandlerError) -> NoReturn:
+        step = program.failed
+        if step is None or step.layer not in self._layers:
+            raise error
+        raise in_layer(self._layers[step.layer], error) from error
 
     def _run_first(self, key: tuple[Any, ...], make: Callable[..., None]) -> None:
         sized, handler = self._manager.sized, self._manager.handler
@@ -109,6 +112,7 @@ class Pass:
 
     def _record(self, layer: Layer, name: str, *args: Any) -> None:
         program, method = self._program, getattr(layer, name)
+        assert program is not None
         program.layer = layer.name
         if layer.can_be_replayed() and name not in vars(layer):
             layer.set_handler(self.handler)

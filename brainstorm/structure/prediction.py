@@ -103,7 +103,7 @@ def find_output(net: RunningNetwork, output_name: str | None = None) -> str:
 def _before_losses(net: RunningNetwork) -> dict[str, Layer]:
     """Layers whose outputs are compared with targets, and used for nothing else."""
     judging, judged = set(net.loss_layers), set()
-    for name, layer in reversed(net.layers.items()):
+    for name, layer in reversed([*net.layers.items()]):
         ends = {connection.end_layer for connection in layer.outgoing}
         if not ends or not ends <= judging:
             continue
@@ -121,10 +121,10 @@ def _before_losses(net: RunningNetwork) -> dict[str, Layer]:
 
 def inputs_of(net: RunningNetwork, path: str) -> tuple[list[str], set[str]]:
     """The inputs that an output depends on, and the layers that have to run."""
-    layer, _, output = path.split(".")
+    start, _, output = path.split(".")
     needed: set[str] = set()
     seen: set[tuple[str, str]] = set()
-    pending = [(layer, output)]
+    pending = [(start, output)]
     while pending:
         name, output = end = pending.pop()
         if end in seen:

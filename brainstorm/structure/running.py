@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -241,7 +241,8 @@ class RunningNetwork(Seedable):
     def _announce_run(self) -> None:
         announce, self.before_next_run = self.before_next_run, None
         self.backpropagation.show()
-        announce()
+        if announce is not None:
+            announce()
 
     def _provide(self, name: str, target: Any, array: Any) -> None:
         if isinstance(array, self.handler.array_type) and not isinstance(
@@ -263,7 +264,7 @@ class RunningNetwork(Seedable):
     def forward_pass(
         self,
         training_pass: bool = False,
-        context: dict[str, Any] | None = None,
+        context: Mapping[str, Any] | None = None,
         only: Collection[str] | None = None,
         forced: Mapping[str, Any] | None = None,
         arguments: Mapping[str, Any] | None = None,
@@ -330,7 +331,7 @@ class RunningNetwork(Seedable):
         if begins:
             self._buffer_manager.clear_context(this.handler)
         self.backpropagation.note_beginning(begins)
-        order = self._run_order
+        order: Iterable[tuple[Layer, Any]] = self._run_order
         if only is not None:
             order = [(la, buffers) for la, buffers in order if la.name in only]
         order = self._stepping.forward(order, this.handler)

@@ -113,7 +113,7 @@ class Stepping:
         return f"{key.partition('.')[0]}.default"
 
     def _structure(self, c: Any) -> BufferStructure:
-        return self._layers[c.start_layer].out_shapes[fed_back_output(c)]
+        return self._layers[c.start_layer].out_shapes[fed_back_output(c) or ""]
 
     def _arranged(self, path: str, array: Any) -> np.ndarray:
         handler, manager = self._manager.handler, self._manager
@@ -148,7 +148,7 @@ class Stepping:
         groups = itertools.groupby(order, lambda pair: self._loop_of.get(pair[0].name))
         return itertools.chain.from_iterable(
             run(_Part(loop, [*group], connections), handler)
-            if (connections := self._connections_in(loop))
+            if loop is not None and (connections := self._connections_in(loop))
             else group
             for loop, group in groups
         )
@@ -174,8 +174,8 @@ class Stepping:
             for node in self._manager.layout[name][category].values()
             if isinstance(node, dict)
         }
-        hubs = enumerate(self._manager.hubs)
-        return {hub.mirror_of: i for i, hub in hubs if hub.mirror_of in touched}
+        mirrors = {i: hub.mirror_of for i, hub in enumerate(self._manager.hubs)}
+        return {m: i for i, m in mirrors.items() if m is not None and m in touched}
 
     def _forward(self, part: _Part, handler: Handler) -> Order:
         manager, mirrors = self._manager, self._mirrors_of(part.loop)
@@ -188,7 +188,7 @@ class Stepping:
         for t in range(steps):
             step = _Step(manager, mirrors, t)
             for c in part.connections:
-                before = step.before(c.start_layer, "outputs", fed_back_output(c))
+                before = step.before(c.start_layer, "outputs", fed_back_output(c) or "")
                 handler.copy_to(before, step.now(*_place(c)))
             for layer, buffers in part.order:
                 yield layer, step.view(layer.name) if steps > 1 else buffers
@@ -208,7 +208,9 @@ class Stepping:
                     self._carry_deltas(layer, view, carried, handler)
                 yield layer, view
             for c in part.connections:
-                before = step.before(c.start_layer, "output_deltas", fed_back_output(c))
+                before = step.before(
+                    c.start_layer, "output_deltas", fed_back_output(c) or ""
+                )
                 handler.add_tt(before, step.now(*_place(c, DELTAS)), before)
         for i, j in mirrors.items():
             if manager.hubs[i].is_backward_only:

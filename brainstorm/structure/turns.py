@@ -48,7 +48,8 @@ class Turns:
         self.has_displaced = False
 
     def _begin(self) -> None:
-        self.steps = self._lock = threading.RLock()
+        self._lock: Any = threading.RLock()
+        self.steps = self._lock
         self._depth = 0
         # Locked while somebody waits, whom newcomers must not overtake.
         self._queue = threading.Lock()
@@ -104,7 +105,7 @@ class Turns:
         """
         if threading.current_thread() not in self._displaced:
             return
-        if not self._owner.is_alive():
+        if self._owner is None or not self._owner.is_alive():
             return
         raise NetworkValidationError(
             f"the thread {self._owner.name!r} has given the network other data"

@@ -132,7 +132,9 @@ def _resolve(
 ) -> Resolved:
     """Choose for one parameter."""
     # By whether they belong to the outer default, and by kind.
-    found = {(d, k): {} for d in (False, True) for k in ("", *SPECIAL)}
+    found: dict[tuple[bool, str], dict[Any, Any]] = {
+        (d, k): {} for d in (False, True) for k in ("", *SPECIAL)
+    }
     for e in entries:
         kind = e.name if e.name in SPECIAL else ""
         fits = _matches(e.layer, layer) and (kind or _matches(e.name, name))

@@ -6,6 +6,7 @@ from typing import Any
 
 from brainstorm import layers
 from brainstorm.checks import checked_integer
+from brainstorm.literals import Activation
 from brainstorm.structure.construction import ConstructionWrapper
 from brainstorm.utils import ValidationError
 
@@ -68,7 +69,7 @@ def transformer_block(
     causal: bool = False,
     *,
     widening: int = 4,
-    activation: str = "gelu",
+    activation: Activation = "gelu",
     dropout: float = 0.0,
     memory: ConstructionWrapper | None = None,
     mask: ConstructionWrapper | None = None,

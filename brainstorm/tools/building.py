@@ -101,7 +101,7 @@ def get_in_out_layers(
     projection_name = projection_name or f"{name}_projection"
     output, targets_shape = _output_layer(task_type, out_shape, name)
     projection = _projection(out_shape, use_conv, projection_name)
-    shapes = {
+    shapes: dict[str, Sequence[str | int]] = {
         data_name: ("T", "B", *in_shape),
         targets_name: ("T", "B", *targets_shape),
     }
@@ -195,9 +195,10 @@ def create_net_from_spec(
         LayerValidationError: A layer can not work with the shape that reaches it.
     """
     hidden = parse_spec(spec)
-    names = {"mask_name": mask_name, "use_conv": use_conv}
     last, out = get_in_out_layers(
-        task_type, in_shape, out_shape, data_name, targets_name, **names
+        *(task_type, in_shape, out_shape, data_name, targets_name),
+        mask_name=mask_name,
+        use_conv=use_conv,
     )
     mask = None if mask_name is None else last - mask_name
     for layer in hidden:
@@ -283,7 +284,7 @@ def _shape(argument: str, value: Any) -> tuple[int, ...]:
     if (
         not isinstance(sizes, (tuple, list))
         or not sizes
-        or not all(isinstance(s, numbers.Integral) and s > 0 for s in sizes)
+        or not all(isinstance(s, numbers.Integral) and int(s) > 0 for s in sizes)
     ):
         raise ValidationError(
             f"{argument}: expected a positive integer or a tuple of them, got {value!r}"

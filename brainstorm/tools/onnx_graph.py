@@ -79,7 +79,7 @@ class Graph:
     def constant(self, values: Any, dtype: Any = np.float32) -> str:
         """Add a constant, unless there is the same already."""
         array = np.ascontiguousarray(values, dtype)
-        key = (array.dtype, array.shape, hashlib.sha256(array).digest())
+        key = (array.dtype, array.shape, hashlib.sha256(array.data).digest())
         return self._add_constant(key, array, f"constant_{len(self._constants)}")
 
     def parameter(self, layer: Layer, name: str) -> str:

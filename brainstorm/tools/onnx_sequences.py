@@ -19,7 +19,7 @@ from brainstorm.tools.onnx_graph import ACTIVATIONS, Graph
 from brainstorm.utils import ValidationError, listing
 
 # Activation functions of the operators, and their alpha. That for softplus overflows.
-OPERATOR_ACTIVATIONS = {"linear": ("Affine", 1.0)}
+OPERATOR_ACTIVATIONS: dict[str, tuple[str, float | None]] = {"linear": ("Affine", 1.0)}
 for _name in ("rel", "tanh", "sigmoid", "el", "leaky_rel"):
     OPERATOR_ACTIVATIONS[_name] = ACTIVATIONS[_name]
 
@@ -168,14 +168,18 @@ def _operator(graph: Graph, kind: Kind, cell: Cell, x: str) -> str:
         inputs.append(graph.constant(cell.peepholes[np.newaxis]))
     activation, alpha = OPERATOR_ACTIVATIONS[cell.activation]
     count = kind.sigmoids + kind.activations
+    attributes: dict[str, Any] = {
+        name: int(getattr(cell, field)) for name, field in kind.attributes.items()
+    }
     y = graph.add(
-        *(kind.op, x, *inputs),
+        kind.op,
+        *(x, *inputs),
         hidden_size=cell.size,
         activations=("Sigmoid",) * kind.sigmoids + (activation,) * kind.activations,
         # Software differs on whether there is one for each, or for those that need it.
         activation_alpha=(alpha or 0.0,) * count,
         activation_beta=(0.0,) * count,
-        **{name: int(getattr(cell, field)) for name, field in kind.attributes.items()},
+        **attributes,
     )
     return graph.add("Squeeze", y, graph.constant((1,), np.int64))
 

@@ -59,7 +59,9 @@ class Cost(NamedTuple):
 
     def plus(self, other: Cost) -> Cost:
         """What both cost together."""
-        return Cost(*map(sum, zip(self, other, strict=True)))
+        return Cost(
+            self.seconds + other.seconds, self.multiplications + other.multiplications
+        )
 
 
 # Pass, layer and operation.
@@ -141,7 +143,9 @@ class Profile:
         return {"Operation": self.by_operation, "Layer": self.by_layer}
 
     def _table(self, kind: str, costs: Mapping[str, Cost]) -> Table:
-        rows = [(kind, "", "Share", "Microseconds", "Multiplications", "Of peak")]
+        rows: list[tuple[str, ...]] = [
+            (kind, "", "Share", "Microseconds", "Multiplications", "Of peak")
+        ]
         total = functools.reduce(Cost.plus, costs.values(), NOTHING)
         for name, cost in [*costs.items(), ("All", total)]:
             share = self.share_of_time(cost)
@@ -307,7 +311,8 @@ def _run_of(
     own = create_from_description(get_description(stepper))
     restore(own, state_of(stepper))
     own.start(net)
-    own._updates = _TimedUpdates(net._passes, f"({type(stepper).__name__})")
+    passes: Any = net._passes  # those that `profile` has put there
+    own._updates = _TimedUpdates(passes, f"({type(stepper).__name__})")
     return own.run
 
 
@@ -317,7 +322,8 @@ class _TimedPasses(Passes):
     def __init__(self, layers: Mapping[str, Layer], manager: BufferManager):
         super().__init__(layers, manager)
         # What waits until the handler has done all that it was told.
-        handler, self.wait = manager.handler, lambda: None
+        handler = manager.handler
+        self.wait: Callable[[], Any] = lambda: None
         if not issubclass(handler.array_type, np.ndarray):
             self.wait = functools.partial(handler.get_numpy_copy, handler.zeros((1,)))
         self._costs: dict[Place, Cost] = {}
@@ -349,8 +355,8 @@ class _TimedPasses(Passes):
         ):
             if calls:
                 number = count_multiplications(step.operation, step.arguments)
-                place = key[0], step.layer or NETWORK, step.operation
-                self.note(place, Cost(time_of_step, number))
+                named = key[0], step.layer or NETWORK, step.operation
+                self.note(named, Cost(time_of_step, number))
 
     def note(self, place: Place, cost: Cost) -> None:
         """Note down an operation that has run."""

@@ -5,6 +5,7 @@ Arguments that are not as described raise a ValidationError.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -74,7 +75,7 @@ def mackey_glass(
             grows = a * x[late] / (1 + math.pow(x[late], n))
         except (ArithmeticError, ValueError):
             grows = math.nan
-        x.append(_next(lambda now, grows=grows: grows - b * now, x[-1], h))
+        x.append(_next(functools.partial(_decay, grows, b), x[-1], h))
     return _shaped(x[delay:])
 
 
@@ -198,11 +199,15 @@ def mso(steps: int, freqs: Sequence[float] = (0.2, 0.311)) -> np.ndarray:
         An array (T, 1, 1).
     """
     t = np.arange(checked_integer(steps, "steps", 2))
-    freqs = checked_array(freqs, "freqs")
-    if not np.any(freqs):
-        raise ValidationError(f"freqs: expected one above 0 at least, got {freqs}")
-    x = np.sin(np.outer(t, freqs)).sum(axis=1)
+    rates = checked_array(freqs, "freqs")
+    if not np.any(rates):
+        raise ValidationError(f"freqs: expected one above 0 at least, got {rates}")
+    x = np.sin(np.outer(t, rates)).sum(axis=1)
     return _shaped(2 * (x - x.min()) / np.ptp(x) - 1)
+
+
+def _decay(gain: float, rate: float, now: Any) -> Any:
+    return gain - rate * now
 
 
 def _next(slope: Callable[[State], State], x: State, h: float) -> State:

@@ -70,7 +70,7 @@ class AdamStepper(_AdaptiveStepper):
     slots: ClassVar[tuple[str, ...]] = ("mean", "variance")
     __undescribed__: ClassVar[set[str] | dict[str, Any]] = {COUNT}
     update_count = 0
-    _fixed_decay = (0.0,)  # of weights
+    _fixed_decay: ClassVar[tuple[float, ...]] = (0.0,)  # of weights
     _operation = "adam_update"
 
     def start(self, net: Network) -> None:
@@ -114,7 +114,7 @@ class AdamWStepper(AdamStepper):
 
     weight_decay: float = 0.01
 
-    _fixed_decay = ()
+    _fixed_decay: ClassVar[tuple[float, ...]] = ()
 
 
 @dataclass(eq=False, repr=False)

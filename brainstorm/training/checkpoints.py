@@ -120,7 +120,8 @@ def read_checkpoint(
         scorers = [_create(d, Scorer) for d in training["train_scorers"]]
         named = {hook.__name__: hook for hook in hooks}
         made = {"stepper": stepper, "train_scorers": scorers, "hooks": named}
-        yield net, {**training, **made}
+        made_net: Any = net
+        yield made_net, {**training, **made}
 
 
 def _reordered(state: Any, order: np.ndarray | None) -> Any:

@@ -332,7 +332,9 @@ def _criteria(
     name: str, net: Any, scorers: Iterable[Scorer]
 ) -> dict[tuple[str, str], str]:
     losses = [n for n, la in net.layers.items() if getattr(la, "is_loss", False)]
-    known = {(name, loss): "min" for loss in ["total_loss", *losses]}
+    known: dict[tuple[str, str], str] = {
+        (name, loss): "min" for loss in ["total_loss", *losses]
+    }
     for scorer in scorers:
         criterion = getattr(scorer, "criterion", None)
         if criterion is not None:

@@ -103,7 +103,7 @@ def history_of(
     """
     rows = {nr: {"epoch": nr} for nr in range(epochs + 1)}
     for name, log in logs.items():
-        hook = hooks.get(name)
+        hook: Any = hooks.get(name)
         if name != ROLLING and getattr(hook, "timescale", None) != "epoch":
             continue
         first, interval = (1, 1) if name == ROLLING else (0, hook.interval)

@@ -109,7 +109,7 @@ def check_file(hook: Hook, others: Iterable[Hook]) -> None:
         if file is not None and file == _file_of(other) and not same:
             raise ValidationError(
                 f"add_hook: {hook.__name__!r} and {other.__name__!r} would write to"
-                f" the same file, {hook.filename!r}; give one of them another"
+                f" the same file, {file!r}; give one of them another"
             )
 
 

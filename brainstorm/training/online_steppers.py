@@ -139,15 +139,17 @@ class RlsStepper(_OnlineStepper):
 
     def _create_slot(self, net: Network, values: np.ndarray | None) -> Any:
         if values is None:
-            return np.eye(*self._shape_of_slots(net)) / self.ridge
+            size, _ = self._shape_of_slots(net)
+            return np.eye(size) / self.ridge
         return values.copy()
 
     def _correct(self, W: np.ndarray, h: np.ndarray, targets: np.ndarray) -> None:
-        PH = self.P @ h.T
+        P = vars(self)["P"]
+        PH = P @ h.T
         G = h @ PH
         G.flat[:: len(G) + 1] += self.forgetting
         K = np.linalg.solve(G, PH.T).T
-        self.P -= K @ PH.T
+        P -= K @ PH.T
         if self.forgetting < 1:
-            self.P /= self.forgetting
+            P /= self.forgetting
         W -= K @ (h @ W - targets)

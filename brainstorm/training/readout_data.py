@@ -12,7 +12,6 @@ from brainstorm.data_iterators import DataIterator
 from brainstorm.layers.fully_connected_layer import FullyConnectedLayerImpl
 from brainstorm.structure import prediction
 from brainstorm.structure.feedback import fed_back_output
-from brainstorm.structure.layer import Layer
 from brainstorm.structure.network import Network
 from brainstorm.utils import ValidationError, listing
 
@@ -33,7 +32,7 @@ class Readout:
             the steps to fit, rather than for a layer before.
     """
 
-    def __init__(self, net: Network, layer: Layer):
+    def __init__(self, net: Network, layer: Any):
         self.net, self.name = net, layer.name
         self.needed, self.layers = prediction.inputs_of(
             net, f"{layer.name}.outputs.default"
@@ -45,7 +44,7 @@ class Readout:
         self.masks_steps = mask is None or mask.buffer_type == kind
 
     @property
-    def layer(self) -> Layer:
+    def layer(self) -> Any:
         """The layer, of which copies of the network have their own."""
         return self.net.layers[self.name]
 
@@ -161,7 +160,8 @@ def rows_to_fit(
     mask: Any,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Run the network; states (N, n) and targets (N, k) of steps that count."""
-    net, steps, before = readout.net, 0, None
+    net, steps = readout.net, 0
+    before: Any = None
     forced = dict.fromkeys(readout.fed_back_to() if teacher_forcing else [])
     if isinstance(x, DataIterator):
         batches = _of_iterator(readout, x, y, mask)
@@ -185,13 +185,13 @@ def rows_to_fit(
             arguments=arguments,
         )
         h = readout.states()
-        first = max(0, warmup - (steps if continues else 0))
+        late = max(0, warmup - (steps if continues else 0))
         steps = (steps if continues else 0) + len(h)
-        h, targets = h[first:], targets[first:] - readout.fixed_bias()
+        h, targets = h[late:], targets[late:] - readout.fixed_bias()
         if some_mask is None:
             yield h.reshape(-1, h.shape[2]), targets.reshape(-1, targets.shape[2])
         else:
-            counts = _checked_mask(some_mask, (len(h) + first, h.shape[1]))[first:]
+            counts = _checked_mask(some_mask, (len(h) + late, h.shape[1]))[late:]
             yield h[counts], targets[counts]
     _check_length(steps, warmup)
 

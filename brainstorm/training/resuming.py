@@ -104,7 +104,7 @@ class Resumable:
     comm = _team = None  # type: Any
     # The state from a file is there until the training goes on.
     _net = _epoch = _loaded = None
-    _iterators, _context = {}, {}
+    _iterators, _context = dict[str, Any](), dict[str, Any]()
 
     def save(self, filename: str | os.PathLike) -> None:
         """Save the training with its network to an HDF5 file, to go on with later.
@@ -175,7 +175,8 @@ class Resumable:
         if comm is not None:
             check_communicator(comm)
         with read_checkpoint(filename, hooks) as (net, saved):
-            trainer = cls(saved["stepper"], saved["verbose"], saved["carry_context"])
+            make: Any = cls
+            trainer = make(saved["stepper"], saved["verbose"], saved["carry_context"])
             trainer.train_scorers = saved["train_scorers"]
             for hook in saved["hooks"].values():
                 trainer.add_hook(hook)
@@ -207,7 +208,8 @@ class Resumable:
             "global": state_of(global_rnd),
             "ranks": [],
         }
-        parts = {"stepper": state_of(self.stepper), "hooks": state_of(self.hooks)}
+        trainer: Any = self
+        parts = {"stepper": state_of(trainer.stepper), "hooks": state_of(trainer.hooks)}
         members = {name: getattr(self, member) for name, member in MEMBERS.items()}
         return {**position, **parts, **members}
 
@@ -218,9 +220,10 @@ class Resumable:
         """
         for name, member in MEMBERS.items():
             setattr(self, member, state[name])
-        restore(self.stepper, state["stepper"])
-        self.stepper.start(net)
-        restore(self.hooks, state["hooks"])
+        trainer: Any = self
+        restore(trainer.stepper, state["stepper"])
+        trainer.stepper.start(net)
+        restore(trainer.hooks, state["hooks"])
         # What needs the data waits for them, but is checked as far as possible.
         if state["epoch"] is not None:
             Epoch.restore(state["epoch"], net)
@@ -237,18 +240,20 @@ class Resumable:
 
         Returns the batches that are left of its epoch, None if there is none.
         """
+        net = self._trained_net()
         if self._loaded is None:
             # Saving asks for the handler's random numbers: have them made anyway.
-            self._net.handler.get_random_state()
+            net.handler.get_random_state()
             return None
         state, batches = self._loaded, None
         if state["epoch"] is not None:
-            epoch = self._epoch = Epoch.restore(state["epoch"], self._net)
+            epoch = self._epoch = Epoch.restore(state["epoch"], net)
             data = self._iterators[TRAINING_DATA]
             # It begins as it began before, without the batches that are done.
             restore(data, epoch.data_state)
             self._spread(state)
-            batches = self._batches()
+            trainer: Any = self
+            batches = trainer._batches()
             skipped = sum(1 for _ in itertools.islice(batches, epoch.nr_batches))
             if skipped < epoch.nr_batches:
                 raise IteratorValidationError(
@@ -257,7 +262,7 @@ class Resumable:
                 )
         # Hooks may have used the same iterator meanwhile, so its state is another now.
         restore(self._iterators, state["data"])
-        _set_random_states(state, self._net, global_rnd)
+        _set_random_states(state, net, global_rnd)
         self._spread(state)
         self._loaded = None
         return batches
@@ -266,6 +271,10 @@ class Resumable:
         """Give ranks streams of random numbers, if they are others than before."""
         if self._team is not None and self._team.ranks.size != len(state["ranks"]):
             self._team.spread_streams(self._net, self._iterators)
+
+    def _now(self) -> Epoch:
+        assert self._epoch is not None
+        return self._epoch
 
     def _trained_net(self) -> Network:
         if self._net is None:
@@ -309,7 +318,8 @@ def undisturbed(iterator: DataIterator) -> Iterator[None]:
     The library's iterators see to that themselves. Others may draw from `rnd` for each
     batch, or hold back a batch that they have drawn.
     """
-    source, ours = iterator, True
+    source: Any = iterator
+    ours = True
     while source is not None and ours:
         ours, source = of_library(type(source)), getattr(source, "iter", None)
     state = None if ours else copy.deepcopy(state_of(iterator))

@@ -164,7 +164,8 @@ class MultiStep(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.steps = [check_number(self, "each of steps", s, low=0) for s in self.steps]
+        steps: Any = [check_number(self, "each of steps", s, low=0) for s in self.steps]
+        self.steps = steps
         self.values = [check_number(self, "each of values", v) for v in self.values]
         if len(self.steps) != len(self.values):
             raise ValidationError(

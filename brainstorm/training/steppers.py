@@ -131,8 +131,9 @@ class TrainingStepper(Declared):
         return {n: self._copy(getattr(self, n)) for n in self.slots}
 
     def _copy(self, slot: Any) -> np.ndarray:
-        on_host = isinstance(slot, np.ndarray)
-        return slot.copy() if on_host else self._handler.get_numpy_copy(slot)
+        if isinstance(slot, np.ndarray) or self._handler is None:
+            return slot.copy()
+        return self._handler.get_numpy_copy(slot)
 
     def set_state(self, state: Mapping[str, np.ndarray]) -> None:
         """Continue from a state that :meth:`get_state` returned.
@@ -297,19 +298,20 @@ class NesterovStepper(MomentumStepper):
 
     def start(self, net: Network) -> None:
         super().start(net)
-        shape = tuple(self.velocity.shape)
+        shape = tuple(vars(self)["velocity"].shape)
         self._before = net.handler.zeros(shape), net.handler.zeros(shape)
 
     def run(self) -> None:
         net = self._started_net()
-        handler, moved = net.handler, (net.buffer.parameters, self.velocity)
-        for array, before in zip(moved, self._before, strict=True):
+        handler, moved = net.handler, (net.buffer.parameters, vars(self)["velocity"])
+        kept: Any = self._before
+        for array, before in zip(moved, kept, strict=True):
             handler.copy_to(array, before)
         try:
             self._update("nesterov_ahead", self.momentum, has_gradients=False)
             self._compute_gradients()
         except BaseException:
-            for array, before in zip(moved, self._before, strict=True):
+            for array, before in zip(moved, kept, strict=True):
                 handler.copy_to(before, array)
             raise
         self._update("nesterov_correct", self._rate)

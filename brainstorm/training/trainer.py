@@ -192,7 +192,8 @@ class Trainer(HookCalls, Resumable, Describable):
         others = {}
         if validation_data is not None:
             others["validation"] = fitting.batches_of(net, validation_data, batch_size)
-            trainer.add_hook(MonitorScores("validation", train_scorers, "validation"))
+            monitor = MonitorScores("validation", train_scorers, name="validation")
+            trainer.add_hook(monitor)
         for hook in (*hooks, *fitting.stoppers(early_stopping, bool(others))):
             trainer.add_hook(hook)
         fitting.train_epochs(trainer, net, data, epochs, **others)
@@ -353,7 +354,7 @@ class Trainer(HookCalls, Resumable, Describable):
         hooks = [
             hook
             for hook in self._acting.values()
-            if not (hook.repeatable or getattr(hook, "saves", ""))
+            if not (hook.repeatable or bool(getattr(hook, "saves", "")))
             and getattr(hook, "iter_name", None) in iter_names
         ]
         with net.lock, contextlib.ExitStack() as started:
@@ -382,7 +383,7 @@ class Trainer(HookCalls, Resumable, Describable):
             self._report.begin(f"Epoch {self.current_epoch_nr} goes on")
             due = rules.due_after_update(self._acting, self.current_update_nr)
             stopped = self._call_hooks(net, [h for h in due if h.repeatable])
-        scores = self._epoch.scores
+        scores = self._now().scores
         if not stopped:
             with utils.ending(batches):
                 stopped = self._train_batches(net, batches)
@@ -406,7 +407,7 @@ class Trainer(HookCalls, Resumable, Describable):
 
     def _train_batches(self, net: Network, batches: Iterable[Any]) -> bool:
         """Do the updates of an epoch, and return whether a hook stopped them."""
-        epoch, team = self._epoch, self._team
+        epoch, team = self._now(), self._team
         training_data = self._iterators[TRAINING_DATA]
         all_ours = all(map(rules.is_ours, self.hooks.values()))
         for batch in batches:
@@ -444,7 +445,7 @@ class Trainer(HookCalls, Resumable, Describable):
     def _may_be_read_next(self) -> bool:
         """Whether an unknown hook may be called after the next update."""
         length = getattr(self._iterators[TRAINING_DATA], "length", None)
-        is_last = length is None or self._epoch.nr_batches + 1 >= length
+        is_last = length is None or self._now().nr_batches + 1 >= length
         called = rules.due_after_update(self._acting, self.current_update_nr + 1)
         if is_last or called:  # one of these may end the epoch
             called += rules.due_after_epoch(self._acting, self.current_epoch_nr)
@@ -468,7 +469,7 @@ class Trainer(HookCalls, Resumable, Describable):
         self._context = net.get_context() if has_data else {}
 
     def _batches(self) -> Iterator[Any]:
-        data, handler = self._iterators[TRAINING_DATA], self._net.handler
+        data, handler = self._iterators[TRAINING_DATA], self._trained_net().handler
         if self._team is not None:
             return self._team.pieces(data, handler)
         return iter(data(handler))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -57,7 +56,7 @@ class Updates:
             return
         program = Program()
         variables = [
-            Variable(functools.partial(operator.getitem, self._numbers, i)) if n else n
+            Variable(functools.partial(self._numbers.__getitem__, i)) if n else n
             for i, n in enumerate(numbers)
         ]
         handler.record(

@@ -93,11 +93,13 @@ def _known_batches(
     net: Network, iterator: DataIterator | Iterable[Mapping[str, Any]]
 ) -> Iterator[tuple[dict[str, Any], bool | None]]:
     """Batches of what the network knows, and whether they continue, None for never."""
-    batches = iterator(net.handler) if callable(iterator) else iterator
-    if getattr(iterator, "continues", None) is None:
+    source: Any = iterator
+    batches = source(net.handler) if callable(source) else source
+    pairs: Iterator[tuple[Any, bool | None]]
+    if getattr(source, "continues", None) is None:
         pairs = ((batch, None) for batch in batches)
     else:
-        pairs = ((batch, bool(iterator.continues)) for batch in batches)
+        pairs = ((batch, bool(source.continues)) for batch in batches)
         if needing_whole_sequences(net):
             pairs = _joined(net, pairs)
     inputs = net.layers["Input"].out_shapes
@@ -109,8 +111,8 @@ def _known_batches(
 
 
 def _joined(
-    net: Network, pairs: Iterable[tuple[Mapping[str, Any], bool]]
-) -> Iterator[tuple[dict[str, Any], None]]:
+    net: Network, pairs: Iterable[tuple[Mapping[str, Any], bool | None]]
+) -> Iterator[tuple[dict[str, Any], bool | None]]:
     """Put batches that continue each other together."""
     inputs = net.layers["Input"].out_shapes
     pieces: list[Mapping[str, Any]] = []

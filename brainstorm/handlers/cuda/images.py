@@ -59,19 +59,19 @@ class CudaImages(CudaProducts, ImageOperations):
 
     def _convolve(self, inputs, weights, bias, outputs, windows, activation):
         if windows.groups > 1:
-            images, kernels = (inputs, outputs), (weights, bias)
-            for (x, y), (w, b), alone in windows.in_groups(images, kernels):
+            both, kernels = (inputs, outputs), (weights, bias)
+            for (x, y), (w, b), alone in windows.in_groups(both, kernels):
                 self._convolve(x, w, b, y, alone, activation)
             return
         if not outputs.size:
             return
         w = _Windows.of(inputs, outputs, windows)
-        kernels = _rows(self._gpu.dense(weights, 6))
+        rows_of_kernels = _rows(self._gpu.dense(weights, 6))
         dense = outputs if outputs.contiguous else self.scratch(outputs.shape, 4)
         matrix = _matrix(dense)
         for images, rows in _parts(inputs, w):
             columns = self._windows_to_rows(_cut(inputs, images), w)
-            self._multiply(columns, kernels, _cut(matrix, rows), transb=True)
+            self._multiply(columns, rows_of_kernels, _cut(matrix, rows), transb=True)
         self._add_bias(matrix, bias, matrix, activation)
         if dense is not outputs:
             self._gpu.elementwise("copy_to", (dense, outputs))
@@ -79,9 +79,9 @@ class CudaImages(CudaProducts, ImageOperations):
     def _convolve_back(self, arrays, windows, activation, fresh_in_deltas, fresh):
         inputs, weights, in_deltas, out_deltas, dW, dbias, outputs = arrays
         if windows.groups > 1:
-            images = inputs, in_deltas, out_deltas, outputs
+            every = inputs, in_deltas, out_deltas, outputs
             kernels = weights, dW, dbias
-            for (x, dx, dy, y), (w, *d), alone in windows.in_groups(images, kernels):
+            for (x, dx, dy, y), (w, *d), alone in windows.in_groups(every, kernels):
                 arrays = x, w, dx, dy, *d, y
                 self._convolve_back(arrays, alone, activation, fresh_in_deltas, fresh)
             return
@@ -99,10 +99,10 @@ class CudaImages(CudaProducts, ImageOperations):
             self._sum_columns(deltas, None, dbias, add=not fresh)
         if in_deltas is None:
             return
-        kernels = _rows(self._gpu.dense(weights, 6))
+        rows_of_kernels = _rows(self._gpu.dense(weights, 6))
         for images, rows in _parts(in_deltas, w):
             columns = self.scratch((rows.stop - rows.start, w.row_length), 3)
-            self._multiply(_cut(deltas, rows), kernels, columns)
+            self._multiply(_cut(deltas, rows), rows_of_kernels, columns)
             part = _cut(in_deltas, images)
             arguments = (columns.pointer, *w, part.size, part, fresh_in_deltas)
             self._gpu.launch_for_each("rows_to_windows", part.size, *arguments)

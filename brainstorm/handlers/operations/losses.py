@@ -11,6 +11,7 @@ from brainstorm.handlers.operations.contract import (
     indices_within,
     operation,
 )
+from brainstorm.handlers.operations.products import ProductOperations
 
 __all__ = ["SMALLEST_PROBABILITY", "LossOperations"]
 
@@ -21,7 +22,7 @@ SMALLEST_PROBABILITY = 1e-6
 _TINY, _HUGE = 1e-37, 1e37
 
 
-class LossOperations(ActivationOperations):
+class LossOperations(ActivationOperations, ProductOperations):
     """Part of :class:`~brainstorm.handlers.base_handler.Handler`."""
 
     @operation("m:M,N", "out:M,N", alias="*")
