@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import brainstorm as bs
+from tests.parallel import launching
 
 ROOT = Path(__file__).resolve().parents[1]
 NOT_AN_EXAMPLE = "common.py"
@@ -122,6 +123,26 @@ def test_examples_learn_without_download(name, epochs, at_least, tmp_path, data_
     options = ("--epochs", epochs, "--output-dir", tmp_path)
     output = run_example(name, *options, data_dir=data_dir)
     assert result_of(output) >= at_least
+
+
+@pytest.mark.parametrize("size", [pytest.param(1, marks=pytest.mark.slow), 2])
+def test_parallel_digits_learns_on_ranks(size, tmp_path, data_dir):
+    pytest.importorskip("sklearn")
+    script = ROOT / "examples" / "parallel_digits.py"
+    arguments = ("-m", "mpi4py", script, "--epochs", 6, "--output-dir", tmp_path)
+    command = launching.command(size, *arguments)
+    done = subprocess.run(
+        command[-len(arguments) - 1 :] if size == 1 else command,
+        env=launching.environment() | {"BRAINSTORM_DATA_DIR": str(data_dir)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("ranks: ") == done.stdout.count("Stopping") == 1
+    assert f"ranks: {size}\n" in done.stdout
+    assert result_of(done.stdout) >= 0.7
+    assert [f.name for f in tmp_path.iterdir()] == ["parallel_digits_best.hdf5"]
 
 
 @pytest.mark.slow
