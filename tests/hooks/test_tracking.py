@@ -265,8 +265,10 @@ class TestTensorBoard:
 
 @pytest.mark.parametrize(
     ("library", "make"),
-    [("tensorboard", lambda: TensorBoard("a")), ("mlflow", lambda: Mlflow("a"))],
-    ids=["tensorboard", "mlflow"],
+    [
+        pytest.param("tensorboard", lambda: TensorBoard("a"), id="tensorboard"),
+        pytest.param("mlflow", Mlflow, id="mlflow", marks=pytest.mark.slow),
+    ],
 )
 def test_states_go_back_and_forth(library, make):
     pytest.importorskip(library)
