@@ -145,6 +145,10 @@ class Ranks:
         """Let messages get on, if there is something for this rank to do."""
         self._mpi.Request.Testall(requests)
 
+    def anywhere(self, flag: bool) -> bool:
+        """Whether something is so on any of the ranks."""
+        return bool(self.sum(np.array([flag], np.int64))[0])
+
     # -- objects -------------------------------------------------------------
 
     def gather(self, value: Any) -> list[Any]:

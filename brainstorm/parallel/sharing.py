@@ -24,7 +24,7 @@ from brainstorm.handlers.base_handler import Handler
 from brainstorm.parallel.agreement import check_same
 from brainstorm.parallel.ranks import Ranks
 
-__all__ = ["Piece", "SharedIterator", "merged", "shared"]
+__all__ = ["Piece", "SharedIterator", "merged", "piece_of", "shared"]
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,7 @@ class SharedIterator(DataIterator):
         self._got = []
         for batch in self.iter(handler):
             if not self._levels:
-                total = batch[min(batch)].shape[1]
-                part = share.cut(slice(0, total), total)
-                batch = {name: array[:, part] for name, array in batch.items()}
+                batch = piece_of(batch, share).data
             if not self.continues:
                 self._got.append(passed + share.start + np.arange(share.count))
                 passed += share.total
@@ -143,6 +141,14 @@ class SharedIterator(DataIterator):
         """Go on from what :meth:`get_state` returned."""
         if hasattr(self.iter, "set_state"):
             self.iter.set_state(state)
+
+
+def piece_of(batch: Mapping[str, Any], share: Share) -> Piece:
+    """What a rank gets of a batch."""
+    total = batch[min(batch)].shape[1]
+    part = share.cut(slice(0, total), total)
+    data = {name: array[:, part] for name, array in batch.items()}
+    return Piece(data, share.start, share.count, total)
 
 
 def _levels(iterator: Any) -> list[Any]:

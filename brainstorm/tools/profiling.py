@@ -15,10 +15,14 @@ import numpy as np
 
 from brainstorm.checks import check_network, checked_integer
 from brainstorm.data_iterators import DataIterator
+from brainstorm.data_iterators.holding import Share
 from brainstorm.describable import create_from_description, get_description
 from brainstorm.files import atomic_path
 from brainstorm.handlers.base_handler import Handler
 from brainstorm.layers.base_layer import Layer
+from brainstorm.parallel.exchange import Exchange
+from brainstorm.parallel.ranks import Ranks
+from brainstorm.parallel.sharing import piece_of
 from brainstorm.randomness import global_rnd
 from brainstorm.structure.buffers import BufferManager
 from brainstorm.structure.listing import ProgramListing, list_program
@@ -211,6 +215,8 @@ def profile(
     steps: int = 20,
     training: bool = True,
     stepper: TrainingStepper | None = None,
+    comm: Any = None,
+    bucket_size: int = 2**22,
 ) -> Profile:
     """Measure what the time of a step of a network goes into.
 
@@ -226,6 +232,10 @@ def profile(
         steps: How many steps to measure. An iterator is used again if it has less.
         training: Whether to run steps of training, with backward passes.
         stepper: Also does its updates, unless None.
+        comm: A communicator of mpi4py, whose ranks run the steps together, each on its
+            part of the batches. What they take to send gradients is ``exchange``, and
+            to wait for what has not arrived by the end of a pass ``wait_for_ranks``.
+        bucket_size: How many bytes of gradients they exchange at once.
 
     Returns:
         Times and shares of the peak by operation and by layer.
@@ -251,7 +261,14 @@ def profile(
     passes, batches = twin._passes, endless_batches(twin, data)
     run = _run_of(twin, bool(training), stepper)
     measured: dict[tuple[int, int], list[dict[Place, Cost]]] = {}
-    with same_state(data):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(same_state(data))
+        if comm is not None:
+            ranks = stack.enter_context(Ranks(comm).together())
+            restore(data, ranks.share(state_of(data)))
+            exchange = _TimedExchange(ranks, twin, bucket_size)
+            batches, run = exchange.parts(batches), exchange.around(run)
+            passes.anywhere = ranks.anywhere
         for batch in itertools.islice(batches, steps):
             twin.provide_external_data(batch)
             size = twin.time_size, twin.batch_size
@@ -328,13 +345,15 @@ class _TimedPasses(Passes):
             self.wait = functools.partial(handler.get_numpy_copy, handler.zeros((1,)))
         self._costs: dict[Place, Cost] = {}
         self._recorded_now = False
+        # Whether something is so on any of several ranks, which run again together.
+        self.anywhere: Callable[[bool], bool] = bool
 
     def measure(self, run: Callable[[], None]) -> dict[Place, Cost]:
         """What each operation costs in a step that is replayed."""
         for _ in range(3):  # memory of backward passes may come after one that records
             self._costs, self._recorded_now = {}, False
             run()
-            if not self._recorded_now:
+            if not self.anywhere(self._recorded_now):
                 return self._costs
         raise ValidationError("a step makes more leaf calls than can be recorded")
 
@@ -377,6 +396,37 @@ class _TimedUpdates(Updates):
         self._passes.wait()
         cost = Cost(time.perf_counter() - began, 0)
         self._passes.note(("update", self._name, operation), cost)
+
+
+class _TimedExchange(Exchange):
+    """Measures how long to wait for other ranks."""
+
+    def __init__(self, ranks: Ranks, net: Network, bucket_size: int):
+        super().__init__(ranks, net, bucket_size)
+        net.backpropagation.share(self)
+        self._share, self._passes = Share(ranks.rank, ranks.size), net._passes
+
+    def parts(self, batches: Iterator[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+        """The parts of batches that this rank has."""
+        for batch in batches:
+            self.piece = piece_of(batch, self._share)
+            yield self.piece.data
+
+    def around(self, run: Callable[[], None]) -> Callable[[], None]:
+        """What does an update with the others."""
+
+        def run_together() -> None:
+            with self.update(self.piece):
+                run()
+
+        return run_together
+
+    def finish(self) -> None:
+        """Wait for the gradients."""
+        began = time.perf_counter()
+        super().finish()
+        cost = Cost(time.perf_counter() - began, 0)
+        self._passes.note(("backward", NETWORK, "wait_for_ranks"), cost)
 
 
 def _measure_peak(handler: Handler, wait: Callable[[], Any]) -> float:

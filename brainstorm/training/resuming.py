@@ -188,7 +188,7 @@ class Resumable:
 
     def anywhere(self, flag: bool) -> bool:
         """Whether something is so on any of the ranks; all of these have to ask."""
-        return flag if self._team is None else self._team.anywhere(flag)
+        return flag if self._team is None else self._team.ranks.anywhere(flag)
 
     def get_state(self) -> dict[str, Any]:
         """All that changes during a training, except for the parameters.

@@ -160,10 +160,6 @@ class Team:
         """Have the losses of the whole batch in the network."""
         self.exchange.finish_update()
 
-    def anywhere(self, flag: bool) -> bool:
-        """Whether something is so on any of the ranks."""
-        return bool(self.ranks.sum(np.array([flag], np.int64))[0])
-
     # -- hooks and logs ------------------------------------------------------
 
     def agreed(self, hook: Hook, log: Any, stop: Any) -> tuple[Any, Any]:

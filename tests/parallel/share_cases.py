@@ -113,6 +113,17 @@ def fitted(comm):
     return [difference(*parameters) / 1e5]  # float32
 
 
+def profiled(comm):
+    """The profile shows the exchange; network, data and seeds stay as they are."""
+    net, stepper = network(), SgdStepper(0.1)
+    batches = Minibatches(4, **data())
+    before = net.get("parameters"), repr(batches.get_state())
+    found = tools.profile(net, batches, 8, stepper=stepper, comm=comm, bucket_size=100)
+    assert np.array_equal(net.get("parameters"), before[0])
+    assert repr(batches.get_state()) == before[1]
+    return [operation for _, layer, operation in found.costs if layer == "(network)"]
+
+
 def reads_parts(comm):
     """Each rank reads its part of a file, and augments it, alone."""
     file = Path(sys.argv[1], f"data{comm.size}.hdf5")

@@ -11,7 +11,7 @@ CASES = ["evaluated", "extracted", "predicted", "monitored", "fitted"]
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_shares_make_the_whole(size):
-    results = on_ranks(size, share_cases.__name__, *CASES, "reads_parts")
+    results = on_ranks(size, share_cases.__name__, *CASES, "reads_parts", "profiled")
     for case in CASES:
         for differences in results[case]:
             assert not isinstance(differences, str), (case, differences)
@@ -19,3 +19,5 @@ def test_shares_make_the_whole(size):
     # Of 10 sequences in batches of 4, 4 and 2; who gets none reads one to keep step.
     expected = {1: [20], 2: [10, 10], 3: [10, 6, 6]}
     assert results["reads_parts"] == expected[size]
+    for operations in results["profiled"]:
+        assert {"exchange", "wait_for_ranks"} <= set(operations)
