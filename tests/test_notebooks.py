@@ -29,7 +29,7 @@ trainer = bs.Trainer.fit(
 """,
     "trainer.history",
     "trainer.plot()",
-    "bs.tools.find_learning_rate(net, bs.Minibatches(20, default=x[None],"
+    "bs.tools.LearningRateFinder(net, bs.Minibatches(20, default=x[None],"
     " targets=y[None, :, None])).plot()",
     """
 bs.Trainer.fit(net, x, y, epochs=1, verbose=2, hooks=[bs.hooks.ProgressBar()])

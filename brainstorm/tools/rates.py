@@ -29,7 +29,7 @@ from brainstorm.training.resuming import restore, state_of
 from brainstorm.training.steppers import TrainingStepper
 from brainstorm.utils import ValidationError, new_figure
 
-__all__ = ["LearningRates", "find_learning_rate"]
+__all__ = ["LearningRateFinder", "LearningRates"]
 
 
 class LearningRates:
@@ -38,7 +38,7 @@ class LearningRates:
     Args:
         rates: The learning rates, one for each update.
         losses: The training losses that these updates began with.
-        smoothing: See :func:`find_learning_rate`.
+        smoothing: See :class:`LearningRateFinder`.
 
     Attributes:
         rates (numpy.ndarray): Of the shape (N,), float64.
@@ -81,8 +81,9 @@ class LearningRates:
 
     def __repr__(self) -> str:
         return (
-            f"<LearningRates: {len(self.rates)} updates from {self.rates[0]:.3g} to"
-            f" {self.rates[-1]:.3g}, suggestion {self.suggestion:.3g}>"
+            f"<{type(self).__name__}: {len(self.rates)} updates from"
+            f" {self.rates[0]:.3g} to {self.rates[-1]:.3g},"
+            f" suggestion {self.suggestion:.3g}>"
         )
 
     def plot(self, filename: str | os.PathLike | None = None) -> Any:
@@ -102,7 +103,7 @@ class LearningRates:
             ValidationError: The file name has another ending.
         """
         file_format = None if filename is None else picture_format(filename, "filename")
-        figure = new_figure("LearningRates.plot")
+        figure = new_figure(f"{type(self).__name__}.plot")
         axes = figure.add_subplot(xlabel="learning rate", ylabel="loss", xscale="log")
         axes.plot(self.rates, self.losses, color="#cfe2f3", label="loss")
         axes.plot(self.rates, self.smoothed, color="#3d78b5", label="smoothed")
@@ -121,17 +122,8 @@ class LearningRates:
         return figure
 
 
-def find_learning_rate(
-    network: Network,
-    data: Mapping[str, Any] | DataIterator,
-    stepper: TrainingStepper | None = None,
-    lowest: float = 1e-6,
-    highest: float = 10.0,
-    updates: int = 100,
-    smoothing: float = 0.9,
-    diverges: float = 4.0,
-) -> LearningRates:
-    """Find a good learning rate, by a training in which it grows.
+class LearningRateFinder(LearningRates):
+    """Finds a good learning rate, by a training in which it grows.
 
     The range test of L. N. Smith, *Cyclical learning rates for training neural
     networks*, 2017: from update to update the rate is multiplied by a factor. The loss
@@ -154,9 +146,6 @@ def find_learning_rate(
         diverges: The test ends early where the smoothed loss is this many times its
             lowest value, or not finite.
 
-    Returns:
-        The rates and losses, with a suggestion and a plot.
-
     Raises:
         ValidationError: An argument is not what it has to be, the stepper has no
             learning rate, or the network no loss.
@@ -164,38 +153,50 @@ def find_learning_rate(
 
     For example::
 
-        found = tools.find_learning_rate(net, data, AdamStepper())
-        found.plot("rates.png")
-        stepper = AdamStepper(found.suggestion)
+        finder = tools.LearningRateFinder(net, data, AdamStepper())
+        finder.plot("rates.png")
+        stepper = AdamStepper(finder.suggestion)
     """
-    check_network(network)
-    stepper = AdamStepper() if stepper is None else stepper
-    if not isinstance(stepper, TrainingStepper):
-        kind = type(stepper).__name__
-        raise ValidationError(f"stepper: expected a TrainingStepper, got {kind}")
-    if not hasattr(stepper, "learning_rate"):
-        kind = type(stepper).__name__
-        raise ValidationError(f"stepper: a {kind} has no learning_rate to be found")
-    if not network.loss_layers:
-        raise ValidationError("network: it has no Loss layer, so there is no loss")
-    lowest, highest = (
-        checked_positive(lowest, "lowest"),
-        checked_positive(highest, "highest"),
-    )
-    updates = checked_integer(updates, "updates", 2)
-    if lowest >= highest:
-        raise ValidationError(
-            f"lowest has to be below highest, got {lowest} and {highest}"
+
+    def __init__(
+        self,
+        network: Network,
+        data: Mapping[str, Any] | DataIterator,
+        stepper: TrainingStepper | None = None,
+        lowest: float = 1e-6,
+        highest: float = 10.0,
+        updates: int = 100,
+        smoothing: float = 0.9,
+        diverges: float = 4.0,
+    ):
+        check_network(network)
+        stepper = AdamStepper() if stepper is None else stepper
+        if not isinstance(stepper, TrainingStepper):
+            kind = type(stepper).__name__
+            raise ValidationError(f"stepper: expected a TrainingStepper, got {kind}")
+        if not hasattr(stepper, "learning_rate"):
+            kind = type(stepper).__name__
+            raise ValidationError(f"stepper: a {kind} has no learning_rate to be found")
+        if not network.loss_layers:
+            raise ValidationError("network: it has no Loss layer, so there is no loss")
+        lowest, highest = (
+            checked_positive(lowest, "lowest"),
+            checked_positive(highest, "highest"),
         )
-    smoothing = checked_number(smoothing, "smoothing", 0)
-    if smoothing >= 1:
-        raise ValidationError(f"smoothing has to be below 1, got {smoothing}")
-    diverges = checked_number(diverges, "diverges", 1)
-    rates = np.geomspace(lowest, highest, updates).tolist()
-    with same_state(data):
-        own_net, own_stepper = _copies(network, stepper)
-        losses = _losses(own_net, own_stepper, data, rates, smoothing, diverges)
-    return LearningRates(rates[: len(losses)], losses, smoothing)
+        updates = checked_integer(updates, "updates", 2)
+        if lowest >= highest:
+            raise ValidationError(
+                f"lowest has to be below highest, got {lowest} and {highest}"
+            )
+        smoothing = checked_number(smoothing, "smoothing", 0)
+        if smoothing >= 1:
+            raise ValidationError(f"smoothing has to be below 1, got {smoothing}")
+        diverges = checked_number(diverges, "diverges", 1)
+        rates = np.geomspace(lowest, highest, updates).tolist()
+        with same_state(data):
+            own_net, own_stepper = _copies(network, stepper)
+            losses = _losses(own_net, own_stepper, data, rates, smoothing, diverges)
+        super().__init__(rates[: len(losses)], losses, smoothing)
 
 
 def _copies(

@@ -8,7 +8,7 @@ from brainstorm import training
 from brainstorm.data_iterators import Minibatches
 from brainstorm.randomness import global_rnd
 from brainstorm.structure.network import Network
-from brainstorm.tools import LearningRates, find_learning_rate
+from brainstorm.tools import LearningRateFinder, LearningRates
 from brainstorm.utils import IteratorValidationError, ValidationError
 from brainstorm.value_modifiers import ConstrainL2Norm
 
@@ -62,19 +62,19 @@ def test_everything_stays_as_it_was(stepper):
     trainer.add_hook(bs.hooks.StopAfterEpoch(1))
     trainer.train(net, iterator)
     before = state_of(net, stepper, iterator)
-    found = find_learning_rate(net, iterator, stepper, highest=1e3)
+    found = LearningRateFinder(net, iterator, stepper, highest=1e3)
     for a, b in zip(before, state_of(net, stepper, iterator), strict=True):
         np.testing.assert_array_equal(a, b)
     assert stepper.net is net
     assert 1e-6 < found.suggestion < 1e3
-    again = find_learning_rate(net, iterator, stepper, highest=1e3)
+    again = LearningRateFinder(net, iterator, stepper, highest=1e3)
     np.testing.assert_array_equal(found.losses, again.losses)
 
 
 def test_losses_are_those_of_updates():
     """Of one batch, so that a loop of plain gradient descent has the same."""
     net, batch = network(), {"default": X, "targets": Y}
-    found = find_learning_rate(net, batch, training.SgdStepper(), 0.01, 1.0, 5, 0.0)
+    found = LearningRateFinder(net, batch, training.SgdStepper(), 0.01, 1.0, 5, 0.0)
     np.testing.assert_allclose(found.rates, 0.01 * 10 ** (np.arange(5) / 2))
     other, losses = network(), []
     for rate in found.rates:
@@ -107,7 +107,7 @@ def test_the_quadratic():
     curvature = 25.0  # of half the squared error for inputs of 5
     batch = {"default": np.full((1, 1, 1), 5.0), "targets": np.zeros((1, 1, 1))}
     stepper = training.SgdStepper()
-    found = find_learning_rate(net, batch, stepper, 1e-5, 100.0, 300, 0.0)
+    found = LearningRateFinder(net, batch, stepper, 1e-5, 100.0, 300, 0.0)
     assert found.rates[-1] < 100
     lowest = found.rates[np.argmin(found.losses)]
     assert 1 / curvature < lowest < 3 / curvature
@@ -133,7 +133,7 @@ def test_smoothing_and_suggestions():
 
 def test_the_suggestion_trains():
     net, iterator = network(), data()
-    stepper = training.AdamStepper(find_learning_rate(net, iterator).suggestion)
+    stepper = training.AdamStepper(LearningRateFinder(net, iterator).suggestion)
     trainer = bs.Trainer.fit(net, X[0], Y[0, :, 0], epochs=40, stepper=stepper)
     losses = trainer.logs["rolling_training"]["total_loss"]
     assert losses[-1] < 0.5 * losses[0]
@@ -142,14 +142,14 @@ def test_the_suggestion_trains():
 def test_a_blank_network_stays_blank():
     net = line(None)
     batch = {"default": np.ones((1, 3, 1)), "targets": np.ones((1, 3, 1))}
-    found = find_learning_rate(net, batch)
+    found = LearningRateFinder(net, batch)
     assert found.losses[0] != pytest.approx(0.5)  # that of a weight of 0
     assert not net.get("parameters").any()
 
 
 def test_plot(tmp_path):
     pytest.importorskip("matplotlib")
-    found = find_learning_rate(network(), data(), updates=20)
+    found = LearningRateFinder(network(), data(), updates=20)
     (axes,) = found.plot(tmp_path / "rates.png").axes
     assert axes.get_xscale() == "log"
     assert axes.lines[0].get_xdata().tolist() == found.rates.tolist()
@@ -164,7 +164,7 @@ class OwnStepper(training.SgdStepper):
 
 def test_steppers_of_ones_own():
     stepper = OwnStepper(0.3)
-    assert len(find_learning_rate(network(), data(), stepper, updates=3).rates) == 3
+    assert len(LearningRateFinder(network(), data(), stepper, updates=3).rates) == 3
 
 
 @pytest.mark.parametrize(
@@ -186,17 +186,17 @@ def test_steppers_of_ones_own():
 def test_bad_arguments(arguments, text):
     arguments = {"network": network(), "data": data(), **arguments}
     with pytest.raises((ValidationError, IteratorValidationError), match=text):
-        find_learning_rate(**arguments)
+        LearningRateFinder(**arguments)
 
 
 def test_networks_without_loss():
     inp = bs.layers.Input({"default": ("T", "B", 3)})
     inp >> bs.layers.FullyConnected(2)
     with pytest.raises(ValidationError, match="no Loss layer"):
-        find_learning_rate(Network.from_layer(inp), {"default": X})
+        LearningRateFinder(Network.from_layer(inp), {"default": X})
 
 
 def test_a_loss_that_is_never_finite():
     batch = {"default": np.full((1, 2, 3), np.inf), "targets": np.zeros((1, 2, 1))}
     with pytest.raises(ValidationError, match="not finite at the lowest"):
-        find_learning_rate(network(), batch)
+        LearningRateFinder(network(), batch)
