@@ -245,6 +245,12 @@ class Handler(
 
         weakref.finalize(array, leave).atexit = False
 
+    def share_cores(self, threads: int | None) -> None:
+        """Use so many threads unless told otherwise, as other processes want cores too.
+
+        None is for as many as without them. This one leaves it to NumPy.
+        """
+
     # -- randomness ----------------------------------------------------------
 
     @property
@@ -301,7 +307,7 @@ OPERATIONS = contracts_of(Handler)
 _ANSWERED = {
     *("allocate", "ones", "zeros", "scratch", "overlap", "create_from_numpy"),
     *("get_numpy_copy", "is_fully_finite", "get_random_state", "set_random_state"),
-    *("do", "home", "number", "record", "release", "release_after"),
+    *("do", "home", "number", "record", "release", "release_after", "share_cores"),
 }
 
 

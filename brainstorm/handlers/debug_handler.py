@@ -85,7 +85,7 @@ def _add_operations() -> None:
         setattr(DebugHandler, name, _delegated(name, has_shape=True))
     for name in ("create_from_numpy", "overlap", "home"):
         setattr(DebugHandler, name, _delegated(name))
-    for name in ("get_random_state", "set_random_state"):
+    for name in ("get_random_state", "set_random_state", "share_cores"):
         setattr(DebugHandler, name, _delegated(name))
     for name in dir(Handler):
         function = getattr(Handler, name)

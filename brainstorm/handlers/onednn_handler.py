@@ -124,6 +124,11 @@ class OneDnnHandler(
             f" {self.current_session().threads} threads, {self.math_mode}"
         )
 
+    def share_cores(self, threads: int | None) -> None:
+        """Use so many threads where neither `threads` nor the environment says more."""
+        if self.threads is None and "OMP_NUM_THREADS" not in os.environ:
+            self._fixed_threads = 1 if _forked else threads
+
     def release(self) -> None:
         """Free what was prepared for arrays, and temporary memory, of all threads."""
         self._start_anew()

@@ -80,7 +80,7 @@ class Ranks:
         rank: Number of this process, from 0.
         size: Number of the processes.
         neighbours: Number of those on the same node, this one included.
-        place: Number of this one among these.
+        cores: Number of cores for each of these.
 
     Args:
         comm: A communicator of mpi4py.
@@ -95,7 +95,8 @@ class Ranks:
         self._comm = comm.Dup()
         self.rank, self.size = self._comm.rank, self._comm.size
         node = self._comm.Split_type(mpi.COMM_TYPE_SHARED)
-        self.neighbours, self.place = node.size, node.rank
+        self.neighbours = node.size
+        self.cores = _cores_of_each(node.allgather(_cores()))
         node.Free()
         self._looks = self._started = 0
         # Requests that are not done, with their numbers and the memory they write to.
@@ -238,6 +239,18 @@ class Ranks:
             self._is_over = True
             self._finish([], first.started)
             raise RankError(first.text)
+
+
+def _cores() -> set[int]:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))
+
+
+def _cores_of_each(cores: list[set[int]]) -> int:
+    """How many there are for each process, which may have the same or their own."""
+    return max(1, min(*map(len, cores), len(set().union(*cores)) // len(cores)))
 
 
 class _Open(NamedTuple):

@@ -77,6 +77,7 @@ class Team:
         self, net: Network, stepper: Any, iterators: Mapping[str, Any]
     ) -> Iterators:
         """Have all ranks begin as rank 0 does, but with random numbers of their own."""
+        net.handler.share_cores(self.ranks.cores)
         shared = self.shared(iterators)
         handler, parameters = net.handler, net.buffer.parameters
         same = {
@@ -116,6 +117,7 @@ class Team:
     def stop(self, net: Network, iterators: Iterators) -> None:
         """Leave the network as it is without the others."""
         net.backpropagation.share(None)
+        net.handler.share_cores(None)
         for iterator in iterators.values():
             iterator.give_back()
 

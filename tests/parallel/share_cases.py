@@ -1,11 +1,13 @@
 """Evaluating in shares, and logs of whole batches; see `on_ranks`."""
 
+import os
 import sys
 from pathlib import Path
 
 import h5py
 import numpy as np
 
+import brainstorm as bs
 from brainstorm import Trainer, global_rnd, scorers, tools
 from brainstorm.data_iterators import AddGaussianNoise, Minibatches, Subsequences
 from brainstorm.data_iterators.holding import Part
@@ -16,7 +18,8 @@ from brainstorm.hooks import (
     MonitorScores,
     StopAfterEpoch,
 )
-from brainstorm.training import SgdStepper
+from brainstorm.training import MomentumStepper, SgdStepper
+from brainstorm.value_modifiers import ClipGlobalNorm
 from tests.parallel.equal_cases import data, difference, network
 
 
@@ -122,6 +125,46 @@ def profiled(comm):
     assert np.array_equal(net.get("parameters"), before[0])
     assert repr(batches.get_state()) == before[1]
     return [operation for _, layer, operation in found.costs if layer == "(network)"]
+
+
+def handlers(comm):
+    """Each handler does on all ranks what it does alone, to its rounding."""
+    found = {}
+    for kind in os.environ["HANDLERS"].split():
+        parameters = []
+        for communicator in (None, comm):
+            net = network(norm=True)
+            net.set_handler(getattr(bs.handlers, kind)())
+            net.set_gradient_modifiers(ClipGlobalNorm(0.5))
+            trainer = Trainer(
+                MomentumStepper(0.1, 0.9), verbose=False, comm=communicator
+            )
+            trainer.bucket_size = 200
+            trainer.add_hook(StopAfterEpoch(2))
+            trainer.train(net, Minibatches(4, shuffle=False, **data()))
+            parameters.append(net.get("parameters"))
+        found[kind] = difference(*parameters)
+    return found
+
+
+def threads(comm):
+    """Of oneDNN, in a training and after it; ranks share the cores."""
+    os.environ.pop("OMP_NUM_THREADS")
+    seen, net = [], network()
+    handler = bs.handlers.OneDnnHandler()
+    net.set_handler(handler)
+
+    def look(epoch_nr, update_nr, net, stepper, logs):
+        seen.append(handler.current_session().threads)
+
+    look.timescale = "epoch"
+    trainer = Trainer(SgdStepper(0.1), verbose=False, comm=comm)
+    trainer.add_hook(look)
+    trainer.add_hook(StopAfterEpoch(1))
+    before = handler.current_session().threads
+    trainer.train(net, Minibatches(4, shuffle=False, **data()))
+    after = handler.current_session().threads
+    return [before, *seen, after, len(os.sched_getaffinity(0))]
 
 
 def reads_parts(comm):

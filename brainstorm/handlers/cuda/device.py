@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import os
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,6 +20,21 @@ REMEDY = (
     "It needs an Nvidia GPU with its driver (does nvidia-smi list it?); in a container"
     " the GPU has to be passed through"
 )
+
+
+# In which the launchers of MPI tell a process its number among those of its machine.
+PLACES = [
+    "OMPI_COMM_WORLD_LOCAL_RANK",
+    "MPI_LOCALRANKID",
+    "MV2_COMM_WORLD_LOCAL_RANK",
+    "PALS_LOCAL_RANKID",
+    "SLURM_LOCALID",
+]
+
+
+def _place_on_node() -> int:
+    places = (os.environ.get(name, "") for name in PLACES)
+    return next((int(place) for place in places if place.isdecimal()), 0)
 
 
 class _Allocation:
@@ -40,7 +56,8 @@ class PyCudaDevice:
     """Memory, kernels and matrix products of the first GPU.
 
     Which one is first can be chosen with the environment variable
-    ``CUDA_VISIBLE_DEVICES``. All work goes to the default stream of the primary
+    ``CUDA_VISIBLE_DEVICES``. Of several processes that MPI has started on one machine
+    each takes the next one. All work goes to the default stream of the primary
     context, which other libraries in the process share.
 
     Attributes:
@@ -56,9 +73,10 @@ class PyCudaDevice:
         self._driver = _import_driver()
         try:
             self._driver.init()
-            if self._driver.Device.count() == 0:
+            count = self._driver.Device.count()
+            if count == 0:
                 raise HandlerError(f"PyCudaHandler found no GPU. {REMEDY}")
-            device = self._driver.Device(0)
+            device = self._driver.Device(_place_on_node() % count)
             self._context = device.retain_primary_context()
         except self._driver.Error as error:
             raise HandlerError(
