@@ -6,6 +6,7 @@ from brainstorm.tools.data import *  # noqa: F403
 from brainstorm.tools.evaluating import *  # noqa: F403
 from brainstorm.tools.examples import *  # noqa: F403
 from brainstorm.tools.exchanging import *  # noqa: F403
+from brainstorm.tools.importing import *  # noqa: F403
 from brainstorm.tools.inspecting import *  # noqa: F403
 from brainstorm.tools.measuring import *  # noqa: F403
 from brainstorm.tools.onnx_export import export_onnx as export_onnx
