@@ -14,13 +14,16 @@ import brainstorm as bs
 DataSet = Mapping[str, Mapping[str, Any]]
 
 
-def parse_arguments(doc: str, epochs: int, **switches: str) -> argparse.Namespace:
+def parse_arguments(
+    doc: str, epochs: int, **options: str | tuple[float, str]
+) -> argparse.Namespace:
     """The options that all examples have; the seed is set.
 
     Args:
         doc: What the example does.
         epochs: Default of ``--epochs``.
-        **switches: Help texts of further options by name, which are off by default.
+        **options: Help texts of further options by name, which are off by default; of
+            those that are positive numbers the default and the help text.
     """
     parser = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -31,8 +34,14 @@ def parse_arguments(doc: str, epochs: int, **switches: str) -> argparse.Namespac
     add("--data", type=Path, help="HDF5 file with other data of the same kind")
     add("--seed", type=int, default=42, help="of all that is random")
     add("--output-dir", type=Path, default=Path(), help="folder for what is saved")
-    for name, text in switches.items():
-        add(f"--{name}", action="store_true", help=text)
+    for name, option in options.items():
+        flag = f"--{name.replace('_', '-')}"
+        if isinstance(option, str):
+            add(flag, action="store_true", help=option)
+        else:
+            default, text = option
+            text = f"{text}; default: {default}"
+            add(flag, type=type(default), default=default, help=text)
     args = parser.parse_args()
     check_arguments(parser, args)
     args.output_dir.mkdir(parents=True, exist_ok=True)
@@ -44,6 +53,11 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -
     """End the script with a line where an option makes no sense."""
     if args.epochs is not None and args.epochs < 1:
         parser.exit(2, f"{parser.prog}: --epochs: expected at least 1\n")
+    for name, value in vars(args).items():
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if is_number and value <= 0 and name not in ("epochs", "seed"):
+            flag = f"--{name.replace('_', '-')}"
+            parser.exit(2, f"{parser.prog}: {flag}: expected a number above 0\n")
     if args.data and not args.data.is_file():
         parser.exit(2, f"{parser.prog}: --data: there is no file {str(args.data)!r}\n")
 

@@ -258,6 +258,39 @@ def test_hutter_lstm_refuses_sequences_that_do_not_continue_each_other(tmp_path)
         run_example("hutter_lstm.py", *options)
 
 
+def test_tiny_gpt_learns_writes_and_shows_its_heads(tmp_path):
+    image = pytest.importorskip("matplotlib.image")
+    write_text(tmp_path / "text.hdf5")
+    options = ("--data", tmp_path / "text.hdf5", "--output-dir", tmp_path)
+    sizes = ("--size", 8, "--blocks", 1, "--heads", 2, "--characters", 23)
+    output = run_example("tiny_gpt.py", "--epochs", 1, *options, *sizes)
+    assert 1 < result_of(output) < 4  # log2(5) is the best that there is
+    written = output.rstrip().splitlines()[-2]
+    assert re.search(r"[ !\"#$]{28}$", written)  # 5 to start with, and 23 more
+    assert image.imread(tmp_path / "tiny_gpt.png").std() > 0
+    net = bs.Network.from_hdf5(str(tmp_path / "tiny_gpt_best.hdf5"))
+    assert net.layers["Block1_Attention"].context_size == 10
+
+
+@pytest.mark.slow
+def test_options_that_are_no_positive_numbers_end_with_a_line(tmp_path):
+    pytest.importorskip("matplotlib")
+    for name in ("tiny_gpt.py", "image_residual.py"):
+        with pytest.raises(AssertionError, match="--size: expected a number above 0"):
+            run_example(name, "--size", 0, "--output-dir", tmp_path)
+
+
+@pytest.mark.slow
+def test_image_residual_learns_and_can_do_without_additions(tmp_path, data_dir):
+    pytest.importorskip("sklearn")
+    options = ("--epochs", 3, "--output-dir", tmp_path)
+    output = run_example("image_residual.py", *options, data_dir=data_dir)
+    assert result_of(output) >= 0.85
+    options = ("--epochs", 1, "--blocks", 1, "--plain", "--output-dir", tmp_path)
+    output = run_example("image_residual.py", *options, data_dir=data_dir)
+    assert "9 layers of convolutions" in output
+
+
 def test_missing_data_are_told_how_to_get(tmp_path, data_dir):
     pytest.importorskip("sklearn")
     options = ("--epochs", 1, "--output-dir", tmp_path)

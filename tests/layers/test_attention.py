@@ -7,7 +7,6 @@ import pytest
 
 from brainstorm import layers
 from brainstorm.handlers import DebugHandler, NumpyHandler
-from brainstorm.handlers.operations import attention
 from brainstorm.structure.network import Network
 from brainstorm.utils import HandlerError, LayerValidationError, NetworkValidationError
 from tests.layers.single_layer import SingleLayer, normal
@@ -80,7 +79,7 @@ def test_blocks_give_what_the_whole_gives(monkeypatch):
     mask = np.random.RandomState(0).randint(0, 2, (11, 3, 1))
     results = []
     for queries, size in ((128, 2**18), (4, 2**18), (3, 50), (1, 1)):
-        monkeypatch.setattr(attention, "QUERIES", queries)
+        monkeypatch.setattr(NumpyHandler, "_attention_queries", queries, raising=False)
         monkeypatch.setattr(NumpyHandler, "_attention_size", size, raising=False)
         for causal in (True, False):
             for inputs in ({"default": x}, {"default": x, "mask": mask}):

@@ -18,8 +18,9 @@ _HUGE = 1e15
 class OneDnnAttention(OneDnnPart, AttentionOperations):
     """Part of OneDnnHandler."""
 
-    # Weights of so many numbers stay in the cache of a core.
-    _attention_size = 2**19
+    # Found out by trying: with fewer queries at once fewer hidden weights are computed.
+    _attention_size = 2**18
+    _attention_queries = 64
 
     def _by_heads(self, array, heads, slot, filled=True):
         view = super()._by_heads(array, heads, slot, filled)

@@ -15,8 +15,6 @@ from brainstorm.utils import HandlerError
 
 __all__ = ["AttentionOperations"]
 
-# So many queries are compared with keys at once.
-QUERIES = 128
 _MOST_TRIANGLES = 16
 
 # Slots of temporaries.
@@ -71,6 +69,8 @@ class AttentionOperations(LossOperations, ProductOperations):
 
     _attention_size = 2**18
     """So many weights are computed at once, or those of one sequence."""
+    _attention_queries = 128
+    """So many queries of a sequence are compared with keys at once."""
 
     @operation(
         "q:T,B,N k:V,B,N v:V,B,N known:V,B,1",
@@ -198,8 +198,8 @@ class AttentionOperations(LossOperations, ProductOperations):
             rows = self.scratch((batch, len(known), 1), _KNOWN)
             self.copy_to(known.swapaxes(0, 1), rows)
             known = rows.reshape((batch, 1, len(known)))
-        for stop in range(steps, 0, -QUERIES):
-            start = max(0, stop - QUERIES)
+        for stop in range(steps, 0, -self._attention_queries):
+            start = max(0, stop - self._attention_queries)
             width = stop if causal and len(k) == steps else len(k)
             one = max(heads * (stop - start) * width, 1)
             at_once = max(1, self._attention_size // one)
