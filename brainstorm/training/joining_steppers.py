@@ -92,6 +92,8 @@ class GradientAccumulation(TrainingStepper):
     def run(self) -> None:
         net = self._compute_gradients()
         handler, gradients, size = net.handler, net.buffer.gradients, net.batch_size
+        if net.backpropagation.exchange is not None:  # they are those of all ranks
+            size = net.backpropagation.exchange.piece.total
         add = handler.mult_add_st if self.batch_count else handler.mult_st
         add(size, gradients, self.total)
         self.batch_count += 1

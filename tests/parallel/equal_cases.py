@@ -16,8 +16,11 @@ from brainstorm.training import (
     AdamStepper,
     AdamWStepper,
     ForwardStepper,
+    GradientAccumulation,
+    LionStepper,
     LmsStepper,
     MomentumStepper,
+    MuonStepper,
     NesterovStepper,
     RlsStepper,
     RmsPropStepper,
@@ -43,6 +46,9 @@ STEPPERS = {
     "rms_prop": lambda: RmsPropStepper(0.01),
     "ada_delta": AdaDeltaStepper,
     "ada_grad": lambda: AdaGradStepper(0.05),
+    "lion": lambda: LionStepper(0.001),
+    "muon": lambda: MuonStepper(0.01),
+    "accumulation": lambda: GradientAccumulation(SgdStepper(0.1), 2),
 }
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from brainstorm import training
 from tests.parallel import bad_cases, equal_cases
 from tests.parallel.launching import on_ranks, run
 
@@ -44,6 +45,17 @@ ON_ONE = {
     "iterator_fails": ("OSError: no such file", 1),
 }
 ENDS = {"hook_stops": 4, "not_a_number": 2, "goes_on_afterwards": 6}
+
+
+def test_all_steppers_are_there():
+    """Those that are not in a case of their own."""
+    known = {type(make()) for make in equal_cases.STEPPERS.values()}
+    known |= {training.ForwardStepper, training.LmsStepper, training.RlsStepper}
+    steppers = [value for name, value in vars(training).items() if "Stepper" in name]
+    steppers = {s for s in steppers if isinstance(s, type)} | {
+        training.GradientAccumulation
+    }
+    assert steppers - {training.TrainingStepper} == known
 
 
 def check_equal(results):
