@@ -155,6 +155,7 @@ def test_the_citation_is_of_this_version():
 def test_wheels_of_source_distributions_have_the_files_of_the_source(wheel):
     files = {f.relative_to(wheel).as_posix() for f in wheel.rglob("*") if f.is_file()}
     assert {f for f in files if f.startswith("brainstorm/")} == packaged(ROOT)
+    assert "brainstorm/py.typed" in files
 
 
 @pytest.mark.slow

@@ -1,12 +1,12 @@
 """Type checkers accept the library, and find the faults of those who use it."""
 
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import pytest
 
 from brainstorm import initializers, literals, scorers
@@ -62,35 +62,26 @@ def test_all_names_are_accepted_and_no_others(kind, use):
         use("quux")
 
 
-def mypy(*arguments, cache):
-    command = [
-        sys.executable,
-        "-m",
-        "mypy",
-        "--no-error-summary",
-        "--hide-error-context",
-    ]
-    done = subprocess.run(
-        [*command, f"--cache-dir={cache}", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "MYPYPATH": str(ROOT)},
-    )
-    return done.stdout.splitlines(), done.stderr
-
-
 @pytest.mark.slow
-def test_faults_of_a_user_are_found_and_nothing_else(tmp_path):
+def test_mypy_accepts_the_library_and_finds_the_faults_of_a_user(tmp_path):
     pytest.importorskip("mypy")
+    if np.lib.NumpyVersion(np.__version__) >= "2.5.0":
+        pytest.skip("mypy 2.4 takes hints of NumPy 2.5 for others")
     lines = SCRIPT.read_text(encoding="utf-8").splitlines()
     wrong = {n for n, line in enumerate(lines, 1) if line.endswith("# wrong")}
     assert len(wrong) > 50
-    output, errors = mypy("--follow-imports=silent", str(SCRIPT), cache=tmp_path)
-    assert not errors
-    found = [re.match(rf".*{SCRIPT.name}:(\d+): (\w+)", line) for line in output]
-    assert all(found), output
-    reported = {int(match[1]) for match in found if match[2] == "error"}
+    command = [sys.executable, "-m", "mypy", f"--cache-dir={tmp_path}"]
+    done = subprocess.run(
+        [*command, "--no-error-summary", "brainstorm", str(SCRIPT)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert not done.stderr
+    found = re.findall(rf".*{SCRIPT.name}:(\d+): error:.*\n", done.stdout)
+    in_library = re.findall(r"^brainstorm.*: error:.*", done.stdout, re.MULTILINE)
+    assert in_library == []
+    reported = set(map(int, found))
     assert {lines[n - 1] for n in wrong - reported} == set()  # were not found
     assert {lines[n - 1] for n in reported - wrong} == set()  # are no faults

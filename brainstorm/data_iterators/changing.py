@@ -221,7 +221,8 @@ class RandomCrop(_ImageTransformer):
         B, H, W = array.shape[1:4]
         rows = rnd.randint(0, H - h + 1, size=B)
         columns = rnd.randint(0, W - w + 1, size=B)
-        windows = sliding_window_view(array, (h, w), axis=(2, 3))
+        axes: Any = (2, 3)
+        windows = sliding_window_view(array, (h, w), axes)
         crops = windows[:, np.arange(B), rows, columns]  # (T, B, C, h, w)
         return np.ascontiguousarray(np.moveaxis(crops, 2, 4))
 

@@ -208,7 +208,7 @@ def _create_plots(curves: Curves, x_label: str) -> tuple[Any, dict[str, Any]]:
             tooltips=[(x_label, "@x"), (quantity, "@y")],
         )
         for i, path in enumerate(paths):
-            style = {"color": Category10[10][i % 10], "legend_label": path}
+            style: Any = {"color": Category10[10][i % 10], "legend_label": path}
             plot.line("x", "y", source=sources[path], line_width=2, **style)
             plot.scatter("x", "y", source=sources[path], size=5, **style)
         legend = plot.legend[0]

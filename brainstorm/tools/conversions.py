@@ -210,7 +210,7 @@ def _attention(layer: Any, source: Source) -> Arrays:
     if source.listed:
         arrays = source.take_all(4, 8)
         step = len(arrays) // 4
-        found = {}
+        found: Arrays = {}
         for letter, W in zip(letters, arrays[::step], strict=True):
             flat = (-1, W.shape[-1]) if letter == "o" else (W.shape[0], -1)
             found[f"W{letter}"] = W.reshape(flat).T

@@ -404,7 +404,8 @@ class _TimedExchange(Exchange):
     def __init__(self, ranks: Ranks, net: Network, bucket_size: int):
         super().__init__(ranks, net, bucket_size)
         net.backpropagation.share(self)
-        self._share, self._passes = Share(ranks.rank, ranks.size), net._passes
+        self._share = Share(ranks.rank, ranks.size)
+        self._passes: Any = net._passes
 
     def parts(self, batches: Iterator[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
         """The parts of batches that this rank has."""

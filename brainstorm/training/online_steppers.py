@@ -44,7 +44,8 @@ class _OnlineStepper(TrainingStepper):
         targets = net.get_input(self._targets).astype(np.float64)
         if not readout.has_time:
             targets = targets[np.newaxis]
-        targets = readout.checked_targets(targets, h.shape[:2]) - readout.fixed_bias()
+        shape = len(h), h.shape[1]
+        targets = readout.checked_targets(targets, shape) - readout.fixed_bias()
         counts = np.ones(h.shape[:2], bool)
         if self._mask:
             counts &= net.get_input(self._mask).reshape(counts.shape) != 0

@@ -175,7 +175,8 @@ class Sums:
             if not self.count:
                 self.nr_states = h.shape[1]
                 self._origin = z.mean(axis=0)
-                self._sum, self._products = np.zeros(z.shape[1]), 0.0
+                self._sum = np.zeros(z.shape[1])
+                self._products: Any = 0.0
             z -= self._origin
             self._sum += z.sum(axis=0)
             self._products += z.T @ z

@@ -164,7 +164,8 @@ if np.lib.NumpyVersion(np.__version__) >= "2.1.0":
 
     def _view(places: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """A view with another shape, or an error."""
-        return places.reshape(shape, copy=False)
+        reshape: Any = places.reshape  # the hints of older versions know no copy
+        return reshape(shape, copy=False)
 
 else:
 
