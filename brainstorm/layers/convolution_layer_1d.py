@@ -69,17 +69,17 @@ class Convolution1DLayerImpl(ConvolutionLayer):
     That is over all k and c, where s is the stride, d the dilation, p the number of
     zeros before, and x is zero outside of the sequence. With F filters of length k:
 
-    =========== ======== ========================= ===============================
-    buffer      name     shape                     content
-    =========== ======== ========================= ===============================
-    inputs      default  (T, B, C) or (T, B, L, C) x
-    outputs     default  (T, B, F) or (T, B, L', F) y
-    parameters  W        (F, k, C / groups)        kernels
-    parameters  bias     (F,)                      bias, unless left out
-    internals   H        as y                      pre-activations, see below
-    internals   dH       as y                      their deltas, backward
-    internals   past     (T + n, B, C)             the last n = d (k - 1) steps of x
-    =========== ======== ========================= ===============================
+    =========== ======== =========================== =============================
+    buffer      name     shape                       content
+    =========== ======== =========================== =============================
+    inputs      default  (T, B, C) or (T, B, L, C)   x
+    outputs     default  (T, B, F) or (T, B, L', F)  y
+    parameters  W        (F, k, C / groups)          kernels
+    parameters  bias     (F,)                        bias, unless left out
+    internals   H        as y                        pre-activations, see below
+    internals   dH       as y                        their deltas, backward
+    internals   past     (T + n, B, C)               the last n = d (k - 1) steps of x
+    =========== ======== =========================== =============================
 
     There is H as in `Convolution2D`, and a ``zero_bias`` (F,) without a bias. There is
     a past with ``padding='causal'`` over time: what a context brought takes the place

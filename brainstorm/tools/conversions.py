@@ -205,6 +205,22 @@ def _gru(layer: Any, source: Source) -> Arrays:
     return _with_biases(layer, _gates(order, {"W": W, "R": R, "b": bias}))
 
 
+def _bidirectional(layer: Any, source: Source) -> Arrays:
+    """Both directions; PyTorch's names of the second one begin with ``reverse_``."""
+    back = {n: a for n, a in source.named.items() if n.startswith("reverse_")}
+    there = {n: a for n, a in source.named.items() if n not in back}
+    back = {n.removeprefix("reverse_"): a for n, a in back.items()}
+    half = len(source.listed) // 2
+    parts = (there, source.listed[:half]), (back, source.listed[half:])
+    found: Arrays = {}
+    for which, one, part in zip(
+        ("forward", "backward"), layer.halves, parts, strict=True
+    ):
+        arrays = converted(one, Source(source.name, *part))
+        found |= {f"{which}_{name}": array for name, array in arrays.items()}
+    return found
+
+
 def _attention(layer: Any, source: Source) -> Arrays:
     letters = "qkvo"
     if source.listed:
@@ -240,6 +256,7 @@ def _attention(layer: Any, source: Source) -> Arrays:
 CONVERTERS: dict[str, Callable[[Any, Source], Arrays]] = {
     "Attention": _attention,
     "BatchNorm": _batch_norm,
+    "Bidirectional": _bidirectional,
     "Convolution1D": _kernels((0, 2, 1), (2, 0, 1)),
     "Convolution2D": _kernels((0, 2, 3, 1), (3, 0, 1, 2)),
     "ConvolutionTranspose2D": _kernels((0, 2, 3, 1), (3, 0, 1, 2)),
@@ -260,6 +277,8 @@ def number_of_arrays(layer: Any) -> int:
     kind = type(layer).__name__.removesuffix("LayerImpl")
     if kind in COUNTS:
         return COUNTS[kind]
+    if kind == "Bidirectional":
+        return sum(map(number_of_arrays, layer.halves))
     if kind == "Attention":
         return 8 if layer.bias else 4
     weights = 2 if kind in ("Gru", "Lstm", "Recurrent") else 1

@@ -196,12 +196,9 @@ def _modules(source: Any) -> list[Source]:
             name, own = parent, f"out_proj.{own}"
         if match := _RECURRENT.match(own):
             own, number, backward = match.groups()
-            several = (
-                _joined(name, "weight_ih_l1"),
-                _joined(name, "weight_ih_l0_reverse"),
-            )
-            if any(other in source for other in several):
-                name = _joined(name, f"l{number}{backward or ''}")
+            own = f"reverse_{own}" if backward else own
+            if _joined(name, "weight_ih_l1") in source:
+                name = _joined(name, f"l{number}")
         grouped.setdefault(name, {})[own] = _array(value, f"{path!r}")
     return [Source(name, arrays, ()) for name, arrays in grouped.items()]
 
@@ -241,7 +238,7 @@ def _read(filename: str | os.PathLike) -> Any:
 def _read_keras(name: str) -> dict[str, list[np.ndarray]]:
     """The arrays of each layer, in the order of `get_weights`."""
     found: dict[str, list[np.ndarray]] = {}
-    order = ("query", "key", "value", "output")
+    order = ("query", "key", "value", "output", "forward", "backward")
     with h5py.File(name, "r") as file:
         layers = file.get("layers")
         if not isinstance(layers, h5py.Group):

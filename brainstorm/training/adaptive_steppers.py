@@ -191,8 +191,8 @@ class MuonStepper(AdamStepper):
     }
     __undescribed__: ClassVar[set[str] | dict[str, Any]] = {COUNT}
     mean: ClassVar[Any]
-    _matrices: Sequence[Part] = ()
-    _others: Sequence[Part] = ()
+    _matrices: ClassVar[Any] = ()
+    _others: ClassVar[Any] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -198,6 +198,20 @@ def test_recurrent_layers(torch, kind, bias):
     same_as(torch, module, network((3,), make(4, bias=bias)), normal(6, 2, 3))
 
 
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+def test_both_directions(torch, kind):
+    module = getattr(torch.nn, kind)(3, 4, num_layers=2, bidirectional=True)
+    make = {"LSTM": layers.Lstm, "GRU": layers.Gru}[kind]
+    for name, bias in module.named_parameters():
+        if kind == "GRU" and name.startswith("bias_hh"):
+            torch.nn.init.zeros_(bias[8:])
+    net = network((3,), *(layers.Bidirectional(make(4), name=n) for n in "AB"))
+    same_as(torch, module, net, normal(6, 2, 3))
+    one = getattr(torch.nn, kind)(3, 4, bidirectional=True).state_dict()
+    with pytest.raises(ValidationError, match="expected 'weight_ih'.*'reverse_weight"):
+        import_weights(network((3,), make(4, name="One")), one, {"One": ""})
+
+
 def test_several_layers_of_one_module(torch):
     module = torch.nn.LSTM(3, 4, num_layers=2)
     net = network((3,), layers.Lstm(4, name="A"), layers.Lstm(4, name="B"))
@@ -326,6 +340,19 @@ def test_sequences_of_keras(keras, kind, tmp_path):
     model.save_weights(tmp_path / "model.weights.h5")
     by_name = {la.name: la.get_weights() for la in model.layers}
     for source in (model.get_weights(), by_name, tmp_path / "model.weights.h5"):
+        net.initialize(7.0)
+        import_weights(net, source)
+        np.testing.assert_allclose(net.predict(x), expected, **SINGLE)
+
+
+@pytest.mark.slow
+def test_both_directions_of_keras(keras, tmp_path):
+    rnn = keras.layers.Bidirectional(keras.layers.LSTM(4, return_sequences=True))
+    model = randomized(keras.Sequential([keras.Input((None, 3)), rnn]))
+    net, x = network((3,), layers.Bidirectional(layers.Lstm(4))), normal(6, 2, 3)
+    expected = as_keras(model, x.swapaxes(0, 1)).swapaxes(0, 1)
+    model.save_weights(tmp_path / "model.weights.h5")
+    for source in (model.get_weights(), tmp_path / "model.weights.h5"):
         net.initialize(7.0)
         import_weights(net, source)
         np.testing.assert_allclose(net.predict(x), expected, **SINGLE)
