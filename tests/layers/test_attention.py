@@ -5,11 +5,13 @@ import json
 import numpy as np
 import pytest
 
+import brainstorm as bs
 from brainstorm import layers
 from brainstorm.handlers import DebugHandler, NumpyHandler
 from brainstorm.structure.network import Network
 from brainstorm.utils import HandlerError, LayerValidationError, NetworkValidationError
 from tests.layers.single_layer import SingleLayer, normal
+from tests.training.test_carry_context import CrashAt
 
 
 def parameters_of(sizes, seed=5):
@@ -251,6 +253,33 @@ def test_frozen_parts_and_files(tmp_path):
     again = Network.from_hdf5(tmp_path / "net.hdf5")
     assert again.architecture == json.loads(json.dumps(net.architecture))
     np.testing.assert_array_equal(again.predict(data), net.predict(data))
+
+
+def test_trainings_go_on_in_the_midst_of_sequences(tmp_path):
+    """Keys and values of the pieces before are in the checkpoint."""
+    rnd = np.random.RandomState(0)
+    data = {"default": rnd.randn(12, 4, 2), "targets": rnd.randn(12, 4, 2)}
+    pieces = bs.Subsequences(bs.Undivided(**data), 4)
+    results = []
+    for crashes in (False, True):
+        inp, out = bs.tools.get_in_out_layers("regression", 2, 2)
+        layer = layers.Attention(4, 2, True, rotary=True, context_size=12, name="A")
+        net = Network.from_layer(inp >> layers.PositionalEncoding() >> layer >> out)
+        net.set_handler(NumpyHandler(np.float64))
+        net.initialize("auto", seed=1)
+        trainer = bs.Trainer(bs.training.AdamStepper(0.01), carry_context=True)
+        trainer.add_hook(bs.hooks.StopAfterEpoch(2))
+        if crashes:
+            trainer.add_hook(CrashAt(3))
+            checkpoint = str(tmp_path / "training.hdf5")
+            trainer.add_hook(bs.hooks.SaveCheckpoint(checkpoint, timescale="update"))
+            with pytest.raises(ZeroDivisionError):
+                trainer.train(net, pieces)
+            trainer, net = bs.Trainer.load(checkpoint)
+            del trainer.hooks["CrashAt"]
+        trainer.train(net, pieces)
+        results.append(net.get("parameters"))
+    np.testing.assert_array_equal(*results)
 
 
 def test_first_values_are_small_and_biases_zero():
