@@ -12,17 +12,9 @@ from benchmarks.work import Run, Work
 
 def make_runs(work: Work, handler: str, variant: str) -> dict[str, Run]:
     """What trains and what evaluates: gets a number of steps, returns their losses."""
-    net = _network(work, handler, variant)
-    batch = {
-        "default": work.data.astype(np.float32, copy=False),
-        "targets": work.targets.astype(np.float32),
-    }
-    stepper: Any = {
-        "momentum": lambda rate: bs.training.MomentumStepper(
-            rate, momentum=0.9, scale_learning_rate=False
-        ),
-        "adam": bs.training.AdamStepper,
-    }[work.optimizer](work.learning_rate)
+    net = make_network(work, handler, variant)
+    batch = make_batch(work)
+    stepper = make_stepper(work)
 
     def train(steps: int) -> list[float]:
         stepper.start(net)
@@ -45,7 +37,24 @@ def make_runs(work: Work, handler: str, variant: str) -> dict[str, Run]:
     return {"evaluation": evaluate, "training": train}
 
 
-def _network(work: Work, handler: str, variant: str) -> bs.Network:
+def make_batch(work: Work) -> dict[str, np.ndarray]:
+    return {
+        "default": work.data.astype(np.float32, copy=False),
+        "targets": work.targets.astype(np.float32),
+    }
+
+
+def make_stepper(work: Work) -> bs.training.TrainingStepper:
+    steppers: dict[str, Any] = {
+        "momentum": lambda rate: bs.training.MomentumStepper(
+            rate, momentum=0.9, scale_learning_rate=False
+        ),
+        "adam": bs.training.AdamStepper,
+    }
+    return steppers[work.optimizer](work.learning_rate)
+
+
+def make_network(work: Work, handler: str, variant: str) -> bs.Network:
     inp, out = bs.tools.get_in_out_layers(
         "classification", work.shape[2:], work.classes
     )
