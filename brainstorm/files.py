@@ -58,7 +58,7 @@ LARGEST_ATTRIBUTE = 60_000
 
 
 @contextlib.contextmanager
-def atomic_path(filename: str | os.PathLike) -> Iterator[Path]:
+def atomic_path(filename: str | os.PathLike[str]) -> Iterator[Path]:
     """Replace a file in one go.
 
     Yields the path of an empty temporary file in the same folder. When the
@@ -95,7 +95,7 @@ def atomic_path(filename: str | os.PathLike) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_hdf5(
-    filename: str | os.PathLike, kind: str | None = None
+    filename: str | os.PathLike[str], kind: str | None = None
 ) -> Iterator[h5py.File]:
     """Write an HDF5 file that replaces `filename` once it is complete.
 
@@ -113,7 +113,7 @@ def atomic_hdf5(
                 raise raw.error
 
 
-def check_target(filename: str | os.PathLike, kind: str | None = None) -> None:
+def check_target(filename: str | os.PathLike[str], kind: str | None = None) -> None:
     """Check that an HDF5 file of some kind may be written.
 
     It may replace one of its kind, or an empty or damaged one. What is anything else
@@ -135,7 +135,7 @@ def check_target(filename: str | os.PathLike, kind: str | None = None) -> None:
     raise _other_kind(filename, found)
 
 
-def check_start(filename: str | os.PathLike, start: bytes, kind: str) -> None:
+def check_start(filename: str | os.PathLike[str], start: bytes, kind: str) -> None:
     """Check that a file may be written that is no HDF5 file.
 
     It may replace one of its kind, whose first bytes match the regular expression
@@ -163,7 +163,7 @@ def write_text_attribute(node: Any, name: str, text: str) -> None:
         node.attrs[f"{name}.{i}" if i else name] = np.bytes_(part)
 
 
-def _other_kind(filename: str | os.PathLike, found: str | None) -> FileFormatError:
+def _other_kind(filename: str | os.PathLike[str], found: str | None) -> FileFormatError:
     return FileFormatError(
         f"can not write {str(filename)!r}: there is a file of another kind already"
         f" ({found}). Delete it, or choose another name"
@@ -193,7 +193,7 @@ class _Shield(io.FileIO):
             return size or 0
 
 
-def checked_name(filename: str | os.PathLike) -> str:
+def checked_name(filename: str | os.PathLike[str]) -> str:
     """The name of a file as text, if it is one."""
     if not isinstance(filename, str | bytes | os.PathLike) or (
         "\0" in os.fsdecode(filename)
@@ -202,7 +202,7 @@ def checked_name(filename: str | os.PathLike) -> str:
     return os.fsdecode(filename)
 
 
-def _resolved(filename: str | os.PathLike) -> Path:
+def _resolved(filename: str | os.PathLike[str]) -> Path:
     """The path of a file, behind links."""
     return Path(os.path.realpath(checked_name(filename)))
 
@@ -236,7 +236,7 @@ def _sync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def open_hdf5(filename: str | os.PathLike, kind: str) -> Iterator[h5py.File]:
+def open_hdf5(filename: str | os.PathLike[str], kind: str) -> Iterator[h5py.File]:
     """Open an HDF5 file whose attribute ``format`` says that it is of this kind.
 
     Errors within the block are taken for damage of the file.
@@ -253,7 +253,7 @@ def open_hdf5(filename: str | os.PathLike, kind: str) -> Iterator[h5py.File]:
 
 
 @contextlib.contextmanager
-def reading(filename: str | os.PathLike) -> Iterator[None]:
+def reading(filename: str | os.PathLike[str]) -> Iterator[None]:
     """Take errors within the block for damage of a file."""
     try:
         yield

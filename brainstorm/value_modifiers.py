@@ -153,7 +153,7 @@ class ConstrainL2Norm(ValueModifier):
 
     def __init__(self, limit: float):
         super().__init__()
-        self.limit = checked_positive(limit, "ConstrainL2Norm: limit")
+        self.limit: float = checked_positive(limit, "ConstrainL2Norm: limit")
 
     def __call__(self, handler: Any, view: Any) -> None:
         shape = view.shape
@@ -175,8 +175,8 @@ class ClipValues(ValueModifier):
 
     def __init__(self, low: float = -1.0, high: float = 1.0):
         super().__init__()
-        self.low = _checked_bound(low, "ClipValues: low")
-        self.high = _checked_bound(high, "ClipValues: high")
+        self.low: float = _checked_bound(low, "ClipValues: low")
+        self.high: float = _checked_bound(high, "ClipValues: high")
         if self.low > self.high:
             raise ValidationError(f"ClipValues: low is {low}, above high, {high}")
 
@@ -202,7 +202,7 @@ class ClipGlobalNorm(ValueModifier):
 
     def __init__(self, limit: float):
         super().__init__()
-        self.limit = checked_positive(limit, "ClipGlobalNorm: limit")
+        self.limit: float = checked_positive(limit, "ClipGlobalNorm: limit")
 
     def __call__(self, handler: Any, view: Any) -> None:
         norm = self._scratch(handler, (1, 1))
@@ -275,7 +275,7 @@ class _Decay(GradientModifier):
     def __init__(self, factor: float):
         super().__init__()
         name = type(self).__name__
-        self.factor = checked_number(factor, f"{name}: factor", minimum=0)
+        self.factor: float = checked_number(factor, f"{name}: factor", minimum=0)
 
 
 class L1Decay(_Decay):

@@ -88,8 +88,10 @@ class AddGaussianNoise(Transformer):
         mean_dict: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__(iter, "std_dict", std_dict, NOT_NEGATIVE)
-        self.std_dict = self._values
-        self.mean_dict = filled_values("mean_dict", mean_dict, std_dict, NUMBER, 0.0)
+        self.std_dict: dict[str, Any] = self._values
+        self.mean_dict: dict[str, Any] = filled_values(
+            "mean_dict", mean_dict, std_dict, NUMBER, 0.0
+        )
 
     def _transform(self, name: str, array: np.ndarray, rnd: Any) -> np.ndarray:
         noise = rnd.standard_normal(array.shape)
@@ -118,8 +120,8 @@ class AddSaltNPepper(Transformer):
         ratio_dict: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__(iter, "prob_dict", prob_dict, PROBABILITY)
-        self.prob_dict = self._values
-        self.ratio_dict = filled_values(
+        self.prob_dict: dict[str, Any] = self._values
+        self.ratio_dict: dict[str, Any] = filled_values(
             "ratio_dict", ratio_dict, prob_dict, PROBABILITY, 0.5
         )
 
@@ -149,7 +151,7 @@ class Flip(_ImageTransformer):
     ) -> None:
         prob_dict = {"default": 0.5} if prob_dict is None else prob_dict
         super().__init__(iter, "prob_dict", prob_dict, PROBABILITY)
-        self.prob_dict = self._values
+        self.prob_dict: dict[str, Any] = self._values
 
     def _transform(self, name: str, array: np.ndarray, rnd: Any) -> np.ndarray:
         flipped = rnd.random_sample(array.shape[1]) < self.prob_dict[name]
@@ -180,11 +182,13 @@ class Pad(_ImageTransformer):
         value_dict: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__(iter, "size_dict", size_dict, whole(0))
-        self.size_dict = self._values
+        self.size_dict: dict[str, Any] = self._values
         for name, size in size_dict.items():
             T, B, H, W, C = self.data_shapes[name]
             self.data_shapes[name] = (T, B, H + 2 * size, W + 2 * size, C)
-        self.value_dict = filled_values("value_dict", value_dict, size_dict, NUMBER, 0)
+        self.value_dict: dict[str, Any] = filled_values(
+            "value_dict", value_dict, size_dict, NUMBER, 0
+        )
 
     def _transform(self, name: str, array: np.ndarray, rnd: Any) -> np.ndarray:
         size = self.size_dict[name]
@@ -246,7 +250,7 @@ class MultiHot(Transformer):
 
     def __init__(self, iter: DataIterator, vocab_size_dict: Mapping[str, int]) -> None:
         super().__init__(iter, "vocab_size_dict", vocab_size_dict, whole(1))
-        self.vocab_size_dict = self._values
+        self.vocab_size_dict: dict[str, Any] = self._values
         for name, size in vocab_size_dict.items():
             self.data_shapes[name] = (*self.data_shapes[name][:2], int(size))
 

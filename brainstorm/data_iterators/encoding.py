@@ -34,7 +34,7 @@ class _Encoder(Transformer):
 
     def __init__(self, iter: DataIterator, steps: int | Mapping[str, int]) -> None:
         super().__init__(iter, "steps", _by_item(steps), whole(1))
-        self.steps = self._values
+        self.steps: dict[str, Any] = self._values
         for name, number in self.steps.items():
             T, *rest = self.data_shapes[name]
             self.data_shapes[name] = (T * int(number), *rest)
@@ -179,7 +179,7 @@ class DeltaEncoding(Transformer):
         super().__init__(iter, "threshold", _by_item(threshold), _POSITIVE)
         check_value("off_spikes", off_spikes, FLAG)
         check_value("padding", padding, FLAG)
-        self.threshold = self._values
+        self.threshold: dict[str, Any] = self._values
         self.off_spikes = off_spikes
         self.padding = padding
 

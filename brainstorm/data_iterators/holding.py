@@ -80,7 +80,7 @@ class _Holder(DataIterator):
     """What to yield of each batch, instead of all of it."""
 
     def __init__(self, named_data: dict[str, Any], batch_size: int | None) -> None:
-        self.nr_sequences = checks.check_data(named_data)
+        self.nr_sequences: int = checks.check_data(named_data)
         shapes = {name: tuple(data.shape) for name, data in named_data.items()}
         size = batch_size or self.nr_sequences
         super().__init__(shapes, math.ceil(self.nr_sequences / size))
@@ -153,8 +153,8 @@ class Minibatches(_Holder):
         checks.check_value("batch_size", batch_size, checks.whole(1))
         checks.check_value("shuffle", shuffle, checks.FLAG)
         super().__init__(named_data, batch_size)
-        self.batch_size = int(batch_size)
-        self.shuffle = bool(shuffle)
+        self.batch_size: int = int(batch_size)
+        self.shuffle: bool = bool(shuffle)
         self._steps = {name: shape[0] for name, shape in self.data_shapes.items()}
         self._cut_by, self._cut_items = self._plan_cutting(cut_according_to)
 
@@ -257,7 +257,7 @@ class Subsequences(DataIterator):
         )
         checks.check_value("steps", steps, checks.whole(1))
         self.iter = iter
-        self.steps = int(steps)
+        self.steps: int = int(steps)
         self._timed = _timed_items(iter)
         self._continues: dict[int, bool] = {}
         shapes = {

@@ -60,7 +60,7 @@ class Prefetch(DataIterator):
         # Without a seed of its own, all other seeds are as they are without it.
         self.data_shapes, self.length = dict(iter.data_shapes), iter.length
         self.iter = iter
-        self.depth = int(depth)
+        self.depth: int = int(depth)
         self._continues: dict[int, bool | None] = {}
 
     @property  # type: ignore[misc]  # nothing else sets it

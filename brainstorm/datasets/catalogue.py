@@ -114,7 +114,7 @@ def _plain(name: object) -> str:
     return re.sub("[^a-z0-9]", "", str(name).lower())
 
 
-def data_folder(folder: str | os.PathLike | None = None) -> Path:
+def data_folder(folder: str | os.PathLike[str] | None = None) -> Path:
     """Where data sets are kept.
 
     Args:
@@ -129,7 +129,7 @@ def data_folder(folder: str | os.PathLike | None = None) -> Path:
     return Path(checked_name(folder)).expanduser()
 
 
-def fetch(name: str, folder: str | os.PathLike | None = None) -> Path:
+def fetch(name: str, folder: str | os.PathLike[str] | None = None) -> Path:
     """The HDF5 file of a data set, which is made when it is first asked for.
 
     What has to be downloaded for that is checked, and kept beside it: a download that
@@ -169,7 +169,7 @@ def fetch(name: str, folder: str | os.PathLike | None = None) -> Path:
 
 
 def load(
-    name: str, folder: str | os.PathLike | None = None, validation: bool = True
+    name: str, folder: str | os.PathLike[str] | None = None, validation: bool = True
 ) -> h5py.Group:
     """Open a data set, which is made when it is first asked for; see :func:`fetch`.
 

@@ -6,7 +6,7 @@ import functools
 import inspect
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -50,7 +50,7 @@ from brainstorm.utils import (
 __all__ = ["OPERATIONS", "Handler"]
 
 
-class _Activations(dict):
+class _Activations(dict[str, Any]):
     """Operations by the name of the activation function."""
 
     def __missing__(self, name: object) -> Callable:
@@ -111,7 +111,7 @@ class Handler(
             each time that ``global_rnd`` is seeded.
     """
 
-    __undescribed__ = {
+    __undescribed__: ClassVar[set[str] | dict[str, Any]] = {
         "dtype",
         "context",
         "EMPTY",
@@ -121,7 +121,7 @@ class Handler(
         "inplace_act_func",
         "inplace_act_func_deriv",
     }
-    __default_values__ = {"seed": None}
+    __default_values__: ClassVar[dict[str, Any]] = {"seed": None}
 
     dtype: Any = np.float32
     context: Any = None
@@ -131,7 +131,7 @@ class Handler(
     _rnd: RandomState
     _rnd_origin: int | None
 
-    def __init_subclass__(cls, **kwargs: Any):
+    def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         adapt(cls)
 

@@ -64,7 +64,7 @@ class NumpyHandler(
         ValidationError: `dtype` is no floating point type.
     """
 
-    array_type = np.ndarray
+    array_type: type = np.ndarray
     records_leaves = True
     _described = ("dtype", "seed")
 
@@ -126,7 +126,7 @@ class NumpyHandler(
 
     # -- memory --------------------------------------------------------------
 
-    def release(self):
+    def release(self) -> None:
         self._workspace = Workspace()  # of all threads
 
 

@@ -8,7 +8,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -84,12 +84,12 @@ class OneDnnHandler(
 
     # From this number of elements on, two threads gain. It is above the size of the
     # pieces into which NumpyHandler cuts its work.
-    _large = 20000
+    _large: int = 20000
 
     records_leaves = True
 
-    __default_values__ = {"math_mode": "f32"}
-    __undescribed__ = {"threads"}
+    __default_values__: ClassVar[dict[str, Any]] = {"math_mode": "f32"}
+    __undescribed__: ClassVar[set[str] | dict[str, Any]] = {"threads"}
     _described = ("math_mode", "seed")
 
     def __init__(

@@ -83,7 +83,7 @@ class PyCudaHandler(
         HandlerError: There is no GPU, or no CUDA compiler, or no cuBLAS.
     """
 
-    array_type = CudaArray
+    array_type: type = CudaArray
     records_leaves = True
     _attention_size = 2**26  # there is more memory, and starting work takes time
 
@@ -134,7 +134,7 @@ class PyCudaHandler(
 
     # -- memory --------------------------------------------------------------
 
-    def release(self):
+    def release(self) -> None:
         self._gpu.release()
 
 

@@ -75,8 +75,8 @@ class AveragedWeights(Hook):
                 f"{self.__name__}: kind has to be 'ema' or 'swa', not {kind!r}"
             )
         self.kind = kind
-        self.decay = check_number(self, "decay", decay, 0, 1)
-        self.begin = check_integer(self, "begin", begin, low=0)
+        self.decay: float = check_number(self, "decay", decay, 0, 1)
+        self.begin: int = check_integer(self, "begin", begin, low=0)
 
     def start(
         self,

@@ -71,7 +71,7 @@ class Inspector(NetworkReader):
     @takes("timescale", "interval", "name", "verbose")
     def __init__(
         self,
-        filename: str | os.PathLike | None = None,
+        filename: str | os.PathLike[str] | None = None,
         serve: bool = True,
         **common: Unpack[Common],
     ):
@@ -79,7 +79,7 @@ class Inspector(NetworkReader):
             raise ValidationError(
                 f"{type(self).__name__}: serve has to be True or False, not {serve!r}"
             )
-        self.filename = None if filename is None else os.fspath(filename)
+        self.filename: str | None = None if filename is None else os.fspath(filename)
         self.serve = serve
         self._net: Network | None = None
         self._server: PageServer | None = None

@@ -303,13 +303,13 @@ class ReduceOnPlateau(base.LogWatcher):
     ):
         super().__init__(log_name, criterion, **common)
         self.attr_name = attr_name
-        self.factor = check_number(self, "factor", factor)
+        self.factor: float = check_number(self, "factor", factor)
         if not 0 < factor < 1:
             raise ValidationError(
                 f"{self.__name__}: factor has to be between 0 and 1, not {factor!r}"
             )
-        self.patience = check_number(self, "patience", patience, low=1)
-        self.minimum = check_number(self, "minimum", minimum, low=0)
+        self.patience: float = check_number(self, "patience", patience, low=1)
+        self.minimum: float = check_number(self, "minimum", minimum, low=0)
 
     def start(
         self,

@@ -54,9 +54,9 @@ class _Saver(Hook):
     saves = "the newest"
 
     @takes("name", "timescale", "interval")
-    def __init__(self, filename: str | os.PathLike, **common: Unpack[Common]):
+    def __init__(self, filename: str | os.PathLike[str], **common: Unpack[Common]):
         super().__init__(**common)
-        self.filename = os.fspath(filename)
+        self.filename: str = os.fspath(filename)
 
     def start(
         self,
@@ -134,7 +134,7 @@ class CsvLog(_Saver):
     _trainer_is_due = False
 
     @takes("name", "interval")
-    def __init__(self, filename: str | os.PathLike, **common: Unpack[Common]):
+    def __init__(self, filename: str | os.PathLike[str], **common: Unpack[Common]):
         super().__init__(filename, **common)
         if not self.filename.lower().endswith(".csv"):
             raise ValidationError(
@@ -278,12 +278,12 @@ class SaveBestNetwork(LogWatcher):
     def __init__(
         self,
         log_name: str,
-        filename: str | os.PathLike | None = None,
+        filename: str | os.PathLike[str] | None = None,
         criterion: Criterion = "max",
         **common: Unpack[Common],
     ):
         super().__init__(log_name, criterion, **common)
-        self.filename = None if filename is None else os.fspath(filename)
+        self.filename: str | None = None if filename is None else os.fspath(filename)
 
     def start(
         self,
@@ -414,7 +414,7 @@ def _check_target(
 # -- logs files --------------------------------------------------------------
 
 
-def save_logs(filename: str | os.PathLike, logs: Mapping[str, Any]) -> None:
+def save_logs(filename: str | os.PathLike[str], logs: Mapping[str, Any]) -> None:
     """Write the logs of a trainer to an HDF5 file.
 
     The attribute ``format`` says ``Logs file v1.0``. Each dict is a group, and each
@@ -424,7 +424,7 @@ def save_logs(filename: str | os.PathLike, logs: Mapping[str, Any]) -> None:
         _write_logs(f, logs)
 
 
-def load_logs(filename: str | os.PathLike) -> dict[str, Any]:
+def load_logs(filename: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a file that :class:`SaveLogs` has written.
 
     Returns:

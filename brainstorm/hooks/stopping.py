@@ -52,7 +52,7 @@ class EarlyStopper(base.LogWatcher):
         **common: Unpack[base.Common],
     ):
         super().__init__(log_name, criterion, **common)
-        self.patience = check_number(self, "patience", patience, low=1)
+        self.patience: float = check_number(self, "patience", patience, low=1)
 
     def __call__(
         self,
@@ -84,7 +84,7 @@ class StopAfterEpoch(base.Hook):
     @base.takes_common
     def __init__(self, max_epochs: int, **common: Unpack[base.Common]):
         super().__init__(**common)
-        self.max_epochs = check_integer(self, "max_epochs", max_epochs, low=0)
+        self.max_epochs: int = check_integer(self, "max_epochs", max_epochs, low=0)
 
     def __call__(
         self,
@@ -125,7 +125,7 @@ class StopAfterThresholdReached(base.LogWatcher):
         **common: Unpack[base.Common],
     ):
         super().__init__(log_name, criterion, **common)
-        self.threshold = check_number(self, "threshold", threshold)
+        self.threshold: float = check_number(self, "threshold", threshold)
 
     def __call__(
         self,
@@ -171,7 +171,7 @@ class StopOnNan(base.NetworkReader):
         super().__init__(**common)
         if isinstance(logs_to_check, str):
             logs_to_check = [logs_to_check]
-        self.logs_to_check = tuple(logs_to_check)
+        self.logs_to_check: tuple[str, ...] = tuple(logs_to_check)
         self.check_parameters = check_parameters
         self.check_training_loss = check_training_loss
 

@@ -60,7 +60,7 @@ class TensorBoard(Tracker):
     @takes("name", "timescale", "interval")
     def __init__(
         self,
-        log_dir: str | os.PathLike,
+        log_dir: str | os.PathLike[str],
         histograms: bool = False,
         **common: Unpack[Common],
     ):

@@ -69,7 +69,7 @@ class BokehVisualizer(Hook):
     def __init__(
         self,
         log_names: str | Sequence[str],
-        filename: str | os.PathLike | None = None,
+        filename: str | os.PathLike[str] | None = None,
         **common: Unpack[Common],
     ):
         names = [log_names] if isinstance(log_names, str) else log_names
@@ -80,8 +80,8 @@ class BokehVisualizer(Hook):
                 f" 'validation.Accuracy', not {log_names!r}"
             )
         import_extra("bokeh.plotting", "BokehVisualizer", "live-viz")
-        self.log_names = list(names)
-        self.filename = None if filename is None else os.fspath(filename)
+        self.log_names: list[str] = list(names)
+        self.filename: str | None = None if filename is None else os.fspath(filename)
         self._curves: Curves = {path: [] for path in self.log_names}
         self._server: _Server | None = None
         super().__init__(**common)

@@ -66,8 +66,8 @@ class Gaussian(Initializer):
 
     def __init__(self, std: float = 0.1, mean: float = 0.0):
         super().__init__()
-        self.std = checked_number(std, "Gaussian: std", minimum=0)
-        self.mean = checked_number(mean, "Gaussian: mean")
+        self.std: float = checked_number(std, "Gaussian: std", minimum=0)
+        self.mean: float = checked_number(mean, "Gaussian: mean")
 
     def __call__(self, shape: Shape) -> np.ndarray:
         return self.rnd.randn(*shape) * self.std + self.mean
@@ -89,10 +89,10 @@ class TruncatedNormal(Initializer):
         self, std: float = 0.1, mean: float = 0.0, low: float = -2.0, high: float = 2.0
     ):
         super().__init__()
-        self.std = checked_number(std, "TruncatedNormal: std", minimum=0)
-        self.mean = checked_number(mean, "TruncatedNormal: mean")
-        self.low = checked_number(low, "TruncatedNormal: low")
-        self.high = checked_number(high, "TruncatedNormal: high")
+        self.std: float = checked_number(std, "TruncatedNormal: std", minimum=0)
+        self.mean: float = checked_number(mean, "TruncatedNormal: mean")
+        self.low: float = checked_number(low, "TruncatedNormal: low")
+        self.high: float = checked_number(high, "TruncatedNormal: high")
         # Beyond these bounds hardly any value that is drawn could stay.
         if not self.high - self.low >= 0.1 or self.low > 3 or self.high < -3:
             raise ValidationError(
@@ -125,8 +125,10 @@ class Uniform(Initializer):
 
     def __init__(self, low: float = 0.1, high: float | None = None):
         super().__init__()
-        self.low = checked_number(low, "Uniform: low")
-        self.high = None if high is None else checked_number(high, "Uniform: high")
+        self.low: float = checked_number(low, "Uniform: low")
+        self.high: float | None = (
+            None if high is None else checked_number(high, "Uniform: high")
+        )
         if self.high is not None and self.low > self.high:
             raise ValidationError(f"Uniform: low is {low}, above high, {high}")
 
@@ -270,7 +272,7 @@ class VarianceScaling(Initializer):
         distribution: Distribution = "truncated_normal",
     ):
         super().__init__()
-        self.scale = checked_positive(scale, "VarianceScaling: scale")
+        self.scale: float = checked_positive(scale, "VarianceScaling: scale")
         for name, value, choices in (
             ("mode", mode, self.FANS),
             ("distribution", distribution, self.DISTRIBUTIONS),

@@ -56,10 +56,12 @@ class EchoState(Initializer):
         values: Any = None,
     ):
         super().__init__()
-        self.spectral_radius = checked_number(
+        self.spectral_radius: float = checked_number(
             spectral_radius, "EchoState: spectral_radius", minimum=0
         )
-        self.connectivity = _checked_share(connectivity, "EchoState: connectivity")
+        self.connectivity: float = _checked_share(
+            connectivity, "EchoState: connectivity"
+        )
         if values is not None:
             checked_source(values, "EchoState: values")
         self.values = values
@@ -101,9 +103,9 @@ class Identity(Initializer):
         self, scale: float = 1.0, std: float = 0.01, enforce_square: bool = True
     ):
         super().__init__()
-        self.scale = checked_number(scale, "Identity: scale")
-        self.std = checked_number(std, "Identity: std", minimum=0)
-        self.enforce_square = bool(enforce_square)
+        self.scale: float = checked_number(scale, "Identity: scale")
+        self.std: float = checked_number(std, "Identity: std", minimum=0)
+        self.enforce_square: bool = bool(enforce_square)
 
     def __call__(self, shape: Shape) -> np.ndarray:
         self._require(len(shape) == 2, "a matrix", shape)
@@ -128,7 +130,7 @@ class Orthogonal(Initializer):
 
     def __init__(self, scale: float = 1.0):
         super().__init__()
-        self.scale = checked_number(scale, "Orthogonal: scale")
+        self.scale: float = checked_number(scale, "Orthogonal: scale")
 
     def __call__(self, shape: Shape) -> np.ndarray:
         self._assert_atleast2d(shape)
@@ -167,7 +169,7 @@ class RandomWalk(Initializer):
                 f" choices are {listing(self.GAINS)}"
             )
         self.act_func = act_func
-        self.scale = (
+        self.scale: float | None = (
             None if scale is None else checked_number(scale, "RandomWalk: scale")
         )
 
@@ -192,7 +194,7 @@ class _SparseLines(Initializer):
         self.sub_initializer = checked_source(
             sub_initializer, f"{name}: sub_initializer"
         )
-        self.connections = checked_integer(connections, f"{name}: connections", 1)
+        self.connections: int = checked_integer(connections, f"{name}: connections", 1)
 
     def __call__(self, shape: Shape) -> np.ndarray:
         self._require(len(shape) == 2, "a matrix", shape)
@@ -221,7 +223,7 @@ class Sparse(Initializer):
         self.sub_initializer = checked_source(
             sub_initializer, "Sparse: sub_initializer"
         )
-        self.density = _checked_share(density, "Sparse: density")
+        self.density: float = _checked_share(density, "Sparse: density")
 
     def __call__(self, shape: Shape) -> np.ndarray:
         values = evaluate_initializer(self.sub_initializer, shape)

@@ -74,12 +74,14 @@ class SequenceLayer(Layer):
             )
             for name in (*cells, *deltas)
         }
-        self.learns_states = self.initial_state == "learned"
+        self.learns_states: bool = self.initial_state == "learned"
         if self.learns_states:
             self.first_values = dict.fromkeys(self.states, 0.0)
             parameters.update(dict.fromkeys(self.states, BufferStructure(n)))
             internals["begun"] = BufferStructure("T", "B", 1, context_size=1)
-        self.tapped = [n for n in tapped_internals(self.outgoing) if n in self.taps]
+        self.tapped: list[str] = [
+            n for n in tapped_internals(self.outgoing) if n in self.taps
+        ]
         for name in self.tapped:
             internals[f"{name}_deltas"] = delta_structure(internals[name])
         return outputs, parameters, internals

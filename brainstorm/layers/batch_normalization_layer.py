@@ -103,12 +103,12 @@ class BatchNormLayerImpl(StepwiseLayer):
     repeats = True
     follows_training = True
 
-    rows = Rows(
+    rows: Rows = Rows(
         "inputs.default",
         writes=("outputs.default", "internals.centered", "internals.x_hat"),
         shape=flatten_all_but_last,
     )
-    delta_rows = Rows(
+    delta_rows: Rows = Rows(
         "inputs.default",
         "output_deltas.default",
         writes=("internals.centered", "internals.x_hat", "input_deltas.default"),

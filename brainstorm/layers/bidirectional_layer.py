@@ -121,8 +121,8 @@ class BidirectionalLayerImpl(Layer):
                 "expected a recurrent layer as 'layer', with one output, got one of"
                 f" type {self.layer['@type']}"
             )
-        self.honours_fresh = half.honours_fresh
-        self.stacks_parameters = half.stacks_parameters
+        self.honours_fresh: bool = half.honours_fresh
+        self.stacks_parameters: bool = half.stacks_parameters
         self.repeats = half.can_be_replayed()
         self.computes_no_gradients_for = tuple(
             prefix + name

@@ -49,8 +49,8 @@ class BinomialCrossEntropyLayerImpl(StepwiseLayer):
     computes_no_input_deltas_for: Sequence[str] = ("targets",)
     repeats = True
 
-    rows = Rows("internals.cee", writes=["outputs.default"])
-    delta_rows = Rows(
+    rows: Rows = Rows("internals.cee", writes=["outputs.default"])
+    delta_rows: Rows = Rows(
         "internals.ceed", "output_deltas.default", writes=["input_deltas.default"]
     )
 

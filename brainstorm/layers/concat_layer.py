@@ -48,8 +48,8 @@ class ConcatLayerImpl(NumberedLayer):
                     f"expected the shape {(*first, 'any')} at input {name!r}, as at"
                     f" 'inputs_1', got {structure.shape}"
                 )
-        self.names = list(self.expected_inputs)
-        self.sizes = [in_shapes[name].shape[-1] for name in self.names]
+        self.names: list[str] = list(self.expected_inputs)
+        self.sizes: list[Any] = [in_shapes[name].shape[-1] for name in self.names]
         return {"default": BufferStructure(*first, sum(self.sizes))}, {}, {}
 
     def parts(self, joined: Any) -> Iterator[tuple[str, Any]]:

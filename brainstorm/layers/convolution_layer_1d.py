@@ -132,10 +132,10 @@ class Convolution1DLayerImpl(ConvolutionLayer):
             past = BufferStructure("T", "B", channels, context_size=self.lag)
             internals["past"] = past
         shape = _along_signals if signal else _over_time
-        self.images = Rows(
+        self.images: Rows = Rows(
             "inputs.default", writes=["outputs.default", "internals.H"], shape=shape
         )
-        self.delta_images = Rows(
+        self.delta_images: Rows = Rows(
             "output_deltas.default",
             writes=["input_deltas.default", "internals.dH"],
             shape=shape,

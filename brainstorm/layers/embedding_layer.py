@@ -64,9 +64,9 @@ class EmbeddingLayerImpl(StepwiseLayer):
     computes_no_input_deltas_for: Sequence[str] = ("default",)
     repeats = True
 
-    indices = Rows("inputs.default", shape=as_column)
-    rows = Rows(writes=["outputs.default"], shape=flatten_all_but_last)
-    delta_rows = Rows("output_deltas.default", shape=flatten_all_but_last)
+    indices: Rows = Rows("inputs.default", shape=as_column)
+    rows: Rows = Rows(writes=["outputs.default"], shape=flatten_all_but_last)
+    delta_rows: Rows = Rows("output_deltas.default", shape=flatten_all_but_last)
 
     def setup(self, kwargs: dict[str, Any], in_shapes: Structures) -> Setup:
         V, n = self.vocabulary_size, self.size

@@ -80,8 +80,8 @@ class FullyConnectedLayerImpl(StepwiseLayer):
     )
     repeats = True
 
-    rows = Rows("inputs.default", writes=["outputs.default", "internals.H"])
-    delta_rows = Rows(
+    rows: Rows = Rows("inputs.default", writes=["outputs.default", "internals.H"])
+    delta_rows: Rows = Rows(
         "output_deltas.default", writes=["input_deltas.default", "internals.dH"]
     )
 

@@ -59,10 +59,10 @@ class GlobalPoolingLayerImpl(Pooling2DLayerImpl):
     arguments: Mapping[str, Argument] = arguments_of(GlobalPooling, type=TYPE)
     repeats = True
 
-    images = Rows(
+    images: Rows = Rows(
         "inputs.default", writes=["outputs.default", "internals.argmax"], shape=_images
     )
-    delta_images = Rows(
+    delta_images: Rows = Rows(
         "output_deltas.default", writes=["input_deltas.default"], shape=_images
     )
 

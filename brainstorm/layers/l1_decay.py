@@ -36,8 +36,8 @@ class L1DecayLayerImpl(StepwiseLayer):
 
     repeats = True
 
-    rows = Rows("inputs.default", writes=["internals.tmp", "outputs.loss"])
-    delta_rows = Rows(
+    rows: Rows = Rows("inputs.default", writes=["internals.tmp", "outputs.loss"])
+    delta_rows: Rows = Rows(
         "inputs.default", "output_deltas.loss", writes=["input_deltas.default"]
     )
 

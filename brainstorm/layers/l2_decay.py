@@ -35,8 +35,8 @@ class L2DecayLayerImpl(StepwiseLayer):
 
     repeats = True
 
-    rows = Rows("inputs.default", writes=["internals.tmp", "outputs.loss"])
-    delta_rows = Rows(
+    rows: Rows = Rows("inputs.default", writes=["internals.tmp", "outputs.loss"])
+    delta_rows: Rows = Rows(
         "inputs.default",
         "output_deltas.loss",
         writes=["internals.dsq_activations", "input_deltas.default"],

@@ -61,18 +61,18 @@ class LayerNormLayerImpl(StepwiseLayer):
     first_values: Mapping[str, Any] = {"gamma": 1.0, "beta": 0.0}
     repeats = True
 
-    rows = Rows(
+    rows: Rows = Rows(
         "inputs.default",
         writes=["internals.x_hat", "outputs.default"],
         shape=flatten_all_but_last,
     )
-    delta_rows = Rows(
+    delta_rows: Rows = Rows(
         "internals.x_hat",
         "output_deltas.default",
         writes=["input_deltas.default"],
         shape=flatten_all_but_last,
     )
-    sigma = Rows(writes=["internals.sigma"], shape=as_column)
+    sigma: Rows = Rows(writes=["internals.sigma"], shape=as_column)
 
     def setup(self, kwargs: dict[str, Any], in_shapes: Structures) -> Setup:
         shape = self.like(in_shapes["default"])

@@ -77,8 +77,10 @@ class LeakyLayerImpl(LeakingLayer):
     )
     repeats = True
 
-    rows = Rows("inputs.default", writes=["outputs.default"], shape=flatten_features)
-    delta_rows = Rows(
+    rows: Rows = Rows(
+        "inputs.default", writes=["outputs.default"], shape=flatten_features
+    )
+    delta_rows: Rows = Rows(
         "outputs.default",
         writes=["output_deltas.default", "input_deltas.default"],
         shape=flatten_features,

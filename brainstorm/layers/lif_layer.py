@@ -96,12 +96,12 @@ class LifLayerImpl(SpikingLayer):
     arguments: Mapping[str, Argument] = spiking_arguments(Lif)
     repeats = True
 
-    rows = Rows(
+    rows: Rows = Rows(
         "inputs.default",
         writes=["outputs.membrane", "outputs.default"],
         shape=flatten_features,
     )
-    delta_rows = Rows(
+    delta_rows: Rows = Rows(
         *("outputs.membrane", "outputs.default", "output_deltas.default"),
         writes=["output_deltas.membrane", "input_deltas.default"],
         shape=flatten_features,

@@ -55,7 +55,7 @@ class LossLayerImpl(Layer):
 
     def setup(self, kwargs: dict[str, Any], in_shapes: Structures) -> Setup:
         # How many dimensions come before the features; the last of them is B.
-        self.leading = in_shapes["default"].buffer_type
+        self.leading: int = in_shapes["default"].buffer_type
         return {"loss": BufferStructure(1)}, {}, {}
 
     def scale(self, x: Any) -> Any:

@@ -58,9 +58,11 @@ class MaskLayerImpl(StepwiseLayer):
                 f" 'mask', got {mask}"
             )
         paths = "inputs.default", "inputs.mask"
-        self.rows = Rows(*paths, writes=["outputs.default"], shape=flatten)
+        self.rows: Rows = Rows(*paths, writes=["outputs.default"], shape=flatten)
         paths = "output_deltas.default", "inputs.mask"
-        self.delta_rows = Rows(*paths, writes=["input_deltas.default"], shape=flatten)
+        self.delta_rows: Rows = Rows(
+            *paths, writes=["input_deltas.default"], shape=flatten
+        )
         return {"default": self.like(in_shapes["default"])}, {}, {}
 
     def forward_pass(self, buffers: BufferView, training_pass: bool = True) -> None:

@@ -97,10 +97,10 @@ class NvarLayerImpl(Layer):
     honours_fresh = True
     repeats = True
 
-    x = Rows("inputs.default", shape=flatten_features)
-    dx = Rows(writes=["input_deltas.default"], shape=flatten_features)
-    rows = Rows("internals.lin", writes=["outputs.default"], shape=flatten_time)
-    delta_rows = Rows(
+    x: Rows = Rows("inputs.default", shape=flatten_features)
+    dx: Rows = Rows(writes=["input_deltas.default"], shape=flatten_features)
+    rows: Rows = Rows("internals.lin", writes=["outputs.default"], shape=flatten_time)
+    delta_rows: Rows = Rows(
         *("internals.lin", "output_deltas.default"),
         writes=["internals.dlin"],
         shape=flatten_time,
@@ -121,7 +121,7 @@ class NvarLayerImpl(Layer):
         lin = BufferStructure("T", "B", L)
         dlin = BufferStructure(*lin.shape, is_backward_only=True)
         internals = {"lin": lin, "dlin": dlin}
-        self.lags = [k * self.stride for k in range(self.delay)]
+        self.lags: list[int] = [k * self.stride for k in range(self.delay)]
         if self.delay > 1:
             context = self.lags[-1]
             internals["past"] = BufferStructure("T", "B", i, context_size=context)

@@ -64,12 +64,12 @@ class Pooling2DLayerImpl(WindowLayer):
     arguments: Mapping[str, Argument] = arguments_of(Pooling2D, type=TYPE, **WINDOW)
     repeats = True
 
-    images = Rows(
+    images: Rows = Rows(
         "inputs.default",
         writes=["outputs.default", "internals.argmax"],
         shape=flatten_time,
     )
-    delta_images = Rows(
+    delta_images: Rows = Rows(
         "output_deltas.default", writes=["input_deltas.default"], shape=flatten_time
     )
 

@@ -85,8 +85,8 @@ class RecurrentLifLayerImpl(SpikingLayer):
     arguments: Mapping[str, Argument] = spiking_arguments(RecurrentLif)
     repeats = True
 
-    rows = Rows("inputs.default", writes=["internals.I"])
-    delta_rows = Rows("internals.dI", writes=["input_deltas.default"])
+    rows: Rows = Rows("inputs.default", writes=["internals.I"])
+    delta_rows: Rows = Rows("internals.dI", writes=["input_deltas.default"])
 
     def setup(self, kwargs: dict[str, Any], in_shapes: Structures) -> Setup:
         n, i = self.size, in_shapes["default"].feature_size

@@ -59,8 +59,10 @@ class ReshapeLayerImpl(StepwiseLayer):
     )
     repeats = True
 
-    flat = Rows("inputs.default", writes=["outputs.default"], shape=flatten_features)
-    flat_deltas = Rows(
+    flat: Rows = Rows(
+        "inputs.default", writes=["outputs.default"], shape=flatten_features
+    )
+    flat_deltas: Rows = Rows(
         "output_deltas.default", writes=["input_deltas.default"], shape=flatten_features
     )
 

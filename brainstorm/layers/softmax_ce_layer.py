@@ -85,14 +85,14 @@ class SoftmaxCELayerImpl(LayerWithTargets):
     )
     repeats = True
 
-    rows = Rows(
+    rows: Rows = Rows(
         "inputs.default",
         "inputs.targets",
         writes=["outputs.predictions", "outputs.loss"],
         shape=flatten_all_but_last,
     )
-    soft_targets = Rows(writes=["internals.t_bin"], shape=flatten_all_but_last)
-    delta_rows = Rows(
+    soft_targets: Rows = Rows(writes=["internals.t_bin"], shape=flatten_all_but_last)
+    delta_rows: Rows = Rows(
         "inputs.targets",
         "outputs.predictions",
         "output_deltas.loss",
@@ -113,7 +113,7 @@ class SoftmaxCELayerImpl(LayerWithTargets):
                 f"expected {shape[-1]} numbers as 'class_weights', one for each class,"
                 f" got {len(self.class_weights)}"
             )
-        self.is_plain = not self.label_smoothing and self.class_weights is None
+        self.is_plain: bool = not self.label_smoothing and self.class_weights is None
         outputs = {
             "predictions": BufferStructure(*shape),
             "loss": BufferStructure(*expected),

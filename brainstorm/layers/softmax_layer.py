@@ -23,10 +23,10 @@ class SoftmaxRows(StepwiseLayer):
 
     operation = ""
 
-    rows = Rows(
+    rows: Rows = Rows(
         "inputs.default", writes=["outputs.default"], shape=flatten_all_but_last
     )
-    delta_rows = Rows(
+    delta_rows: Rows = Rows(
         *("outputs.default", "output_deltas.default"),
         writes=["input_deltas.default"],
         shape=flatten_all_but_last,

@@ -87,15 +87,15 @@ class TimePoolingLayerImpl(Layer):
     repeats = True
 
     # Time steps (T, B * F), and what there is for all of them (1, B * F).
-    steps = Rows("inputs.default", shape=by_sequences)
-    pooled = Rows(writes=["outputs.default", "internals.argmax"], shape=_row)
-    delta_steps = Rows(writes=["input_deltas.default"], shape=by_sequences)
-    pooled_deltas = Rows("output_deltas.default", shape=_row)
+    steps: Rows = Rows("inputs.default", shape=by_sequences)
+    pooled: Rows = Rows(writes=["outputs.default", "internals.argmax"], shape=_row)
+    delta_steps: Rows = Rows(writes=["input_deltas.default"], shape=by_sequences)
+    pooled_deltas: Rows = Rows("output_deltas.default", shape=_row)
 
     def setup(self, kwargs: dict[str, Any], in_shapes: Structures) -> Setup:
         y = BufferStructure("B", *in_shapes["default"].feature_shape)
         internals = {"argmax": y} if self.type == "max" else {}
-        self.masked = "mask" in in_shapes
+        self.masked: bool = "mask" in in_shapes
         if self.masked:
             internals["weights"] = BufferStructure("T", "B", 1)
             internals["factor"] = BufferStructure("B", 1)

@@ -57,8 +57,10 @@ class Upsample2DLayerImpl(Layer):
     honours_fresh = True
     repeats = True
 
-    images = Rows("inputs.default", writes=["outputs.default"], shape=flatten_time)
-    delta_images = Rows(
+    images: Rows = Rows(
+        "inputs.default", writes=["outputs.default"], shape=flatten_time
+    )
+    delta_images: Rows = Rows(
         "output_deltas.default", writes=["input_deltas.default"], shape=flatten_time
     )
 

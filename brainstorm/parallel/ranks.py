@@ -96,7 +96,7 @@ class Ranks:
         self.rank, self.size = self._comm.rank, self._comm.size
         node = self._comm.Split_type(mpi.COMM_TYPE_SHARED)
         self.neighbours = node.size
-        self.cores = _cores_of_each(node.allgather(_cores()))
+        self.cores: int = _cores_of_each(node.allgather(_cores()))
         node.Free()
         self._looks = self._started = 0
         # Requests that are not done, with their numbers and the memory they write to.

@@ -40,7 +40,7 @@ class ConfusionMatrix(Scorer):
     @takes_common
     def __init__(self, threshold: float = 0.5, **common: Unpack[Common]) -> None:
         super().__init__(**common)
-        self.threshold = checked_number(threshold, f"{self.__name__}: threshold")
+        self.threshold: float = checked_number(threshold, f"{self.__name__}: threshold")
 
     def __call__(
         self,
@@ -78,8 +78,8 @@ class _OfCounts(ClassAverage):
         **common: Unpack[Common],
     ) -> None:
         super().__init__(average, **common)
-        self.multilabel = bool(multilabel)
-        self.threshold = checked_number(threshold, f"{self.__name__}: threshold")
+        self.multilabel: bool = bool(multilabel)
+        self.threshold: float = checked_number(threshold, f"{self.__name__}: threshold")
 
     def __call__(
         self,

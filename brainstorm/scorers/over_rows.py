@@ -52,7 +52,7 @@ class TopKAccuracy(Scorer):
     @takes_common
     def __init__(self, k: int = 5, **common: Unpack[Common]) -> None:
         super().__init__(**common)
-        self.k = checked_integer(k, "TopKAccuracy: k", 1)
+        self.k: int = checked_integer(k, "TopKAccuracy: k", 1)
 
     def score_rows(self, true_labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
         """Whether the true class of each row is among the first."""
@@ -118,7 +118,7 @@ class Hamming(Scorer):
     @takes_common
     def __init__(self, threshold: float = 0.5, **common: Unpack[Common]) -> None:
         super().__init__(**common)
-        self.threshold = checked_number(threshold, "Hamming: threshold")
+        self.threshold: float = checked_number(threshold, "Hamming: threshold")
 
     def score_rows(self, true_labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
         """The share of correct labels in each row."""

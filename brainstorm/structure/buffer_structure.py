@@ -17,9 +17,11 @@ class _Shape:
     _wildcards: tuple[str, ...] = ()
     """Texts that may stand for feature sizes."""
 
-    def __init__(self, shape: tuple, context_size: int, is_backward_only: bool):
+    def __init__(
+        self, shape: tuple[Any, ...], context_size: int, is_backward_only: bool
+    ):
         names = [s for s in shape if isinstance(s, str) and s in ("T", "B")]
-        self.buffer_type = len(names)
+        self.buffer_type: int = len(names)
         if list(shape[: len(names)]) != names or names not in ([], ["B"], ["T", "B"]):
             raise StructureValidationError(
                 "a shape starts with 'T', 'B' (time-sized), with 'B' (batch-sized) or"
@@ -47,7 +49,7 @@ class _Shape:
         self.shape: tuple[Any, ...] = tuple(
             s if isinstance(s, str) else int(s) for s in shape
         )
-        self.context_size = int(context_size)
+        self.context_size: int = int(context_size)
         self.is_backward_only = is_backward_only
 
     @property

@@ -12,7 +12,7 @@ from brainstorm.utils import UnknownNameError, choices
 __all__ = ["BufferView"]
 
 
-class BufferView(list):
+class BufferView(list[Any]):
     """A list of buffers (arrays or further views) that also have names.
 
     >>> view = BufferView(['W', 'bias'], [[1, 2], [3]])

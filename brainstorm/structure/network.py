@@ -115,7 +115,7 @@ class Network(RunningNetwork):
         return cls(layers, buffer_manager, architecture)
 
     @classmethod
-    def from_hdf5(cls, filename: str | os.PathLike) -> Network:
+    def from_hdf5(cls, filename: str | os.PathLike[str]) -> Network:
         """Load a network from an HDF5 file.
 
         A network whose handler can not run on this machine gets the default one, with
@@ -130,7 +130,7 @@ class Network(RunningNetwork):
         """
         return load_network(cls.uninitialized, filename)
 
-    def save_as_hdf5(self, filename: str | os.PathLike, comment: str = "") -> None:
+    def save_as_hdf5(self, filename: str | os.PathLike[str], comment: str = "") -> None:
         """Save the description and the parameters to an HDF5 file.
 
         The file appears under its name only when it is complete.
@@ -324,7 +324,7 @@ class Network(RunningNetwork):
         """
         references = merge_references(default_or_dict, kwargs)
         chosen = resolve_references(own_parameters(self.layers), references)
-        self.architecture = with_trainable(self.architecture, chosen)
+        self.architecture: dict[str, Any] = with_trainable(self.architecture, chosen)
         set_layer_properties(self.layers, self.architecture)
         self._plan_training()
 

@@ -65,7 +65,7 @@ LARGEST_STEP = 2**28
 
 
 def save_network(
-    net: RunningNetwork, filename: str | os.PathLike, comment: str = ""
+    net: RunningNetwork, filename: str | os.PathLike[str], comment: str = ""
 ) -> None:
     """Write a network to an HDF5 file, which is replaced in one go."""
     if not isinstance(comment, str):
@@ -86,7 +86,7 @@ def save_network(
         write_network(f, net, description)
 
 
-def load_network(make: Make, filename: str | os.PathLike) -> Any:
+def load_network(make: Make, filename: str | os.PathLike[str]) -> Any:
     """Read a network from an HDF5 file, see `Network.from_hdf5`."""
     with files.open_hdf5(filename, FORMAT) as f:
         net, _ = read_network(make, f)

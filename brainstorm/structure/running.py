@@ -63,7 +63,9 @@ class RunningNetwork(Seedable):
         self.modifiers = Modifiers(layers, buffer_manager)
         self.before_next_run: Callable[[], None] | None = None
         self._buffer_manager = buffer_manager
-        self.loss_layers = [name for name, layer in layers.items() if layer.is_loss]
+        self.loss_layers: list[str] = [
+            name for name, layer in layers.items() if layer.is_loss
+        ]
         self._input_shapes: dict[str, tuple[int, ...]] = {}
         self._without_time: frozenset[str] = frozenset()
         views = buffer_manager.views.__dict__

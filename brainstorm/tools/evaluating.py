@@ -184,7 +184,7 @@ def extract_and_save(
     network: Network,
     iter: DataIterator,
     buffer_names: str | Sequence[str],
-    file_name: str | os.PathLike,
+    file_name: str | os.PathLike[str],
     arguments: Mapping[str, Any] | None = None,
 ) -> None:
     """Run a network on a data set and save some buffers to an HDF5 file.

@@ -12,7 +12,7 @@ __all__ = ["copy_examples"]
 
 
 def copy_examples(
-    folder: str | os.PathLike = "examples", force: bool = False
+    folder: str | os.PathLike[str] = "examples", force: bool = False
 ) -> list[Path]:
     """Copy the examples to a folder, to run and to change them.
 

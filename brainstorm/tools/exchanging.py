@@ -19,7 +19,7 @@ from brainstorm.utils import (
 __all__ = ["load_safetensors", "save_safetensors"]
 
 
-def save_safetensors(network: Network, filename: str | os.PathLike) -> None:
+def save_safetensors(network: Network, filename: str | os.PathLike[str]) -> None:
     """Save the parameters of a network to a safetensors file, for other libraries.
 
     Each parameter becomes a tensor named ``'<layer>.<parameter>'``, such as
@@ -43,7 +43,7 @@ def save_safetensors(network: Network, filename: str | os.PathLike) -> None:
         temporary.write_bytes(data)
 
 
-def load_safetensors(network: Network, filename: str | os.PathLike) -> None:
+def load_safetensors(network: Network, filename: str | os.PathLike[str]) -> None:
     """Set the parameters of a network to those in a safetensors file.
 
     The file has to have a tensor of the right shape, and of some type of floats, for

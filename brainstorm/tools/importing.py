@@ -218,7 +218,7 @@ def _array(value: Any, what: str) -> np.ndarray:
         ) from None
 
 
-def _read(filename: str | os.PathLike) -> Any:
+def _read(filename: str | os.PathLike[str]) -> Any:
     name = os.fspath(checked_name(filename))
     if not os.path.isfile(name):
         raise MissingFileError(f"there is no file {name!r}")

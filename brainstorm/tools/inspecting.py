@@ -41,7 +41,7 @@ def print_network_info(
 
 
 def draw_network(
-    network: Network, file_name: str | os.PathLike = "network.png"
+    network: Network, file_name: str | os.PathLike[str] = "network.png"
 ) -> Drawing:
     """Write a diagram of a network to a file.
 
@@ -107,7 +107,9 @@ class Drawing(NamedTuple):
         return self.svg
 
 
-def picture_format(file_name: str | os.PathLike, argument: str = "file_name") -> str:
+def picture_format(
+    file_name: str | os.PathLike[str], argument: str = "file_name"
+) -> str:
     """The format of a picture that may be written, which its ending says."""
     file_format = Path(checked_name(file_name)).suffix[1:].lower()
     if file_format not in FORMATS:

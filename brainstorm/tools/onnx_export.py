@@ -34,7 +34,7 @@ START = rb"\x08[\x01-\x7f][\x12\x1a\x22\x28\x32\x3a\x42]"
 
 
 def export_onnx(
-    network: Network, file_name: str | os.PathLike, output_name: str | None = None
+    network: Network, file_name: str | os.PathLike[str], output_name: str | None = None
 ) -> None:
     """Write a network to an ONNX file, with what it takes to compute one output.
 

@@ -160,7 +160,7 @@ class Profile:
             rows.append((*row, f"{counted:,}", of_peak) if counted else (*row, "", ""))
         return Table(rows, 2)
 
-    def plot(self, filename: str | os.PathLike | None = None) -> Any:
+    def plot(self, filename: str | os.PathLike[str] | None = None) -> Any:
         """Draw a bar chart of the times, by operation and by layer.
 
         Darker parts of the bars are the time that the multiplications would take at

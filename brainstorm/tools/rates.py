@@ -86,7 +86,7 @@ class LearningRates:
             f" suggestion {self.suggestion:.3g}>"
         )
 
-    def plot(self, filename: str | os.PathLike | None = None) -> Any:
+    def plot(self, filename: str | os.PathLike[str] | None = None) -> Any:
         """Draw the losses over the rates, with the suggestion.
 
         Needs `matplotlib <https://matplotlib.org>`_.

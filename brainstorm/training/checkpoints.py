@@ -63,7 +63,7 @@ STATE_KEYS = {
 
 
 def write_checkpoint(
-    filename: str | os.PathLike, net: Network, training: Mapping[str, Any]
+    filename: str | os.PathLike[str], net: Network, training: Mapping[str, Any]
 ) -> None:
     """Write a network, and what is in a trainer by `KEYS`; see `Trainer.save`."""
     arrays: dict[str, np.ndarray] = {}
@@ -91,7 +91,7 @@ def write_checkpoint(
 
 @contextlib.contextmanager
 def read_checkpoint(
-    filename: str | os.PathLike, hooks: Iterable[Hook] | None
+    filename: str | os.PathLike[str], hooks: Iterable[Hook] | None
 ) -> Iterator[tuple[Network, dict[str, Any]]]:
     """Read what `write_checkpoint` was given; see `Trainer.load`.
 

@@ -232,7 +232,7 @@ class Layout:
             GAP.join(map(str.rjust, labels, self.widths)),
             GAP.join("-" * width for width in self.widths),
         ]
-        self.header = "\n".join(line.rstrip() for line in lines)
+        self.header: str = "\n".join(line.rstrip() for line in lines)
         return _total(self.widths)
 
     def _title(self, group: str) -> str:

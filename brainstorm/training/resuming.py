@@ -106,7 +106,7 @@ class Resumable:
     _net = _epoch = _loaded = None
     _iterators, _context = dict[str, Any](), dict[str, Any]()
 
-    def save(self, filename: str | os.PathLike) -> None:
+    def save(self, filename: str | os.PathLike[str]) -> None:
         """Save the training with its network to an HDF5 file, to go on with later.
 
         The file keeps all that :meth:`load` needs; not the data. It is replaced in
@@ -139,7 +139,7 @@ class Resumable:
     @classmethod
     def load(
         cls: type[AnyTrainer],
-        filename: str | os.PathLike,
+        filename: str | os.PathLike[str],
         hooks: Iterable[Hook] | None = None,
         comm: Any = None,
     ) -> tuple[AnyTrainer, Network]:

@@ -42,7 +42,7 @@ class NetworkPage:
         """The page as text."""
         return render(self.snapshot)
 
-    def save(self, filename: str | os.PathLike) -> None:
+    def save(self, filename: str | os.PathLike[str]) -> None:
         """Write the page to a file, which shows it without anything else.
 
         Args:
@@ -81,12 +81,12 @@ class NetworkPage:
         )
 
 
-def check_page_target(filename: str | os.PathLike) -> None:
+def check_page_target(filename: str | os.PathLike[str]) -> None:
     """Refuse to replace what is no HTML file."""
     check_start(filename, rb"\s*<(!DOCTYPE )?html", "HTML file")
 
 
-def open_in_browser(filename: str | os.PathLike) -> None:
+def open_in_browser(filename: str | os.PathLike[str]) -> None:
     """Have the browser show a file."""
     webbrowser.open(Path(filename).resolve().as_uri())
 

@@ -42,7 +42,7 @@ class PageServer:
 
     def __init__(self, port: int = 0):
         self.page, self.data, self.number = b"", b"", 0
-        self.last_asked = -float("inf")
+        self.last_asked: float = -float("inf")
         handler = type("Handler", (_Handler,), {"owner": self})
         try:
             self._server = _Server((ADDRESS, port), handler)
@@ -50,7 +50,7 @@ class PageServer:
             self._server = _Server((ADDRESS, 0), handler)
         port = self._server.server_address[1]
         self.hosts = {f"{ADDRESS}:{port}", f"localhost:{port}"}
-        self.url = f"http://{ADDRESS}:{port}/"
+        self.url: str = f"http://{ADDRESS}:{port}/"
         self._thread = threading.Thread(
             target=self._server.serve_forever,
             kwargs={"poll_interval": 0.1},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from brainstorm.handlers.cuda.leaves import CudaLeaves
 from brainstorm.handlers.operations.activations import FROM_INPUT, ActivationOperations
 
@@ -9,7 +11,9 @@ from brainstorm.handlers.operations.activations import FROM_INPUT, ActivationOpe
 class CudaActivations(CudaLeaves, ActivationOperations):
     """Part of PyCudaHandler."""
 
-    def _deriv(self, activation, x, y, dy, dx, fresh) -> None:
+    def _deriv(
+        self, activation: str, x: Any, y: Any, dy: Any, dx: Any, fresh: bool
+    ) -> None:
         if activation in FROM_INPUT:
             y = x
         if activation == "linear":

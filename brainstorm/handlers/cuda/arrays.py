@@ -68,7 +68,7 @@ class CudaArray:
         self._places = places
         self.pointer: int = places.__array_interface__["data"][0]
         self.shape = places.shape
-        self.size = places.size
+        self.size: int = places.size
         self.strides = tuple([s // ITEM.itemsize for s in places.strides])
         self.contiguous: bool = places.flags.c_contiguous
         self.layout = (self.shape, self.strides)

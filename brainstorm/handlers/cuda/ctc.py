@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from brainstorm.handlers.cuda.arrays import OperationError
 from brainstorm.handlers.cuda.launcher import BLOCK
@@ -16,7 +17,15 @@ PATHS_SIZE = 2**27
 class CudaCtc(CudaLeaves, CtcOperations):
     """Part of PyCudaHandler."""
 
-    def ctc_forward(self, x, targets, lengths, predictions, expected, loss):
+    def ctc_forward(
+        self,
+        x: Any,
+        targets: Any,
+        lengths: Any,
+        predictions: Any,
+        expected: Any,
+        loss: Any,
+    ) -> None:
         steps, batch, classes = x.shape
         gpu = self._gpu
         if not steps or not batch:
@@ -40,7 +49,15 @@ class CudaCtc(CudaLeaves, CtcOperations):
             grid = (min(at_once, batch - start), 1)
             gpu.launch("ctc_forward", grid, (BLOCK, 1, 1), *arguments, start)
 
-    def ctc_backward(self, predictions, expected, lengths, dloss, dx, fresh_dx=False):
+    def ctc_backward(
+        self,
+        predictions: Any,
+        expected: Any,
+        lengths: Any,
+        dloss: Any,
+        dx: Any,
+        fresh_dx: bool = False,
+    ) -> None:
         arguments = (predictions, expected, lengths, dloss, dx, *dx.shape, fresh_dx)
         self._gpu.launch_for_each("ctc_backward", dx.size, *arguments)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import weakref
+from typing import Any
 
 from brainstorm.handlers.cuda.arrays import OperationError
 from brainstorm.handlers.cuda.libraries import load_library
@@ -57,7 +58,21 @@ class Cublas:
         self._alpha = ctypes.addressof(self._one)
         self._betas = (ctypes.addressof(self._zero), self._alpha)
 
-    def sgemm(self, transa, transb, m, n, k, a, lda, b, ldb, add, c, ldc) -> None:
+    def sgemm(
+        self,
+        transa: Any,
+        transb: Any,
+        m: Any,
+        n: Any,
+        k: Any,
+        a: Any,
+        lda: Any,
+        b: Any,
+        ldb: Any,
+        add: Any,
+        c: Any,
+        ldc: Any,
+    ) -> None:
         """``c (+)= a b`` with matrices in C order, whose rows are `ld` apart.
 
         `a` is (m, k), or (k, m) if `transa`, and `b` is (k, n), or (n, k) if `transb`;
@@ -70,7 +85,17 @@ class Cublas:
         )
         _check("cublasSgemm", status, OperationError)
 
-    def sgemm_batched(self, transa, transb, sizes, a, b, c, count, add=False) -> None:
+    def sgemm_batched(
+        self,
+        transa: Any,
+        transb: Any,
+        sizes: Any,
+        a: Any,
+        b: Any,
+        c: Any,
+        count: Any,
+        add: bool = False,
+    ) -> None:
         """``c[i] (+)= a[i] b[i]`` for `count` matrices: address, `ld`, and distance."""
         m, n, k = sizes
         status = self._batched(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from brainstorm.handlers.cuda.launcher import row_blocks
 from brainstorm.handlers.cuda.leaves import CudaLeaves
 from brainstorm.handlers.operations.embedding import EmbeddingOperations
@@ -11,17 +13,19 @@ from brainstorm.handlers.programs import whole
 class CudaEmbedding(CudaLeaves, EmbeddingOperations):
     """Part of PyCudaHandler."""
 
-    def take_rows(self, m, indices, out):
+    def take_rows(self, m: Any, indices: Any, out: Any) -> None:
         arguments = (m, len(m), indices, out, *out.shape, self._gpu.expect_failure())
         self._gpu.launch_by_rows("take_rows", out.shape, *arguments)
 
     @whole
-    def check_limit(self, a, limit, text):
+    def check_limit(self, a: Any, limit: int, text: str) -> None:
         # It is noticed when something is read, like an index beyond a matrix.
         chosen = self.scratch((a.size, 1), 3)
         self.take_rows(self.scratch((int(limit) + 1, 1), 2), a, chosen)
 
-    def add_to_rows(self, a, indices, out, fresh_out=False):
+    def add_to_rows(
+        self, a: Any, indices: Any, out: Any, fresh_out: bool = False
+    ) -> None:
         gpu = self._gpu
         if fresh_out:
             gpu.elementwise("fill", (out,), 0.0)

@@ -10,6 +10,7 @@ from brainstorm.handlers.cuda.arrays import CudaArray
 from brainstorm.handlers.cuda.launcher import BLOCK
 from brainstorm.handlers.cuda.leaves import CudaLeaves
 from brainstorm.handlers.operations.memory import MemoryOperations, check_shape, numbers
+from brainstorm.literals import Overlap
 from brainstorm.utils import HandlerError
 
 # As many arrays as the kernels' struct Pieces holds.
@@ -19,13 +20,13 @@ _PIECES = 16
 class CudaMemory(CudaLeaves, MemoryOperations):
     """Part of PyCudaHandler."""
 
-    def allocate(self, shape):
+    def allocate(self, shape: tuple[int, ...]) -> Any:
         return self._filled(shape, 0.0)
 
-    def ones(self, shape):
+    def ones(self, shape: tuple[int, ...]) -> Any:
         return self._filled(shape, 1.0)
 
-    def zeros(self, shape):
+    def zeros(self, shape: tuple[int, ...]) -> Any:
         return self._filled(shape, 0.0)
 
     def _filled(self, shape: tuple[int, ...], value: float) -> CudaArray:
@@ -33,29 +34,29 @@ class CudaMemory(CudaLeaves, MemoryOperations):
         self._gpu.elementwise("fill", (array,), value)
         return array
 
-    def scratch(self, shape, slot=0):
+    def scratch(self, shape: tuple[int, ...], slot: Any = 0) -> Any:
         return self._gpu.scratch(shape, slot)
 
-    def overlap(self, a, b):
+    def overlap(self, a: Any, b: Any) -> Overlap:
         return super().overlap(a._places, b._places)
 
-    def create_from_numpy(self, arr):
+    def create_from_numpy(self, arr: np.ndarray) -> Any:
         values = _float32(arr)
         array = self._gpu.allocate(values.shape)
         self._gpu.write(array, values)
         return array
 
-    def get_numpy_copy(self, mem):
+    def get_numpy_copy(self, mem: Any) -> np.ndarray:
         values = self._gpu.read(mem)
         self._gpu.raise_failure()
         return values
 
-    def set_from_numpy(self, mem, arr):
+    def set_from_numpy(self, mem: Any, arr: np.ndarray) -> None:
         values = _float32(arr)
         check_shape(values, mem)
         self._gpu.write(mem, values)
 
-    def clear(self, *arrays):
+    def clear(self, *arrays: Any) -> None:
         if not all(array.contiguous for array in arrays):
             super().clear(*arrays)
             return
@@ -71,18 +72,18 @@ class CudaMemory(CudaLeaves, MemoryOperations):
                 *(*[array.pointer for array in part], *unused, *sizes, *unused),
             )
 
-    def is_fully_finite(self, a):
+    def is_fully_finite(self, a: Any) -> bool:
         return self._gpu.is_fully_finite(a)
 
-    def broadcast_t(self, a, axis, out):
+    def broadcast_t(self, a: Any, axis: int, out: Any) -> None:
         self._elementwise("copy_to", (a, out))
 
-    def merge_tt(self, a, b, out):
+    def merge_tt(self, a: Any, b: Any, out: Any) -> None:
         cut = a.shape[-1]
         self._elementwise("copy_to", (a, out[..., :cut]))
         self._elementwise("copy_to", (b, out[..., cut:]))
 
-    def split_add_tt(self, x, out_a, out_b):
+    def split_add_tt(self, x: Any, out_a: Any, out_b: Any) -> None:
         cut = out_a.shape[-1]
         self._elementwise("add_tt", (x[..., :cut], out_a, out_a))
         self._elementwise("add_tt", (x[..., cut:], out_b, out_b))

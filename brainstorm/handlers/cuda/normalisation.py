@@ -5,6 +5,8 @@ The former consists of sums over columns, and of kernels between them.
 
 from __future__ import annotations
 
+from typing import Any
+
 from brainstorm.handlers.cuda.products import CudaProducts
 from brainstorm.handlers.operations.normalisation import NormalisationOperations
 
@@ -13,8 +15,19 @@ class CudaNormalisation(CudaProducts, NormalisationOperations):
     """Part of PyCudaHandler."""
 
     def batch_norm_forward(
-        self, x, gamma, beta, mu, sigma, sigma_b, centered, x_hat, y, decay, epsilon
-    ):
+        self,
+        x: Any,
+        gamma: Any,
+        beta: Any,
+        mu: Any,
+        sigma: Any,
+        sigma_b: Any,
+        centered: Any,
+        x_hat: Any,
+        y: Any,
+        decay: float,
+        epsilon: float,
+    ) -> None:
         run = self._gpu.elementwise
         sums, mean = self.scratch(gamma.shape, 2), self.scratch(gamma.shape, 3)
         factors = (1.0 / max(x.shape[0], 1), decay, 1.0 - decay)
@@ -25,7 +38,7 @@ class CudaNormalisation(CudaProducts, NormalisationOperations):
         run("batch_norm_deviation", (sums, sigma_b, sigma), *factors, epsilon)
         run("batch_norm_scale", (centered, sigma_b, x_hat, gamma, beta, y))
 
-    def _batch_norm_back(self, arrays, fresh_dx, fresh_gradients):
+    def _batch_norm_back(self, arrays, fresh_dx, fresh_gradients) -> None:
         gamma, sigma_b, _, x_hat, dy, dx, dgamma, dbeta = arrays
         run = self._gpu.elementwise
         sum_gamma, sum_beta = dgamma, dbeta
@@ -44,22 +57,31 @@ class CudaNormalisation(CudaProducts, NormalisationOperations):
             per_row = 1.0 / max(dy.shape[0], 1)
             run(name, (dy, x_hat, sum_gamma, sum_beta, factor, dx), per_row)
 
-    def layer_norm_forward(self, x, gamma, beta, sigma, x_hat, y, epsilon):
+    def layer_norm_forward(
+        self,
+        x: Any,
+        gamma: Any,
+        beta: Any,
+        sigma: Any,
+        x_hat: Any,
+        y: Any,
+        epsilon: float,
+    ) -> None:
         arguments = (x, gamma, beta, sigma, x_hat, y, *x.shape, epsilon)
         self._gpu.launch_by_rows("layer_norm_forward", x.shape, *arguments)
 
     def layer_norm_backward(
         self,
-        gamma,
-        sigma,
-        x_hat,
-        dy,
-        dx,
-        dgamma,
-        dbeta,
-        fresh_dx=False,
-        fresh_gradients=False,
-    ):
+        gamma: Any,
+        sigma: Any,
+        x_hat: Any,
+        dy: Any,
+        dx: Any,
+        dgamma: Any,
+        dbeta: Any,
+        fresh_dx: bool = False,
+        fresh_gradients: bool = False,
+    ) -> None:
         self._sum_columns(dy, x_hat, dgamma, add=not fresh_gradients)
         self._sum_columns(dy, None, dbeta, add=not fresh_gradients)
         if dx is not None:

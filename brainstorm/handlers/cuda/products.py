@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 from brainstorm.handlers.cuda.arrays import MOST, CudaArray, OperationError, place_of
 from brainstorm.handlers.cuda.launcher import column_blocks, row_blocks
@@ -24,16 +25,24 @@ class CudaProducts(CudaLeaves, ProductOperations):
 
     # -- products ------------------------------------------------------------
 
-    def dot_mm(self, a, b, out, transa=False, transb=False):
+    def dot_mm(
+        self, a: Any, b: Any, out: Any, transa: bool = False, transb: bool = False
+    ) -> None:
         self._multiply(a, b, out, transa, transb, add=False)
 
-    def dot_add_mm(self, a, b, out, transa=False, transb=False):
+    def dot_add_mm(
+        self, a: Any, b: Any, out: Any, transa: bool = False, transb: bool = False
+    ) -> None:
         self._multiply(a, b, out, transa, transb, add=True)
 
-    def batch_dot_mm(self, a, b, out, transa=False, transb=False):
+    def batch_dot_mm(
+        self, a: Any, b: Any, out: Any, transa: bool = False, transb: bool = False
+    ) -> None:
         self._multiply_batch(a, b, out, transa, transb, add=False)
 
-    def batch_dot_add_mm(self, a, b, out, transa=False, transb=False):
+    def batch_dot_add_mm(
+        self, a: Any, b: Any, out: Any, transa: bool = False, transb: bool = False
+    ) -> None:
         self._multiply_batch(a, b, out, transa, transb, add=True)
 
     def _multiply_batch(self, a, b, out, transa, transb, add) -> None:
@@ -82,7 +91,7 @@ class CudaProducts(CudaLeaves, ProductOperations):
 
     # -- sums ----------------------------------------------------------------
 
-    def sum_t(self, a, axis, out):
+    def sum_t(self, a: Any, axis: int | None, out: Any) -> None:
         if axis is None or a.ndim == 1:
             self._sum_all(a, out)
         elif axis == 0:
@@ -152,7 +161,7 @@ class CudaProducts(CudaLeaves, ProductOperations):
                 arrays=(out, sums),
             )
 
-    def _sum_rows(self, m, out, fresh):
+    def _sum_rows(self, m: Any, out: Any, fresh: bool) -> None:
         self._sum_columns(m, None, out, add=not fresh)
 
 

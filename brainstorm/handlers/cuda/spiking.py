@@ -13,10 +13,10 @@ from brainstorm.handlers.operations.spiking import SpikingOperations
 class CudaSpiking(CudaLeaves, SpikingOperations):
     """Part of PyCudaHandler."""
 
-    def step_t(self, a, threshold, out):
+    def step_t(self, a: Any, threshold: float, out: Any) -> None:
         self._gpu.elementwise("step_t", (a, out), threshold)
 
-    def _recur(self, factors, source, values, first, count, direction):
+    def _recur(self, factors, source, values, first, count, direction) -> None:
         if count < 1:
             return
         along_time = sequence if len(factors.shape) == 3 else _matrix
@@ -24,7 +24,7 @@ class CudaSpiking(CudaLeaves, SpikingOperations):
         arguments = (*arrays, values.shape[0], first, count, direction)
         self._for_units("recur", values, *arguments)
 
-    def _integrate(self, first, last, cells, a, neuron, more=None, gain=None):
+    def _integrate(self, first, last, cells, a, neuron, more=None, gain=None) -> None:
         if neuron.smooth:
             super()._integrate(first, last, cells, a, neuron, more, gain)
             return

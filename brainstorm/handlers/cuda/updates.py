@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from brainstorm.handlers.cuda.launcher import BLOCK, row_blocks
 from brainstorm.handlers.cuda.leaves import CudaLeaves
 from brainstorm.handlers.operations.updates import UpdateOperations
@@ -13,7 +15,7 @@ _PART = 4096
 class CudaUpdates(CudaLeaves, UpdateOperations):
     """Part of PyCudaHandler."""
 
-    def constrain_rows(self, m, limit, norms):
+    def constrain_rows(self, m: Any, limit: float, norms: Any) -> None:
         rows, cols = m.shape
         gpu = self._gpu
         (blocks, _), _ = row_blocks(rows, cols)

@@ -194,7 +194,9 @@ class NumpyActivations(NumpyMemory, ActivationOperations):
         far = 1.6 * np.log(np.finfo(dtype).max)
         self._lowest, self._highest = np.array(-far, dtype), np.array(far, dtype)
 
-    def act_backward(self, x, y, dy, dx, activation, fresh_dx=False):
+    def act_backward(
+        self, x: Any, y: Any, dy: Any, dx: Any, activation: str, fresh_dx: bool = False
+    ) -> None:
         for parts in pieces(x, y, dy, dx):
             x, y, dy, dx = parts
             super().act_backward(x, y, dy, dx, activation, fresh_dx)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -15,28 +16,28 @@ from brainstorm.handlers.operations.contract import add_method
 class NumpyArithmetic(NumpyMemory, ArithmeticOperations):
     """Part of NumpyHandler."""
 
-    def add_into_if(self, a, out, cond):
+    def add_into_if(self, a: Any, out: Any, cond: Any) -> None:
         for a, out, cond in pieces(a, out, cond):
             self.do(np.add, out, a, out=out, where=self._nonzero(cond))
 
-    def clip_t(self, a, a_min, a_max, out):
+    def clip_t(self, a: Any, a_min: float, a_max: float, out: Any) -> None:
         self.do(np.maximum, a, self.number(a_min), out=out)
         self.do(np.minimum, out, self.number(a_max), out=out)
 
-    def mult_add_st(self, s, t, out):
+    def mult_add_st(self, s: Any, t: Any, out: Any) -> None:
         s = self.number(s)
         for t, out in pieces(t, out):
             product = self.scratch(t.shape)
             self.do(np.multiply, t, s, product)
             self.do(np.add, out, product, out)
 
-    def mult_add_tt(self, a, b, out):
+    def mult_add_tt(self, a: Any, b: Any, out: Any) -> None:
         for a, b, out in pieces(a, b, out):
             product = self.scratch(a.shape)
             self.do(np.multiply, a, b, product)
             self.do(np.add, out, product, out)
 
-    def mult_add_mv(self, m, v, out):
+    def mult_add_mv(self, m: Any, v: Any, out: Any) -> None:
         for m, v, out in vector_pieces(m, v, out):
             product = self.scratch(m.shape)
             self._with_vector(np.multiply, m, v, product)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from brainstorm.handlers.numpy.losses import NumpyLosses
@@ -15,7 +17,7 @@ class NumpyEmbedding(NumpyLosses, EmbeddingOperations):
     """Part of NumpyHandler."""
 
     @whole
-    def take_rows(self, m, indices, out):
+    def take_rows(self, m: Any, indices: Any, out: Any) -> None:
         rows = self._whole_numbers(indices, len(m), "take_rows: indices")[:, 0]
         if not out.size:
             return
@@ -29,12 +31,14 @@ class NumpyEmbedding(NumpyLosses, EmbeddingOperations):
             np.copyto(part, values)
 
     @whole
-    def check_limit(self, a, limit, text):
+    def check_limit(self, a: Any, limit: int, text: str) -> None:
         if a.size and np.maximum.reduce(a, None) > limit:
             raise HandlerError(text)
 
     @whole
-    def add_to_rows(self, a, indices, out, fresh_out=False):
+    def add_to_rows(
+        self, a: Any, indices: Any, out: Any, fresh_out: bool = False
+    ) -> None:
         rows = self._whole_numbers(indices, len(out), "add_to_rows: indices")
         if not out.flags.writeable:  # np.add.at does not look
             raise ValueError("add_to_rows: the destination is read-only")

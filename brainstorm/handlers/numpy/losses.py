@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from brainstorm.handlers.numpy.arithmetic import NumpyArithmetic
@@ -19,7 +21,7 @@ class NumpyLosses(NumpyArithmetic, LossOperations):
     _largest_loss: np.ndarray
     _largest_indices: dict[int, np.ndarray]
 
-    def softmax_m(self, m, out):
+    def softmax_m(self, m: Any, out: Any) -> None:
         if m.size:
             rows = len(m), 1
             self._softmax(m, out, self.scratch(rows, "maxima"), self.scratch(rows))
@@ -39,7 +41,7 @@ class NumpyLosses(NumpyArithmetic, LossOperations):
             self.do(np.add.reduce, out, 1, None, sums, True)
             self._with_vector(np.divide, out, sums, out)
 
-    def log_softmax_m(self, m, out):
+    def log_softmax_m(self, m: Any, out: Any) -> None:
         if not m.size:
             return
         rows = len(m), 1
@@ -49,7 +51,9 @@ class NumpyLosses(NumpyArithmetic, LossOperations):
         self._with_vector(np.subtract, m, maxima, out)
         self._with_vector(np.subtract, out, sums, out)
 
-    def softmax_ce_forward(self, x, targets, predictions, loss):
+    def softmax_ce_forward(
+        self, x: Any, targets: Any, predictions: Any, loss: Any
+    ) -> None:
         columns = self._whole_numbers(targets, x.shape[1], "class indices")
         if not len(x):
             return
@@ -63,7 +67,9 @@ class NumpyLosses(NumpyArithmetic, LossOperations):
         self.do(np.add, loss, own, loss)
         self.do(np.minimum, loss, self._largest_loss, out=loss)
 
-    def sigmoid_ce_forward(self, x, targets, predictions, loss):
+    def sigmoid_ce_forward(
+        self, x: Any, targets: Any, predictions: Any, loss: Any
+    ) -> None:
         for x, targets, predictions, loss in pieces(x, targets, predictions, loss):
             # As in `sigmoid`, and -log(1 - p) = log(1 + e) + max(x, 0).
             e, log = self.scratch(x.shape), self.scratch(x.shape, 2)
@@ -87,7 +93,7 @@ class NumpyLosses(NumpyArithmetic, LossOperations):
             self.do(np.multiply, e, other, e)
             self.do(np.add, loss, e, loss)
 
-    def binarize_v(self, v, out):
+    def binarize_v(self, v: Any, out: Any) -> None:
         rows, columns = out.shape
         if columns > 2048 or out.size > 16384:  # half floats are whole up to there
             chosen = self._whole_numbers(v, columns, "binarize_v: indices")
@@ -112,7 +118,7 @@ class NumpyLosses(NumpyArithmetic, LossOperations):
             self._numbers = numbers
         return numbers[:rows]
 
-    def index_m_by_v(self, m, v, out):
+    def index_m_by_v(self, m: Any, v: Any, out: Any) -> None:
         columns = self._whole_numbers(v, m.shape[1], "index_m_by_v: indices")
         self._take(m, columns, out)
 

@@ -38,7 +38,7 @@ class NumpyMemory(MemoryOperations):
         return out
 
     @whole
-    def fill_gaussian(self, mean, std, out):
+    def fill_gaussian(self, mean: float, std: float, out: Any) -> None:
         for (part,) in pieces(out):
             draws = self._random(part.shape, normal=True)
             np.multiply(draws, float(std), draws)
@@ -46,22 +46,22 @@ class NumpyMemory(MemoryOperations):
             part[...] = draws
 
     @whole
-    def generate_probability_mask(self, mask, probability):
+    def generate_probability_mask(self, mask: Any, probability: float) -> None:
         for (part,) in pieces(mask):
             chosen = self._temporary(part.shape, "bool", np.bool_)
             np.less(self._random(part.shape, normal=False), float(probability), chosen)
             part[...] = chosen
 
-    def allocate(self, shape):
+    def allocate(self, shape: tuple[int, ...]) -> Any:
         return np.zeros(shape, self.dtype)
 
-    def ones(self, shape):
+    def ones(self, shape: tuple[int, ...]) -> Any:
         return np.ones(shape, self.dtype)
 
-    def zeros(self, shape):
+    def zeros(self, shape: tuple[int, ...]) -> Any:
         return np.zeros(shape, self.dtype)
 
-    def scratch(self, shape, slot=0):
+    def scratch(self, shape: tuple[int, ...], slot: Any = 0) -> Any:
         return self._temporary(shape, slot, self.dtype)
 
     def _temporary(self, shape: tuple[int, ...], slot: Any, dtype: Any) -> np.ndarray:
@@ -73,30 +73,30 @@ class NumpyMemory(MemoryOperations):
             allocate = functools.partial(np.empty, dtype=dtype)
             return workspace.grow(slot, shape, allocate)
 
-    def create_from_numpy(self, arr):
+    def create_from_numpy(self, arr: np.ndarray) -> Any:
         return np.array(numbers(arr), dtype=self.dtype, order="C")
 
-    def get_numpy_copy(self, mem):
+    def get_numpy_copy(self, mem: Any) -> np.ndarray:
         return mem.copy()
 
     @whole
-    def set_from_numpy(self, mem, arr):
+    def set_from_numpy(self, mem: Any, arr: np.ndarray) -> None:
         if type(arr) is not np.ndarray or arr.dtype.kind not in "biuf":
             arr = numbers(arr)
         check_shape(arr, mem)
         mem[...] = arr
 
-    def copy_to(self, src, dest):
+    def copy_to(self, src: Any, dest: Any) -> None:
         self.do(dest.__setitem__, ..., src)
 
-    def copy_to_if(self, src, dest, cond):
+    def copy_to_if(self, src: Any, dest: Any, cond: Any) -> None:
         for src, dest, cond in pieces(src, dest, cond):
             self.do(np.copyto, dest, src, where=self._nonzero(cond))
 
-    def fill(self, mem, val):
+    def fill(self, mem: Any, val: float) -> None:
         self.do(mem.fill, self.number(val))
 
-    def fill_if(self, mem, val, cond):
+    def fill_if(self, mem: Any, val: float, cond: Any) -> None:
         for mem, cond in pieces(mem, cond):
             self.do(np.copyto, mem, self.number(val), where=self._nonzero(cond))
 
@@ -105,13 +105,13 @@ class NumpyMemory(MemoryOperations):
         self.do(np.not_equal, cond, self._zero, chosen)
         return chosen
 
-    def broadcast_t(self, a, axis, out):
+    def broadcast_t(self, a: Any, axis: int, out: Any) -> None:
         self.do(out.__setitem__, ..., a)
 
-    def merge_tt(self, a, b, out):
+    def merge_tt(self, a: Any, b: Any, out: Any) -> None:
         self.do(np.concatenate, (a, b), -1, out)
 
-    def split_add_tt(self, x, out_a, out_b):
+    def split_add_tt(self, x: Any, out_a: Any, out_b: Any) -> None:
         cut = out_a.shape[-1]
         for part, out in ((x[..., :cut], out_a), (x[..., cut:], out_b)):
             for part, out in row_pieces(part, out):
@@ -119,7 +119,7 @@ class NumpyMemory(MemoryOperations):
                 self.do(added.__setitem__, ..., part)
                 self.do(np.add, out, added, out)
 
-    def is_fully_finite(self, a):
+    def is_fully_finite(self, a: Any) -> bool:
         for (part,) in pieces(a):
             finite = self._temporary(part.shape, "bool", np.bool_)
             np.isfinite(part, finite)

@@ -5,6 +5,9 @@ They are made in temporaries with a row for each monomial: rows are what is cont
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 from brainstorm.handlers.numpy.memory import NumpyMemory
@@ -19,7 +22,9 @@ from brainstorm.handlers.operations.nvar import (
 class NumpyNvar(NumpyMemory, NvarOperations):
     """Part of NumpyHandler."""
 
-    def nvar_forward(self, lin, y, orders, constant):
+    def nvar_forward(
+        self, lin: Any, y: Any, orders: Sequence[int], constant: bool
+    ) -> None:
         columns = columns_of_degrees(lin.shape[1], orders, constant)
         if constant:
             self.fill(y[:, :1], 1.0)
@@ -27,7 +32,9 @@ class NumpyNvar(NumpyMemory, NvarOperations):
             if degree in columns:
                 self.do(y[:, columns[degree]].__setitem__, ..., rows.T)
 
-    def nvar_backward(self, lin, dy, dlin, orders, constant):
+    def nvar_backward(
+        self, lin: Any, dy: Any, dlin: Any, orders: Sequence[int], constant: bool
+    ) -> None:
         L, columns = lin.shape[1], columns_of_degrees(lin.shape[1], orders, constant)
         top = max(columns)
         values = self._rows_of_monomials(lin, top - 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from brainstorm.handlers.numpy.memory import NumpyMemory
@@ -15,25 +17,33 @@ COLUMNS_AT_ONCE = 2048
 class NumpyProducts(NumpyMemory, ProductOperations):
     """Part of NumpyHandler."""
 
-    def dot_mm(self, a, b, out, transa=False, transb=False):
+    def dot_mm(
+        self, a: Any, b: Any, out: Any, transa: bool = False, transb: bool = False
+    ) -> None:
         # Unlike np.dot, this copies no strided views.
         self.do(np.matmul, a.T if transa else a, b.T if transb else b, out)
 
-    def dot_add_mm(self, a, b, out, transa=False, transb=False):
+    def dot_add_mm(
+        self, a: Any, b: Any, out: Any, transa: bool = False, transb: bool = False
+    ) -> None:
         product = self.scratch(out.shape)
         self.do(np.matmul, a.T if transa else a, b.T if transb else b, product)
         self.do(np.add, out, product, out)
 
-    def batch_dot_mm(self, a, b, out, transa=False, transb=False):
+    def batch_dot_mm(
+        self, a: Any, b: Any, out: Any, transa: bool = False, transb: bool = False
+    ) -> None:
         a, b = (a.swapaxes(1, 2) if transa else a), (b.swapaxes(1, 2) if transb else b)
         self.do(np.matmul, a, b, out)
 
-    def batch_dot_add_mm(self, a, b, out, transa=False, transb=False):
+    def batch_dot_add_mm(
+        self, a: Any, b: Any, out: Any, transa: bool = False, transb: bool = False
+    ) -> None:
         product = self.scratch(out.shape)
         NumpyProducts.batch_dot_mm(self, a, b, product, transa, transb)
         self.do(np.add, out, product, out)
 
-    def sum_t(self, a, axis, out):
+    def sum_t(self, a: Any, axis: int | None, out: Any) -> None:
         if axis is None:
             flat = self._contiguous(a).reshape(1, -1)
             self._add_columns(flat, out.reshape(1))
@@ -47,7 +57,7 @@ class NumpyProducts(NumpyMemory, ProductOperations):
         else:
             self._add_columns(a, out if out.ndim == 1 else out[:, 0])
 
-    def _sum_rows(self, m, out, fresh):
+    def _sum_rows(self, m: Any, out: Any, fresh: bool) -> None:
         if fresh:
             self._add_rows(m, out)
         else:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from brainstorm.handlers.numpy.memory import NumpyMemory
-from brainstorm.handlers.operations.recurrent import RecurrentOperations
+from brainstorm.handlers.operations.recurrent import RecurrentCells, RecurrentOperations
 
 # Fewer products do not pay for looking at a matrix.
 _OFTEN = 100
@@ -21,7 +21,16 @@ _OFTEN = 100
 class NumpyRecurrent(NumpyMemory, RecurrentOperations):
     """Part of NumpyHandler."""
 
-    def _run_recurrent(self, R, cells, y, activation, kept, leak, inside):
+    def _run_recurrent(
+        self,
+        R: Any,
+        cells: RecurrentCells,
+        y: Any,
+        activation: str,
+        kept: Any,
+        leak: float,
+        inside: bool,
+    ) -> None:
         if kept is None and y.shape[1] == 1:
             self.do(self.plain._run_alone, R, *cells[:2], y, activation, leak, inside)
         else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from brainstorm.handlers.numpy.memory import NumpyMemory
@@ -13,7 +15,9 @@ class NumpySequences(NumpyMemory, SequenceOperations):
     """Part of NumpyHandler."""
 
     @whole
-    def reverse_steps(self, x, lengths, out, fresh_out=False):
+    def reverse_steps(
+        self, x: Any, lengths: Any, out: Any, fresh_out: bool = False
+    ) -> None:
         if lengths is None:
             self._put(x[::-1], out, fresh_out)
             return

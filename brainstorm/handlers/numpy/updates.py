@@ -23,7 +23,7 @@ class NumpyUpdates(NumpyArithmetic, UpdateOperations):
         # Squares of numbers that do not count beside these do not vanish.
         self._smallest_limit = 1000 * math.sqrt(info.tiny / info.eps)
 
-    def _pieces(self, *arrays):
+    def _pieces(self, *arrays: Any) -> Any:
         return pieces(*arrays)
 
     def _check_epsilon(self, epsilon: float, given: float) -> None:
@@ -37,7 +37,7 @@ class NumpyUpdates(NumpyArithmetic, UpdateOperations):
             )
 
     @whole
-    def constrain_rows(self, m, limit, norms):
+    def constrain_rows(self, m: Any, limit: float, norms: Any) -> None:
         if len(m) == 1:
             self._constrain_row(m[0], limit, norms)
             return

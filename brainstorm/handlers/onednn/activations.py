@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -73,7 +73,9 @@ class OneDnnActivations(OneDnnPart, ActivationOperations):
         )
 
     @whole
-    def act_backward(self, x, y, dy, dx, activation, fresh_dx=False):
+    def act_backward(
+        self, x: Any, y: Any, dy: Any, dx: Any, activation: str, fresh_dx: bool = False
+    ) -> None:
         source = x if activation in FROM_INPUT else y
         is_fast = source.size >= self._large and activation != "linear"
         if not (is_fast and self._act_deriv(activation, source, dy, dx, fresh_dx)):
@@ -92,7 +94,7 @@ def activation(name: str) -> Activation:
     return _ACTIVATIONS[name]
 
 
-def act(session, x, y, name) -> Call:
+def act(session: Any, x: Any, y: Any, name: Any) -> Call:
     """``y = act(x)``; a rectifier makes 0 out of NaN."""
     recipe = Recipe(session, name, (x, y))
     source, out = map(recipe.array, flat(x, y))
@@ -111,7 +113,9 @@ def _forward(recipe: Recipe, x: Memory, y: Memory, name: str) -> Primitive:
     return recipe.primitive(*kind, x.desc, y.desc, alpha, 0.0)
 
 
-def act_deriv(session, source, dy, dx, name, fresh) -> Call:
+def act_deriv(
+    session: Any, source: Any, dy: Any, dx: Any, name: Any, fresh: Any
+) -> Call:
     """``dx (+)= dy act'(x)``, computed from y, or from x for those in `FROM_INPUT`."""
     recipe = Recipe(session, f"{name}_deriv", (source, dy, dx))
     source, dy, dx = map(recipe.array, flat(source, dy, dx))
@@ -134,7 +138,7 @@ def add_act_deriv(
     recipe.add(primitive, **{source_arg: source}, diff_dst=dy, diff_src=dx)
 
 
-def derives_safely(name, source) -> bool:
+def derives_safely(name: Any, source: Any) -> bool:
     """Whether the library has the right derivative at all these y, or x."""
     if name not in _UNSAFE_DERIV or not source.size:
         return True

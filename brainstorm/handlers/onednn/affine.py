@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from brainstorm.handlers.onednn.part import OneDnnPart
 from brainstorm.handlers.onednn.products import add_product, add_sum_of_rows
 from brainstorm.handlers.onednn.recipes import Call, Recipe
@@ -11,19 +13,21 @@ from brainstorm.handlers.operations.affine import AffineOperations
 class OneDnnAffine(OneDnnPart, AffineOperations):
     """Part of OneDnnHandler."""
 
-    def affine(self, x, W, bias, h, y, activation):
+    def affine(
+        self, x: Any, W: Any, bias: Any, h: Any, y: Any, activation: str
+    ) -> None:
         if not self._does(affine, (x, W, bias, y if h is None else h)):
             super().affine(x, W, bias, h, y, activation)
         elif h is not None:
             self.act_func[activation](h, y)
 
-    def _affine_gradients(self, x, W, dh, dx, dW, dbias, *fresh):
+    def _affine_gradients(self, x, W, dh, dx, dW, dbias, *fresh) -> None:
         arrays = x, W, dh, dx, dW, dbias
         if not self._does(affine_backward, arrays, *fresh):
             super()._affine_gradients(*arrays, *fresh)
 
 
-def affine(session, x, W, bias, h) -> Call:
+def affine(session: Any, x: Any, W: Any, bias: Any, h: Any) -> Call:
     """``h = x W^T + bias``."""
     recipe = Recipe(session, "affine", (x, W, bias, h), x.size * len(W))
     add_product(recipe, x, W.T, h, bias)
@@ -31,7 +35,15 @@ def affine(session, x, W, bias, h) -> Call:
 
 
 def affine_backward(
-    session, x, W, dh, dx, dW, dbias, fresh_dx, fresh_gradients
+    session: Any,
+    x: Any,
+    W: Any,
+    dh: Any,
+    dx: Any,
+    dW: Any,
+    dbias: Any,
+    fresh_dx: Any,
+    fresh_gradients: Any,
 ) -> Call:
     """Gradients of `affine`."""
     arrays = (x, W, dh, dx, dW, dbias)

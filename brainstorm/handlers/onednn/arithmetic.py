@@ -24,7 +24,7 @@ from brainstorm.handlers.operations.contract import add_method
 class OneDnnArithmetic(OneDnnPart, NumpyArithmetic):
     """Part of OneDnnHandler."""
 
-    def mult_add_st(self, s, t, out):
+    def mult_add_st(self, s: Any, t: Any, out: Any) -> None:
         call = t.size >= self._large and self._find(blend, (out, t))
         if call:
             self.do(call.values.__setitem__, 1, s)
@@ -66,7 +66,7 @@ for _name, _algorithm in (
         add_method(OneDnnArithmetic, f"{_name}_tt", _of_two(*_both))
 
 
-def arithmetic(session, a, b, out, algorithm) -> Call:
+def arithmetic(session: Any, a: Any, b: Any, out: Any, algorithm: Any) -> Call:
     """``out = a + b``, or another operation; `b` may be one row or one column."""
     recipe = Recipe(session, algorithm.name.lower(), (a, b, out))
     if b.shape == a.shape:
@@ -105,7 +105,7 @@ def add_binary(
     recipe.add(primitive, memories)
 
 
-def blend(session, out, a) -> Call:
+def blend(session: Any, out: Any, a: Any) -> Call:
     """``out = values[0] out + values[1] a``."""
     recipe = Recipe(session, "mult_add_st", (out, a))
     out, a = flat(out, a)

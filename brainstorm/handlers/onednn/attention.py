@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from brainstorm.handlers.onednn.arithmetic import add_binary
@@ -22,7 +24,7 @@ class OneDnnAttention(OneDnnPart, AttentionOperations):
     _attention_size = 2**18
     _attention_queries = 64
 
-    def _by_heads(self, array, heads, slot, filled=True):
+    def _by_heads(self, array: Any, heads: int, slot: int, filled: bool = True) -> Any:
         view = super()._by_heads(array, heads, slot, filled)
         if view.size < self._large:
             return view
@@ -32,7 +34,7 @@ class OneDnnAttention(OneDnnPart, AttentionOperations):
             self.copy_to(view, dense)
         return dense
 
-    def _put_heads(self, by_heads, array):
+    def _put_heads(self, by_heads: Any, array: Any) -> None:
         if np.may_share_memory(by_heads, array):
             return
         steps, batch, size = array.shape
@@ -41,7 +43,7 @@ class OneDnnAttention(OneDnnPart, AttentionOperations):
         to = array.reshape((steps, batch, size // max(d, 1), d))
         self.copy_to(parts.transpose(2, 0, 1, 3), to)
 
-    def _weigh(self, queries, keys, known, causal, weights):
+    def _weigh(self, queries, keys, known, causal, weights) -> None:
         if known is not None or weights.size < self._large:
             super()._weigh(queries, keys, known, causal, weights)
         else:
@@ -53,7 +55,7 @@ class OneDnnAttention(OneDnnPart, AttentionOperations):
         if not (is_safe and self._does(weigh, arrays, causal, self._hiding())):
             super()._weigh(queries, keys, None, causal, weights)
 
-    def _weigh_back(self, weights, dy, values):
+    def _weigh_back(self, weights, dy, values) -> Any:
         deltas = self._block_of_deltas(weights)
         if weights.size < self._large or not self._does(
             weigh_back, (weights, dy, values, deltas)
@@ -62,7 +64,9 @@ class OneDnnAttention(OneDnnPart, AttentionOperations):
         return deltas
 
 
-def weigh(session, queries, keys, weights, causal, hidden) -> Call:
+def weigh(
+    session: Any, queries: Any, keys: Any, weights: Any, causal: Any, hidden: Any
+) -> Call:
     """``weights = softmax(queries keys^T)``, with what is later hidden if causal.
 
     `causal` has the numbers of the first query, and of all steps.
@@ -82,7 +86,7 @@ def weigh(session, queries, keys, weights, causal, hidden) -> Call:
     return recipe.call()
 
 
-def weigh_back(session, weights, dy, values, deltas) -> Call:
+def weigh_back(session: Any, weights: Any, dy: Any, values: Any, deltas: Any) -> Call:
     """``deltas = weights (d - sum(weights d))``, where ``d = dy values^T``."""
     recipe = Recipe(session, "attention_backward", (weights, dy, values, deltas))
     given, out = recipe.array(weights), recipe.array(deltas)

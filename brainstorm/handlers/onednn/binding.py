@@ -62,7 +62,7 @@ class _Owned:
 class MemoryDesc(_Owned):
     """Shape, data type and format of memory."""
 
-    release = "dnnl_memory_desc_destroy"
+    release: str | None = "dnnl_memory_desc_destroy"
 
     @functools.cached_property
     def shape(self) -> tuple[int, ...]:
@@ -110,7 +110,7 @@ class Memory(_Owned):
 
 
 class _PrimitiveDesc(_Owned):
-    release = "dnnl_primitive_desc_destroy"
+    release: str | None = "dnnl_primitive_desc_destroy"
 
 
 class Primitive(_Owned):
@@ -195,14 +195,14 @@ class Library:
             version = self.functions.dnnl_version().contents
         except AttributeError as error:
             raise HandlerError(f"{path} is not oneDNN: {error}") from None
-        self.version = f"{version.major}.{version.minor}.{version.patch}"
+        self.version: str = f"{version.major}.{version.minor}.{version.patch}"
         if version.major != 3:
             raise HandlerError(f"expected oneDNN 3, {path} is {self.version}")
         isa = self.functions.dnnl_get_effective_cpu_isa()
         known = [code for code in INSTRUCTION_SETS if isa & code == code]
         if not known:
             raise HandlerError("oneDNN is used only on CPUs with AVX2")
-        self.instruction_set = INSTRUCTION_SETS[max(known)]
+        self.instruction_set: str = INSTRUCTION_SETS[max(known)]
 
     # -- calling -------------------------------------------------------------
 

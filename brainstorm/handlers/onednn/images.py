@@ -84,7 +84,15 @@ class OneDnnImages(OneDnnPart, NumpyImages):
         call()
 
 
-def convolution(session, inputs, weights, bias, outputs, windows, activation) -> Call:
+def convolution(
+    session: Any,
+    inputs: Any,
+    weights: Any,
+    bias: Any,
+    outputs: Any,
+    windows: Any,
+    activation: Any,
+) -> Call:
     """``outputs = act(inputs * weights + bias)``."""
     arrays = (inputs, weights, outputs)
     recipe = Recipe(session, "conv2d_forward", arrays, _work(weights, outputs))
@@ -97,18 +105,18 @@ def convolution(session, inputs, weights, bias, outputs, windows, activation) ->
 
 
 def convolution_backward(
-    session,
-    inputs,
-    weights,
-    in_deltas,
-    out_deltas,
-    weight_deltas,
-    bias_deltas,
-    outputs,
-    windows,
-    activation,
-    fresh_in_deltas,
-    fresh_gradients,
+    session: Any,
+    inputs: Any,
+    weights: Any,
+    in_deltas: Any,
+    out_deltas: Any,
+    weight_deltas: Any,
+    bias_deltas: Any,
+    outputs: Any,
+    windows: Any,
+    activation: Any,
+    fresh_in_deltas: Any,
+    fresh_gradients: Any,
 ) -> Call:
     """Gradients of `convolution`."""
     images = inputs if in_deltas is None else in_deltas
@@ -196,7 +204,7 @@ def _add_input_deltas(recipe, w, deltas, dx, common, fresh) -> None:
         recipe.add(primitive, diff_dst=deltas, weights=kernels, diff_src=images)
 
 
-def pooling(session, inputs, outputs, windows, is_max) -> Call:
+def pooling(session: Any, inputs: Any, outputs: Any, windows: Any, is_max: Any) -> Call:
     """Pool images. `values` receives the indices of the largest as bytes."""
     recipe = Recipe(session, "pool2d_forward", (inputs, outputs), inputs.size)
     x, y = _images(inputs), _images(outputs)
@@ -206,7 +214,9 @@ def pooling(session, inputs, outputs, windows, is_max) -> Call:
     return recipe.call(indices)
 
 
-def pooling_backward(session, in_deltas, out_deltas, windows, is_max, fresh) -> Call:
+def pooling_backward(
+    session: Any, in_deltas: Any, out_deltas: Any, windows: Any, is_max: Any, fresh: Any
+) -> Call:
     """Gradients of `pooling`. `values` has to hold the indices as bytes."""
     arrays = (in_deltas, out_deltas)
     recipe = Recipe(session, "pool2d_backward", arrays, in_deltas.size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from brainstorm.handlers.onednn.recipes import Call, Recipe, layout
 class OneDnnLosses(OneDnnPart, NumpyLosses):
     """Part of OneDnnHandler."""
 
-    def softmax_m(self, m, out):
+    def softmax_m(self, m: Any, out: Any) -> None:
         if m.size < self._large:
             super().softmax_m(m, out)
         else:
@@ -29,8 +30,14 @@ class OneDnnLosses(OneDnnPart, NumpyLosses):
             super().softmax_m(m, out)
 
     def softmax_ce_backward(
-        self, targets, predictions, dloss, t_bin, dx, fresh_dx=False
-    ):
+        self,
+        targets: Any,
+        predictions: Any,
+        dloss: Any,
+        t_bin: Any,
+        dx: Any,
+        fresh_dx: bool = False,
+    ) -> None:
         if dx is not None and fresh_dx and dx.size >= self._large:
             arrays = predictions, t_bin, dloss, dx
             call = self._find(difference_mv, arrays)
@@ -41,7 +48,7 @@ class OneDnnLosses(OneDnnPart, NumpyLosses):
         super().softmax_ce_backward(targets, predictions, dloss, t_bin, dx, fresh_dx)
 
 
-def difference_mv(session, a, b, v, out) -> Call:
+def difference_mv(session: Any, a: Any, b: Any, v: Any, out: Any) -> Call:
     """``out = (a - b) v``, for matrices and a row or a column `v`."""
     recipe = Recipe(session, "difference_mv", (a, b, v, out))
     first, second, to, factor = map(recipe.array, (a, b, out, v))
@@ -50,7 +57,7 @@ def difference_mv(session, a, b, v, out) -> Call:
     return recipe.call()
 
 
-def softmax(session, m, out) -> Call:
+def softmax(session: Any, m: Any, out: Any) -> Call:
     """Softmax over the rows, which have to be finite."""
     recipe = Recipe(session, "softmax_m", (m, out))
     kind = "softmax_forward", Prop.FORWARD_TRAINING, Algorithm.SOFTMAX

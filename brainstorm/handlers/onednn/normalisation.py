@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from typing import Any
 
 import numpy as np
 
@@ -28,8 +29,19 @@ class OneDnnNormalisation(OneDnnPart, NormalisationOperations):
     """Part of OneDnnHandler."""
 
     def batch_norm_forward(
-        self, x, gamma, beta, mu, sigma, sigma_b, centered, x_hat, y, decay, epsilon
-    ):
+        self,
+        x: Any,
+        gamma: Any,
+        beta: Any,
+        mu: Any,
+        sigma: Any,
+        sigma_b: Any,
+        centered: Any,
+        x_hat: Any,
+        y: Any,
+        decay: float,
+        epsilon: float,
+    ) -> None:
         call = x.size >= self._large and len(x) <= _MANY_ROWS
         call = call and self._find(
             batch_norm, (x, gamma, beta, centered, x_hat, y), float(epsilon)
@@ -49,7 +61,9 @@ class OneDnnNormalisation(OneDnnPart, NormalisationOperations):
             self.do(np.multiply, value, sign * (1.0 - decay), work)
             self.do(np.add, running, work, running)
 
-    def batch_norm_inference(self, x, gamma, beta, mu, sigma, y):
+    def batch_norm_inference(
+        self, x: Any, gamma: Any, beta: Any, mu: Any, sigma: Any, y: Any
+    ) -> None:
         factor = self.scratch(gamma.shape, 2)
         arrays = x, beta, mu, factor, y
         call = x.size >= self._large and self._find(batch_norm_inference, arrays)
@@ -59,7 +73,7 @@ class OneDnnNormalisation(OneDnnPart, NormalisationOperations):
         else:
             super().batch_norm_inference(x, gamma, beta, mu, sigma, y)
 
-    def _batch_norm_back(self, arrays, *fresh):
+    def _batch_norm_back(self, arrays, *fresh) -> None:
         gamma, sigma_b, centered, _, dy, *results = arrays
         call = dy.size >= self._large and len(dy) <= _MANY_ROWS
         used = gamma, centered, dy, *results
@@ -70,7 +84,16 @@ class OneDnnNormalisation(OneDnnPart, NormalisationOperations):
         else:
             super()._batch_norm_back(arrays, *fresh)
 
-    def layer_norm_forward(self, x, gamma, beta, sigma, x_hat, y, epsilon):
+    def layer_norm_forward(
+        self,
+        x: Any,
+        gamma: Any,
+        beta: Any,
+        sigma: Any,
+        x_hat: Any,
+        y: Any,
+        epsilon: float,
+    ) -> None:
         call = x.size >= self._large
         call = call and self._find(
             layer_norm, (x, gamma, beta, x_hat, y), float(epsilon)
@@ -82,13 +105,22 @@ class OneDnnNormalisation(OneDnnPart, NormalisationOperations):
         self.do(np.add, call.values[1][:, np.newaxis], self.number(epsilon), sigma)
         self.do(np.sqrt, sigma, sigma)
 
-    def _layer_norm_deltas(self, sigma, x_hat, deltas, dx, fresh_dx):
+    def _layer_norm_deltas(self, sigma, x_hat, deltas, dx, fresh_dx) -> None:
         arrays = sigma, x_hat, deltas, dx
         if dx.size < self._large or not self._does(layer_norm_deltas, arrays, fresh_dx):
             super()._layer_norm_deltas(*arrays, fresh_dx)
 
 
-def batch_norm(session, x, gamma, beta, centered, x_hat, y, epsilon) -> Call:
+def batch_norm(
+    session: Any,
+    x: Any,
+    gamma: Any,
+    beta: Any,
+    centered: Any,
+    x_hat: Any,
+    y: Any,
+    epsilon: Any,
+) -> Call:
     """Training pass; `values` (2, C) receive the mean and the variance."""
     recipe = Recipe(session, "batch_norm_forward", (x, gamma))
     statistics = np.empty((2, x.shape[1]), np.float32)
@@ -105,7 +137,9 @@ def batch_norm(session, x, gamma, beta, centered, x_hat, y, epsilon) -> Call:
     return recipe.call(statistics)
 
 
-def batch_norm_inference(session, x, beta, mu, factor, y) -> Call:
+def batch_norm_inference(
+    session: Any, x: Any, beta: Any, mu: Any, factor: Any, y: Any
+) -> Call:
     """``y = (x + mu) factor + beta``."""
     recipe = Recipe(session, "batch_norm_inference", (x, beta))
     mu, factor, beta = (recipe.array(v.reshape(1, -1)) for v in (mu, factor, beta))
@@ -115,7 +149,15 @@ def batch_norm_inference(session, x, beta, mu, factor, y) -> Call:
 
 
 def batch_norm_backward(
-    session, gamma, centered, dy, dx, dgamma, dbeta, fresh_dx, fresh_gradients
+    session: Any,
+    gamma: Any,
+    centered: Any,
+    dy: Any,
+    dx: Any,
+    dgamma: Any,
+    dbeta: Any,
+    fresh_dx: Any,
+    fresh_gradients: Any,
 ) -> Call:
     """Gradients of `batch_norm`; `values` (2, C) have to hold zeros and variances."""
     recipe = Recipe(session, "batch_norm_backward", (centered, gamma))
@@ -144,7 +186,9 @@ def batch_norm_backward(
     return recipe.call(statistics)
 
 
-def layer_norm(session, x, gamma, beta, x_hat, y, epsilon) -> Call:
+def layer_norm(
+    session: Any, x: Any, gamma: Any, beta: Any, x_hat: Any, y: Any, epsilon: Any
+) -> Call:
     """Layer normalisation; `values` (2, M) receive means and variances of the rows."""
     recipe = Recipe(session, "layer_norm_forward", (x, gamma))
     statistics = np.empty((2, len(x)), np.float32)
@@ -158,7 +202,9 @@ def layer_norm(session, x, gamma, beta, x_hat, y, epsilon) -> Call:
     return recipe.call(statistics)
 
 
-def layer_norm_deltas(session, sigma, x_hat, deltas, dx, fresh_dx) -> Call:
+def layer_norm_deltas(
+    session: Any, sigma: Any, x_hat: Any, deltas: Any, dx: Any, fresh_dx: Any
+) -> Call:
     """``dx (+)= (d - mean(d) - x_hat mean(d x_hat)) / sigma``; overwrites the deltas d.
 
     To the library, x_hat is what was normalised: its mean is 0, its variance 1.

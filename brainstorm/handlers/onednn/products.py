@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -78,25 +78,33 @@ class _Packed(NamedTuple):
 class OneDnnProducts(OneDnnPart, NumpyProducts):
     """Part of OneDnnHandler."""
 
-    def dot_mm(self, a, b, out, transa=False, transb=False):
+    def dot_mm(
+        self, a: Any, b: Any, out: Any, transa: bool = False, transb: bool = False
+    ) -> None:
         how = (a, b, out), transa, transb, False
         if _is_row(b, out) or not self._does(dot, *how):
             super().dot_mm(a, b, out, transa, transb)
 
-    def dot_add_mm(self, a, b, out, transa=False, transb=False):
+    def dot_add_mm(
+        self, a: Any, b: Any, out: Any, transa: bool = False, transb: bool = False
+    ) -> None:
         how = (a, b, out), transa, transb, True
         if _is_row(b, out) or not self._does(dot, *how):
             super().dot_add_mm(a, b, out, transa, transb)
 
-    def batch_dot_mm(self, a, b, out, transa=False, transb=False):
+    def batch_dot_mm(
+        self, a: Any, b: Any, out: Any, transa: bool = False, transb: bool = False
+    ) -> None:
         if not self._does(batch_dot, (a, b, out), transa, transb, False):
             super().batch_dot_mm(a, b, out, transa, transb)
 
-    def batch_dot_add_mm(self, a, b, out, transa=False, transb=False):
+    def batch_dot_add_mm(
+        self, a: Any, b: Any, out: Any, transa: bool = False, transb: bool = False
+    ) -> None:
         if not self._does(batch_dot, (a, b, out), transa, transb, True):
             super().batch_dot_add_mm(a, b, out, transa, transb)
 
-    def _pack(self, b, a, out, times, transb=False, add=False, slot=0):
+    def _pack(self, b, a, out, times, transb=False, add=False, slot=0) -> Any:
         packed = super()._pack(b, a, out, times, transb, add)
         if b.size < _LARGE_MATRIX or times < _OFTEN or _is_row(b, out):
             return packed
@@ -111,19 +119,19 @@ class OneDnnProducts(OneDnnPart, NumpyProducts):
             return packed
         return _Packed(values, shape, add)
 
-    def _dot_packed(self, a, packed, out):
+    def _dot_packed(self, a: Any, packed: Any, out: Any) -> None:
         if isinstance(packed, _Packed):
             values, shape, add = packed
             self._does(dot_packed, (a, values, out), shape, add)
         else:
             super()._dot_packed(a, packed, out)
 
-    def sum_t(self, a, axis, out):
+    def sum_t(self, a: Any, axis: int | None, out: Any) -> None:
         is_fast = axis == 0 and a.ndim == 2 and a.size >= self._large
         if not (is_fast and self._does(sum_rows, (a, out), True)):
             super().sum_t(a, axis, out)
 
-    def _sum_rows(self, m, out, fresh):
+    def _sum_rows(self, m: Any, out: Any, fresh: bool) -> None:
         if not self._does(sum_rows, (m, out), fresh):
             super()._sum_rows(m, out, fresh)
 
@@ -133,7 +141,9 @@ def _is_row(b: np.ndarray, out: np.ndarray) -> bool:
     return len(out) == 1 and b.size <= _FEW_NUMBERS
 
 
-def dot(session, a, b, out, transa, transb, add) -> Call:
+def dot(
+    session: Any, a: Any, b: Any, out: Any, transa: Any, transb: Any, add: Any
+) -> Call:
     """``out (+)= a b``."""
     work = a.size * out.shape[1]
     recipe = Recipe(session, "dot_mm", (a, b, out), work)
@@ -141,7 +151,9 @@ def dot(session, a, b, out, transa, transb, add) -> Call:
     return recipe.call()
 
 
-def batch_dot(session, a, b, out, transa, transb, add) -> Call:
+def batch_dot(
+    session: Any, a: Any, b: Any, out: Any, transa: Any, transb: Any, add: Any
+) -> Call:
     """``out[i] (+)= a[i] b[i]``."""
     recipe = Recipe(session, "batch_dot_mm", (a, b, out), a.size * out.shape[2])
     a, b = (a.swapaxes(1, 2) if transa else a), (b.swapaxes(1, 2) if transb else b)
@@ -149,7 +161,9 @@ def batch_dot(session, a, b, out, transa, transb, add) -> Call:
     return recipe.call()
 
 
-def pack(session, b, values, a, out, transb, add) -> Call:
+def pack(
+    session: Any, b: Any, values: Any, a: Any, out: Any, transb: Any, add: Any
+) -> Call:
     """Copy a matrix into the format in which `dot_packed` uses it."""
     matrix = b.T if transb else b
     recipe = _recipe_of_product(session, a, matrix.shape, out)
@@ -159,7 +173,9 @@ def pack(session, b, values, a, out, transb, add) -> Call:
     return recipe.call()
 
 
-def dot_packed(session, a, values, out, shape, add) -> Call:
+def dot_packed(
+    session: Any, a: Any, values: Any, out: Any, shape: Any, add: Any
+) -> Call:
     """``out (+)= a b`` with what `pack` made of b."""
     recipe = _recipe_of_product(session, a, shape, out)
     primitive = _product(recipe, a, Layout(shape), out, add)
@@ -179,14 +195,16 @@ def _product(recipe, a, b, out, add, bias=None) -> Primitive:
     return recipe.primitive("matmul", layout(a), b, bias, layout(out), post_ops=sums)
 
 
-def sum_rows(session, m, out, fresh) -> Call:
+def sum_rows(session: Any, m: Any, out: Any, fresh: Any) -> Call:
     """``out (+)= `` the sum of the rows of `m`."""
     recipe = Recipe(session, "sum_t", (m, out), m.size)
     add_sum_of_rows(recipe, m, out, fresh)
     return recipe.call()
 
 
-def add_product(recipe, a, b, out, bias=None, add=False) -> None:
+def add_product(
+    recipe: Any, a: Any, b: Any, out: Any, bias: Any = None, add: bool = False
+) -> None:
     """Append ``out (+)= a b + bias``."""
     biased, row = {}, None
     if bias is not None:

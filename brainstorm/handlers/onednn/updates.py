@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,14 @@ _PIECE = 65536
 class OneDnnUpdates(OneDnnPart, NumpyUpdates):
     """Part of OneDnnHandler."""
 
-    def momentum_update(self, parameters, gradients, velocity, learning_rate, momentum):
+    def momentum_update(
+        self,
+        parameters: Any,
+        gradients: Any,
+        velocity: Any,
+        learning_rate: float,
+        momentum: float,
+    ) -> None:
         call = parameters.size >= self._large and self._find(
             momentum_step, (parameters, gradients, velocity)
         )
@@ -40,7 +48,7 @@ class OneDnnUpdates(OneDnnPart, NumpyUpdates):
             )
 
     @whole
-    def constrain_rows(self, m, limit, norms):
+    def constrain_rows(self, m: Any, limit: float, norms: Any) -> None:
         is_long = len(m) == 1 or m.shape[1] > _LONG_ROW
         if is_long or limit < self._smallest_limit or m.dtype != self.dtype:
             super().constrain_rows(m, limit, norms)
@@ -57,7 +65,7 @@ class OneDnnUpdates(OneDnnPart, NumpyUpdates):
         np.divide(m, norms, m)
 
 
-def momentum_step(session, parameters, gradients, velocity) -> Call:
+def momentum_step(session: Any, parameters: Any, gradients: Any, velocity: Any) -> Call:
     """``v = values[0] v + values[1] g``, then ``p += v``."""
     recipe = Recipe(session, "momentum_update", (parameters, gradients, velocity))
     p, g, v = map(recipe.array, flat(parameters, gradients, velocity))
@@ -67,7 +75,9 @@ def momentum_step(session, parameters, gradients, velocity) -> Call:
     return recipe.call(factors)
 
 
-def adam_step(session, parameters, gradients, mean, variance, decays) -> Call:
+def adam_step(
+    session: Any, parameters: Any, gradients: Any, mean: Any, variance: Any, decays: Any
+) -> Call:
     """What `_adam_step` does."""
     update = _Update(session, "adam_update", parameters, gradients, mean, variance)
     epsilon, rate, kept = update.factors(4, 5, 6)
@@ -81,7 +91,9 @@ def adam_step(session, parameters, gradients, mean, variance, decays) -> Call:
     return update.call(update.values)
 
 
-def rms_prop_step(session, parameters, gradients, mean_square) -> Call:
+def rms_prop_step(
+    session: Any, parameters: Any, gradients: Any, mean_square: Any
+) -> Call:
     """What `_rms_prop_step` does."""
     update = _Update(session, "rms_prop_update", parameters, gradients, mean_square)
     epsilon, rate = update.factors(2, 3)
@@ -92,7 +104,9 @@ def rms_prop_step(session, parameters, gradients, mean_square) -> Call:
     return update.call(update.values)
 
 
-def ada_grad_step(session, parameters, gradients, sum_of_squares) -> Call:
+def ada_grad_step(
+    session: Any, parameters: Any, gradients: Any, sum_of_squares: Any
+) -> Call:
     """What `_ada_grad_step` does."""
     update = _Update(session, "ada_grad_update", parameters, gradients, sum_of_squares)
     epsilon, rate = update.factors(0, 1)
@@ -103,7 +117,9 @@ def ada_grad_step(session, parameters, gradients, sum_of_squares) -> Call:
     return update.call(update.values)
 
 
-def ada_delta_step(session, parameters, gradients, squares, step_squares) -> Call:
+def ada_delta_step(
+    session: Any, parameters: Any, gradients: Any, squares: Any, step_squares: Any
+) -> Call:
     """What `_ada_delta_step` does."""
     arrays = parameters, gradients, squares, step_squares
     update = _Update(session, "ada_delta_update", *arrays)

@@ -45,7 +45,7 @@ class Waiting:
         self._local = _Looks()
         self._lock = threading.Lock()
         self._end: threading.Event | None = None
-        self.is_of_use = (
+        self.is_of_use: bool = (
             hasattr(functions, "GOMP_parallel")
             and not any(name in os.environ for name in _SETTINGS)
             and seconds_without_core() is not None

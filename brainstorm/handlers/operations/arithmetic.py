@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from brainstorm.handlers.operations.contract import add_method, expected, operation
@@ -63,10 +64,25 @@ class ArithmeticOperations(MemoryOperations):
     It has the operations in `FORMULAS`, too.
     """
 
-    abs_t = log_t = sign_t = sqrt_t = _of_one
-    add_st = mult_st = mult_add_st = _with_scalar
-    add_tt = divide_tt = modulo_tt = mult_tt = mult_add_tt = subtract_tt = _of_two
-    add_mv = divide_mv = mult_mv = mult_add_mv = subtract_mv = _with_vector
+    # For type checkers; what they do is in the table.
+    abs_t: Callable[..., None]
+    log_t: Callable[..., None]
+    sign_t: Callable[..., None]
+    sqrt_t: Callable[..., None]
+    add_st: Callable[..., None]
+    mult_st: Callable[..., None]
+    mult_add_st: Callable[..., None]
+    add_tt: Callable[..., None]
+    divide_tt: Callable[..., None]
+    modulo_tt: Callable[..., None]
+    mult_tt: Callable[..., None]
+    mult_add_tt: Callable[..., None]
+    subtract_tt: Callable[..., None]
+    add_mv: Callable[..., None]
+    divide_mv: Callable[..., None]
+    mult_mv: Callable[..., None]
+    mult_add_mv: Callable[..., None]
+    subtract_mv: Callable[..., None]
 
     @operation("a:*S cond:*S", add="out:*S", alias="*")
     def add_into_if(self, a: Any, out: Any, cond: Any) -> None:

@@ -25,7 +25,7 @@ class ArgumentCheck:
     def __init__(self, handler: Any, name: str, arguments: dict[str, Any]):
         self.handler = handler
         self.name = name
-        self.arguments = {**arguments, **flattened(arguments)}
+        self.arguments: dict[str, Any] = {**arguments, **flattened(arguments)}
 
     def types(self) -> None:
         """Check that all arrays are the handler's, for lack of more knowledge."""

@@ -60,7 +60,7 @@ class MemoryOperations(Part):
         """A new array of the given shape, filled with zeros."""
         raise NotImplementedError
 
-    def scratch(self, shape: tuple[int, ...], slot: int | str = 0) -> Any:
+    def scratch(self, shape: tuple[int, ...], slot: Any = 0) -> Any:
         """A temporary array with arbitrary content.
 
         It stays valid until the same slot is asked for again, also with another
