@@ -1,327 +1,417 @@
-"""How training scales over processes: ``python -m benchmarks.scaling mnist_pi``.
+"""How training scales with the number of ranks: ``python -m benchmarks.scaling``.
 
-Measures the time of a step in one process, and what messages between processes take on
-this machine. A model predicts from these the time of a step for 1 to 4,096 ranks, which
-keep the batch of one process each, for several kinds of links. Its prediction for two
-ranks on this machine is checked against a measurement.
-
-The model: a step takes its time in one process, and then what of the exchange could not
-happen meanwhile. A sum over N ranks of m bytes takes, around a ring, ::
-
-    2 (N - 1) latency' + 2 (N - 1) / N * m / bandwidth
-
-or for short messages, by doubling, ``log2(N) * (latency + m / bandwidth)``: the better
-of the two; latency' is that of a message in a pipeline, a fourth of the other. The
-gradients leave in buckets, of which nothing is left to hide the last one; the others
-hide as far as links work without a core.
+Measures steps of works in one process, and messages between ranks of this machine;
+predicts from both how long a step takes with 1 to 4,096 ranks, and checks the
+prediction for as many ranks as there are here. With ``--turns`` ranks of one thread
+each compete with one process of one thread, and of as many threads as there are ranks.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
+import platform
 import shutil
+import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.with_brainstorm import make_batch, make_network, make_stepper
-from benchmarks.work import Work
+import brainstorm as bs
+from benchmarks.allreduce import LINKS, Link, Message, Step, allreduce, fit
 from benchmarks.works import NAMES, load
-from brainstorm.parallel.exchange import Exchange
-from brainstorm.parallel.ranks import Ranks, world
-from brainstorm.parallel.sharing import Piece
-from brainstorm.utils import new_figure
 
-RANKS = [2**k for k in range(13)]
-WORKS = ["mnist_pi", "cifar10_cnn", "lstm"]
-BUCKET = 2**22
-# How the ranks work: each on a batch of its own, as if there were no other; on as much
-# as two would have; or each on a batch of its own, with the others.
-APART, BOTH, TOGETHER = "apart", "both", "together"
+ROOT = Path(__file__).resolve().parents[1]
+RANKS = tuple(2**i for i in range(13))
+GOOD = 0.8  # an efficiency below which it is said what limits
+PAUSE = 0.2  # seconds between turns, for threads that go on spinning
 
 
-@dataclass(frozen=True)
-class Link:
-    """What joins ranks.
+class Group:
+    """A process, or ranks, of `benchmarks.ranks`.
 
-    Attributes:
-        latency: Seconds for a short message.
-        bandwidth: Bytes per second of a long one.
-        hides: Share of an exchange that goes on while a core computes.
+    Args:
+        ranks: Number of ranks, or 0 for a process without MPI.
+        threads: Number of threads of each.
     """
 
-    name: str
-    latency: float
-    bandwidth: float
-    hides: float = 0.9
+    def __init__(self, ranks: int, threads: int = 1):
+        variables = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+        command = [sys.executable, "-m", "benchmarks.ranks"]
+        if ranks:  # mpi4py ends all ranks if one of them fails
+            command[1:1] = ["-m", "mpi4py"]
+            command = [find_mpiexec(), "-n", str(ranks), *command, "--mpi"]
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env=os.environ
+            | dict.fromkeys(variables, str(threads))
+            | {"OMPI_MCA_rmaps_base_oversubscribe": "1"},
+        )
 
-    def seconds(self, ranks: int, size: float) -> float:
-        """Time of a sum over ranks of so many bytes."""
-        if ranks == 1:
-            return 0.0
-        steps = math.log2(ranks)
-        doubling = math.ceil(steps) * (self.latency + size / self.bandwidth)
-        ring = 2 * (ranks - 1) * self.latency / 4  # messages follow each other
-        ring += 2 * (ranks - 1) / ranks * size / self.bandwidth
-        return min(doubling, ring)
+    def ask(self, order: str, *arguments: Any) -> Any:
+        """Have a method of `ranks.Member` called, and return what it does."""
+        self._process.stdin.write(json.dumps([order, *arguments]) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the process died that was to do {order!r}")
+        return json.loads(line)
 
-
-# Typical of MPI: latencies measured from process to process, and what is left of the
-# nominal rates.
-LINKS = [
-    Link("Gigabit Ethernet", 30e-6, 0.118e9),
-    Link("25 Gb/s Ethernet", 15e-6, 2.9e9),
-    Link("200 Gb/s InfiniBand", 1.5e-6, 24e9),
-]
-
-
-@dataclass(frozen=True)
-class Step:
-    """A step of training in one process.
-
-    Attributes:
-        seconds: Its time.
-        gradients: Bytes of its gradients.
-        last: Bytes of the last bucket of these.
-        backward: Seconds that are left of the backward pass when the first bucket
-            leaves.
-    """
-
-    seconds: float
-    gradients: int
-    last: int
-    backward: float
-
-    def with_ranks(self, ranks: int, link: Link) -> float:
-        """Predict the time of a step in which each rank has a batch of its own."""
-        every = link.seconds(ranks, self.gradients)
-        last = link.seconds(ranks, self.last)
-        hidden = min(link.hides * max(every - last, 0.0), self.backward)
-        return self.seconds + every - hidden
+    def stop(self) -> None:
+        self._process.communicate()
 
 
-def efficiency(step: Step, ranks: int, link: Link) -> float:
-    """Work done per rank and second, as a share of that of one alone."""
-    return step.seconds / step.with_ranks(ranks, link)
+@contextmanager
+def groups(*wanted: tuple[int, int]) -> Iterator[list[Group]]:
+    """Groups of so many ranks of so many threads, while this lasts."""
+    with ExitStack() as stack:
+        started = []
+        for ranks, threads in wanted:
+            started.append(Group(ranks, threads))
+            stack.callback(started[-1].stop)
+        yield started
 
 
-def limit(step: Step, ranks: int, link: Link) -> str:
-    """What the time beyond that of one rank goes to."""
-    if efficiency(step, ranks, link) > 0.95:
-        return "compute"
-    free = Link("", 0.0, link.bandwidth, link.hides)
-    return "bandwidth" if efficiency(step, ranks, free) < 0.975 else "latency"
-
-
-# -- measuring -----------------------------------------------------------------
-
-
-class _Watched(Exchange):
-    """Notes when the first bucket leaves, and when the backward pass is done."""
-
-    begun = done = 0.0
-
-    def begin(self, gradients: Any) -> None:
-        self.begun = self.begun or time.perf_counter()
-        super().begin(gradients)
-
-    def finish(self) -> None:
-        self.done = time.perf_counter()
-        super().finish()
-
-
-def measure_step(work: Work, handler: str, ranks: Ranks, rounds: int) -> dict:
-    """Time steps on this rank, and what the model has to know of them.
-
-    `ranks` are those that exchange gradients.
-    """
-    net, stepper = make_network(work, handler, ""), make_stepper(work)
-    exchange = _Watched(ranks, net, BUCKET)
-    net.backpropagation.share(exchange)
-    batch = make_batch(work)
-    size = batch["default"].shape[1]
-    piece = Piece(batch, ranks.rank * size, size, ranks.size * size)
-    stepper.start(net)
-
-    def step() -> tuple[float, float]:
-        exchange.begun = 0.0
-        ranks.sum(np.zeros(1))
-        began = time.perf_counter()
-        net.provide_external_data(piece.data)
-        with exchange.update(piece):
-            stepper.run()
-        exchange.finish_update()
-        net.apply_weight_modifiers()
-        return time.perf_counter() - began, exchange.done - exchange.begun
-
-    for _ in range(3):
-        step()
-    times = [step() for _ in range(rounds)]
-    seconds, left = min(times)  # other programs only take time
-    itemsize = np.dtype(net.handler.dtype).itemsize
-    buckets = exchange.buckets([n for n in reversed(net.layers)])
-    sizes = [(b.part.stop - b.part.start) * itemsize for b in buckets]
-    return {
-        "seconds": float(seconds),
-        "gradients": sum(sizes),
-        "last": sizes[-1],
-        "backward": float(left),
-    }
-
-
-def measure_link(ranks: Ranks, size: int, rounds: int) -> dict:
-    """Time sums over ranks."""
-
-    def seconds(count: int) -> float:
-        array, times = np.zeros(count, np.float32), []
-        for _ in range(rounds):
-            ranks.sum(np.zeros(1))
-            began = time.perf_counter()
-            ranks.sum(array)
-            times.append(time.perf_counter() - began)
-        return min(times)
-
-    short = seconds(2)
-    return {"latency": short, "bandwidth": size / max(seconds(size // 4) - short, 1e-9)}
-
-
-def work_as_rank(name: str, handler: str, mode: str, rounds: int) -> None:
-    """What the processes do; rank 0 prints what it has measured."""
-    with Ranks(world()).together() as ranks:
-        work = load(name)
-        if mode == BOTH:
-            time_size, size, *features = work.shape
-            work = replace(work, shape=(time_size, 2 * size, *features))
-        together = Ranks(world().Split(ranks.rank)) if mode == APART else ranks
-        found = measure_step(work, handler, together, rounds)
-        found |= measure_link(ranks, found["gradients"], rounds)
-        if ranks.rank == 0:
-            print(json.dumps(found))
-
-
-def launcher() -> str | None:
-    """The mpiexec that belongs to this Python, or else the one on PATH."""
+def find_mpiexec() -> str:
+    """The launcher beside Python, which is that of a wheel, or of the system."""
     beside = Path(sys.executable).parent / "mpiexec"
-    return str(beside) if beside.exists() else shutil.which("mpiexec")
+    found = str(beside) if beside.exists() else shutil.which("mpiexec")
+    if found is None:
+        raise SystemExit("there is no mpiexec; install an MPI, or: pip install mpich")
+    return found
 
 
-def ask(
-    size: int, name: str, args: argparse.Namespace, mode: str, threads: int = 1
-) -> dict:
-    """What some ranks measure."""
-    mpiexec = launcher()
-    if mpiexec is None:
-        raise SystemExit("there is no mpiexec; pip install mpich")
-    worker = [name, args.handler, mode, str(args.rounds)]
-    command = [mpiexec, "-n", str(size), sys.executable, "-m", "benchmarks.scaling"]
-    command += ["--worker", *worker]
-    count = str(threads * args.threads)
-    variables = dict.fromkeys(["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"], count)
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, **variables},
-    )
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    return json.loads(done.stdout)
+# -- measuring ------------------------------------------------------------------------
 
 
-# -- reporting -----------------------------------------------------------------
+@dataclass
+class Settings:
+    """What to measure.
+
+    Args:
+        handler: Name of the handler.
+        ranks: Number of ranks here.
+        steps: Steps for each median.
+        largest: Bytes of the largest message.
+    """
+
+    handler: str
+    ranks: int = 2
+    steps: int = 20
+    largest: int = 2**24
 
 
-def report(name: str, args: argparse.Namespace) -> tuple[Step, list[Link]]:
-    """Measure a work, and print what that predicts."""
-    one, apart = ask(1, name, args, APART), ask(2, name, args, APART)
-    both, two = ask(1, name, args, BOTH), ask(2, name, args, TOGETHER)
-    threaded = ask(1, name, args, BOTH, threads=2)
-    known = ("seconds", "gradients", "last", "backward")
-    step = Step(**{key: one[key] for key in known})
-    here = Link("shared memory, here", apart["latency"], apart["bandwidth"], hides=0.0)
-    side_by_side = Step(**{key: apart[key] for key in known})
-    predicted = side_by_side.with_ranks(2, here)
-    print(f"\n{name}: {load(name).description}")
-    print(f"gradients: {step.gradients / 1e6:.2f} MB; {args.threads} threads a rank")
+def measure_step(group: Group, name: str, settings: Settings) -> Step:
+    """A step of one rank, which is alone, with batches of all sizes."""
+    batches = [settings.ranks * load(name).shape[1]]
+    while batches[-1] > 1:
+        batches.append(batches[-1] // 2)
+    handler, steps = settings.handler, settings.steps
+    stages = [
+        group.ask("stages", name, handler, batch, steps, False)
+        for batch in reversed(batches)
+    ]
+    messages = [Message(*pair) for pair in group.ask("messages", name, handler)]
+    extra = group.ask("extra", name, handler, load(name).shape[1], steps)
+    return Step(batches[::-1], *zip(*stages, strict=True), messages, extra)
+
+
+def measure_link(group: Group, settings: Settings) -> Link:
+    """The link between ranks here; prints what it is fitted to."""
+    sizes = [16]
+    while sizes[-1] < settings.largest:
+        sizes.append(min(8 * sizes[-1], settings.largest))
+    seconds = [group.ask("exchange", size, settings.steps) for size in sizes]
+    link = fit("this machine", sizes, seconds, settings.ranks)
+    print(f"\n{'sum of bytes over ranks':26}{'measured us':>14}{'model us':>14}")
+    for size, measured in zip(sizes, seconds, strict=True):
+        modelled = allreduce(size, settings.ranks, link)
+        print(f"{size:<26,}{1e6 * measured:14.4g}{1e6 * modelled:14.4g}")
     print(
-        f"a sum over 2 ranks here: {1e6 * here.latency:.0f} us for a short message,"
-        f" {here.bandwidth / 1e9:.2f} GB/s for gradients"
+        f"latency {1e6 * link.latency:.3g} us, bandwidth {1e-9 * link.bandwidth:.3g}"
+        " GB/s, adding included",
+        flush=True,
     )
-    rows = {
-        "one process": one["seconds"],
-        "two processes, each for itself": apart["seconds"],
-        "two ranks, predicted": predicted,
-        "two ranks": two["seconds"],
-        "one process, both batches": both["seconds"],
-        "the same with twice the threads": threaded["seconds"],
-    }
-    for title, seconds in rows.items():
-        print(f"  {title:<32}{1e3 * seconds:9.2f} ms")
-    print(f"  measured / predicted: {two['seconds'] / predicted:.2f}")
-    print(
-        f"  two ranks: {both['seconds'] / two['seconds']:.2f} times the throughput of"
-        f" one process, {threaded['seconds'] / two['seconds']:.2f} times that of one"
-        " with twice the threads"
-    )
-    crowd = apart["seconds"] - one["seconds"]
-    exchange = two["seconds"] - apart["seconds"]
-    lost = crowd + exchange
-    cause = "the exchange" if exchange > crowd else "what both need of the machine"
-    print(f"  {1e3 * lost:.2f} ms more than one process, most of it {cause}")
-    links = [here, *LINKS]
-    print(f"  {'efficiency':<22}" + "".join(f"{n:>7}" for n in RANKS))
-    for link in links:
-        cells = "".join(f"{efficiency(step, n, link):7.0%}" for n in RANKS)
-        print(f"  {link.name:<22}{cells}  {limit(step, RANKS[-1], link)}")
-    print(f"  {'milliseconds':<22}" + "".join(f"{n:>7}" for n in RANKS))
-    for link in links:
-        cells = "".join(f"{1e3 * step.with_ranks(n, link):7.1f}" for n in RANKS)
-        print(f"  {link.name:<22}{cells}")
-    return step, links
+    return link
 
 
-def plot(found: dict[str, tuple[Step, list[Link]]], filename: str) -> None:
-    """Draw efficiencies over ranks, a panel for each work."""
-    figure = new_figure("benchmarks.scaling", figsize=(4.0 * len(found), 3.2))
-    for i, (name, (step, links)) in enumerate(found.items(), 1):
-        axes = figure.add_subplot(1, len(found), i, title=name, xlabel="ranks")
+def reduction_here(size: int = 2**24, times: int = 5) -> float:
+    """Seconds to add a byte to others."""
+    a, b = np.ones(size // 4, np.float32), np.ones(size // 4, np.float32)
+    found = []
+    for _ in range(times):
+        start = time.perf_counter()
+        np.add(a, b, a)
+        found.append(time.perf_counter() - start)
+    return min(found) / size
+
+
+# -- the prediction for the ranks that there are --------------------------------------
+
+
+@dataclass
+class Check:
+    """A step on several ranks of this machine, in seconds.
+
+    Args:
+        alone: Computing, by one rank while the others sleep.
+        together: Computing, by all ranks at the same time.
+        overlapped, serial: The whole step, as predicted with and without overlap.
+        measured: The whole step.
+    """
+
+    alone: float
+    together: float
+    overlapped: float
+    serial: float
+    measured: float
+
+    def limit(self) -> str:
+        """What keeps the ranks from being as fast as they are alone."""
+        sharing, rest = self.together - self.alone, self.measured - self.together
+        predicted = self.serial - self.alone
+        lost = f"{1e3 * max(0.0, self.measured - self.alone):.3g} ms are lost"
+        if sharing >= rest:
+            return (
+                f"{lost}, {1e3 * sharing:.3g} of them since ranks that compute at the"
+                " same time share caches and memory"
+            )
+        return (
+            f"{lost}, {1e3 * rest:.3g} of them in the exchange, for which"
+            f" {1e3 * predicted:.3g} are predicted, and in waiting for the slower rank"
+        )
+
+
+def check(group: Group, name: str, step: Step, link: Link, settings: Settings) -> Check:
+    """Compare the prediction for these ranks with a training by them."""
+    ranks, handler, steps = settings.ranks, settings.handler, settings.steps
+    batch = load(name).shape[1]
+    together = sum(group.ask("stages", name, handler, batch, steps, True))
+    measured = group.ask("train", name, handler, ranks * batch, steps)
+    predicted = [step.seconds(batch, ranks, link, overlap) for overlap in (True, False)]
+    found = Check(step.compute(batch), together, *predicted, measured)
+    print(f"\n{name}: {ranks} ranks of {batch} sequences each, ms per step")
+    for text, seconds in (
+        ("one rank alone", found.alone),
+        ("without exchange", found.together),
+        ("predicted, with overlap", found.overlapped),
+        ("predicted, without", found.serial),
+        ("measured", found.measured),
+    ):
+        print(f"{text:26}{1e3 * seconds:14.4g}")
+    print(f"{'measured / predicted':26}{measured / predicted[0]:14.3f}")
+    print(f"{'efficiency':26}{found.alone / measured:14.1%}")
+    print(found.limit(), flush=True)
+    return found
+
+
+# -- the prediction for many ranks ----------------------------------------------------
+
+
+def batches_of(step: Step, whole: int, weak: bool, ranks: int) -> float | None:
+    """The batch of each rank, or None if there are more ranks than sequences."""
+    if weak:
+        return whole
+    return None if ranks > whole else whole / ranks
+
+
+def table(name: str, step: Step, links: Sequence[Link], whole: int, weak: bool) -> str:
+    """Milliseconds, and efficiency with and without overlap, by ranks and links."""
+    kind = "weak scaling, each rank has" if weak else "strong scaling, all ranks have"
+    lines = [
+        f"{name}: {kind} {whole} sequences; ms per step, efficiency in percent with"
+        " and without overlap",
+        f"{'ranks':>5} " + "".join(f"{link.name:^24}" for link in links).rstrip(),
+        " " * 6 + f"{'ms':>8}{'with':>8}{'without':>8}" * len(links),
+    ]
+    for ranks in RANKS:
+        batch = batches_of(step, whole, weak, ranks)
+        if batch is None:
+            break
+        line = f"{ranks:5} "
         for link in links:
-            shares = [efficiency(step, n, link) for n in RANKS]
-            axes.plot(RANKS, shares, marker=".", label=link.name)
-        axes.set(xscale="log", ylim=(0, 1.05), ylabel="efficiency")
-        axes.legend(fontsize="small")
-    figure.savefig(filename)
+            ms = 1e3 * step.seconds(batch, ranks, link, overlap=True)
+            line += f"{ms:#8.3g}" + "".join(
+                f"{100 * step.efficiency(whole, batch, ranks, link, overlap):8.0f}"
+                for overlap in (True, False)
+            )
+        lines.append(line)
+    lines += [limits(step, link, whole, weak) for link in links]
+    return "\n".join(lines)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling")
-    parser.add_argument("works", nargs="*", help=f"any of {NAMES}; default: {WORKS}")
-    parser.add_argument("--threads", type=int, default=1, help="of a rank; default: 1")
-    parser.add_argument("--rounds", type=int, default=20, help="default: 20")
-    parser.add_argument("--handler", default="OneDnnHandler")
-    parser.add_argument("--plot", help="name of a file for a plot of the efficiencies")
-    parser.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.worker:
-        name, handler, mode, rounds = args.worker
-        work_as_rank(name, handler, mode, int(rounds))
-        return
+def limits(step: Step, link: Link, whole: int, weak: bool) -> str:
+    """From which number of ranks on efficiency is low, and why."""
+    for ranks in RANKS:
+        batch = batches_of(step, whole, weak, ranks)
+        if batch is None:
+            break
+        if step.efficiency(whole, batch, ranks, link, overlap=True) < GOOD:
+            why = step.limit(whole, batch, ranks, link)
+            return f"{link.name}: below {GOOD:.0%} from {ranks} ranks on, by {why}"
+    return f"{link.name}: {GOOD:.0%} and more as far as this goes"
+
+
+def plot(
+    steps: dict[str, Step],
+    links: Sequence[Link],
+    checks: dict[str, Check],
+    settings: Settings,
+    file: Path,
+) -> None:
+    """Efficiency over ranks: a row for each work, weak scaling left, strong right."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, rows = plt.subplots(
+        len(steps), 2, figsize=(10, 3 * len(steps)), squeeze=False, layout="constrained"
+    )
+    for axes, (name, step) in zip(rows, steps.items(), strict=True):
+        each = load(name).shape[1]
+        for ax, weak in zip(axes, (True, False), strict=True):
+            whole = each if weak else step.batches[-1]
+            for i, link in enumerate(links):
+                for overlap in (True, False):
+                    points = [
+                        (r, 100 * step.efficiency(whole, b, r, link, overlap))
+                        for r in RANKS
+                        if (b := batches_of(step, whole, weak, r)) is not None
+                    ]
+                    label = link.name if overlap else None
+                    style = "-" if overlap else ":"
+                    ax.plot(*zip(*points, strict=True), f"C{i}{style}", label=label)
+            if weak and name in checks:
+                found = checks[name]
+                value = 100 * found.alone / found.measured
+                ax.plot(settings.ranks, value, "ko", label="measured")
+            kind = "a rank" if weak else "in all"
+            ax.set(
+                title=f"{name}, {whole} sequences {kind}", xscale="log", ylim=(0, 110)
+            )
+            ax.set(xlabel="ranks", ylabel="efficiency in percent")
+            ax.set_xticks(RANKS[::2], [f"{ranks:,}" for ranks in RANKS[::2]])
+            ax.minorticks_off()
+            ax.grid(alpha=0.3)
+    rows[0][0].legend(fontsize="small", title="dotted: without overlap")
+    figure.savefig(file, dpi=120)
+    print(f"\nplot: {file}")
+
+
+# -- taking turns ---------------------------------------------------------------------
+
+
+def take_turns(names: Sequence[str], settings: Settings, rounds: int) -> None:
+    """Have ranks and single processes train the same, in turns, and print medians."""
+    ranks, handler, steps = settings.ranks, settings.handler, settings.steps
+    contestants = {
+        f"{ranks} ranks x 1 thread": (ranks, 1),
+        "1 process x 1 thread": (0, 1),
+        f"1 process x {ranks} threads": (0, ranks),
+    }
+    with groups(*contestants.values()) as started:
+        for name in names:
+            batch = ranks * load(name).shape[1]
+            seconds: list[list[float]] = [[] for _ in started]
+            for round_nr in range(rounds + 1):
+                for group, found in zip(started, seconds, strict=True):
+                    found.append(group.ask("train", name, handler, batch, steps))
+                    time.sleep(PAUSE)
+                if round_nr == 0:
+                    [found.clear() for found in seconds]
+            print_turns(name, batch, dict(zip(contestants, seconds, strict=True)))
+
+
+def print_turns(name: str, batch: int, seconds: dict[str, list[float]]) -> None:
+    """What each took, and what the first one gains over the others."""
+    medians = {who: statistics.median(times) for who, times in seconds.items()}
+    first = next(iter(medians.values()))
+    titles = "".join(f"{title:>10}" for title in ("ms", "min", "max", "per s"))
+    print(f"\n{f'{name}: batches of {batch} in all':40}{titles}{'first is':>10}")
+    for who, times in seconds.items():
+        found = medians[who], min(times), max(times)
+        ms = "".join(f"{1e3 * t:#10.4g}" for t in found)
+        rate, gain = batch / medians[who], medians[who] / first
+        print(f"{who:40}{ms}{rate:10.4g}{gain:9.3f}x", flush=True)
+
+
+# -- the command ----------------------------------------------------------------------
+
+
+def parse_link(text: str) -> Link:
+    """A link from NAME:MICROSECONDS:GB/S."""
+    try:
+        name, latency, bandwidth = text.split(":")
+        link = Link(name, 1e-6 * float(latency), 1e9 * float(bandwidth))
+    except ValueError:
+        link = None
+    if link is None or link.latency < 0 or not link.bandwidth > 0:
+        raise argparse.ArgumentTypeError(
+            f"expected NAME:MICROSECONDS:GB/S, such as ours:2:12.5, got {text!r}"
+        )
+    return link
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.scaling",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    default = type(bs.handlers.default_handler).__name__
+    add("works", nargs="*", help=f"any of {NAMES}; default: all, two with --turns")
+    add("--turns", action="store_true", help="compare ranks with threads")
+    add("--ranks", type=int, default=2, help="to measure here, default: 2")
+    add("--handler", default=default, help=f"default: {default}")
+    add("--steps", type=int, default=20, help="for each median, default: 20")
+    add("--rounds", type=int, default=10, help="of turns, default: 10")
+    add("--largest", type=int, default=2**24, help="message in bytes, default: 16 MiB")
+    add("--link", type=parse_link, action="append", default=[], help="NAME:us:GB/s")
+    add("--plot", type=Path, default=Path("scaling.png"), help="default: scaling.png")
+    args = parser.parse_args(arguments)
     if unknown := set(args.works) - set(NAMES):
         parser.error(f"unknown: {sorted(unknown)}; choose from {NAMES}")
-    load_now = os.getloadavg()[0]
-    print(f"{os.cpu_count()} cores, load {load_now:.1f} (0: nothing else runs)")
-    found = {name: report(name, args) for name in args.works or WORKS}
-    if args.plot:
-        plot(found, args.plot)
+    if min(args.ranks, args.steps, args.rounds) < 1 or args.ranks < 2:
+        parser.error("expected at least 2 ranks, 1 step and 1 round")
+    return args
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    args = parse(arguments)
+    settings = Settings(args.handler, args.ranks, args.steps, args.largest)
+    print(
+        f"brainstorm {bs.__version__}, {args.handler}, Python"
+        f" {platform.python_version()}, {platform.machine()}, {os.cpu_count()} cores,"
+        f" load {os.getloadavg()[0]:.1f} (0: nothing else runs)"
+    )
+    if args.turns:
+        take_turns(args.works or ["mnist_pi", "cifar10_cnn"], settings, args.rounds)
+        return
+    steps, checks, adding = {}, {}, reduction_here()
+    with groups((args.ranks, 1)) as [group]:
+        here = measure_link(group, settings)
+        for name in args.works or NAMES:
+            steps[name] = measure_step(group, name, settings)
+            checks[name] = check(group, name, steps[name], here, settings)
+    links = [replace(link, reduction=adding) for link in (*LINKS, *args.link)]
+    for name, step in steps.items():
+        for weak, whole in ((True, load(name).shape[1]), (False, step.batches[-1])):
+            print("\n" + table(name, step, links, whole, weak), flush=True)
+    plot(steps, links, checks, settings, args.plot)
 
 
 if __name__ == "__main__":

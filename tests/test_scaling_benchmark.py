@@ -1,65 +1,188 @@
-"""The model of `benchmarks.scaling`, and that it measures. Nothing is timed."""
+"""The model of how training scales, and the command that measures for it."""
 
-import argparse
-import itertools
-import math
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 
-from benchmarks import scaling
-from benchmarks.scaling import Link, Step, efficiency, limit
+from benchmarks import allreduce, ranks, scaling
+from benchmarks.allreduce import Link, Message, Step
+from benchmarks.works import load
+from tests.parallel import launching
 
-LINK = Link("some", latency=1e-5, bandwidth=1e9, hides=0.0)
+ROOT = Path(__file__).resolve().parents[1]
 
-
-def test_a_sum_over_ranks():
-    assert LINK.seconds(1, 10**6) == 0
-    # Two ranks send each other all there is, or both halves: the same bytes.
-    assert LINK.seconds(2, 10**6) == pytest.approx(1e-3, rel=0.02)
-    assert LINK.seconds(2, 8) == pytest.approx(5e-6, rel=0.01)
-    # A ring sends all twice, however many there are.
-    assert LINK.seconds(64, 10**9) == pytest.approx(2.0, rel=0.03)
-    # Short messages take as many rounds as the number of ranks can be halved.
-    assert LINK.seconds(1024, 8) == pytest.approx(10 * LINK.latency, rel=0.01)
+LINK = Link("link", 2e-6, 1e9, 1e-10)
 
 
-def test_efficiency_falls_with_ranks_and_slow_links():
-    step = Step(seconds=0.05, gradients=10**7, last=10**6, backward=0.02)
-    fast = Link("fast", 1e-6, 1e11, hides=0.0)
-    for link in (LINK, fast):
-        shares = [efficiency(step, n, link) for n in scaling.RANKS]
-        assert shares[0] == 1
-        assert all(a >= b > 0 for a, b in itertools.pairwise(shares))
-        assert all(map(math.isfinite, shares))
-    assert efficiency(step, 64, fast) > efficiency(step, 64, LINK)
-    assert limit(step, 64, fast) == "compute"
-    assert limit(step, 64, LINK) == "bandwidth"
-    late = Link("late", 1e-3, 1e11, hides=0.0)
-    assert limit(step, 64, late) == "latency"
+@pytest.mark.parametrize(
+    ("algorithm", "ranks", "messages", "sent", "added"),
+    [
+        ("recursive_doubling", 2, 1, 1, 1),
+        ("recursive_doubling", 8, 3, 3, 3),
+        ("recursive_doubling", 6, 4, 4, 3),  # two ranks stand back
+        ("halving_doubling", 2, 2, 1, 0.5),
+        ("halving_doubling", 8, 6, 2 * 7 / 8, 7 / 8),
+        ("halving_doubling", 4096, 24, 2 * 4095 / 4096, 4095 / 4096),
+        ("halving_doubling", 6, 6, 2 * 3 / 4 + 2, 3 / 4 + 1),
+        ("ring", 2, 2, 1, 0.5),
+        ("ring", 6, 10, 2 * 5 / 6, 5 / 6),
+        ("ring", 8, 14, 2 * 7 / 8, 7 / 8),
+    ],
+)
+def test_costs_of_algorithms(algorithm, ranks, messages, sent, added):
+    size = 1e6
+    expected = messages * 2e-6 + sent * size / 1e9 + added * size * 1e-10
+    found = getattr(allreduce, algorithm)(size, ranks, LINK)
+    assert found == pytest.approx(expected, rel=1e-12)
 
 
-def test_an_exchange_hides_behind_what_is_left_of_the_pass():
-    hiding = Link("hiding", 1e-5, 1e9, hides=1.0)
-    step = Step(seconds=0.05, gradients=10**7, last=10**6, backward=1.0)
-    assert step.with_ranks(2, hiding) == pytest.approx(0.05 + hiding.seconds(2, 10**6))
-    busy = Step(seconds=0.05, gradients=10**7, last=10**6, backward=0.001)
-    expected = 0.05 + LINK.seconds(2, 10**7) - 0.001
-    assert busy.with_ranks(2, hiding) == pytest.approx(expected)
+def test_short_and_long_messages_go_different_ways():
+    assert allreduce.allreduce(1e9, 1, LINK) == 0
+    for size, best in ((8, "recursive_doubling"), (1e8, "halving_doubling")):
+        found = allreduce.allreduce(size, 1024, LINK)
+        assert found == getattr(allreduce, best)(size, 1024, LINK)
+    assert allreduce.allreduce(1e8, 6, LINK) == allreduce.ring(1e8, 6, LINK)
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_links_are_fitted(ranks):
+    link = Link("here", 3e-6, 2e9)
+    sizes = [16, 1024, 2**20, 2**24]
+    rounds = {2: 1, 4: 2}[ranks]
+    seconds = [
+        rounds * link.latency + 2 * (1 - 1 / ranks) * n / link.bandwidth for n in sizes
+    ]
+    found = allreduce.fit("here", sizes, seconds, ranks)
+    assert found.latency == pytest.approx(3e-6)
+    assert found.bandwidth == pytest.approx(2e9)
+    if ranks == 2:
+        times = [allreduce.allreduce(n, 2, found) for n in sizes]
+        np.testing.assert_allclose(times, seconds)
+
+
+STEP = Step(
+    [1, 100, 200],
+    [1e-3, 10e-3, 20e-3],
+    [2e-3, 20e-3, 40e-3],
+    [5e-3, 5e-3, 5e-3],
+    [Message(0.5, 4_000_000), Message(1.0, 1_000_000)],
+    extra=1e-3,
+)
+FAST = Link("fast", 0.0, 1e9)
+
+
+def test_time_of_a_step():
+    assert STEP.compute(100) == pytest.approx(35e-3)
+    assert STEP.compute(150) == pytest.approx(50e-3)
+    assert STEP.seconds(100, 1, FAST, overlap=True) == pytest.approx(35e-3)
+    # 4 MB take 4 ms on two ranks, from 20 ms on; 1 MB one, from 30 ms on
+    assert STEP.seconds(100, 2, FAST, overlap=True) == pytest.approx(37e-3)
+    assert STEP.seconds(100, 2, FAST, overlap=False) == pytest.approx(41e-3)
+    # the second has to wait for the first: 10 + 10 + 40 + 10 + 5 + 1
+    slow = replace(FAST, bandwidth=1e8)
+    assert STEP.seconds(100, 2, slow, overlap=True) == pytest.approx(76e-3)
+    assert STEP.seconds(100, 2, slow, overlap=False) == pytest.approx(86e-3)
+
+
+def test_efficiency_and_what_limits_it():
+    weak = STEP.efficiency(100, 100, 2, FAST, overlap=True)
+    assert weak == pytest.approx(35 / 37)
+    strong = STEP.efficiency(200, 100, 2, FAST, overlap=False)
+    assert strong == pytest.approx(65 / 2 / 41)
+    assert STEP.limit(200, 100, 2, FAST) == "small batches"
+    assert STEP.limit(100, 100, 2, replace(FAST, bandwidth=1e8)) == "bandwidth"
+    assert STEP.limit(100, 100, 2, replace(FAST, latency=0.1)) == "latency"
+    busy = replace(STEP, extra=0.1)
+    assert busy.limit(100, 100, 2, FAST) == "the calls of an exchange"
+
+
+def test_tables():
+    lines = scaling.table("work", STEP, [FAST], 200, weak=False).splitlines()
+    assert "all ranks have 200 sequences" in lines[0]
+    assert [int(line.split()[0]) for line in lines[3:-1]] == [2**i for i in range(8)]
+    values = [float(word) for word in lines[4].split()]
+    assert values == [2, 37.0, 88, 79]
+    assert lines[-1] == "fast: below 80% from 4 ranks on, by small batches"
+    lines = scaling.table("work", STEP, [FAST], 100, weak=True).splitlines()
+    assert lines[-2].split()[0] == "4096"
+    assert lines[-1] == "fast: 80% and more as far as this goes"
+
+
+@pytest.mark.parametrize("name", ["small", "mnist_pi", "lstm"])
+def test_messages_are_all_gradients(name):
+    summary, *messages = ranks.Member().messages(name, "NumpyHandler")
+    assert summary[1] == 8 * 3  # two sizes and a loss
+    net = ranks.make_network(load(name), "NumpyHandler", load(name).our_variants[0])
+    sizes = [size for _, size in messages]
+    assert sum(sizes) == net.get("parameters").nbytes
+    ready = [share for share, _ in messages]
+    assert ready == sorted(ready)
+    assert 0 < ready[0] <= ready[-1] <= 1
+    if name == "mnist_pi":  # the last layers are ready first
+        inputs, hidden, classes, batch = 784, 1200, 10, 100
+        last = 2 * batch * hidden * (hidden + classes)
+        assert ready[0] == pytest.approx(last / (last + batch * inputs * hidden))
+
+
+def test_what_limits_ranks_that_there_are():
+    found = scaling.Check(10e-3, 12e-3, 12e-3, 13e-3, 13e-3)
+    assert found.limit().startswith("3 ms are lost, 2 of them since ranks that compute")
+    found = scaling.Check(10e-3, 11e-3, 12e-3, 13e-3, 14e-3)
+    assert found.limit().startswith("4 ms are lost, 3 of them in the exchange, for")
+
+
+def test_bad_arguments(capsys):
+    for words in (["lenet"], ["--ranks", "1"], ["--link", "ours:1"], ["--steps", "0"]):
+        with pytest.raises(SystemExit):
+            scaling.parse(words)
+        assert "error" in capsys.readouterr().err
+    assert scaling.parse_link("ours:2:12.5") == Link("ours", 2e-6, 12.5e9)
+
+
+def run(*words):
+    launching.mpiexec()
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.scaling", "small", "--steps", "2", *words],
+        cwd=ROOT,
+        env=launching.environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.mark.slow
-def test_it_measures(capsys, tmp_path, monkeypatch):
-    pytest.importorskip("mpi4py")
-    pytest.importorskip("matplotlib")
-    if scaling.launcher() is None:
-        pytest.skip("there is no mpiexec")
-    args = argparse.Namespace(handler="NumpyHandler", rounds=2, threads=1)
-    found = {"small": scaling.report("small", args)}
-    shown = capsys.readouterr().out
-    assert "two ranks, predicted" in shown
-    assert "200 Gb/s InfiniBand" in shown
-    step, links = found["small"]
-    assert step.gradients >= step.last > 0
-    assert [link.bandwidth > 0 for link in links] == [True] * 4
-    scaling.plot(found, str(tmp_path / "plot.png"))
-    assert (tmp_path / "plot.png").stat().st_size > 1000
+def test_the_command_measures_predicts_and_draws(tmp_path):
+    image = pytest.importorskip("matplotlib.image")
+    file = tmp_path / "scaling.png"
+    words = "--largest", "4096", "--link", "ours:2:12.5", "--plot"
+    output = run(*words, str(file))
+    for text in (
+        "adding included",
+        "small: 2 ranks of 16 sequences each",
+        "measured / predicted",
+        "ms are lost",
+        "small: weak scaling, each rank has 16 sequences",
+        "small: strong scaling, all ranks have 32 sequences",
+        "ours: ",
+    ):
+        assert text in output
+    assert image.imread(file).std() > 0
+
+
+@pytest.mark.slow
+def test_ranks_and_threads_take_turns():
+    output = run("--turns", "--rounds", "1")
+    rows = output.partition("small: batches of 32 in all")[2].splitlines()[1:]
+    assert [row[:40].strip() for row in rows] == [
+        "2 ranks x 1 thread",
+        "1 process x 1 thread",
+        "1 process x 2 threads",
+    ]
+    assert rows[0].endswith("1.000x")
