@@ -6,7 +6,7 @@ import fnmatch
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 
@@ -191,8 +191,8 @@ class MuonStepper(AdamStepper):
     }
     __undescribed__: ClassVar[set[str] | dict[str, Any]] = {COUNT}
     mean: ClassVar[Any]
-    _matrices: ClassVar[Any] = ()
-    _others: ClassVar[Any] = ()
+    _matrices = cast(Sequence[Part], ())
+    _others = cast(Sequence[Part], ())
 
     def __post_init__(self) -> None:
         super().__post_init__()
