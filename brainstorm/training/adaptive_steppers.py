@@ -220,7 +220,7 @@ class MuonStepper(AdamStepper):
                     f" {choices(name, net.layers)}"
                 )
         if (matrices, others) != (self._matrices, self._others):
-            self._matrices, self._others = matrices, others
+            self.__dict__.update(_matrices=matrices, _others=others)
 
     def _goes_by_adam(self, net: Network, name: str) -> bool:
         is_embedding = type(net.layers[name]).__name__ == "EmbeddingLayerImpl"
