@@ -146,6 +146,31 @@ def test_parallel_digits_learns_on_ranks(size, tmp_path, data_dir):
 
 
 @pytest.mark.slow
+def test_search_on_two_processes_finds_what_one_does(tmp_path, data_dir):
+    pytest.importorskip("distributed")
+    searches = pytest.importorskip("sklearn.model_selection")
+    datasets = pytest.importorskip("sklearn.datasets")
+    from brainstorm.estimators import NetworkClassifier
+
+    with h5py.File(tmp_path / "digits.hdf5", "w") as file:
+        X, y = datasets.load_digits(return_X_y=True)
+        for split in ("training", "validation", "test"):
+            file[f"{split}/default"] = X[np.newaxis, :300] / 16
+            file[f"{split}/targets"] = y[np.newaxis, :300, np.newaxis]
+    options = ("--epochs", 2, "--data", tmp_path / "digits.hdf5")
+    output = run_example("search_digits.py", *options, data_dir=data_dir)
+    workers, *scores, _ = output.splitlines()
+    assert workers == "workers: 2"
+    search = searches.GridSearchCV(
+        NetworkClassifier(epochs=2, batch_size=20, random_state=42),
+        {"network": ["F30", "F100"], "stepper__learning_rate": [0.001, 0.01]},
+        cv=3,
+    ).fit(X[:300] / 16, y[:300])
+    found = [float(line.rpartition(": ")[2]) for line in scores]
+    assert found == pytest.approx(search.cv_results_["mean_test_score"], abs=1e-3)
+
+
+@pytest.mark.slow
 def test_spiking_classification_learns_and_draws(tmp_path):
     image = pytest.importorskip("matplotlib.image")
     rnd = np.random.RandomState(1)
