@@ -106,6 +106,8 @@ def optional_requirements() -> dict[str, list[str]]:
             "pydata-sphinx-theme>=0.16",
             "sphinx-copybutton>=0.5",
             "sphinx-design>=0.6",
+            "sphinx-gallery>=0.18",
+            "matplotlib>=3.8",
             "scikit-learn>=1.6",
         ],
     }

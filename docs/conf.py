@@ -17,6 +17,7 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
     "sphinx_design",
+    "sphinx_gallery.gen_gallery",
     "names",
 ]
 exclude_patterns = ["_build"]
@@ -37,6 +38,22 @@ napoleon_use_rtype = False
 
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
+
+sphinx_gallery_conf = {
+    "examples_dirs": str(ROOT / "examples" / "gallery"),
+    "gallery_dirs": "gallery",
+    "filename_pattern": r"\.py$",
+    "image_scrapers": ("matplotlib",),
+    "image_srcset": ["2x"],
+    "remove_config_comments": True,
+    "capture_repr": (),
+    "show_memory": False,
+    "min_reported_time": 1000,
+    "write_computation_times": False,
+    "show_signature": False,
+    "download_all_examples": False,
+    "nested_sections": False,
+}
 
 html_theme = "pydata_sphinx_theme"
 html_title = "brainstorm"
