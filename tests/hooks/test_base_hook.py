@@ -11,6 +11,7 @@ from brainstorm.training import Linear
 from brainstorm.utils import ValidationError, get_inheritors
 
 EXAMPLES = [
+    hooks.AveragedWeights("swa", begin=20, timescale="epoch"),
     hooks.CsvLog("logs.csv", interval=2),
     hooks.EarlyStopper("a.b", 3, "max", "mine", "update", 5, True),
     hooks.Inspector("page.html", False, timescale="update", interval=100),

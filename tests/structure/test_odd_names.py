@@ -65,7 +65,7 @@ def test_inputs(name, tmp_path):
     assert parts["F.outputs.default"].shape == X.shape
 
 
-class AttentionLayerImpl(Layer):
+class OddLayerImpl(Layer):
     """y = keys * values, where a parameter, an output and an internal are odd too."""
 
     expected_inputs = {
@@ -94,7 +94,7 @@ class AttentionLayerImpl(Layer):
 
 def test_buffers_of_a_layer(tmp_path):
     inp = layers.Input({"default": ("T", "B", 4), "targets": ("T", "B", 4)})
-    attention = ConstructionWrapper.create(AttentionLayerImpl, name="Attention")
+    attention = ConstructionWrapper.create(OddLayerImpl, name="Attention")
     error = layers.SquaredError()
     inp >> "values" - attention
     inp >> layers.FullyConnected(4, name="F") >> "keys" - attention

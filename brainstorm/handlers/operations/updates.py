@@ -201,8 +201,7 @@ class UpdateOperations(ProductOperations):
         scale = max(1.0, rows / cols) ** 0.5
         if weight_decay:
             self.mult_add_st(weight_decay * (1.0 / scale), parameters, step)
-        p, step = (a.reshape((rows * cols,)) for a in (parameters, step))
-        self.sgd_update(p, step, learning_rate * scale)
+        self.mult_add_st(-learning_rate * scale, step, parameters)
 
     def _orthogonal(self, x: Any) -> Any:
         """A matrix of the same singular vectors; `x` is used up."""
