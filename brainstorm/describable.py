@@ -70,7 +70,7 @@ class TypeName(str):
                 stacklevel=2,
             )
 
-    def __deepcopy__(self, memo: dict) -> TypeName:
+    def __deepcopy__(self, memo: dict[int, Any]) -> TypeName:
         return self
 
     def __reduce__(self) -> tuple[type, tuple[str]]:

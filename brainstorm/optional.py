@@ -16,6 +16,6 @@ def _is_there(name: str) -> bool:
         return False
 
 
-has_bokeh = _is_there("bokeh")
-has_pycuda = _is_there("pycuda")
-has_pygraphviz = _is_there("pygraphviz")
+has_bokeh: bool = _is_there("bokeh")
+has_pycuda: bool = _is_there("pycuda")
+has_pygraphviz: bool = _is_there("pygraphviz")

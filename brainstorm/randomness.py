@@ -103,7 +103,7 @@ def _system_seed() -> int:
     return secrets.randbelow(RandomState.SEED_LIMIT)
 
 
-global_rnd = RandomState(_system_seed())
+global_rnd: RandomState = RandomState(_system_seed())
 """The random state from which all others in brainstorm are seeded.
 
 After ``global_rnd.set_seed(s)`` everything random that follows is determined.

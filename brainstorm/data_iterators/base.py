@@ -41,7 +41,7 @@ class DataIterator(Seedable):
         super().__init__()  # All take a seed, as in version 0.5.
         if not self.draws and of_library(type(self)):
             del self.rnd
-        self.data_shapes = dict(data_shapes)
+        self.data_shapes: dict[str, tuple[int, ...]] = dict(data_shapes)
         self.length = length
 
     @property

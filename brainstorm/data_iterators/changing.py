@@ -39,12 +39,12 @@ class Transformer(DataIterator):
     """Base of the iterators that change some of the items of another one."""
 
     def __init__(
-        self, iter: DataIterator, argument: str, values: Mapping, check: Check
+        self, iter: DataIterator, argument: str, values: Mapping[str, Any], check: Check
     ) -> None:
         expect(isinstance(iter, DataIterator), "iter", "a DataIterator", brief(iter))
         self._values = check_values(argument, values, iter.data_shapes, check)
         super().__init__(iter.data_shapes, iter.length)
-        self.iter = iter
+        self.iter: DataIterator = iter
         for name in self._values:
             what = f"{type(self).__name__}: data item {name!r}"
             self._check_shape(what, self.data_shapes[name])
@@ -218,7 +218,9 @@ class RandomCrop(_ImageTransformer):
             T, B, H, W, C = self.data_shapes[name]
             check_window(f"shape_dict[{name!r}]", window, (H, W))
             self.data_shapes[name] = (T, B, int(window[0]), int(window[1]), C)
-        self.shape_dict = {n: tuple(window) for n, window in shape_dict.items()}
+        self.shape_dict: dict[str, tuple[int, ...]] = {
+            n: tuple(window) for n, window in shape_dict.items()
+        }
 
     def _transform(self, name: str, array: np.ndarray, rnd: Any) -> np.ndarray:
         h, w = self.shape_dict[name]

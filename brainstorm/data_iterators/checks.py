@@ -47,7 +47,7 @@ def check_value(what: str, value: Any, check: Check) -> None:
 
 
 def check_values(
-    argument: str, values: Any, items: Mapping, check: Check
+    argument: str, values: Any, items: Mapping[str, Any], check: Check
 ) -> dict[str, Any]:
     """A copy of a dict of values by some of the data items, once all are good."""
     expect(isinstance(values, Mapping), argument, "a dict by data item", brief(values))
@@ -62,7 +62,7 @@ def check_values(
 
 
 def filled_values(
-    argument: str, values: Any, items: Mapping, check: Check, default: float
+    argument: str, values: Any, items: Mapping[str, Any], check: Check, default: float
 ) -> dict[str, Any]:
     """A value for each of the data items: from `values`, if any, where it is there."""
     values = check_values(argument, {} if values is None else values, items, check)

@@ -58,6 +58,12 @@ class Share:
         size: Number of the ranks.
     """
 
+    rank: int
+    size: int
+    start: int
+    count: int
+    total: int
+
     def __init__(self, rank: int, size: int):
         self.rank, self.size = rank, size
         self.start = self.count = self.total = 0

@@ -53,6 +53,8 @@ class Prefetch(DataIterator):
     """
 
     draws = False
+    data_shapes: dict[str, tuple[int, ...]]
+    length: int | None
 
     def __init__(self, iter: DataIterator, depth: int = 1) -> None:
         expect(isinstance(iter, DataIterator), "iter", "a DataIterator", brief(iter))

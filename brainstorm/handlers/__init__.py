@@ -23,7 +23,7 @@ __all__ = [
 
 onednn.OneDnnHandler = OneDnnHandler  # type: ignore[attr-defined]  # as it was imported before
 
-default_handler = choose_handler()
+default_handler: Handler = choose_handler()
 """The handler of networks that were given no other: OneDnnHandler where oneDNN is
 installed, else NumpyHandler. The environment variable ``BRAINSTORM_HANDLER``
 (``numpy``, ``onednn`` or ``auto``) overrides that."""

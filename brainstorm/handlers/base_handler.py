@@ -127,6 +127,10 @@ class Handler(
     context: Any = None
     EMPTY: Any = None
     array_type: type = object
+    act_func: dict[str, Any]
+    act_func_deriv: dict[str, Any]
+    inplace_act_func: dict[str, Any]
+    inplace_act_func_deriv: dict[str, Any]
     seed: int | None
     _rnd: RandomState
     _rnd_origin: int | None

@@ -46,10 +46,10 @@ class DebugHandler(Handler):
             )
         self.handler = handler
         super().__init__()
-        self.dtype = handler.dtype
-        self.context = handler.context
+        self.dtype: Any = handler.dtype
+        self.context: Any = handler.context
         self.EMPTY = handler.EMPTY
-        self.array_type = handler.array_type
+        self.array_type: type = handler.array_type
 
     @property
     def rnd(self) -> RandomState:

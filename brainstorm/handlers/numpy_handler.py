@@ -70,7 +70,7 @@ class NumpyHandler(
 
     def __init__(self, dtype: Any = np.float32, seed: int | None = None):
         super().__init__(seed)
-        self.dtype = _float_type(dtype)
+        self.dtype: Any = _float_type(dtype)
         self.EMPTY = np.zeros(0, self.dtype)
         self._set_constants(self.dtype)
         self._set_limits(self.dtype)

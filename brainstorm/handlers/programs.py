@@ -77,7 +77,7 @@ class Variable:
     __slots__ = ("now",)
 
     def __init__(self, now: Callable[[], float]):
-        self.now = now
+        self.now: Callable[[], float] = now
 
     def sqrt(self) -> Variable:
         """Its square root."""

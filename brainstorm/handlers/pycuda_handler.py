@@ -89,9 +89,9 @@ class PyCudaHandler(
 
     def __init__(self, seed: int | None = None):
         super().__init__(seed)
-        self.dtype = np.float32
+        self.dtype: Any = np.float32
         self._gpu: Launcher = self._open()
-        self.context = self._gpu.device
+        self.context: Any = self._gpu.device
         self._users = self._gpu.users  # temporary arrays are those of all handlers
         self.EMPTY = self.allocate((0,))
         self._random_origin: Any = None

@@ -64,14 +64,16 @@ class CudaArray:
     dtype = ITEM
 
     def __init__(self, memory: Any, places: np.ndarray):
-        self.memory = memory
+        self.memory: Any = memory
         self._places = places
         self.pointer: int = places.__array_interface__["data"][0]
-        self.shape = places.shape
+        self.shape: tuple[int, ...] = places.shape
         self.size: int = places.size
-        self.strides = tuple([s // ITEM.itemsize for s in places.strides])
+        self.strides: tuple[int, ...] = tuple(
+            [s // ITEM.itemsize for s in places.strides]
+        )
         self.contiguous: bool = places.flags.c_contiguous
-        self.layout = (self.shape, self.strides)
+        self.layout: tuple[tuple[int, ...], ...] = (self.shape, self.strides)
 
     @classmethod
     def on(cls, memory: Any, pointer: int, shape: tuple[int, ...]) -> CudaArray:
@@ -100,7 +102,7 @@ class CudaArray:
             " handler.get_numpy_copy(array), or net.get(path)"
         )
 
-    def __deepcopy__(self, memo: dict) -> CudaArray:
+    def __deepcopy__(self, memo: dict[int, Any]) -> CudaArray:
         return self.memory.copy(self)
 
     def __reduce__(self) -> Any:

@@ -115,7 +115,7 @@ class Launcher:
 
     def __init__(self, device: Any):
         self.device = device
-        self.parameters = kernel_parameters(kernel_source())
+        self.parameters: dict[str, list[str]] = kernel_parameters(kernel_source())
         self._kernels: dict[str, Any] = {}
         self._structs: dict[str, struct.Struct] = {}
         self._plans: dict[Any, tuple[_Launch, ...]] = {}

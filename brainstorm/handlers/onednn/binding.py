@@ -165,6 +165,7 @@ class Library:
     """
 
     def __init__(self, path: str):
+        self.functions: ctypes.CDLL
         self.functions = functions = ctypes.CDLL(path)
         self._check_version(path)
         pointer, size = ctypes.c_void_p, ctypes.c_size_t
@@ -172,15 +173,17 @@ class Library:
         query.restype, query.argtypes = pointer, [pointer, ctypes.c_int, ctypes.c_int]
         functions.dnnl_memory_desc_get_size.restype = size
         # Called with ctypes' objects, which is faster than having it convert others.
-        self.execute = functions.dnnl_primitive_execute
-        self.engine = self.create(_Owned, "dnnl_engine_create", CPU, size(0))
-        self.stream = self.create(_Owned, "dnnl_stream_create", self.engine, IN_ORDER)
+        self.execute: Callable[..., Any] = functions.dnnl_primitive_execute
+        self.engine: Any = self.create(_Owned, "dnnl_engine_create", CPU, size(0))
+        self.stream: Any = self.create(
+            _Owned, "dnnl_stream_create", self.engine, IN_ORDER
+        )
         self._primitives: weakref.WeakValueDictionary[Any, Primitive] = (
             weakref.WeakValueDictionary()
         )
-        self.desc = functools.lru_cache(2048)(self._desc)
+        self.desc: Callable[..., MemoryDesc] = functools.lru_cache(2048)(self._desc)
         self._local = threading.local()
-        self.waiting = Waiting(functions)
+        self.waiting: Waiting = Waiting(functions)
         # Others may not run Python while this calls something.
         self._quick = ctypes.PyDLL(path)
         # Missing where the library was built without OpenMP.

@@ -122,7 +122,7 @@ class Kept:
         self._values: dict[Hashable, Any] = {}
         self._sizes: dict[Hashable, float] = {}
         self._choose = random.Random(0)
-        self.get = self._values.get
+        self.get: Callable[..., Any] = self._values.get
 
     def __len__(self) -> int:
         return len(self._values)
@@ -157,7 +157,7 @@ class Region:
         owner = owner_of(array)
         if owner is None:
             raise UnimplementedError("expected memory of an array")
-        self.owner = weakref.ref(owner)
+        self.owner: weakref.ref[np.ndarray] = weakref.ref(owner)
         self._interface = {
             "version": 3,
             "data": (address_of(array), False),

@@ -12,7 +12,7 @@ from brainstorm.handlers.onednn.lstm_arrays import LstmArrays, LstmDeltas, step_
 from brainstorm.handlers.onednn.lstm_records import Backward, Record, Records, Run
 from brainstorm.handlers.onednn.part import OneDnnPart
 from brainstorm.handlers.operations.lstm import LstmCells, LstmOperations
-from brainstorm.handlers.operations.recurrent import Weights
+from brainstorm.handlers.operations.recurrent import Clock, Weights
 from brainstorm.handlers.programs import whole
 from brainstorm.utils import HandlerError
 
@@ -64,30 +64,30 @@ class OneDnnLstm(OneDnnPart, LstmOperations):
                 record.complete(self)
             record.found(array)
 
-    def get_numpy_copy(self, mem):
+    def get_numpy_copy(self, mem: Any) -> np.ndarray:
         if self._lstm_records.by_cells:
             self.complete(mem)
         return super().get_numpy_copy(mem)
 
-    def is_fully_finite(self, a):
+    def is_fully_finite(self, a: Any) -> bool:
         if self._lstm_records.by_cells:
             self.complete(a)
         return super().is_fully_finite(a)
 
     @whole
-    def set_from_numpy(self, mem, arr):
+    def set_from_numpy(self, mem: Any, arr: np.ndarray) -> None:
         if self._lstm_records.by_cells:
             self._complete_before_writing(mem)
         super().set_from_numpy(mem, arr)
 
     @whole
-    def fill(self, mem, val):
+    def fill(self, mem: Any, val: float) -> None:
         if self._lstm_records.by_cells:
             self._complete_before_writing(mem)
         mem.fill(val)
 
     @whole
-    def clear(self, *arrays):
+    def clear(self, *arrays: Any) -> None:
         # Networks make room with this, also for other sizes: what was left out there is
         # not worth computing.
         for array in arrays:
@@ -98,7 +98,15 @@ class OneDnnLstm(OneDnnPart, LstmOperations):
 
     # -- passes --------------------------------------------------------------
 
-    def lstm_forward(self, x, weights, cells, y, activation, clock=None):
+    def lstm_forward(
+        self,
+        x: Any,
+        weights: Weights,
+        cells: LstmCells,
+        y: Any,
+        activation: str,
+        clock: Clock | None = None,
+    ) -> None:
         arrays = LstmArrays(x, weights, cells, y)
         if activation == "tanh" and clock is None and arrays.step_work < _LARGE_STEP:
             self.do(self.plain._library_forward, arrays)
@@ -106,7 +114,7 @@ class OneDnnLstm(OneDnnPart, LstmOperations):
             self.do(self.plain._supersede, cells)
             super().lstm_forward(x, weights, cells, y, activation, clock)
 
-    def _goes_by_gates(self, weights, y, gates):
+    def _goes_by_gates(self, weights: Weights, y: Any, gates: tuple[Any, ...]) -> bool:
         is_large = step_work(weights, y) >= _LARGE_STEP
         return is_large and all(gate.flags.c_contiguous for gate in gates)
 
@@ -146,9 +154,21 @@ class OneDnnLstm(OneDnnPart, LstmOperations):
                 record.complete(self)
 
     def lstm_backward(
-        self, x, weights, cells, y, dy, deltas, dx, gradients, activation,
-        clock=None, fresh_dx=False, fresh_gradients=False, outside=None,
-    ):  # fmt: skip
+        self,
+        x: Any,
+        weights: Weights,
+        cells: LstmCells,
+        y: Any,
+        dy: Any,
+        deltas: LstmCells,
+        dx: Any,
+        gradients: Weights,
+        activation: str,
+        clock: Clock | None = None,
+        fresh_dx: bool = False,
+        fresh_gradients: bool = False,
+        outside: LstmCells | None = None,
+    ) -> None:
         arrays = LstmArrays(x, weights, cells, y)
         to = LstmDeltas(dy, deltas, dx, gradients, fresh_dx, fresh_gradients)
         if (

@@ -64,8 +64,8 @@ class Part:
 
     def __init__(self, session: Session, weights: Arenas | None = None):
         self.session = session
-        self.arenas = Arenas(session.library)
-        self.weights = weights or self.arenas
+        self.arenas: Arenas = Arenas(session.library)
+        self.weights: Arenas = weights or self.arenas
 
     def recipe(self, name: str, arrays: LstmArrays) -> Recipe:
         """A recipe that uses its memory."""

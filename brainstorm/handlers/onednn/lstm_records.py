@@ -43,14 +43,14 @@ class Run:
     def __init__(self, what: LibraryLstm, arrays: LstmArrays):
         self.what = what
         # There is a carried state, and the last step of it is computed.
-        self.cells = LstmCells(
+        self.cells: LstmCells = LstmCells(
             *[
                 Region(cell, 2 if name == "Ca" else 1)
                 for name, cell in arrays.cells._asdict().items()
             ]
         )
-        self.places = arrays.places
-        self.backward = Kept(_MAX_BACKWARD)
+        self.places: tuple[Any, ...] = arrays.places
+        self.backward: Kept = Kept(_MAX_BACKWARD)
 
 
 class Backward(NamedTuple):

@@ -58,9 +58,9 @@ class Call:
         self._threads = recipe.fixed_threads
         self._moving = tuple(recipe.moving)
         self.addresses: tuple[int, ...] | None = None
-        self.written = tuple(sorted(recipe.written))
+        self.written: tuple[int, ...] = tuple(sorted(recipe.written))
         self.values = values
-        self.size = len(self._steps) * STEP_BYTES
+        self.size: int = len(self._steps) * STEP_BYTES
         if values is not None:
             self.size += values.nbytes
 
@@ -165,9 +165,9 @@ class Recipe:
         self._threads = 1 if is_small else session.threads
         session.has_started_threads |= self._threads > 1
         self._has_to_keep_to_one = False
-        self.library = session.library
+        self.library: Library = session.library
         self.name = name
-        self.shapes = [None if a is None else a.shape for a in arrays]
+        self.shapes: list[Any] = [None if a is None else a.shape for a in arrays]
         self.steps: list[tuple[Any, ...]] = []
         self.kept: list[Any] = [session.arenas]
         self.moving: list[tuple[Memory, int, int]] = []

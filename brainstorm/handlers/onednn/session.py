@@ -43,14 +43,19 @@ class Session:
             where it finds them; a call of False is what the library can not do.
     """
 
+    library: Library
+    math_mode: str
+    threads: int
+    sets_threads: bool
+
     def __init__(
         self, library: Library, math_mode: str, threads: int, sets_threads: bool = False
     ):
         self.library, self.math_mode = library, math_mode
         self.threads, self.sets_threads = threads, sets_threads
-        self.arenas = Arenas(library)
-        self.has_started_threads = False
-        self.known = KnownArrays(_MAX_KNOWN)
+        self.arenas: Arenas = Arenas(library)
+        self.has_started_threads: bool = False
+        self.known: KnownArrays = KnownArrays(_MAX_KNOWN)
         self._calls = Kept(_MAX_BYTES, _give_up)
         self._ones = np.ones((1, 1), np.float32)
 

@@ -40,7 +40,7 @@ class Waiting:
     """
 
     def __init__(self, functions: ctypes.CDLL):
-        self.is_asleep = False
+        self.is_asleep: bool = False
         self._functions = functions
         self._local = _Looks()
         self._lock = threading.Lock()

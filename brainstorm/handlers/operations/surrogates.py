@@ -33,6 +33,9 @@ class Values:
         is_result: Whether this is a result itself.
     """
 
+    handler: Any
+    array: Any
+
     def __init__(
         self,
         handler: Any,
