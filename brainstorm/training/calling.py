@@ -41,11 +41,14 @@ class HookCalls:
     @contextlib.contextmanager
     def _together(self) -> Iterator[Team | None]:
         """With a communicator, have all ranks begin and end this together."""
+        before = {n: getattr(self, n) for n in ("_team", "_speaks", "_acting")}
         if self.comm is None:
             self._acting = self.hooks
-            yield None
+            try:
+                yield None
+            finally:
+                vars(self).update(before)
             return
-        before = {n: getattr(self, n) for n in ("_team", "_speaks", "_acting")}
         with Ranks(self.comm).together() as ranks:
             team = self._team = Team(ranks, self.bucket_size)
             self._speaks = team.speaks

@@ -156,8 +156,8 @@ def test_every_operation_is_specified():
         if not name.startswith("_")
     }
     others = {"allocate", "zeros", "ones", "scratch", "create_from_numpy", "overlap"}
-    others |= {"get_random_state", "set_random_state", "complete"}
-    others |= {"record", "release", "release_after"}
+    others |= {"get_random_state", "set_random_state", "complete", "check_limit"}
+    others |= {"record", "release", "release_after", "share_cores"}
     assert public - others == set(OPERATIONS)
 
 
