@@ -9,8 +9,6 @@ from brainstorm.describable import get_description
 from brainstorm.parallel.ranks import Ranks
 from brainstorm.utils import ValidationError
 
-__all__ = ["check_same", "described"]
-
 _NOTHING = "not given"
 
 

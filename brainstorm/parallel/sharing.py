@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from brainstorm.data_iterators.holding import (
     Subsequences,
     Undivided,
 )
+from brainstorm.data_iterators.prefetching import Prefetch
 from brainstorm.describable import of_library
 from brainstorm.handlers.base_handler import Handler
 from brainstorm.parallel.agreement import check_same
@@ -64,8 +66,8 @@ class SharedIterator(DataIterator):
         self.whole, self.ranks = iter, ranks
         self._share = Share(ranks.rank, ranks.size)
         self._levels = _levels(iter)
-        self.iter: Any = _linked(self._levels, self._share) if self._levels else iter
-        self._copies = _levels(self.iter)
+        self._copies = list(map(copy.copy, self._levels))
+        self.iter: Any = _linked(self._copies, self._share) if self._levels else iter
         # Numbers of the sequences that this rank has got of those of all batches.
         self._got: list[np.ndarray] = []
 
@@ -77,15 +79,15 @@ class SharedIterator(DataIterator):
 
     def pieces(self, handler: Handler | None = None) -> Iterator[Piece]:
         """What this rank gets of each batch, also if that is nothing."""
-        share, passed = self._share, 0
+        passed = 0
         self._got = []
-        for batch in self.iter(handler):
+        for piece in self.iter(handler):
             if not self._levels:
-                batch = piece_of(batch, share).data
+                piece = piece_of(piece, self._share)
             if not self.continues:
-                self._got.append(passed + share.start + np.arange(share.count))
-                passed += share.total
-            yield Piece(batch, share.start, share.count, share.total)
+                self._got.append(passed + piece.start + np.arange(piece.count))
+                passed += piece.total
+            yield piece
 
     def merged(self, scores: Mapping[str, list]) -> dict[str, list]:
         """Losses and scores of all ranks, see `gather_losses_and_scores`."""
@@ -156,22 +158,52 @@ def _levels(iterator: Any) -> list[Any]:
     levels = [iterator]
     while hasattr(levels[-1], "iter"):
         levels.append(levels[-1].iter)
-    wrappers = all(
-        isinstance(level, Transformer | Subsequences) for level in levels[:-1]
-    )
-    holds = type(levels[-1]) in (Undivided, Minibatches, Online)
-    ours = all(of_library(type(level)) for level in levels)
-    return levels if wrappers and holds and ours else []
+    *wrappers, holder = levels[_number_outside(levels) :]
+    known = all(isinstance(level, Transformer | Subsequences) for level in wrappers)
+    known &= type(holder) in (Undivided, Minibatches, Online)
+    return levels if known and all(of_library(type(level)) for level in levels) else []
+
+
+def _number_outside(levels: list[Any]) -> int:
+    """How many of the first ones hand on whatever the next one yields."""
+    outside = itertools.takewhile(lambda level: type(level) is Prefetch, levels)
+    return len(list(outside))
+
+
+class _Pieces(DataIterator):
+    """Says of each part what it is a part of."""
+
+    draws = False
+
+    def __init__(self, iter: DataIterator, share: Share):
+        super().__init__(iter.data_shapes, iter.length)
+        self.iter, self.share = iter, share
+
+    def __call__(self, handler: Handler | None = None) -> Iterator[Any]:
+        share = self.share
+        for batch in self.iter(handler):
+            yield Piece(batch, share.start, share.count, share.total)
+
+    def get_state(self) -> dict[str, Any]:
+        return self.iter.get_state()
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        self.iter.set_state(state)
 
 
 def _linked(levels: list[Any], share: Share) -> Any:
-    """Copies of these, the last of which holds just a share of each batch."""
-    *wrappers, holder = map(copy.copy, levels)
-    holder.share = share
-    for wrapper in reversed(wrappers):
-        wrapper.iter = holder
-        holder = wrapper
-    return holder
+    """Have these hold just a share of each batch, and yield pieces."""
+    levels[-1].share = share
+    number = _number_outside(levels)
+    inside = levels[-1]
+    for wrapper in reversed(levels[number:-1]):
+        wrapper.iter = inside
+        inside = wrapper
+    outside: Any = _Pieces(inside, share)
+    for wrapper in reversed(levels[:number]):
+        wrapper.iter = outside
+        outside = wrapper
+    return outside
 
 
 @contextlib.contextmanager

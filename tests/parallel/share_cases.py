@@ -9,7 +9,12 @@ import numpy as np
 
 import brainstorm as bs
 from brainstorm import Trainer, global_rnd, scorers, tools
-from brainstorm.data_iterators import AddGaussianNoise, Minibatches, Subsequences
+from brainstorm.data_iterators import (
+    AddGaussianNoise,
+    Minibatches,
+    Prefetch,
+    Subsequences,
+)
 from brainstorm.data_iterators.holding import Part
 from brainstorm.hooks import (
     MonitorLayerDeltas,
@@ -186,10 +191,13 @@ def reads_parts(comm):
     try:
         with h5py.File(file) as f:
             items = {name: f[name] for name in ("default", "targets")}
-            batches = AddGaussianNoise(Minibatches(4, **items), {"default": 0.1})
-            trainer = Trainer(SgdStepper(0.1), verbose=False, comm=comm)
-            trainer.add_hook(StopAfterEpoch(1))
-            trainer.train(network(), batches)
+            noisy = AddGaussianNoise(Minibatches(4, **items), {"default": 0.1})
+            for batches in (noisy, Prefetch(noisy, 2)):
+                read.append(0)
+                trainer = Trainer(SgdStepper(0.1), verbose=False, comm=comm)
+                trainer.add_hook(StopAfterEpoch(1))
+                trainer.train(network(), batches)
     finally:
         Part.__getitem__ = before
-    return sum(read)
+    second = read.index(0, 1)
+    return [sum(read[:second]), sum(read[second:])]

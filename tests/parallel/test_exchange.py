@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from brainstorm import Trainer, parallel
-from brainstorm.data_iterators import AddGaussianNoise, DataIterator, Minibatches
+from brainstorm.data_iterators import (
+    AddGaussianNoise,
+    DataIterator,
+    Minibatches,
+    Prefetch,
+)
 from brainstorm.data_iterators.holding import Share
 from brainstorm.parallel.exchange import plan_buckets
 from brainstorm.parallel.sharing import SharedIterator, merged
@@ -112,8 +117,11 @@ class Doubles(DataIterator):
             yield {name: values - values.mean() for name, values in batch.items()}
 
 
+WRAPPERS = ["ours", "ahead", "own"]
+
+
 @pytest.mark.parametrize("size", [1, 3])
-@pytest.mark.parametrize("wrap", [lambda it: it, Doubles], ids=["ours", "own"])
+@pytest.mark.parametrize("wrap", [lambda it: it, Prefetch, Doubles], ids=WRAPPERS)
 def test_parts_are_those_of_the_batches(wrap, size):
     x = np.random.RandomState(0).randn(2, 11, 3)
     whole, parts = [], []

@@ -8,12 +8,16 @@ from tests.parallel.launching import on_ranks
 NAME = resume_cases.__name__
 
 
+@pytest.fixture(scope="module")
+def results():
+    cases = ["goes_on_exactly", "saves_when_one_is_interrupted"]
+    return on_ranks(2, NAME, *cases, "writes_on_the_first", "streams")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [2, 3])
-def test_training_goes_on_exactly(size):
-    results = on_ranks(size, NAME, "goes_on_exactly", "saves_when_one_is_interrupted")
-    assert results["goes_on_exactly"] == [[True] * 4] * size
-    assert results["saves_when_one_is_interrupted"] == [4] * size
+def test_training_goes_on_exactly(results):
+    assert results["goes_on_exactly"] == [[True] * 4] * 2
+    assert results["saves_when_one_is_interrupted"] == [4] * 2
 
 
 @pytest.mark.slow
@@ -31,8 +35,7 @@ def test_another_number_of_ranks_goes_on(tmp_path):
 
 
 @pytest.mark.slow
-def test_one_rank_writes_and_all_log_the_same():
-    results = on_ranks(2, NAME, "writes_on_the_first", "streams")
+def test_one_rank_writes_and_all_log_the_same(results):
     (files, close, logs), (no_files, also_close, same_logs) = results[
         "writes_on_the_first"
     ]
