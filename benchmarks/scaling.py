@@ -124,7 +124,7 @@ def measure_step(group: Group, name: str, settings: Settings) -> Step:
         for batch in reversed(batches)
     ]
     messages = [Message(*pair) for pair in group.ask("messages", name, handler)]
-    extra = group.ask("extra", name, handler, load(name).shape[1], steps)
+    extra = group.ask("extra", name, handler, steps)
     return Step(batches[::-1], *zip(*stages, strict=True), messages, extra)
 
 
@@ -182,14 +182,15 @@ class Check:
         """What keeps the ranks from being as fast as they are alone."""
         sharing, rest = self.together - self.alone, self.measured - self.together
         predicted = self.serial - self.alone
-        lost = f"{1e3 * max(0.0, self.measured - self.alone):.3g} ms are lost"
+        both = max(0.0, self.measured - self.alone)
+        lost = f"{1e3 * both:.3g} ms are lost"
         if sharing >= rest:
             return (
-                f"{lost}, {1e3 * sharing:.3g} of them since ranks that compute at the"
-                " same time share caches and memory"
+                f"{lost}, {1e3 * min(sharing, both):.3g} of them since ranks that"
+                " compute at the same time share caches and memory"
             )
         return (
-            f"{lost}, {1e3 * rest:.3g} of them in the exchange, for which"
+            f"{lost}, {1e3 * min(rest, both):.3g} of them in the exchange, for which"
             f" {1e3 * predicted:.3g} are predicted, and in waiting for the slower rank"
         )
 

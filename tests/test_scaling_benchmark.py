@@ -40,6 +40,60 @@ def test_costs_of_algorithms(algorithm, ranks, messages, sent, added):
     assert found == pytest.approx(expected, rel=1e-12)
 
 
+def summed_by_ring(arrays):
+    """Sum arrays as `ring` says; returns them, rounds, and numbers that each sends."""
+    p = len(arrays)
+    parts, rounds, sent = [np.split(a.copy(), p) for a in arrays], 0, 0
+    for gathers in (False, True):
+        for step in range(p - 1):
+            moving = [(r, (r - step + gathers) % p) for r in range(p)]
+            messages = [(r, part, parts[r][part].copy()) for r, part in moving]
+            for r, part, message in messages:
+                target = parts[(r + 1) % p]
+                target[part] = message + (0 if gathers else target[part])
+            rounds, sent = rounds + 1, sent + len(messages[0][2])
+    return [np.concatenate(own) for own in parts], rounds, sent
+
+
+def summed_by_halves(arrays):
+    """The same as `halving_doubling` says."""
+    p, size, rounds, sent = len(arrays), len(arrays[0]), 0, 0
+    arrays, own = [a.copy() for a in arrays], [(0, size)] * p
+    distances = [2**i for i in range(p.bit_length() - 1)]
+    for d in distances:
+        before = [a.copy() for a in arrays]
+        for r in range(p):
+            start, stop = own[r]
+            half = (start + stop) // 2
+            own[r] = (half, stop) if r & d else (start, half)
+            part = slice(*own[r])
+            arrays[r][part] = before[r][part] + before[r ^ d][part]
+        rounds, sent = rounds + 1, sent + (stop - start) // 2
+    for d in reversed(distances):
+        before, held = [a.copy() for a in arrays], list(own)
+        for r in range(p):
+            (start, stop), other = held[r], held[r ^ d]
+            arrays[r][slice(*other)] = before[r ^ d][slice(*other)]
+            own[r] = min(start, other[0]), max(stop, other[1])
+        rounds, sent = rounds + 1, sent + stop - start
+    return arrays, rounds, sent
+
+
+@pytest.mark.parametrize("ranks", [2, 4, 8])
+@pytest.mark.parametrize(
+    ("algorithm", "summed"),
+    [("ring", summed_by_ring), ("halving_doubling", summed_by_halves)],
+)
+def test_costs_are_those_of_doing_it(algorithm, summed, ranks):
+    arrays = list(np.random.RandomState(1).randint(9, size=(ranks, 16)))
+    results, rounds, sent = summed(arrays)
+    for result in results:
+        np.testing.assert_array_equal(result, sum(arrays))
+    link = Link("link", 1.0, 1e3)
+    expected = rounds + sent / 1e3
+    assert getattr(allreduce, algorithm)(16, ranks, link) == pytest.approx(expected)
+
+
 def test_short_and_long_messages_go_different_ways():
     assert allreduce.allreduce(1e9, 1, LINK) == 0
     for size, best in ((8, "recursive_doubling"), (1e8, "halving_doubling")):
