@@ -42,6 +42,13 @@ class LayerCheckError(BrainstormError, AssertionError):
         expected, got (float | None): The values there.
     """
 
+    check: str
+    layer: str
+    buffer: str | None
+    index: tuple[int, ...] | None
+    expected: float | None
+    got: float | None
+
     def __init__(
         self,
         check: str,

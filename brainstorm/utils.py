@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -110,7 +110,8 @@ class HandlerError(BrainstormError):
 class UnknownNameError(BrainstormError, KeyError):
     """There is nothing of that name."""
 
-    __str__ = Exception.__str__  # KeyError would show the message in quotes
+    # KeyError would show the message in quotes.
+    __str__: ClassVar[Callable[[BaseException], str]] = Exception.__str__
 
 
 class MissingInputError(UnknownNameError):
@@ -374,7 +375,7 @@ def get_inheritors(cls: type) -> set[type]:
 
 # -- names of version 0.5 ----------------------------------------------------
 
-product = math.prod
+product: Callable[..., Any] = math.prod
 
 
 def get_brainstorm_info() -> bytes:

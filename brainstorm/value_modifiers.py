@@ -22,7 +22,7 @@ its first call with some handler and kept.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from numbers import Real
 from typing import Any, ClassVar
 
@@ -222,7 +222,7 @@ class MaskValues(ValueModifier):
 
     def __init__(self, mask: Any):
         super().__init__()
-        self.mask = checked_array(mask, "MaskValues: mask")
+        self.mask: np.ndarray = checked_array(mask, "MaskValues: mask")
 
     def __call__(self, handler: Any, view: Any) -> None:
         _check_shape(self, "mask", self.mask, view)
@@ -318,4 +318,4 @@ def _check_shape(
         )
 
 
-__getattr__ = hinting(__name__, __all__)
+__getattr__: Callable[[str], Any] = hinting(__name__, __all__)

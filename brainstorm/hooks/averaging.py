@@ -54,7 +54,8 @@ class AveragedWeights(Hook):
 
     initial_state: ClassVar[dict[str, Any]] = {"average": None, "count": 0}
     __undescribed__: ClassVar[set[str] | dict[str, Any]] = {"average", "count"}
-    saves, filename = "averages", None  # not in an evaluation
+    saves: str = "averages"
+    filename: str | None = None  # not in an evaluation
 
     average: np.ndarray | None
     count: int

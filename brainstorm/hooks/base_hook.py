@@ -296,7 +296,7 @@ class LogWatcher(Hook):
         return value > best if self.criterion == "max" else value < best
 
 
-def get_log(logs: Mapping[str, Any], path: str) -> list:
+def get_log(logs: Mapping[str, Any], path: str) -> list[Any]:
     """The entries of a log; none if its hook has not logged anything yet.
 
     Raises:

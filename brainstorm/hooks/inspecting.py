@@ -7,13 +7,14 @@ import os
 import time
 import weakref
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from brainstorm.files import atomic_path
 from brainstorm.hooks.base_hook import Common, NetworkReader, takes
 from brainstorm.structure.network import Network
+from brainstorm.training.steppers import TrainingStepper
 from brainstorm.utils import Unpack, ValidationError
 from brainstorm.viewer.contents import plain_number
 from brainstorm.viewer.page import check_page_target, render, to_json
@@ -53,7 +54,8 @@ class Inspector(NetworkReader):
 
     saves = "a page"
     only_reports = True
-    __undescribed__ = initial_state = {"samples": None, "parameters": None}
+    initial_state: ClassVar[dict[str, Any]] = {"samples": None, "parameters": None}
+    __undescribed__: ClassVar[set[str] | dict[str, Any]] = initial_state
     """`samples` has a row for each: update, loss, then the norms of the gradients, of
     the parameters and the relative changes of all layers that have parameters.
     `parameters` are those of the last sample."""
@@ -100,11 +102,17 @@ class Inspector(NetworkReader):
         """Everything but the server and the network that is trained."""
         return {**self.__dict__, "_server": None, "_net": None}
 
-    def reset(self):
+    def reset(self) -> None:
         super().reset()
         self._forget()
 
-    def start(self, net, stepper, verbose, named_data_iters):
+    def start(
+        self,
+        net: Network,
+        stepper: TrainingStepper,
+        verbose: bool | int,
+        named_data_iters: Mapping[str, Any],
+    ) -> None:
         super().start(net, stepper, verbose, named_data_iters)
         if self.filename is not None:
             check_page_target(self.filename)
@@ -114,13 +122,20 @@ class Inspector(NetworkReader):
             if self._server is not None:
                 self.message(f"The page is at {self.url}")
 
-    def read(self, net):
+    def read(self, net: Network) -> Any:
         """The loss of the batch, and one of its sequences until there is an example."""
         loss = net.get_loss_values()["total_loss"] if net.loss_layers else np.nan
         example = None if self._example is not None else _first_sequence(net)
         return loss, example
 
-    def __call__(self, epoch_nr, update_nr, net, stepper, logs):
+    def __call__(
+        self,
+        epoch_nr: int,
+        update_nr: int,
+        net: Network,
+        stepper: TrainingStepper,
+        logs: dict[str, Any],
+    ) -> Any:
         if update_nr > 0:
             loss, example = self.seen(net, update_nr)
             self._example = self._example if example is None else example
@@ -139,7 +154,7 @@ class Inspector(NetworkReader):
         asked = server.last_asked > self._published or not server.number
         return asked and age >= self.SECONDS_BETWEEN_SNAPSHOTS
 
-    def stop(self):
+    def stop(self) -> None:
         filename, net = self.filename, self._net
         if filename is not None and net is not None:
             write = functools.partial(self._write_file, filename, net)

@@ -361,7 +361,7 @@ class ModifyStepperAttribute(base.Hook):
     ):
         super().__init__(**common)
         if self.verbose is None and self.timescale == "update":
-            self.verbose = False
+            self.verbose: bool | int | None = False
         if not callable(schedule):
             raise ValidationError(
                 f"{self.__name__}: schedule has to be a Schedule, not {schedule!r}"

@@ -309,10 +309,10 @@ class SaveBestNetwork(LogWatcher):
         if not entries or not self.improves(entries[-1], self.best_so_far):
             return
         if self.filename is None:
-            self.parameters = net.get("parameters")
+            self.parameters: np.ndarray | None = net.get("parameters")
         elif self.speaks:
             net.save_as_hdf5(self.filename)
-        self.best_so_far = entries[-1]
+        self.best_so_far: float | None = entries[-1]
         place = "in memory" if self.filename is None else f"to {self.filename}"
         self.message(f"{self.log_name} improved; saved the network {place}.")
 

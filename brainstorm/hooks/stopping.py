@@ -250,7 +250,7 @@ class StopOnSigQuit(base.Hook):
     differs_by_rank = True
     __undescribed__: ClassVar[set[str] | dict[str, Any]] = {"quit"}
 
-    quit = False
+    quit: bool = False
     _previous: Any = None
     _signal: Any = getattr(signal, "SIGQUIT", None) or getattr(signal, "SIGBREAK", None)
 

@@ -77,7 +77,8 @@ class TensorBoard(Tracker):
             )
         import_extra("tensorboard.summary.writer", "TensorBoard", "tensorboard")
         # Two hooks may not share it.
-        self.log_dir = self.filename = os.fspath(log_dir)
+        self.log_dir: str = os.fspath(log_dir)
+        self.filename: str | None = self.log_dir
         self.histograms = histograms
 
     def start(

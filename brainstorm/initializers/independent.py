@@ -43,7 +43,7 @@ class ArrayInitializer(Initializer):
 
     def __init__(self, array: Any):
         super().__init__()
-        self.array = checked_array(array, "ArrayInitializer: array")
+        self.array: np.ndarray = checked_array(array, "ArrayInitializer: array")
 
     def __call__(self, shape: Shape) -> np.ndarray:
         mine = self.array.shape

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -156,7 +157,7 @@ class RandomWalk(Initializer):
         scale: Another value for :math:`g`.
     """
 
-    GAINS = {
+    GAINS: ClassVar[dict[str, Callable[[int], float]]] = {
         "linear": lambda n: math.exp(1 / (2 * n)),
         "rel": lambda n: math.sqrt(2) * math.exp(1.2 / (max(n, 6) - 2.4)),
     }
@@ -191,7 +192,7 @@ class _SparseLines(Initializer):
     def __init__(self, sub_initializer: Any, connections: int = 15):
         super().__init__()
         name = type(self).__name__
-        self.sub_initializer = checked_source(
+        self.sub_initializer: Any = checked_source(
             sub_initializer, f"{name}: sub_initializer"
         )
         self.connections: int = checked_integer(connections, f"{name}: connections", 1)
@@ -220,7 +221,7 @@ class Sparse(Initializer):
 
     def __init__(self, sub_initializer: Any, density: float = 0.1):
         super().__init__()
-        self.sub_initializer = checked_source(
+        self.sub_initializer: Any = checked_source(
             sub_initializer, "Sparse: sub_initializer"
         )
         self.density: float = _checked_share(density, "Sparse: density")
@@ -276,10 +277,10 @@ class LstmOptInit(Initializer):
         output_gate: Any = 0.0,
     ):
         super().__init__()
-        self.input_block = checked_source(input_block, "LstmOptInit: input_block")
-        self.input_gate = checked_source(input_gate, "LstmOptInit: input_gate")
-        self.forget_gate = checked_source(forget_gate, "LstmOptInit: forget_gate")
-        self.output_gate = checked_source(output_gate, "LstmOptInit: output_gate")
+        self.input_block: Any = checked_source(input_block, "LstmOptInit: input_block")
+        self.input_gate: Any = checked_source(input_gate, "LstmOptInit: input_gate")
+        self.forget_gate: Any = checked_source(forget_gate, "LstmOptInit: forget_gate")
+        self.output_gate: Any = checked_source(output_gate, "LstmOptInit: output_gate")
 
     def __call__(self, shape: Shape) -> np.ndarray:
         four_blocks = len(shape) > 0 and shape[0] % 4 == 0

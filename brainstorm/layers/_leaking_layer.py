@@ -69,7 +69,7 @@ class LeakingLayer(Layer):
             self._decays = np.exp(-steps)
             return {}, {}
         self._decays = -np.log(np.expm1(steps))  # their logits
-        self.first_values = {"decay": 0.0}
+        self.first_values: Mapping[str, Any] = {"decay": 0.0}
         return {"decay": BufferStructure(units)}, {"a": BufferStructure(units)}
 
     @once_per_resize
@@ -156,7 +156,7 @@ class SpikingLayer(LeakingLayer):
                 f" {self.reset_to:g}"
             )
         surrogate, parameters = find_surrogate(self.surrogate)
-        self.neuron = Neuron(
+        self.neuron: Neuron = Neuron(
             self.threshold,
             self.rest,
             self.resistance,

@@ -49,7 +49,7 @@ class SequenceLayer(Layer):
     cell_context = 1
     carried: Sequence[str] | None = None
     taps: Sequence[str] = ()
-    states = {"y0": "outputs.default"}
+    states: Mapping[str, str] = {"y0": "outputs.default"}
     peepholes = True
     honours_fresh = True
 
@@ -58,7 +58,9 @@ class SequenceLayer(Layer):
         outputs = {"default": BufferStructure("T", "B", n, context_size=1)}
         shapes = {"W": (n, i), "p": (1, n), "R": (n, n), "b": (n,)}
         left_out = {"b": not self.bias, "p": not self.peepholes}
-        self.kinds = {k: g for k, g in self.weights.items() if not left_out.get(k)}
+        self.kinds: dict[str, Sequence[str]] = {
+            k: g for k, g in self.weights.items() if not left_out.get(k)
+        }
         parameters = {
             name: BufferStructure(*shapes[kind])
             for kind, gates in self.kinds.items()
@@ -76,7 +78,7 @@ class SequenceLayer(Layer):
         }
         self.learns_states: bool = self.initial_state == "learned"
         if self.learns_states:
-            self.first_values = dict.fromkeys(self.states, 0.0)
+            self.first_values: Mapping[str, Any] = dict.fromkeys(self.states, 0.0)
             parameters.update(dict.fromkeys(self.states, BufferStructure(n)))
             internals["begun"] = BufferStructure("T", "B", 1, context_size=1)
         self.tapped: list[str] = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from brainstorm.checks import Argument
@@ -104,13 +104,13 @@ class BidirectionalLayerImpl(Layer):
     )
     computes_no_input_deltas_for: Sequence[str] = ("mask",)
     needs_whole_sequences = True
-    repeats = True
+    repeats: bool = True
 
     def setup(self, kwargs: dict[str, Any], in_shapes: Structures) -> Setup:
         properties = dict(self.layer)
         layer_class = get_layer_class_from_typename(properties.pop("@type"))
         x = in_shapes["default"]
-        self.halves = [
+        self.halves: list[Layer] = [
             layer_class(prefix + self.name, {"default": x}, **properties)
             for prefix in DIRECTIONS
         ]
@@ -124,12 +124,12 @@ class BidirectionalLayerImpl(Layer):
         self.honours_fresh: bool = half.honours_fresh
         self.stacks_parameters: bool = half.stacks_parameters
         self.repeats = half.can_be_replayed()
-        self.computes_no_gradients_for = tuple(
+        self.computes_no_gradients_for: Sequence[str] = tuple(
             prefix + name
             for prefix in DIRECTIONS
             for name in half.computes_no_gradients_for
         )
-        self.first_values = _prefixed(half.first_values)
+        self.first_values: Mapping[str, Any] = _prefixed(half.first_values)
         outputs = {"default": BufferStructure("T", "B", 2 * y.feature_size)}
         parameters = _prefixed(half.parameter_shapes)
         internals = _prefixed(half.internal_shapes)
@@ -150,7 +150,9 @@ class BidirectionalLayerImpl(Layer):
 
     # -- what both layers work on --------------------------------------------
 
-    def passes(self, buffers: Any, with_deltas: bool = False):
+    def passes(
+        self, buffers: Any, with_deltas: bool = False
+    ) -> Iterator[tuple[Layer, Any]]:
         """Each of the two layers with its buffers."""
         for direction, half in enumerate(self.halves):
             yield half, self.view(buffers, direction, with_deltas)

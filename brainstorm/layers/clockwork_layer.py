@@ -48,7 +48,7 @@ class ClockedLayer(SequenceLayer):
     def setup(self, kwargs: dict[str, Any], in_shapes: Structures) -> Setup:
         outputs, parameters, internals = super().setup(kwargs, in_shapes)
         # Every unit begins with being updated in each step.
-        self.first_values = {**self.first_values, "timing": 1.0}
+        self.first_values: Mapping[str, Any] = {**self.first_values, "timing": 1.0}
         n = outputs["default"].feature_size
         parameters["timing"] = BufferStructure(n)
         internals["step"] = BufferStructure("T", "B", 1, context_size=1)

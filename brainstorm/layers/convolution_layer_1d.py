@@ -152,7 +152,7 @@ class Convolution1DLayerImpl(ConvolutionLayer):
         if self.padding == "causal":
             self.lag, self.margin = reach, (0, 0)
             return ()
-        self.needs_whole_sequences = reach > 0
+        self.needs_whole_sequences: bool = reach > 0
         before = reach // 2 if self.padding == "same" else self.padding
         self.margin = before, reach - before
         if self.padding not in ("same", reach / 2):

@@ -88,10 +88,10 @@ class Convolution2DLayerImpl(ImageConvolutionLayer, WindowLayer):
     )
     repeats = True
 
-    images = Rows(
+    images: Rows = Rows(
         "inputs.default", writes=["outputs.default", "internals.H"], shape=flatten_time
     )
-    delta_images = Rows(
+    delta_images: Rows = Rows(
         "output_deltas.default",
         writes=["input_deltas.default", "internals.dH"],
         shape=flatten_time,

@@ -106,10 +106,10 @@ class ConvolutionTranspose2DLayerImpl(ImageConvolutionLayer):
     repeats = True
     operation = "conv2d_transpose"
 
-    images = Rows(
+    images: Rows = Rows(
         "inputs.default", writes=["outputs.default", "internals.H"], shape=flatten_time
     )
-    delta_images = Rows(
+    delta_images: Rows = Rows(
         "output_deltas.default",
         writes=["input_deltas.default", "internals.dH"],
         shape=flatten_time,

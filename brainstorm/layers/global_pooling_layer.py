@@ -52,6 +52,9 @@ class GlobalPoolingLayerImpl(Pooling2DLayerImpl):
     """
 
     type: PoolingType
+    kernel_size: tuple[int, int]
+    padding: int
+    stride: tuple[int, int]
 
     expected_inputs: Mapping[str, StructureTemplate] = {
         "default": StructureTemplate("T", "B", "F", "F", "...")

@@ -89,7 +89,8 @@ class GruLayerImpl(SequenceLayer):
     weights: Mapping[str, Sequence[str]] = {
         kind: [kind + gate for gate in "rzh"] for kind in "WRb"
     }
-    cells, deltas = GruCells, GruDeltas
+    cells: type[Any] = GruCells
+    deltas: type[Any] = GruDeltas
     cell_context = 0
 
     def options(self, buffers: Any) -> dict[str, Any]:

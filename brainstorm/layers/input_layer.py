@@ -54,7 +54,7 @@ class InputLayerImpl(Layer):
     repeats = True
 
     def setup(self, kwargs: dict[str, Any], in_shapes: Structures) -> Setup:
-        outputs = {}
+        outputs: dict[str, BufferStructure] = {}
         for name, shape in self.kwargs["out_shapes"].items():
             if not isinstance(name, str) or not name.isidentifier():
                 raise self.error(f"expected identifiers as names, got {name!r}")
@@ -66,5 +66,5 @@ class InputLayerImpl(Layer):
                 outputs[name] = BufferStructure(*shape)
             except StructureValidationError as error:
                 raise self.error(f"shape of {name!r}: {error}") from error
-        self.takes_no_output_deltas_from = tuple(outputs)
+        self.takes_no_output_deltas_from: Sequence[str] = tuple(outputs)
         return outputs, {}, {}

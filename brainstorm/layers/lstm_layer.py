@@ -90,10 +90,11 @@ class LstmLayerImpl(SequenceLayer):
         "R": ("Rz", "Ri", "Rf", "Ro"),
         "b": ("bz", "bi", "bf", "bo"),
     }
-    cells = deltas = LstmCells
+    cells: type[Any] = LstmCells
+    deltas: type[Any] = LstmCells
     taps: Sequence[str] = LstmCells._fields
     carried: Sequence[str] | None = ("Ca",)
-    states = {"y0": "outputs.default", "c0": "internals.Ca"}
+    states: Mapping[str, str] = {"y0": "outputs.default", "c0": "internals.Ca"}
 
     def from_outside(self, buffers: Any) -> dict[str, Any]:
         for name in self.taps:

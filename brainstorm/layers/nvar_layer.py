@@ -40,13 +40,13 @@ def Nvar(
     return ConstructionWrapper.create(NvarLayerImpl, **locals())
 
 
-def _degrees(order):
+def _degrees(order: Any) -> tuple[int, ...]:
     if order is None:
         return ()
     return tuple(order) if isinstance(order, Sequence) else (order,)
 
 
-def _are_degrees(order):
+def _are_degrees(order: Any) -> bool:
     degrees = _degrees(order)
     return (
         (order is None or len(degrees) > 0)
@@ -84,6 +84,7 @@ class NvarLayerImpl(Layer):
     order: int | Sequence[int] | None
     stride: int
     constant: bool
+    degrees: tuple[int, ...]
 
     arguments: Mapping[str, Argument] = arguments_of(
         Nvar,

@@ -82,12 +82,14 @@ class RecurrentLayerImpl(SequenceLayer):
     arguments: Mapping[str, Argument] = arguments_of(
         Recurrent, leak=LEAK, leak_inside=FLAG
     )
-    leak, leak_inside = 1.0, False
+    leak: float = 1.0
+    leak_inside: bool = False
     repeats = True
 
     operation: str = "recurrent"
     weights: Mapping[str, Sequence[str]] = {"W": ["W"], "R": ["R"], "b": ["bias"]}
-    cells = deltas = RecurrentCells
+    cells: type[Any] = RecurrentCells
+    deltas: type[Any] = RecurrentCells
     taps: Sequence[str] = ("Ha",)
 
     def cell_names(self) -> Sequence[str]:

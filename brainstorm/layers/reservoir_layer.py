@@ -9,7 +9,7 @@ from brainstorm.checks import NOT_NEGATIVE, Argument, is_finite
 from brainstorm.initializers import EchoState, Uniform
 from brainstorm.layers.arguments import Check, arguments_of
 from brainstorm.layers.recurrent_layer import RecurrentLayerImpl
-from brainstorm.literals import Activation
+from brainstorm.literals import Activation, InitialState
 from brainstorm.structure.construction import ConstructionWrapper
 from brainstorm.structure.layer import Setup, Structures
 
@@ -72,13 +72,13 @@ class ReservoirLayerImpl(RecurrentLayerImpl):
         ),
         leak_inside=RecurrentLayerImpl.arguments["leak_inside"].check,
     )
-    initial_state = "zeros"
+    initial_state: InitialState = "zeros"
     repeats = True
 
     def setup(self, kwargs: dict[str, Any], in_shapes: Structures) -> Setup:
         made = super().setup(kwargs, in_shapes)
         bias = {"bias": 0.0} if self.bias else {}
-        self.first_values = {
+        self.first_values: Mapping[str, Any] = {
             **self.first_values,
             **bias,
             "W": Uniform(self.input_scaling),

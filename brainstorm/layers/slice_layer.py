@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from brainstorm.checks import Argument, is_whole
@@ -107,7 +107,9 @@ class SliceLayerImpl(StepwiseLayer):
                     "expected either 'parts' or 'start', 'stop' and 'step', got both"
                 )
             given = self.parts
-        self.ranges = {n: range(size)[slice(*part)] for n, part in given.items()}
+        self.ranges: dict[str, range] = {
+            n: range(size)[slice(*part)] for n, part in given.items()
+        }
         for name, features in self.ranges.items():
             if not features:
                 what = "in 'start' and 'stop'" if self.parts is None else f"as {name!r}"
@@ -118,7 +120,7 @@ class SliceLayerImpl(StepwiseLayer):
         outputs = {n: BufferStructure(*shape, len(r)) for n, r in self.ranges.items()}
         return outputs, {}, {}
 
-    def pieces(self, outputs: Any, whole: Any):
+    def pieces(self, outputs: Any, whole: Any) -> Iterator[tuple[Any, Any]]:
         """Arrays of features, of the outputs and of the input."""
         for name, features in self.ranges.items():
             if features.step == 1:

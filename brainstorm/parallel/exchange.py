@@ -53,8 +53,8 @@ class Exchange:
     """
 
     def __init__(self, ranks: Ranks, net: Network, bucket_size: int):
-        self.is_active = False
-        self.piece = Piece({}, 0, 1, 1)
+        self.is_active: bool = False
+        self.piece: Piece = Piece({}, 0, 1, 1)
         self._ranks, self._net = ranks, net
         self._bucket_size = bucket_size
         self._sent: list[_Message] = []

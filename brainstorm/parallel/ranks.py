@@ -89,13 +89,16 @@ class Ranks:
         ValidationError: It is none, or not of this use.
     """
 
+    rank: int
+    size: int
+
     def __init__(self, comm: Any):
         check_communicator(comm)
         self._mpi = mpi = _mpi()
         self._comm = comm.Dup()
         self.rank, self.size = self._comm.rank, self._comm.size
         node = self._comm.Split_type(mpi.COMM_TYPE_SHARED)
-        self.neighbours = node.size
+        self.neighbours: int = node.size
         self.cores: int = _cores_of_each(node.allgather(_cores()))
         node.Free()
         self._looks = self._started = 0

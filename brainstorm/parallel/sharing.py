@@ -60,6 +60,8 @@ class SharedIterator(DataIterator):
     """
 
     draws = False
+    whole: DataIterator
+    ranks: Ranks
 
     def __init__(self, iter: DataIterator, ranks: Ranks):
         super().__init__(iter.data_shapes, getattr(iter, "length", None))
@@ -89,7 +91,7 @@ class SharedIterator(DataIterator):
                 passed += piece.total
             yield piece
 
-    def merged(self, scores: Mapping[str, list]) -> dict[str, list]:
+    def merged(self, scores: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
         """Losses and scores of all ranks, see `gather_losses_and_scores`."""
         return merged(self.ranks.gather(dict(scores)))
 
@@ -223,7 +225,7 @@ def shared(iter: DataIterator, comm: Any) -> Iterator[Any]:
         parts.give_back()
 
 
-def merged(parts: Sequence[Mapping[str, list]]) -> dict[str, list]:
+def merged(parts: Sequence[Mapping[str, list[Any]]]) -> dict[str, list[Any]]:
     """Losses and scores of several ranks, see `gather_losses_and_scores`."""
     names = dict.fromkeys(name for part in parts for name in part)
     return {n: [pair for part in parts for pair in part.get(n, ())] for n in names}

@@ -213,7 +213,8 @@ class Score(DataSetScorer):
             raise ValidationError(
                 f"Score: takes has to be 'predictions' or 'classes', not {takes!r}"
             )
-        self.function, self.takes = function, takes
+        self.function: Callable[..., Any] = function
+        self.takes: ScoredValues = takes
 
     @property
     def default_name(self) -> str:

@@ -43,8 +43,8 @@ class Backpropagation:
     ):
         self._passes = passes
         self._stepping = stepping
-        self.wants_all = False
-        self.keeps_parameters = False
+        self.wants_all: bool = False
+        self.keeps_parameters: bool = False
         self.exchange: Any = None
         self._layers = layers
         self._followers = [la for la in layers.values() if la.follows_training]

@@ -76,12 +76,18 @@ class BufferManager:
         time_size, batch_size (int): The current sizes.
     """
 
+    time_size: int
+    batch_size: int
+    sized: SizedBuffers
+
     def __init__(self, handler: Handler, hubs: Sequence[Hub], layout: dict[str, Any]):
-        self.handler = handler
-        self.hubs = list(hubs)
+        self.handler: Handler = handler
+        self.hubs: list[Hub] = list(hubs)
         self.layout = layout
         nothing = [None] * len(self.hubs)
-        self.views = create_buffer_views_from_layout(layout, nothing, self.hubs)
+        self.views: BufferView = create_buffer_views_from_layout(
+            layout, nothing, self.hubs
+        )
         self._tree = list(_each_view(self.views))
         nr_arrays = sum(len(hub.slices) for hub in self.hubs)
         self._most_kept = max(2, min(KEPT_SIZES, KEPT_ARRAYS // (nr_arrays + 1)))

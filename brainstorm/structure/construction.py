@@ -41,7 +41,7 @@ class LayerDetails:
     feedback: list[tuple[str, LayerDetails, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.scope = [self]
+        self.scope: list[LayerDetails] = [self]
 
     @property
     def name(self) -> str:

@@ -157,6 +157,9 @@ class Layer:
     """Names of internals that have no memory: `Network.get` has `compute` make them."""
     exchange: Any = None
     """What averages over the processes of a parallel training, if it is one."""
+    out_shapes: Structures
+    parameter_shapes: Structures
+    internal_shapes: Structures
 
     def __init__(
         self,
@@ -167,7 +170,7 @@ class Layer:
         **kwargs: Any,
     ):
         self.name = name
-        self.in_shapes = dict(in_shapes)
+        self.in_shapes: dict[str, BufferStructure] = dict(in_shapes)
         if incoming_connections is None:
             incoming_connections = kwargs.pop("incoming", ())
         if outgoing_connections is None:
@@ -193,7 +196,7 @@ class Layer:
         self._validate_sizes()
         self._validate_connections()
 
-    def __init_subclass__(cls, **kwargs: Any):
+    def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if cls.__name__.endswith(ENDING):
             LAYER_TYPES.add(cls.__name__.removesuffix(ENDING), cls)

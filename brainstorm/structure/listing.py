@@ -240,7 +240,7 @@ class BufferNames:
     """
 
     def __init__(self, net: Any):
-        self.array_type = net.handler.array_type
+        self.array_type: type = net.handler.array_type
         self._overlap = net.handler.overlap
         self._by_layer: dict[str, list[tuple[str, Any]]] = {"": []}
         for name, child in BufferView.items(net.buffer):

@@ -38,7 +38,9 @@ class Modifiers:
 
     def plan(self) -> None:
         """Take note of which parameters are trained."""
-        self.trained_slices = trained_slices(self._layers, self._manager.hubs[0])
+        self.trained_slices: list[slice] = trained_slices(
+            self._layers, self._manager.hubs[0]
+        )
         self._trained_part = _TrainedPart(self.trained_slices)
 
     def install(

@@ -267,7 +267,7 @@ class Network(RunningNetwork):
         with self.lock:
             for path, value in values.items():
                 self.handler.set_from_numpy(self.buffer[path], value)
-        self.initializers = describe_initializers(references)
+        self.initializers: dict[str, Any] = describe_initializers(references)
 
     def set_weight_modifiers(
         self, default_or_mod_dict: Any = None, **kwargs: Any

@@ -54,13 +54,13 @@ class RunningNetwork(Seedable):
         passes: type[Passes] = Passes,
     ):
         super().__init__(seed)
-        self.lock = Turns()
+        self.lock: Turns = Turns()
         self.layers = layers
         self.architecture = architecture
-        self.handler = handler
+        self.handler: Handler = handler
         self.output_name: str | None = None
         self.initializers: dict[str, Any] = {}
-        self.modifiers = Modifiers(layers, buffer_manager)
+        self.modifiers: Modifiers = Modifiers(layers, buffer_manager)
         self.before_next_run: Callable[[], None] | None = None
         self._buffer_manager = buffer_manager
         self.loss_layers: list[str] = [
@@ -73,18 +73,18 @@ class RunningNetwork(Seedable):
         self._passes = passes(layers, buffer_manager)
         self._stepping = Stepping(layers, buffer_manager)
         self._give({})
-        self.backpropagation = Backpropagation(
+        self.backpropagation: Backpropagation = Backpropagation(
             layers, buffer_manager, self._passes, self._stepping
         )
         self._plan_training()
         self.set_handler(handler)
 
-    weight_modifiers = property(
+    weight_modifiers: Any = property(
         lambda self: self.modifiers.of_weights,
         lambda self, modifiers: setattr(self.modifiers, "of_weights", modifiers),
         doc="Lists of modifiers of the parameters, by layer and parameter.",
     )
-    gradient_modifiers = property(
+    gradient_modifiers: Any = property(
         lambda self: self.modifiers.of_gradients,
         lambda self, modifiers: setattr(self.modifiers, "of_gradients", modifiers),
         doc="Lists of modifiers of the gradients, by layer and parameter.",
@@ -94,7 +94,7 @@ class RunningNetwork(Seedable):
         """Take note of which parameters are trained."""
         self.backpropagation.plan()
         self.modifiers.plan()
-        self.trained_slices = self.modifiers.trained_slices
+        self.trained_slices: list[slice] = self.modifiers.trained_slices
 
     # -- looking inside ------------------------------------------------------
 

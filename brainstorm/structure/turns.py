@@ -16,7 +16,7 @@ class _Here(threading.local):
     """Has another mark in each thread."""
 
     def __init__(self) -> None:
-        self.mark = object()
+        self.mark: object = object()
 
 
 HERE = _Here()
@@ -45,11 +45,11 @@ class Turns:
         self._owner: threading.Thread | None = None
         self._displaced: WeakSet[threading.Thread] = WeakSet()
         self.mark: object = None
-        self.has_displaced = False
+        self.has_displaced: bool = False
 
     def _begin(self) -> None:
         self._lock: Any = threading.RLock()
-        self.steps = self._lock
+        self.steps: Any = self._lock
         self._depth = 0
         # Locked while somebody waits, whom newcomers must not overtake.
         self._queue = threading.Lock()

@@ -91,7 +91,7 @@ class Profile:
     """
 
     def __init__(self, costs: Mapping[Place, Cost], peak: float, title: str):
-        self.costs = _sorted(costs)
+        self.costs: dict[Place, Cost] = _sorted(costs)
         self.peak = peak
         self.title = title
 

@@ -49,13 +49,13 @@ class LearningRates:
     def __init__(
         self, rates: Sequence[float], losses: Sequence[float], smoothing: float = 0.0
     ):
-        self.rates = np.array(rates, dtype=np.float64)
-        self.losses = np.array(losses, dtype=np.float64)
+        self.rates: np.ndarray = np.array(rates, dtype=np.float64)
+        self.losses: np.ndarray = np.array(losses, dtype=np.float64)
         smoothed, mean = [], 0.0
         for i, loss in enumerate(self.losses, start=1):
             mean = smoothing * mean + (1 - smoothing) * loss
             smoothed.append(mean / (1 - smoothing**i))
-        self.smoothed = np.array(smoothed)
+        self.smoothed: np.ndarray = np.array(smoothed)
         # The first means are of few losses, and one of these may be low by chance.
         first = round(1 / (1 - smoothing)) - 1
         self._first = first if 2 * first < len(self.losses) else 0

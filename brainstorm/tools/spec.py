@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from brainstorm.utils import ValidationError
@@ -186,7 +187,7 @@ def _parse_factor(reader: _Reader) -> Arguments:
 
 WINDOW = {"p": "padding", "s": "stride", "d": "dilation", "g": "groups"}
 RECURRENT = {"R": "Recurrent", "L": "Lstm", "G": "Gru"}
-PARSERS = {
+PARSERS: dict[str, tuple[str, Callable[[_Reader], Any]]] = {
     "F": ("FullyConnected", _parse_sized),
     **{letter: (name, _parse_sized) for letter, name in RECURRENT.items()},
     "X": ("Bidirectional", _parse_both_ways),

@@ -191,13 +191,17 @@ class Layout:
         width: Of the table, in letters.
     """
 
+    widths: list[int]
+
     def __init__(
         self, columns: Iterable[tuple[str, str]], last: Sequence[str], width: int
     ):
         groups: dict[str, list[tuple[str, str]]] = {}
         for path in columns:
             groups.setdefault(path[0], []).append(path)
-        self.paths = [path for group in groups.values() for path in group]
+        self.paths: list[tuple[str, str]] = [
+            path for group in groups.values() for path in group
+        ]
         self.left_out: list[tuple[str, str]] = []
         cap = max(LEAST_WIDTH, *(len(n) for p in [*self.paths, last] for n in p))
         while self._arrange(last, cap) > width:

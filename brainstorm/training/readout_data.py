@@ -32,14 +32,19 @@ class Readout:
             the steps to fit, rather than for a layer before.
     """
 
+    net: Network
+    name: str
+    needed: list[str]
+    layers: set[str]
+
     def __init__(self, net: Network, layer: Any):
         self.net, self.name = net, layer.name
         self.needed, self.layers = prediction.inputs_of(
             net, f"{layer.name}.outputs.default"
         )
-        self.fits_bias = layer.bias and "bias" not in layer.frozen
+        self.fits_bias: bool = layer.bias and "bias" not in layer.frozen
         kind = layer.in_shapes["default"].buffer_type
-        self.has_time = kind == 2
+        self.has_time: bool = kind == 2
         mask = net.layers["Input"].out_shapes.get("mask")
         self.masks_steps = mask is None or mask.buffer_type == kind
 

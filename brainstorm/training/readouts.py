@@ -162,6 +162,9 @@ class Sums:
     They are taken about a point near the mean, so that they keep their digits.
     """
 
+    count: int
+    nr_states: int
+
     def __init__(self) -> None:
         self.count = self.nr_states = 0
 

@@ -54,7 +54,7 @@ class Epoch:
 
     data_state: dict[str, Any]
     nr_batches: int = 0
-    scores: dict[str, list] = field(default_factory=dict)
+    scores: dict[str, list[Any]] = field(default_factory=dict)
     weight_first: bool = False
 
     @classmethod

@@ -56,7 +56,7 @@ class TrainingStepper(Declared):
     _restored: Mapping[str, np.ndarray] = {}
     _updates: Updates | None = None
 
-    has_update = False
+    has_update: ClassVar[bool] = False
     """Whether it does an :meth:`update` by gradients that it takes where the parameters
     are. Not if a subclass overrides :meth:`run`, which may do otherwise."""
 

@@ -34,6 +34,8 @@ class Team:
         exchange: What they exchange in an update.
     """
 
+    ranks: Ranks
+
     def __init__(self, ranks: Ranks, bucket_size: int):
         self.ranks, self._bucket_size = ranks, bucket_size
         self.exchange: Any = None
@@ -183,7 +185,7 @@ class Team:
             args = (f"On rank {rank}: {args[0] if args else ''}",)
         return log, StopIteration(*args)
 
-    def merged(self, scores: Mapping[str, Any]) -> dict[str, list]:
+    def merged(self, scores: Mapping[str, Any]) -> dict[str, list[Any]]:
         """Losses and scores of all ranks, from those of each."""
         return merged(self.ranks.gather(dict(scores)))
 

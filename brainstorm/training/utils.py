@@ -237,7 +237,9 @@ def add_log(logs: dict[str, Any], name: str, value: Any) -> None:
     _append(logs, name, value)
 
 
-def leaves(name: str, value: Any, path: str = "") -> Iterator[tuple[tuple, Any]]:
+def leaves(
+    name: str, value: Any, path: str = ""
+) -> Iterator[tuple[tuple[str, str], Any]]:
     """The values in what a hook has logged, by its name and their dotted paths.
 
     >>> dict(leaves("valid", {"loss": 1, "of": {"a": 2}}))

@@ -40,6 +40,10 @@ class PageServer:
         OSError: There is no port.
     """
 
+    page: bytes
+    data: bytes
+    number: int
+
     def __init__(self, port: int = 0):
         self.page, self.data, self.number = b"", b"", 0
         self.last_asked: float = -float("inf")
@@ -49,7 +53,7 @@ class PageServer:
         except OSError:
             self._server = _Server((ADDRESS, 0), handler)
         port = self._server.server_address[1]
-        self.hosts = {f"{ADDRESS}:{port}", f"localhost:{port}"}
+        self.hosts: set[str] = {f"{ADDRESS}:{port}", f"localhost:{port}"}
         self.url: str = f"http://{ADDRESS}:{port}/"
         self._thread = threading.Thread(
             target=self._server.serve_forever,

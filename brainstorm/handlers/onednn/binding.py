@@ -16,7 +16,7 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from brainstorm.handlers.onednn.definitions import (
     ANY_FORMAT,
@@ -84,7 +84,7 @@ class MemoryDesc(_Owned):
             self.library.functions.dnnl_memory_desc_equal(self.handle, other.handle)
         )
 
-    __hash__ = object.__hash__
+    __hash__: ClassVar[Callable[[MemoryDesc], int]] = object.__hash__
 
     def part(self, start: Sequence[int], shape: Sequence[int]) -> MemoryDesc:
         """The description of a block inside of this memory."""
@@ -188,8 +188,10 @@ class Library:
         self._quick = ctypes.PyDLL(path)
         # Missing where the library was built without OpenMP.
         self._set_threads = getattr(self._quick, "omp_set_num_threads", None)
-        self.get_threads = getattr(self._quick, "omp_get_max_threads", lambda: 1)
-        self.set_address = self._quick.dnnl_memory_set_data_handle
+        self.get_threads: Callable[[], int] = getattr(
+            self._quick, "omp_get_max_threads", lambda: 1
+        )
+        self.set_address: Any = self._quick.dnnl_memory_set_data_handle
         self.set_address.argtypes = [pointer, pointer]
 
     def _check_version(self, path: str) -> None:

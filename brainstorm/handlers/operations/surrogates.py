@@ -11,7 +11,7 @@ import functools
 import inspect
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -80,7 +80,8 @@ class Values:
             return self.apply("mult_tt", other)
         return self.apply("mult_st", before=(float(other),))
 
-    __radd__, __rmul__ = __add__, __mul__
+    __radd__: ClassVar[Callable[[Values, Any], Values]] = __add__
+    __rmul__: ClassVar[Callable[[Values, Any], Values]] = __mul__
 
     def __neg__(self) -> Values:
         return self * -1.0
