@@ -137,6 +137,10 @@ class SharedIterator(DataIterator):
             if "rnd" in vars(level):
                 original.rnd = level.rnd
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle as the iterator of whole batches: others are not there."""
+        return _itself, (self.whole,)
+
     def get_state(self) -> Any:
         """That of the iterator of whole batches."""
         return self.iter.get_state() if hasattr(self.iter, "get_state") else {}
@@ -145,6 +149,10 @@ class SharedIterator(DataIterator):
         """Go on from what :meth:`get_state` returned."""
         if hasattr(self.iter, "set_state"):
             self.iter.set_state(state)
+
+
+def _itself(value: Any) -> Any:
+    return value
 
 
 def piece_of(batch: Mapping[str, Any], share: Share) -> Piece:

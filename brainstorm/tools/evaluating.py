@@ -129,7 +129,8 @@ def extract(
             for name, values in batch.items():
                 batches[name].append((place, values))
         arrays = {n: _join(batches[n], axis) for n, axis in axes.items() if batches[n]}
-        arrays = arrays if comm is None else parts.in_order(arrays, axes)
+        if hasattr(parts, "in_order"):  # there are other parts
+            arrays = parts.in_order(arrays, axes)
         if not arrays:
             raise IteratorValidationError("iter provides no batches")
         return arrays

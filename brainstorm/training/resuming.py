@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from brainstorm.data_iterators import DataIterator
 from brainstorm.describable import of_library
-from brainstorm.parallel.ranks import check_communicator, ranks_of
+from brainstorm.parallel.ranks import ranks_of
 from brainstorm.randomness import RandomState, global_rnd
 from brainstorm.structure.network import Network
 from brainstorm.training.checkpoints import read_checkpoint, write_checkpoint
@@ -172,8 +172,18 @@ class Resumable:
                 has not been defined.
             ValidationError: The hooks do not fit.
         """
-        if comm is not None:
-            check_communicator(comm)
+        if comm is None:
+            return cls._load(filename, hooks, None)
+        with ranks_of(comm):  # one that can not read it ends the others
+            return cls._load(filename, hooks, comm)
+
+    @classmethod
+    def _load(
+        cls: type[AnyTrainer],
+        filename: str | os.PathLike,
+        hooks: Iterable[Hook] | None,
+        comm: Any,
+    ) -> tuple[AnyTrainer, Network]:
         with read_checkpoint(filename, hooks) as (net, saved):
             make: Any = cls
             trainer = make(saved["stepper"], saved["verbose"], saved["carry_context"])

@@ -1,12 +1,15 @@
 """Trainings on several ranks that go on from checkpoints; see `on_ranks`."""
 
+import copy
 import os
+import pickle
 import signal
 import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from brainstorm import Network, Trainer, global_rnd, layers, scorers
 from brainstorm.data_iterators import AddGaussianNoise, Minibatches, Subsequences
@@ -19,6 +22,7 @@ from brainstorm.hooks import (
     StopAfterEpoch,
 )
 from brainstorm.training import AdamStepper
+from brainstorm.utils import MissingFileError, RankError
 from tests.parallel.equal_cases import CLASSES, FEATURES, B, T, data, finished
 
 UPDATES = 9  # of 3 in an epoch
@@ -169,6 +173,14 @@ def writes_on_the_first(comm):
     trainer = trainer_for(comm, False, *hooks)
     net = network()
     trainer.train(net, noisy(), valid=Minibatches(3, shuffle=False, **data()))
+    assert copy.deepcopy(trainer).logs == pickle.loads(pickle.dumps(trainer)).logs
+    # Afterwards, too, all save together, and load together or not at all.
+    file = folder.parent / "afterwards.hdf5"
+    trainer.save(file)
+    loaded, _ = Trainer.load(file, hooks=hooks, comm=comm)
+    assert loaded.current_update_nr == trainer.current_update_nr
+    with pytest.raises((MissingFileError, RankError), match="no file"):
+        Trainer.load(file if comm.rank == 0 else folder / "none.hdf5", comm=comm)
     files = sorted(path.name for path in folder.iterdir())
     alone = Trainer(AdamStepper(), verbose=False)
     alone.train_scorers = [scorers.Accuracy()]

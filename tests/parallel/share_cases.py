@@ -17,6 +17,7 @@ from brainstorm.data_iterators import (
 )
 from brainstorm.data_iterators.holding import Part
 from brainstorm.hooks import (
+    Hook,
     MonitorLayerDeltas,
     MonitorLayerGradients,
     MonitorLayerInOuts,
@@ -103,6 +104,37 @@ def monitored(comm):
         logs.append(trainer.logs)
     pairs = zip(leaves(logs[0]), leaves(logs[1]), strict=True)
     return [max(difference(a, b) for a, b in pairs)]
+
+
+class Looks(Hook):
+    """Evaluates by itself, on the iterator that it is given."""
+
+    def start(self, net, stepper, verbose, named_data_iters):
+        super().start(net, stepper, verbose, named_data_iters)
+        self.iterator = named_data_iters["valid"]
+
+    def __call__(self, epoch_nr, update_nr, net, stepper, logs):
+        path = "Out.outputs.predictions"
+        loss = tools.evaluate(net, self.iterator)["total_loss"]
+        return {
+            "loss": loss,
+            "sum": tools.extract(net, self.iterator, path)[path].sum(),
+        }
+
+
+def looked_at(comm):
+    """What hooks of users compute is of all data, too."""
+    logs = []
+    for communicator in (None, comm):
+        global_rnd.set_seed(1)
+        trainer = Trainer(SgdStepper(0.1), verbose=False, comm=communicator)
+        trainer.add_hook(Looks())
+        trainer.add_hook(StopAfterEpoch(1))
+        valid = Minibatches(3, shuffle=False, **data())
+        batches = Minibatches(4, shuffle=False, **data())
+        trainer.train(network(), batches, valid=valid)
+        logs.append(leaves(trainer.logs))
+    return [difference(*logs)]
 
 
 def fitted(comm):

@@ -10,7 +10,7 @@ from tests.handlers.handler_cases import pycuda_handler
 from tests.parallel import share_cases
 from tests.parallel.launching import on_ranks
 
-CASES = ["evaluated", "extracted", "predicted", "monitored", "fitted"]
+CASES = ["evaluated", "extracted", "predicted", "monitored", "looked_at", "fitted"]
 
 
 KINDS = ["NumpyHandler"]
@@ -29,7 +29,8 @@ def check_shares(results, expected):
 
 @pytest.mark.slow
 def test_two_ranks():
-    cases = [*CASES, "reads_parts", "profiled", "handlers", "threads"][: 7 + len(KINDS)]
+    cases = [*CASES, "reads_parts", "profiled", "handlers", "threads"]
+    cases = cases if len(KINDS) > 1 else cases[:-1]
     results = on_ranks(2, share_cases.__name__, *cases, HANDLERS=" ".join(KINDS))
     check_shares(results, [[10, 10], [10, 10]])
     for operations in results["profiled"]:
