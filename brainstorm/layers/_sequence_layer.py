@@ -16,6 +16,8 @@ from brainstorm.utils import flatten_features
 
 # Slots of the handler's temporaries that operations leave alone.
 STATES, CHOSEN, WEIGHTS = 20, 21, 22
+# What records of weights call the kinds of parameters.
+FIELDS = {"W": "W", "R": "R", "b": "bias", "p": "peepholes", "bp": "recurrent_bias"}
 
 
 class SequenceLayer(Layer):
@@ -30,7 +32,9 @@ class SequenceLayer(Layer):
     Attributes:
         operation: What ``_forward`` and ``_backward`` are added to.
         weights: The parameters, in their order: for each gate weights W of the inputs,
-            peepholes p, weights R of the outputs before, and biases b.
+            peepholes p, weights R of the outputs before, and biases b; last bp, of what
+            the reset gates of a GRU act on.
+        record: That of the parameters, which operations take.
         cells, deltas: The records of internals that operations take.
         cell_context: Whether these have rows for the state before.
         carried: The internals that belong to the state, if not all with such rows.
@@ -44,6 +48,7 @@ class SequenceLayer(Layer):
     initial_state: InitialState
     operation: str
     weights: Mapping[str, Sequence[str]]
+    record: type[Any] = Weights
     cells: type[Any]
     deltas: type[Any]
     cell_context = 1
@@ -51,15 +56,16 @@ class SequenceLayer(Layer):
     taps: Sequence[str] = ()
     states: Mapping[str, str] = {"y0": "outputs.default"}
     peepholes = True
+    recurrent_bias = False
     honours_fresh = True
 
     def setup(self, kwargs: dict[str, Any], in_shapes: Structures) -> Setup:
         n, i = self.size, in_shapes["default"].feature_size
         outputs = {"default": BufferStructure("T", "B", n, context_size=1)}
-        shapes = {"W": (n, i), "p": (1, n), "R": (n, n), "b": (n,)}
-        left_out = {"b": not self.bias, "p": not self.peepholes}
+        shapes = {"W": (n, i), "p": (1, n), "R": (n, n), "b": (n,), "bp": (n,)}
+        optional = {"b": self.bias, "p": self.peepholes, "bp": self.recurrent_bias}
         self.kinds: dict[str, Sequence[str]] = {
-            k: g for k, g in self.weights.items() if not left_out.get(k)
+            k: g for k, g in self.weights.items() if optional.get(k, True)
         }
         parameters = {
             name: BufferStructure(*shapes[kind])
@@ -98,7 +104,7 @@ class SequenceLayer(Layer):
     def cell_names(self) -> Sequence[str]:
         return self.cells._fields
 
-    def stacked(self, view: Any) -> Weights:
+    def stacked(self, view: Any) -> Any:
         """The parameters, each of all gates, or their gradients, without copying.
 
         Those of a kind lie one after the other, so they are one array.
@@ -112,7 +118,8 @@ class SequenceLayer(Layer):
                 stack = view._full_buffer[start:stop]
                 found[kind] = stack.reshape(((1 + len(others)) * rows, *columns))
                 start = stop
-        return Weights(*map(found.get, "WRbp"))
+        fields = {FIELDS[kind]: found.get(kind) for kind in self.weights}
+        return self.record(**fields)
 
     def arrays(self, buffers: Any) -> Any:
         weights, internals = self.stacked(buffers.parameters), buffers.internals

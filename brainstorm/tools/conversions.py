@@ -194,15 +194,18 @@ def _gru(layer: Any, source: Source) -> Arrays:
         raise ValidationError(
             f"expected a Gru with reset_after={resets_after}, as it is there"
         )
+    found: Arrays = {}
     if after is not None:
-        *_, candidates = np.split(after, 3)
-        if np.any(candidates):
+        *gates, bp = np.split(after, 3)
+        bias = bias + np.concatenate([*gates, np.zeros_like(bp)])
+        if layer.recurrent_bias:
+            found["bp"] = bp
+        elif np.any(bp):
             raise ValidationError(
                 "its second bias of the candidates, within the reset gate, is not 0;"
-                " a Gru has none there"
+                " expected a Gru with recurrent_bias=True"
             )
-        bias = bias + after
-    return _with_biases(layer, _gates(order, {"W": W, "R": R, "b": bias}))
+    return found | _with_biases(layer, _gates(order, {"W": W, "R": R, "b": bias}))
 
 
 def _bidirectional(layer: Any, source: Source) -> Arrays:
@@ -282,4 +285,5 @@ def number_of_arrays(layer: Any) -> int:
     if kind == "Attention":
         return 8 if layer.bias else 4
     weights = 2 if kind in ("Gru", "Lstm", "Recurrent") else 1
-    return weights + bool(getattr(layer, "bias", False))
+    flags = ("bias", "recurrent_bias")
+    return weights + any(getattr(layer, flag, False) for flag in flags)

@@ -39,8 +39,8 @@ def import_weights(
     columns in another order, LSTMs other orders of gates and one bias for two, and a
     BatchNorm keeps the negative mean and the deviation. What the other library does not
     have, peepholes and learned states, becomes 0. That the layers are wired alike, with
-    the same activations, and the same epsilon, is for you to see to. A Gru has no bias
-    within its reset gate; that of theirs, ``bias_hh``, has to be 0 there.
+    the same activations, and the same epsilon, is for you to see to. GRUs with biases
+    have one within the reset gate, and need ``Gru(n, recurrent_bias=True)``.
 
     ============================ =====================================================
     `source`                     modules

@@ -32,6 +32,7 @@ class Cell(NamedTuple):
     W: np.ndarray  # (G, I).
     R: np.ndarray  # (G, n).
     bias: np.ndarray  # (G,), zeros if there is none.
+    recurrent_bias: np.ndarray  # (G,), likewise, added to the products with R.
     peepholes: np.ndarray  # (3 n,), empty if there are none.
     states: list[np.ndarray]  # What each state is at first, (1, n).
     timing: np.ndarray | None  # (n,).
@@ -126,12 +127,16 @@ def _cell(layer: Any, values: Callable[[str], np.ndarray]) -> Cell:
             f"the layer {layer.name!r} can not be exported: its timings have to be at"
             f" least 1, got {timing.min()}"
         )
+    recurrent_bias = np.zeros(len(kind.gates) * n)
+    if "bp" in names:
+        recurrent_bias[-n:] = values("bp")
     return Cell(
         n,
         layer.activation,
         np.concatenate([values(f"W{gate}") for gate in kind.gates]),
         np.concatenate([values(f"R{gate}") for gate in kind.gates]),
         np.concatenate([values(b) if b in names else np.zeros(n) for b in biases]),
+        recurrent_bias,
         np.concatenate([[], *(values(p)[0] for p in PEEPHOLES if p in names)]),
         [
             values(name)[np.newaxis] if layer.learns_states else np.zeros((1, n))
@@ -156,7 +161,7 @@ def _states(graph: Graph, cell: Cell, x: str) -> list[str]:
 
 
 def _operator(graph: Graph, kind: Kind, cell: Cell, x: str) -> str:
-    bias = np.concatenate([cell.bias, np.zeros(len(cell.bias))])
+    bias = np.concatenate([cell.bias, cell.recurrent_bias])
     inputs = [graph.constant(a[np.newaxis]) for a in (cell.W, cell.R, bias)]
     direction, lengths = graph.constant((0,), np.int64), ""
     states = [""] * len(cell.states)
@@ -243,6 +248,8 @@ def _lstm_step(graph: Graph, cell: Cell, states: list[str], Wx: str) -> list[str
 def _gru_step(graph: Graph, cell: Cell, states: list[str], Wx: str) -> list[str]:
     (y,) = states
     Ry = graph.add("MatMul", y, graph.constant(cell.R.T))
+    if cell.recurrent_bias.any():
+        Ry = graph.add("Add", Ry, graph.constant(cell.recurrent_bias))
     parts = [graph.add_split("Split", a, outputs=3, axis=-1) for a in (Wx, Ry)]
     (Wz, Wr, Wh), (Rz, Rr, Rh) = parts
     z, r = (

@@ -172,11 +172,17 @@ def test_operations_compute_what_numpy_computes(emulated, name, sizes, strided):
                 )
 
 
+RESET_BEFORE = {
+    "gru_forward": {"reset_after": False, "weights.recurrent_bias": None},
+    "gru_backward": {"reset_after": False, "gradients.recurrent_bias": None},
+}
+
+
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("gru_forward", {"reset_after": False}),
-        ("gru_backward", {"reset_after": False}),
+        ("gru_forward", {"weights.recurrent_bias": None}),
+        *RESET_BEFORE.items(),
         ("recurrent_forward", {"leak": 0.3}),
         ("recurrent_backward", {"leak": 0.3}),
         ("recurrent_forward", {"leak": 0.3, "leak_inside": True}),
@@ -253,8 +259,8 @@ def test_every_kernel_is_run(emulated, monkeypatch):
     for strided in (False, True):
         for name in RANDOM:
             run(emulated, name, values_for(name, None), strided)
-        for name in ("gru_forward", "gru_backward"):
-            before = {**values_for(name, "tanh"), "reset_after": False}
+        for name, options in RESET_BEFORE.items():
+            before = {**values_for(name, "tanh"), **options}
             run(emulated, name, before, strided)
         array = Arrays(emulated, strided=strided).put(np.ones((2, 3)))
         assert emulated.is_fully_finite(array)

@@ -8,6 +8,7 @@ import pytest
 from brainstorm.describable import create_from_description, get_description
 from brainstorm.handlers import DebugHandler, NumpyHandler
 from brainstorm.utils import HandlerError, ValidationError
+from tests.handlers.argument_cases import Case
 
 
 @pytest.fixture
@@ -286,3 +287,12 @@ def test_description():
     assert type(handler) is DebugHandler
     assert handler.dtype == np.float64
     assert handler.handler.seed == 3
+
+
+@pytest.mark.parametrize("name", ["gru_forward", "gru_backward"])
+def test_a_recurrent_bias_needs_the_reset_after_the_product(handler, name):
+    case = Case(name)
+    case.run(handler, case.arrays)
+    case.others["reset_after"] = False
+    with pytest.raises(HandlerError, match="recurrent_bias': expected None where"):
+        case.run(handler, case.arrays)

@@ -228,6 +228,13 @@ CASES = {
     "Gru, no bias, learned state": Case(
         layers.Gru(2, bias=False, initial_state="learned")
     ),
+    "Gru, recurrent bias": Case(
+        layers.Gru(2, "swish", recurrent_bias=True), parameters={"bp": [0.7, -0.4]}
+    ),
+    "Gru, no other bias, learned": Case(
+        layers.Gru(2, bias=False, recurrent_bias=True, initial_state="learned"),
+        parameters={"bp": [0.7, -0.4]},
+    ),
     "Gru, reset before": Case(layers.Gru(2, "swish", reset_after=False)),
     "FullyConnected, no bias": Case(layers.FullyConnected(4, "tanh", bias=False)),
     "Convolution2D, no bias": Case(
@@ -293,6 +300,12 @@ CASES = {
                 layers.Gru(2, bias=False, initial_state="learned"),
                 None,
                 {"in_shapes": image()},
+            ),
+            (
+                "Gru, recurrent bias",
+                layers.Gru(2, recurrent_bias=True),
+                {"forward_bp": [0.7, -0.4], "backward_bp": 0.5},
+                MASKED,
             ),
             (
                 "Clockwork",

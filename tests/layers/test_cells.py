@@ -119,6 +119,25 @@ def test_a_clockwork_has_no_leak():
         layers.Clockwork(3, leak=0.5)
 
 
+def test_a_recurrent_bias_is_described_where_there_is_one():
+    inputs = {"default": normal(1, 1, 2)}
+    plain = SingleLayer(layers.Gru(3, name="G"), inputs).net
+    biased = SingleLayer(layers.Gru(3, recurrent_bias=True, name="G"), inputs).net
+    assert "recurrent_bias" not in plain.architecture["G"]
+    assert biased.architecture["G"]["recurrent_bias"] is True
+    names = list(plain.layers["G"].parameter_shapes)
+    assert list(biased.layers["G"].parameter_shapes) == [*names, "bp"]
+    with pytest.raises(LayerValidationError, match="True or False as 'recurrent_bias'"):
+        SingleLayer(layers.Gru(3, recurrent_bias=1), inputs)
+
+
+def test_a_recurrent_bias_needs_the_reset_after_the_product():
+    layer = layers.Gru(3, reset_after=False, recurrent_bias=True, name="G")
+    text = "'G': expected 'reset_after' with a 'recurrent_bias'"
+    with pytest.raises(LayerValidationError, match=text):
+        SingleLayer(layer, {"default": normal(1, 1, 2)})
+
+
 def test_where_the_reset_gate_acts_is_described():
     inputs = {"default": normal(1, 1, 2)}
     plain = SingleLayer(layers.Gru(3, name="G"), inputs).net.architecture["G"]

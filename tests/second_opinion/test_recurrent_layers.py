@@ -46,8 +46,9 @@ def module_of(net, kind, order, **options):
     with torch.no_grad():
         module.bias_hh_l0.zero_()
         for name, parts in order.items():
-            values = [net.get(f"R.parameters.{part}") for part in parts]
-            getattr(module, name).copy_(torch.tensor(np.concatenate(values)))
+            values = np.concatenate([net.get(f"R.parameters.{p}") for p in parts])
+            # Of the second biases, only those of the last gate have a counterpart.
+            getattr(module, name)[-len(values) :] = torch.tensor(values)
     return module
 
 
@@ -58,8 +59,9 @@ def compare(net, x, weights, outputs, module, order):
     np.testing.assert_allclose(net.get("R.input_deltas.default"), x.grad, **CLOSE)
     for name, parts in order.items():
         gradients = [net.get(f"R.gradients.{part}") for part in parts]
-        theirs = getattr(module, name).grad
-        np.testing.assert_allclose(np.concatenate(gradients), theirs, **CLOSE)
+        gradients = np.concatenate(gradients)
+        theirs = getattr(module, name).grad[-len(gradients) :]
+        np.testing.assert_allclose(gradients, theirs, **CLOSE)
 
 
 @pytest.fixture(params=["zeros", "carried"])
@@ -70,13 +72,18 @@ def state(request):
     return normal(1, B, N, seed=5), normal(1, B, N, seed=6)
 
 
-def test_gru(state):
+@pytest.mark.parametrize("recurrent_bias", [False, True])
+def test_gru(state, recurrent_bias):
     order = {
         "weight_ih_l0": ["Wr", "Wz", "Wh"],
         "weight_hh_l0": ["Rr", "Rz", "Rh"],
         "bias_ih_l0": ["br", "bz", "bh"],
     }
-    net = network(layers.Gru(N, name="R"))
+    net = network(layers.Gru(N, name="R", recurrent_bias=recurrent_bias))
+    if recurrent_bias:
+        order["bias_hh_l0"] = ["bp"]
+        net.initialize(Gaussian(0.5), R={"bp": Gaussian(0.5)}, seed=3)
+        assert net.get("R.parameters.bp").all()
     module = module_of(net, "GRU", order)
     weights, x = normal(T, B, N, seed=2), tensor(normal(T, B, I, seed=1))
     context, h = None, None
@@ -92,17 +99,20 @@ def test_gru(state):
         np.testing.assert_allclose(deltas, h.grad[0], **CLOSE)
 
 
-def test_bidirectional_gru():
+@pytest.mark.parametrize("recurrent_bias", [False, True])
+def test_bidirectional_gru(recurrent_bias):
     x = tensor(normal(T, B, I))
     lengths = [T, 3, 1, 5]
     mask = (np.arange(T)[:, None, None] < np.array(lengths)[:, None]).astype(float)
     inp = layers.Input({"default": ("T", "B", I), "mask": ("T", "B", 1)})
-    layer = layers.Bidirectional(layers.Gru(N), name="R")
+    gru = layers.Gru(N, recurrent_bias=recurrent_bias)
+    layer = layers.Bidirectional(gru, name="R")
     inp >> layer
     inp - "mask" >> "mask" - layer
     net = Network.from_layer(layer)
     net.set_handler(NumpyHandler(np.float64))
-    net.initialize(Gaussian(0.5), seed=3)
+    also = {"R": {"*_bp": Gaussian(0.5)}} if recurrent_bias else {}
+    net.initialize({"default": Gaussian(0.5), **also}, seed=3)
     module = torch.nn.GRU(I, N, bidirectional=True, dtype=torch.float64)
     with torch.no_grad():
         for prefix, suffix in (("forward_", ""), ("backward_", "_reverse")):
@@ -114,7 +124,9 @@ def test_bidirectional_gru():
                 values = [net.get(f"R.parameters.{prefix}{kind}{g}") for g in "rzh"]
                 parameter = getattr(module, f"{theirs}_l0{suffix}")
                 parameter.copy_(torch.tensor(np.concatenate(values)))
-            getattr(module, f"bias_hh_l0{suffix}").zero_()
+            second = getattr(module, f"bias_hh_l0{suffix}").zero_()
+            if recurrent_bias:
+                second[2 * N :] = torch.tensor(net.get(f"R.parameters.{prefix}bp"))
     packed = torch.nn.utils.rnn.pack_padded_sequence(x, lengths, enforce_sorted=False)
     outputs, _ = torch.nn.utils.rnn.pad_packed_sequence(module(packed)[0])
     net.provide_external_data({"default": x.detach().numpy(), "mask": mask})

@@ -17,7 +17,10 @@ CASES = {
     "Clockwork": (lambda: layers.Clockwork(3), {"timing": 1}),
     "ClockworkLstm": (lambda: layers.ClockworkLstm(3), {"timing": 1}),
     "Lstm": (lambda: layers.Lstm(3, initial_state="learned"), {"y0": 0, "c0": 0}),
-    "Gru": (lambda: layers.Gru(3, initial_state="learned"), {"y0": 0}),
+    "Gru": (
+        lambda: layers.Gru(3, initial_state="learned", recurrent_bias=True),
+        {"y0": 0, "bp": 0},
+    ),
     "Bidirectional": (
         lambda: layers.Bidirectional(layers.Recurrent(3, initial_state="learned")),
         {"forward_y0": 0, "backward_y0": 0},

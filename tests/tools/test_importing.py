@@ -191,21 +191,32 @@ def test_words(torch):
 def test_recurrent_layers(torch, kind, bias):
     module = getattr(torch.nn, kind)(3, 4, bias=bias)
     make = {"RNN": layers.Recurrent, "LSTM": layers.Lstm, "GRU": layers.Gru}[kind]
-    if kind == "GRU" and bias:
-        with pytest.raises(ValidationError, match="second bias of the candidates"):
-            import_weights(network((3,), make(4)), module.state_dict(), {"Gru": ""})
-        torch.nn.init.zeros_(module.bias_hh_l0[8:])
-    same_as(torch, module, network((3,), make(4, bias=bias)), normal(6, 2, 3))
+    options = {"bias": bias}
+    if kind == "GRU":
+        options["recurrent_bias"] = bias
+        if bias:
+            with pytest.raises(ValidationError, match="Gru with recurrent_bias=True"):
+                import_weights(network((3,), make(4)), module.state_dict(), {"Gru": ""})
+    same_as(torch, module, network((3,), make(4, **options)), normal(6, 2, 3))
+
+
+@pytest.mark.parametrize("recurrent_bias", [False, True])
+def test_second_biases_of_a_gru(torch, recurrent_bias):
+    module = torch.nn.GRU(3, 4)
+    torch.nn.init.zeros_(module.bias_hh_l0[8:])
+    net = network((3,), layers.Gru(4, recurrent_bias=recurrent_bias))
+    same_as(torch, module, net, normal(6, 2, 3))
+    without = torch.nn.GRU(3, 4, bias=False)
+    same_as(torch, without, net, normal(6, 2, 3))
 
 
 @pytest.mark.parametrize("kind", ["LSTM", "GRU"])
 def test_both_directions(torch, kind):
     module = getattr(torch.nn, kind)(3, 4, num_layers=2, bidirectional=True)
     make = {"LSTM": layers.Lstm, "GRU": layers.Gru}[kind]
-    for name, bias in module.named_parameters():
-        if kind == "GRU" and name.startswith("bias_hh"):
-            torch.nn.init.zeros_(bias[8:])
-    net = network((3,), *(layers.Bidirectional(make(4), name=n) for n in "AB"))
+    options = {"recurrent_bias": True} if kind == "GRU" else {}
+    both = (layers.Bidirectional(make(4, **options), name=n) for n in "AB")
+    net = network((3,), *both)
     same_as(torch, module, net, normal(6, 2, 3))
     one = getattr(torch.nn, kind)(3, 4, bidirectional=True).state_dict()
     with pytest.raises(ValidationError, match="expected 'weight_ih'.*'reverse_weight"):
@@ -327,9 +338,9 @@ def test_sequences_of_keras(keras, kind, tmp_path):
     make = {"SimpleRNN": layers.Recurrent, "LSTM": layers.Lstm, "GRU": layers.Gru}[name]
     net = network((3,), make(4, **options))
     if kind == "GRU":
-        kernel, recurrent, bias = rnn.get_weights()
-        bias[1, 8:] = 0
-        rnn.set_weights([kernel, recurrent, bias])
+        with pytest.raises(ValidationError, match="Gru with recurrent_bias=True"):
+            import_weights(net, model.get_weights())
+        net = network((3,), make(4, recurrent_bias=True))
         wrong = network((3,), layers.Gru(4, reset_after=False))
         with pytest.raises(
             ValidationError, match="expected a Gru with reset_after=True"

@@ -13,10 +13,17 @@ class CudaGru(CudaLeaves, GruOperations):
     """Part of PyCudaHandler."""
 
     def _gru_step(
-        self, t: int, from_x: Any, from_y: Any, cells: GruCells, y: Any, activation: str
+        self,
+        t: int,
+        from_x: Any,
+        from_y: Any,
+        bp: Any,
+        cells: GruCells,
+        y: Any,
+        activation: str,
     ) -> None:
         kind = ACTIVATIONS.index(activation)
-        self._launch_step("gru_step", t, y, None, kind, from_x, from_y, cells, y)
+        self._launch_step("gru_step", t, y, None, kind, from_x, from_y, bp, cells, y)
 
     def _gru_slopes(
         self, cells: GruCells, y: Any, deltas: GruDeltas, activation: str

@@ -8,16 +8,33 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from brainstorm.handlers.operations.contract import each, operation
+from brainstorm.handlers.operations.contract import each, expected, operation
 from brainstorm.handlers.operations.recurrent import (
     RecurrentOperations,
-    Weights,
     check_sequences,
     gates_of,
 )
 from brainstorm.utils import flatten_time
 
-__all__ = ["GruCells", "GruDeltas", "GruOperations"]
+__all__ = ["GruCells", "GruDeltas", "GruOperations", "GruWeights"]
+
+
+class GruWeights(NamedTuple):
+    """The parameters of gated recurrent units, or their gradients.
+
+    Those of R, Z and H are stacked, so G = 3N.
+
+    Attributes:
+        W: Weights of the inputs (G, I).
+        R: Weights of the outputs of the step before (G, N).
+        bias: Vector (G,), or None for none.
+        recurrent_bias: Vector (N,), of what the reset gates act on, or None for none.
+    """
+
+    W: Any
+    R: Any
+    bias: Any
+    recurrent_bias: Any = None
 
 
 class GruCells(NamedTuple):
@@ -49,19 +66,27 @@ class GruDeltas(NamedTuple):
 _CELLS = each("cells", GruCells._fields, "T,B,N")
 
 
+def _check_gru(handler: Any, args: dict[str, Any]) -> str | None:
+    for name in ("weights.recurrent_bias", "gradients.recurrent_bias"):
+        if args.get(name) is not None and not args["reset_after"]:
+            wanted = "None where the reset gates act before the product"
+            return expected(name, wanted, "one")
+    return check_sequences(handler, args)
+
+
 class GruOperations(RecurrentOperations):
     """Part of :class:`~brainstorm.handlers.base_handler.Handler`."""
 
     @operation(
-        "x:T,B,I weights.W:G,I weights.R:G,N weights.bias:G",
+        "x:T,B,I weights.W:G,I weights.R:G,N weights.bias:G weights.recurrent_bias:N",
         f"{_CELLS} y:U,B,N",
-        optional="weights.bias",
-        check=check_sequences,
+        optional="weights.bias weights.recurrent_bias",
+        check=_check_gru,
     )
     def gru_forward(
         self,
         x: Any,
-        weights: Weights,
+        weights: GruWeights,
         cells: GruCells,
         y: Any,
         activation: str,
@@ -74,7 +99,7 @@ class GruOperations(RecurrentOperations):
 
             Ra[t] = Wr x + Rr y' + br        Rb[t] = sigmoid(Ra[t])
             Za[t] = Wz x + Rz y' + bz        Zb[t] = sigmoid(Za[t])
-            Pa[t] = Rh y'
+            Pa[t] = Rh y' + bp
             Ha[t] = Wh x + Rb Pa + bh        Hb[t] = act(Ha[t])
             y[t] = (1 - Zb) Hb + Zb y'
 
@@ -82,13 +107,14 @@ class GruOperations(RecurrentOperations):
         ``Ha[t] = Wh x + Rh Pa + bh``.
 
         Args:
-            weights: The parameters: in W, R and bias those that lead to R, Z and H.
+            weights: The parameters; bp is the recurrent bias, None where the reset is
+                before the product.
             cells: Receives what the formulas above give.
             activation: Name of the activation function of the candidates.
             reset_after: Whether the reset gate acts after the product with Rh.
         """
         steps, batch = x.shape[:2]
-        W, R, bias, _ = weights
+        W, R, bias, bp = weights
         from_x = self.scratch((steps, batch, W.shape[0]), 3)
         self.affine(self._rows(x, 9), W, bias, None, flatten_time(from_x), "linear")
         if not reset_after:
@@ -98,16 +124,26 @@ class GruOperations(RecurrentOperations):
         packed = self._pack(R, y[-1], from_y, x.shape[0], transb=True)
         for t in range(steps):
             self._dot_packed(y[t - 1], packed, from_y)
-            self._gru_step(t, from_x, from_y, cells, y, activation)
+            self._gru_step(t, from_x, from_y, bp, cells, y, activation)
 
     def _gru_step(
-        self, t: int, from_x: Any, from_y: Any, cells: GruCells, y: Any, activation: str
+        self,
+        t: int,
+        from_x: Any,
+        from_y: Any,
+        bp: Any,
+        cells: GruCells,
+        y: Any,
+        activation: str,
     ) -> None:
         """All of step t but the products, which are given."""
         *to_gates, ph = gates_of(from_y, 3)
         Pa, now = cells.Pa[t], y[t]
         self._gru_gates(t, from_x, to_gates, cells)
-        self.copy_to(ph, Pa)
+        if bp is None:
+            self.copy_to(ph, Pa)
+        else:
+            self.add_mv(ph, bp.reshape((1, bp.shape[0])), Pa)
         self.mult_tt(cells.Rb[t], Pa, now)
         self._gru_output(t, from_x, now, cells, y, activation)
 
@@ -158,20 +194,21 @@ class GruOperations(RecurrentOperations):
     @operation(
         f"x:T,B,I weights.W:G,I weights.R:G,N {_CELLS} y:U,B,N",
         each("deltas", GruDeltas._fields, "T,B,N"),
-        add="dy:U,B,N dx:T,B,I gradients.W:G,I gradients.R:G,N gradients.bias:G",
-        optional="gradients.bias dx",
-        check=check_sequences,
+        add="dy:U,B,N dx:T,B,I gradients.W:G,I gradients.R:G,N gradients.bias:G"
+        " gradients.recurrent_bias:N",
+        optional="gradients.bias gradients.recurrent_bias dx",
+        check=_check_gru,
     )
     def gru_backward(
         self,
         x: Any,
-        weights: Weights,
+        weights: GruWeights,
         cells: GruCells,
         y: Any,
         dy: Any,
         deltas: GruDeltas,
         dx: Any,
-        gradients: Weights,
+        gradients: GruWeights,
         activation: str,
         fresh_dx: bool = False,
         fresh_gradients: bool = False,
@@ -215,6 +252,9 @@ class GruOperations(RecurrentOperations):
         for part, delta in zip(gates_of(stacked, 3), deltas, strict=False):
             self.copy_to(part, delta)
         self._output_gradients(self._delayed(y), stacked, gradients.R, fresh_gradients)
+        if gradients.recurrent_bias is not None:
+            folded = self._rows(deltas.Pa, 9)
+            self._sum_rows(folded, gradients.recurrent_bias, fresh_gradients)
         # The reset gates act on what comes from the outputs alone.
         self.copy_to(deltas.Ha, gates_of(stacked, 3)[2])
         self._input_gradients(*given)

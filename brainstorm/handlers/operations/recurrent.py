@@ -317,15 +317,15 @@ class RecurrentOperations(AffineOperations):
         x: Any,
         dh: Any,
         dx: Any,
-        weights: Weights,
-        gradients: Weights,
+        weights: tuple[Any, ...],
+        gradients: tuple[Any, ...],
         fresh_dx: bool,
         fresh_gradients: bool,
     ) -> None:
         """Deltas of all that ``h[t] = W x[t] + bias`` depends on."""
         inputs, fresh = self._rows(x, 10), (fresh_dx, fresh_gradients)
         deltas = None if dx is None else self._rows(dx, 11, filled=not fresh_dx)
-        (W, *_), (dW, _, dbias, _) = weights, gradients
+        (W, *_), (dW, _, dbias, *_) = weights, gradients
         self._affine_gradients(inputs, W, self._rows(dh, 9), deltas, dW, dbias, *fresh)
         if dx is not None:
             self._put_rows(deltas, dx)

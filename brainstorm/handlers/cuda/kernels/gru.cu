@@ -4,10 +4,11 @@ struct GruCells {
   Sequence Ra, Rb, Za, Zb, Pa, Ha, Hb;
 };
 
-// `from_x` (T, B, 3N) and `from_y` (B, 3N) hold the products for R, Z and H.
+// `from_x` (T, B, 3N) and `from_y` (B, 3N) hold the products for R, Z and H; `bp` (N,),
+// which may be missing, is added to the last ones.
 extern "C" __global__ void gru_step(
-    Step s, int activation, const float *from_x, const float *from_y, GruCells cells,
-    Sequence y, int t) {
+    Step s, int activation, const float *from_x, const float *from_y, const float *bp,
+    GruCells cells, Sequence y, int t) {
   const int units = s.units;
   from_x += 3LL * s.batch * units * t;
   EACH_UNIT(s) {
@@ -15,7 +16,7 @@ extern "C" __global__ void gru_step(
     const float *of_x = from_x + place, *of_y = from_y + place;
     const float Ra = of_x[0] + of_y[0], Rb = sigmoid_of(Ra);
     const float Za = of_x[units] + of_y[units], Zb = sigmoid_of(Za);
-    const float Pa = of_y[2 * units];
+    const float Pa = of_y[2 * units] + (bp ? bp[u] : 0.0f);
     const float Ha = of_x[2 * units] + Rb * Pa, Hb = activated(activation, Ha);
     at(cells.Ra, t, b, u) = Ra;
     at(cells.Rb, t, b, u) = Rb;
