@@ -1,5 +1,7 @@
 """Type checkers accept the library, and find the faults of those who use it."""
 
+import json
+import os
 import re
 import subprocess
 import sys
@@ -85,3 +87,22 @@ def test_mypy_accepts_the_library_and_finds_the_faults_of_a_user(tmp_path):
     reported = set(map(int, found))
     assert {lines[n - 1] for n in wrong - reported} == set()  # were not found
     assert {lines[n - 1] for n in reported - wrong} == set()  # are no faults
+
+
+@pytest.mark.slow
+def test_pyright_knows_the_types_of_nearly_all_public_names():
+    pytest.importorskip("basedpyright")
+    command = [sys.executable, "-m", "basedpyright", "--pythonpath", sys.executable]
+    done = subprocess.run(
+        [*command, "--verifytypes", "brainstorm", "--ignoreexternal", "--outputjson"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    report = json.loads(done.stdout)["typeCompleteness"]
+    assert report["pyTypedPath"] == str(ROOT / "brainstorm" / "py.typed")
+    assert sum(report["exportedSymbolCounts"].values()) > 4000
+    unknown = [s["name"] for s in report["symbols"] if not s["isTypeKnown"]]
+    assert report["completenessScore"] >= 0.95, unknown
