@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from brainstorm.checks import Argument
 from brainstorm.layers._stepwise_layer import LayerWithTargets
 from brainstorm.layers.arguments import POSITIVE, Check, arguments_of
-from brainstorm.layers.base_layer import BufferStructure, ConstructionWrapper
+from brainstorm.layers.base_layer import (
+    BufferStructure,
+    ConstructionWrapper,
+    once_per_resize,
+)
+from brainstorm.layers.rows import Rows
 from brainstorm.structure.buffer_views import BufferView
 from brainstorm.structure.layer import Setup, Structures
+from brainstorm.utils import flatten_all_but_last
+
+WEIGHTS = Check(
+    lambda w: (
+        w is None
+        or POSITIVE.accept(w)
+        or (isinstance(w, (list, tuple)) and all(map(POSITIVE.accept, w)))
+    ),
+    "a positive number, a list of them, or None,",
+)
 
 
 def SigmoidCE(
-    name: str | None = None, *, positive_weight: float | None = None
+    name: str | None = None,
+    *,
+    positive_weight: float | Sequence[float] | None = None,
 ) -> ConstructionWrapper:
     """A layer for several binary labels: sigmoid, and cross-entropy with targets.
 
@@ -24,7 +43,8 @@ def SigmoidCE(
     Args:
         name: Name of the layer.
         positive_weight: A positive number: how much labels of 1 count beside those of
-            0, for example how many times rarer they are. Default: as much.
+            0, for example how many times rarer they are. Or a list of them, for each
+            label, along the last axis. Default: as much.
     """
     return ConstructionWrapper.create(SigmoidCELayerImpl, **locals())
 
@@ -52,18 +72,20 @@ class SigmoidCELayerImpl(LayerWithTargets):
     The logarithms' arguments are clipped to [1e-6, 1].
 
     Raises:
-        LayerValidationError: The shapes of the inputs differ.
+        LayerValidationError: The shapes of the inputs differ, or `positive_weight` is
+            not as in `SigmoidCE`.
     """
 
-    positive_weight: float | None
+    positive_weight: float | Sequence[float] | None
 
-    arguments: Mapping[str, Argument] = arguments_of(
-        SigmoidCE,
-        positive_weight=Check(
-            lambda w: w is None or POSITIVE.accept(w), "a positive number, or None,"
-        ),
-    )
+    arguments: Mapping[str, Argument] = arguments_of(SigmoidCE, positive_weight=WEIGHTS)
     repeats = True
+
+    weighted: Rows = Rows(
+        "inputs.targets",
+        writes=["internals.t", "internals.total"],
+        shape=flatten_all_but_last,
+    )
 
     def setup(self, kwargs: dict[str, Any], in_shapes: Structures) -> Setup:
         shape = self.same_shape("default", "targets")
@@ -71,22 +93,36 @@ class SigmoidCELayerImpl(LayerWithTargets):
         internals = {"dcee": BufferStructure(*shape.shape, is_backward_only=True)}
         if self.positive_weight is not None:
             internals.update(t=shape, total=shape)
+            count, labels = np.size(self.positive_weight), shape.shape[-1]
+            if np.ndim(self.positive_weight) and count != labels:
+                raise self.error(
+                    f"expected {labels} numbers as 'positive_weight', one for each"
+                    f" label, got {count}"
+                )
         return outputs, {}, internals
 
+    @once_per_resize
+    def weights(self, buffers: Any) -> Any:
+        """What positive labels count, as a row."""
+        labels = self.in_shapes["default"].shape[-1]
+        values = np.array(self.positive_weight, np.float64)
+        return self.handler.create_from_numpy(np.broadcast_to(values, (1, labels)))
+
     def forward_pass(self, buffers: BufferView, training_pass: bool = True) -> None:
-        h, w = self.handler, self.positive_weight
+        h = self.handler
         x, targets = buffers.inputs
         predictions, loss = buffers.outputs
-        if w is None:
+        if self.positive_weight is None:
             h.sigmoid_ce_forward(x, targets, predictions, loss)
             return
-        t, total = buffers.internals.t, buffers.internals.total
-        h.mult_st(w - 1.0, targets, total)
+        rows, t, total = self.weighted.load(h, buffers)
+        h.mult_mv(rows, self.weights(buffers), t)
+        h.subtract_tt(t, rows, total)
         h.add_st(1.0, total, total)
-        h.divide_tt(targets, total, t)
-        h.mult_st(w, t, t)
-        h.sigmoid_ce_forward(x, t, predictions, loss)
-        h.mult_tt(loss, total, loss)
+        h.divide_tt(t, total, t)
+        self.weighted.store(h, buffers)
+        h.sigmoid_ce_forward(x, buffers.internals.t, predictions, loss)
+        h.mult_tt(loss, buffers.internals.total, loss)
 
     def backward_pass(self, buffers: BufferView) -> None:
         targets, dloss = buffers.inputs.targets, buffers.output_deltas.loss

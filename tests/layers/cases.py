@@ -394,6 +394,11 @@ CASES = {
     "SigmoidCE, positive ones weighted": Case(
         layers.SigmoidCE(positive_weight=2.5), inputs={"targets": probability}
     ),
+    "SigmoidCE, a weight for each label": Case(
+        layers.SigmoidCE(positive_weight=[2.5, 0.5]),
+        {"default": ("T", "B", 3, 2), "targets": ("T", "B", 3, 2)},
+        {"targets": probability},
+    ),
     "SquaredError": Case(layers.SquaredError()),
     "SquaredDifference": Case(layers.SquaredDifference()),
     "BinomialCrossEntropy": Case(

@@ -154,12 +154,13 @@ def test_bad_arguments_of_softmax_ce(arguments, message):
         with_targets(lambda: make, normal(1, 2, 3), np.zeros((1, 2, 1)))
 
 
-@pytest.mark.parametrize("weight", [0.2, 1, 7.0])
+@pytest.mark.parametrize("weight", [0.2, 1, 7.0, [0.5, 1, 2.5, 7]])
 def test_positive_labels_may_count_more(weight):
     x, dloss = 3 * normal(3, 2, 4), normal(3, 2, 4, seed=2)
     t = np.random.RandomState(1).uniform(0, 1, (3, 2, 4))
     t[0] = np.round(t[0])
     make = layers.SigmoidCE(positive_weight=weight)
+    weight = np.array(weight)
     run = with_targets(lambda: make, x, t).forward()
     p = 1 / (1 + np.exp(-x))
     assert np.allclose(run["outputs.predictions"], p)
@@ -170,7 +171,10 @@ def test_positive_labels_may_count_more(weight):
     assert np.allclose(run["input_deltas.default"], slope * dloss)
 
 
-@pytest.mark.parametrize("weight", [0, -1, "2", [1, 2], float("nan")])
+BAD_WEIGHTS = [0, -1, "2", float("nan"), [], [1], [1, 2], [1, 2, 0], [1, 2, "3"]]
+
+
+@pytest.mark.parametrize("weight", BAD_WEIGHTS)
 def test_positive_weights_are_positive(weight):
     make = layers.SigmoidCE(positive_weight=weight)
     with pytest.raises(LayerValidationError, match="SigmoidCE.*'positive_weight'"):

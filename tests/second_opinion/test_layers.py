@@ -155,15 +155,16 @@ def test_smooth_and_weighted_softmax_ce(smoothing, weights):
     compare_loss(layer, "loss", normal(3, 5, 4), targets, loss, normal(3, 5, 1, seed=2))
 
 
-def test_sigmoid_ce_with_a_positive_weight():
+@pytest.mark.parametrize("positive_weight", [3.5, [3.5, 0.2, 1.0, 7.0]])
+def test_sigmoid_ce_with_a_positive_weight(positive_weight):
     targets = np.random.RandomState(1).uniform(0, 1, (3, 5, 4))
 
     def loss(x):
         entropy = torch.nn.functional.binary_cross_entropy_with_logits
-        weight = tensor(3.5)
+        weight = tensor(positive_weight)
         return entropy(x, tensor(targets), pos_weight=weight, reduction="none")
 
-    layer = layers.SigmoidCE(positive_weight=3.5)
+    layer = layers.SigmoidCE(positive_weight=positive_weight)
     compare_loss(layer, "loss", normal(3, 5, 4), targets, loss, normal(3, 5, 4, seed=2))
 
 
