@@ -20,6 +20,7 @@ __all__ = [
     "Gain",
     "InitialState",
     "InitializerName",
+    "Interpolation",
     "LatencyMethod",
     "MathMode",
     "Overlap",
@@ -55,6 +56,9 @@ Activation = Literal[
 
 InitialState = Literal["zeros", "learned"]
 """What recurrent layers begin sequences with."""
+
+Interpolation = Literal["nearest", "bilinear"]
+"""How `Upsample2D` makes pixels between others."""
 
 PoolingType = Literal["max", "avg"]
 """What `Pooling2D` and `GlobalPooling` make of a window."""

@@ -304,6 +304,13 @@ def _slice(graph: Graph, layer: Any) -> list[str]:
     ]
 
 
+def _interpolating(size: int, factor: int) -> np.ndarray:
+    """The matrix that makes as many times more pixels of a column of them."""
+    places = (np.arange(size * factor) + 0.5) / factor - 0.5
+    columns = [np.interp(places, np.arange(size), pixel) for pixel in np.eye(size)]
+    return np.stack(columns, axis=1)
+
+
 def _upsample(graph: Graph, layer: Any) -> str:
     height, width, channels = layer.in_shapes["default"].feature_shape
     blocks = graph.reshape(
@@ -311,6 +318,17 @@ def _upsample(graph: Graph, layer: Any) -> str:
         channels,
     )
     fy, fx = layer.factor
+    if layer.kind == "bilinear":
+        along_y = graph.constant(_interpolating(height, fy))
+        along_x = graph.constant(_interpolating(width, fx))
+        rows = graph.reshape(
+            *(graph.input(layer), layer.in_shapes["default"], height, width * channels)
+        )
+        taller = graph.reshape(
+            *(graph.add("MatMul", along_y, rows), layer.in_shapes["default"]),
+            *(height * fy, width, channels),
+        )
+        return graph.add("MatMul", along_x, taller)
     sizes = graph.constant((1, 1, 1, fy, 1, fx, 1), np.int64)
     tiled = graph.add("Tile", blocks, sizes)
     return graph.reshape(tiled, layer.out_shapes["default"])

@@ -428,6 +428,7 @@ CASES = {
         {"default": ("T", "B", 5)},
     ),
     "Upsample2D": Case(layers.Upsample2D((2, 3)), image()),
+    "Upsample2D, bilinear": Case(layers.Upsample2D((2, 3), kind="bilinear"), image()),
     "Add two": Case(layers.Add()),
     "Add three": Case(layers.Add(), {f"inputs_{i}": IMAGE for i in (1, 2, 3)}),
     "Concat three": Case(

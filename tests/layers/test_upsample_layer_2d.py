@@ -25,3 +25,17 @@ def test_bad_factors(factor):
     inp = layers.Input({"default": ("T", "B", 2, 2, 1)})
     with pytest.raises(LayerValidationError, match="Upsample2D.*as 'factor'"):
         Network.from_layer(inp >> layers.Upsample2D(factor))
+
+
+@pytest.mark.parametrize("kind", [None, "cubic", 1, []])
+def test_bad_kinds(kind):
+    inp = layers.Input({"default": ("T", "B", 2, 2, 1)})
+    with pytest.raises(LayerValidationError, match="'nearest' or 'bilinear' as 'kind'"):
+        Network.from_layer(inp >> layers.Upsample2D(2, kind=kind))
+
+
+def test_the_kind_is_described_where_it_is_not_nearest():
+    images = {"default": normal(1, 1, 2, 2, 1)}
+    for kind, described in (("nearest", None), ("bilinear", "bilinear")):
+        run = SingleLayer(layers.Upsample2D(2, "U", kind=kind), images)
+        assert run.net.architecture["U"].get("kind") == described

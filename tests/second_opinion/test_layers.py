@@ -190,15 +190,20 @@ def test_softmax(name):
     compare_loss(make(), "default", x, None, function, weights)
 
 
-def test_upsampling():
-    x, weights = normal(2, 3, 4, 5, 2), normal(2, 3, 8, 15, 2, seed=1)
+@pytest.mark.parametrize("factor", [(2, 3), (1, 4), (3, 1)])
+@pytest.mark.parametrize("size", [(4, 5), (1, 2)])
+@pytest.mark.parametrize("kind", ["nearest", "bilinear"])
+def test_upsampling(kind, size, factor):
+    larger_size = size[0] * factor[0], size[1] * factor[1]
+    x, weights = normal(2, 3, *size, 2), normal(2, 3, *larger_size, 2, seed=1)
 
     def upsampled(x):
-        images = x.reshape(6, 4, 5, 2).permute(0, 3, 1, 2)
-        larger = torch.nn.functional.interpolate(images, scale_factor=(2, 3))
+        images = x.reshape(6, *size, 2).permute(0, 3, 1, 2)
+        larger = torch.nn.functional.interpolate(images, scale_factor=factor, mode=kind)
         return larger.permute(0, 2, 3, 1)
 
-    compare_loss(layers.Upsample2D((2, 3)), "default", x, None, upsampled, weights)
+    layer = layers.Upsample2D(factor, kind=kind)
+    compare_loss(layer, "default", x, None, upsampled, weights)
 
 
 # -- training ------------------------------------------------------------------------
