@@ -25,6 +25,7 @@ from brainstorm.utils import (
 
 __all__ = ["import_weights"]
 
+MOST_MISFITS = 3  # are told in an error
 # Of one of several layers, or directions, of a recurrent module.
 _RECURRENT = re.compile(r"(weight_ih|weight_hh|bias_ih|bias_hh)_l(\d+)(_reverse)?$")
 
@@ -113,7 +114,7 @@ def _match(
         if layer in sources and layer not in names and layer not in names.values():
             names[layer] = layer
     fitting = {
-        layer.name: [n for n, s in sources.items() if _fits(layer, s)]
+        layer.name: [n for n, s in sources.items() if not _misfit(layer, s)]
         for layer in layers
         if layer.name not in names
     }
@@ -124,7 +125,12 @@ def _match(
         certain = [name for name, modules in free.items() if len(modules) == 1]
         if not certain or not free[certain[0]]:
             name, modules = min(free.items(), key=lambda item: len(item[1]))
-            reason = f"{listing(modules)} would do" if modules else "none fits"
+            reason = f"{listing(modules)} would do"
+            if not modules:
+                layer = next(la for la in layers if la.name == name)
+                others = (s for n, s in sources.items() if n not in names.values())
+                misfits = [text for s in others if (text := _misfit(layer, s))]
+                reason = "; ".join(["none fits", *misfits[:MOST_MISFITS]])
             raise ValidationError(
                 f"no module is certain for the layer {name!r}: {reason}; give names;"
                 f" {both}"
@@ -136,12 +142,13 @@ def _match(
     return {name: names[name] for name in known}
 
 
-def _fits(layer: Any, source: Source) -> bool:
+def _misfit(layer: Any, source: Source) -> str:
+    """Why a module does not fit a layer; '' if it does."""
     try:
         converted(layer, source)
-    except ValidationError:
-        return False
-    return True
+    except ValidationError as error:
+        return str(error)
+    return ""
 
 
 # -- reading -----------------------------------------------------------------

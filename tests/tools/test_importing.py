@@ -200,6 +200,14 @@ def test_recurrent_layers(torch, kind, bias):
     same_as(torch, module, network((3,), make(4, **options)), normal(6, 2, 3))
 
 
+def test_what_a_layer_lacks_is_told_where_modules_are_found_by_their_shapes(torch):
+    modules = {"rnn": torch.nn.GRU(3, 4), "out": torch.nn.Linear(4, 2)}
+    net = network((3,), layers.Gru(4), layers.FullyConnected(2, name="Last"))
+    text = "none fits; layer 'Gru', a Gru, from 'rnn':.*Gru with recurrent_bias=True"
+    with pytest.raises(ValidationError, match=text):
+        import_weights(net, torch.nn.ModuleDict(modules).state_dict())
+
+
 @pytest.mark.parametrize("recurrent_bias", [False, True])
 def test_second_biases_of_a_gru(torch, recurrent_bias):
     module = torch.nn.GRU(3, 4)
