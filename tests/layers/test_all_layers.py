@@ -28,7 +28,11 @@ SLOW_HANDLERS = (*EMULATED, "numpy32", "debug")
 # NumPy itself buffers 8192 elements for each of up to three strided operands.
 MOST = 4096 + 3 * 8192 * 8
 # Which turn around each of many sequences by itself.
-MASKED_TWINS = "Bidirectional Clockwork", "Bidirectional Lstm"
+MASKED_TWINS = (
+    "Bidirectional Clockwork",
+    "Bidirectional Gru, recurrent bias",
+    "Bidirectional Lstm",
+)
 # Each of these does a part of what the one with all of it does.
 LOOPING = [
     name
