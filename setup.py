@@ -111,6 +111,8 @@ def optional_requirements() -> dict[str, list[str]]:
             "scikit-learn>=1.6",
         ],
     }
+    # The pages of the examples run them.
+    extras["docs"] += [*extras["examples"], *extras["onnx"]]
     names = [
         "onednn",
         "mpi",

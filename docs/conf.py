@@ -1,8 +1,21 @@
 import sys
+from importlib.util import find_spec
 from pathlib import Path
+
+from sphinx.errors import ConfigError
+
+NEEDED = ["pydata_sphinx_theme", "sphinx_copybutton", "sphinx_design"]
+NEEDED += ["sphinx_gallery", "matplotlib", "sklearn", "onnxruntime"]
+missing = [name for name in NEEDED if find_spec(name) is None]
+if missing:
+    raise ConfigError(
+        f"the documentation needs {', '.join(missing)}: pip install '.[docs]'"
+    )
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
+
+import runs  # noqa: E402
 
 import brainstorm  # noqa: E402
 
@@ -17,10 +30,11 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
     "sphinx_design",
+    "runs",
     "sphinx_gallery.gen_gallery",
     "names",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "examples/index.rst"]  # in its place: scripts.rst
 default_role = "literal"
 
 nitpicky = True
@@ -39,10 +53,16 @@ napoleon_use_rtype = False
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
+runs.gather()
+suppress_warnings = ["sphinx_gallery.config"]  # there are no back references
 sphinx_gallery_conf = {
-    "examples_dirs": str(ROOT / "examples" / "gallery"),
-    "gallery_dirs": "gallery",
-    "filename_pattern": r"\.py$",
+    "examples_dirs": [str(ROOT / "examples" / "gallery"), str(runs.SCRIPTS)],
+    "gallery_dirs": ["gallery", "examples"],
+    "filename_pattern": runs.RUN,
+    "ignore_pattern": r"common\.py",
+    "reset_argv": "runs.arguments",
+    "doc_module": ("brainstorm",),
+    "copyfile_regex": r"common\.py",
     "image_scrapers": ("matplotlib",),
     "image_srcset": ["2x"],
     "remove_config_comments": True,

@@ -1,4 +1,5 @@
-"""BrainPy's page "Node Customization", cell by cell, in this library.
+"""BrainPy's page "Node Customization", cell by cell, in this library
+==================================================================
 
 Its four nodes are layers here. What BrainPy's ``init_ff``, ``init_fb`` and
 ``init_state`` do is said by ``setup``: which outputs, parameters and internals there
@@ -22,7 +23,9 @@ from brainstorm.utils import NetworkValidationError
 args = parse_arguments(__doc__, epochs=60)
 handler = bs.handlers.PyCudaHandler() if args.gpu else bs.handlers.default_handler
 
-# ------------------------ customizing a feedforward node -----------------------------
+# %%
+# Customizing a feedforward node
+# ------------------------------
 
 
 def Dot(size, name=None, *, trainable=True):
@@ -73,7 +76,9 @@ bs.tools.print_network_info(net)
 data = {f"i{n}": np.random.RandomState(n).rand(1, 1, n) for n in (1, 2, 3)}
 print(f"outputs: {net.predict(data)[0, 0].round(2)}")
 
-# ------------------------- customizing a recurrent node ------------------------------
+# %%
+# Customizing a recurrent node
+# ----------------------------
 
 
 def Vrnn(size, name=None, *, trainable=True):
@@ -119,7 +124,9 @@ class VrnnLayerImpl(Layer):
 
 check_layer(Vrnn(4))
 
-# ----------------------- customizing a node with feedbacks ---------------------------
+# %%
+# Customizing a node with feedbacks
+# ---------------------------------
 
 
 def FeedbackDot(size, name=None, *, trainable=True):
@@ -180,7 +187,9 @@ for layer in (layers.Lstm(1), FeedbackDot(1)):
     except NetworkValidationError as error:
         print(f"refused: {error}")
 
-# ----------------- customizing a node with multiple behaviors ------------------------
+# %%
+# Customizing a node with multiple behaviors
+# ------------------------------------------
 
 
 def KeepSome(prob, name=None):
@@ -221,7 +230,9 @@ for arguments in ({"train": True}, {"train": False}):
     y = net.predict(np.ones((1, 1, 1000)), arguments=arguments)
     print(f"{arguments}: {np.count_nonzero(y)} of 1000 are kept")
 
-# --------------------------- all of them, and a task ---------------------------------
+# %%
+# All of them, and a task
+# -----------------------
 
 if args.data:
     data = {n: np.asarray(v) for n, v in load_file(args.data)["training"].items()}

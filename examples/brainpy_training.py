@@ -1,4 +1,5 @@
-"""BrainPy's page "Building Training Models", cell by cell, in this library.
+"""BrainPy's page "Building Training Models", cell by cell, in this library
+========================================================================
 
 Parts of the page are headings here. What BrainPy sets by modes, this library says by
 ``trainable``; what it gives constructors as initial values goes to ``initialize``. The
@@ -30,7 +31,9 @@ def network_of(*in_a_row, inputs=3):
     return net
 
 
-# ------------------------------- mode settings ---------------------------------------
+# %%
+# Mode settings
+# -------------
 
 # lif = bp.neurons.LIF(1)                              for simulation
 # lif = bp.neurons.LIF(1, mode=bm.TrainingMode())      for training
@@ -54,12 +57,16 @@ print(f"trained parts: {frozen.trained_slices} and {trained.trained_slices}")
 rnn = network_of(layers.Recurrent(3, "rel", initial_state="learned", name="rnn"))
 print(f"state to begin with: {rnn.get('rnn.parameters.y0')}")
 
-# ------------------------------- naming a node ---------------------------------------
+# %%
+# Naming a node
+# -------------
 
 # bp.layers.Dense(128, 100, name='hidden_layer')
 net = network_of(layers.FullyConnected(100, "linear", name="hidden_layer"), inputs=128)
 
-# -------------------------- initializing parameters ----------------------------------
+# %%
+# Initializing parameters
+# -----------------------
 
 rnd = np.random.RandomState(args.seed)
 net.initialize({"hidden_layer": {"W": rnd.normal(0, 0.01, (100, 128)), "bias": 0.0}})
@@ -70,7 +77,9 @@ print(f"weights, units by inputs: {net.get('hidden_layer.parameters.W').shape}")
 # l = bp.layers.Dense(20, 100, b_initializer=None)
 net = network_of(layers.FullyConnected(100, "linear", bias=False), inputs=20)
 
-# ---------------------------- customize your models ----------------------------------
+# %%
+# Customize your models
+# ---------------------
 
 
 def OwnRecurrent(size, name=None):
@@ -133,7 +142,9 @@ for training_pass in (True, False):
     kept.append(np.count_nonzero(net.get("dropout.outputs.default")))
 print(f"of 1000 values go on: {kept[0]} in training, {kept[1]} in use")
 
-# -------------------------- artificial neural networks -------------------------------
+# %%
+# Artificial neural networks
+# --------------------------
 
 # class DeepRNN: LSTMCell and Dropout, four times, and Dense
 deep = []
@@ -145,7 +156,9 @@ net = network_of(*deep, layers.FullyConnected(10, "linear", name="lout"), inputs
 net.initialize({"l*": {"bf": 1.0, "default": bs.Gaussian(0.1)}, "lout": 0.0})
 print(f"outputs of the deep network: {net.predict(np.zeros((5, 2, 100))).shape}")
 
-# ------------------------- reservoir computing models --------------------------------
+# %%
+# Reservoir computing models
+# --------------------------
 
 # class NGRC: NVAR(num_in, delay=4, order=2, stride=5) and Dense
 nvar = layers.Nvar(delay=4, order=2, stride=5, name="r")
@@ -158,7 +171,9 @@ change = np.diff(series, axis=0)
 error = bs.training.fit_ridge(net, series[:-1], change, ridge=1e-4, warmup=15)
 print(f"NRMSE of a step of Lorenz: {error:.5f}")
 
-# --------------------------- spiking neural networks ---------------------------------
+# %%
+# Spiking neural networks
+# -----------------------
 
 # class SNN: InputGroup, LIF, LeakyIntegrator, with synapses Exponential between them.
 # There the output hears the spikes of the step before: hence the Delay. The loss is the

@@ -1,4 +1,5 @@
-"""Learn to tell what is on small color pictures, with a convolutional network.
+"""Learn to tell what is on small color pictures, with a convolutional network
+===========================================================================
 
 The documentation's walkthrough explains this script. Without CIFAR-10.hdf5 it trains
 on the digits of scikit-learn, blown up to the same size.
@@ -12,7 +13,9 @@ from brainstorm.initializers import Gaussian
 
 args = parse_arguments(__doc__, epochs=20)
 
-# ------------------------------------ the data ---------------------------------------
+# %%
+# The data
+# --------
 
 ds = load_data(args.data, "CIFAR-10", fallback="Digits")
 
@@ -29,7 +32,9 @@ def getter(part):
 getter_tr = getter("training")
 getter_va = getter("validation")
 
-# ----------------------------------- the network -------------------------------------
+# %%
+# The network
+# -----------
 
 inp, fc = bs.tools.get_in_out_layers("classification", (32, 32, 3), 10)
 (
@@ -54,7 +59,9 @@ network.initialize(
     }
 )
 
-# ----------------------------------- the training ------------------------------------
+# %%
+# The training
+# ------------
 
 trainer = bs.Trainer(bs.training.MomentumStepper(learning_rate=0.01, momentum=0.9))
 trainer.add_hook(bs.hooks.ProgressBar())
@@ -72,6 +79,8 @@ trainer.add_hook(
 trainer.add_hook(bs.hooks.StopAfterEpoch(args.epochs))
 trainer.train(network, getter_tr, valid_getter=getter_va)
 
-# ------------------------------------ the result -------------------------------------
+# %%
+# The result
+# ----------
 
 print("Best validation accuracy:", max(trainer.logs["validation"]["Accuracy"]))

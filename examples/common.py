@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ def parse_arguments(
             those that are positive numbers the default and the help text.
     """
     parser = argparse.ArgumentParser(
-        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=as_help(doc), formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
     add("--epochs", type=int, default=epochs, help=f"default: {epochs}")
@@ -47,6 +48,11 @@ def parse_arguments(
     args.output_dir.mkdir(parents=True, exist_ok=True)
     bs.global_rnd.set_seed(args.seed)
     return args
+
+
+def as_help(doc: str) -> str:
+    """What a script does, without the line below its title."""
+    return re.sub(r"^=+\n", "", doc, flags=re.MULTILINE)
 
 
 def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:

@@ -1,4 +1,5 @@
-"""Write a layer of your own, check it, and train with it.
+"""Write a layer of your own, check it, and train with it
+======================================================
 
 A layer is a class, a function that users call, and nothing else: both stand in this
 file, and anybody can import it. ``check_layer`` compares what it computes with finite
@@ -13,7 +14,9 @@ from brainstorm.structure.buffer_structure import BufferStructure, StructureTemp
 from brainstorm.structure.construction import ConstructionWrapper
 from brainstorm.testing import check_layer
 
-# ----------------------------------- the layer ---------------------------------------
+# %%
+# The layer
+# ---------
 
 
 def Square(scale=1.0, name=None):
@@ -49,14 +52,18 @@ class SquareLayerImpl(Layer):
         self.handler.mult_add_tt(tmp, dy, dx)
 
 
-# ----------------------------------- the check ---------------------------------------
+# %%
+# The check
+# ---------
 
 args = parse_arguments(__doc__, epochs=10)
 
 check_layer(Square(scale=0.5))  # raises a LayerCheckError that tells what is wrong
 print("The layer passes all checks.")
 
-# ------------------------------------- its use ---------------------------------------
+# %%
+# Its use
+# -------
 
 data = load_data(args.data, "Digits")
 image_shape = data["training"]["default"].shape[2:]

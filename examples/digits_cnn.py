@@ -1,4 +1,5 @@
-"""Learn to read handwritten digits with a convolutional network.
+"""Learn to read handwritten digits with a convolutional network
+=============================================================
 
 The data are the digits of 8 x 8 pixels that come with scikit-learn. For training they
 are moved about a little at random, so that no image is seen twice.
@@ -10,7 +11,9 @@ import brainstorm as bs
 
 args = parse_arguments(__doc__, epochs=40)
 
-# ------------------------------------ the data ---------------------------------------
+# %%
+# The data
+# --------
 
 data = load_data(args.data, "Digits")
 height, width, channels = data["training"]["default"].shape[2:]
@@ -22,7 +25,9 @@ train_getter = bs.RandomCrop(padded, {"default": (height, width)})
 valid_getter = bs.Minibatches(100, **data["validation"])
 test_getter = bs.Minibatches(100, **data["test"])
 
-# ----------------------------------- the network -------------------------------------
+# %%
+# The network
+# -----------
 
 inp, out = bs.tools.get_in_out_layers("classification", (height, width, channels), 10)
 (
@@ -41,7 +46,9 @@ if args.gpu:
     network.set_handler(bs.handlers.PyCudaHandler())
 network.initialize({"*": {"W": bs.initializers.DenseSqrtFanIn(), "bias": 0}})
 
-# ----------------------------------- the training ------------------------------------
+# %%
+# The training
+# ------------
 
 LEARNING_RATE = 0.2  # falls to a twentieth during the training
 
@@ -54,7 +61,9 @@ trainer.add_hook(bs.hooks.ModifyStepperAttribute(slower, name="learning rate"))
 trainer.add_hook(bs.hooks.StopAfterEpoch(args.epochs))
 trainer.train(network, train_getter, valid_getter=valid_getter)
 
-# ------------------------------------ the result -------------------------------------
+# %%
+# The result
+# ----------
 
 results = bs.tools.evaluate(network, test_getter, scorers)
 print(f"test accuracy: {results['Accuracy']:.3f}")

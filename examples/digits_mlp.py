@@ -1,4 +1,5 @@
-"""Learn to read handwritten digits.
+"""Learn to read handwritten digits
+================================
 
 The data are the 1797 digits of 8 x 8 pixels that come with scikit-learn, so nothing
 is downloaded; --data takes those of an HDF5 file such as MNIST.hdf5 in their place. A
@@ -15,12 +16,12 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
-from common import check_arguments
+from common import as_help, check_arguments
 from sklearn.datasets import load_digits
 
 import brainstorm as bs
 
-parser = argparse.ArgumentParser(description=__doc__)
+parser = argparse.ArgumentParser(description=as_help(__doc__))
 parser.add_argument("--stepper", choices=["momentum", "adam"], default="momentum")
 parser.add_argument("--epochs", type=int, help="default: 60, or 15 with adam")
 parser.add_argument("--data", type=Path, help="HDF5 file with other images of digits")
@@ -43,7 +44,9 @@ drop_pixels, drop_hidden = (0.05, 0.2) if with_adam else (0.1, 0.5)
 # One seed for the split, the weights, dropout and the order of the batches.
 bs.global_rnd.set_seed(args.seed)
 
-# ------------------------------------ the data ---------------------------------------
+# %%
+# The data
+# --------
 
 # All data have the shape (time, batch, features...). Images are not sequences, so
 # there is a single time step. Targets are class numbers, one to each image.
@@ -66,7 +69,9 @@ train_getter = bs.Minibatches(batch_size, default=x_train, targets=t_train)
 valid_getter = bs.Minibatches(100, default=x_valid, targets=t_valid, shuffle=False)
 test_getter = bs.Minibatches(100, default=x_test, targets=t_test, shuffle=False)
 
-# ----------------------------------- the network -------------------------------------
+# %%
+# The network
+# -----------
 
 # This makes an Input layer and a fully connected one with an output for each digit,
 # from which a SoftmaxCE layer, named 'Output', computes predictions and loss.
@@ -80,7 +85,9 @@ if args.gpu:
     network.set_handler(bs.handlers.PyCudaHandler())
 network.initialize({"*": {"W": bs.initializers.DenseSqrtFanIn(), "bias": 0}})
 
-# ----------------------------------- the training ------------------------------------
+# %%
+# The training
+# ------------
 
 # The learning rate falls, after each update or after each epoch.
 if with_adam:
@@ -113,7 +120,9 @@ trainer.add_hook(bs.hooks.StopAfterEpoch(epochs))
 
 trainer.train(network, train_getter, valid_getter=valid_getter)
 
-# ------------------------------------ a picture --------------------------------------
+# %%
+# A picture
+# ---------
 
 train_log = trainer.logs["rolling_training"]  # from the first epoch on
 valid_log = trainer.logs["validation"]  # one entry more: before training
@@ -129,7 +138,9 @@ for ax, name in zip(axes, ["total_loss", "Accuracy"], strict=True):
 picture = args.output_dir / "digits_mlp.png"
 figure.savefig(picture, dpi=120)
 
-# ------------------------------------ the result -------------------------------------
+# %%
+# The result
+# ----------
 
 # The test data are used this once, by a new network made from the file alone.
 best_network = bs.Network.from_hdf5(str(best_file))

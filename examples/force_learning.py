@@ -1,4 +1,5 @@
-"""Teach a chaotic network to move as it is told, by FORCE learning.
+"""Teach a chaotic network to move as it is told, by FORCE learning
+================================================================
 
 Sussillo and Abbott, *Generating coherent patterns of activity from chaotic neural
 networks*, 2009: 500 rate neurons, whose connections are random and stay so, get no
@@ -21,7 +22,9 @@ args = parse_arguments(__doc__, epochs=5)
 
 rnd = np.random.RandomState(args.seed)
 
-# ------------------------------------ the data ---------------------------------------
+# %%
+# The data
+# --------
 
 
 def smooth_movements(steps=300, outputs=20):
@@ -40,7 +43,9 @@ else:
 UNITS, OUTPUTS = 500, movements.shape[2]
 nothing = np.zeros((*movements.shape[:2], 1))
 
-# ----------------------------------- the network -------------------------------------
+# %%
+# The network
+# -----------
 
 inp = bs.layers.Input({"default": ("T", "B", 1), "targets": ("T", "B", OUTPUTS)})
 current = inp >> bs.layers.FullyConnected(UNITS, "linear", "Current", bias=False)
@@ -61,7 +66,9 @@ from_outputs = rnd.uniform(-1, 1, (UNITS, OUTPUTS))
 weights = np.hstack([np.zeros((UNITS, 1)), to_rates, from_outputs])
 network.initialize({"Current": weights, "Readout": 0.0})
 
-# ----------------------------------- the training ------------------------------------
+# %%
+# The training
+# ------------
 
 
 class MeanAbsoluteError(bs.scorers.Scorer):
@@ -83,7 +90,9 @@ trainer.add_hook(bs.hooks.MonitorScores("valid_getter", scorers, name="free"))
 trainer.add_hook(bs.hooks.StopAfterEpoch(args.epochs))
 trainer.train(network, bs.Subsequences(data, 1), valid_getter=data)
 
-# ------------------------------------ the result -------------------------------------
+# %%
+# The result
+# ----------
 
 made = network.predict(nothing, output_name="Readout.outputs.default")
 plt.figure(figsize=(8, 4))

@@ -1,4 +1,5 @@
-"""Train a network of fifty layers.
+"""Train a network of fifty layers
+===============================
 
 Stacked this high, ordinary layers hardly learn. Highway layers do: each mixes what it
 computes with what it was given, y = T * H + (1 - T) * x, and a bias of -3 makes them
@@ -16,13 +17,17 @@ args = parse_arguments(
 
 DEPTH, UNITS = 50, 40
 
-# ------------------------------------ the data ---------------------------------------
+# %%
+# The data
+# --------
 
 data = load_data(args.data, "MNIST", fallback="Digits")
 train_getter = bs.Minibatches(20, **data["training"])
 test_getter = bs.Minibatches(100, **data["test"])
 
-# ----------------------------------- the network -------------------------------------
+# %%
+# The network
+# -----------
 
 image_shape = data["training"]["default"].shape[2:]
 inp, out = bs.tools.get_in_out_layers("classification", image_shape, 10)
@@ -57,7 +62,9 @@ if args.plain:
     del initializers["Gate*"]
 network.initialize(initializers)
 
-# ----------------------------------- the training ------------------------------------
+# %%
+# The training
+# ------------
 
 trainer = bs.Trainer(bs.training.MomentumStepper(learning_rate=0.2, momentum=0.9))
 trainer.train_scorers = scorers = [bs.scorers.Accuracy()]
@@ -65,7 +72,9 @@ trainer.add_hook(bs.hooks.ProgressBar())
 trainer.add_hook(bs.hooks.StopAfterEpoch(args.epochs))
 trainer.train(network, train_getter)
 
-# ------------------------------------ the result -------------------------------------
+# %%
+# The result
+# ----------
 
 results = bs.tools.evaluate(network, test_getter, scorers)
 print(f"test accuracy: {results['Accuracy']:.3f}")

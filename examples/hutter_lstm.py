@@ -1,4 +1,5 @@
-"""Learn to foresee the next character of a text, with an LSTM.
+"""Learn to foresee the next character of a text, with an LSTM
+===========================================================
 
 How well it does is told in bits per character: a good guess of the next character
 needs few bits to be corrected. Without HutterPrize.hdf5 the text is source code from
@@ -15,7 +16,9 @@ import brainstorm as bs
 
 args = parse_arguments(__doc__, epochs=2)
 
-# ------------------------------------ the data ---------------------------------------
+# %%
+# The data
+# --------
 
 data = load_data(args.data, "HutterPrize", fallback="PythonText")
 nr_characters = 1 + max(int(part["targets"][:].max()) for part in data.values())
@@ -44,7 +47,9 @@ def getter(part):
 
 train_getter, valid_getter = getter("training"), getter("validation")
 
-# ----------------------------------- the network -------------------------------------
+# %%
+# The network
+# -----------
 
 inp, out = bs.tools.get_in_out_layers("classification", nr_characters, nr_characters)
 network = bs.Network.from_layer(inp >> bs.layers.Lstm(256, name="Lstm") >> out)
@@ -57,7 +62,9 @@ network.initialize(bs.Gaussian(0.05), Lstm={"bf": 1, "default": bs.Gaussian(0.05
 # Some gradients are very large, most of all when the state has come a long way.
 network.set_gradient_modifiers(bs.value_modifiers.ClipGlobalNorm(1))
 
-# ----------------------------------- the training ------------------------------------
+# %%
+# The training
+# ------------
 
 
 class BitsPerCharacter(bs.scorers.Scorer):
@@ -93,7 +100,9 @@ trainer.add_hook(
 trainer.add_hook(bs.hooks.StopAfterEpoch(args.epochs))
 trainer.train(network, train_getter, valid_getter=valid_getter)
 
-# ------------------------------------ the result -------------------------------------
+# %%
+# The result
+# ----------
 
 best = min(trainer.logs["validation"]["BitsPerCharacter"])
 print(f"bits per character of text not trained on: {best:.3f}")

@@ -1,4 +1,5 @@
-"""Learn to tell what is on pictures, with a residual network.
+"""Learn to tell what is on pictures, with a residual network
+==========================================================
 
 He et al., *Deep residual learning for image recognition*, 2016: each block learns what
 to add to its input, so that many of them can be stacked. ``--plain`` leaves these
@@ -18,14 +19,18 @@ args = parse_arguments(
     plain="without the additions",
 )
 
-# ------------------------------------ the data ---------------------------------------
+# %%
+# The data
+# --------
 
 ds = load_data(args.data, "CIFAR-10", fallback="Digits")
 height, width, channels = ds["training"]["default"].shape[2:]
 train_getter = bs.Minibatches(32, **ds["training"])
 valid_getter = bs.Minibatches(100, **ds["validation"])
 
-# ----------------------------------- the network -------------------------------------
+# %%
+# The network
+# -----------
 
 
 def convolution(channels, stride=1):
@@ -63,7 +68,9 @@ if args.gpu:
 network.initialize("he")
 print(f"{sum(n.startswith('Conv') for n in network.layers)} layers of convolutions")
 
-# ----------------------------------- the training ------------------------------------
+# %%
+# The training
+# ------------
 
 LEARNING_RATE = 0.05  # is reached after some time, and falls to 0
 
@@ -78,7 +85,9 @@ trainer.add_hook(
 trainer.add_hook(bs.hooks.StopAfterEpoch(args.epochs))
 trainer.train(network, train_getter, valid_getter=valid_getter)
 
-# ------------------------------------ the result -------------------------------------
+# %%
+# The result
+# ----------
 
 test = bs.Minibatches(100, shuffle=False, **ds["test"])
 accuracy = bs.tools.evaluate(network, test, scorers=scorers)["Accuracy"]

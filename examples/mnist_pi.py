@@ -1,4 +1,5 @@
-"""Learn to read handwritten digits without knowing that they are images.
+"""Learn to read handwritten digits without knowing that they are images
+=====================================================================
 
 A multilayer perceptron with dropout and limited weights on permutation invariant
 MNIST: the pixels could come in any order. Without MNIST.hdf5 it trains on the digits
@@ -11,14 +12,18 @@ import brainstorm as bs
 
 args = parse_arguments(__doc__, epochs=50)
 
-# ------------------------------------ the data ---------------------------------------
+# %%
+# The data
+# --------
 
 data = load_data(args.data, "MNIST", fallback="Digits")
 train_getter = bs.Minibatches(100, **data["training"])
 valid_getter = bs.Minibatches(100, **data["validation"])
 test_getter = bs.Minibatches(100, **data["test"])
 
-# ----------------------------------- the network -------------------------------------
+# %%
+# The network
+# -----------
 
 image_shape = data["training"]["default"].shape[2:]
 inp, out = bs.tools.get_in_out_layers("classification", image_shape, 10)
@@ -40,7 +45,9 @@ network.initialize({"*": {"W": bs.initializers.DenseSqrtFanIn(), "bias": 0}})
 # After each update the weights into a unit are made no longer than 1.
 network.set_weight_modifiers({"Output_projection": bs.ConstrainL2Norm(1)})
 
-# ----------------------------------- the training ------------------------------------
+# %%
+# The training
+# ------------
 
 trainer = bs.Trainer(bs.training.MomentumStepper(learning_rate=0.1, momentum=0.9))
 trainer.train_scorers = scorers = [bs.scorers.Accuracy()]
@@ -55,7 +62,9 @@ trainer.add_hook(
 trainer.add_hook(bs.hooks.StopAfterEpoch(args.epochs))
 trainer.train(network, train_getter, valid_getter=valid_getter)
 
-# ------------------------------------ the result -------------------------------------
+# %%
+# The result
+# ----------
 
 print("best validation accuracy:", max(trainer.logs["validation"]["Accuracy"]))
 best_network = bs.Network.from_hdf5(str(best_file))

@@ -1,4 +1,5 @@
-"""Tell which digits are on a picture: several labels at once.
+"""Tell which digits are on a picture: several labels at once
+==========================================================
 
 Each picture has three of scikit-learn's handwritten digits side by side. The labels
 are a vector of ten numbers, with a one for each digit that occurs, wherever it is.
@@ -11,7 +12,9 @@ import brainstorm as bs
 
 args = parse_arguments(__doc__, epochs=15)
 
-# ------------------------------------ the data ---------------------------------------
+# %%
+# The data
+# --------
 
 NR_PICTURES = {"training": 3000, "validation": 500, "test": 1000}
 
@@ -39,7 +42,9 @@ def getter(part, batch_size):
 data = load_file(args.data) if args.data else three_digits()
 image_shape = data["training"]["default"].shape[2:]
 
-# ----------------------------------- the network -------------------------------------
+# %%
+# The network
+# -----------
 
 # The output layer is SigmoidCE: a probability for each label, whatever the others are.
 inp, out = bs.tools.get_in_out_layers("multi-label", image_shape, 10)
@@ -59,7 +64,9 @@ if args.gpu:
     network.set_handler(bs.handlers.PyCudaHandler())
 network.initialize({"*": {"W": bs.initializers.DenseSqrtFanIn(), "bias": 0}})
 
-# ----------------------------------- the training ------------------------------------
+# %%
+# The training
+# ------------
 
 # Hamming is the share of the labels that are right, if 0.5 and more means yes.
 scorers = [bs.scorers.Hamming()]
@@ -71,7 +78,9 @@ trainer.add_hook(bs.hooks.MonitorScores("valid_getter", scorers, name="validatio
 trainer.add_hook(bs.hooks.StopAfterEpoch(args.epochs))
 trainer.train(network, getter("training", 20), valid_getter=getter("validation", 100))
 
-# ------------------------------------ the result -------------------------------------
+# %%
+# The result
+# ----------
 
 results = bs.tools.evaluate(network, getter("test", 100), scorers)
 print(f"right labels on test data: {results['Hamming']:.3f}")

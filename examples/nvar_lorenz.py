@@ -1,4 +1,5 @@
-"""Learn chaos from 600 steps: a next-generation reservoir goes on with Lorenz's series.
+"""Learn chaos from 600 steps: a next-generation reservoir goes on with Lorenz's series
+====================================================================================
 
 Gauthier et al., *Next generation reservoir computing*, 2021: a linear layer reads the
 products of up to three features of the last two states, and tells the change to the
@@ -21,7 +22,9 @@ from brainstorm.training import fit_ridge
 
 args = parse_arguments(__doc__, epochs=1)
 
-# ------------------------------------ the data ---------------------------------------
+# %%
+# The data
+# --------
 
 STEP, LYAPUNOV_TIME = 0.025, 1 / 0.9056
 WARMUP, TRAINED, GENERATED = 200, 400, 2000
@@ -36,7 +39,9 @@ known, future = np.split(series, [WARMUP + TRAINED])
 mean, deviation = known.mean(axis=0), known.std(axis=0)
 known, future = (known - mean) / deviation, (future - mean) / deviation
 
-# ----------------------------------- the network -------------------------------------
+# %%
+# The network
+# -----------
 
 inp = bs.layers.Input({"default": ("T", "B", series.shape[2])})
 features = bs.layers.Nvar(delay=2, order=[2, 3], name="Features")
@@ -47,7 +52,9 @@ if args.gpu:
 else:
     network.set_handler(NumpyHandler(np.float64))
 
-# ----------------------------------- the training ------------------------------------
+# %%
+# The training
+# ------------
 
 error = fit_ridge(
     network, known[:-1], np.diff(known, axis=0), ridge=1e-7, warmup=WARMUP
@@ -55,7 +62,9 @@ error = fit_ridge(
 names = network.layers["Features"].get_feature_names()
 print(f"{len(names)} features, such as {names[-2]}; error of the changes: {error:.1e}")
 
-# ------------------------------------ the result -------------------------------------
+# %%
+# The result
+# ----------
 
 made = network.generate(len(future), known, delta=True)
 time = np.arange(len(future)) * STEP / LYAPUNOV_TIME

@@ -1,10 +1,11 @@
-"""Learn to read handwritten digits on several processes, which share out each batch.
+"""Learn to read handwritten digits on several processes, which share out each batch
+=================================================================================
+
+The data are the digits of 8 x 8 pixels that come with scikit-learn. Batches and the
+learning rate grow with the number of processes, so that each of these has as much to do
+as one alone. Without mpiexec the script runs in one process; with it, in several::
 
     mpiexec -n 2 python -m mpi4py examples/parallel_digits.py
-
-Without mpiexec it runs in one process. The data are the digits of 8 x 8 pixels that
-come with scikit-learn. Batches and the learning rate grow with the number of processes,
-so that each of these has as much to do as one alone.
 """
 
 from common import load_data, parse_arguments
@@ -17,7 +18,9 @@ args = parse_arguments(__doc__, epochs=30)
 # All processes, or ranks, run this script, with the same seed. Each knows its number.
 comm = world()
 
-# ------------------------------------ the data ---------------------------------------
+# %%
+# The data
+# --------
 
 # The batches are whole ones, and the same on all ranks. Training and evaluation give a
 # part of each to each rank.
@@ -27,7 +30,9 @@ train_getter = bs.Minibatches(batch_size, **data["training"])
 valid_getter = bs.Minibatches(100, **data["validation"])
 test_getter = bs.Minibatches(100, **data["test"])
 
-# ----------------------------------- the network -------------------------------------
+# %%
+# The network
+# -----------
 
 image_shape = data["training"]["default"].shape[2:]
 inp, out = bs.tools.get_in_out_layers("classification", image_shape, 10)
@@ -40,7 +45,9 @@ if args.gpu:
     network.set_handler(bs.handlers.PyCudaHandler())
 network.initialize({"*": {"W": bs.initializers.DenseSqrtFanIn(), "bias": 0}})
 
-# ----------------------------------- the training ------------------------------------
+# %%
+# The training
+# ------------
 
 # Larger batches take larger steps, but not at once: the learning rate is proportional
 # to the size of the batches, and rises to that during five epochs (Goyal et al., 2017).
@@ -69,7 +76,9 @@ trainer.add_hook(
 trainer.add_hook(bs.hooks.StopAfterEpoch(args.epochs))
 trainer.train(network, train_getter, valid_getter=valid_getter)
 
-# ------------------------------------ the result -------------------------------------
+# %%
+# The result
+# ----------
 
 # All ranks take part, and all get the result.
 results = trainer.evaluate(network, test=test_getter)

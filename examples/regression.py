@@ -1,4 +1,5 @@
-"""Predict how a disease goes on: numbers instead of classes.
+"""Predict how a disease goes on: numbers instead of classes
+=========================================================
 
 The data are 442 diabetes patients, which come with scikit-learn: ten numbers about
 each, such as age and blood pressure, and how far the disease was a year later. A
@@ -13,7 +14,9 @@ import brainstorm as bs
 
 args = parse_arguments(__doc__, epochs=200)
 
-# ------------------------------------ the data ---------------------------------------
+# %%
+# The data
+# --------
 
 
 def diabetes():
@@ -34,7 +37,9 @@ data = load_file(args.data) if args.data else diabetes()
 train_getter = bs.Minibatches(20, **data["training"])
 valid_getter = bs.Minibatches(100, **data["validation"])
 
-# ----------------------------------- the network -------------------------------------
+# %%
+# The network
+# -----------
 
 nr_inputs = data["training"]["default"].shape[2]
 nr_outputs = data["training"]["targets"].shape[2]
@@ -49,7 +54,9 @@ if args.gpu:
 network.initialize(bs.Gaussian(0.1))
 network.set_gradient_modifiers({"*": {"W": bs.value_modifiers.L2Decay(1e-3)}})
 
-# ----------------------------------- the training ------------------------------------
+# %%
+# The training
+# ------------
 
 trainer = bs.Trainer(bs.training.MomentumStepper(learning_rate=0.05, momentum=0.9))
 trainer.add_hook(bs.hooks.ProgressBar())
@@ -61,7 +68,9 @@ trainer.add_hook(bs.hooks.EarlyStopper("validation.total_loss", patience=20))
 trainer.add_hook(bs.hooks.StopAfterEpoch(args.epochs))
 trainer.train(network, train_getter, valid_getter=valid_getter)
 
-# ------------------------------------ the result -------------------------------------
+# %%
+# The result
+# ----------
 
 best_network = best.load_best_network()
 test = {name: np.asarray(values) for name, values in data["test"].items()}

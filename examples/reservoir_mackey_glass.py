@@ -1,4 +1,5 @@
-"""Go on with a chaotic series by a reservoir that is not trained.
+"""Go on with a chaotic series by a reservoir that is not trained
+==============================================================
 
 A recurrent layer of 500 random units hears the series of Mackey and Glass; a linear
 readout of its states is fitted to the next value, in one pass and without gradients.
@@ -15,7 +16,9 @@ args = parse_arguments(__doc__, epochs=5)
 
 TRAINED, GENERATED, WARMUP = 2000, 100, 100
 
-# ------------------------------------ the data ---------------------------------------
+# %%
+# The data
+# --------
 
 if args.data:
     series = np.asarray(load_file(args.data)["training"]["default"])
@@ -23,7 +26,9 @@ else:
     series = bs.tools.mackey_glass(2600)[500:]
 start, rest = series[:TRAINED], series[TRAINED : TRAINED + GENERATED]
 
-# ----------------------------------- the network -------------------------------------
+# %%
+# The network
+# -----------
 
 inp = bs.layers.Input({"default": ("T", "B", series.shape[2])})
 reservoir = bs.layers.Reservoir(500, leak=0.3, spectral_radius=1.25)
@@ -32,7 +37,9 @@ network = bs.Network.from_layer(inp >> reservoir >> readout)
 if args.gpu:
     network.set_handler(bs.handlers.PyCudaHandler())
 
-# ------------------------------ fitting and going on ---------------------------------
+# %%
+# Fitting and going on
+# --------------------
 
 errors, made = [], []
 for number in range(args.epochs):
@@ -44,7 +51,9 @@ for number in range(args.epochs):
     errors.append(bs.tools.nrmse(made[-1], rest))
     print(f"NRMSE of one step: {error:.5f}, of a closed loop: {errors[-1]:.4f}")
 
-# ------------------------------------ the result -------------------------------------
+# %%
+# The result
+# ----------
 
 try:
     from matplotlib import pyplot

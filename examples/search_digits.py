@@ -1,12 +1,15 @@
-"""Search for good settings of a network on several processes, or machines, by Dask.
+"""Search for good settings of a network on several processes, or machines, by Dask
+================================================================================
+
+A search of scikit-learn hands its trainings to processes that wait for work. These two
+lines start two of them on this machine::
 
     pip install "dask[distributed]"
     python examples/search_digits.py
 
-starts two processes on this machine. On a cluster start ``dask scheduler`` on one
-machine, ``dask worker tcp://ADDRESS:8786 --nthreads 1`` on the others, and give this
-script ``--scheduler tcp://ADDRESS:8786``. The data are the digits that come with
-scikit-learn.
+On a cluster start ``dask scheduler`` on one machine, ``dask worker
+tcp://ADDRESS:8786 --nthreads 1`` on the others, and give this script ``--scheduler
+tcp://ADDRESS:8786``. The data are the digits that come with scikit-learn.
 """
 
 import contextlib

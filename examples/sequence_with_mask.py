@@ -1,4 +1,5 @@
-"""Count open brackets in texts of different length.
+"""Count open brackets in texts of different length
+================================================
 
 At each bracket of a text like ``(()())`` the network tells how many are open. Texts
 have 5 to 40 brackets, but arrays are rectangular: short texts are filled up, and a mask
@@ -12,7 +13,9 @@ import brainstorm as bs
 
 args = parse_arguments(__doc__, epochs=20)
 
-# ------------------------------------ the data ---------------------------------------
+# %%
+# The data
+# --------
 
 LONGEST, DEEPEST = 40, 9
 
@@ -50,7 +53,9 @@ train_getter = bs.Minibatches(20, **data["training"])
 valid_getter = bs.Minibatches(20, **data["validation"])
 test_getter = bs.Minibatches(20, **data["test"])
 
-# ----------------------------------- the network -------------------------------------
+# %%
+# The network
+# -----------
 
 # With a mask name there is one more input, and a Mask layer before the loss.
 inp, out = bs.tools.get_in_out_layers("classification", 1, nr_depths, mask_name="mask")
@@ -63,7 +68,9 @@ if args.gpu:
 network.initialize(bs.Gaussian(0.1), Lstm={"bf": 1, "default": bs.Gaussian(0.1)})
 network.set_gradient_modifiers(bs.ClipValues(-1, 1))
 
-# ----------------------------------- the training ------------------------------------
+# %%
+# The training
+# ------------
 
 scorers = [bs.scorers.Accuracy(mask_name="mask")]
 
@@ -74,7 +81,9 @@ trainer.add_hook(bs.hooks.MonitorScores("valid_getter", scorers, name="validatio
 trainer.add_hook(bs.hooks.StopAfterEpoch(args.epochs))
 trainer.train(network, train_getter, valid_getter=valid_getter)
 
-# ------------------------------------ the result -------------------------------------
+# %%
+# The result
+# ----------
 
 text = "(()(()))()"
 coded = np.array([c == "(" for c in text]).reshape(len(text), 1, 1)

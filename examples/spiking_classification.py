@@ -1,4 +1,5 @@
-"""Have a network of spiking neurons learn labels by heart.
+"""Have a network of spiking neurons learn labels by heart
+=======================================================
 
 Neftci, Mostafa and Zenke, *Surrogate gradient learning in spiking neural networks*,
 2019: each of 256 samples consists of 100 trains of random spikes, 5 in a second, and
@@ -18,7 +19,9 @@ args = parse_arguments(
     __doc__, epochs=200, plot="draw the spikes and outputs of four samples"
 )
 
-# ------------------------------------ the data ---------------------------------------
+# %%
+# The data
+# --------
 
 STEPS, SAMPLES, INPUTS, HIDDEN, CLASSES = 200, 256, 100, 100, 2
 
@@ -32,7 +35,9 @@ else:
         "targets": rnd.randint(CLASSES, size=(1, SAMPLES, 1)),
     }
 
-# ----------------------------------- the network -------------------------------------
+# %%
+# The network
+# -----------
 
 # The sum over the inputs decays with a time constant of 10 steps, as do the potentials
 # that it drives; those of the outputs with one of 5.
@@ -52,7 +57,9 @@ if args.gpu:
 # Spikes are rare: weights have to be large enough for the first hidden ones.
 network.initialize({"*": {"W": bs.Gaussian(0.7), "bias": 0.0}})
 
-# ----------------------------------- the training ------------------------------------
+# %%
+# The training
+# ------------
 
 trainer = bs.Trainer(bs.training.AdamStepper(learning_rate=2e-3))
 trainer.train_scorers = [bs.scorers.Accuracy()]
@@ -60,7 +67,9 @@ trainer.add_hook(bs.hooks.StopAfterEpoch(args.epochs))
 batches = bs.Minibatches(batch_size=SAMPLES, shuffle=False, **data)
 trainer.train(network, batches)
 
-# ------------------------------------ the result -------------------------------------
+# %%
+# The result
+# ----------
 
 if args.plot:
     import matplotlib

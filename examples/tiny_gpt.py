@@ -1,4 +1,5 @@
-"""Learn to write Python, character by character, with a small transformer.
+"""Learn to write Python, character by character, with a small transformer
+=======================================================================
 
 Four blocks of causal attention foresee the next character from up to 100 before it; how
 well is told in bits per character, as in hutter_lstm.py. Then the network writes a text
@@ -29,7 +30,9 @@ args = parse_arguments(
     temperature=(0.8, "how daring to be in that: 1 follows what is foreseen"),
 )
 
-# ------------------------------------ the data ---------------------------------------
+# %%
+# The data
+# --------
 
 data = load_data(args.data, "HutterPrize", fallback="PythonText")
 nr_characters = 1 + max(int(part["targets"][:].max()) for part in data.values())
@@ -39,7 +42,9 @@ codes = data["training"].parent.attrs.get("unique", np.arange(32, 32 + nr_charac
 train_getter = bs.Minibatches(args.batch_size, **data["training"])
 valid_getter = bs.Minibatches(args.batch_size, **data["validation"])
 
-# ----------------------------------- the network -------------------------------------
+# %%
+# The network
+# -----------
 
 inp, out = bs.tools.get_in_out_layers("classification", 1, nr_characters)
 x = inp >> bs.layers.Embedding(nr_characters, args.size, name="Characters")
@@ -60,7 +65,9 @@ if args.gpu:
 network.initialize("auto")
 network.set_gradient_modifiers(bs.value_modifiers.ClipGlobalNorm(1))
 
-# ----------------------------------- the training ------------------------------------
+# %%
+# The training
+# ------------
 
 LEARNING_RATE = 0.002  # is reached after a tenth of the training, and falls to 0
 
@@ -84,7 +91,9 @@ trainer.add_hook(
 trainer.add_hook(bs.hooks.StopAfterEpoch(args.epochs))
 trainer.train(network, train_getter, valid_getter=valid_getter)
 
-# ---------------------------------- a text of its own --------------------------------
+# %%
+# A text of its own
+# -----------------
 
 
 def run(characters, context=None):
@@ -118,7 +127,9 @@ def as_text(characters):
 start = data["validation"]["default"][: STEPS // 2, 0, 0]
 print(as_text(write(start, args.characters)))
 
-# ------------------------------------- its heads -------------------------------------
+# %%
+# Its heads
+# ---------
 
 shown = data["validation"]["default"][: min(STEPS, 40), 0, 0]
 run(shown)
@@ -135,7 +146,9 @@ for number, row in enumerate(axes, 1):
 figure.tight_layout()
 figure.savefig(args.output_dir / "tiny_gpt.png")
 
-# ------------------------------------ the result -------------------------------------
+# %%
+# The result
+# ----------
 
 bits = np.log2(min(trainer.logs["validation"]["Perplexity"]))
 print(f"bits per character of text not trained on: {bits:.3f}")

@@ -33,7 +33,8 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGES = sorted(
     path.relative_to(DOCS).as_posix()
     for path in DOCS.rglob("*.rst")
-    if path.parent.name != "gallery"  # made from scripts, which the build runs
+    # Those are made from scripts, which the build runs.
+    if path.parent.name not in ("gallery", "examples") and "_build" not in path.parts
 )
 BLOCK = re.compile(
     r"^(?P<indent> *)\.\. code-block:: python\n"

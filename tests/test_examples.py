@@ -107,15 +107,19 @@ def test_digits_mlp_reaches_its_accuracy_sooner_with_adam(tmp_path):
 @pytest.mark.parametrize(
     ("name", "epochs", "at_least"),
     [
+        pytest.param("bidirectional_labels.py", 2, 0.9, marks=pytest.mark.slow),
         pytest.param("brainpy_nodes.py", 20, 0.9, marks=pytest.mark.slow),
         pytest.param("brainpy_training.py", 150, 0.7, marks=pytest.mark.slow),
         ("custom_layer.py", 3, 0.8),
         pytest.param("digits_cnn.py", 1, 0.5, marks=pytest.mark.slow),
+        pytest.param("search_grid.py", 2, 0.8, marks=pytest.mark.slow),
         pytest.param("highway.py", 5, 0.15, marks=pytest.mark.slow),
         pytest.param("mnist_pi.py", 5, 0.6, marks=pytest.mark.slow),
         pytest.param("multi_label.py", 2, 0.74, marks=pytest.mark.slow),
         ("regression.py", 20, 0.3),
         ("sequence_with_mask.py", 4, 0.6),
+        ("serve_threads.py", 2, 0.8),
+        pytest.param("transfer_digits.py", 40, 0.9, marks=pytest.mark.slow),
     ],
 )
 def test_examples_learn_without_download(name, epochs, at_least, tmp_path, data_dir):
@@ -123,6 +127,58 @@ def test_examples_learn_without_download(name, epochs, at_least, tmp_path, data_
     options = ("--epochs", epochs, "--output-dir", tmp_path)
     output = run_example(name, *options, data_dir=data_dir)
     assert result_of(output) >= at_least
+
+
+@pytest.mark.slow
+def test_onnx_runtime_computes_the_same(tmp_path, data_dir):
+    pytest.importorskip("sklearn")
+    pytest.importorskip("onnxruntime")
+    options = ("--epochs", 2, "--output-dir", tmp_path)
+    output = run_example("onnx_runtime.py", *options, data_dir=data_dir)
+    assert float(re.search("largest difference: (.*)", output)[1]) < 1e-5
+    assert result_of(output) >= 0.8
+
+
+@pytest.mark.slow
+def test_the_partner_of_a_bracket_is_decided_by_what_comes_after_it(tmp_path):
+    options = ("--epochs", 2, "--output-dir", tmp_path)
+    assert (
+        result_of(run_example("bidirectional_labels.py", "--forward", *options)) < 0.9
+    )
+
+
+@pytest.mark.slow
+def test_rare_classes_are_found_by_their_weights(tmp_path, data_dir):
+    pytest.importorskip("sklearn")
+    output = run_example(
+        "imbalanced_classes.py", "--output-dir", tmp_path, data_dir=data_dir
+    )
+    *_, without, weighted = output.splitlines()
+    assert result_of(weighted) > result_of(without) + 0.2
+
+
+@pytest.mark.slow
+def test_gates_open_when_they_are_told(tmp_path):
+    image = pytest.importorskip("matplotlib.image")
+    output = run_example("watch_gates.py", "--output-dir", tmp_path)
+    shut, opened = (
+        float(re.search(rf"gates {word}: +\[([\d.]+)", output)[1])
+        for word in ("without", "with the sign")
+    )
+    assert opened > shut + 0.3
+    assert image.imread(tmp_path / "watch_gates.png").std() > 0
+
+
+def test_text_sampling_writes_at_three_temperatures(tmp_path):
+    pytest.importorskip("matplotlib")
+    write_text(tmp_path / "text.hdf5")
+    options = ("--data", tmp_path / "text.hdf5", "--output-dir", tmp_path)
+    output = run_example("text_sampling.py", "--epochs", 1, *options)
+    texts = re.findall(r"(?s)---- at temperature (\S+):\n(.*?)\n(?=----|bits)", output)
+    assert [number for number, _ in texts] == ["0.3", "0.7", "1.0"]
+    assert len({text for _, text in texts}) == 3
+    assert {len(text) for _, text in texts} == {10 + 160}  # write_text has 10 steps
+    assert 1 < result_of(output) < 4
 
 
 @pytest.mark.parametrize("size", [pytest.param(1, marks=pytest.mark.slow), 2])
