@@ -249,6 +249,21 @@ class Handler(
 
         weakref.finalize(array, leave).atexit = False
 
+    def message_of(self, array: Any, on_device: bool = False) -> Any:
+        """What other processes are sent for an array, and what theirs is added to.
+
+        It is the array itself where MPI can read it, else a copy in the host's memory.
+
+        Args:
+            array: An array of this handler.
+            on_device: Whether MPI reads the memory of GPUs.
+        """
+        is_plain = isinstance(array, np.ndarray) and array.flags.c_contiguous
+        if is_plain and array.dtype != np.float16:  # which no MPI adds
+            return array
+        copy = self.get_numpy_copy(array)
+        return copy.astype(np.promote_types(copy.dtype, np.float32))
+
     def share_cores(self, threads: int | None) -> None:
         """Use so many threads unless told otherwise, as other processes want cores too.
 

@@ -134,6 +134,15 @@ class PyCudaHandler(
 
     # -- memory --------------------------------------------------------------
 
+    def message_of(self, array: Any, on_device: bool = False) -> Any:
+        if on_device and array.contiguous:
+            self._gpu.device.wait()
+            message = array
+        else:
+            message = self._gpu.staged(array)
+        self._gpu.raise_failure()
+        return message
+
     def release(self) -> None:
         self._gpu.release()
 

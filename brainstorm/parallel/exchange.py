@@ -117,18 +117,14 @@ class Exchange:
     def _send(self, array: Any, weight: float) -> _Message:
         handler: Any = self._net.handler
         handler.mult_st(weight, array, array)
-        host = array
-        is_plain = isinstance(array, np.ndarray) and array.flags.c_contiguous
-        if not is_plain or array.dtype == np.float16:  # which no MPI adds
-            host = handler.get_numpy_copy(array)
-            host = host.astype(np.promote_types(host.dtype, np.float32))
-        return _Message(array, host, self._ranks.start_sum(host))
+        sent = handler.message_of(array, self._ranks.read_devices)
+        return _Message(array, sent, self._ranks.start_sum(sent))
 
     def _receive(self, messages: Sequence[_Message]) -> None:
         self._ranks.wait([message.request for message in messages])
-        for array, host, _ in messages:
-            if host is not array:
-                self._net.handler.set_from_numpy(array, host)
+        for array, received, _ in messages:
+            if received is not array:
+                self._net.handler.set_from_numpy(array, received)
 
     # -- losses and statistics -----------------------------------------------
 
@@ -217,7 +213,7 @@ def _merge_one(name: str, parts: Sequence[tuple[int, Any, float]]) -> Any:
 
 class _Message(NamedTuple):
     array: Any
-    host: np.ndarray
+    sent: Any
     request: Any
 
 

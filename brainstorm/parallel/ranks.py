@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import ctypes
 import math
 import os
 import pickle
@@ -60,6 +61,12 @@ def check_communicator(comm: Any) -> None:
         )
 
 
+def _reads_devices(mpi: Any) -> bool:
+    """What MPICH, Open MPI and others tell by an extension of the standard."""
+    query = getattr(ctypes.CDLL(mpi.__file__), "MPIX_Query_cuda_support", None)
+    return query is not None and bool(query())
+
+
 @contextlib.contextmanager
 def ranks_of(comm: Any, ranks: Ranks | None = None) -> Iterator[Ranks]:
     """Ranks that begin and end something together, unless there are `ranks` already."""
@@ -81,6 +88,7 @@ class Ranks:
         size: Number of the processes.
         neighbours: Number of those on the same node, this one included.
         cores: Number of cores for each of these.
+        read_devices: Whether MPI says that messages may lie in the memory of GPUs.
 
     Args:
         comm: A communicator of mpi4py.
@@ -101,6 +109,7 @@ class Ranks:
         self.neighbours: int = node.size
         self.cores: int = _cores_of_each(node.allgather(_cores()))
         node.Free()
+        self.read_devices: bool = _reads_devices(mpi)
         self._looks = self._started = 0
         # Requests that are not done, with their numbers and the memory they write to.
         self._open: dict[int, _Open] = {}
@@ -116,7 +125,7 @@ class Ranks:
 
     # -- arrays --------------------------------------------------------------
 
-    def start_sum(self, array: np.ndarray) -> Any:
+    def start_sum(self, array: Any) -> Any:
         """Begin to replace an array by the sum of those of all ranks; see `wait`."""
         request = self._comm.Iallreduce(self._mpi.IN_PLACE, array, self._mpi.SUM)
         return self._opened(request, array)

@@ -185,6 +185,16 @@ CUresult cuMemFree(CUdeviceptr address) {
   return CUDA_SUCCESS;
 }
 
+CUresult cuMemHostAlloc(void **memory, size_t size, unsigned) {
+  if (!contexts) return CUDA_ERROR_INVALID_CONTEXT;
+  return (*memory = malloc(size)) ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
+}
+
+CUresult cuMemFreeHost(void *memory) {
+  free(memory);
+  return CUDA_SUCCESS;
+}
+
 CUresult cuMemcpyHtoD(CUdeviceptr to, const void *from, size_t size) {
   return copy(to, size, reinterpret_cast<void *>(to), from);
 }

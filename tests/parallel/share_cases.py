@@ -24,6 +24,7 @@ from brainstorm.hooks import (
     MonitorScores,
     StopAfterEpoch,
 )
+from brainstorm.parallel import ranks
 from brainstorm.training import MomentumStepper, SgdStepper
 from brainstorm.value_modifiers import ClipGlobalNorm
 from tests.parallel.equal_cases import data, difference, network
@@ -182,6 +183,19 @@ def handlers(comm):
             parameters.append(net.get("parameters"))
         found[kind] = difference(*parameters)
     return found
+
+
+def read_devices(comm):
+    """The same where MPI says that it reads the memory of GPUs."""
+    sent, start_sum = [], ranks.Ranks.start_sum
+
+    def noting(self, array):
+        sent.append(type(array).__name__)
+        return start_sum(self, array)
+
+    ranks._reads_devices = lambda mpi: True
+    ranks.Ranks.start_sum = noting
+    return handlers(comm), sent
 
 
 def threads(comm):

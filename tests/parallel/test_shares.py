@@ -1,5 +1,7 @@
 """Evaluating in shares, and logs of whole batches, see `share_cases`."""
 
+import ctypes
+
 import pytest
 
 from brainstorm import handlers
@@ -56,6 +58,20 @@ def test_gpus():
     results = on_ranks(2, share_cases.__name__, "handlers", HANDLERS="PyCudaHandler")
     for differences in results["handlers"]:
         assert differences["PyCudaHandler"] < 1e-5
+
+
+@pytest.mark.gpu
+def test_gpus_whose_memory_is_read():
+    """Any MPI can read that of the emulation, which is the host's."""
+    pycuda_handler()
+    if not hasattr(ctypes.CDLL("libcuda.so.1"), "emulated_waits"):
+        pytest.skip("needs the emulated GPU")
+    results = on_ranks(
+        2, share_cases.__name__, "read_devices", HANDLERS="PyCudaHandler"
+    )
+    for differences, sent in results["read_devices"]:
+        assert differences["PyCudaHandler"] < 1e-5
+        assert {"CudaArray"} <= set(sent)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from brainstorm.handlers.cuda.arrays import OperationError
+from brainstorm.handlers.cuda.arrays import ITEM, OperationError
 from brainstorm.handlers.cuda.compiler import cached_cubin, renew_cubin
 from brainstorm.handlers.cuda.cublas import Cublas
 from brainstorm.utils import HandlerError, missing_extra
@@ -168,6 +169,17 @@ class PyCudaDevice:
             return _Allocation(self, self._guarded(self._driver.mem_alloc, size))
         except OperationError as error:
             raise OperationError(f"can not allocate {size} bytes: {error}") from error
+
+    def host_memory(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Page-locked memory of the host."""
+        size = math.prod(shape)
+        if not size:
+            return np.empty(shape, ITEM)
+        return self._guarded(self._driver.pagelocked_empty, shape, ITEM)
+
+    def wait(self) -> None:
+        """Wait until the GPU has done all that it was told."""
+        self._guarded(self._driver.Context.synchronize)
 
     def write(self, address: int, values: np.ndarray) -> None:
         """Copy a contiguous array to the GPU."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+import weakref
 from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeAlias
 
@@ -121,6 +122,9 @@ class Launcher:
         self._plans: dict[Any, tuple[_Launch, ...]] = {}
         self.users: set[Any] = set()  # networks' memory, see `Handler.release_after`
         self._workspace = _Workspace(self)
+        self._staging: weakref.WeakKeyDictionary[CudaArray, np.ndarray] = (
+            weakref.WeakKeyDictionary()
+        )
 
     # -- memory --------------------------------------------------------------
 
@@ -157,6 +161,18 @@ class Launcher:
     def read(self, array: CudaArray) -> np.ndarray:
         """A copy of the values."""
         values = np.empty(array.shape, CudaArray.dtype)
+        if array.size:
+            self.device.read(values, self.dense(array, "moved").pointer)
+        return values
+
+    def staged(self, array: CudaArray) -> np.ndarray:
+        """A copy in page-locked memory of the host, for this array the same each time.
+
+        The GPU reads and writes that without the processor.
+        """
+        values = self._staging.get(array)
+        if values is None:
+            values = self._staging[array] = self.device.host_memory(array.shape)
         if array.size:
             self.device.read(values, self.dense(array, "moved").pointer)
         return values
