@@ -34,7 +34,7 @@ extensions = [
     "sphinx_gallery.gen_gallery",
     "names",
 ]
-exclude_patterns = ["_build", "examples/index.rst"]  # in its place: scripts.rst
+exclude_patterns = ["_build", "examples/index.rst"]  # in its place: gallery.rst
 default_role = "literal"
 
 nitpicky = True
@@ -56,8 +56,8 @@ copybutton_prompt_is_regexp = True
 runs.gather()
 suppress_warnings = ["sphinx_gallery.config"]  # there are no back references
 sphinx_gallery_conf = {
-    "examples_dirs": [str(ROOT / "examples" / "gallery"), str(runs.SCRIPTS)],
-    "gallery_dirs": ["gallery", "examples"],
+    "examples_dirs": [str(runs.SCRIPTS)],
+    "gallery_dirs": ["examples"],
     "filename_pattern": runs.RUN,
     "ignore_pattern": r"common\.py",
     "reset_argv": "runs.arguments",

@@ -1,7 +1,6 @@
 """What these pages add to Sphinx: entries for layers, and links from names.
 
 ``.. layer:: Lstm`` describes a layer: how it is called, then what its class computes.
-``.. scripts:: FOLDER`` shows all Python files of a folder.
 
 A name of the library in literals, such as ``Lstm``, ``bs.Trainer`` or
 ``net.get(path)``, is a link to its entry in the reference. Words that are names by
@@ -15,7 +14,6 @@ import inspect
 import re
 import sys
 from collections import defaultdict
-from pathlib import Path
 
 from docutils import nodes
 from docutils.parsers.rst import directives
@@ -65,24 +63,6 @@ class LayerEntry(SphinxDirective):
         place = python.objects[f"brainstorm.layers.{name}"].node_id
         python.note_object(path, "class", place, location=self.get_location())
         return result
-
-
-class Scripts(SphinxDirective):
-    """The scripts of a folder, given as seen from the page, each to be folded out."""
-
-    required_arguments = 1
-    option_spec = {"but": directives.unchanged}
-
-    def run(self) -> list[nodes.Node]:
-        """A dropdown for each script."""
-        folder, but = self.arguments[0], self.options.get("but", "").split()
-        here = Path(self.env.doc2path(self.env.docname)).parent
-        lines = []
-        for path in sorted((here / folder).glob("*.py")):
-            if path.name not in but:
-                lines += [f".. dropdown:: {path.name}", ""]
-                lines += [f"   .. literalinclude:: {folder}/{path.name}", ""]
-        return self.parse_text_to_nodes("\n".join(lines))
 
 
 class NamesAsLinks(SphinxPostTransform):
@@ -201,7 +181,6 @@ def find(text: str, by_name: dict[str, list]) -> tuple | None:
 def setup(app: Sphinx) -> dict:
     """Register with Sphinx."""
     app.add_directive("layer", LayerEntry)
-    app.add_directive("scripts", Scripts)
     app.add_post_transform(NamesAsLinks)
     app.connect("missing-reference", resolve_short)
     app.connect("autodoc-process-bases", show_public_bases)

@@ -56,11 +56,8 @@ RUN = rf"/(?!{'|'.join(n for n, given in ARGUMENTS.items() if given is None)})\w
 
 
 def arguments(gallery_conf: dict, script_vars: dict) -> list[str]:
-    """The arguments of a script; those of the gallery have none."""
-    script = Path(script_vars["src_file"])
-    if script.parent != SCRIPTS:
-        return []
-    words = ARGUMENTS[script.name].split()
+    """The arguments of a script."""
+    words = ARGUMENTS[Path(script_vars["src_file"]).name].split()
     words = [str(TEXT) if word == TEXT.name else word for word in words]
     return [*words, "--output-dir", str(FOLDER)]
 

@@ -17,7 +17,7 @@ NOT_RUN = {"parallel_digits.py", "search_digits.py"}  # they need MPI, and Dask
 
 
 def test_every_script_is_listed():
-    page = (ROOT / "docs" / "scripts.rst").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "gallery.rst").read_text(encoding="utf-8")
     shown = re.findall(r"examples/scripts/(\w+\.py)", page)
     assert len(shown) == len(set(shown))
     assert set(shown) == SCRIPTS
