@@ -60,6 +60,7 @@ class TrainingStepper(Declared):
     """Whether it does an :meth:`update` by gradients that it takes where the parameters
     are. Not if a subclass overrides :meth:`run`, which may do otherwise."""
 
+    _knows_update: ClassVar[bool] = False
     _operation = ""
     """The operation of the handler that does the update; the arguments of the
     constructor, and what :meth:`_update` adds, are its numbers."""
@@ -71,7 +72,8 @@ class TrainingStepper(Declared):
             cls.__undescribed__ = own | set(cls.slots)
         is_usual = cls.run is TrainingStepper.run
         has_own = cls.update is not TrainingStepper.update
-        cls.has_update = is_usual and bool(has_own or cls._operation)
+        cls._knows_update = bool(has_own or cls._operation)
+        cls.has_update = is_usual and cls._knows_update
         for name in set(cls.slots).difference(dir(cls)):
             setattr(cls, name, None)
 
@@ -115,7 +117,7 @@ class TrainingStepper(Declared):
 
     def run(self) -> None:
         """Do one update with the data that has been provided to the network."""
-        if not self.has_update:
+        if not self._knows_update:
             raise NotImplementedError
         self._compute_gradients()
         self.update()
