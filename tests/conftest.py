@@ -19,14 +19,21 @@ from tests.published import small as small
 # Scripts with mistakes, and those that make the files.
 collect_ignore = ["fixtures"]
 
+GPU = ("test_cuda_", "test_pycuda_")
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Refuse names with addresses, which differ between parallel workers."""
+    """Refuse names with addresses, which differ between parallel workers.
+
+    What computes on the emulated GPU is slow, all of it together.
+    """
     for item in items:
         if " at 0x" in item.nodeid:
             raise pytest.UsageError(f"give the parameters ids: {item.nodeid}")
+        if "emulated" in item.nodeid or item.path.name.startswith(GPU):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")
