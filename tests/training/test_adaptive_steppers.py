@@ -19,6 +19,8 @@ from brainstorm.training import (
 from brainstorm.utils import ValidationError
 from tests.measuring import peak_of
 
+NUMPY_BUFFERS = np.lib.NumpyVersion(np.__version__) < "2.3.0"
+
 STEPPERS = [AdamStepper, AdamWStepper, RmsPropStepper, AdaDeltaStepper, AdaGradStepper]
 STEPPERS += [LionStepper, MuonStepper]
 all_steppers = pytest.mark.parametrize("stepper_class", STEPPERS)
@@ -275,7 +277,9 @@ def test_an_update_allocates_no_arrays(stepper_class):
     stepper = stepper_class()
     x = np.ones((1, 1, 200))
     run(net, stepper, {"default": x, "targets": x}, steps=2)
-    assert peak_of(stepper.run) < 4096
+    # Before NumPy 2.3 it buffers 8192 elements of a row that is divided by a number.
+    buffers = stepper_class.__name__ == "MuonStepper" and NUMPY_BUFFERS
+    assert peak_of(stepper.run) < 4096 + 8192 * 4 * buffers
 
 
 @pytest.mark.parametrize("shape", [(3, 7), (7, 3), (4, 4), (1, 6), (6, 1)])
