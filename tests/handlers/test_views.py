@@ -17,8 +17,6 @@ from brainstorm.utils import HandlerError
 from tests.handlers.argument_cases import Case
 from tests.handlers.handler_cases import HANDLERS, handler_params, onednn_handler
 
-SLOW = ("cuda-emulated", "ctc_forward")
-
 NAMES = [name for name in OPERATIONS if name != "clear"]
 
 
@@ -76,10 +74,10 @@ def results(handler, case, names=(), axis=None):
     return found if returned is None else {**found, "returned": np.array(returned)}
 
 
-def cuts(case, alone=True):
+def cuts(case):
     """Names of arrays, and an axis along which to cut them all."""
     for name, values in case.arrays.items():
-        for axis in range(values.ndim * alone):
+        for axis in range(values.ndim):
             yield [name], axis
     for axis in range(max((v.ndim for v in case.arrays.values()), default=0)):
         yield [n for n, v in case.arrays.items() if v.ndim > axis], axis
@@ -90,12 +88,12 @@ PARAMETERS = {"W", "R", "bias", "peepholes", "timing", "gamma", "beta", "weights
 PARAMETERS |= {f"d{name}" for name in PARAMETERS} | {"weight_deltas", "bias_deltas"}
 
 
-def check_views(handler, name, alone=True):
+def check_views(handler, name):
     state = handler.get_random_state()
     for case in variants(name):
         handler.set_random_state(state)
         expected = results(handler, case)
-        for names, axis in cuts(case, alone):
+        for names, axis in cuts(case):
             handler.set_random_state(state)
             try:
                 got = results(handler, case, names, axis)
@@ -111,21 +109,15 @@ def check_views(handler, name, alone=True):
                 )
 
 
-# The others run the same code with these sizes.
-SLOW = ("cuda-emulated",)
-
-
-@pytest.fixture(params=handler_params("numpy32", "onednn", slow=SLOW), scope="module")
+@pytest.fixture(params=handler_params("numpy32", "onednn"), scope="module")
 def handler(request):
     """Each handler in turn."""
     return HANDLERS[request.param]()
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_cut_arrays(handler, name, request):
-    # The emulation takes half a second for this one.
-    is_slow = (request.node.callspec.params["handler"], name) == SLOW
-    check_views(handler, name, alone=not is_slow)
+def test_cut_arrays(handler, name):
+    check_views(handler, name)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -61,11 +61,7 @@ def check_case(handler, case, letter):
             np.testing.assert_allclose(got[n], np.broadcast_to(before, got[n].shape))
 
 
-# The others run the same code with these sizes.
-SLOW = ("cuda-emulated",)
-
-
-@pytest.fixture(params=handler_params("numpy32", "onednn", slow=SLOW), scope="module")
+@pytest.fixture(params=handler_params("numpy32", "onednn"), scope="module")
 def handler(request):
     """Each handler in turn."""
     return HANDLERS[request.param]()

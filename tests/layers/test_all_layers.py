@@ -22,8 +22,7 @@ LOOPS = {"Recurrent": 1, "Clockwork": 1, "Lstm": 1, "ClockworkLstm": 1, "Gru": 1
 LOOPS |= {"Bidirectional": 2, "TimePooling": 1, "RecurrentLif": 1, "Reservoir": 1}
 LOOPS["Gru, reset before"] = 2  # two products, one after the other
 
-EMULATED = ("cuda-emulated",)
-SLOW_HANDLERS = (*EMULATED, "numpy32", "debug")
+SLOW_HANDLERS = ("numpy32", "debug")
 
 # NumPy itself buffers 8192 elements for each of up to three strided operands.
 MOST = 4096 + 3 * 8192 * 8
@@ -69,7 +68,7 @@ def test_sizes(name, sizes):
 
 
 @pytest.mark.parametrize("name", WITHOUT_TIME)
-@pytest.mark.parametrize("handler", [None, *handler_params("numpy64", slow=EMULATED)])
+@pytest.mark.parametrize("handler", [None, *handler_params("numpy64")])
 def test_layers_without_time(name, handler):
     case = WITHOUT_TIME[name]
     handler = handler and HANDLERS[handler]()

@@ -158,9 +158,10 @@ class Launcher:
         if dense is not array:
             self.elementwise("copy_to", (dense, array))
 
-    def read(self, array: CudaArray) -> np.ndarray:
-        """A copy of the values."""
-        values = np.empty(array.shape, CudaArray.dtype)
+    def read(self, array: CudaArray, values: np.ndarray | None = None) -> np.ndarray:
+        """A copy of the values, in a new array or the given one."""
+        if values is None:
+            values = np.empty(array.shape, CudaArray.dtype)
         if array.size:
             self.device.read(values, self.dense(array, "moved").pointer)
         return values
@@ -173,9 +174,7 @@ class Launcher:
         values = self._staging.get(array)
         if values is None:
             values = self._staging[array] = self.device.host_memory(array.shape)
-        if array.size:
-            self.device.read(values, self.dense(array, "moved").pointer)
-        return values
+        return self.read(array, values)
 
     def dense(self, array: CudaArray, slot: Any) -> CudaArray:
         """The array itself if it is contiguous, else a copy in a temporary."""
