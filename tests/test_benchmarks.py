@@ -15,7 +15,6 @@ from benchmarks.contestants import (
     extract,
     find_contestants,
 )
-from benchmarks.worker import Worker
 from benchmarks.works import NAMES, load
 from tests.handlers.handler_cases import onednn_handler
 
@@ -118,27 +117,39 @@ def test_an_older_library_does_the_same_work(tmp_path):
     assert "/eager" not in ratios
 
 
+PEAK_OF_STEPS = """
+import numpy as np
+from benchmarks.worker import Worker
+from benchmarks.works import load
+
+def make_runs(work):
+    kept, first = np.ones(128 << 17), [1]  # 128 MiB
+
+    def run(steps):
+        while first:  # taken once, not in each step
+            np.ones(512 << 17)
+            first.pop()
+        return [float(np.ones(64 << 17)[0] * kept[0])] if kept.size else []
+
+    return {"training": run}
+
+worker = Worker.__new__(Worker)
+worker._peaks = {}
+worker._make_and_measure(make_runs, load("small"))
+print(worker.megabytes("training"))
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux")
 def test_memory_is_the_peak_of_steps_above_nothing():
-    def make_runs(work):
-        kept, first = np.ones(128 << 17), [1]  # 128 MiB
-
-        def run(steps):
-            while first:  # taken once, not in each step
-                np.ones(512 << 17)
-                first.pop()
-            return [float(np.ones(64 << 17)[0] * kept[0])] if kept.size else []
-
-        return {"training": run}
-
-    worker = Worker.__new__(Worker)
-    worker._peaks = {}
-    worker._make_and_measure(make_runs, load("small"))
-    megabytes = worker.megabytes("training")
+    # In a process of its own: what others freed goes back to Linux at any time.
+    run = [sys.executable, "-c", PEAK_OF_STEPS]
+    megabytes = float(subprocess.check_output(run, cwd=ROOT, text=True))
     if np.isnan(megabytes):
         pytest.skip("needs glibc")
-    assert abs(megabytes - (128 + 64) * 1.048576) < 4
+    # Linux sums what each processor has counted now and then, and rounds to huge pages.
+    assert abs(megabytes - (128 + 64) * 1.048576) < 16
 
 
 def test_table():

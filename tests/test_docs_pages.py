@@ -171,7 +171,7 @@ def show(built, tmp_path_factory):
             ],
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=600,
         )
         page.unlink()
         found = re.search(r'<pre id="result">(.*?)</pre>', result.stdout, re.DOTALL)

@@ -192,7 +192,7 @@ def test_parallel_digits_learns_on_ranks(size, tmp_path, data_dir):
         env=launching.environment() | {"BRAINSTORM_DATA_DIR": str(data_dir)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("ranks: ") == done.stdout.count("Stopping") == 1

@@ -49,7 +49,7 @@ def outputs(tmp_path_factory):
     notebook.cells = [nbformat.v4.new_code_cell(code.strip()) for code in CELLS]
     folder = tmp_path_factory.mktemp("notebook")
     client = nbclient.NotebookClient(
-        notebook, timeout=120, resources={"metadata": {"path": os.fspath(folder)}}
+        notebook, timeout=600, resources={"metadata": {"path": os.fspath(folder)}}
     )
     here = Path(brainstorm.__file__).parents[1]
     client.execute(env={**os.environ, "PYTHONPATH": os.fspath(here)})

@@ -205,7 +205,7 @@ def run(*words):
         env=launching.environment(),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

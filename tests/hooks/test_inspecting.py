@@ -43,8 +43,8 @@ class Visitor(Hook):
         self.seen = []
 
     def __call__(self, epoch_nr, update_nr, net, stepper, logs):
-        page = urllib.request.urlopen(self.inspector.url, timeout=5).read().decode()
-        answer = urllib.request.urlopen(f"{self.inspector.url}data.json", timeout=5)
+        page = urllib.request.urlopen(self.inspector.url, timeout=60).read().decode()
+        answer = urllib.request.urlopen(f"{self.inspector.url}data.json", timeout=60)
         self.seen.append((page, json.loads(answer.read())))
 
 
@@ -188,7 +188,7 @@ def test_the_server_ends_when_the_training_breaks(net, batches, tmp_path):
         train(net, batches, hook, visitor, watch(), Breaker())
     assert hook.url is None
     with pytest.raises(urllib.error.URLError):
-        urllib.request.urlopen(urls[0], timeout=5)
+        urllib.request.urlopen(urls[0], timeout=60)
     assert not [t for t in threading.enumerate() if t.name == "PageServer"]
     assert embedded(tmp_path / "a.html")["history"]["updates"] == [3]
 

@@ -44,7 +44,7 @@ def data(T, B, seed=0):
 
 def in_threads(function, arguments, nr_threads=8):
     with ThreadPoolExecutor(nr_threads) as pool:
-        return list(pool.map(function, arguments, timeout=60))
+        return list(pool.map(function, arguments, timeout=600))
 
 
 @pytest.mark.parametrize("handler", ["numpy", "default"])

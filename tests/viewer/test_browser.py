@@ -332,7 +332,7 @@ class Gate(bs.hooks.Hook):
         self.ahead = threading.Semaphore(0)
 
     def __call__(self, epoch_nr, update_nr, net, stepper, logs):
-        assert self.ahead.acquire(timeout=30)
+        assert self.ahead.acquire(timeout=300)
 
 
 def test_the_page_follows_a_training(driver, net, data):

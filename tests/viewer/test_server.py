@@ -16,7 +16,7 @@ def server():
 
 
 def ask(server, path="/", method="GET", **headers):
-    connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=5)
+    connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=60)
     try:
         connection.request(method, path, headers=headers)
         answer = connection.getresponse()
