@@ -6,6 +6,8 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, TypedDict, get_args
 
+import numpy as np
+
 from brainstorm import utils
 from brainstorm.checks import check_integer
 from brainstorm.describable import Describable
@@ -290,7 +292,16 @@ class LogWatcher(Hook):
         self.seen = len(entries)
 
     def improves(self, value: float, best: float | None) -> bool:
-        """Whether a value is better than the best one so far, if any; NaN never is."""
+        """Whether a value is better than the best one so far, if any; NaN never is.
+
+        Raises:
+            ValidationError: It is no number, but a matrix, say.
+        """
+        if np.ndim(value) or not isinstance(value, float | int | np.number):
+            raise utils.ValidationError(
+                f"{self.__name__}: expected numbers in the log {self.log_name!r}, got"
+                f" {value!r:.60}"
+            )
         if best is None:
             return value == value
         return value > best if self.criterion == "max" else value < best

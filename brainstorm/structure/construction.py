@@ -208,6 +208,11 @@ class ConstructionWrapper:
         if others is None:
             return NotImplemented
         for each in others:
+            if each.input_name != "default":
+                raise NetworkValidationError(
+                    f"{each.input_name!r} - {each.name} names an input, but what is fed"
+                    f" back is an output: expected {each.name} - {each.input_name!r}"
+                )
             each.layer.connect(each.output_name, self.layer, self.input_name, True)
         return self
 

@@ -154,7 +154,8 @@ class Layer:
     networks tell it then by `begins`."""
     begins = False
     computed: Sequence[str] = ()
-    """Names of internals that have no memory: `Network.get` has `compute` make them."""
+    """Names of internals (T, B, ...) that have no memory: they are made by `compute`
+    when `Network.get` or `tools.extract` asks for them."""
     exchange: Any = None
     """What averages over the processes of a parallel training, if it is one."""
     out_shapes: Structures

@@ -101,7 +101,8 @@ def extract(
     ``shuffle=False`` to have that of the data. Batches of fewer time steps than the
     longest one, as they come from cut sequences, are filled up with zeros. Pieces that
     continue each other, as those of `Subsequences`, are put together again. The carried
-    state, which recurrent layers keep in one more row, is left out.
+    state, which recurrent layers keep in one more row, is left out. The weights of
+    `Attention` are (T, B, heads, T); batches of fewer steps are filled up there, too.
 
     Args:
         network: The network.
@@ -230,7 +231,14 @@ def _batch_axes(network: Network, buffer_names: str | Sequence[str]) -> dict[str
         buffer_names = [buffer_names]
     if not buffer_names:
         raise ValidationError("buffer_names: expected at least one path, got none")
-    return {name: _structure(network, name).buffer_type - 1 for name in buffer_names}
+    return {name: _batch_axis(network, name) for name in buffer_names}
+
+
+def _batch_axis(network: Network, path: str) -> int:
+    layer, _, name = path.partition(".internals.")
+    if layer in network.layers and name in network.layers[layer].computed:
+        return 1  # of (T, B, ...)
+    return _structure(network, path).buffer_type - 1
 
 
 def _structure(network: Network, path: str) -> BufferStructure:
@@ -286,22 +294,20 @@ def _join(batches: list[tuple[Place, np.ndarray]], axis: int) -> np.ndarray:
     """All batches in their places, with zeros where none is."""
     parts = [_slices(batch, axis, place) for place, batch in batches]
     shape = np.max([[s.stop for s in slices] for slices in parts], axis=0)
-    first = batches[0][1]
-    joined = np.zeros((*shape, *first.shape[axis + 1 :]), first.dtype)
+    features = np.max([batch.shape[axis + 1 :] for _, batch in batches], axis=0)
+    joined = np.zeros((*shape, *features.astype(int)), batches[0][1].dtype)
     for slices, (_, batch) in zip(parts, batches, strict=True):
-        joined[slices] = batch
+        joined[(*slices, *map(slice, batch.shape[axis + 1 :]))] = batch
     return joined
 
 
 def _put(f: h5py.File, name: str, batch: np.ndarray, slices: tuple[slice, ...]) -> None:
     """Put a batch into a dataset, likewise."""
-    features = batch.shape[len(slices) :]
+    slices = (*slices, *map(slice, batch.shape[len(slices) :]))
     if name not in f:
-        maximum = (None,) * len(slices) + features
-        f.create_dataset(name, data=batch, maxshape=maximum)
+        f.create_dataset(name, data=batch, maxshape=(None,) * batch.ndim)
         return
     dataset = f[name]
-    stops = [s.stop for s in slices]
-    shape = np.maximum(dataset.shape[: len(stops)], stops)
-    dataset.resize((*shape.tolist(), *features))
+    shape = np.maximum(dataset.shape, [s.stop for s in slices])
+    dataset.resize(shape.tolist())
     dataset[slices] = batch

@@ -6,7 +6,7 @@ import contextlib
 import functools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from brainstorm.checks import check_network, checked_integer
 from brainstorm.data_iterators import DataIterator
@@ -35,6 +35,25 @@ from brainstorm.utils import IteratorValidationError, ValidationError, listing
 
 if TYPE_CHECKING:
     from brainstorm.hooks.base_hook import Hook
+
+    of_class = classmethod
+else:
+
+    class of_class(classmethod):  # noqa: N801
+        """A class method that instances refuse, since it would ignore what they are."""
+
+        def __get__(self, instance: Any, owner: Any = None) -> Any:
+            method = super().__get__(None, owner or type(instance))
+            return method if instance is None else functools.partial(_refuse, method)
+
+
+def _refuse(method: Any, *args: Any, **kwargs: Any) -> NoReturn:
+    name = method.__name__
+    raise ValidationError(
+        f"Trainer.{name} makes a trainer of its own: Trainer.{name}(net, x, y,"
+        " stepper=..., hooks=...); one that exists is used by trainer.train(net, ...)"
+    )
+
 
 __all__ = ["Trainer", "run_network"]
 
@@ -122,9 +141,9 @@ class Trainer(HookCalls, Resumable, Describable):
         """Draw logs over epochs, see :meth:`.History.plot`."""
         return self.history.plot(*names)
 
-    @classmethod
+    @of_class
     def fit(
-        cls,
+        cls,  # noqa: N805
         net: Network,
         x: Any,
         y: Any = None,

@@ -39,6 +39,20 @@ def stops_after(hook, values):
     return None
 
 
+@pytest.mark.parametrize("value", [[[3, 1], [0, 2]], np.eye(2), "low", None])
+@pytest.mark.parametrize(
+    "hook",
+    [
+        EarlyStopper("valid.loss", name="Hook"),
+        StopAfterThresholdReached("valid.loss", 0.5, name="Hook"),
+    ],
+)
+def test_logs_that_are_no_numbers_are_refused(hook, value):
+    """Lists were compared item by item, in silence."""
+    with pytest.raises(ValidationError, match=r"Hook: expected numbers .*'valid.loss'"):
+        call(hook, logs={"valid": {"loss": [value, value]}})
+
+
 # -- EarlyStopper ------------------------------------------------------------
 
 

@@ -75,6 +75,13 @@ def test_a_connection_made_twice_is_refused():
         a << 3
 
 
+def test_an_input_is_nothing_to_feed_back():
+    lif, r = layers.Lif(name="Lif"), layers.Recurrent(2, name="R")
+    with pytest.raises(NetworkValidationError, match="expected Lif - 'membrane'"):
+        r << "membrane" - lif
+    r << lif - "membrane"
+
+
 def test_layers_of_a_loop_run_together():
     """Z, which canonical order puts between them, runs behind, as it needs R."""
 

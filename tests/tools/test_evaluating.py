@@ -322,3 +322,33 @@ def test_folder_has_to_exist(tmp_path):
         extract_and_save(
             linear_net(), Undivided(**data()), [PREDICTIONS], tmp_path / "no" / "b.hdf5"
         )
+
+
+# -- what is computed when it is read ----------------------------------------
+
+
+@pytest.mark.parametrize("cuts", [False, True])
+def test_weights_of_attention_are_extracted(tmp_path, cuts):
+    inp = layers.Input({"default": ("T", "B", 3), "mask": ("T", "B", 1)})
+    net = bs.Network.from_layer(inp >> layers.Attention(4, heads=2, name="A"))
+    net.set_handler(NumpyHandler(np.float64))
+    net.initialize(bs.Gaussian(1), seed=1)
+    lengths = [5, 5, 3, 2, 5]
+    d = ragged(lengths)
+    name, file = "A.internals.weights", tmp_path / "weights.hdf5"
+    batches = Minibatches(2, False, cut_according_to="mask" if cuts else None, **d)
+    weights = extract(net, batches, name)[name]
+    assert weights.shape == (5, 5, 2, 5)
+    extract_and_save(net, batches, name, file)
+    with h5py.File(file) as f:
+        np.testing.assert_array_equal(f[name], weights)
+    x = d["default"]
+    W = {n: net.get(f"A.parameters.{n}") for n in ("Wq", "Wk", "bq", "bk")}
+    expected = np.zeros((5, 5, 2, 5))
+    for b, length in enumerate([5, 5, 3, 3, 5] if cuts else [5] * 5):
+        q, k = x[:length, b] @ W["Wq"].T + W["bq"], x[:length, b] @ W["Wk"].T + W["bk"]
+        for head in range(2):
+            half = slice(2 * head, 2 * head + 2)
+            e = np.exp(q[:, half] @ k[:, half].T / np.sqrt(2))
+            expected[:length, b, head, :length] = e / e.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(weights, expected, rtol=1e-10, atol=1e-14)

@@ -16,6 +16,7 @@ from brainstorm.hooks import (
 from brainstorm.randomness import global_rnd
 from brainstorm.scorers import MeanSquaredError
 from brainstorm.structure.network import Network
+from brainstorm.tools import create_net_from_spec
 from brainstorm.training import MomentumStepper, SgdStepper, Trainer
 from brainstorm.utils import IteratorValidationError, ValidationError
 from brainstorm.value_modifiers import ClipValues, FreezeValues
@@ -566,3 +567,11 @@ def test_description():
     description["hooks"]["x"] = {"@type": "MeanSquaredError"}
     with pytest.raises(ValidationError, match="expected a Hook"):
         create_from_description(description)
+
+
+def test_fit_of_an_instance_is_refused():
+    """It ignored the stepper and the hooks of the trainer it was called on."""
+    net = create_net_from_spec("classification", 2, 2, "F4")
+    with pytest.raises(ValidationError, match=r"stepper=.*trainer.train\(net"):
+        Trainer(SgdStepper(0.1)).fit(net, np.eye(2), [0, 1])
+    assert type(Trainer.fit(net, np.eye(2), [0, 1], epochs=1)) is Trainer
