@@ -14,7 +14,7 @@ from brainstorm.structure.buffer_structure import BufferStructure
 from brainstorm.structure.buffer_views import BufferView
 from brainstorm.structure.buffers import BufferManager
 from brainstorm.structure.construction import ConstructionWrapper
-from brainstorm.utils import ValidationError
+from brainstorm.utils import ValidationError, listing
 
 Arrays = dict[str, np.ndarray]
 Shape = tuple["str | int", ...]
@@ -288,4 +288,18 @@ class Difference(NamedTuple):
             f"{self.buffer}{note}: expected {self.expected:.9g} at {self.place}, got"
             f" {self.got:.9g} (the worst of {self.wrong} elements out of {self.size}"
             " that differ)"
+        )
+
+
+def tolerance_of(handler: Handler) -> float:
+    """How far results on one handler may be apart that should be the same."""
+    return 4096 * float(np.finfo(handler.dtype).eps)
+
+
+def check_names(what: str, given: Iterable[str], known: Iterable[str]) -> None:
+    unknown = set(given) - set(known)
+    if unknown:
+        raise ValidationError(
+            f"the layer has no {what} {listing(sorted(unknown))}; choices are:"
+            f" {listing(known)}"
         )

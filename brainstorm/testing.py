@@ -11,18 +11,26 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from brainstorm._layer_bench import Arrays, Bench, Data, Difference, Specification
+from brainstorm._layer_bench import (
+    Arrays,
+    Bench,
+    Data,
+    Difference,
+    Specification,
+    check_names,
+    tolerance_of,
+)
 from brainstorm.describable import get_description
 from brainstorm.handlers import Handler, NumpyHandler
 from brainstorm.initializers import evaluate_initializer
 from brainstorm.layers.base_layer import Layer
 from brainstorm.structure.construction import ConstructionWrapper
-from brainstorm.utils import BrainstormError, ValidationError, listing
+from brainstorm.utils import BrainstormError, listing
 
 __all__ = ["LayerCheckError", "check_layer"]
 
@@ -211,8 +219,8 @@ class _Battery:
         parameters: Mapping[str, Any],
     ) -> None:
         layer = self.layer
-        _check_names("input", inputs, layer.in_shapes)
-        _check_names("parameter", parameters, layer.parameter_shapes)
+        check_names("input", inputs, layer.in_shapes)
+        check_names("parameter", parameters, layer.parameter_shapes)
         shapes = {n: s.get_shape(*sizes) for n, s in layer.in_shapes.items()}
         self.data = Data(sizes, self.draw(shapes, inputs))
         self.other = Data(sizes, self.draw(shapes, inputs))
@@ -458,7 +466,7 @@ class _Battery:
             if not (self.is_random and training):
                 expected = self.reference.both_passes(training, context)
                 got = bench.both_passes(training, context)
-                self.compare(expected, got, 4 * _tolerance(handler), note)
+                self.compare(expected, got, 4 * tolerance_of(handler), note)
 
     # -- reporting -----------------------------------------------------------
 
@@ -478,7 +486,7 @@ class _Battery:
             note: For the error.
         """
         if tolerance is None:
-            tolerance = _tolerance(self.subject.handler)
+            tolerance = tolerance_of(self.subject.handler)
         if not isinstance(tolerance, tuple):
             tolerance = (tolerance, tolerance)
         worst = Difference.find(expected, got, *tolerance)
@@ -490,17 +498,3 @@ class _Battery:
     ) -> None:
         layer = str(self.specification)
         raise LayerCheckError(self.check, layer, problem, *where) from cause
-
-
-def _tolerance(handler: Handler) -> float:
-    """How far results on one handler may be apart that should be the same."""
-    return 4096 * float(np.finfo(handler.dtype).eps)
-
-
-def _check_names(what: str, given: Iterable[str], known: Iterable[str]) -> None:
-    unknown = set(given) - set(known)
-    if unknown:
-        raise ValidationError(
-            f"the layer has no {what} {listing(sorted(unknown))}; choices are:"
-            f" {listing(known)}"
-        )
