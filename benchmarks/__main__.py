@@ -9,7 +9,7 @@ import platform
 import statistics
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,6 +17,7 @@ import numpy as np
 
 import brainstorm as bs
 from benchmarks.contestants import (
+    TF32,
     Contestant,
     ContestantError,
     extract,
@@ -61,8 +62,12 @@ def main() -> None:
 
 
 def describe_machine(threads: int) -> str:
+    try:
+        peer = f"PyTorch {version('torch')}"
+    except PackageNotFoundError:
+        peer = "no PyTorch"
     return (
-        f"brainstorm {bs.__version__}, PyTorch {version('torch')}, NumPy"
+        f"brainstorm {bs.__version__}, {peer}, NumPy"
         f" {np.__version__}, Python {platform.python_version()},"
         f" {platform.machine()}, {threads} threads on {os.cpu_count()} cores,"
         f" load {os.getloadavg()[0]:.1f} (0: nothing else runs)"
@@ -92,18 +97,31 @@ def compare(
     )
     order, unit = ("gpu_ms", "GPU ms") if args.gpu else ("megabytes", "MB")
     with started(everybody, name, args.gpu) as contestants:
+        if not contestants:
+            return
         check_losses(contestants, work)
         times = {m: interleaved_times(contestants, m, args.rounds) for m in MODES}
         for mode in MODES:
-            extra = [contestant.ask(order, mode) for contestant in contestants]
+            extra = [_asked(contestant, order, mode) for contestant in contestants]
             at_peak = work.flops(mode) / peak
             columns = columns_of_times(contestants, times[mode], at_peak)
+            if args.gpu:
+                columns = {k.replace("tuned", TF32): v for k, v in columns.items()}
             columns[unit] = extra
             if before is None:
                 columns["/ eager"] = ratios(extra, contestants, tuned=False)
             else:
                 columns = with_ratios_to_before(columns, unit)
             print(table(mode, contestants, columns), flush=True)
+
+
+def _asked(contestant: Contestant, order: str, mode: str) -> float:
+    """A number, NaN where it can not be measured."""
+    try:
+        return contestant.ask(order, mode)
+    except ContestantError as error:
+        print(f"{contestant.name} has no {order}: {error}", flush=True)
+        return math.nan
 
 
 @contextmanager
@@ -124,9 +142,11 @@ def started(
 
 
 def check_losses(contestants: list[Contestant], work: Work) -> None:
-    """Make sure that all contestants do the same work."""
+    """Make sure that all contestants do the same work, but for those with TF32."""
     expected = contestants[0].first_losses
     for contestant in contestants[1:]:
+        if TF32 in contestant.variant:
+            continue
         for mode, losses in contestant.first_losses.items():
             np.testing.assert_allclose(
                 losses,
@@ -172,9 +192,9 @@ def columns_of_times(
 def ratios(
     values: list[float], contestants: list[Contestant], tuned: bool
 ) -> list[float]:
-    """Values over that of the first "PyTorch eager", with malloc tuned or not."""
+    """Values over that of the first "PyTorch eager", tuned or with TF32, or not."""
     for value, contestant in zip(values, contestants, strict=True):
-        if contestant.kind == "eager" and bool(contestant.environment) == tuned:
+        if contestant.kind == "eager" and contestant.is_tuned == tuned:
             return [v / value if value else math.nan for v in values]
     return [math.nan] * len(values)
 

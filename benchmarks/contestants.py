@@ -22,6 +22,9 @@ TUNED = {
     f":glibc.malloc.trim_threshold={2 * GIB}"
 }
 
+# A variant of PyTorch that rounds the factors of products to 10 bits on a GPU.
+TF32 = "TF32"
+
 
 class ContestantError(Exception):
     """What went wrong in a contestant's process."""
@@ -45,6 +48,11 @@ class Contestant:
     environment: dict[str, str] = field(default_factory=dict)
     first_losses: dict[str, list[float]] = field(default_factory=dict)
     root: Path = ROOT
+
+    @property
+    def is_tuned(self) -> bool:
+        """Whether it is PyTorch not as it comes, but in a way that may be faster."""
+        return bool(self.environment) or TF32 in self.variant
 
     def start(self, work: str, gpu: bool, updates: int = 10) -> None:
         """Start the process, prepare the work, and do each part of it some times.
@@ -109,9 +117,11 @@ def find_contestants(
             *[replace(c, name=f"{c.name}, before", root=before) for c in ours],
         ]
     if gpu:
+        tf32 = [f"{variant}, {TF32}" if variant else TF32 for variant in torch_variants]
         return [
             *_in_variants("PyCudaHandler", "PyCudaHandler", our_variants),
             *_in_variants("PyTorch eager", "eager", torch_variants),
+            *_in_variants("PyTorch eager", "eager", tuple(tf32[:1])),
         ]
     found = [
         *_in_variants("NumpyHandler", "NumpyHandler", our_variants[:1]),

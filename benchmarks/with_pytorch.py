@@ -27,11 +27,11 @@ class Chain(nn.Sequential):
         return x
 
 
-def use_gpu() -> None:
-    """Work on the GPU, in float32 throughout."""
+def use_gpu(tf32: bool = False) -> None:
+    """Work on the GPU, in float32 throughout or with products in TF32."""
     torch.set_default_device("cuda")
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    torch.backends.cudnn.allow_tf32 = tf32
 
 
 def make_runs(work: Work, kind: str, variant: str) -> dict[str, Run]:

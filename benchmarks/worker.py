@@ -35,7 +35,7 @@ class Worker:
         module = "with_pytorch" if is_torch else "with_brainstorm"
         library = importlib.import_module(f"benchmarks.{module}")
         if gpu and is_torch:
-            library.use_gpu()
+            library.use_gpu("TF32" in variant)
         self._peaks: dict[str, float] = {}
         if work == "product":
             self.runs = library.make_product(kind, product_size(gpu))

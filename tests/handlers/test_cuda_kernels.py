@@ -1,6 +1,6 @@
-"""Every CUDA kernel, on the CPU under sanitizers, and compiled for real GPUs.
+"""Every CUDA kernel, on the CPU under sanitizers, on a GPU, and compiled for GPUs.
 
-The former is an emulation, not a GPU: see cuda_on_cpu.
+The first is an emulation, not a GPU: see cuda_on_cpu.
 """
 
 import inspect
@@ -23,7 +23,7 @@ from brainstorm.handlers.cuda.libraries import load_library
 from brainstorm.handlers.operations.activations import ACTIVATIONS, FROM_INPUT
 from brainstorm.utils import HandlerError
 from tests.handlers import argument_cases
-from tests.handlers.handler_cases import Arrays, in_records
+from tests.handlers.handler_cases import Arrays, in_records, pycuda_handler
 
 needs_gpp = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 
@@ -142,6 +142,16 @@ def emulated():
     return sanitized_handler(seed=1)
 
 
+@pytest.fixture(
+    scope="module", params=["emulated", pytest.param("pycuda", marks=pytest.mark.gpu)]
+)
+def handler(request):
+    """The emulation, and the real one: that is what tools watch on a GPU."""
+    if request.param == "emulated":
+        return request.getfixturevalue("emulated")
+    return pycuda_handler()
+
+
 # What is cut into parts, or takes more than one block for a row.
 LARGE = {
     "layer_norm_forward": {"M": 3, "C": 300},
@@ -157,7 +167,7 @@ CASES = [(name, {}) for name in COMPARED] + list(LARGE.items())
 
 @pytest.mark.parametrize("strided", [False, True])
 @pytest.mark.parametrize(("name", "sizes"), CASES)
-def test_operations_compute_what_numpy_computes(emulated, name, sizes, strided):
+def test_operations_compute_what_numpy_computes(handler, name, sizes, strided):
     flags = [p for p in signature(name) if p.startswith("fresh")]
     reference = NumpyHandler(np.float64)
     for activation in activations_for(name):
@@ -165,7 +175,7 @@ def test_operations_compute_what_numpy_computes(emulated, name, sizes, strided):
             values = values_for(name, activation, **sizes)
             chosen = dict.fromkeys(flags, fresh)
             expected = run(reference, name, values, False, **chosen)
-            got = run(emulated, name, values, strided, **chosen)
+            got = run(handler, name, values, strided, **chosen)
             for argument, array in expected.items():
                 np.testing.assert_allclose(
                     got[argument], array, 2e-5, 2e-5, err_msg=(argument, activation)
@@ -189,12 +199,12 @@ RESET_BEFORE = {
         ("recurrent_backward", {"leak": 0.3, "leak_inside": True}),
     ],
 )
-def test_options_of_recurrent_operations(emulated, name, options):
+def test_options_of_recurrent_operations(handler, name, options):
     values = {**values_for(name, "swish", T=3, B=70, U=4), **options}
     without_clock = {k: v for k, v in values.items() if not k.startswith("clock")}
     expected, got = (
-        run(handler, name, without_clock, False)
-        for handler in (NumpyHandler(np.float64), emulated)
+        run(chosen, name, without_clock, False)
+        for chosen in (NumpyHandler(np.float64), handler)
     )
     for argument, array in expected.items():
         np.testing.assert_allclose(got[argument], array, 2e-5, 2e-5, err_msg=argument)
@@ -220,7 +230,7 @@ def cut_out(handler, value, axis):
 
 @pytest.mark.parametrize("first_axis", range(5))
 @pytest.mark.parametrize("name", COMPARED)
-def test_operations_on_what_is_cut_along_any_axis(emulated, name, first_axis):
+def test_operations_on_what_is_cut_along_any_axis(handler, name, first_axis):
     values = values_for(name, activations_for(name)[-1])
     fresh = {p: first_axis % 2 for p in signature(name) if p.startswith("fresh")}
     expected = run(NumpyHandler(np.float64), name, values, False, **fresh)
@@ -228,13 +238,13 @@ def test_operations_on_what_is_cut_along_any_axis(emulated, name, first_axis):
     for k, (argument, value) in enumerate(values.items()):
         if isinstance(value, np.ndarray):
             axis = (first_axis + k) % (value.ndim + 1)
-            arguments[argument], wholes[argument] = cut_out(emulated, value, axis)
-    getattr(emulated, name)(**in_records(name, arguments), **fresh)
+            arguments[argument], wholes[argument] = cut_out(handler, value, axis)
+    getattr(handler, name)(**in_records(name, arguments), **fresh)
     for argument, array in expected.items():
-        got = emulated.get_numpy_copy(arguments[argument])
+        got = handler.get_numpy_copy(arguments[argument])
         np.testing.assert_allclose(got, array, 2e-5, 2e-5, err_msg=argument)
-        around = emulated.get_numpy_copy(wholes[argument]).size - array.size
-        assert np.isnan(emulated.get_numpy_copy(wholes[argument])).sum() == around
+        around = handler.get_numpy_copy(wholes[argument]).size - array.size
+        assert np.isnan(handler.get_numpy_copy(wholes[argument])).sum() == around
 
 
 @needs_gpp

@@ -1,8 +1,10 @@
-"""The matrix products of cuBLAS, through ctypes."""
+"""The matrix products of cuBLAS, through scikit-cuda or through ctypes."""
 
 from __future__ import annotations
 
 import ctypes
+import importlib
+import warnings
 import weakref
 from typing import Any
 
@@ -21,6 +23,37 @@ STATUS = {
     15: "not supported",
 }
 FLOAT_P, INT, LONG = ctypes.c_void_p, ctypes.c_int, ctypes.c_longlong
+NEEDED = ("cublasCreate", "cublasDestroy", "cublasSgemm", "cublasError")
+
+
+def open_cublas() -> Cublas:
+    """A handle of cuBLAS, through scikit-cuda where that can be imported.
+
+    Raises:
+        HandlerError: There is no cuBLAS.
+    """
+    module = _import_scikit_cuda()
+    if module is not None:
+        try:
+            return ScikitCublas(module)
+        except module.cublasError:
+            pass  # it may have found a library that is not for this driver
+    return Cublas()
+
+
+def _import_scikit_cuda() -> Any:
+    """Its module for cuBLAS, or None.
+
+    It was last released in 2019. With newer versions of Python, NumPy, setuptools and
+    CUDA importing it fails in ways that have nothing in common.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            module = importlib.import_module("skcuda.cublas")
+    except Exception:
+        return None
+    return module if all(hasattr(module, name) for name in NEEDED) else None
 
 
 class Cublas:
@@ -103,6 +136,37 @@ class Cublas:
             *(*b, *a, self._betas[add], *c, count),
         )
         _check("cublasSgemmStridedBatched", status, OperationError)
+
+
+class ScikitCublas(Cublas):
+    """One whose products of two matrices scikit-cuda computes.
+
+    It has no function for many products at once; these remain as they are.
+
+    Args:
+        module: ``skcuda.cublas``.
+    """
+
+    def __init__(self, module: Any):
+        super().__init__()
+        self._module = module
+        self._scikit_handle = module.cublasCreate()
+        destroy = weakref.finalize(self, module.cublasDestroy, self._scikit_handle)
+        destroy.atexit = False
+
+    def sgemm(self, *args: Any) -> None:
+        """See `Cublas.sgemm`."""
+        transa, transb, m, n, k, a, lda, b, ldb, add, c, ldc = args
+        how = "nt"[bool(transb)], "nt"[bool(transa)]
+        beta = 1.0 if add else 0.0
+        try:
+            self._module.cublasSgemm(
+                *(self._scikit_handle, *how, n, m, k, 1.0, b, ldb, a, lda, beta, c, ldc)
+            )
+        except self._module.cublasError as error:
+            raise OperationError(
+                f"cublasSgemm failed: {type(error).__name__}"
+            ) from error
 
 
 def _check(function: str, status: int, kind: type = HandlerError) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from brainstorm.handlers.cuda.arrays import ITEM, OperationError
 from brainstorm.handlers.cuda.compiler import cached_cubin, renew_cubin
-from brainstorm.handlers.cuda.cublas import Cublas
+from brainstorm.handlers.cuda.cublas import open_cublas
 from brainstorm.utils import HandlerError, missing_extra
 
 REMEDY = (
@@ -88,7 +88,7 @@ class PyCudaDevice:
         self._enter()
         with self._active():
             self._module = self._load("sm_{}{}".format(*device.compute_capability()))
-            self._cublas = Cublas()
+            self._cublas = open_cublas()
 
     # -- context -------------------------------------------------------------
 
