@@ -18,6 +18,7 @@ from brainstorm.handlers.onednn.activations import OneDnnActivations
 from brainstorm.handlers.onednn.affine import OneDnnAffine
 from brainstorm.handlers.onednn.arithmetic import OneDnnArithmetic
 from brainstorm.handlers.onednn.attention import OneDnnAttention
+from brainstorm.handlers.onednn.bfloat16 import conversions_of
 from brainstorm.handlers.onednn.binding import load_library
 from brainstorm.handlers.onednn.definitions import MATH_MODES
 from brainstorm.handlers.onednn.images import OneDnnImages
@@ -72,7 +73,8 @@ class OneDnnHandler(
         seed: Seed of `rnd`; None derives it from ``global_rnd``.
         math_mode: 'f32', or 'bf16' to let matrix products, convolutions and recurrent
             passes round their factors to bfloat16 (8 bits of precision), where the
-            CPU can multiply these faster. Arrays and sums stay float32.
+            CPU can multiply these faster. Arrays and sums stay float32. Where it
+            changes nothing `describe` says so.
         threads: Number of threads; None leaves it to OpenMP (``OMP_NUM_THREADS``, or
             else all cores). Not described: it is a matter of the machine. Operations
             leave OpenMP's number as it was. A forked process uses one thread.
@@ -110,6 +112,7 @@ class OneDnnHandler(
         self.math_mode = math_mode
         self.threads = threads
         self._library = load_library()
+        self._conversions = conversions_of(math_mode, self._library.instruction_set)
         self._get_threads = self._library.get_threads
         self._fixed_threads = 1 if _forked else threads
         self._local = _Local()
@@ -119,9 +122,12 @@ class OneDnnHandler(
     def describe(self) -> str:
         """What computes, in one line."""
         library = self._library
+        mode: str = self.math_mode
+        if mode == "bf16" and not self._conversions.operations:
+            mode = "bf16, which changes nothing on this CPU"
         return (
             f"OneDnnHandler: oneDNN {library.version}, {library.instruction_set},"
-            f" {self.current_session().threads} threads, {self.math_mode}"
+            f" {self.current_session().threads} threads, {mode}"
         )
 
     def share_cores(self, threads: int | None) -> None:
@@ -151,9 +157,8 @@ class OneDnnHandler(
         session, fixed = self._local.session, self._fixed_threads
         threads = fixed or self._get_threads()
         if session is None or session.threads != threads:
-            session = Session(
-                self._library, self.math_mode, threads, sets_threads=fixed is not None
-            )
+            how = self.math_mode, threads, fixed is not None, self._conversions
+            session = Session(self._library, *how)
             self._local.session = session
             self._has_prepared = True
         return session

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from brainstorm.utils import HandlerError
 
+BFLOAT16 = 2
 FLOAT32 = 3
 BYTES = 6
 ANY_FORMAT = 1
@@ -127,8 +128,10 @@ class Query(IntEnum):
     """What to ask a primitive for (``dnnl_query_t``)."""
 
     IMPLEMENTATION = 8
+    SRC = 129
     WEIGHTS = 131
     DIFF_WEIGHTS = 132
+    DIFF_DST = 134
     WORKSPACE = 135
     SCRATCHPAD = 136
     ARGUMENT = 255

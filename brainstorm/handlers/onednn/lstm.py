@@ -108,15 +108,19 @@ class OneDnnLstm(OneDnnPart, LstmOperations):
         clock: Clock | None = None,
     ) -> None:
         arrays = LstmArrays(x, weights, cells, y)
-        if activation == "tanh" and clock is None and arrays.step_work < _LARGE_STEP:
+        is_large = self._is_large(arrays.step_work)
+        if activation == "tanh" and clock is None and not is_large:
             self.do(self.plain._library_forward, arrays)
         else:
             self.do(self.plain._supersede, cells)
             super().lstm_forward(x, weights, cells, y, activation, clock)
 
     def _goes_by_gates(self, weights: Weights, y: Any, gates: tuple[Any, ...]) -> bool:
-        is_large = step_work(weights, y) >= _LARGE_STEP
+        is_large = self._is_large(step_work(weights, y))
         return is_large and all(gate.flags.c_contiguous for gate in gates)
+
+    def _is_large(self, work: float) -> bool:
+        return work >= _LARGE_STEP * self._conversions.lstm_steps
 
     def _library_forward(self, arrays: LstmArrays) -> None:
         found = self._find_run(arrays)
@@ -174,7 +178,7 @@ class OneDnnLstm(OneDnnPart, LstmOperations):
         if (
             activation == "tanh"
             and clock is outside is None
-            and arrays.step_work < _LARGE_STEP
+            and not self._is_large(arrays.step_work)
         ):
             self.do(self.plain._library_backward, arrays, to)
             return

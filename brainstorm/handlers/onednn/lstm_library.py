@@ -22,7 +22,15 @@ import numpy as np
 
 from brainstorm.handlers.onednn.arithmetic import add_binary
 from brainstorm.handlers.onednn.binding import Library, Memory, MemoryDesc, Primitive
-from brainstorm.handlers.onednn.definitions import Algorithm, Arg, Layout, Prop, Query
+from brainstorm.handlers.onednn.definitions import (
+    BFLOAT16,
+    FLOAT32,
+    Algorithm,
+    Arg,
+    Layout,
+    Prop,
+    Query,
+)
 from brainstorm.handlers.onednn.lstm_arrays import LstmArrays, LstmDeltas
 from brainstorm.handlers.onednn.recipes import Arenas, Call, Recipe
 from brainstorm.handlers.onednn.session import Session
@@ -119,6 +127,9 @@ class LibraryLstm:
         self._whole = whole
         self._slices = _parts_of(arrays, len(parts))
         self._parts = [whole] if len(self._slices) == 1 else parts[: len(self._slices)]
+        numbers = arrays.x[0].size + arrays.y[0].size
+        pays = whole.session.conversions.pay("lstm", arrays.step_work, numbers)
+        self._dtype = BFLOAT16 if pays else FLOAT32
         named = {**arrays.weights._asdict(), "x": arrays.x, "y": arrays.y}
         self._shapes = {n: a.shape for n, a in named.items() if a is not None}
         self._passes: list[_PartialPass] = []
@@ -180,9 +191,8 @@ class LibraryLstm:
         }
         for part, sequences in zip(self._parts, self._slices, strict=True):
             first = self._passes[0] if self._passes else None
-            self._passes.append(
-                _PartialPass(part, arrays.of(sequences), self._kept, around, first)
-            )
+            given = part, arrays.of(sequences), self._kept, around, first
+            self._passes.append(_PartialPass(*given, self._dtype))
         self._kept |= self._passes[0].weights
         self._pack(before, arrays, self._kept)
         calls = [each.forward for each in self._passes]
@@ -233,6 +243,7 @@ class _PartialPass:
         kept: The bias and the peepholes, if there are any.
         around: Where to append what is done before and after the pass.
         first: The pass on another part, whose formats to use.
+        dtype: The library's number for that of factors, and of outputs.
 
     Attributes:
         x: The inputs, which are kept.
@@ -257,22 +268,26 @@ class _PartialPass:
         kept: Mapping[str, Memory],
         around: _Around,
         first: _PartialPass | None,
+        dtype: int = FLOAT32,
     ):
-        self._part, self._first = part, first
+        self._part, self._first, self._dtype = part, first, dtype
         recipe = part.recipe("lstm_forward", arrays)
         row = (1, 1, *arrays.y.shape[1:])
         given, outputs = recipe.array(arrays.x), recipe.array(arrays.y[:-1])
-        self.x = part.arenas.memory("x", _dense(recipe.library, arrays.x.shape))
+        dense = _dense(recipe.library, arrays.x.shape, dtype)
+        self.x = part.arenas.memory("x", dense)
         self.carried = {}
         for name, array in (("y", arrays.y), ("c", arrays.cells.Ca)):
             state = recipe.array(array[-1:, np.newaxis])
-            self.carried[name] = part.arenas.memory(f"carried {name}", state.desc)
+            kind = dtype if name == "y" else FLOAT32
+            desc = _dense(recipe.library, state.desc.shape, kind)
+            self.carried[name] = part.arenas.memory(f"carried {name}", desc)
             around.before.reorder(state, self.carried[name])
         memories: dict[int, Memory] = {
             Arg.SRC: self.x,
             Arg.SRC_ITER: self.carried["y"],
             Arg.SRC_ITER_C: self.carried["c"],
-            Arg.DST: _unless_dense(outputs, part.arenas, "y"),
+            Arg.DST: _unless_dense(outputs, part.arenas, "y", dtype),
             Arg.DST_ITER_C: recipe.array(arrays.cells.Ca[-2].reshape(row)),
         }
         self._memories = memories
@@ -309,7 +324,9 @@ class _PartialPass:
         memories = {
             **self._memories,
             Arg.DIFF_DST: _unless_dense(deltas, arenas, "deltas"),
-            Arg.DIFF_SRC: arenas.memory("inputs", self.x.desc),
+            Arg.DIFF_SRC: arenas.memory(
+                "inputs", _dense(recipe.library, arrays.x.shape)
+            ),
             Arg.DIFF_SRC_ITER: recipe.array(to.dy[-1].reshape(row)),
             Arg.DIFF_SRC_ITER_C: recipe.array(to.cells.Ca[-1].reshape(row)),
             # Nothing comes from later than the last step.
@@ -351,7 +368,7 @@ class _PartialPass:
         states = (Arg.DST, Arg.DST_ITER, Arg.DST_ITER_C)
         return [
             *map(self._desc, (Arg.SRC, Arg.SRC_ITER, Arg.SRC_ITER_C)),
-            *self._formats(like, Arg.WEIGHTS, Arg.WEIGHTS_ITER),
+            *self._formats(like, Arg.WEIGHTS, Arg.WEIGHTS_ITER, dtype=self._dtype),
             self._desc(Arg.WEIGHTS_PEEPHOLE),
             None,  # no projection
             *map(self._desc, (Arg.BIAS, *states)),
@@ -362,10 +379,12 @@ class _PartialPass:
         memory = self._memories.get(arg)
         return None if memory is None else memory.desc
 
-    def _formats(self, like: Primitive | None, *args: Arg) -> list[Any]:
+    def _formats(
+        self, like: Primitive | None, *args: Arg, dtype: int = FLOAT32
+    ) -> list[Any]:
         """Descriptions of W and R: those of another primitive, or any."""
         if like is None:
-            return [Layout(size) for size in self._sizes]
+            return [Layout(size, None, dtype) for size in self._sizes]
         return [like.query(Query.ARGUMENT, arg) for arg in args]
 
     def _make_backward(
@@ -406,15 +425,19 @@ def _parts_of(arrays: LstmArrays, threads: int) -> list[slice]:
     return [slice(*pair) for pair in itertools.pairwise(ends)]
 
 
-def _dense(library: Library, shape: tuple[int, ...]) -> MemoryDesc:
+def _dense(
+    library: Library, shape: tuple[int, ...], dtype: int = FLOAT32
+) -> MemoryDesc:
     """The description of memory without gaps."""
     strides = itertools.accumulate((*shape[:0:-1],), operator.mul, initial=1)
-    return library.desc(Layout(shape, tuple(strides)[::-1]))
+    return library.desc(Layout(shape, tuple(strides)[::-1], dtype))
 
 
-def _unless_dense(memory: Memory, arenas: Arenas, name: str) -> Memory:
-    """The memory if it has no gaps, else some that has none."""
-    desc = _dense(memory.library, memory.desc.shape)
+def _unless_dense(
+    memory: Memory, arenas: Arenas, name: str, dtype: int = FLOAT32
+) -> Memory:
+    """The memory if it has no gaps and this type, else some that is so."""
+    desc = _dense(memory.library, memory.desc.shape, dtype)
     return memory if desc == memory.desc else arenas.memory(name, desc)
 
 

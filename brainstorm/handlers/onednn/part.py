@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from brainstorm.handlers.numpy.memory import NumpyMemory
+from brainstorm.handlers.onednn.bfloat16 import Conversions
 from brainstorm.handlers.onednn.session import Session
 
 
@@ -13,6 +14,7 @@ class OneDnnPart(NumpyMemory):
     """Base class of the parts that make up OneDnnHandler, which has these."""
 
     _large: int
+    _conversions: Conversions
     _find: Callable[..., Any]
     _does: Callable[..., bool]
     current_session: Callable[[], Session]

@@ -180,19 +180,20 @@ def dot_packed(
     recipe = _recipe_of_product(session, a, shape, out)
     primitive = _product(recipe, a, Layout(shape), out, add)
     packed = recipe.array(values, primitive.query(Query.WEIGHTS))
-    a, out = recipe.array(a), recipe.array(out)
-    recipe.add(primitive, src=a, weights=packed, dst=out)
+    source = recipe.wanted(recipe.array(a), primitive, Query.SRC, "factor")
+    recipe.add(primitive, src=source, weights=packed, dst=recipe.array(out))
     return recipe.call()
 
 
 def _recipe_of_product(session, a, shape, out) -> Recipe:
-    return Recipe(session, "dot_mm", (a, out), a.size * shape[1])
+    return Recipe(session, "dot_packed", (a, out), a.size * shape[1])
 
 
 def _product(recipe, a, b, out, add, bias=None) -> Primitive:
     """A product with a matrix, perhaps in the format that the library likes best."""
     sums = (("sum",),) if add else ()
-    return recipe.primitive("matmul", layout(a), b, bias, layout(out), post_ops=sums)
+    factors = recipe.factor(layout(a)), recipe.factor(b)
+    return recipe.primitive("matmul", *factors, bias, layout(out), post_ops=sums)
 
 
 def sum_rows(session: Any, m: Any, out: Any, fresh: Any) -> Call:
@@ -212,7 +213,9 @@ def add_product(
         biased, row = {"bias": recipe.array(row)}, layout(row)
     primitive = _product(recipe, a, layout(b), out, add, row)
     a, b, out = map(recipe.array, (a, b, out))
-    recipe.add(primitive, src=a, weights=b, dst=out, **biased)
+    source = recipe.wanted(a, primitive, Query.SRC, "factor")
+    weights = recipe.wanted(b, primitive, Query.WEIGHTS, "second factor")
+    recipe.add(primitive, src=source, weights=weights, dst=out, **biased)
 
 
 def add_sum_of_rows(

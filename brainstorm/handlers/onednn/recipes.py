@@ -18,6 +18,7 @@ import numpy as np
 
 from brainstorm.handlers.onednn.binding import Library, Memory, MemoryDesc, Primitive
 from brainstorm.handlers.onednn.definitions import (
+    BFLOAT16,
     FLOAT32,
     Arg,
     ExecutionArgument,
@@ -150,6 +151,7 @@ class Recipe:
         moving: Memories of arrays that are going to move: each with the number of the
             array and how many bytes after its beginning it lies.
         written: The numbers of the arrays that are written into.
+        converts: Whether its factors are converted to bfloat16.
     """
 
     def __init__(
@@ -162,6 +164,7 @@ class Recipe:
         self.session = session
         size = sum(array.nbytes for array in arrays if array is not None)
         is_small = work <= SMALL_WORK and size <= SMALL_BYTES
+        self.converts: bool = session.conversions.pay(name, work, size // 4)
         self._threads = 1 if is_small else session.threads
         session.has_started_threads |= self._threads > 1
         self._has_to_keep_to_one = False
@@ -272,10 +275,14 @@ class Recipe:
         primitive = self.library.primitive("reorder", args, sums, threads=threads)
         self.add(primitive, {Arg.SRC: source, Arg.DST: target})
 
+    def factor(self, given: Layout) -> Layout:
+        """How a factor is handed to a primitive; `wanted` converts it."""
+        return _dense_bfloat16(given) if self.converts else given
+
     def wanted(
         self, memory: Memory, primitive: Primitive, what: Query, slot: str
     ) -> Memory:
-        """The content of `memory` in the format that a primitive wants."""
+        """The content of `memory` in the format and type that a primitive wants."""
         desc = primitive.query(what)
         if desc == memory.desc:
             return memory
@@ -351,6 +358,18 @@ def layout(array: np.ndarray) -> Layout:
         strides.append(stride)
         extent = max(extent, stride * size)
     return Layout(array.shape, tuple(strides[::-1]), FLOAT32)
+
+
+def _dense_bfloat16(given: Layout) -> Layout:
+    """The same order of the dimensions in memory, without gaps."""
+    shape, strides, _ = given
+    if strides is None:
+        return Layout(shape, None, BFLOAT16)
+    dense, extent = [0] * len(shape), 1
+    for axis in sorted(range(len(shape))[::-1], key=strides.__getitem__):
+        dense[axis] = extent
+        extent *= shape[axis]
+    return Layout(shape, tuple(dense), BFLOAT16)
 
 
 def _aligned(size: int) -> np.ndarray:

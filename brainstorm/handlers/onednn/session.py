@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from brainstorm.handlers.onednn.bfloat16 import NO_CONVERSIONS, Conversions
 from brainstorm.handlers.onednn.binding import Library
 from brainstorm.handlers.onednn.definitions import UnimplementedError
 from brainstorm.handlers.onednn.keeping import Kept, KnownArrays, address_of, layout_of
@@ -37,6 +38,7 @@ class Session:
 
     Attributes:
         sets_threads: Whether OpenMP has to be told their number.
+        conversions: Which factors are converted to bfloat16.
         arenas: Temporary memory of all calls.
         has_started_threads: Whether anything of it computes in several threads.
         known: For arrays that came before, the call of an operation and the addresses
@@ -49,10 +51,16 @@ class Session:
     sets_threads: bool
 
     def __init__(
-        self, library: Library, math_mode: str, threads: int, sets_threads: bool = False
+        self,
+        library: Library,
+        math_mode: str,
+        threads: int,
+        sets_threads: bool = False,
+        conversions: Conversions = NO_CONVERSIONS,
     ):
         self.library, self.math_mode = library, math_mode
         self.threads, self.sets_threads = threads, sets_threads
+        self.conversions: Conversions = conversions
         self.arenas: Arenas = Arenas(library)
         self.has_started_threads: bool = False
         self.known: KnownArrays = KnownArrays(_MAX_KNOWN)
@@ -65,7 +73,8 @@ class Session:
         if self.threads == 1 or not self.library.runs_in_parallel:
             return [self]
         self.has_started_threads = True
-        return [Session(self.library, self.math_mode, 1) for _ in range(self.threads)]
+        how = self.library, self.math_mode, 1, False, self.conversions
+        return [Session(*how) for _ in range(self.threads)]
 
     def run(self, calls: Sequence[Call]) -> None:
         """Execute one call of this session, or one of each of its `parts`."""
@@ -108,10 +117,22 @@ class Session:
     ) -> Call | Literal[False]:
         """A new call, or False if oneDNN can not do it."""
         with named_errors(build.__name__, arrays):
+            call = self._try(build, arrays, options)
+            if call or not self.conversions.operations:
+                return call
+            conversions, self.conversions = self.conversions, NO_CONVERSIONS
             try:
-                return build(self, *arrays, *options)
-            except UnimplementedError:
-                return False
+                return self._try(build, arrays, options)
+            finally:
+                self.conversions = conversions
+
+    def _try(
+        self, build: Build, arrays: Sequence[Any], options: tuple[Any, ...]
+    ) -> Call | Literal[False]:
+        try:
+            return build(self, *arrays, *options)
+        except UnimplementedError:
+            return False
 
     def prepare_moving(
         self, build: Build, arrays: Sequence[Any], options: tuple[Any, ...]

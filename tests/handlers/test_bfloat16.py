@@ -1,0 +1,265 @@
+"""Factors that OneDnnHandler converts to bfloat16.
+
+Which ones it converts depends on the CPU. Here all are, wherever the library can.
+"""
+
+import functools
+import itertools
+from collections import Counter
+
+import numpy as np
+import pytest
+
+import brainstorm as bs
+from brainstorm.handlers import NumpyHandler
+from brainstorm.handlers.onednn import bfloat16, binding
+from brainstorm.handlers.onednn.definitions import (
+    BFLOAT16,
+    INSTRUCTION_SETS,
+    Layout,
+    UnimplementedError,
+)
+from brainstorm.handlers.onednn.recipes import Call
+from brainstorm.handlers.onednn_handler import OneDnnHandler
+from tests.handlers.handler_cases import onednn_handler
+
+# Of 8 significant bits. Both factors are rounded, and sums of so many products.
+ROUNDING = 2.0**-8
+SUM = 2.0**-24
+
+
+def forced(**arguments):
+    handler = OneDnnHandler(math_mode="bf16", **arguments)
+    if "AVX-512" not in handler._library.instruction_set:
+        pytest.skip("oneDNN multiplies bfloat16 only on CPUs with AVX-512")
+    handler._conversions = bfloat16.ALL_CONVERSIONS
+    return handler
+
+
+@pytest.fixture
+def handler():
+    onednn_handler()
+    return forced()
+
+
+def randn(*shape, seed=0):
+    return np.random.RandomState(seed).randn(*shape).astype(np.float32)
+
+
+def assert_rounded(got, exact, of_sizes, terms):
+    """Off by what two factors in bfloat16 explain, and by no less.
+
+    Args:
+        got: The result.
+        exact: The same from float64.
+        of_sizes: The same of the absolute values of the factors.
+        terms: The number of products in each sum.
+    """
+    bound = (2 * ROUNDING + ROUNDING**2) * (1 + terms * SUM) + terms * SUM
+    errors = np.abs(got - exact)
+    assert (errors <= bound * of_sizes + 1e-30).all()
+    relative = np.linalg.norm(errors) / np.linalg.norm(of_sizes) * np.sqrt(terms)
+    assert ROUNDING / 8 < relative < 2 * ROUNDING
+
+
+# -- products ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("transa", [False, True])
+@pytest.mark.parametrize("transb", [False, True])
+def test_products(handler, transa, transb):
+    a, b = randn(40, 70), randn(70, 50, seed=1)
+    exact, sizes = a.astype(float) @ b, np.abs(a) @ np.abs(b)
+    a = a.T.copy() if transa else a
+    b = b.T.copy() if transb else b
+    out = np.empty((40, 50), np.float32)
+    handler.dot_mm(a, b, out, transa, transb)
+    assert_rounded(out, exact, sizes, 70)
+    handler.dot_add_mm(a, b, out, transa, transb)
+    assert_rounded(out / 2, exact, sizes, 70)
+
+
+def test_products_of_strided_matrices(handler):
+    a, b = randn(40, 140)[:, ::2], randn(70, 80, seed=1)[:, 10:60]
+    out = np.zeros((40, 60), np.float32)
+    handler.dot_mm(a, b, out[:, 5:55])
+    assert_rounded(out[:, 5:55], a.astype(float) @ b, np.abs(a) @ np.abs(b), 70)
+    assert not out[:, :5].any()
+    assert not out[:, 55:].any()
+
+
+def test_products_of_stacks(handler):
+    a, b = randn(3, 40, 70), randn(3, 50, 70, seed=1).swapaxes(1, 2)
+    out = np.empty((3, 40, 50), np.float32)
+    handler.batch_dot_mm(a, b.swapaxes(1, 2), out, transb=True)
+    assert_rounded(out, a.astype(float) @ b, np.abs(a) @ np.abs(b), 70)
+
+
+def test_affine_maps(handler):
+    x, W, bias, dh = randn(40, 70), randn(50, 70, seed=1), randn(50), randn(40, 50)
+    h = np.empty((40, 50), np.float32)
+    handler.affine(x, W, bias, h, h, "linear")
+    assert_rounded(h - bias, x.astype(float) @ W.T, np.abs(x) @ np.abs(W.T), 70)
+    dx, dW, dbias = np.empty_like(x), np.empty_like(W), np.empty_like(bias)
+    handler.affine_backward(
+        *(x, W, h, h, dh, None, dx, dW, dbias, "linear"),
+        fresh_dx=True,
+        fresh_gradients=True,
+    )
+    assert_rounded(dx, dh.astype(float) @ W, np.abs(dh) @ np.abs(W), 50)
+    assert_rounded(dW, dh.T.astype(float) @ x, np.abs(dh.T) @ np.abs(x), 40)
+    # No product, so nothing is rounded.
+    np.testing.assert_allclose(dbias, dh.astype(float).sum(0), rtol=1e-5, atol=1e-5)
+
+
+def test_special_values(handler):
+    a, b = randn(40, 70), randn(70, 50, seed=1)
+    a[3, 4], a[5, 6] = np.nan, np.inf
+    out = np.empty((40, 50), np.float32)
+    handler.dot_mm(a, b, out)
+    assert np.isnan(out[3]).all()
+    np.testing.assert_array_equal(out[5], np.inf * np.sign(b[6]))
+    assert np.isfinite(np.delete(out, [3, 5], 0)).all()
+
+
+# -- recurrent layers --------------------------------------------------------
+
+
+def recurrent_net(handler, layer, **arguments):
+    inp, out = bs.tools.get_in_out_layers("classification", 20, 10)
+    hidden = getattr(bs.layers, layer)(64, name="Hidden", **arguments)
+    net = bs.Network.from_layer(inp >> hidden >> out)
+    net.set_handler(handler)
+    net.initialize(bs.Gaussian(0.15), seed=3)
+    rnd = np.random.RandomState(1)
+    targets = rnd.randint(0, 10, (10, 16, 1))
+    net.provide_external_data({"default": rnd.randn(10, 16, 20), "targets": targets})
+    return net
+
+
+def passes(net):
+    net.forward_pass(training_pass=True)
+    net.backward_pass()
+    outputs = net.get("Hidden.outputs.default")
+    return outputs, net.handler.get_numpy_copy(net.buffer.gradients)
+
+
+def off(got, exact):
+    return np.linalg.norm(got - exact) / np.linalg.norm(exact)
+
+
+@pytest.mark.parametrize("layer", ["Recurrent", "Gru", "Lstm"])
+def test_recurrent_layers(handler, layer):
+    rough = passes(recurrent_net(handler, layer))
+    exact = passes(recurrent_net(NumpyHandler(np.float64), layer))
+    plain = passes(recurrent_net(OneDnnHandler(), layer))
+    for each, expected, unrounded in zip(rough, exact, plain, strict=True):
+        assert off(unrounded, expected) < 1e-5
+        # Rounding is as likely up as down; its mean is less than half of the most that
+        # it can be. A state passes through ten steps.
+        assert ROUNDING / 8 < off(each, expected) < 4 * ROUNDING
+
+
+@pytest.mark.parametrize("peepholes", [True, False])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_lstms_in_the_library(handler, peepholes, threads, monkeypatch):
+    monkeypatch.setattr("brainstorm.handlers.onednn.lstm_library._MIN_WORK", 1)
+    make = functools.partial(recurrent_net, layer="Lstm", peepholes=peepholes)
+    outputs, gradients = passes(make(forced(threads=threads)))
+    expected, expected_gradients = passes(make(NumpyHandler(np.float64)))
+    assert ROUNDING / 8 < off(outputs, expected) < 2 * ROUNDING
+    assert ROUNDING / 8 < off(gradients, expected_gradients) < 4 * ROUNDING
+
+
+def test_internals_of_an_lstm(handler):
+    rough = recurrent_net(handler, "Lstm")
+    exact = recurrent_net(NumpyHandler(np.float64), "Lstm")
+    for net in (rough, exact):
+        passes(net)
+    for name in ("Za", "Ib", "Fb", "Ob", "Ca", "dZa", "dIa", "dOa", "dCa"):
+        path = f"Hidden.internals.{name}"
+        got, expected = rough.get(path)[:-1], exact.get(path)[:-1]
+        assert off(got, expected) < 8 * ROUNDING
+
+
+# -- which factors, and how often --------------------------------------------
+
+
+def reorders(monkeypatch, net):
+    """For each pass, how often what has some shape is copied to another format."""
+    shapes, make = {}, binding.Library.primitive
+
+    def note(self, kind, args, *others, **more):
+        primitive = make(self, kind, args, *others, **more)
+        if kind == "reorder":
+            shapes[primitive.handle.value] = args[0].shape
+        return primitive
+
+    monkeypatch.setattr(binding.Library, "primitive", note)
+    passes(net)
+    passes(net)  # the first pass makes room for the second
+    counts = {}
+    for (key, _), program in net._buffer_manager.sized.programs.items():
+        leaves = itertools.chain.from_iterable(
+            calls
+            for step, calls in zip(program.steps, program.calls_by_step(), strict=True)
+            if step.layer == "Hidden"
+        )
+        executed = itertools.chain.from_iterable(
+            leaf._steps if isinstance(leaf, Call) else [leaf.args] for leaf in leaves
+        )
+        handles = [getattr(step[0], "value", None) for step in executed if step]
+        counts[key[0]] = Counter(shapes[h] for h in handles if h in shapes)
+    return counts
+
+
+def test_weights_are_converted_once_a_pass(handler, monkeypatch):
+    """And the state, or its deltas, in each step."""
+    counts = reorders(monkeypatch, recurrent_net(handler, "Recurrent"))
+    for each in (counts["forward"], counts["backward"]):
+        assert each[64, 64] == 1
+        assert each[16, 64] == 10
+    assert counts["forward"][20, 64] == counts["backward"][64, 20] == 1
+
+
+def test_small_products_are_left_alone():
+    pays = bfloat16.Conversions(frozenset({"dot_mm"})).pay
+    assert pays("dot_mm", 2**20, 2**12)
+    assert not pays("dot_mm", 2**18, 2**12)  # too little work
+    assert not pays("dot_mm", 2**20, 2**18)  # too many numbers to convert
+    assert not pays("affine", 2**20, 2**12)
+
+
+@pytest.mark.parametrize("instruction_set", INSTRUCTION_SETS.values())
+def test_conversions_by_instruction_set(instruction_set):
+    pays = bfloat16.conversions_of("bf16", instruction_set).pay
+    has_amx, has_bfloat16 = "AMX" in instruction_set, "float16" in instruction_set
+    large = 2**30, 2**20
+    assert pays("lstm", *large) == has_amx
+    assert pays("dot_mm", *large) == (has_bfloat16 and not has_amx)
+    assert pays("conv2d_backward", *large) == (has_bfloat16 or has_amx)
+    assert not bfloat16.conversions_of("f32", instruction_set).pay("lstm", *large)
+
+
+def test_description_tells_of_no_effect(handler):
+    assert handler.describe().endswith("bf16")
+    handler._conversions = bfloat16.NO_CONVERSIONS
+    assert handler.describe().endswith("bf16, which changes nothing on this CPU")
+    assert OneDnnHandler().describe().endswith("f32")
+
+
+def test_what_can_not_be_converted_is_done_in_float32(handler, monkeypatch):
+    make = binding.Library._make
+    kinds = []
+
+    def refuse(self, kind, args, *others):
+        if any(isinstance(a, Layout) and a.dtype == BFLOAT16 for a in args):
+            raise UnimplementedError("no bfloat16")
+        kinds.append(kind)
+        return make(self, kind, args, *others)
+
+    monkeypatch.setattr(binding.Library, "_make", refuse)
+    a, b, out = randn(40, 71), randn(71, 50, seed=1), np.empty((40, 50), np.float32)
+    handler.dot_mm(a, b, out)
+    np.testing.assert_allclose(out, a.astype(float) @ b, rtol=1e-4, atol=1e-4)
+    assert kinds == ["matmul"]
