@@ -414,6 +414,31 @@ def test_softmax_of_bad_rows(handler, bad):
     assert np.isfinite(np.delete(out, 5, 0)).all()
 
 
+@pytest.mark.parametrize("columns", [1, 2, 100, 333])
+def test_softmax_ce_of_many_rows(handler, columns):
+    """By the formula in float64, with rows that hold what can not be normalized."""
+    m = randn(30_000 // columns, columns)
+    m *= np.linspace(0, 200, len(m), dtype=np.float32)[:, np.newaxis]
+    m[5, 0], m[6, 0], m[7], m[8, 1:] = np.nan, np.inf, -np.inf, -np.inf
+    targets = np.arange(len(m), dtype=np.float32)[:, np.newaxis] % columns
+    predictions, loss, logs = np.empty_like(m), np.empty_like(targets), np.empty_like(m)
+    with np.errstate(invalid="ignore"):
+        for rows in (slice(None), slice(9, None), slice(7, None)):
+            x, predicted = m[rows], predictions[rows]
+            handler.softmax_ce_forward(x, targets[rows], predicted, loss[rows])
+            handler.log_softmax_m(x, logs[rows])
+            exact = x.astype(float)
+            largest = exact.max(axis=1, keepdims=True)
+            log = exact - largest
+            log -= np.log(np.exp(log).sum(axis=1, keepdims=True))
+            np.testing.assert_allclose(predicted, np.exp(log), 2e-5, 1e-7)
+            np.testing.assert_allclose(logs[rows], log, 1e-6, 2e-5)
+            own = np.take_along_axis(-log, targets[rows].astype(int), 1)
+            most = -np.log(1e-6)  # of the losses
+            np.testing.assert_allclose(loss[rows], np.minimum(own, most), 1e-5, 2e-6)
+            assert not (loss[rows] < 0).any()
+
+
 @pytest.mark.parametrize("activation", ["linear", "rel", "leaky_rel", "tanh"])
 def test_nan_in_images(handler, activation):
     x = randn(2, 8, 8, 16)

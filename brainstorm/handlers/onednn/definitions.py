@@ -64,6 +64,8 @@ class Algorithm(IntEnum):
     LOGISTIC = 0x29
     GELU_TANH = 0x2B
     SWISH = 0x2C
+    CLIP = 0x2E
+    POW = 0x30
     HARDSWISH = 0x34
     RELU_FROM_OUTPUT = 0x100
     TANH_FROM_OUTPUT = 0x101
@@ -75,6 +77,7 @@ class Algorithm(IntEnum):
     MULTIPLY = 0x1FFF1
     DIVIDE = 0x1FFF4
     SUBTRACT = 0x1FFF5
+    REDUCTION_MAX = 0x2FFF2
     SOFTMAX = 0x30000
 
 
