@@ -4,6 +4,9 @@ No gradient depends on the deltas that reach the Input layer, say, so training l
 them out. Who reads them, by `Network.get` or in a hook by `Network.buffer`, gets them
 anyway: they are computed on the spot, with the parameters of the backward pass, and by
 all backward passes from then on.
+
+Where it saves much memory, deltas share it while training, see
+`brainstorm.structure.sharing`: all of them are left out then, in the same sense.
 """
 
 from __future__ import annotations
@@ -14,9 +17,17 @@ from typing import Any
 
 from brainstorm.structure.backward_plan import BackwardPlan, plan_backward
 from brainstorm.structure.buffer_views import BufferView
-from brainstorm.structure.buffers import BufferManager
+from brainstorm.structure.buffers import BufferManager, SharedDeltas
 from brainstorm.structure.layer import Layer
 from brainstorm.structure.passes import Pass, Passes
+from brainstorm.structure.sharing import (
+    Places,
+    can_share,
+    delta_hubs,
+    is_worth_it,
+    lifetimes,
+    place,
+)
 from brainstorm.structure.stepping import Stepping
 from brainstorm.structure.taps import check_deltas_arrive
 from brainstorm.structure.trainable import frozen_slices
@@ -29,7 +40,10 @@ class Backpropagation:
     Attributes:
         wants_all: Whether somebody has asked for deltas: nothing is left out then.
         keeps_parameters: Whether a pass that leaves out deltas keeps a copy of the
-            parameters, so that these can be computed after an update.
+            parameters, so that these can be computed after an update. One in which
+            deltas share memory keeps one anyway.
+        can_complete: Whether there is such a copy for the last pass, and all else that
+            it began with.
         exchange: Makes the gradients those of several processes together, if any; see
             :mod:`brainstorm.parallel.exchange`.
     """
@@ -50,8 +64,10 @@ class Backpropagation:
         self._followers = [la for la in layers.values() if la.follows_training]
         self._beginners = [la for la in layers.values() if la.follows_context]
         self._manager = manager
-        views = manager.views.__dict__
-        self._run_order = {name: (layers[name], views[name]) for name in layers}
+        manager.when_read = self._fill_in
+        self._may_share = can_share(manager.hubs)
+        self._shares = self._has_shared = False
+        self._copy: tuple[Any, Any] | None = None
         self._zeros_were_lost: set[int] = set()
         self._hidden: list[tuple[BufferView, Any, Any]] = []
 
@@ -61,6 +77,7 @@ class Backpropagation:
         hubs = self._manager.hubs
         self._all = plan_backward(self._layers, hubs, all_deltas=True)
         self._training = plan_backward(self._layers, hubs, all_deltas=False)
+        self._lives = lifetimes(self._training, hubs)
         self._frozen = frozen_slices(self._layers, hubs[0])
         self._follow(self._all)
 
@@ -74,15 +91,15 @@ class Backpropagation:
     def forget_memory(self) -> None:
         """Take note of other memory."""
         self._to_clear: list[Any] | None = None
-        self._has_parameters = False
-        self._copy: Any = None
+        self._views = self._manager.views
+        self.can_complete: bool = False
 
     def run(self, all_deltas: bool) -> None:
         """Do a backward pass, with all deltas or with those that training needs."""
         plan = self._all if all_deltas or self.wants_all else self._training
         if plan is not self._plan:
             self._follow(plan)
-        self._has_parameters = False
+        self.can_complete = False
         if self._hidden:
             self.show()
         if self._to_clear is None:
@@ -99,12 +116,13 @@ class Backpropagation:
         self._passes.run(("backward", *kind), self._make_pass)
         if shares:
             self.exchange.finish()
-        if not is_complete and self.keeps_parameters:
+        self._has_shared = self._views is not self._manager.views
+        if not is_complete and (self.keeps_parameters or self._has_shared):
             handler, parameters = self._manager.handler, self._manager.views.parameters
-            if self._copy is None:
-                self._copy = handler.zeros(tuple(parameters.shape))
-            handler.copy_to(parameters, self._copy)
-            self._has_parameters = True
+            if self._copy is None or self._copy[0] is not handler:
+                self._copy = handler, handler.zeros(tuple(parameters.shape))
+            handler.copy_to(parameters, self._copy[1])
+            self.can_complete = True
 
     def note_beginning(self, begins: bool) -> None:
         """Let layers know whether a forward pass goes without a context."""
@@ -134,7 +152,7 @@ class Backpropagation:
             this.handler.fill(self._manager.views.gradients[part], 0.0)
 
     def _run(self, this: Pass, names: Sequence[str]) -> None:
-        order = [self._run_order[name] for name in names]
+        order = [(self._layers[name], self._views.__dict__[name]) for name in names]
         this.run(self._stepping.backward(order, this.handler), "backward_pass")
 
     def _follow(self, plan: BackwardPlan) -> None:
@@ -147,21 +165,73 @@ class Backpropagation:
     def _find_what_to_clear(self) -> list[Any]:
         check_deltas_arrive(self._layers)
         manager, unwanted = self._manager, self._plan.unwanted_hubs
+        if self._plan is self._training and self._is_worth_sharing():
+            shared = self._share()
+            self._views = shared.views
+            return self._plan.buffers(manager.hubs, shared.hub_buffers)
+        self._may_share &= self._plan is self._training
         manager.ensure_backward()
-        for i in unwanted:
-            manager.handler.fill(manager.hub_buffers[i], float("nan"))
-        self._zeros_were_lost |= unwanted
+        self._forget(unwanted)
         for i in self._zeros_were_lost - unwanted:
             # A backward pass may rely on zeros that nobody writes.
             manager.handler.fill(manager.hub_buffers[i], 0.0)
         return self._plan.buffers(manager.hubs, manager.hub_buffers)
 
+    def _forget(self, hubs: Collection[int]) -> None:
+        """Let deltas be NaN, which nobody has computed."""
+        for i in hubs:
+            self._manager.handler.fill(self._manager.hub_buffers[i], float("nan"))
+        self._zeros_were_lost |= {*hubs}
+
+    # -- sharing memory -----------------------------------------------------------
+
+    def _is_worth_sharing(self) -> bool:
+        """Whether deltas share memory; if they do, then until somebody reads any."""
+        if self._may_share and not self._shares:
+            self._shares = is_worth_it(self._places(), *self._hubs_and_sizes())
+        return self._may_share and self._shares
+
+    def _hubs_and_sizes(self) -> tuple[Any, int, int]:
+        manager = self._manager
+        return manager.hubs, manager.time_size, manager.batch_size
+
+    def _places(self) -> Places:
+        return place(self._lives, *self._hubs_and_sizes())
+
+    def _share(self) -> SharedDeltas:
+        found = self._manager.sized.shared
+        return found[0] if found else self._manager.share_deltas(*self._places())
+
+    @property
+    def views(self) -> BufferView:
+        """The views that the last backward pass has worked on."""
+        return self._views
+
+    def _fill_in(self) -> None:
+        """Compute what a user reads, of whom the manager tells."""
+        self._may_share = False
+        can_complete = self.can_complete
+        self.forget_memory()
+        if not self._has_shared:
+            return
+        self._has_shared, self.can_complete = False, can_complete
+        if can_complete:
+            self.complete()
+        else:
+            self._forget([i for i, _ in delta_hubs(self._manager.hubs)])
+
     # -- reading what was left out ------------------------------------------------
 
     def stop_keeping(self) -> None:
         """Keep the parameters no longer; what was left out can not be computed then."""
-        self.keeps_parameters = self._has_parameters = False
-        self._copy = None
+        self.keeps_parameters = False
+        if not self._has_shared:
+            self.can_complete, self._copy = False, None
+
+    def complete_for_hooks(self) -> None:
+        """Compute what hooks may be going to read, before others run the network."""
+        if self.keeps_parameters:
+            self.complete()
 
     def complete(self) -> None:
         """Compute what the last pass has left out, if it has kept the parameters.
@@ -169,14 +239,14 @@ class Backpropagation:
         Only the network's deltas change; its gradients stay what modifiers have made
         of them.
         """
-        if not self._has_parameters:
+        if not self.can_complete or self._copy is None:
             return
         views, handler = self._manager.views, self._manager.handler
         kept = []
         for array in (views.parameters, views.gradients):
             kept.append((array, handler.zeros(tuple(array.shape))))
             handler.copy_to(*kept[-1])
-        handler.copy_to(self._copy, views.parameters)
+        handler.copy_to(self._copy[1], views.parameters)
         try:
             self.run(all_deltas=True)
         finally:
@@ -200,17 +270,20 @@ class Backpropagation:
             name, category
         ):
             raise UnknownNameError(
-                f"{path!r} was not computed, because no gradient depends on it"
-                " and nobody had asked for deltas by then. From now on training"
-                " computes it; so does backward_pass()"
+                f"{path!r} was not computed, because no gradient depends on it, or not"
+                " kept, because deltas shared memory, and nobody had asked for deltas"
+                " by then. From now on training computes and keeps it; so does"
+                " backward_pass()"
             )
 
     def _left_out(self, name: str, category: str) -> Collection[str]:
         """Names of the buffers that a pass leaves out, if it leaves out any."""
         layer = self._layers[name]
         if category == "input_deltas":
-            return self._training.unwanted[name]
-        if name in self._training.order:
+            return (
+                layer.in_shapes if self._has_shared else self._training.unwanted[name]
+            )
+        if name in self._training.order and not self._has_shared:
             return ()
         if category == "output_deltas":
             return layer.out_shapes

@@ -35,6 +35,8 @@ class BufferView(list[Any]):
         complete: Called once, when something is asked for that is not there
             yet; it has to `fill` this view. A network's backward buffers are
             only allocated when somebody wants them.
+        left_out: Names of the children that are not there yet, if they are known:
+            ``in`` does without them then.
     """
 
     # Children live in __dict__, so that layers reach them at the speed of plain
@@ -46,6 +48,7 @@ class BufferView(list[Any]):
         "_buffer_names",
         "_complete",
         "_full_buffer",
+        "_left_out",
     )
 
     def __init__(
@@ -54,10 +57,11 @@ class BufferView(list[Any]):
         buffers: Iterable[Any],
         full_buffer: Any = None,
         complete: Callable[[], None] | None = None,
+        left_out: Sequence[str] = (),
     ):
         super().__init__()
         self._buffer_names: tuple[str, ...] = ()
-        BufferView.fill(self, buffer_names, buffers, full_buffer, complete)
+        BufferView.fill(self, buffer_names, buffers, full_buffer, complete, left_out)
 
     def adjust(self, *args: Any, **kwargs: Any) -> BufferView:
         """`fill` this view, but forget the children before. Returns it."""
@@ -71,6 +75,7 @@ class BufferView(list[Any]):
         buffers: Iterable[Any],
         full_buffer: Any = None,
         complete: Callable[[], None] | None = None,
+        left_out: Sequence[str] = (),
     ) -> None:
         """Set children beside those that are there.
 
@@ -83,16 +88,18 @@ class BufferView(list[Any]):
         self._buffer_names = names
         self._full_buffer = full_buffer
         self._complete = complete
+        self._left_out: tuple[str, ...] = tuple(left_out)
         self.__dict__.update(zip(names, children, strict=True))
 
     def _get_state(self) -> tuple[Any, ...]:
         """All that is in this view; it may not be changed from now on."""
-        own = self._buffer_names, self._full_buffer, self._complete
+        own = self._buffer_names, self._full_buffer, self._complete, self._left_out
         return (list(list.__iter__(self)), *own, self.__dict__)
 
     def _set_state(self, state: tuple[Any, ...]) -> None:
         """Go back to what `_get_state` returned."""
-        self[:], self._buffer_names, self._full_buffer, self._complete, children = state
+        self[:], self._buffer_names, self._full_buffer, *others, children = state
+        self._complete, self._left_out = others
         self.__dict__ = children
 
     def _ensure_complete(self) -> None:
@@ -125,9 +132,9 @@ class BufferView(list[Any]):
         return node
 
     def __contains__(self, item: object) -> bool:
-        if item not in self._buffer_names:
+        if not self._left_out and item not in self._buffer_names:
             BufferView._ensure_complete(self)
-        return item in self._buffer_names
+        return item in self._buffer_names or item in self._left_out
 
     def __iter__(self) -> Iterator[Any]:
         BufferView._ensure_complete(self)

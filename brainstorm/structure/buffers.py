@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import random
@@ -14,7 +15,7 @@ from brainstorm.handlers import default_handler
 from brainstorm.handlers.base_handler import Handler
 from brainstorm.structure.buffer_views import BufferView
 from brainstorm.structure.layer import Layer
-from brainstorm.structure.layout import Hub, create_layout
+from brainstorm.structure.layout import GRADIENTS, Hub, create_layout
 from brainstorm.utils import NetworkValidationError, listing
 
 __all__ = [
@@ -36,7 +37,8 @@ class SizedBuffers(NamedTuple):
     `states` are those of all views of the tree. `carried` is the part of each forward
     hub that carries state, by the paths of the hub's sources. `others` are the
     context's steps of the other ones, which stay zeros, by the hubs' indices.
-    `programs` are records of passes on this memory, see `Passes`.
+    `programs` are records of passes on this memory, see `Passes`. `shared` has what
+    `BufferManager.share_deltas` has made, if anything.
     """
 
     hub_buffers: list[Any]
@@ -44,6 +46,14 @@ class SizedBuffers(NamedTuple):
     carried: dict[str, Carried]
     others: dict[int, Any]
     programs: dict[Any, Any]
+    shared: list[SharedDeltas]
+
+
+class SharedDeltas(NamedTuple):
+    """Views, and the memory of each hub, where deltas share memory."""
+
+    views: BufferView
+    hub_buffers: list[Any]
 
 
 class Carried(NamedTuple):
@@ -71,9 +81,12 @@ class BufferManager:
         handler (Handler): Allocates the memory.
         hubs (list[Hub]), layout (dict): The plan, see `create_layout`.
         views (BufferView): All buffers for the current sizes: ``parameters``,
-            ``gradients``, and then a view for each layer.
+            ``gradients``, and then a view for each layer. Deltas that share memory are
+            not among them.
         sized (SizedBuffers): The hubs' memory, cut to the current sizes.
         time_size, batch_size (int): The current sizes.
+        when_read (Callable[[], None] | None): Called when a user asked the views for
+            deltas that were not allocated, once they are.
     """
 
     time_size: int
@@ -92,6 +105,7 @@ class BufferManager:
         nr_arrays = sum(len(hub.slices) for hub in self.hubs)
         self._most_kept = max(2, min(KEPT_SIZES, KEPT_ARRAYS // (nr_arrays + 1)))
         self._choose = random.Random(0)
+        self.when_read: Callable[[], None] | None = None
         self.time_size = self.batch_size = 1
         self._reset()
         self.resize(1, 1)
@@ -106,7 +120,8 @@ class BufferManager:
     def _reset(self) -> None:
         self._memory: list[Any] = [None] * len(self.hubs)
         self._kept: dict[tuple[int, int], SizedBuffers] = {}
-        self._has_backward = False
+        self._has_gradients = self._has_backward = False
+        self._shared_memory: Any = None
 
     # -- sizes ---------------------------------------------------------------
 
@@ -139,18 +154,74 @@ class BufferManager:
     def ensure_backward(self) -> None:
         """Allocate the backward-only hubs, if they are not there yet."""
         if not self._has_backward:
-            self._has_backward = True
-            try:
-                self._allocate((self.time_size, self.batch_size))
-            except BaseException:
-                self._has_backward = False
-                raise
-            # What layers keep with the views of a forward pass stays valid.
-            kept = [(view, view.__dict__) for view in self._tree]
+            self._forget_shared_memory()
+            self._ensure(has_backward=True)
+
+    def ensure_gradients(self) -> None:
+        """Allocate the gradients, if they are not there yet."""
+        if not self._has_gradients:
+            self._ensure(has_backward=self._has_backward)
+
+    def _ensure(self, has_backward: bool) -> None:
+        """Allocate the gradients, and perhaps the deltas."""
+        before = self._has_gradients, self._has_backward
+        self._has_gradients, self._has_backward = True, has_backward
+        try:
+            self._allocate((self.time_size, self.batch_size))
+        except BaseException:
+            self._has_gradients, self._has_backward = before
+            raise
+        # What layers keep with the views of a forward pass stays valid.
+        kept = [(view, view.__dict__) for view in self._tree]
+        self._cut((self.time_size, self.batch_size))
+        for view, before_ in kept:
+            view.__dict__ = {**before_, **view.__dict__}
+        self._keep((self.time_size, self.batch_size))
+
+    def _fill_in(self, left_out: frozenset[int]) -> None:
+        """Let a user have what was left out of the views, of these hubs."""
+        if left_out == {GRADIENTS}:
+            self.ensure_gradients()
+            return
+        self.ensure_backward()
+        if self.when_read is not None:
+            self.when_read()
+
+    def share_deltas(self, starts: Mapping[int, int], size: int) -> SharedDeltas:
+        """Have a backward pass work on deltas that share memory, for the current sizes.
+
+        What memory they had for themselves is freed.
+
+        Args:
+            starts: Where in shared memory a hub begins, by its index.
+            size: Number of elements of the memory.
+        """
+        if self._has_backward:
+            self._has_backward = False
+            for i in starts:
+                self._memory[i] = None
+            self._kept.clear()
             self._cut((self.time_size, self.batch_size))
-            for view, before in kept:
-                view.__dict__ = {**before, **view.__dict__}
-            self._keep((self.time_size, self.batch_size))
+        self.ensure_gradients()
+        if self._shared_memory is None or self._shared_memory.shape[0] < size:
+            self._forget_shared_memory()
+            self._shared_memory = self.handler.zeros((size,))
+            self.handler.release_after(self._shared_memory)
+        hub_buffers = list(self.hub_buffers)
+        for i, start in starts.items():
+            shape = self.hubs[i].get_shape(self.time_size, self.batch_size)
+            part = self._shared_memory[start : start + math.prod(shape)]
+            hub_buffers[i] = part.reshape(shape)
+        views = create_buffer_views_from_layout(self.layout, hub_buffers, self.hubs)
+        self.sized.shared[:] = [SharedDeltas(views, hub_buffers)]
+        return self.sized.shared[0]
+
+    def _forget_shared_memory(self) -> None:
+        if self._shared_memory is not None:
+            self._shared_memory = None
+            self.forget_programs()
+            for sized in (*self._kept.values(), self.sized):
+                sized.shared.clear()
 
     def clear_backward_buffers(self) -> None:
         """Set the gradients, the deltas and what else is backward-only to zero."""
@@ -162,15 +233,15 @@ class BufferManager:
     def set_handler(self, new_handler: Handler) -> None:
         """Move the parameters to another handler; other content is lost."""
         parameters = self.handler.get_numpy_copy(self.views.parameters)
-        before = self.handler, self._memory, self._kept, self._has_backward, self.sized
+        before = {**vars(self)}
         self.handler = new_handler
         self._reset()
         try:
             self.resize(self.time_size, self.batch_size)
             new_handler.set_from_numpy(self.views.parameters, parameters)
         except BaseException:
-            self.handler, self._memory, self._kept, self._has_backward, sized = before
-            self._show(sized)
+            vars(self).update(before)
+            self._show(self.sized)
             raise
 
     def _allocate(self, sizes: tuple[int, int]) -> set[int]:
@@ -180,6 +251,7 @@ class BufferManager:
             size = math.prod(hub.get_shape(*sizes))
             memory = self._memory[i]
             wanted = self._has_backward or not hub.is_backward_only
+            wanted |= self._has_gradients and i == GRADIENTS
             if wanted and (memory is None or memory.shape[0] < size):
                 self._kept.clear()
                 self._memory[i] = memory = None  # free it before there is more
@@ -197,7 +269,7 @@ class BufferManager:
                 memory = memory[: math.prod(shape)].reshape(shape)
             hub_buffers.append(memory)
         create_buffer_views_from_layout(
-            self.layout, hub_buffers, self.hubs, self.views, self.ensure_backward
+            self.layout, hub_buffers, self.hubs, self.views, self._fill_in
         )
         carried, others = {}, {}
         for i, (hub, buffer) in enumerate(zip(self.hubs, hub_buffers, strict=True)):
@@ -206,7 +278,7 @@ class BufferManager:
                     carried.update(_carried(hub, buffer, sizes[0]))
                 else:
                     others[i] = buffer[sizes[0] :]
-        self.sized = SizedBuffers(hub_buffers, [], carried, others, {})
+        self.sized = SizedBuffers(hub_buffers, [], carried, others, {}, [])
         self._keep(sizes)
 
     def _keep(self, sizes: tuple[int, int]) -> None:
@@ -299,7 +371,7 @@ def create_buffer_views_from_layout(
     hub_buffers: Any,
     hubs: Sequence[Hub],
     existing_view: BufferView | None = None,
-    complete: Callable[[], None] | None = None,
+    complete: Callable[[frozenset[int]], None] | None = None,
 ) -> BufferView:
     """Cut the hubs' memory into a tree of named views.
 
@@ -309,12 +381,14 @@ def create_buffer_views_from_layout(
             None for hubs without memory; their buffers are left out.
         hubs: The hubs.
         existing_view: A tree made before, to fill instead of making a new one.
-        complete: What views with buffers left out call to have them filled in.
+        complete: What views with buffers left out call to have them filled in; it gets
+            the indices of their hubs.
 
     Returns:
         The root of the tree.
     """
-    names, children, left_out = [], [], False
+    names, children = [], []
+    left_out: dict[str, int] = {}
     nodes = [(name, node) for name, node in layout.items() if name[0] != "@"]
     for name, node in sorted(nodes, key=lambda item: item[1]["@index"]):
         if node["@type"] == "BufferView":
@@ -323,7 +397,7 @@ def create_buffer_views_from_layout(
                 node, hub_buffers, hubs, existing, complete
             )
         elif hub_buffers[node["@hub"]] is None:
-            left_out = True
+            left_out[name] = node["@hub"]
             continue
         else:
             child = _cut_array(node, hub_buffers, hubs)
@@ -332,11 +406,14 @@ def create_buffer_views_from_layout(
     full_buffer = None
     if "@slice" in layout and not left_out:
         full_buffer = cut_features(layout, hub_buffers[layout["@hub"]])
-    complete = complete if left_out else None
+    fill_in = None
+    if left_out and complete is not None:
+        fill_in = functools.partial(complete, frozenset(left_out.values()))
+    about: Any = names, children, full_buffer, fill_in, left_out if fill_in else ()
     if existing_view is None:
-        return BufferView(names, children, full_buffer, complete)
+        return BufferView(*about)
     existing_view.__dict__ = {}
-    BufferView.fill(existing_view, names, children, full_buffer, complete)
+    BufferView.fill(existing_view, *about)
     return existing_view
 
 

@@ -33,6 +33,9 @@ BUFFER_CATEGORIES = (
     "gradients",
 )
 
+GRADIENTS = 1
+"""The index of the hub of the gradients."""
+
 
 @dataclass
 class Hub:

@@ -216,6 +216,7 @@ class RunningNetwork(Seedable):
                 lock.take_over()
             if self.before_next_run is not None:
                 self._announce_run()
+            self.backpropagation.can_complete = False
             structures = self.layers["Input"].out_shapes
             shapes = shapes_of(data)
             if len(shapes) > len(structures):
@@ -296,6 +297,7 @@ class RunningNetwork(Seedable):
                 lock.check()
             if self.before_next_run is not None:
                 self._announce_run()
+            self.backpropagation.can_complete = False
             if context is not None:
                 self._buffer_manager.apply_context(context)
             if arguments is not None or self._given:
@@ -353,6 +355,7 @@ class RunningNetwork(Seedable):
             only: Names of the layers to run.
         """
         with self.lock.steps:
+            self.backpropagation.can_complete = False
             self._passes.run(("advance", feedback, delta, only), self._make_step)
             self.backpropagation.note_forward(False, False, only)
 
@@ -379,8 +382,10 @@ class RunningNetwork(Seedable):
 
         Args:
             all_deltas: With False, deltas on which no gradient depends, such as
-                those that reach the Input layer, may be left out. They are NaN
-                then. Steppers do this, as long as nobody has read deltas.
+                those that reach the Input layer, may be left out, and all deltas may
+                share memory, so that few are left at the end. Those that are not there
+                are computed when they are read before the next pass, and are NaN
+                after it. Steppers do this, as long as nobody has read deltas.
         """
         lock = self.lock
         with lock.steps:

@@ -141,7 +141,7 @@ class HookCalls:
         nr = self.current_update_nr
         if nr > self._looked_at:
             self._looked_at = nr
-            net.backpropagation.complete()
+            net.backpropagation.complete_for_hooks()
             for hook in self._acting.values():
                 # At the end of an epoch also those are called that are not due.
                 at_end = hook.timescale == "epoch" or hook.repeatable
