@@ -10,7 +10,6 @@ from brainstorm.utils import HandlerError
 
 BFLOAT16 = 2
 FLOAT32 = 3
-BYTES = 6
 ANY_FORMAT = 1
 CPU = 1
 IN_ORDER = 1
@@ -67,7 +66,6 @@ class Algorithm(IntEnum):
     CLIP = 0x2E
     POW = 0x30
     HARDSWISH = 0x34
-    RELU_FROM_OUTPUT = 0x100
     TANH_FROM_OUTPUT = 0x101
     ELU_FROM_OUTPUT = 0x102
     LOGISTIC_FROM_OUTPUT = 0x104
@@ -75,9 +73,12 @@ class Algorithm(IntEnum):
     POOLING_AVG = 0x3FF  # without the padding
     ADD = 0x1FFF0
     MULTIPLY = 0x1FFF1
+    MAXIMUM = 0x1FFF2
     DIVIDE = 0x1FFF4
     SUBTRACT = 0x1FFF5
+    GREATER = 0x1FFF7
     REDUCTION_MAX = 0x2FFF2
+    REDUCTION_SUM = 0x2FFF4
     SOFTMAX = 0x30000
 
 

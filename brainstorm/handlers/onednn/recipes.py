@@ -148,6 +148,7 @@ class Recipe:
     multiplications at a time, on small arrays is done in one thread.
 
     Attributes:
+        threads: How many threads compute.
         moving: Memories of arrays that are going to move: each with the number of the
             array and how many bytes after its beginning it lies.
         written: The numbers of the arrays that are written into.
@@ -165,8 +166,8 @@ class Recipe:
         size = sum(array.nbytes for array in arrays if array is not None)
         is_small = work <= SMALL_WORK and size <= SMALL_BYTES
         self.converts: bool = session.conversions.pay(name, work, size // 4)
-        self._threads = 1 if is_small else session.threads
-        session.has_started_threads |= self._threads > 1
+        self.threads: int = 1 if is_small else session.threads
+        session.has_started_threads |= self.threads > 1
         self._has_to_keep_to_one = False
         self.library: Library = session.library
         self.name = name
@@ -230,7 +231,7 @@ class Recipe:
         """
         math_mode = "f32" if exact else self.session.math_mode
         primitive = self.library.primitive(
-            kind, args, post_ops, scaled, math_mode, self._threads
+            kind, args, post_ops, scaled, math_mode, self.threads
         )
         if not slow and "ref" in primitive.implementation:
             raise UnimplementedError(f"{kind}: no optimized implementation")
@@ -245,7 +246,7 @@ class Recipe:
     ) -> None:
         """Append the execution of a primitive; names of memories are those of `Arg`."""
         memories = {**(memories or {}), **{Arg[n.upper()]: m for n, m in named.items()}}
-        if primitive.kind != "matmul" and self._threads < self.session.threads:
+        if primitive.kind != "matmul" and self.threads < self.session.threads:
             self._has_to_keep_to_one = True
         for arg, memory in memories.items():
             if primitive.writes(arg):
@@ -271,7 +272,7 @@ class Recipe:
         """Append copying, or adding, memory to some in another format."""
         engine, sums = self.library.engine, (("sum",),) if add else ()
         args = (source.desc, engine, target.desc, engine)
-        threads = self._threads
+        threads = self.threads
         primitive = self.library.primitive("reorder", args, sums, threads=threads)
         self.add(primitive, {Arg.SRC: source, Arg.DST: target})
 
