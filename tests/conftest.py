@@ -1,3 +1,4 @@
+import gc
 import os
 import signal
 import subprocess
@@ -6,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from brainstorm import layers
 from brainstorm.data_iterators import Minibatches
@@ -21,6 +23,26 @@ collect_ignore = ["fixtures"]
 
 GPU = ("test_cuda_", "test_pycuda_")
 DOCS = Path(__file__).resolve().parents[1] / "docs"
+
+# How long values take to be drawn is a matter of the machine.
+settings.register_profile(
+    "any machine",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("any machine")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Have the collector leave the many thousands of tests alone, which all stay."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -54,6 +76,15 @@ def built(tmp_path_factory):
             log.write_text(result.stderr if result.returncode else "", encoding="utf-8")
     assert log.read_text(encoding="utf-8") == ""
     return folder / "html"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_proxy_for_this_machine():
+    """Servers of the tests are asked themselves, even where others are not."""
+    with pytest.MonkeyPatch.context() as patch:
+        known = [os.environ[n] for n in ("no_proxy", "NO_PROXY") if os.environ.get(n)]
+        patch.setenv("no_proxy", ",".join([*known[:1], "127.0.0.1", "localhost"]))
+        yield
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -103,7 +103,7 @@ plain = st.recursive(
 
 
 @given(plain)
-@settings(max_examples=50, deadline=None, derandomize=True)
+@settings(max_examples=50)
 def test_plain_values_are_their_own_descriptions(value):
     assert get_description(value) == value
     assert through_json(value) == value

@@ -27,7 +27,7 @@ from brainstorm.hooks import Hook, StopAfterEpoch
 from brainstorm.randomness import RandomState, global_rnd
 from brainstorm.utils import IteratorValidationError
 
-TIMEOUT = 20  # for what should happen at once
+TIMEOUT = 600  # for what should happen at once
 
 
 def readers():

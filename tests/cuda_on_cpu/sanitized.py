@@ -5,6 +5,7 @@ It needs g++, and neither a GPU nor PyCUDA.
 
 import atexit
 import contextlib
+import functools
 import hashlib
 import os
 import shutil
@@ -40,15 +41,26 @@ class EmulationError(AssertionError):
     """A kernel did what it must not do."""
 
 
+@functools.cache
+def cache_folder():
+    """Where programs are kept; among temporary files if one may not write at home."""
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    for root in (home, tempfile.gettempdir()):
+        folder = Path(root, "brainstorm", "tests")
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                return folder
+    raise OSError(f"can not write to {folder}")
+
+
 def compile_program(source):
     """A program that runs these kernels, kept from run to run; returns its path."""
     text = translate(source) + f'#include "{HERE / "runner.cpp"}"\n'
     parts = [text, *[(HERE / name).read_text() for name in SOURCES], *SANITIZERS]
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    program = Path(root, "brainstorm", "tests", f"cuda_on_cpu-{digest}")
+    program = cache_folder() / f"cuda_on_cpu-{digest}"
     if not program.exists():
-        program.parent.mkdir(parents=True, exist_ok=True)
         unfinished = program.with_suffix(f".{os.getpid()}")
         command = ["g++", "-std=c++17", "-O1", "-g1", *SANITIZERS, "-o", unfinished]
         command += ["-x", "c++", "-", HERE / "cublas.cpp"]

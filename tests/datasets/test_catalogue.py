@@ -304,6 +304,6 @@ def test_processes_wait_for_each_other(tmp_path, end):
         assert not entered.wait(0.3)
         process.stdin.write("\n")
         process.stdin.close()
-        assert entered.wait(20)
+        assert entered.wait(600)
         thread.join()
     assert names_in(tmp_path) == []

@@ -18,7 +18,7 @@ from brainstorm.handlers.programs import Program
 from brainstorm.handlers.pycuda_handler import PyCudaHandler
 from brainstorm.utils import HandlerError
 
-quick = settings(max_examples=15, deadline=None, derandomize=True)
+quick = settings(max_examples=15)
 
 
 class ComposedHandler(NumpyHandler):

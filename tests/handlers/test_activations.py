@@ -1,5 +1,6 @@
 """Activation functions of every handler, against formulas in float64."""
 
+import functools
 import math
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from brainstorm.handlers import DebugHandler
+from brainstorm.handlers import DebugHandler, NumpyHandler
 from brainstorm.handlers.operations.activations import ACTIVATIONS
 from tests.handlers.handler_cases import Arrays, check, quick, seeds, shapes
 
@@ -87,11 +88,19 @@ def test_large_arrays(handler, name, strided):
     run(handler, name, (3, 7001), 0, strided, 1)
 
 
-def run(handler, name, shape, seed, strided, scale):
-    arrays = Arrays(handler, seed, strided)
+@functools.lru_cache(maxsize=4 * len(FORMULAS))
+def values_of(name, shape, seed, scale, dtype):
+    """Inputs that a type can hold, their deltas, and what comes out of both."""
+    arrays = Arrays(NumpyHandler(dtype), seed)
     x, dy = arrays.randn(*shape, scale=scale), arrays.randn(*shape)
     function, derivative = FORMULAS[name]
-    expected, deltas = apply(function, x), dy * apply(derivative, x)
+    return x, dy, apply(function, x), dy * apply(derivative, x)
+
+
+def run(handler, name, shape, seed, strided, scale):
+    arrays = Arrays(handler, seed, strided)
+    given = name, shape, seed, scale, np.dtype(handler.dtype).type
+    x, dy, expected, deltas = values_of(*given)
 
     x_, y_, dy_, dx_ = (
         arrays.put(x),

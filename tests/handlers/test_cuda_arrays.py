@@ -42,7 +42,7 @@ def check_same(handler, array, values):
 
 
 @given(shape=shapes, index=indices, more=indices)
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200)
 def test_views(handler, shape, index, more):
     values = numbered(shape)
     array = handler.create_from_numpy(values)
@@ -67,7 +67,7 @@ def test_views(handler, shape, index, more):
     cuts=st.lists(st.integers(0, 2), min_size=4, max_size=4),
     data=st.data(),
 )
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300)
 def test_reshape(handler, shape, cuts, data):
     part = tuple(slice(c, n + c) for n, c in zip(shape, cuts, strict=False))
     whole = numbered([n + 2 for n in shape])

@@ -109,7 +109,10 @@ def check_views(handler, name):
                 )
 
 
-@pytest.fixture(params=handler_params("numpy32", "onednn"), scope="module")
+@pytest.fixture(
+    params=handler_params("numpy32", "onednn", slow=("composed", "debug")),
+    scope="module",
+)
 def handler(request):
     """Each handler in turn."""
     return HANDLERS[request.param]()

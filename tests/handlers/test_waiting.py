@@ -34,7 +34,7 @@ def number_of_threads():
 
 
 def settles(number):
-    ends = time.monotonic() + 10
+    ends = time.monotonic() + 600
     while number_of_threads() != number and time.monotonic() < ends:
         time.sleep(0.01)
     return number_of_threads() == number

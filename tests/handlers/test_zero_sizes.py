@@ -61,7 +61,10 @@ def check_case(handler, case, letter):
             np.testing.assert_allclose(got[n], np.broadcast_to(before, got[n].shape))
 
 
-@pytest.fixture(params=handler_params("numpy32", "onednn"), scope="module")
+@pytest.fixture(
+    params=handler_params("numpy32", "onednn", slow=("composed", "debug")),
+    scope="module",
+)
 def handler(request):
     """Each handler in turn."""
     return HANDLERS[request.param]()

@@ -17,6 +17,11 @@ bokeh = pytest.importorskip("bokeh")
 LOSSES = ["rolling_training.total_loss", "MonitorLoss.total_loss"]
 
 
+def ask(url):
+    """Open a page; not everywhere there is somebody who knows "localhost"."""
+    return urllib.request.urlopen(url.replace("localhost", "127.0.0.1"))
+
+
 class UpdateCounter(Hook):
     """Logs 10, 20, 30, ..., and something that is no number."""
 
@@ -131,7 +136,7 @@ def test_open_pages_are_kept_up_to_date(visualizer):
 def test_page_is_served_on_this_machine_alone(visualizer):
     hook = visualizer("a.b")
     hook.start(None, None, False, {})
-    with urllib.request.urlopen(hook.url) as page:
+    with ask(hook.url) as page:
         assert page.status == 200
     port = int(hook.url.rstrip("/").rpartition(":")[2])
     with socket.socket() as other, pytest.raises(OSError, match="refused"):
@@ -145,11 +150,11 @@ def test_server_outlives_the_training_and_is_used_again(net, batches, visualizer
     trainer.hooks["StopAfterEpoch"].max_epochs = 5
     train(net, batches, hook, trainer=trainer)
     assert hook.url == url
-    urllib.request.urlopen(url).close()
+    ask(url).close()
     hook.shut_down()
     assert hook.url is None
     with pytest.raises(OSError, match="refused"):
-        urllib.request.urlopen(url)
+        ask(url)
 
 
 def test_servers_take_different_ports(visualizer):
@@ -158,7 +163,7 @@ def test_servers_take_different_ports(visualizer):
     second.start(None, None, False, {})
     assert first.url != second.url
     for hook in (first, second):
-        urllib.request.urlopen(hook.url).close()
+        ask(hook.url).close()
 
 
 # -- the file ----------------------------------------------------------------
@@ -297,7 +302,7 @@ def test_port_can_be_taken_by_others(net, batches, visualizer, monkeypatch):
         hook = visualizer(LOSSES)
         assert train(net, batches, hook).current_epoch_nr == 3
         assert not hook.url.endswith(f":{taken.getsockname()[1]}/")
-        urllib.request.urlopen(hook.url).close()
+        ask(hook.url).close()
 
 
 def test_training_goes_on_without_the_file(net, batches, visualizer, tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 import tracemalloc
 from collections.abc import Mapping
+from itertools import product
 from types import SimpleNamespace
 
 import numpy as np
@@ -22,7 +23,8 @@ LOOPS = {"Recurrent": 1, "Clockwork": 1, "Lstm": 1, "ClockworkLstm": 1, "Gru": 1
 LOOPS |= {"Bidirectional": 2, "TimePooling": 1, "RecurrentLif": 1, "Reservoir": 1}
 LOOPS["Gru, reset before"] = 2  # two products, one after the other
 
-SLOW_HANDLERS = ("numpy32", "debug")
+# What the conformance tests try with each operation is slow here but for one.
+SLOW_HANDLERS = ("numpy32", "composed", "onednn", "debug")
 
 # NumPy itself buffers 8192 elements for each of up to three strided operands.
 MOST = 4096 + 3 * 8192 * 8
@@ -52,7 +54,7 @@ def check(name, **arguments):
     check_layer(case.layer, **case.arguments, **arguments)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [*ONE_ACTIVATION_EACH, *slow(*OTHER_ACTIVATIONS)])
 def test_layers(name):
     check(name, time_size=2, batch_size=3, seed=1)
 
@@ -60,7 +62,7 @@ def test_layers(name):
 @pytest.mark.parametrize("name", ONE_ACTIVATION_EACH)
 @pytest.mark.parametrize(
     "sizes",
-    [(1, 1), (1, 5), (5, 1), *slow((1, 2), (2, 1), (2, 2), (2, 5), (5, 2), (5, 5))],
+    [(1, 1), *slow(*(s for s in product((1, 2, 5), repeat=2) if s != (1, 1)))],
     ids=str,
 )
 def test_sizes(name, sizes):
@@ -68,7 +70,9 @@ def test_sizes(name, sizes):
 
 
 @pytest.mark.parametrize("name", WITHOUT_TIME)
-@pytest.mark.parametrize("handler", [None, *handler_params("numpy64")])
+@pytest.mark.parametrize(
+    "handler", [None, *handler_params("numpy64", slow=SLOW_HANDLERS)]
+)
 def test_layers_without_time(name, handler):
     case = WITHOUT_TIME[name]
     handler = handler and HANDLERS[handler]()
@@ -150,13 +154,13 @@ def test_passes_allocate_nothing_after_the_first(name):
     sizes = (1, 26000)  # already one feature of this makes more than MOST
     bench = bench_that_has_run(name, NumpyHandler(np.float64), sizes)
     peaks = []
-    for training_pass in (True, False, True, False):
+    for training_pass in (False, True, False):
         tracemalloc.start()
         bench.layer.forward_pass(bench.view, training_pass)
         bench.layer.backward_pass(bench.view)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert max(peaks[2:]) < MOST
+    assert max(peaks[1:]) < MOST
 
 
 class Listing:

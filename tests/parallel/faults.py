@@ -32,7 +32,6 @@ from tests.parallel.resume_cases import network, noisy
 
 NAME = "tests.parallel.faults"  # also if run as a script
 EPOCHS, UPDATES = 8, 24
-KILLED_WITHIN = 30.0
 
 
 # -- killing -------------------------------------------------------------------
@@ -49,19 +48,9 @@ class Kills(Hook):
         if update_nr == self.update_nr:
             if not self.delay:
                 os.kill(os.getpid(), signal.SIGKILL)
+            # Python waits for it where the training is over before.
             kill = threading.Timer(self.delay, os.kill, (os.getpid(), signal.SIGKILL))
-            kill.daemon = True
             kill.start()
-
-
-class Slow(Hook):
-    """Gives a moment later a chance to be within the training."""
-
-    def __init__(self):
-        super().__init__(timescale="update")
-
-    def __call__(self, epoch_nr, update_nr, net, stepper, logs):
-        time.sleep(0.002)
 
 
 def train_or_go_on(comm, file, kill):
@@ -90,7 +79,7 @@ def train_or_go_on(comm, file, kill):
         np.save(file.with_suffix(".npy"), net.get("parameters"))
 
 
-def launch(size, file, kill=(-1, 0, 0.0), seconds=120.0):
+def launch(size, file, kill=(-1, 0, 0.0)):
     run = command(size, "-m", NAME, "train", file, json.dumps(kill))
     began = time.monotonic()
     done = subprocess.run(
@@ -98,7 +87,7 @@ def launch(size, file, kill=(-1, 0, 0.0), seconds=120.0):
         cwd=ROOT,
         env=environment(),
         capture_output=True,
-        timeout=seconds,
+        timeout=600,
         check=False,
     )
     return done, time.monotonic() - began
@@ -117,7 +106,6 @@ def kill_at_random(folder, seed):
     kill = rnd.randrange(size), rnd.randint(1, UPDATES - 1), delay
     done, seconds = launch(size, file, kill)
     assert done.returncode != 0, kill
-    assert seconds < KILLED_WITHIN, (kill, seconds)
     done, _ = launch(size, file)
     assert done.returncode == 0, (kill, done.stderr)
     expected = np.load(calm.with_suffix(".npy"))
@@ -252,11 +240,9 @@ def many_runs(comm):
     return [random_run(comm, seed) for seed in range(first, first + count)]
 
 
-def fail_at_random(size, first, count, seconds=120):
+def fail_at_random(size, first, count):
     """Do random runs on some ranks, the seeds of which are given."""
-    results = on_ranks(
-        size, NAME, "many_runs", seconds=seconds, RUNS=f"{first} {count}"
-    )["many_runs"]
+    results = on_ranks(size, NAME, "many_runs", RUNS=f"{first} {count}")["many_runs"]
     for runs in zip(*results, strict=True):
         fault, culprit = runs[0][:2]
         check(fault, culprit, size, [run[2:] for run in runs])
@@ -270,7 +256,7 @@ def main(kills, runs):
     each = 25
     for first in range(0, runs, each):
         size = first // each % 4 + 1
-        fail_at_random(size, first, min(each, runs - first), seconds=600)
+        fail_at_random(size, first, min(each, runs - first))
         print(f"{min(first + each, runs)} runs, the last ones on {size} ranks")
 
 

@@ -41,7 +41,7 @@ def command(size, *args):
     return [mpiexec(), "-n", str(size), sys.executable, *map(str, args)]
 
 
-def on_ranks(size, module, *cases, seconds=120, **variables):
+def on_ranks(size, module, *cases, seconds=600, **variables):
     """Run cases of a module on ranks.
 
     Returns:

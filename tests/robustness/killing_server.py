@@ -1,8 +1,9 @@
-"""Forks processes that save without end, and kills each of them after a random time.
+"""Forks processes that save without end, and kills each of them in a random moment.
 
 ``python -m tests.robustness.killing_server FILE NUMBER`` prints a line for each kill:
-how long the process lived, and what was found in the file then: the number that all its
-parameters have. The processes are forks of this one, so that Python starts once.
+how many files the process had saved, and what was found in the file then: the number
+that all its parameters have. The processes are forks of this one, so that Python starts
+once.
 """
 
 import os
@@ -23,44 +24,42 @@ def make_network():
     return Network.from_layer(inp)
 
 
-def save_without_end(net, path, number, started):
-    """Save the parameters number, number + 1, and so on."""
-    os.write(started, b"x")
+def save_without_end(net, path, number, told):
+    """Save the parameters number, number + 1, and so on, and tell each time."""
     while True:
         net.initialize(number)
         net.save_as_hdf5(path)
+        os.write(told, b"x")
         number += 1
 
 
-def kill_while_saving(net, path, number, seconds):
-    started, write_end = os.pipe()
+def kill_while_saving(net, path, number, saves, part):
+    """Kill a process that has saved so often, in a part of the time of the next one."""
+    told, write_end = os.pipe()
     child = os.fork()
     if child == 0:
         save_without_end(net, path, number, write_end)
     os.close(write_end)
-    os.read(started, 1)
-    os.close(started)
-    time.sleep(seconds)
+    for _ in range(saves):
+        began = time.monotonic()
+        os.read(told, 1)
+    time.sleep(part * (time.monotonic() - began))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
+    os.close(told)
 
 
 def main():
     path, kills = sys.argv[1], int(sys.argv[2])
     rnd = random.Random(0)
     net = make_network()
-    net.initialize(0)
-    started = time.monotonic()
-    for _ in range(10):
-        net.save_as_hdf5(path)
-    longest = time.monotonic() - started
     found = 0
     for _ in range(kills):
-        seconds = rnd.uniform(0, longest)
-        kill_while_saving(net, path, found + 1, seconds)
+        saves = rnd.randint(1, 3)
+        kill_while_saving(net, path, found + 1, saves, rnd.random())
         values = set(np.unique(Network.from_hdf5(path).get("parameters")).tolist())
         (found,) = values
-        print(seconds, int(found), flush=True)
+        print(saves, int(found), flush=True)
 
 
 if __name__ == "__main__":

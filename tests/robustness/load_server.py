@@ -23,7 +23,7 @@ _ = np.char  # NumPy 2 imports it when it is used first.
 
 LOADERS = {"network": Network.from_hdf5, "logs": load_logs, "checkpoint": Trainer.load}
 MEMORY = 2 * 2**30
-SECONDS = 10
+SECONDS = 600
 LOADED, REFUSED, BROKE = 0, 10, 11
 # Whatever runs code, starts something or reaches out, by the names of audit events.
 FORBIDDEN = (

@@ -149,13 +149,13 @@ def test_steps_without_the_lock_refuse_the_data_of_others():
     def other():
         net.provide_external_data(data(1, 9, 4))
         proceed.set()
-        finish.wait(60)
+        finish.wait(600)
 
     net.provide_external_data(x)
     net.forward_pass()
     thread = threading.Thread(target=other, name="the other one")
     thread.start()
-    proceed.wait(60)
+    proceed.wait(600)
     try:
         for step in (
             net.forward_pass,
@@ -231,7 +231,7 @@ def test_a_thread_with_the_number_of_one_that_is_gone_is_another():
     def stay():
         net.provide_external_data(data(1, 4))
         proceed.set()
-        finish.wait(60)
+        finish.wait(600)
 
     net.provide_external_data(data(1, 2))
     first = threading.Thread(target=net.provide_external_data, args=(data(1, 3),))
@@ -239,7 +239,7 @@ def test_a_thread_with_the_number_of_one_that_is_gone_is_another():
     first.join()
     second = threading.Thread(target=stay)  # systems like to give the number again
     second.start()
-    proceed.wait(60)
+    proceed.wait(600)
     try:
         with pytest.raises(NetworkValidationError, match="other data"):
             net.forward_pass()
@@ -256,7 +256,7 @@ def test_ctrl_c_while_giving_way(monkeypatch):
             visited.set()
 
     def interrupted():
-        visited.wait(60)
+        visited.wait(600)
         raise KeyboardInterrupt
 
     visitor = threading.Thread(target=visit)
@@ -288,7 +288,7 @@ def in_a_fork(function):
         child = os.fork()
     if not child:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(20)
+        signal.alarm(600)
         try:
             result = function()
         finally:
@@ -307,11 +307,11 @@ def test_a_forked_process_does_not_wait_for_threads_that_it_has_not():
         with net.lock:
             net.provide_external_data({"default": np.zeros((5, 1, 3))}, False)
             has_it.set()
-            finish.wait(60)
+            finish.wait(600)
 
     keeper = threading.Thread(target=keep)
     keeper.start()
-    has_it.wait(60)
+    has_it.wait(600)
     waiting = threading.Thread(target=net.predict, args=(x,))
     waiting.start()
     try:

@@ -1,6 +1,7 @@
 """Exported networks, run by onnxruntime."""
 
 import sys
+from itertools import product
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from brainstorm.structure.prediction import inputs_of
 from brainstorm.tools import create_net_from_spec, export_onnx
 from brainstorm.tools.onnx_graph import Graph
 from brainstorm.utils import FileFormatError, ValidationError
-from tests.layers.cases import CASES, WITHOUT_TIME, Case, ends
+from tests.layers.cases import CASES, ONE_ACTIVATION_EACH, WITHOUT_TIME, Case, ends
 from tests.layers.test_gru_and_options import RECURRENT
 
 onnx = pytest.importorskip("onnx")
@@ -96,8 +97,15 @@ def test_layers_without_time(name, tmp_path):
         check(net, tmp_path, {n: data[n] for n in needed}, output)
 
 
+OTHERS = [
+    pytest.param(name, marks=pytest.mark.slow)
+    for name in CASES
+    if name not in ONE_ACTIVATION_EACH
+]
+
+
 @pytest.mark.parametrize("sizes", [(7, 3), (1, 2)])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [*ONE_ACTIVATION_EACH, *OTHERS])
 def test_layers(name, sizes, tmp_path):
     case = CASES[name]
     if case.layer.layer.layer_type in PENALTIES:
@@ -133,10 +141,17 @@ def test_images(layer, tmp_path):
     check(single(layer, 7, 6, 2), tmp_path, {"default": values(4, 3, 7, 6, 2)})
 
 
+def combinations():
+    """Of activation functions, options and directions: some of them are slow."""
+    options = {}, {"bias": False, "initial_state": "learned"}
+    for activation, some, both_ways in product(ACTIVATIONS, options, (False, True)):
+        plain = not some and not both_ways
+        marks = [] if plain or activation == "tanh" else pytest.mark.slow
+        yield pytest.param(activation, some, both_ways, marks=marks)
+
+
 @pytest.mark.parametrize("cell", RECURRENT)
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("options", [{}, {"bias": False, "initial_state": "learned"}])
-@pytest.mark.parametrize("both_ways", [False, True])
+@pytest.mark.parametrize(("activation", "options", "both_ways"), combinations())
 def test_recurrent_layers(cell, activation, options, both_ways, tmp_path):
     layer = RECURRENT[cell](3, activation, name="L", **options)
     timing = {"timing": [1, 2.5, 3]} if "Clockwork" in cell else {}

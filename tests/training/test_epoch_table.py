@@ -371,7 +371,11 @@ def test_no_update_costs_more():
     for verbose in (False, True):
         code += f"; print('calls', calls({verbose}, 12) - calls({verbose}, 2))"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     without, with_table = re.findall(r"^calls (\d+)$", done.stdout, re.MULTILINE)
     assert abs(int(with_table) - int(without)) < 0.5 * 10

@@ -72,7 +72,8 @@ def set_up(driver, width, dark=False):
 
 
 def wait_for(condition):
-    for _ in range(100):
+    ends = time.monotonic() + 600
+    while time.monotonic() < ends:
         value = condition()
         if value:
             return value
@@ -317,7 +318,8 @@ def test_the_frame_of_notebooks(driver, browse):
     _, page = lstm_page()
     browse(f"<!DOCTYPE html><title>A notebook</title>{page._repr_html_()}")
     driver.switch_to.frame(driver.find_element("css selector", "iframe"))
-    time.sleep(0.5)  # until it has its size
+    wait_for(lambda: driver.find_elements("css selector", ".node"))
+    wait_for(lambda: driver.execute_script("return innerWidth * innerHeight > 0"))
     click(driver, "Lstm")
     assert driver.find_element("css selector", "h2").text == "Lstm"
     driver.switch_to.default_content()
