@@ -3,7 +3,9 @@
 Which ones it converts depends on the CPU. Here all are, wherever the library can.
 """
 
+import argparse
 import functools
+import inspect
 import itertools
 from collections import Counter
 
@@ -12,14 +14,14 @@ import pytest
 
 import brainstorm as bs
 from brainstorm.handlers import NumpyHandler
-from brainstorm.handlers.onednn import bfloat16, binding
+from brainstorm.handlers.onednn import bfloat16, binding, convolutions
 from brainstorm.handlers.onednn.definitions import (
     BFLOAT16,
     INSTRUCTION_SETS,
     Layout,
     UnimplementedError,
 )
-from brainstorm.handlers.onednn.recipes import Call
+from brainstorm.handlers.onednn.recipes import Call, Recipe
 from brainstorm.handlers.onednn_handler import OneDnnHandler
 from tests.handlers.handler_cases import onednn_handler
 
@@ -120,6 +122,77 @@ def test_special_values(handler):
     assert np.isnan(out[3]).all()
     np.testing.assert_array_equal(out[5], np.inf * np.sign(b[6]))
     assert np.isfinite(np.delete(out, [3, 5], 0)).all()
+
+
+# -- convolutions ------------------------------------------------------------
+
+IMAGES = {
+    "padded": {"padding": 1, "stride": (1, 1)},
+    "strided": {"padding": 1, "stride": (2, 2)},
+    "dilated": {"padding": 2, "stride": (1, 1), "dilation": (2, 2)},
+    "in groups": {"padding": 0, "stride": (1, 1), "groups": 2},
+}
+
+
+def convolve(handler, x, W, dy, padding, stride, **windows):
+    """Outputs, deltas of the inputs, and gradients, of values without a bias."""
+    x, W = (handler.create_from_numpy(a.astype(handler.dtype)) for a in (x, W))
+    dtype, bias = handler.dtype, np.zeros(len(W), handler.dtype)
+    span = 2 * windows.get("dilation", (1, 1))[0]
+    shape = [
+        (n + 2 * padding - span - 1) // s + 1
+        for n, s in zip(x.shape[1:3], stride, strict=True)
+    ]
+    y = np.empty((len(x), *shape, len(W)), dtype)
+    handler.conv2d_forward_batch(x, W, bias, y, padding, stride, **windows)
+    dy = dy[:, : shape[0], : shape[1]].astype(dtype)
+    dx, dW, dbias = np.empty_like(x), np.empty_like(W), np.empty_like(bias)
+    handler.conv2d_backward_batch(
+        *(x, W, padding, stride, dx, dy, dW, dbias),
+        fresh_in_deltas=True,
+        fresh_gradients=True,
+        **windows,
+    )
+    return y, dx, dW, dbias
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("case", IMAGES)
+def test_convolutions(handler, case, parts, monkeypatch):
+    cut = {1: [slice(0, 6)], 2: [slice(0, 3), slice(3, 6)]}
+    monkeypatch.setattr(convolutions, "parts_of", lambda *_: cut[parts])
+    windows = IMAGES[case]
+    channels = 16 // windows.get("groups", 1)
+    arrays = randn(6, 9, 9, 16), randn(32, 3, 3, channels), randn(6, 9, 9, 32, seed=1)
+    reference = NumpyHandler(np.float64)
+    got = convolve(handler, *arrays, **windows)
+    exact = convolve(reference, *arrays, **windows)
+    sizes = convolve(reference, *map(np.abs, arrays), **windows)
+    pixels = 6 * exact[0].shape[1] ** 2
+    terms = 9 * channels, 9 * 32, pixels, pixels
+    for each, *others in zip(got, exact, sizes, terms, strict=True):
+        assert_rounded(each, *others)
+
+
+def test_kernels_are_converted_once_a_pass(handler, monkeypatch):
+    """However many parts the batch has."""
+    monkeypatch.setattr(convolutions, "parts_of", lambda *_: [slice(0, 3), slice(3, 6)])
+    x, W, dy = randn(6, 9, 9, 16), randn(32, 3, 3, 16), randn(6, 9, 9, 32, seed=1)
+    copied = []
+    reorder = Recipe.reorder
+
+    def note(self, source, *others, **more):
+        copied.append((self.name, source.desc.shape))
+        reorder(self, source, *others, **more)
+
+    monkeypatch.setattr(Recipe, "reorder", note)
+    convolve(handler, x, W, dy, **IMAGES["padded"])
+    counts = Counter(copied)
+    assert counts["conv2d_forward", (32, 16, 3, 3)] == 1
+    # The kernels, and what adds up the gradients of the parts and brings them home.
+    assert counts["conv2d_backward", (32, 16, 3, 3)] == 3
+    assert counts["conv2d_backward", (3, 32, 9, 9)] == 2
+    assert counts["conv2d_backward", (3, 16, 9, 9)] == 2
 
 
 # -- recurrent layers --------------------------------------------------------
@@ -241,7 +314,10 @@ def test_conversions_by_instruction_set(instruction_set):
     assert not bfloat16.conversions_of("f32", instruction_set).pay("lstm", *large)
 
 
-def test_description_tells_of_no_effect(handler):
+def test_description_tells_of_no_effect():
+    onednn_handler()
+    handler = OneDnnHandler(math_mode="bf16")
+    handler._conversions = bfloat16.ALL_CONVERSIONS
     assert handler.describe().endswith("bf16")
     handler._conversions = bfloat16.NO_CONVERSIONS
     assert handler.describe().endswith("bf16, which changes nothing on this CPU")
@@ -263,3 +339,60 @@ def test_what_can_not_be_converted_is_done_in_float32(handler, monkeypatch):
     handler.dot_mm(a, b, out)
     np.testing.assert_allclose(out, a.astype(float) @ b, rtol=1e-4, atol=1e-4)
     assert kinds == ["matmul"]
+
+
+# -- training ----------------------------------------------------------------
+
+
+def digits(*shape):
+    data = pytest.importorskip("sklearn.datasets").load_digits()
+    images, classes = data.images[:1600] / 16, data.target[:1600]
+    return images.reshape(1, -1, *shape), classes.reshape(1, -1, 1)
+
+
+def perceptron():
+    inp, out = bs.tools.get_in_out_layers("classification", 64, 10)
+    full = bs.layers.FullyConnected
+    return inp >> full(200) >> full(200) >> out, digits(64), 3
+
+
+def convolutional():
+    inp, out = bs.tools.get_in_out_layers("classification", (8, 8, 1), 10)
+    layer = functools.partial(
+        bs.layers.Convolution2D, 32, kernel_size=(3, 3), padding=1
+    )
+    pool = bs.layers.Pooling2D((2, 2), stride=(2, 2))
+    return inp >> layer() >> layer() >> pool >> out, digits(8, 8, 1), 3
+
+
+def characters():
+    text = np.frombuffer(inspect.getsource(argparse).encode("ascii"), np.uint8)
+    text = np.unique(text, return_inverse=True)[1][:40_001]
+    inputs, targets = (text[k : k + 40_000].reshape(800, 50).T for k in (0, 1))
+    size = text.max() + 1
+    inp, out = bs.tools.get_in_out_layers("classification", size, size)
+    data = np.eye(size, dtype="f")[inputs[:20]], targets[:20, :, np.newaxis]
+    return inp >> bs.layers.Lstm(64) >> out, data, 21
+
+
+def losses(make, handler, epochs):
+    graph, (inputs, targets), depth = make()
+    net = bs.Network.from_layer(graph)
+    net.set_handler(handler)
+    net.initialize(bs.Gaussian(0.1), seed=1)
+    trainer = bs.Trainer(bs.training.AdamStepper(0.003), verbose=False)
+    trainer.add_hook(bs.hooks.StopAfterEpoch(epochs))
+    batches = bs.Minibatches(50, default=inputs, targets=targets, shuffle=False)
+    trainer.train(net, batches)
+    return np.array(trainer.logs["rolling_training"]["total_loss"]), depth
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [perceptron, convolutional, characters])
+def test_networks_learn_as_well(handler, make):
+    """A loss after so many products in a row, to first order, is off by this part."""
+    rough, depth = losses(make, handler, 3)
+    exact, _ = losses(make, OneDnnHandler(), 3)
+    assert exact[-1] < 0.8 * exact[0]
+    assert (np.abs(rough - exact) < 2 * depth * ROUNDING * exact[0]).all()
+    assert (rough != exact).all()

@@ -42,7 +42,8 @@ def convolution(
     )
     primitive = _forward(recipe, x, w, bias, y, windows, activation)
     kernels = recipe.wanted(recipe.array(w), primitive, Query.WEIGHTS, "kernels")
-    source, biases, out = map(recipe.array, (x, bias, y))
+    images, biases, out = map(recipe.array, (x, bias, y))
+    source = recipe.wanted(images, primitive, Query.SRC, "factor")
     recipe.add(primitive, src=source, weights=kernels, bias=biases, dst=out)
     return recipe.call()
 
@@ -83,6 +84,7 @@ def convolution_backward(
             y = recipe.array(channels_first(outputs[part]))
             deltas = recipe.temporary("deltas", deltas.desc)
             add_act_deriv(recipe, y, recipe.array(dy), deltas, activation)
+        deltas = recipe.converted(deltas, layout(dy), "second factor")
         if weight_deltas is not None:
             x = channels_first(inputs[part])
             _add_gradients(recipe, x, w, bias_deltas, deltas, sums, common)
@@ -177,8 +179,10 @@ def _forward(recipe, x, w, bias, y, windows, activation) -> Primitive:
         "convolution_forward",
         Prop.FORWARD_TRAINING,
         Algorithm.CONVOLUTION_DIRECT,
-        layout(x),
-        Layout(w.shape),  # with kernels as they are it would be very slow
+        recipe.factor(layout(x)),
+        recipe.factor(
+            Layout(w.shape)
+        ),  # with kernels as they are it would be very slow
         None if bias is None else layout(bias),
         layout(y),
         *geometry(windows),
@@ -191,7 +195,7 @@ def _add_gradients(recipe, x, w, bias, deltas, sums, common) -> None:
     primitive = recipe.primitive(
         "convolution_backward_weights",
         Algorithm.CONVOLUTION_DIRECT,
-        *(layout(x), Layout(w.shape)),
+        *(recipe.factor(layout(x)), Layout(w.shape)),
         *(None if bias is None else layout(bias), deltas.desc),
         *common,
     )
@@ -201,7 +205,8 @@ def _add_gradients(recipe, x, w, bias, deltas, sums, common) -> None:
             name: results.enter_context(each.next(wanted[name]))
             for name, each in sums.items()
         }
-        recipe.add(primitive, src=recipe.array(x), diff_dst=deltas, **added)
+        source = recipe.wanted(recipe.array(x), primitive, Query.SRC, "factor")
+        recipe.add(primitive, src=source, diff_dst=deltas, **added)
 
 
 def _add_input_deltas(recipe, kernels, deltas, dx, common, fresh) -> None:
@@ -209,7 +214,7 @@ def _add_input_deltas(recipe, kernels, deltas, dx, common, fresh) -> None:
     primitive = recipe.primitive(
         "convolution_backward_data",
         Algorithm.CONVOLUTION_DIRECT,
-        *(layout(dx), Layout(kernels.shape), deltas.desc),
+        *(layout(dx), recipe.factor(Layout(kernels.shape)), deltas.desc),
         *common,
     )
     with recipe.result(recipe.array(dx), fresh, "images") as images:

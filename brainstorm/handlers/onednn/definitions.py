@@ -135,7 +135,6 @@ class Query(IntEnum):
     SRC = 129
     WEIGHTS = 131
     DIFF_WEIGHTS = 132
-    DIFF_DST = 134
     WORKSPACE = 135
     SCRATCHPAD = 136
     ARGUMENT = 255

@@ -280,6 +280,14 @@ class Recipe:
         """How a factor is handed to a primitive; `wanted` converts it."""
         return _dense_bfloat16(given) if self.converts else given
 
+    def converted(self, memory: Memory, given: Layout, slot: str) -> Memory:
+        """A factor for several primitives, of which the layout is known."""
+        if not self.converts:
+            return memory
+        converted = self.temporary(slot, self.factor(given))
+        self.reorder(memory, converted)
+        return converted
+
     def wanted(
         self, memory: Memory, primitive: Primitive, what: Query, slot: str
     ) -> Memory:
