@@ -30,7 +30,7 @@ def make_runs(work: Work, handler: str, variant: str) -> dict[str, Run]:
         losses = []
         for _ in range(steps):
             net.provide_external_data(batch)
-            net.forward_pass(training_pass=False)
+            net.forward_pass(training_pass=False, keeps_internals=False)
             losses.append(net.get_loss_values()["total_loss"])
         return losses
 

@@ -31,6 +31,8 @@ class SequenceLayer(Layer):
 
     Attributes:
         operation: What ``_forward`` and ``_backward`` are added to.
+        has_outputs_alone: Whether there is one with ``_outputs``, too, which computes
+            no cells but the carried ones behind the last step.
         weights: The parameters, in their order: for each gate weights W of the inputs,
             peepholes p, weights R of the outputs before, and biases b; last bp, of what
             the reset gates of a GRU act on.
@@ -47,6 +49,7 @@ class SequenceLayer(Layer):
     bias: bool
     initial_state: InitialState
     operation: str
+    has_outputs_alone = False
     weights: Mapping[str, Sequence[str]]
     record: type[Any] = Weights
     cells: type[Any]
@@ -92,6 +95,8 @@ class SequenceLayer(Layer):
         ]
         for name in self.tapped:
             internals[f"{name}_deltas"] = delta_structure(internals[name])
+        if self.has_outputs_alone and not self.tapped:
+            self.can_leave_out: Sequence[str] = self.cell_names()
         return outputs, parameters, internals
 
     @property
@@ -146,8 +151,16 @@ class SequenceLayer(Layer):
 
     def forward_pass(self, buffers: BufferView, training_pass: bool = True) -> None:
         self.begin(buffers)
-        forward = getattr(self.handler, f"{self.operation}_forward")
-        forward(*self.arrays(buffers), self.activation, **self.options(buffers))
+        x, weights, cells, y = self.arrays(buffers)
+        kind, options = "forward", self.options(buffers)
+        if self.can_leave_out and not self.keeps_internals:
+            # Their last two rows are the states behind and before the steps.
+            kind = "outputs"
+            cells = [buffers.internals[name][-2:] for name in self.carried or ()]
+        else:
+            cells = [cells]
+        operation = getattr(self.handler, f"{self.operation}_{kind}")
+        operation(x, weights, *cells, y, self.activation, **options)
         for name in self.tapped:
             self.handler.complete(buffers.internals[name])
 

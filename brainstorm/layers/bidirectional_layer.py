@@ -130,6 +130,9 @@ class BidirectionalLayerImpl(Layer):
             for name in half.computes_no_gradients_for
         )
         self.first_values: Mapping[str, Any] = _prefixed(half.first_values)
+        self.can_leave_out: Sequence[str] = tuple(
+            prefix + name for prefix in DIRECTIONS for name in half.can_leave_out
+        )
         outputs = {"default": BufferStructure("T", "B", 2 * y.feature_size)}
         parameters = _prefixed(half.parameter_shapes)
         internals = _prefixed(half.internal_shapes)
@@ -237,6 +240,7 @@ class BidirectionalLayerImpl(Layer):
         h.reverse_steps(x[0], lengths, x[1], fresh_out=True)
         h.clear(*self.carried(buffers))
         for half, view in self.passes(buffers):
+            half.keeps_internals = self.keeps_internals
             half.forward_pass(view, training_pass)
         h.copy_to(y_forward, first)
         h.reverse_steps(y_back, lengths, second, fresh_out=True)

@@ -94,6 +94,7 @@ class GruLayerImpl(SequenceLayer):
     repeats = True
 
     operation: str = "gru"
+    has_outputs_alone = True
     weights: Mapping[str, Sequence[str]] = {
         **{kind: [kind + gate for gate in "rzh"] for kind in "WRb"},
         "bp": ["bp"],

@@ -84,6 +84,7 @@ class LstmLayerImpl(SequenceLayer):
     repeats = True
 
     operation: str = "lstm"
+    has_outputs_alone = True
     weights: Mapping[str, Sequence[str]] = {
         "W": ("Wz", "Wi", "Wf", "Wo"),
         "p": ("pi", "pf", "po"),

@@ -87,6 +87,8 @@ class BufferManager:
         time_size, batch_size (int): The current sizes.
         when_read (Callable[[], None] | None): Called when a user asked the views for
             deltas that were not allocated, once they are.
+        when_cut (Callable[[], None] | None): Called when the views of the current sizes
+            have got backward-only buffers.
     """
 
     time_size: int
@@ -107,6 +109,7 @@ class BufferManager:
         self._choose = random.Random(0)
         self.when_read: Callable[[], None] | None = None
         self.time_size = self.batch_size = 1
+        self.when_cut: Callable[[], None] | None = None
         self._reset()
         self.resize(1, 1)
 
@@ -177,6 +180,8 @@ class BufferManager:
         for view, before_ in kept:
             view.__dict__ = {**before_, **view.__dict__}
         self._keep((self.time_size, self.batch_size))
+        if self.when_cut is not None:
+            self.when_cut()
 
     def _fill_in(self, left_out: frozenset[int]) -> None:
         """Let a user have what was left out of the views, of these hubs."""

@@ -47,7 +47,9 @@ def generate(
         prediction.provide(
             net, {**data, **{n: v[:time_size] for n, v in driven.items()}}
         )
-        net.forward_pass(context=context, only=layers, arguments=arguments)
+        net.forward_pass(
+            context=context, only=layers, arguments=arguments, keeps_internals=False
+        )
         made = {}
         for output, name in pairs:
             first = net.get(output)[time_size - 1]

@@ -66,7 +66,10 @@ def once_per_resize(method: Callable[..., Result]) -> Callable[..., Result]:
 
 # What a network sets does not change what it has recorded of passes.
 _SET_BY_NETWORKS = frozenset(
-    {"handler", "fresh", "unwanted", "after_training", "begins", "exchange"}
+    {
+        *("handler", "fresh", "unwanted", "after_training", "begins", "exchange"),
+        "keeps_internals",
+    }
 )
 
 
@@ -153,6 +156,12 @@ class Layer:
     """Whether its passes do less where no context was given, and sequences begin anew:
     networks tell it then by `begins`."""
     begins = False
+    can_leave_out: Sequence[str] = ()
+    """Names of internals that a forward pass need not fill where `keeps_internals` is
+    False: networks say so where no backward pass follows. They run it again, with True,
+    when somebody reads one; it has to find its state as it was, in the context's steps
+    of its buffers."""
+    keeps_internals = True
     computed: Sequence[str] = ()
     """Names of internals (T, B, ...) that have no memory: they are made by `compute`
     when `Network.get` or `tools.extract` asks for them."""

@@ -49,7 +49,9 @@ def predict(
             part = slice(start, start + batch_size)
             provide(net, cut(net, data, part))
             now = {n: v[:, part] for n, v in forced.items()}
-            net.forward_pass(only=layers, forced=now, arguments=arguments)
+            net.forward_pass(
+                only=layers, forced=now, arguments=arguments, keeps_internals=False
+            )
             values = net.get(path)[: time_size if axis else None]
             result[(slice(None),) * axis + (part,)] = values
         return result if has_time or not axis else result[0]

@@ -22,6 +22,7 @@ from brainstorm.structure.external_data import (
 )
 from brainstorm.structure.layer import Layer
 from brainstorm.structure.layout import Hub
+from brainstorm.structure.left_out import LeftOut
 from brainstorm.structure.modifiers import Modifiers
 from brainstorm.structure.passes import Pass, Passes
 from brainstorm.structure.stepping import Stepping
@@ -72,6 +73,7 @@ class RunningNetwork(Seedable):
         self._run_order = [(layer, views[name]) for name, layer in layers.items()]
         self._passes = passes(layers, buffer_manager)
         self._stepping = Stepping(layers, buffer_manager)
+        self._left_out = LeftOut(layers, buffer_manager)
         self._give({})
         self.backpropagation: Backpropagation = Backpropagation(
             layers, buffer_manager, self._passes, self._stepping
@@ -189,6 +191,7 @@ class RunningNetwork(Seedable):
             )
         with self.lock:
             if new_handler is not self._buffer_manager.handler:
+                self._left_out.forget()
                 self._buffer_manager.set_handler(new_handler)
             self.handler = new_handler
             for layer in self.layers.values():
@@ -217,6 +220,8 @@ class RunningNetwork(Seedable):
             if self.before_next_run is not None:
                 self._announce_run()
             self.backpropagation.can_complete = False
+            if self._left_out.layers:
+                self._left_out.note_data()
             structures = self.layers["Input"].out_shapes
             shapes = shapes_of(data)
             if len(shapes) > len(structures):
@@ -228,6 +233,7 @@ class RunningNetwork(Seedable):
                 single = without_time(structures, shapes)
                 stripped = {n: s[n in single :] for n, s in shapes.items()}
                 sizes = check_shapes(structures, stripped, all_inputs)
+                self._left_out.forget()
                 self._buffer_manager.resize(
                     sizes.get("T", self.time_size), sizes.get("B", self.batch_size)
                 )
@@ -271,6 +277,7 @@ class RunningNetwork(Seedable):
         only: Collection[str] | None = None,
         forced: Mapping[str, Any] | None = None,
         arguments: Mapping[str, Any] | None = None,
+        keeps_internals: bool = True,
     ) -> None:
         """Run the layers on the data given by `provide_external_data`.
 
@@ -285,6 +292,10 @@ class RunningNetwork(Seedable):
                 ``'layer'`` for the default one. Row t is what step t sees.
             arguments: What layers that read arguments are given, by name. None of those
                 of passes before is kept.
+            keeps_internals: With False, recurrent layers need not fill their internals,
+                which takes memory and time. Where somebody reads them by `get` or
+                `buffer`, or a backward pass follows, they are computed then, and kept
+                by all passes from then on.
 
         Raises:
             UnknownNameError: An input gets no feedback, or no layer reads an argument
@@ -306,8 +317,14 @@ class RunningNetwork(Seedable):
             if forced is not None or stepping.forced:
                 stepping.force({} if forced is None else forced)
             chosen = None if only is None else frozenset(only)
-            kind = bool(training_pass), context is None, chosen, stepping.forced
+            left_out = self._left_out
+            keeps = keeps_internals or left_out.is_wanted
+            if left_out.layers or not keeps:
+                left_out.begin(keeps, chosen)
+            kind = bool(training_pass), context is None, chosen, stepping.forced, keeps
             self._passes.run(("forward", *kind), self._make_forward_pass)
+            if left_out.layers:
+                left_out.end()
             self.backpropagation.note_forward(kind[0], kind[1], chosen)
 
     def _give(self, arguments: Mapping[str, Any]) -> None:
@@ -330,8 +347,15 @@ class RunningNetwork(Seedable):
         self._given = bool(arguments)
 
     def _make_forward_pass(
-        self, this: Pass, training_pass: bool, begins: bool, only: Any, *_: Any
+        self,
+        this: Pass,
+        training_pass: bool,
+        begins: bool,
+        only: Any,
+        forced: Any = None,
+        keeps: bool = True,
     ) -> None:
+        self._left_out.tell(keeps)
         if begins:
             self._buffer_manager.clear_context(this.handler)
         self.backpropagation.note_beginning(begins)
@@ -356,7 +380,11 @@ class RunningNetwork(Seedable):
         """
         with self.lock.steps:
             self.backpropagation.can_complete = False
+            if self._left_out.layers:
+                self._left_out.begin(True, only)
             self._passes.run(("advance", feedback, delta, only), self._make_step)
+            if self._left_out.layers:
+                self._left_out.end()
             self.backpropagation.note_forward(False, False, only)
 
     def _make_step(self, this: Pass, feedback: Any, delta: bool, only: Any) -> None:
@@ -391,6 +419,8 @@ class RunningNetwork(Seedable):
         with lock.steps:
             if lock.has_displaced:
                 lock.check()
+            if self._left_out.layers:
+                self._left_out.complete()
             self.backpropagation.run(all_deltas)
             if self.modifiers.of_gradients:
                 self.apply_gradient_modifiers()

@@ -188,6 +188,7 @@ def rows_to_fit(
             only=readout.layers,
             forced=forced or None,
             arguments=arguments,
+            keeps_internals=False,
         )
         h = readout.states()
         late = max(0, warmup - (steps if continues else 0))

@@ -203,10 +203,17 @@ class TrainingStepper(Declared):
         parts = net.trained_slices if parts is None else parts
         self._updates.run(net.handler, operation, arrays, parts, numbers)
 
-    def _run_forward(self, training_pass: bool = True) -> Network:
+    def _run_forward(
+        self, training_pass: bool = True, keeps_internals: bool = True
+    ) -> Network:
         """Run a forward pass, from the context and with the arguments."""
         net = self._started_net()
-        net.forward_pass(training_pass, self.context, arguments=self.arguments)
+        net.forward_pass(
+            training_pass,
+            self.context,
+            arguments=self.arguments,
+            keeps_internals=keeps_internals,
+        )
         return net
 
     def _compute_gradients(self) -> Network:
@@ -231,7 +238,7 @@ class ForwardStepper(TrainingStepper):
     use_training_pass: bool = False
 
     def run(self) -> None:
-        self._run_forward(self.use_training_pass)
+        self._run_forward(self.use_training_pass, keeps_internals=False)
 
 
 @dataclass(eq=False, repr=False)

@@ -70,7 +70,9 @@ def run_batches(
             with net.lock:
                 provide(net, data, all_inputs)
                 before = context if continues else None
-                net.forward_pass(context=before, arguments=arguments)
+                net.forward_pass(
+                    context=before, arguments=arguments, keeps_internals=False
+                )
                 if continues is not None:
                     context = net.get_context()
                 yield bool(continues)

@@ -69,7 +69,7 @@ class Case:
             for array in names:
                 shape = self.shape(declared[array])
                 optional = {argument, array} & self.spec.optional
-                if declared[array].startswith("U"):
+                if declared[array].startswith("U") or array == "c":
                     self.carried.add(array)
                 if array == "cells.Hb" and optional:
                     self.others[array] = None  # there is only for leaks
@@ -105,6 +105,8 @@ class Case:
             sizes[empty] = 0 if isinstance(size, int) else (0, *size[1:])
             self._follow(sizes, empty)
         sizes["U"] = sizes["T"] + 1
+        if self.name.endswith("_outputs"):
+            sizes["S"] = min(sizes["U"], 2)
         sizes["G"] = sizes["N"] * next(
             (n for start, n in GATES.items() if self.name.startswith(start)), 1
         )

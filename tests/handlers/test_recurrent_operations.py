@@ -4,6 +4,7 @@ The formulas go through a sequence unit by unit of time; their derivatives are t
 by complex steps, f'(x) = Im f(x + ih) / h, which are exact to rounding.
 """
 
+import contextlib
 import functools
 import tracemalloc
 
@@ -13,6 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from brainstorm.handlers import DebugHandler, NumpyHandler
+from brainstorm.handlers.operations import recurrent as recurrent_operations
+from brainstorm.handlers.operations.gru import GruCells, GruWeights
 from brainstorm.handlers.operations.lstm import LstmCells
 from brainstorm.handlers.operations.recurrent import Clock, RecurrentCells, Weights
 from brainstorm.utils import HandlerError
@@ -221,6 +224,15 @@ class Pass:
         check(self.handler, array[: len(expected)], expected, scale=scale)
 
 
+@contextlib.contextmanager
+def pieces_of_steps(length):
+    """Have operations with temporary cells go through sequences in such pieces."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recurrent_operations, "_PIECE_SUMS", 1)
+        patch.setattr(recurrent_operations, "_PIECE_STEPS", length)
+        yield
+
+
 def destinations(run, names):
     """Where to put gradients, and what is in there."""
     shapes = {name: run.values[name].shape for name in names}
@@ -307,6 +319,13 @@ def test_lstm(handler, activation, s, peepholes):
     check(handler, y[-1], v["y'"])
     check(handler, cells["Ca"][-1], v["Ca'"])
     run.check_steps(clock)
+    c, out, clock = run.unset(v["Ca'"])[-2:], run.unset(v["y'"]), run.clock()
+    with pieces_of_steps(1 + 9 * s["fresh"]):
+        handler.lstm_outputs(x, weights, c, out, activation, **clock)
+    run.check(out, expected["y"], scale=1000)
+    check(handler, c[0], expected["Ca"][-1], scale=1000)
+    check(handler, c[-1], v["Ca'"])
+    run.check_steps(clock)
 
     dy = run.all_steps(run.dy, run.dy[0])
     deltas = {name: run.unset() for name in CELLS}
@@ -328,6 +347,32 @@ def test_lstm(handler, activation, s, peepholes):
         check(handler, array[-1], carried, scale=1000)
     run.check(dy, run.dy)
     check(handler, dy[-1], slopes["y'"], scale=1000)
+
+
+# -- GRU -------------------------------------------------------------------------
+
+
+@few
+@given(s=settings_of_a_pass(), reset_after=st.booleans(), has_bias=st.booleans())
+@pytest.mark.parametrize("activation", ["tanh"])
+def test_gru_outputs(handler, activation, s, reset_after, has_bias):
+    """The formulas of `gru_forward` have tests of their own, with the layer."""
+    run = Pass(handler, {**s, "clockwork": False}, 3, ())
+    v, (T, B, N) = run.values, run.sizes
+    bias = run.plain.put(v["bias"]) if has_bias else None
+    recurrent_bias = run.plain.randn(N) if has_bias and reset_after else None
+    if recurrent_bias is not None:
+        recurrent_bias = run.plain.put(recurrent_bias)
+    weights = GruWeights(
+        run.plain.put(v["W"]), run.plain.put(v["R"]), bias, recurrent_bias
+    )
+    x, y = run.arrays.put(v["x"]), run.unset(v["y'"])
+    cells = GruCells(*[run.arrays.put(np.zeros((T, B, N))) for _ in GruCells._fields])
+    handler.gru_forward(x, weights, cells, y, activation, reset_after)
+    out = run.unset(v["y'"])
+    with pieces_of_steps(1 + 9 * s["fresh"]):
+        handler.gru_outputs(x, weights, out, activation, reset_after)
+    check(handler, out, handler.get_numpy_copy(y), scale=100)
 
 
 # -- what else they promise ------------------------------------------------------

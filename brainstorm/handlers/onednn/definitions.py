@@ -49,6 +49,7 @@ class Prop(IntEnum):
     """What a pass is for (``dnnl_prop_kind_t``)."""
 
     FORWARD_TRAINING = 64
+    FORWARD_INFERENCE = 96
     BACKWARD = 128
 
 

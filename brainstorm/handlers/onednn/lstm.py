@@ -9,6 +9,7 @@ import numpy as np
 
 from brainstorm.handlers.onednn.definitions import UnimplementedError
 from brainstorm.handlers.onednn.lstm_arrays import LstmArrays, LstmDeltas, step_work
+from brainstorm.handlers.onednn.lstm_outputs import lstm_outputs
 from brainstorm.handlers.onednn.lstm_records import Backward, Record, Records, Run
 from brainstorm.handlers.onednn.part import OneDnnPart
 from brainstorm.handlers.operations.lstm import LstmCells, LstmOperations
@@ -114,6 +115,26 @@ class OneDnnLstm(OneDnnPart, LstmOperations):
         else:
             self.do(self.plain._supersede, cells)
             super().lstm_forward(x, weights, cells, y, activation, clock)
+
+    def lstm_outputs(
+        self,
+        x: Any,
+        weights: Weights,
+        c: Any,
+        y: Any,
+        activation: str,
+        clock: Clock | None = None,
+    ) -> None:
+        self.do(self.plain._supersede_all, c)
+        if activation == "tanh" and clock is None:
+            arrays = x, *weights, c, y
+            if self._does(lstm_outputs, arrays):
+                return
+        super().lstm_outputs(x, weights, c, y, activation, clock)
+
+    def _supersede_all(self, c: Any) -> None:
+        for record in self._lstm_records.of([c]):
+            record.supersede()
 
     def _goes_by_gates(self, weights: Weights, y: Any, gates: tuple[Any, ...]) -> bool:
         is_large = self._is_large(step_work(weights, y))

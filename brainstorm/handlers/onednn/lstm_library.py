@@ -11,9 +11,7 @@ meet at the end.
 
 from __future__ import annotations
 
-import itertools
 import math
-import operator
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -21,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from brainstorm.handlers.onednn.arithmetic import add_binary
-from brainstorm.handlers.onednn.binding import Library, Memory, MemoryDesc, Primitive
+from brainstorm.handlers.onednn.binding import Memory, MemoryDesc, Primitive
 from brainstorm.handlers.onednn.definitions import (
     BFLOAT16,
     FLOAT32,
@@ -32,20 +30,20 @@ from brainstorm.handlers.onednn.definitions import (
     Query,
 )
 from brainstorm.handlers.onednn.lstm_arrays import LstmArrays, LstmDeltas
+from brainstorm.handlers.onednn.lstm_formats import (
+    copy_blocks,
+    dense,
+    gate_blocks,
+    packed_blocks,
+    parts_of,
+    unless_dense,
+)
 from brainstorm.handlers.onednn.recipes import Arenas, Call, Recipe
 from brainstorm.handlers.onednn.session import Session
-
-# Each thread has sequences of its own if it has this many at least, if all weights find
-# room in its cache, and if there is enough to do. Measured with two threads.
-_MIN_SEQUENCES = 4
-_MAX_WEIGHTS = 2**18
-_MIN_WORK = 2**24
 
 LEFT_TO_RIGHT = 1
 NO_FLAGS = 0
 OVERWRITE_GRADIENTS = 1
-# Our gates are z, i, f and o. Which ones, where they begin in the library, how many.
-_GATES = ((0, 2, 1), (1, 0, 2), (3, 3, 1))
 # Where the library writes the gradients.
 _GRADIENTS = {
     "W": Arg.DIFF_WEIGHTS,
@@ -125,7 +123,7 @@ class LibraryLstm:
             self._zeros = np.zeros(len(arrays.weights.W), np.float32)
             arrays = replace(arrays, weights=arrays.weights._replace(bias=self._zeros))
         self._whole = whole
-        self._slices = _parts_of(arrays, len(parts))
+        self._slices = parts_of(arrays.x, arrays.weights, arrays.y, len(parts))
         self._parts = [whole] if len(self._slices) == 1 else parts[: len(self._slices)]
         numbers = arrays.x[0].size + arrays.y[0].size
         pays = whole.session.conversions.pay("lstm", arrays.step_work, numbers)
@@ -169,8 +167,8 @@ class LibraryLstm:
         state = self._shapes["y"][1:]
         copies |= {name: np.empty(state, np.float32) for name in ("y", "c")}
         for name, kept in self._kept.items():
-            blocks = _blocks(self._whole.arenas, name, kept)
-            _copy(recipe, blocks, _gates(recipe, name, copies[name]))
+            blocks = packed_blocks(self._whole.arenas, name, kept)
+            copy_blocks(recipe, blocks, gate_blocks(recipe, name, copies[name]))
         for each, sequences in zip(self._passes, self._slices, strict=True):
             recipe.reorder(each.x, recipe.array(copies["x"][:, sequences]))
             for name, memory in each.carried.items():
@@ -185,7 +183,7 @@ class LibraryLstm:
         around = before, after = self._recipes("lstm_forward", arrays)
         arenas, shape = self._whole.arenas, arrays.y.shape
         self._kept = {
-            name: arenas.memory(name, _dense(before.library, (1, 1, count, shape[2])))
+            name: arenas.memory(name, dense(before.library, (1, 1, count, shape[2])))
             for name, count in (("bias", 4), ("peepholes", 3))
             if name in self._shapes
         }
@@ -214,9 +212,9 @@ class LibraryLstm:
                 flat = first.flat_gradient(name)
                 added = other.flat_gradient(name)
                 add_binary(after, Algorithm.ADD, flat, added, flat)
-            blocks = _blocks(self._parts[0].session.arenas, name, total)
-            gates = _gates(after, name, wanted)
-            _copy(after, blocks, gates, add=not to.fresh_gradients)
+            blocks = packed_blocks(self._parts[0].session.arenas, name, total)
+            gates = gate_blocks(after, name, wanted)
+            copy_blocks(after, blocks, gates, add=not to.fresh_gradients)
         return _Calls(self._whole.session, before.call(), calls, after.call())
 
     def _recipes(self, name: str, arrays: LstmArrays) -> _Around:
@@ -227,8 +225,8 @@ class LibraryLstm:
     ) -> None:
         """Append copying weights into the library's formats."""
         for name, memory in packed.items():
-            gates = _gates(recipe, name, getattr(arrays.weights, name))
-            _copy(recipe, gates, _blocks(self._whole.arenas, name, memory))
+            gates = gate_blocks(recipe, name, getattr(arrays.weights, name))
+            copy_blocks(recipe, gates, packed_blocks(self._whole.arenas, name, memory))
 
 
 class _PartialPass:
@@ -274,20 +272,20 @@ class _PartialPass:
         recipe = part.recipe("lstm_forward", arrays)
         row = (1, 1, *arrays.y.shape[1:])
         given, outputs = recipe.array(arrays.x), recipe.array(arrays.y[:-1])
-        dense = _dense(recipe.library, arrays.x.shape, dtype)
-        self.x = part.arenas.memory("x", dense)
+        x_desc = dense(recipe.library, arrays.x.shape, dtype)
+        self.x = part.arenas.memory("x", x_desc)
         self.carried = {}
         for name, array in (("y", arrays.y), ("c", arrays.cells.Ca)):
             state = recipe.array(array[-1:, np.newaxis])
             kind = dtype if name == "y" else FLOAT32
-            desc = _dense(recipe.library, state.desc.shape, kind)
+            desc = dense(recipe.library, state.desc.shape, kind)
             self.carried[name] = part.arenas.memory(f"carried {name}", desc)
             around.before.reorder(state, self.carried[name])
         memories: dict[int, Memory] = {
             Arg.SRC: self.x,
             Arg.SRC_ITER: self.carried["y"],
             Arg.SRC_ITER_C: self.carried["c"],
-            Arg.DST: _unless_dense(outputs, part.arenas, "y", dtype),
+            Arg.DST: unless_dense(outputs, part.arenas, "y", dtype),
             Arg.DST_ITER_C: recipe.array(arrays.cells.Ca[-2].reshape(row)),
         }
         self._memories = memories
@@ -323,9 +321,9 @@ class _PartialPass:
         deltas = recipe.array(to.dy[:-1])
         memories = {
             **self._memories,
-            Arg.DIFF_DST: _unless_dense(deltas, arenas, "deltas"),
+            Arg.DIFF_DST: unless_dense(deltas, arenas, "deltas"),
             Arg.DIFF_SRC: arenas.memory(
-                "inputs", _dense(recipe.library, arrays.x.shape)
+                "inputs", dense(recipe.library, arrays.x.shape)
             ),
             Arg.DIFF_SRC_ITER: recipe.array(to.dy[-1].reshape(row)),
             Arg.DIFF_SRC_ITER_C: recipe.array(to.cells.Ca[-1].reshape(row)),
@@ -338,7 +336,7 @@ class _PartialPass:
         if to.dx is not None:
             inputs = recipe.array(to.dx)
             if to.fresh_dx:
-                memories[Arg.DIFF_SRC] = _unless_dense(inputs, arenas, "inputs")
+                memories[Arg.DIFF_SRC] = unless_dense(inputs, arenas, "inputs")
             if memories[Arg.DIFF_SRC] is not inputs:
                 around.after.reorder(
                     memories[Arg.DIFF_SRC], inputs, add=not to.fresh_dx
@@ -413,70 +411,7 @@ class _PartialPass:
     def flat_gradient(self, name: str) -> Memory:
         """The numbers of a gradient in a row, with those between them."""
         arenas, size = self._part.session.arenas, self.gradients[name].desc.size
-        return arenas.memory(name, _dense(self._forward.library, (size // 4,)))
-
-
-def _parts_of(arrays: LstmArrays, threads: int) -> list[slice]:
-    """How to split the sequences."""
-    (steps, batch), (W, R, *_) = arrays.x.shape[:2], arrays.weights
-    worth_it = W.size + R.size <= _MAX_WEIGHTS and steps * arrays.step_work >= _MIN_WORK
-    count = max(1, min(threads, batch // _MIN_SEQUENCES)) if worth_it else 1
-    ends = [batch * k // count for k in range(count + 1)]
-    return [slice(*pair) for pair in itertools.pairwise(ends)]
-
-
-def _dense(
-    library: Library, shape: tuple[int, ...], dtype: int = FLOAT32
-) -> MemoryDesc:
-    """The description of memory without gaps."""
-    strides = itertools.accumulate((*shape[:0:-1],), operator.mul, initial=1)
-    return library.desc(Layout(shape, tuple(strides)[::-1], dtype))
-
-
-def _unless_dense(
-    memory: Memory, arenas: Arenas, name: str, dtype: int = FLOAT32
-) -> Memory:
-    """The memory if it has no gaps and this type, else some that is so."""
-    desc = _dense(memory.library, memory.desc.shape, dtype)
-    return memory if desc == memory.desc else arenas.memory(name, desc)
-
-
-def _gates(recipe: Recipe, name: str, array: np.ndarray) -> list[Memory]:
-    """The blocks of weights (4N, I) or of a bias (4N,), each as the library's order.
-
-    In the library the sizes are (1, 1, I, 4, N), or (1, 1, 4, N) of a bias. Peepholes
-    (3, N) are one block, in the same order.
-    """
-    if name == "peepholes":
-        return [recipe.array(array[np.newaxis, np.newaxis])]
-    blocks = array.reshape(4, -1, *array.shape[1:])
-    if blocks.ndim == 3:
-        blocks = blocks.transpose(2, 0, 1)
-    blocks = blocks[np.newaxis, np.newaxis]
-    return [
-        recipe.array(blocks[..., first : first + count, :])
-        for first, _, count in _GATES
-    ]
-
-
-def _blocks(arenas: Arenas, name: str, packed: Memory) -> list[Memory]:
-    """The same blocks of an arena's memory in the library's order of the gates."""
-    if name == "peepholes":
-        return [packed]
-    shape = packed.desc.shape
-    blocks = []
-    for _, first, count in _GATES:
-        start = (0,) * (len(shape) - 2) + (first, 0)
-        desc = packed.desc.part(start, (*shape[:-2], count, shape[-1]))
-        blocks.append(arenas.memory(name, desc))
-    return blocks
-
-
-def _copy(
-    recipe: Recipe, sources: list[Memory], targets: list[Memory], add: bool = False
-) -> None:
-    for source, target in zip(sources, targets, strict=True):
-        recipe.reorder(source, target, add)
+        return arenas.memory(name, dense(self._forward.library, (size // 4,)))
 
 
 def _by_argument(weights: Mapping[str, Memory]) -> dict[int, Memory]:

@@ -126,6 +126,28 @@ class GruOperations(RecurrentOperations):
             self._dot_packed(y[t - 1], packed, from_y)
             self._gru_step(t, from_x, from_y, bp, cells, y, activation)
 
+    @operation(
+        "x:T,B,I weights.W:G,I weights.R:G,N weights.bias:G weights.recurrent_bias:N",
+        "y:U,B,N",
+        optional="weights.bias weights.recurrent_bias",
+        check=_check_gru,
+    )
+    def gru_outputs(
+        self,
+        x: Any,
+        weights: GruWeights,
+        y: Any,
+        activation: str,
+        reset_after: bool = True,
+    ) -> None:
+        """As :meth:`gru_forward`, but only the outputs."""
+        for piece, out, _ in self._in_pieces(x, y, weights.W.shape[0]):
+            shape = (piece.shape[0], *y.shape[1:])
+            names = GruCells._fields
+            cells = GruCells(*[self.scratch(shape, ("piece", n)) for n in names])
+            given = piece, weights, cells, out, activation, reset_after
+            GruOperations.gru_forward(self, *given)
+
     def _gru_step(
         self,
         t: int,

@@ -144,6 +144,37 @@ class LstmOperations(RecurrentOperations):
             self._dot_packed(y[t - 1], packed, from_y)
             self._lstm_step(t, from_x, from_y, peepholes, cells, y, activation, kept)
 
+    @operation(
+        f"x:T,B,I {_WEIGHTS} weights.bias:G clock.timing:N",
+        "c:S,B,N y:U,B,N clock.step:U,B,1",
+        optional="weights.bias weights.peepholes clock",
+        check=check_sequences,
+    )
+    def lstm_outputs(
+        self,
+        x: Any,
+        weights: Weights,
+        c: Any,
+        y: Any,
+        activation: str,
+        clock: Clock | None = None,
+    ) -> None:
+        """As :meth:`lstm_forward`, but only the outputs and the state.
+
+        Args:
+            c: The last two rows of Ca, (2, B, N): row -1 is the carried state, row 0
+                receives that after the last step. (1, B, N) if there are no steps.
+        """
+        last = c[-1]
+        for piece, out, now in self._in_pieces(x, y, weights.W.shape[0], clock):
+            names, shape = LstmCells._fields, tuple(out.shape)
+            cells = LstmCells(*[self.scratch(shape, ("piece", n)) for n in names])
+            self.copy_to(last, cells.Ca[-1])
+            given = piece, weights, cells, out, activation, now
+            LstmOperations.lstm_forward(self, *given)
+            last = c[0]
+            self.copy_to(cells.Ca[-2], last)
+
     def _goes_by_gates(self, weights: Weights, y: Any, gates: tuple) -> bool:
         """Whether each gate is to have products of its own.
 

@@ -18,6 +18,7 @@ A pass is one product for all steps, and in each step a product and a method suc
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,7 +34,12 @@ __all__ = [
     "Weights",
     "check_sequences",
     "gates_of",
+    "pieces_of",
 ]
+
+# Where cells are temporary, so many sums are computed at a time, or so many steps.
+_PIECE_SUMS = 2**17
+_PIECE_STEPS = 4
 
 
 class Weights(NamedTuple):
@@ -85,7 +91,12 @@ def check_sequences(handler: Any, args: dict[str, Any]) -> str | None:
     steps, rows = args["x"].shape[0], args["y"].shape[0]
     if rows != steps + 1:
         return expected("y", f"{steps + 1} steps for {steps} of x", f"{rows}")
-    gates = 4 if "cells.Ca" in args else 3 if "cells.Pa" in args else 1
+    state = args.get("c")
+    if state is not None and state.shape[0] != min(rows, 2):
+        wanted = f"{min(rows, 2)} rows for {steps} steps"
+        return expected("c", wanted, f"{state.shape[0]}")
+    is_lstm, is_gru = "cells.Ca" in args or "c" in args, "reset_after" in args
+    gates = 4 if is_lstm else 3 if is_gru else 1
     units, stacked = args["y"].shape[2], args["weights.W"].shape[0]
     if stacked != gates * units:
         wanted = f"{gates * units} rows, {gates} for each unit"
@@ -108,6 +119,18 @@ def gates_of(array: Any, count: int) -> list[Any]:
     """Views of equal parts of the last axis, one for each gate."""
     size = array.shape[-1] // count
     return [array[..., k * size : (k + 1) * size] for k in range(count)]
+
+
+def pieces_of(steps: int, width: int) -> Iterator[slice]:
+    """How to cut sequences into pieces, of about as much work each.
+
+    Args:
+        steps: Number of steps.
+        width: Number of sums that are computed for each.
+    """
+    most = max(_PIECE_STEPS, _PIECE_SUMS // max(1, width))
+    for start in range(0, steps, most):
+        yield slice(start, min(start + most, steps))
 
 
 class RecurrentOperations(AffineOperations):
@@ -339,6 +362,30 @@ class RecurrentOperations(AffineOperations):
         if steps > 1:
             self.copy_to(array[: steps - 1], delayed[1:])
         return delayed
+
+    def _in_pieces(
+        self, x: Any, y: Any, width: int, clock: Clock | None = None
+    ) -> Iterator[tuple[Any, Any, Clock | None]]:
+        """Go through sequences in pieces, with outputs and clocks of their own.
+
+        These are temporary, and begin with what the piece before has left. So what is
+        done in a piece needs no more memory than one piece does.
+
+        Args:
+            width: Number of sums for each step of a sequence.
+        """
+        for part in pieces_of(x.shape[0], x.shape[1] * width):
+            start = part.start
+            pairs = [(y, "y")] if clock is None else [(y, "y"), (clock.step, "step")]
+            own = []
+            for whole, name in pairs:
+                rows = part.stop - start + 1
+                own.append(self.scratch((rows, *whole.shape[1:]), ("piece", name)))
+                self.copy_to(whole[start - 1], own[-1][-1])
+            step = None if clock is None else clock._replace(step=own[1])
+            yield x[part], own[0], step
+            for (whole, _), piece in zip(pairs, own, strict=True):
+                self.copy_to(piece[:-1], whole[part])
 
     def _advance(self, clock: Clock | None) -> Any:
         """Count the steps; see `_kept_units` for what is returned."""
