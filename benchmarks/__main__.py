@@ -7,31 +7,40 @@ import math
 import os
 import platform
 import statistics
+import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from importlib.metadata import PackageNotFoundError, version
+from contextlib import ExitStack, contextmanager, suppress
+from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 
 import brainstorm as bs
+from benchmarks import machine, verdicts
 from benchmarks.contestants import (
     TF32,
     Contestant,
     ContestantError,
     extract,
     find_contestants,
+    missing_packages,
+    pairs,
+    us_and_us_before,
 )
+from benchmarks.verdicts import Verdict
 from benchmarks.work import Work
 from benchmarks.worker import product_size
 from benchmarks.works import NAMES, load
 
 MODES = ("training", "evaluation")
 SECONDS_PER_TURN = 0.1
+BF16_TOLERANCE = 0.05  # how much rounded factors may change losses
+# The contestants' libraries read these when they are loaded; the last is XLA's.
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "PJRT_NPROC")
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("works", nargs="*", help=f"any of {NAMES}; default: all")
     parser.add_argument("--threads", type=int, default=2, help="default: 2")
@@ -39,17 +48,28 @@ def main() -> None:
     parser.add_argument("--gpu", action="store_true", help="PyCudaHandler and PyTorch")
     parser.add_argument("--no-compile", action="store_true", help="no torch.compile")
     parser.add_argument(
-        "--against", metavar="COMMIT", help="compare with this commit, not with PyTorch"
+        "--against",
+        metavar="COMMIT",
+        help="compare with this commit, not with others; fails if anything is worse",
+    )
+    parser.add_argument(
+        "--worse",
+        type=float,
+        default=1.05,
+        metavar="RATIO",
+        help="the ratio to the commit above which a work fails, default: 1.05",
     )
     args = parser.parse_args()
     if unknown := set(args.works) - set(NAMES):
         parser.error(f"unknown: {sorted(unknown)}; choose from {NAMES}")
 
-    # The contestants' libraries read these when they are loaded.
-    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    for variable in THREADS:
         os.environ[variable] = str(args.threads)
-    print(describe_machine(args.threads))
+    print(describe_run(args.threads))
+    for package in missing_packages(find_contestants(args.gpu)):
+        print(f"left out: {package} is not installed; pip install {package}")
     peak = product_rate(args.gpu)
+    found: list[Verdict] = []
     with TemporaryDirectory() as folder:
         if args.against:
             try:
@@ -58,26 +78,31 @@ def main() -> None:
                 parser.error(str(error))
         before = Path(folder) if args.against else None
         for name in args.works or NAMES:
-            compare(name, args, peak, before)
+            found += compare(name, args, peak, before)
+    if args.against:
+        print(f"\nagainst {args.against}: {verdicts.summary(found, args.worse)}")
+    return int(any(verdict.worse for verdict in found))
 
 
-def describe_machine(threads: int) -> str:
-    try:
-        peer = f"PyTorch {version('torch')}"
-    except PackageNotFoundError:
-        peer = "no PyTorch"
+def describe_run(threads: int) -> str:
+    """Versions, and the machine."""
+    versions = [f"brainstorm {bs.__version__}"]
+    for name, package in (("PyTorch", "torch"), ("JAX", "jax"), ("NumPy", "numpy")):
+        with suppress(metadata.PackageNotFoundError):
+            versions.append(f"{name} {metadata.version(package)}")
     return (
-        f"brainstorm {bs.__version__}, {peer}, NumPy"
-        f" {np.__version__}, Python {platform.python_version()},"
-        f" {platform.machine()}, {threads} threads on {os.cpu_count()} cores,"
-        f" load {os.getloadavg()[0]:.1f} (0: nothing else runs)"
+        f"{', '.join(versions)}, Python {platform.python_version()},"
+        f" {platform.machine()}, {threads} threads,"
+        f" load {os.getloadavg()[0]:.1f} (0: nothing else runs)\n"
+        f"{machine.describe(threads)}"
     )
 
 
 def product_rate(gpu: bool, rounds: int = 5) -> float:
     """Floating point operations per second in the fastest large matrix product."""
     size, rates = product_size(gpu), [math.nan]
-    with started(find_contestants(gpu), "product", gpu) as contestants:
+    everybody = [c for c in find_contestants(gpu) if c.precision != "bf16"]
+    with started(everybody, "product", gpu) as contestants:
         for contestant in contestants:
             runs = [contestant.ask("run", "product", 5) for _ in range(rounds)]
             rates.append(2 * size**3 / min(run["seconds"] for run in runs))
@@ -88,17 +113,18 @@ def product_rate(gpu: bool, rounds: int = 5) -> float:
 
 def compare(
     name: str, args: argparse.Namespace, peak: float, before: Path | None = None
-) -> None:
-    """Have everybody do a work, and print what it took."""
+) -> list[Verdict]:
+    """Have everybody do a work, and print what it took; tells what changed."""
     work = load(name)
     print(f"\n{name}: {work.description}", flush=True)
-    everybody = find_contestants(
-        args.gpu, not args.no_compile, before, work.our_variants, work.torch_variants
-    )
+    everybody = find_contestants(args.gpu, not args.no_compile, work)
+    if before is not None:
+        everybody = us_and_us_before(everybody, before)
+    found: list[Verdict] = []
     order, unit = ("gpu_ms", "GPU ms") if args.gpu else ("megabytes", "MB")
     with started(everybody, name, args.gpu) as contestants:
         if not contestants:
-            return
+            return found
         check_losses(contestants, work)
         times = {m: interleaved_times(contestants, m, args.rounds) for m in MODES}
         for mode in MODES:
@@ -111,8 +137,35 @@ def compare(
             if before is None:
                 columns["/ eager"] = ratios(extra, contestants, tuned=False)
             else:
-                columns = with_ratios_to_before(columns, unit)
+                columns = with_ratios_to_before(columns, unit, contestants)
+                title = f"{name}, {mode}"
+                found += judge(title, unit, contestants, times[mode], extra, args.worse)
             print(table(mode, contestants, columns), flush=True)
+            if best := best_peers(contestants, times[mode]):
+                print(best, flush=True)
+    return found
+
+
+def judge(
+    title: str,
+    unit: str,
+    contestants: list[Contestant],
+    times: list[list[float]],
+    extra: list[float],
+    bound: float,
+) -> list[Verdict]:
+    """Whether we take more time or memory than we did before."""
+    found = []
+    for now, before in pairs(contestants):
+        what = f"{title}, {contestants[now].name}, {{}}"
+        found.append(
+            verdicts.of_times(what.format("ms"), times[now], times[before], bound)
+        )
+        if unit == "MB":
+            found.append(
+                verdicts.of_memory(what.format(unit), extra[now], extra[before], bound)
+            )
+    return found
 
 
 def _asked(contestant: Contestant, order: str, mode: str) -> float:
@@ -128,10 +181,16 @@ def _asked(contestant: Contestant, order: str, mode: str) -> float:
 def started(
     contestants: list[Contestant], work: str, gpu: bool
 ) -> Iterator[list[Contestant]]:
-    """Those who can run here; the others are left out with a line."""
+    """Those who can run here; the others are left out with a line.
+
+    Of those whose package is missing it is known already.
+    """
+    missing = missing_packages(contestants)
     with ExitStack() as stack:
         running = []
         for contestant in contestants:
+            if contestant.package in missing:
+                continue
             try:
                 stack.callback(contestant.stop)
                 contestant.start(work, gpu)
@@ -148,10 +207,11 @@ def check_losses(contestants: list[Contestant], work: Work) -> None:
         if TF32 in contestant.variant:
             continue
         for mode, losses in contestant.first_losses.items():
+            rounding = 0.0 if contestant.precision == "f32" else BF16_TOLERANCE
             np.testing.assert_allclose(
                 losses,
                 expected[mode],
-                rtol=work.tolerance if mode == "training" else 1e-4,
+                rtol=max(rounding, work.tolerance if mode == "training" else 1e-4),
                 err_msg=f"{contestant.name} and {contestants[0].name}, {mode}",
             )
 
@@ -185,6 +245,7 @@ def columns_of_times(
         "max": [1e3 * max(ts) for ts in times],
         "/eager": ratios(medians, contestants, tuned=False),
         "/tuned": ratios(medians, contestants, tuned=True),
+        "/best": ratios_to_best(medians, contestants),
         "% peak": [100 * seconds_at_peak / seconds for seconds in medians],
     }
 
@@ -194,19 +255,57 @@ def ratios(
 ) -> list[float]:
     """Values over that of the first "PyTorch eager", tuned or with TF32, or not."""
     for value, contestant in zip(values, contestants, strict=True):
-        if contestant.kind == "eager" and contestant.is_tuned == tuned:
+        if contestant.kind != "eager" or contestant.precision == "bf16":
+            continue
+        if contestant.is_tuned == tuned:
             return [v / value if value else math.nan for v in values]
     return [math.nan] * len(values)
 
 
+def best_peer(
+    values: list[float], contestants: list[Contestant], precisions: tuple[str, ...]
+) -> int | None:
+    """The number of the peer with the lowest value, if there are any peers."""
+    peers = [
+        number
+        for number, contestant in enumerate(contestants)
+        if contestant.is_peer and contestant.precision in precisions
+    ]
+    return min(peers, key=values.__getitem__, default=None)
+
+
+def ratios_to_best(values: list[float], contestants: list[Contestant]) -> list[float]:
+    """Values over that of the best peer, whatever its precision."""
+    best = best_peer(values, contestants, ("f32", "bf16"))
+    return [math.nan if best is None else value / values[best] for value in values]
+
+
+def best_peers(contestants: list[Contestant], times: list[list[float]]) -> str:
+    """Who is meant by "/best", and in float32 if that is another one."""
+    medians = [statistics.median(ts) for ts in times]
+    best = best_peer(medians, contestants, ("f32", "bf16"))
+    in_f32 = best_peer(medians, contestants, ("f32",))
+    if best is None:
+        return ""
+    line = f"best peer: {contestants[best].name}, {1e3 * medians[best]:.4g} ms"
+    if in_f32 not in (best, None):
+        name, ms = contestants[in_f32].name, 1e3 * medians[in_f32]
+        line += f"; in float32: {name}, {ms:.4g} ms"
+    return line
+
+
 def with_ratios_to_before(
-    columns: dict[str, list[float]], unit: str
+    columns: dict[str, list[float]], unit: str, contestants: list[Contestant]
 ) -> dict[str, list[float]]:
-    """Ratios to what the later half of the contestants took, who were we before."""
+    """Ratios to what we took before, in place of those to others."""
     kept = {k: v for k, v in columns.items() if not k.startswith("/")}
     for name in ("ms", "min", unit):
-        now, before = np.split(np.array(columns[name], dtype=float), 2)
-        kept[f"{name} /before"] = [*(now / before), *np.ones_like(before)]
+        values = columns[name]
+        kept[f"{name} /before"] = [math.nan] * len(values)
+        for now, before in pairs(contestants):
+            ratio = values[now] / values[before] if values[before] else math.nan
+            kept[f"{name} /before"][now] = ratio
+            kept[f"{name} /before"][before] = 1.0
     return kept
 
 
@@ -224,4 +323,4 @@ def table(
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

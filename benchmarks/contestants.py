@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import os
@@ -9,11 +10,16 @@ import signal
 import subprocess
 import sys
 import tarfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.work import Work
+
 ROOT = Path(__file__).resolve().parents[1]
+# Names on the package index of what peers need, by kinds of contestants
+PACKAGES = {"eager": "torch", "compiled": "torch", "jitted": "jax"}
 
 GIB = 1 << 30
 # Has glibc keep memory that it is given back, as PyTorch's tuning guide recommends.
@@ -21,6 +27,7 @@ TUNED = {
     "GLIBC_TUNABLES": f"glibc.malloc.mmap_threshold={GIB}"
     f":glibc.malloc.trim_threshold={2 * GIB}"
 }
+ON_CPU = {"JAX_PLATFORMS": "cpu"}
 
 # A variant of PyTorch that rounds the factors of products to 10 bits on a GPU.
 TF32 = "TF32"
@@ -36,9 +43,10 @@ class Contestant:
 
     Args:
         name: For the tables.
-        kind: A handler's name, or "eager" or "compiled" for PyTorch.
+        kind: A handler's name, "eager" or "compiled" for PyTorch, "jitted" for JAX.
         variant: One of those of the work.
         environment: Environment variables for the process.
+        precision: "f32", or "bf16" if factors of products may be rounded to bfloat16.
         root: The folder with the library to use.
     """
 
@@ -47,12 +55,23 @@ class Contestant:
     variant: str = ""
     environment: dict[str, str] = field(default_factory=dict)
     first_losses: dict[str, list[float]] = field(default_factory=dict)
+    precision: str = "f32"
     root: Path = ROOT
 
     @property
+    def is_peer(self) -> bool:
+        """Whether it does the work with another library."""
+        return self.kind in PACKAGES
+
+    @property
+    def package(self) -> str | None:
+        """What has to be installed for it, besides this library."""
+        return PACKAGES.get(self.kind)
+
+    @property
     def is_tuned(self) -> bool:
-        """Whether it is PyTorch not as it comes, but in a way that may be faster."""
-        return bool(self.environment) or TF32 in self.variant
+        """Whether it is not as it comes, but as it may be faster: malloc, or TF32."""
+        return "GLIBC_TUNABLES" in self.environment or TF32 in self.variant
 
     def start(self, work: str, gpu: bool, updates: int = 10) -> None:
         """Start the process, prepare the work, and do each part of it some times.
@@ -71,7 +90,8 @@ class Contestant:
             # Handlers are made as needed; by default none starts threads.
             env=os.environ | {"BRAINSTORM_HANDLER": "numpy"} | self.environment,
         )
-        for mode in self.ask("start", work, self.kind, self.variant, gpu):
+        options = self.kind, self.variant, gpu, self.precision
+        for mode in self.ask("start", work, *options):
             self.first_losses[mode] = self.ask("run", mode, updates)["losses"]
 
     def ask(self, order: str, *arguments: Any) -> Any:
@@ -99,52 +119,77 @@ class Contestant:
 
 
 def find_contestants(
-    gpu: bool,
-    compiled: bool = False,
-    before: Path | None = None,
-    our_variants: tuple[str, ...] = ("",),
-    torch_variants: tuple[str, ...] = ("",),
+    gpu: bool, compiled: bool = False, work: Work | None = None
 ) -> list[Contestant]:
-    """Everybody who can do a work, in each of its variants. None is started yet.
-
-    With a folder of the library as it was `before`, these are we and we before.
-    """
-    if before is not None:
-        ours = find_contestants(gpu, False, None, our_variants, ())
-        ours = [c for c in ours if c.kind != "eager"]
-        return [
-            *ours,
-            *[replace(c, name=f"{c.name}, before", root=before) for c in ours],
-        ]
+    """Everybody who could do a work, in each of its variants. None is started yet."""
+    ours, torch = (work.our_variants, work.torch_variants) if work else (("",), ("",))
     if gpu:
-        tf32 = [f"{variant}, {TF32}" if variant else TF32 for variant in torch_variants]
+        tf32 = [f"{variant}, {TF32}" if variant else TF32 for variant in torch]
         return [
-            *_in_variants("PyCudaHandler", "PyCudaHandler", our_variants),
-            *_in_variants("PyTorch eager", "eager", torch_variants),
-            *_in_variants("PyTorch eager", "eager", tuple(tf32[:1])),
+            *_in_variants("PyCudaHandler", "PyCudaHandler", ours),
+            *_in_variants("PyTorch eager", "eager", torch),
+            *_in_variants("PyTorch eager", "eager", tuple(tf32[:1]), {}, TF32),
         ]
     found = [
-        *_in_variants("NumpyHandler", "NumpyHandler", our_variants[:1]),
-        *_in_variants("OneDnnHandler", "OneDnnHandler", our_variants),
-        *_in_variants("PyTorch eager", "eager", torch_variants),
-        *_in_variants("PyTorch eager, tuned", "eager", torch_variants, **TUNED),
+        *_in_variants("NumpyHandler", "NumpyHandler", ours[:1]),
+        *_in_variants("OneDnnHandler", "OneDnnHandler", ours),
+        *_in_variants("PyTorch eager", "eager", torch),
+        *_in_variants("PyTorch eager, tuned", "eager", torch, TUNED),
     ]
     if compiled:
-        one = torch_variants[:1]
-        found += [
-            *_in_variants("PyTorch compiled", "compiled", one),
-            *_in_variants("PyTorch compiled, tuned", "compiled", one, **TUNED),
-        ]
-    return found
+        name = "PyTorch compiled"
+        found += _in_variants(name, "compiled", torch[:1])
+        found += _in_variants(f"{name}, tuned", "compiled", torch[:1], TUNED)
+    name = "PyTorch autocast"
+    return [
+        *found,
+        *_in_variants("JAX", "jitted", ("",), ON_CPU),
+        *_in_variants("JAX, tuned", "jitted", ("",), ON_CPU | TUNED),
+        *_in_variants("OneDnnHandler bf16", "OneDnnHandler", ours[:1], {}, "bf16"),
+        *_in_variants(name, "eager", torch[:1], {}, "bf16"),
+        *_in_variants(f"{name}, tuned", "eager", torch[:1], TUNED, "bf16"),
+    ]
 
 
 def _in_variants(
-    name: str, kind: str, variants: tuple[str, ...], **environment: str
+    name: str,
+    kind: str,
+    variants: tuple[str, ...],
+    environment: Mapping[str, str] = {},
+    precision: str = "f32",
 ) -> list[Contestant]:
     return [
-        Contestant(f"{name}, {v}" if v else name, kind, v, environment)
+        Contestant(
+            f"{name}, {v}" if v else name,
+            kind,
+            v,
+            dict(environment),
+            precision=precision,
+        )
         for v in variants
     ]
+
+
+def us_and_us_before(contestants: list[Contestant], before: Path) -> list[Contestant]:
+    """Ours alone, and the same with the library that lies in another folder."""
+    ours = [c for c in contestants if not c.is_peer]
+    return ours + [replace(c, name=f"{c.name}, before", root=before) for c in ours]
+
+
+def pairs(contestants: list[Contestant]) -> list[tuple[int, int]]:
+    """The numbers of those who do the same, now and before, where both are there."""
+    keys = [(c.kind, c.variant, c.precision, c.root == ROOT) for c in contestants]
+    return [
+        (number, keys.index((*key, False)))
+        for number, (*key, is_now) in enumerate(keys)
+        if is_now and (*key, False) in keys
+    ]
+
+
+def missing_packages(contestants: list[Contestant]) -> list[str]:
+    """Names on the package index of what peers need and is not installed."""
+    wanted = dict.fromkeys(c.package for c in contestants if c.package)
+    return [name for name in wanted if importlib.util.find_spec(name) is None]
 
 
 def extract(revision: str, folder: Path) -> None:

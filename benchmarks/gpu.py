@@ -274,9 +274,7 @@ def do_start() -> None:
 def do_work(name: str) -> None:
     """Print tables for a work, and at last the medians in milliseconds as JSON."""
     work = load(name)
-    everybody = find_contestants(
-        True, our_variants=work.our_variants, torch_variants=work.torch_variants
-    )
+    everybody = find_contestants(gpu=True, work=work)
     found: dict[str, dict[str, float]] = {}
     with started(everybody, name, gpu=True) as contestants:
         if not any(contestant.kind == "PyCudaHandler" for contestant in contestants):

@@ -10,9 +10,11 @@ import brainstorm as bs
 from benchmarks.work import Run, Work
 
 
-def make_runs(work: Work, handler: str, variant: str) -> dict[str, Run]:
+def make_runs(
+    work: Work, handler: str, variant: str, precision: str = "f32"
+) -> dict[str, Run]:
     """What trains and what evaluates: gets a number of steps, returns their losses."""
-    net = make_network(work, handler, variant)
+    net = make_network(work, handler, variant, precision)
     batch = make_batch(work)
     stepper = make_stepper(work)
 
@@ -54,12 +56,15 @@ def make_stepper(work: Work) -> bs.training.TrainingStepper:
     return steppers[work.optimizer](work.learning_rate)
 
 
-def make_network(work: Work, handler: str, variant: str) -> bs.Network:
+def make_network(
+    work: Work, handler: str, variant: str, precision: str = "f32"
+) -> bs.Network:
     inp, out = bs.tools.get_in_out_layers(
         "classification", work.shape[2:], work.classes
     )
     net = bs.Network.from_layer(work.layers(inp, variant) >> out)
-    net.set_handler(getattr(bs.handlers, handler)(seed=1))
+    options = {} if precision == "f32" else {"math_mode": precision}
+    net.set_handler(getattr(bs.handlers, handler)(seed=1, **options))
     net.initialize(0)
     for layer, weights in work.weights.items():
         for name, values in weights.items():

@@ -34,9 +34,12 @@ def use_gpu(tf32: bool = False) -> None:
     torch.backends.cudnn.allow_tf32 = tf32
 
 
-def make_runs(work: Work, kind: str, variant: str) -> dict[str, Run]:
+def make_runs(
+    work: Work, kind: str, variant: str, precision: str = "f32"
+) -> dict[str, Run]:
     """What trains and what evaluates: gets a number of steps, returns their losses."""
     torch.manual_seed(1)
+    rounding = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
     modules = work.model(variant)
     with torch.no_grad():
         for layer, weights in work.weights.items():
@@ -48,10 +51,11 @@ def make_runs(work: Work, kind: str, variant: str) -> dict[str, Run]:
     data, targets = _data(work), work.targets.reshape(-1)
 
     def loss_of(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        logits = model(x)
-        if time == 1:
-            return functional.cross_entropy(logits, t)
-        return functional.cross_entropy(logits.flatten(0, 1), t) * time
+        with rounding:
+            logits = model(x)
+            if time == 1:
+                return functional.cross_entropy(logits, t)
+            return functional.cross_entropy(logits.flatten(0, 1), t) * time
 
     optimizer, update = _make_update(work, model, "fused" in variant)
     if kind == "compiled":

@@ -15,7 +15,7 @@ Run = Callable[[int], list[float]]
 
 @dataclass
 class Work:
-    """A network that learns to name classes, for this library and for PyTorch.
+    """A network that learns to name classes, for this library, PyTorch and JAX.
 
     Args:
         description: What it is, in one line.
@@ -25,6 +25,7 @@ class Work:
         layers: Gets the Input layer and a variant, and wires all layers between it and
             the projection to the classes, named "Output_projection".
         model: Gets a variant and makes the same in PyTorch: named modules in a row.
+        jax_model: The same in JAX: named layers of `jax_layers` in a row.
         products: Number of multiplications in each layer's forward pass. The first of
             them needs no deltas of its inputs.
         optimizer: "momentum" or "adam".
@@ -40,6 +41,7 @@ class Work:
     parameters: dict[str, dict[str, tuple[int, ...]]]
     layers: Callable[[Any, str], Any]
     model: Callable[[str], Any]
+    jax_model: Callable[[], Any]
     products: tuple[int, ...]
     optimizer: str = "momentum"
     learning_rate: float = 0.01

@@ -21,6 +21,13 @@ from typing import Any
 from benchmarks.work import Run, Work
 from benchmarks.works import load
 
+# What does the works of these kinds of contestants
+MODULES = {
+    "eager": "with_pytorch",
+    "compiled": "with_pytorch",
+    "jitted": "with_jax",
+}
+
 
 def product_size(gpu: bool) -> int:
     """Number of rows of the matrices whose product shows what the machine can do."""
@@ -30,18 +37,20 @@ def product_size(gpu: bool) -> int:
 class Worker:
     """Does one work in one way; with the work "product" it multiplies matrices."""
 
-    def __init__(self, work: str, kind: str, variant: str, gpu: bool):
-        is_torch = kind in ("eager", "compiled")
-        module = "with_pytorch" if is_torch else "with_brainstorm"
+    def __init__(
+        self, work: str, kind: str, variant: str, gpu: bool, precision: str = "f32"
+    ):
+        module = MODULES.get(kind, "with_brainstorm")
         library = importlib.import_module(f"benchmarks.{module}")
-        if gpu and is_torch:
+        if gpu and module == "with_pytorch":
             library.use_gpu("TF32" in variant)
         self._peaks: dict[str, float] = {}
         if work == "product":
             self.runs = library.make_product(kind, product_size(gpu))
         else:
             self.runs = self._make_and_measure(
-                lambda work: library.make_runs(work, kind, variant), load(work)
+                lambda work: library.make_runs(work, kind, variant, precision),
+                load(work),
             )
 
     def _make_and_measure(

@@ -47,6 +47,23 @@ def model(variant: str) -> Any:
     }
 
 
+def jax_model() -> Any:
+    from jax.nn import relu
+
+    from benchmarks.jax_layers import Convolution, Dense, Function, MaxPool
+
+    modules = {}
+    for name in CONVOLUTIONS:
+        modules[name] = Convolution()
+        modules[f"{name}_pool"] = MaxPool(3, 2)
+    return {
+        **modules,
+        "flatten": Function(lambda x: x.reshape(len(x), -1)),
+        "FC": Dense(relu),
+        "Output_projection": Dense(),
+    }
+
+
 WORK = Work(
     "the manual's convolutional network on CIFAR-10's shapes, batch of 100",
     shape=(1, BATCH, 32, 32, 3),
@@ -58,6 +75,7 @@ WORK = Work(
     },
     layers=layers,
     model=model,
+    jax_model=jax_model,
     products=(
         *(
             BATCH * width * width * math.prod(filters)

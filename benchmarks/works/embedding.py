@@ -22,6 +22,12 @@ def model(variant: str) -> Any:
     }
 
 
+def jax_model() -> Any:
+    from benchmarks.jax_layers import Dense, Embedding
+
+    return {"Embedding": Embedding(), "Output_projection": Dense()}
+
+
 WORK = Work(
     "vectors of 128 for 10000 words, and 64 classes; 50 steps, batch of 32",
     shape=(TIME, BATCH, 1),
@@ -32,6 +38,7 @@ WORK = Work(
     },
     layers=layers,
     model=model,
+    jax_model=jax_model,
     products=(0, TIME * BATCH * SIZE * CLASSES),
     vocabulary=VOCABULARY,
     torch_variants=("sparse", "dense"),  # gradients; the faster ones first

@@ -21,6 +21,12 @@ def model(variant: str) -> Any:
     }
 
 
+def jax_model() -> Any:
+    from benchmarks.jax_layers import Dense, Gru
+
+    return {"Gru": Gru(), "Output_projection": Dense()}
+
+
 WORK = Work(
     "GRU 64-128-64, 50 steps, batch of 32",
     shape=(TIME, BATCH, INPUTS),
@@ -32,6 +38,7 @@ WORK = Work(
     },
     layers=layers,
     model=model,
+    jax_model=jax_model,
     products=(
         TIME * BATCH * INPUTS * 3 * UNITS,
         TIME * BATCH * UNITS * 3 * UNITS,

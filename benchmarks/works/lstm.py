@@ -23,6 +23,11 @@ def lstm_work(time: int, batch: int, inputs: int, cells: int, classes: int) -> W
             "Output_projection": nn.Linear(cells, classes),
         }
 
+    def jax_model() -> Any:
+        from benchmarks.jax_layers import Dense, Lstm
+
+        return {"Lstm": Lstm(), "Output_projection": Dense()}
+
     return Work(
         f"LSTM {inputs}-{cells}-{classes}, {time} steps, batch of {batch}",
         shape=(time, batch, inputs),
@@ -34,6 +39,7 @@ def lstm_work(time: int, batch: int, inputs: int, cells: int, classes: int) -> W
         },
         layers=layers,
         model=model,
+        jax_model=jax_model,
         products=(
             time * batch * inputs * 4 * cells,
             time * batch * cells * 4 * cells,

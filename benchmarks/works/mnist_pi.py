@@ -34,6 +34,21 @@ def model(variant: str) -> Any:
     }
 
 
+def jax_model() -> Any:
+    from jax.nn import relu
+
+    from benchmarks.jax_layers import Dense, Dropout
+
+    return {
+        "drop_0": Dropout(0.2),
+        "Hidden_1": Dense(relu),
+        "drop_1": Dropout(0.5),
+        "Hidden_2": Dense(relu),
+        "drop_2": Dropout(0.5),
+        "Output_projection": Dense(),
+    }
+
+
 WORK = Work(
     "784-1200-1200-10 perceptron with dropout and limited weights, batch of 100",
     shape=(1, BATCH, INPUTS),
@@ -45,6 +60,7 @@ WORK = Work(
     },
     layers=layers,
     model=model,
+    jax_model=jax_model,
     products=(
         BATCH * INPUTS * HIDDEN,
         BATCH * HIDDEN * HIDDEN,

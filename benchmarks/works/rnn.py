@@ -21,6 +21,12 @@ def model(variant: str) -> Any:
     }
 
 
+def jax_model() -> Any:
+    from benchmarks.jax_layers import Dense, Recurrent
+
+    return {"Recurrent": Recurrent(), "Output_projection": Dense()}
+
+
 WORK = Work(
     "Recurrent layer 64-128-64, 50 steps, batch of 32",
     shape=(TIME, BATCH, INPUTS),
@@ -31,6 +37,7 @@ WORK = Work(
     },
     layers=layers,
     model=model,
+    jax_model=jax_model,
     products=(
         TIME * BATCH * INPUTS * UNITS,
         TIME * BATCH * UNITS * UNITS,

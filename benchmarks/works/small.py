@@ -22,6 +22,14 @@ def model(variant: str) -> Any:
     }
 
 
+def jax_model() -> Any:
+    from jax.nn import relu
+
+    from benchmarks.jax_layers import Dense
+
+    return {"Hidden": Dense(relu), "Output_projection": Dense()}
+
+
 WORK = Work(
     "20-32-3 perceptron, batch of 16",
     shape=(1, BATCH, INPUTS),
@@ -32,6 +40,7 @@ WORK = Work(
     },
     layers=layers,
     model=model,
+    jax_model=jax_model,
     products=(BATCH * INPUTS * HIDDEN, BATCH * HIDDEN * CLASSES),
     tolerance=1e-4,
 )

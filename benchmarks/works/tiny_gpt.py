@@ -85,6 +85,21 @@ def model(variant: str) -> Any:
     }
 
 
+def jax_model() -> Any:
+    from benchmarks import jax_layers as jl
+
+    turn = jl.Function(lambda x: x.swapaxes(0, 1))
+    return {
+        "turn": turn,
+        "Embedding": jl.Embedding(),
+        "Positions": jl.Positions(),
+        **{name: jl.Block(SIZE, HEADS) for name in NAMES},
+        "Norm": jl.LayerNorm(SIZE),
+        "turn_back": turn,
+        "Output_projection": jl.Dense(),
+    }
+
+
 _SQUARE = TIME * BATCH * SIZE * SIZE
 _WEIGHTS = TIME * TIME * BATCH * SIZE
 
@@ -108,6 +123,7 @@ WORK = Work(
     },
     layers=layers,
     model=model,
+    jax_model=jax_model,
     products=(
         0,
         *[4 * _SQUARE + 2 * _WEIGHTS + 8 * _SQUARE] * BLOCKS,
