@@ -236,7 +236,7 @@ def test_recurrent_layers(handler, layer):
 @pytest.mark.parametrize("peepholes", [True, False])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_lstms_in_the_library(handler, peepholes, threads, monkeypatch):
-    monkeypatch.setattr("brainstorm.handlers.onednn.lstm_library._MIN_WORK", 1)
+    monkeypatch.setattr("brainstorm.handlers.onednn.lstm_formats._MIN_WORK", 1)
     make = functools.partial(recurrent_net, layer="Lstm", peepholes=peepholes)
     outputs, gradients = passes(make(forced(threads=threads)))
     expected, expected_gradients = passes(make(NumpyHandler(np.float64)))

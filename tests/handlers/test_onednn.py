@@ -19,7 +19,7 @@ from brainstorm.handlers.onednn import (
     definitions,
     images,
     lstm,
-    lstm_library,
+    lstm_formats,
     lstm_records,
     products,
     recipes,
@@ -183,7 +183,7 @@ def lstm_handler(request, monkeypatch):
     if request.param == "step by step":
         monkeypatch.setattr(lstm, "_LARGE_STEP", 1)
     if request.param == "in parts":
-        monkeypatch.setattr(lstm_library, "_MIN_WORK", 1)
+        monkeypatch.setattr(lstm_formats, "_MIN_WORK", 1)
         if not binding.load_library().runs_in_parallel:
             pytest.skip("this oneDNN was built without OpenMP")
     return OneDnnHandler(threads=3 if request.param == "in parts" else None)
@@ -225,6 +225,28 @@ def test_internals_of_a_pass_without_a_backward_pass(lstm_handler):
         net.forward_pass()
         results.append(lstm_internals(net, deltas=False))
     assert_same(*results, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["lstm", "without peepholes"])
+@pytest.mark.parametrize("steps", [1, 100])
+def test_evaluation_of_sequences_in_pieces(lstm_handler, name, steps, monkeypatch):
+    """With all that goes from piece to piece, of steps and of sequences."""
+    monkeypatch.setattr("brainstorm.handlers.operations.recurrent._PIECE_SUMS", 1)
+    monkeypatch.setattr("brainstorm.handlers.operations.recurrent._PIECE_STEPS", steps)
+    nets = make_net(name, lstm_handler), make_net(name, NumpyHandler(np.float64))
+    results = []
+    for net in nets:
+        context = None
+        for batch_size in (80, 7, 7):
+            net.provide_external_data(batch(net, 5, batch_size))
+            context = context if batch_size == 7 else None
+            net.forward_pass(context=context, keeps_internals=False)
+            context = net.get_context() if batch_size == 7 else None
+            results.append(
+                {"y": net.get("Lstm.outputs.default")[:-1], **net.get_context()}
+            )
+    for got, expected in zip(results[:3], results[3:], strict=True):
+        assert_same(got, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_sizes_take_turns(lstm_handler):

@@ -19,7 +19,7 @@ from brainstorm.handlers import NumpyHandler
 from brainstorm.handlers.onednn import (
     binding,
     lstm,
-    lstm_library,
+    lstm_formats,
     lstm_records,
     recipes,
     session,
@@ -47,8 +47,8 @@ def lstm_handler(request, monkeypatch):
     if request.param == "step by step":
         monkeypatch.setattr(lstm, "_LARGE_STEP", 1)
     if request.param == "in parts":
-        monkeypatch.setattr(lstm_library, "_MIN_WORK", 1)
-        monkeypatch.setattr(lstm_library, "_MIN_SEQUENCES", 1)
+        monkeypatch.setattr(lstm_formats, "_MIN_WORK", 1)
+        monkeypatch.setattr(lstm_formats, "_MIN_SEQUENCES", 1)
         if not binding.load_library().runs_in_parallel:
             pytest.skip("this oneDNN was built without OpenMP")
     return OneDnnHandler(threads=3 if request.param == "in parts" else None)
@@ -745,11 +745,11 @@ CHURN = """
     import numpy as np
     import brainstorm as bs
     from brainstorm.handlers import NumpyHandler, OneDnnHandler
-    from brainstorm.handlers.onednn import lstm, lstm_library
+    from brainstorm.handlers.onednn import lstm, lstm_formats
 
     L, (rounds, seed) = bs.layers, map(int, sys.argv[1:])
     rnd = np.random.RandomState(seed)
-    lstm_library._MIN_WORK = 2**14  # some split the sequences,
+    lstm_formats._MIN_WORK = 2**14  # some split the sequences,
     lstm._LARGE_STEP = 2**13  # some run step by step
     theirs = NumpyHandler(np.float64)
 
