@@ -24,6 +24,7 @@ from brainstorm.handlers.onednn.definitions import MATH_MODES
 from brainstorm.handlers.onednn.images import OneDnnImages
 from brainstorm.handlers.onednn.losses import OneDnnLosses
 from brainstorm.handlers.onednn.lstm import OneDnnLstm
+from brainstorm.handlers.onednn.memory import OneDnnMemory
 from brainstorm.handlers.onednn.normalisation import OneDnnNormalisation
 from brainstorm.handlers.onednn.products import OneDnnProducts
 from brainstorm.handlers.onednn.recipes import Call
@@ -45,6 +46,7 @@ class OneDnnHandler(
     OneDnnLstm,
     OneDnnNormalisation,
     OneDnnAttention,
+    OneDnnMemory,
     OneDnnLosses,
     OneDnnAffine,
     OneDnnImages,

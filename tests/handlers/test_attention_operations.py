@@ -85,6 +85,31 @@ def test_large_attention_with_onednn(causal, past, monkeypatch):
     assert {*made} == {"weigh", "weigh_back"}
 
 
+@pytest.mark.parametrize(
+    ("past", "causal", "is_masked", "strided"),
+    [(0, True, False, False), (30, True, True, True), (0, False, False, True)],
+)
+def test_some_sequences_at_a_time_with_onednn(past, causal, is_masked, strided):
+    handler = onednn_handler()
+    q = np.empty((70, 50, 32), np.float32)
+    groups = [group[0].shape[1] for group in handler._groups(4, q, q, None)]
+    assert groups == [14, 14, 14, 8]
+    sizes = 70, past, 50, 32, 4
+    check_attention(handler, sizes, causal, is_masked, strided, scale=20)
+
+
+def test_memory_of_attention_does_not_grow_with_the_batch():
+    taken = []
+    for batch in (50, 200):
+        handler = onednn_handler()
+        q, k, v, dy, dq, dk, dv = np.ones((7, 70, batch, 32), np.float32)
+        handler.attention_forward(q, k, v, None, dy, 4, True)
+        handler.attention_backward(q, k, v, None, dy, dq, dk, dv, 4, True)
+        views = handler._workspace.views.values()
+        taken.append(sum({id(v.base): v.base.nbytes for v in views}.values()))
+    assert 0 < max(taken) < 1.1 * min(taken)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e30])
 def test_bad_numbers_are_not_covered_up(bad):
     handler = onednn_handler()

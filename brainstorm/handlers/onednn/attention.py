@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from brainstorm.handlers.onednn.arithmetic import add_binary
 from brainstorm.handlers.onednn.definitions import Algorithm, Prop
+from brainstorm.handlers.onednn.memory import copy
 from brainstorm.handlers.onednn.part import OneDnnPart
 from brainstorm.handlers.onednn.products import add_product
 from brainstorm.handlers.onednn.recipes import Call, Recipe, layout
-from brainstorm.handlers.operations.attention import AttentionOperations
+from brainstorm.handlers.operations.attention import AttentionOperations, scale
 
 # The library's softmax of infinity is wrong: factors of products are far from that.
 _HUGE = 1e15
@@ -24,7 +26,27 @@ class OneDnnAttention(OneDnnPart, AttentionOperations):
     _attention_size = 2**18
     _attention_queries = 64
 
-    def _by_heads(self, array: Any, heads: int, slot: int, filled: bool = True) -> Any:
+    def _groups(self, heads: int, q: Any, *arrays: Any) -> Iterator[tuple[Any, ...]]:
+        # What is copied of few sequences takes little memory, and stays in the cache.
+        steps, batch, _ = q.shape
+        keys = max(len(arrays[0]), 1)
+        rows = min(max(steps, 1), self._attention_queries)
+        at_once = max(1, self._attention_size // (heads * rows * keys))
+        if q.size < self._large or at_once >= batch:
+            yield q, *arrays
+            return
+        for b in range(0, batch, at_once):
+            some = slice(b, b + at_once)
+            yield tuple(None if a is None else a[:, some] for a in (q, *arrays))
+
+    def _scaled_queries(self, q: Any, heads: int) -> Any:
+        view = AttentionOperations._by_heads(self, q, heads, "scaled")
+        dense = self.scratch(view.shape, ("heads", "scaled"))
+        if q.size >= self._large and self._does(copy, (view, dense), scale(q, heads)):
+            return dense
+        return super()._scaled_queries(q, heads)
+
+    def _by_heads(self, array: Any, heads: int, slot: Any, filled: bool = True) -> Any:
         view = super()._by_heads(array, heads, slot, filled)
         if view.size < self._large:
             return view
@@ -34,14 +56,18 @@ class OneDnnAttention(OneDnnPart, AttentionOperations):
             self.copy_to(view, dense)
         return dense
 
-    def _put_heads(self, by_heads: Any, array: Any) -> None:
+    def _put_heads(self, by_heads: Any, array: Any, factor: float = 1.0) -> None:
         if np.may_share_memory(by_heads, array):
+            if factor != 1.0:
+                self.mult_st(factor, array, array)
             return
         steps, batch, size = array.shape
         _, _, d = by_heads.shape
         parts = by_heads.reshape((batch, size // max(d, 1), steps, d))
+        parts = parts.transpose(2, 0, 1, 3)
         to = array.reshape((steps, batch, size // max(d, 1), d))
-        self.copy_to(parts.transpose(2, 0, 1, 3), to)
+        if not self._does(copy, (parts, to), factor):
+            self.do(np.multiply, parts, self.number(factor), to)
 
     def _weigh(self, queries, keys, known, causal, weights) -> None:
         if known is not None or weights.size < self._large:

@@ -268,13 +268,30 @@ class Recipe:
         if memory.number is not None:
             self.written.add(memory.number)
 
-    def reorder(self, source: Memory, target: Memory, add: bool = False) -> None:
-        """Append copying, or adding, memory to some in another format."""
+    def reorder(
+        self,
+        source: Memory,
+        target: Memory,
+        add: bool = False,
+        factor: float = 1.0,
+        quick: bool = False,
+    ) -> None:
+        """Append copying, or adding, memory to some in another format.
+
+        It may be multiplied by a factor, and have to be done in a `quick` way.
+        """
         engine, sums = self.library.engine, (("sum",),) if add else ()
         args = (source.desc, engine, target.desc, engine)
-        threads = self.threads
-        primitive = self.library.primitive("reorder", args, sums, threads=threads)
-        self.add(primitive, {Arg.SRC: source, Arg.DST: target})
+        memories, scaled = {Arg.SRC: source, Arg.DST: target}, ()
+        if factor != 1.0:
+            scaled = (Arg.SRC,)
+            memories[Arg.SRC_SCALE] = self.kept_array(np.full(1, factor, np.float32))
+        primitive = self.library.primitive(
+            "reorder", args, sums, scaled, threads=self.threads
+        )
+        if quick and "jit" not in primitive.implementation:
+            raise UnimplementedError("no quick way to copy")
+        self.add(primitive, memories)
 
     def factor(self, given: Layout) -> Layout:
         """How a factor is handed to a primitive; `wanted` converts it."""

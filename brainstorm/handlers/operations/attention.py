@@ -103,12 +103,13 @@ class AttentionOperations(LossOperations, ProductOperations):
             causal: Whether queries see no keys of later steps.
         """
         self._check_sizes("attention_forward", q, k, heads)
-        values = self._by_heads(v, heads, _DENSE_V)
-        results = self._by_heads(y, heads, _DENSE_DY, filled=False)
-        for block in self._attend(q, k, known, heads, causal):
-            seen = values[block.n, block.columns]
-            self.batch_dot_mm(block.weights, seen, results[block.n, block.rows])
-        self._put_heads(results, y)
+        for *some, some_v, some_y in self._groups(heads, q, k, known, v, y):
+            values = self._by_heads(some_v, heads, _DENSE_V)
+            results = self._by_heads(some_y, heads, _DENSE_DY, filled=False)
+            for block in self._attend(*some, heads, causal):
+                seen = values[block.n, block.columns]
+                self.batch_dot_mm(block.weights, seen, results[block.n, block.rows])
+            self._put_heads(results, some_y)
 
     @operation(
         "q:T,B,N k:V,B,N v:V,B,N known:V,B,1 dy:T,B,N",
@@ -136,6 +137,10 @@ class AttentionOperations(LossOperations, ProductOperations):
             dv: (T, B, N), deltas of their values; overwritten.
         """
         self._check_sizes("attention_backward", q, k, heads)
+        for arrays in self._groups(heads, q, k, v, known, dy, dq, dk, dv):
+            self._attend_back(*arrays, heads, causal)
+
+    def _attend_back(self, q, k, v, known, dy, dq, dk, dv, heads, causal) -> None:
         values, deltas_y = (
             self._by_heads(v, heads, _DENSE_V),
             self._by_heads(dy, heads, _DENSE_DY),
@@ -152,9 +157,9 @@ class AttentionOperations(LossOperations, ProductOperations):
             deltas = self._weigh_back(weights, deltas_y[n, rows], values[n, columns])
             self.batch_dot_mm(deltas, keys, deltas_q[n, rows])
             dot(deltas[:, :, new], queries, deltas_k[n, new], transa=True)
-        for array, result in ((dq, deltas_q), (dk, deltas_k), (dv, deltas_v)):
+        self._put_heads(deltas_q, dq, scale(q, heads))
+        for array, result in ((dk, deltas_k), (dv, deltas_v)):
             self._put_heads(result, array)
-        self.mult_st(_scale(q, heads), dq, dq)
 
     @operation(
         "q:T,B,N k:V,B,N known:V,B,1",
@@ -187,12 +192,14 @@ class AttentionOperations(LossOperations, ProductOperations):
 
     # -- one block after the other -------------------------------------------
 
+    def _groups(self, heads: int, q: Any, *arrays: Any) -> Iterator[tuple[Any, ...]]:
+        """Arrays of all sequences, of some sequences at a time."""
+        yield q, *arrays
+
     def _attend(self, q, k, known, heads, causal) -> Iterator[_Block]:
         """The weights of all queries, in blocks, later queries first."""
         steps, batch, _ = q.shape
-        scaled = self.scratch((steps, batch, q.shape[2]), _SCALED)
-        self.mult_st(_scale(q, heads), q, scaled)
-        queries = self._by_heads(scaled, heads, _SCALED)
+        queries = self._scaled_queries(q, heads)
         keys = self._by_heads(k, heads, _DENSE_K)
         if known is not None:
             rows = self.scratch((batch, len(known), 1), _KNOWN)
@@ -304,7 +311,13 @@ class AttentionOperations(LossOperations, ProductOperations):
 
     # -- heads ---------------------------------------------------------------
 
-    def _by_heads(self, array: Any, heads: int, slot: int, filled: bool = True) -> Any:
+    def _scaled_queries(self, q: Any, heads: int) -> Any:
+        """Queries, by heads, such that their products with keys are scaled."""
+        scaled = self.scratch(tuple(q.shape), _SCALED)
+        self.mult_st(scale(q, heads), q, scaled)
+        return self._by_heads(scaled, heads, _SCALED)
+
+    def _by_heads(self, array: Any, heads: int, slot: Any, filled: bool = True) -> Any:
         """An array (T, B, N) as (B heads, T, N / heads).
 
         It is a view, or where strides allow none a temporary, with the values of the
@@ -319,13 +332,16 @@ class AttentionOperations(LossOperations, ProductOperations):
         shape = (steps, batch * heads, size // heads)
         return array.reshape(shape).swapaxes(0, 1)
 
-    def _put_heads(self, by_heads: Any, array: Any) -> None:
-        """Let an array have what was written into its view `by_heads`."""
+    def _put_heads(self, by_heads: Any, array: Any, factor: float = 1.0) -> None:
+        """Let an array have what is in its view `by_heads`, times a factor."""
         if not _has_dense_steps(array):
             self.copy_to(by_heads.swapaxes(0, 1).reshape(tuple(array.shape)), array)
+        if factor != 1.0:
+            self.mult_st(factor, array, array)
 
 
-def _scale(q: Any, heads: int) -> float:
+def scale(q: Any, heads: int) -> float:
+    """What products of queries and keys are multiplied with."""
     return 1.0 / math.sqrt(max(q.shape[2] // heads, 1))
 
 
