@@ -64,6 +64,10 @@ def assert_rounded(got, exact, of_sizes, terms):
     assert ROUNDING / 8 < relative < 2 * ROUNDING
 
 
+def off(got, exact):
+    return np.linalg.norm(got - exact) / np.linalg.norm(exact)
+
+
 # -- products ----------------------------------------------------------------
 
 
@@ -195,6 +199,24 @@ def test_kernels_are_converted_once_a_pass(handler, monkeypatch):
     assert counts["conv2d_backward", (3, 16, 9, 9)] == 2
 
 
+# -- attention ---------------------------------------------------------------
+
+
+def attend(handler):
+    q, k, v, dy = (randn(150, 2, 16, seed=n).astype(handler.dtype) for n in range(4))
+    y, dq, dk, dv = (np.empty_like(q) for _ in range(4))
+    handler.attention_forward(q, k, v, None, y, 2, True)
+    handler.attention_backward(q, k, v, None, dy, dq, dk, dv, 2, True)
+    return y, dq, dk, dv
+
+
+def test_attention(handler):
+    exact = attend(NumpyHandler(np.float64))
+    for got, expected in zip(attend(handler), exact, strict=True):
+        # Scores of 8 products in a row are off, weights by as much, then products.
+        assert ROUNDING / 8 < off(got, expected) < 4 * ROUNDING
+
+
 # -- recurrent layers --------------------------------------------------------
 
 
@@ -215,10 +237,6 @@ def passes(net):
     net.backward_pass()
     outputs = net.get("Hidden.outputs.default")
     return outputs, net.handler.get_numpy_copy(net.buffer.gradients)
-
-
-def off(got, exact):
-    return np.linalg.norm(got - exact) / np.linalg.norm(exact)
 
 
 @pytest.mark.parametrize("layer", ["Recurrent", "Gru", "Lstm"])

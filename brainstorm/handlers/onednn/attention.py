@@ -97,8 +97,9 @@ def weigh(
 
     `causal` has the numbers of the first query, and of all steps.
     """
-    recipe = Recipe(session, "attention_forward", (queries, keys, weights))
     n, m, width = weights.shape
+    arrays, work = (queries, keys, weights), queries.size * width
+    recipe = Recipe(session, "attention_forward", arrays, work)
     add_product(recipe, queries, keys.swapaxes(1, 2), weights)
     if causal is not None:
         first, steps = causal
@@ -114,7 +115,8 @@ def weigh(
 
 def weigh_back(session: Any, weights: Any, dy: Any, values: Any, deltas: Any) -> Call:
     """``deltas = weights (d - sum(weights d))``, where ``d = dy values^T``."""
-    recipe = Recipe(session, "attention_backward", (weights, dy, values, deltas))
+    arrays, work = (weights, dy, values, deltas), dy.size * weights.shape[2]
+    recipe = Recipe(session, "attention_backward", arrays, work)
     given, out = recipe.array(weights), recipe.array(deltas)
     add_product(recipe, dy, values.swapaxes(1, 2), deltas)
     hint = _softmax(recipe, weights)

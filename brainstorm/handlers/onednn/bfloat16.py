@@ -10,7 +10,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-_PRODUCTS = {"dot_mm", "batch_dot_mm", "affine", "affine_backward"}
+_PRODUCTS = {"dot_mm", "batch_dot_mm", "affine", "affine_backward"} | {
+    "attention_forward",
+    "attention_backward",
+}
 _PACKED = {"dot_packed"}
 _GRADIENTS = {"conv2d_backward"}
 _CONVOLUTIONS = {"conv2d_forward", *_GRADIENTS}
