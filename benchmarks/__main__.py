@@ -66,9 +66,11 @@ def main() -> int:
     for variable in THREADS:
         os.environ[variable] = str(args.threads)
     print(describe_run(args.threads))
-    for package in missing_packages(find_contestants(args.gpu)):
-        print(f"left out: {package} is not installed; pip install {package}")
-    peak = product_rate(args.gpu)
+    peak = math.nan
+    if not args.against:
+        for package in missing_packages(find_contestants(args.gpu)):
+            print(f"left out: {package} is not installed; pip install {package}")
+        peak = product_rate(args.gpu)
     found: list[Verdict] = []
     with TemporaryDirectory() as folder:
         if args.against:
@@ -298,7 +300,7 @@ def with_ratios_to_before(
     columns: dict[str, list[float]], unit: str, contestants: list[Contestant]
 ) -> dict[str, list[float]]:
     """Ratios to what we took before, in place of those to others."""
-    kept = {k: v for k, v in columns.items() if not k.startswith("/")}
+    kept = {k: v for k, v in columns.items() if k[0] not in "/%"}
     for name in ("ms", "min", unit):
         values = columns[name]
         kept[f"{name} /before"] = [math.nan] * len(values)
