@@ -8,6 +8,7 @@ or another kind of file, is a FileFormatError.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import itertools
 import math
@@ -16,6 +17,7 @@ import re
 import secrets
 import stat
 import struct
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,11 @@ from brainstorm.utils import (
     ValidationError,
     listing,
 )
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
 
 # Deflate can not compress to less than about 1/1032.
 LARGEST_EXPANSION = 1100
@@ -230,6 +237,70 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+# -- one at a time -----------------------------------------------------------
+
+
+@contextlib.contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Make a file while no other process or thread within such a block makes it.
+
+    A lock file lies beside it meanwhile. One that a killed process has left is taken
+    for nothing, since the lock is the operating system's.
+    """
+    lock = path.with_name(f".{path.name}.lock")
+    handle = _locked(lock)
+    try:
+        yield
+    finally:
+        # While it is ours: whoever waits for this file looks for a new one then.
+        with contextlib.suppress(OSError):  # on Windows, where others wait
+            lock.unlink()
+        os.close(handle)
+
+
+def _locked(lock: Path) -> int:
+    """A handle of a lock file that nobody else has locked or removed."""
+    while True:
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            with contextlib.suppress(OSError):  # file systems that can not lock
+                _wait(handle)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(handle), os.stat(lock)):
+                    return handle
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+
+
+if sys.platform == "win32":
+
+    def _wait(handle: int) -> None:
+        while True:
+            try:
+                msvcrt.locking(handle, msvcrt.LK_LOCK, 1)
+                return
+            except OSError as error:
+                if error.errno != errno.EDEADLOCK:  # after ten seconds
+                    raise
+
+else:
+
+    def _wait(handle: int) -> None:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+
+
+def cache_folder() -> Path:
+    """Where files lie that are made anew when they are lost.
+
+    Raises:
+        RuntimeError: The user has no home.
+    """
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root, "brainstorm")
 
 
 # -- reading -----------------------------------------------------------------

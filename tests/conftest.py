@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
+# Not what was found out for the one who runs the tests.
+os.environ["BRAINSTORM_TUNING"] = "off"
+
 from brainstorm import layers
 from brainstorm.data_iterators import Minibatches
 from brainstorm.describable import Describable

@@ -11,8 +11,8 @@ from pathlib import Path
 import h5py
 
 from brainstorm.datasets import cifar, digits, hutter, mnist, python_text
-from brainstorm.datasets.getting import File, alone, download
-from brainstorm.files import checked_name, reading
+from brainstorm.datasets.getting import File, download
+from brainstorm.files import alone, checked_name, reading
 from brainstorm.utils import (
     FileFormatError,
     MissingFileError,

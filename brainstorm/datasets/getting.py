@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
 import http.client
 import os
-import sys
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from tqdm import tqdm
 
+from brainstorm.files import alone
 from brainstorm.utils import DownloadError, FileFormatError
-
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
 
 TIMEOUT = 60  # seconds without any data from a server
 BLOCK = 2**16  # bytes
@@ -168,54 +161,3 @@ def _write(
 
 
 # -- one at a time -----------------------------------------------------------
-
-
-@contextlib.contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Make a file while no other process or thread within such a block makes it.
-
-    A lock file lies beside it meanwhile. One that a killed process has left is taken
-    for nothing, since the lock is the operating system's.
-    """
-    lock = path.with_name(f".{path.name}.lock")
-    handle = _locked(lock)
-    try:
-        yield
-    finally:
-        # While it is ours: whoever waits for this file looks for a new one then.
-        with contextlib.suppress(OSError):  # on Windows, where others wait
-            lock.unlink()
-        os.close(handle)
-
-
-def _locked(lock: Path) -> int:
-    """A handle of a lock file that nobody else has locked or removed."""
-    while True:
-        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            with contextlib.suppress(OSError):  # file systems that can not lock
-                _wait(handle)
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(handle), os.stat(lock)):
-                    return handle
-        except BaseException:
-            os.close(handle)
-            raise
-        os.close(handle)
-
-
-if sys.platform == "win32":
-
-    def _wait(handle: int) -> None:
-        while True:
-            try:
-                msvcrt.locking(handle, msvcrt.LK_LOCK, 1)
-                return
-            except OSError as error:
-                if error.errno != errno.EDEADLOCK:  # after ten seconds
-                    raise
-
-else:
-
-    def _wait(handle: int) -> None:
-        fcntl.flock(handle, fcntl.LOCK_EX)

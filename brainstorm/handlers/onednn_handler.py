@@ -29,6 +29,7 @@ from brainstorm.handlers.onednn.normalisation import OneDnnNormalisation
 from brainstorm.handlers.onednn.products import OneDnnProducts
 from brainstorm.handlers.onednn.recipes import Call
 from brainstorm.handlers.onednn.session import Build, OwnCalls, Session
+from brainstorm.handlers.onednn.tuning import tuning_of
 from brainstorm.handlers.onednn.updates import OneDnnUpdates
 from brainstorm.handlers.programs import Program
 from brainstorm.literals import MathMode
@@ -68,6 +69,10 @@ class OneDnnHandler(
     Deltas of the internals of an LSTM are only computed when they are read, which has
     to be before the next forward pass; see `complete`.
 
+    The environment variable ``BRAINSTORM_TUNING`` says which implementations of
+    convolutions are used: 'on' tries out what is new and keeps what is fastest, '' uses
+    what was kept, and 'off' what oneDNN proposes.
+
     Needs the package onednn-cpu-gomp, or any other oneDNN of version 3 that the system
     finds, and a CPU with AVX2.
 
@@ -83,7 +88,7 @@ class OneDnnHandler(
 
     Raises:
         ImportError: oneDNN is missing or can not be used.
-        ValidationError: `math_mode` or `threads` are not as above.
+        ValidationError: `math_mode`, `threads` or the variable are not as above.
     """
 
     # From this number of elements on, two threads gain. It is above the size of the
@@ -115,6 +120,7 @@ class OneDnnHandler(
         self.threads = threads
         self._library = load_library()
         self._conversions = conversions_of(math_mode, self._library.instruction_set)
+        self._tuning = tuning_of(self._library)
         self._get_threads = self._library.get_threads
         self._fixed_threads = 1 if _forked else threads
         self._local = _Local()
@@ -160,7 +166,7 @@ class OneDnnHandler(
         threads = fixed or self._get_threads()
         if session is None or session.threads != threads:
             how = self.math_mode, threads, fixed is not None, self._conversions
-            session = Session(self._library, *how)
+            session = Session(self._library, *how, self._tuning)
             self._local.session = session
             self._has_prepared = True
         return session

@@ -142,9 +142,9 @@ def test_sums_are_float32_in_any_mode(monkeypatch):
     rough, modes = OneDnnHandler(math_mode="bf16"), []
     make = binding.Library._make
 
-    def note(self, kind, args, post_ops, scaled, mode, threads):
+    def note(self, kind, args, post_ops, scaled, mode, *others):
         modes.append((kind, mode))
-        return make(self, kind, args, post_ops, scaled, mode, threads)
+        return make(self, kind, args, post_ops, scaled, mode, *others)
 
     monkeypatch.setattr(binding.Library, "_make", note)
     for rows in (1000, 3000):

@@ -13,7 +13,7 @@ import tempfile
 from importlib.resources import files
 from pathlib import Path
 
-from brainstorm.files import atomic_path
+from brainstorm.files import atomic_path, cache_folder
 from brainstorm.handlers.cuda.libraries import load_library
 from brainstorm.utils import HandlerError
 
@@ -73,8 +73,7 @@ def renew_cubin(arch: str) -> bytes:
 def _cache_path(source: str, arch: str) -> Path:
     """Where the machine code is kept."""
     digest = hashlib.sha256(f"{arch}\n{source}".encode()).hexdigest()[:32]
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root, "brainstorm", f"kernels-{digest}.cubin")
+    return cache_folder() / f"kernels-{digest}.cubin"
 
 
 def compile_kernels(source: str, arch: str) -> bytes:

@@ -8,13 +8,14 @@ success becomes an exception.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import site
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,6 +24,7 @@ from brainstorm.handlers.onednn.definitions import (
     CPU,
     IN_ORDER,
     INSTRUCTION_SETS,
+    LAST_REACHED,
     MATH_MODES,
     MAX_DIMS,
     UNIMPLEMENTED,
@@ -30,6 +32,7 @@ from brainstorm.handlers.onednn.definitions import (
     WRITTEN,
     WRITTEN_BACKWARD,
     Arg,
+    LastReachedError,
     Layout,
     Query,
     UnimplementedError,
@@ -39,6 +42,7 @@ from brainstorm.handlers.onednn.definitions import (
 from brainstorm.handlers.onednn.waiting import Waiting
 from brainstorm.utils import HandlerError, missing_extra
 
+_ERRORS = {UNIMPLEMENTED: UnimplementedError, LAST_REACHED: LastReachedError}
 _Work = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
@@ -183,6 +187,7 @@ class Library:
         )
         self.desc: Callable[..., MemoryDesc] = functools.lru_cache(2048)(self._desc)
         self._local = threading.local()
+        self._cache_lock = threading.RLock()
         self.waiting: Waiting = Waiting(functions)
         # Others may not run Python while this calls something.
         self._quick = ctypes.PyDLL(path)
@@ -215,7 +220,7 @@ class Library:
         """Call a function that returns a status."""
         status = getattr(self.functions, name)(*map(_convert, args))
         if status:
-            kind = UnimplementedError if status == UNIMPLEMENTED else HandlerError
+            kind = _ERRORS.get(status, HandlerError)
             raise kind(f"{name}: {status_name(status)}")
 
     def create(self, cls: type[_Owned], function: str, *args: Any) -> Any:
@@ -267,12 +272,22 @@ class Library:
 
     def release_unused(self) -> None:
         """Give the system back the memory of primitives that nobody uses any more."""
-        capacity = ctypes.c_int()
-        self.call("dnnl_get_primitive_cache_capacity", ctypes.byref(capacity))
-        for number in (0, capacity.value):
-            self.call("dnnl_set_primitive_cache_capacity", number)
+        with self._without_cache():
+            pass
         if _trim is not None:
             _trim(0)
+
+    @contextlib.contextmanager
+    def _without_cache(self) -> Iterator[None]:
+        """Have the library forget, and keep no primitives for those that come."""
+        capacity = ctypes.c_int()
+        with self._cache_lock:
+            self.call("dnnl_get_primitive_cache_capacity", ctypes.byref(capacity))
+            self.call("dnnl_set_primitive_cache_capacity", 0)
+            try:
+                yield
+            finally:
+                self.call("dnnl_set_primitive_cache_capacity", capacity.value)
 
     # -- making objects ------------------------------------------------------
 
@@ -302,6 +317,7 @@ class Library:
         scaled: tuple[Arg, ...] = (),
         math_mode: str = "f32",
         threads: int = 1,
+        number: int = 0,
     ) -> Primitive:
         """A primitive. As long as it lives, it is the same for the same arguments.
 
@@ -316,23 +332,38 @@ class Library:
             scaled: Inputs that come with a factor.
             math_mode: How to multiply, see `MATH_MODES`.
             threads: Number of threads that it is going to use.
+            number: Which of the library's implementations, from the one that it would
+                choose on.
+
+        Raises:
+            UnimplementedError: There is none; a LastReachedError, if it is only that
+                there are not so many.
         """
-        key = kind, args, post_ops, scaled, math_mode, threads
+        key = kind, args, post_ops, scaled, math_mode, threads, number
         primitive = self._primitives.get(key)
         if primitive is None:
             self._primitives[key] = primitive = self._make(*key)
         return primitive
 
-    def _make(self, kind, args, post_ops, scaled, math_mode, threads) -> Primitive:
+    def _make(
+        self, kind, args, post_ops, scaled, math_mode, threads, number
+    ) -> Primitive:
         attributes = self._attributes(post_ops, scaled, math_mode)
         values = [self.desc(a) if isinstance(a, Layout) else a for a in args]
         function = f"dnnl_{kind}_primitive_desc_create"
         engine = () if kind == "reorder" else (self.engine,)
         before = self.get_threads()
         self.set_threads(threads)
+        # It would begin with the first one again behind those in its cache.
+        uncached = self._without_cache() if number else contextlib.nullcontext()
         try:
-            desc = self.create(_PrimitiveDesc, function, *engine, *values, attributes)
-            primitive = self.create(Primitive, "dnnl_primitive_create", desc)
+            with uncached:
+                desc = self.create(
+                    _PrimitiveDesc, function, *engine, *values, attributes
+                )
+                for _ in range(number):
+                    self.call("dnnl_primitive_desc_next_impl", desc)
+                primitive = self.create(Primitive, "dnnl_primitive_create", desc)
         finally:
             self.set_threads(before)
         primitive.kind = kind

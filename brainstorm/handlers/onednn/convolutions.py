@@ -14,6 +14,7 @@ from brainstorm.handlers.onednn.binding import Memory, MemoryDesc, Primitive
 from brainstorm.handlers.onednn.definitions import Algorithm, Layout, Prop, Query
 from brainstorm.handlers.onednn.machine import cache_size
 from brainstorm.handlers.onednn.recipes import Call, Recipe, layout
+from brainstorm.handlers.onednn.tuning import FIRST, Way, Ways, tuned
 from brainstorm.handlers.operations.images import Windows
 
 Pair = tuple[int, int]
@@ -23,7 +24,15 @@ Pair = tuple[int, int]
 _RECTIFIER = ("eltwise", Algorithm.HARDSWISH, 1e38, 0.0)
 
 
-def convolution(
+def convolution(session: Any, *given: Any) -> Call:
+    """``outputs = act(inputs * weights + bias)``, in the best way that is known."""
+    arrays, options = given[:4], given[4:]
+    _, weights, _, outputs = arrays
+    how = options, {3: "outputs"}, _work(weights, outputs)
+    return tuned(session, _convolution, arrays, *how)
+
+
+def _convolution(
     session: Any,
     inputs: Any,
     weights: Any,
@@ -31,24 +40,31 @@ def convolution(
     outputs: Any,
     windows: Any,
     activation: Any,
+    ways: Ways,
 ) -> Call:
-    """``outputs = act(inputs * weights + bias)``."""
     arrays = (inputs, weights, outputs)
     recipe = Recipe(session, "conv2d_forward", arrays, _work(weights, outputs))
-    x, w, y = (
-        channels_first(inputs),
-        _kernels(weights, windows),
-        channels_first(outputs),
-    )
-    primitive = _forward(recipe, x, w, bias, y, windows, activation)
+    x, y = map(channels_first, (inputs, outputs))
+    w, way = _kernels(weights, windows), ways.get("outputs", FIRST)
+    primitive = _forward(recipe, x, w, bias, y, windows, activation, way)
     kernels = recipe.wanted(recipe.array(w), primitive, Query.WEIGHTS, "kernels")
     images, biases, out = map(recipe.array, (x, bias, y))
     source = recipe.wanted(images, primitive, Query.SRC, "factor")
-    recipe.add(primitive, src=source, weights=kernels, bias=biases, dst=out)
+    with recipe.result(out, True, "images", primitive.query(Query.DST)) as result:
+        recipe.add(primitive, src=source, weights=kernels, bias=biases, dst=result)
     return recipe.call()
 
 
-def convolution_backward(
+def convolution_backward(session: Any, *given: Any) -> Call:
+    """Gradients of `convolution`, in the best ways that are known."""
+    arrays, options = given[:7], given[7:]
+    _, weights, _, out_deltas, *_ = arrays
+    written = {4: "weight_deltas", 2: "in_deltas", 5: ""}
+    how = options, written, _work(weights, out_deltas)
+    return tuned(session, _convolution_backward, arrays, *how)
+
+
+def _convolution_backward(
     session: Any,
     inputs: Any,
     weights: Any,
@@ -61,8 +77,8 @@ def convolution_backward(
     activation: Any,
     fresh_in_deltas: Any,
     fresh_gradients: Any,
+    ways: Ways,
 ) -> Call:
-    """Gradients of `convolution`."""
     images = inputs if in_deltas is None else in_deltas
     arrays = (images, weights, out_deltas)
     recipe = Recipe(session, "conv2d_backward", arrays, _work(weights, out_deltas))
@@ -85,12 +101,13 @@ def convolution_backward(
             deltas = recipe.temporary("deltas", deltas.desc)
             add_act_deriv(recipe, y, recipe.array(dy), deltas, activation)
         deltas = recipe.converted(deltas, layout(dy), "second factor")
+        how = deltas, recipe.factor(layout(dy)), common
         if weight_deltas is not None:
-            x = channels_first(inputs[part])
-            _add_gradients(recipe, x, w, bias_deltas, deltas, sums, common)
+            x, way = channels_first(inputs[part]), ways.get("weight_deltas", FIRST)
+            _add_gradients(recipe, x, w, bias_deltas, sums, *how, way)
         if in_deltas is not None:
-            dx = channels_first(in_deltas[part])
-            _add_input_deltas(recipe, kernels, deltas, dx, common, fresh_in_deltas)
+            dx, way = channels_first(in_deltas[part]), ways.get("in_deltas", FIRST)
+            _add_input_deltas(recipe, kernels, dx, fresh_in_deltas, *how, way)
     for each in sums.values():
         each.finish()
     return recipe.call()
@@ -168,7 +185,7 @@ def parts_of(images: np.ndarray, threads: int | None) -> list[slice]:
     return [slice(*ends[n : n + 2]) for n in range(count)]
 
 
-def _forward(recipe, x, w, bias, y, windows, activation) -> Primitive:
+def _forward(recipe, x, w, bias, y, windows, activation, way=FIRST) -> Primitive:
     post_ops: tuple[tuple[Any, ...], ...] = ()
     if activation == "rel":
         post_ops = (_RECTIFIER,)
@@ -179,47 +196,62 @@ def _forward(recipe, x, w, bias, y, windows, activation) -> Primitive:
         "convolution_forward",
         Prop.FORWARD_TRAINING,
         Algorithm.CONVOLUTION_DIRECT,
-        recipe.factor(layout(x)),
-        recipe.factor(
-            Layout(w.shape)
-        ),  # with kernels as they are it would be very slow
+        _in_way(way, recipe.factor(layout(x))),
+        # With kernels as they are it would be very slow.
+        recipe.factor(Layout(w.shape)),
         None if bias is None else layout(bias),
-        layout(y),
+        _in_way(way, layout(y)),
         *geometry(windows),
         post_ops=post_ops,
+        number=way.number,
     )
 
 
-def _add_gradients(recipe, x, w, bias, deltas, sums, common) -> None:
+def _add_gradients(
+    recipe, x, w, bias, sums, deltas, deltas_layout, common, way
+) -> None:
     """Append what computes the gradients."""
     primitive = recipe.primitive(
         "convolution_backward_weights",
         Algorithm.CONVOLUTION_DIRECT,
-        *(recipe.factor(layout(x)), Layout(w.shape)),
-        *(None if bias is None else layout(bias), deltas.desc),
+        *(_in_way(way, recipe.factor(layout(x))), Layout(w.shape)),
+        *(None if bias is None else layout(bias), _in_way(way, deltas_layout)),
         *common,
+        number=way.number,
     )
     wanted = {"diff_weights": primitive.query(Query.DIFF_WEIGHTS), "diff_bias": None}
+    source = recipe.wanted(recipe.array(x), primitive, Query.SRC, "factor")
+    deltas = recipe.wanted(deltas, primitive, Query.DIFF_DST, "blocked deltas")
     with contextlib.ExitStack() as results:
         added = {
             name: results.enter_context(each.next(wanted[name]))
             for name, each in sums.items()
         }
-        source = recipe.wanted(recipe.array(x), primitive, Query.SRC, "factor")
         recipe.add(primitive, src=source, diff_dst=deltas, **added)
 
 
-def _add_input_deltas(recipe, kernels, deltas, dx, common, fresh) -> None:
+def _add_input_deltas(
+    recipe, kernels, dx, fresh, deltas, deltas_layout, common, way
+) -> None:
     """Append what computes the deltas of the inputs."""
     primitive = recipe.primitive(
         "convolution_backward_data",
         Algorithm.CONVOLUTION_DIRECT,
-        *(layout(dx), recipe.factor(Layout(kernels.shape)), deltas.desc),
+        *(_in_way(way, layout(dx)), recipe.factor(Layout(kernels.shape))),
+        _in_way(way, deltas_layout),
         *common,
+        number=way.number,
     )
-    with recipe.result(recipe.array(dx), fresh, "images") as images:
-        weights = kernels.wanted(primitive)
+    weights = kernels.wanted(primitive)
+    deltas = recipe.wanted(deltas, primitive, Query.DIFF_DST, "blocked deltas")
+    desc = primitive.query(Query.DIFF_SRC)
+    with recipe.result(recipe.array(dx), fresh, "images", desc) as images:
         recipe.add(primitive, diff_dst=deltas, weights=weights, diff_src=images)
+
+
+def _in_way(way: Way, images: Layout) -> Layout:
+    """The layout of images, or that the library chooses one."""
+    return images._replace(strides=None) if way.blocked else images
 
 
 def _work(weights: np.ndarray, outputs: np.ndarray) -> int:

@@ -15,6 +15,7 @@ CPU = 1
 IN_ORDER = 1
 USER_SCRATCHPAD = 1
 UNIMPLEMENTED = 3
+LAST_REACHED = 4
 MAX_DIMS = 12
 POST_OP = 32768  # times its number from 1, or the argument that it is for
 STATUSES = (
@@ -134,8 +135,11 @@ class Query(IntEnum):
 
     IMPLEMENTATION = 8
     SRC = 129
+    DIFF_SRC = 130
     WEIGHTS = 131
     DIFF_WEIGHTS = 132
+    DST = 133
+    DIFF_DST = 134
     WORKSPACE = 135
     SCRATCHPAD = 136
     ARGUMENT = 255
@@ -145,6 +149,10 @@ class Query(IntEnum):
 
 class UnimplementedError(HandlerError):
     """The library has no implementation, or none that is fast."""
+
+
+class LastReachedError(UnimplementedError):
+    """The library has no further implementation."""
 
 
 class Layout(NamedTuple):

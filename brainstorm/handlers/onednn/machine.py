@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import platform
 from pathlib import Path
 
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+_PROCESSORS = Path("/proc/cpuinfo")
 _USUAL_CACHE = 2**20
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 
@@ -26,3 +28,18 @@ def _cache_size(folder: Path) -> int:
                 if number > 0:
                     return number
     return _USUAL_CACHE
+
+
+@functools.cache
+def processor() -> str:
+    """What kind of processor this is, as far as the system tells."""
+    found = {}
+    with contextlib.suppress(OSError, ValueError):
+        for line in _PROCESSORS.read_text(errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if not name.strip():
+                break  # after the first processor
+            found[name.strip()] = " ".join(value.split())
+    names = "vendor_id", "cpu family", "model", "stepping", "model name"
+    known = [found[name] for name in names if name in found]
+    return ", ".join(known) or platform.processor() or platform.machine()

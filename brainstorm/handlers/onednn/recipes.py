@@ -224,6 +224,7 @@ class Recipe:
         scaled: tuple[Arg, ...] = (),
         slow: bool = False,
         exact: bool = False,
+        number: int = 0,
     ) -> Primitive:
         """A primitive, see `Library.primitive`.
 
@@ -231,7 +232,7 @@ class Recipe:
         """
         math_mode = "f32" if exact else self.session.math_mode
         primitive = self.library.primitive(
-            kind, args, post_ops, scaled, math_mode, self.threads
+            kind, args, post_ops, scaled, math_mode, self.threads, number
         )
         if not slow and "ref" in primitive.implementation:
             raise UnimplementedError(f"{kind}: no optimized implementation")

@@ -20,6 +20,7 @@ from brainstorm.handlers.onednn.binding import Library
 from brainstorm.handlers.onednn.definitions import UnimplementedError
 from brainstorm.handlers.onednn.keeping import Kept, KnownArrays, address_of, layout_of
 from brainstorm.handlers.onednn.recipes import STEP_BYTES, Arenas, Call, Moving
+from brainstorm.handlers.onednn.tuning import NO_TUNING, Tuning
 from brainstorm.utils import HandlerError
 
 # What calls are kept for layouts that come again, in bytes; their primitives, which
@@ -39,6 +40,7 @@ class Session:
     Attributes:
         sets_threads: Whether OpenMP has to be told their number.
         conversions: Which factors are converted to bfloat16.
+        tuning: Which of the library's ways are chosen.
         arenas: Temporary memory of all calls.
         has_started_threads: Whether anything of it computes in several threads.
         known: For arrays that came before, the call of an operation and the addresses
@@ -57,10 +59,12 @@ class Session:
         threads: int,
         sets_threads: bool = False,
         conversions: Conversions = NO_CONVERSIONS,
+        tuning: Tuning = NO_TUNING,
     ):
         self.library, self.math_mode = library, math_mode
         self.threads, self.sets_threads = threads, sets_threads
         self.conversions: Conversions = conversions
+        self.tuning: Tuning = tuning
         self.arenas: Arenas = Arenas(library)
         self.has_started_threads: bool = False
         self.known: KnownArrays = KnownArrays(_MAX_KNOWN)
@@ -75,6 +79,11 @@ class Session:
         self.has_started_threads = True
         how = self.library, self.math_mode, 1, False, self.conversions
         return [Session(*how) for _ in range(self.threads)]
+
+    def apart(self) -> Session:
+        """One that computes the same in memory of its own, in the first ways."""
+        how = self.library, self.math_mode, self.threads, self.sets_threads
+        return Session(*how, self.conversions)
 
     def run(self, calls: Sequence[Call]) -> None:
         """Execute one call of this session, or one of each of its `parts`."""
