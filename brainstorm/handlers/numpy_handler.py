@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from brainstorm.handlers.base_handler import Handler
+from brainstorm.handlers.draws import CountedDraws
 from brainstorm.handlers.numpy.activations import NumpyActivations
 from brainstorm.handlers.numpy.arithmetic import NumpyArithmetic
-from brainstorm.handlers.numpy.dropout import NumpyDropout
+from brainstorm.handlers.numpy.draws import OldStream, Stream
 from brainstorm.handlers.numpy.embedding import NumpyEmbedding
 from brainstorm.handlers.numpy.images import NumpyImages
 from brainstorm.handlers.numpy.losses import NumpyLosses
@@ -38,14 +38,13 @@ class NumpyHandler(
     NumpyRecurrent,
     NumpyNvar,
     NumpyEmbedding,
-    NumpyDropout,
     NumpyLosses,
     NumpyImages,
     NumpyProducts,
     NumpyActivations,
     NumpyArithmetic,
     NumpyMemory,
-    Handler,
+    CountedDraws,
 ):
     """Computes on the CPU with NumPy, in any floating point type.
 
@@ -53,8 +52,10 @@ class NumpyHandler(
     contiguous arrays allocate nothing once they have run with arrays of that size.
     For strided ones NumPy itself buffers up to 8192 elements of each operand.
 
-    Random masks and normal values come from a fast generator (SFC64) that is
-    seeded from `rnd` when `rnd` is made, and again when `rnd` is set to a seed.
+    Random masks and normal values come from a counter-based generator (Philox) that is
+    seeded from `rnd` when `rnd` is made, and again when `rnd` is set to a seed. What an
+    element gets depends on that seed, on how many operations drew before, and on its
+    place in the array alone: not on strides, nor on the number of threads.
 
     Args:
         dtype: Data type of all arrays: a NumPy float type or its name.
@@ -81,8 +82,8 @@ class NumpyHandler(
         self._largest_indices: dict[int, np.ndarray] = {}
         self._starts = 0, np.empty((0, 1), np.intp)
         self._workspace = Workspace()
-        self._generator: np.random.Generator | None = None
-        self._generator_origin: Any = None
+        self._stream = Stream()
+        self._drawn_dtype = np.float64 if self.dtype is np.float64 else np.float32
 
     def __describe__(self) -> dict[str, Any]:
         description = super().__describe__()
@@ -103,26 +104,10 @@ class NumpyHandler(
 
     # -- randomness ----------------------------------------------------------
 
-    def _draws(self) -> np.random.Generator:
-        rnd = self.rnd
-        origin = (rnd, rnd.generation)
-        if self._generator is None or self._generator_origin != origin:
-            seed = rnd.generate_seed()
-            self._generator = np.random.Generator(np.random.SFC64(seed))
-            self._generator_origin = origin
-        return self._generator
-
-    def get_random_state(self) -> dict[str, Any]:
-        generator = _as_lists(self._draws().bit_generator.state)
-        return {**super().get_random_state(), "generator": generator}
-
-    def _apply_random_state(self, state: dict[str, Any]) -> None:
-        generator = dict(state["generator"])
-        words = np.array(generator["state"]["state"], np.uint64)
-        if words.shape != (4,):
-            raise ValueError(f"expected 4 words, got {words.shape}")
-        self._draws().bit_generator.state = {**generator, "state": {"state": words}}
-        super()._apply_random_state(state)
+    def _randomness_of(self, state: dict[str, Any]) -> Any:
+        if "bit_generator" in state:
+            return OldStream(state, self._drawn_dtype)
+        return super()._randomness_of(state)
 
     # -- memory --------------------------------------------------------------
 
@@ -140,9 +125,3 @@ def _float_type(dtype: Any) -> type:
             f"the dtype of a handler is a floating point type, not {dtype!r}"
         )
     return given.type
-
-
-def _as_lists(state: Any) -> Any:
-    if isinstance(state, dict):
-        return {k: _as_lists(v) for k, v in state.items()}
-    return state.tolist() if isinstance(state, np.ndarray) else state

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from brainstorm.handlers.base_handler import OPERATIONS, Handler
+from brainstorm.handlers.base_handler import OPERATIONS
 from brainstorm.handlers.cuda.activations import CudaActivations
 from brainstorm.handlers.cuda.arrays import CudaArray
 from brainstorm.handlers.cuda.checks import checked, named
@@ -20,7 +20,7 @@ from brainstorm.handlers.cuda.elementwise import KERNELS, by_kernel
 from brainstorm.handlers.cuda.embedding import CudaEmbedding
 from brainstorm.handlers.cuda.gru import CudaGru
 from brainstorm.handlers.cuda.images import CudaImages
-from brainstorm.handlers.cuda.launcher import Launcher, Randomness
+from brainstorm.handlers.cuda.launcher import Launcher
 from brainstorm.handlers.cuda.leaves import CudaLeaves
 from brainstorm.handlers.cuda.losses import CudaLosses
 from brainstorm.handlers.cuda.lstm import CudaLstm
@@ -31,6 +31,7 @@ from brainstorm.handlers.cuda.recurrent import CudaRecurrent
 from brainstorm.handlers.cuda.sequences import CudaSequences
 from brainstorm.handlers.cuda.spiking import CudaSpiking
 from brainstorm.handlers.cuda.updates import CudaUpdates
+from brainstorm.handlers.draws import CountedDraws
 from brainstorm.handlers.operations.affine import AffineOperations
 from brainstorm.handlers.operations.attention import AttentionOperations
 from brainstorm.handlers.operations.gru import GruOperations
@@ -57,7 +58,7 @@ class PyCudaHandler(
     CudaActivations,
     CudaMemory,
     CudaLeaves,
-    Handler,
+    CountedDraws,
 ):
     """Computes on an Nvidia GPU, in float32.
 
@@ -94,43 +95,12 @@ class PyCudaHandler(
         self.context: Any = self._gpu.device
         self._users = self._gpu.users  # temporary arrays are those of all handlers
         self.EMPTY = self.allocate((0,))
-        self._random_origin: Any = None
-        self._randomness = Randomness()
 
     @staticmethod
     @functools.cache
     def _open() -> Launcher:
         """The GPU, which all handlers of a process share."""
         return Launcher(PyCudaDevice())
-
-    # -- randomness ----------------------------------------------------------
-
-    def _seeded(self) -> Randomness:
-        rnd = self.rnd
-        origin = (rnd, rnd.generation)
-        if self._random_origin != origin:
-            self._random_origin = origin
-            self._randomness = Randomness(rnd.generate_seed(), 0)
-        return self._randomness
-
-    def _draw(self) -> Randomness:
-        """Random numbers that no other call gets."""
-        drawn = self._seeded()
-        self._randomness = Randomness(drawn.seed, drawn.call + 1)
-        return drawn
-
-    def get_random_state(self) -> dict[str, Any]:
-        generator = self._seeded()._asdict()
-        return {**super().get_random_state(), "generator": generator}
-
-    def _apply_random_state(self, state: dict[str, Any]) -> None:
-        generator = state["generator"]
-        seed, call = int(generator["seed"]), int(generator["call"])
-        if not (0 <= seed < 2**32 and 0 <= call < 2**64):
-            raise ValueError(f"out of range: {generator}")
-        self._seeded()
-        self._randomness = Randomness(seed, call)
-        super()._apply_random_state(state)
 
     # -- memory --------------------------------------------------------------
 

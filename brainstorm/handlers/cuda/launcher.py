@@ -12,7 +12,7 @@ import numpy as np
 
 from brainstorm.handlers.cuda.arrays import MOST, CudaArray, OperationError, place_of
 from brainstorm.handlers.cuda.compiler import kernel_parameters, kernel_source
-from brainstorm.handlers.operations.memory import Workspace
+from brainstorm.handlers.operations.memory import Randomness, Workspace
 from brainstorm.utils import HandlerError
 
 Shape: TypeAlias = tuple[int, ...]
@@ -58,13 +58,6 @@ FAILURES = {
 
 
 Axis = tuple[int, tuple[int, ...]]  # size, and the stride of each array
-
-
-class Randomness(NamedTuple):
-    """Where the random numbers of one operation come from."""
-
-    seed: int = 0
-    call: int = 0
 
 
 NO_RANDOMNESS = Randomness()

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from brainstorm.handlers.numpy.draws import BLOCK, OldStream, Stream
 from brainstorm.handlers.numpy.pieces import pieces, row_pieces
 from brainstorm.handlers.operations.memory import (
     MemoryOperations,
@@ -22,35 +23,49 @@ class NumpyMemory(MemoryOperations):
     """Part of NumpyHandler."""
 
     _workspace: Workspace
-    _draws: Callable[[], np.random.Generator]
+    _stream: Stream
+    _drawn_dtype: Any
+    _draw: Callable[[], Any]
     _ones: np.ndarray
     _zero: np.ndarray
     _one: np.ndarray
     _minus_one: np.ndarray
 
-    def _random(self, shape: tuple[int, ...], normal: bool) -> np.ndarray:
-        """Random numbers, uniform in [0, 1) or standard normal, in a temporary."""
-        dtype = np.float64 if self.dtype is np.float64 else np.float32
-        out = self._temporary(shape, "random", dtype)
-        generator = self._draws()
-        draw = generator.standard_normal if normal else generator.random
-        draw(out=out, dtype=dtype)
-        return out
-
     @whole
     def fill_gaussian(self, mean: float, std: float, out: Any) -> None:
-        for (part,) in pieces(out):
-            draws = self._random(part.shape, normal=True)
-            np.multiply(draws, float(std), draws)
-            np.add(draws, float(mean), draws)
-            part[...] = draws
+        def fill(stream: Any, part: np.ndarray) -> None:
+            values = self._temporary(part.shape, "random", self._drawn_dtype)
+            stream.normal(values)
+            np.multiply(values, float(std), values)
+            np.add(values, float(mean), values)
+            part[...] = values
+
+        self._fill_blocks(fill, out)
 
     @whole
     def generate_probability_mask(self, mask: Any, probability: float) -> None:
-        for (part,) in pieces(mask):
+        def fill(stream: Any, part: np.ndarray) -> None:
             chosen = self._temporary(part.shape, "bool", np.bool_)
-            np.less(self._random(part.shape, normal=False), float(probability), chosen)
+            stream.choose(float(probability), chosen)
             part[...] = chosen
+
+        self._fill_blocks(fill, mask)
+
+    def _fill_blocks(
+        self, fill: Callable[[Any, np.ndarray], None], array: np.ndarray
+    ) -> None:
+        """Fill an array block by block with what ``fill(stream, block)`` draws."""
+        dense = array
+        if not array.flags.c_contiguous:
+            dense = self.scratch(array.shape, "drawn")
+        flat, randomness = dense.reshape(-1), self._draw()
+        begin = self._stream.begin
+        if isinstance(randomness, OldStream):
+            begin = OldStream.begin
+        for number, start in enumerate(range(0, flat.size, BLOCK)):
+            fill(begin(randomness, number), flat[start : start + BLOCK])
+        if dense is not array:
+            array[...] = dense
 
     def allocate(self, shape: tuple[int, ...]) -> Any:
         return np.zeros(shape, self.dtype)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import operator
 import threading
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from brainstorm.handlers.operations.part import Part
 from brainstorm.literals import Overlap
 from brainstorm.utils import HandlerError
 
-__all__ = ["MemoryOperations"]
+__all__ = ["MemoryOperations", "Randomness"]
 
 _MAX_VIEWS = 256
 
@@ -195,6 +196,36 @@ class MemoryOperations(Part):
     def _pieces(self, *arrays: Any) -> Any:
         """Arrays of one shape, cut alike into pieces to work on one after the other."""
         return (arrays,)
+
+
+class Randomness(NamedTuple):
+    """Where the random numbers of one operation come from.
+
+    Together with the place of an element it is all that its number depends on.
+
+    Attributes:
+        seed: Drawn from the handler's `rnd`, in [0, 2**32).
+        call: How many operations drew with that seed before, below 2**64.
+    """
+
+    seed: int = 0
+    call: int = 0
+
+    def following(self) -> Randomness:
+        """That of the next operation."""
+        return Randomness(self.seed, self.call + 1)
+
+    def state(self) -> dict[str, Any]:
+        """It as a JSON-serializable dict."""
+        return self._asdict()
+
+    @classmethod
+    def of_state(cls, state: dict[str, Any]) -> Randomness:
+        """What `state` gave, checked."""
+        seed, call = map(operator.index, (state["seed"], state["call"]))
+        if len(state) > 2 or not (0 <= seed < 2**32 and 0 <= call < 2**64):
+            raise ValueError(f"expected a seed and a number of calls, got {state}")
+        return cls(seed, call)
 
 
 class Workspace(threading.local):
