@@ -262,6 +262,16 @@ def test_lstms_in_the_library(handler, peepholes, threads, monkeypatch):
     assert ROUNDING / 8 < off(gradients, expected_gradients) < 4 * ROUNDING
 
 
+@pytest.mark.parametrize("peepholes", [True, False])
+def test_outputs_of_an_lstm_alone(handler, peepholes):
+    outputs = []
+    for each in (handler, NumpyHandler(np.float64)):
+        net = recurrent_net(each, "Lstm", peepholes=peepholes)
+        net.forward_pass(training_pass=False, keeps_internals=False)
+        outputs.append(net.get("Hidden.outputs.default"))
+    assert ROUNDING / 8 < off(*outputs) < 2 * ROUNDING
+
+
 def test_internals_of_an_lstm(handler):
     rough = recurrent_net(handler, "Lstm")
     exact = recurrent_net(NumpyHandler(np.float64), "Lstm")
@@ -327,6 +337,7 @@ def test_conversions_by_instruction_set(instruction_set):
     has_amx, has_bfloat16 = "AMX" in instruction_set, "float16" in instruction_set
     large = 2**30, 2**20
     assert pays("lstm", *large) == has_amx
+    assert pays("lstm_outputs", *large) == (has_bfloat16 or has_amx)
     assert pays("dot_mm", *large) == (has_bfloat16 and not has_amx)
     assert pays("conv2d_backward", *large) == (has_bfloat16 or has_amx)
     assert not bfloat16.conversions_of("f32", instruction_set).pay("lstm", *large)

@@ -18,6 +18,7 @@ _PACKED = {"dot_packed"}
 _GRADIENTS = {"conv2d_backward"}
 _CONVOLUTIONS = {"conv2d_forward", *_GRADIENTS}
 _LSTM = {"lstm"}
+_OUTPUTS = {"lstm_outputs"}
 
 
 class Conversions(NamedTuple):
@@ -46,16 +47,16 @@ class Conversions(NamedTuple):
 
 NO_CONVERSIONS = Conversions()
 ALL_CONVERSIONS = Conversions(
-    frozenset(_PRODUCTS | _PACKED | _CONVOLUTIONS | _LSTM), work=0, reuse=0
+    frozenset(_PRODUCTS | _PACKED | _CONVOLUTIONS | _LSTM | _OUTPUTS), work=0, reuse=0
 )
 """All that there are, for tests: not all of them pay."""
 
 # With AMX, float32 kernels that round serve for the rest. Without, the library's LSTM
 # has no fast backward pass; all else takes 0.5 to 0.9 of the time of float32, with the
 # conversions (measured on an AMD EPYC of the fourth generation).
-_WITH_AMX = Conversions(frozenset(_PACKED | _GRADIENTS | _LSTM))
+_WITH_AMX = Conversions(frozenset(_PACKED | _GRADIENTS | _LSTM | _OUTPUTS))
 _WITHOUT_AMX = Conversions(
-    frozenset(_PRODUCTS | _PACKED | _CONVOLUTIONS), lstm_steps=1 / 8
+    frozenset(_PRODUCTS | _PACKED | _CONVOLUTIONS | _OUTPUTS), lstm_steps=1 / 8
 )
 
 _BY_INSTRUCTION_SET = {

@@ -106,7 +106,7 @@ def lstm_outputs(
     sessions = [session] if len(parts) == 1 else session.parts
     first, last = (_recipe(session, x, weights, y) for _ in range(2))
     numbers = x[0].size + y[0].size
-    pays = session.conversions.pay("lstm", step_work(weights, y), numbers)
+    pays = session.conversions.pay("lstm_outputs", step_work(weights, y), numbers)
     dtype = BFLOAT16 if pays else FLOAT32
     others = _pack_others(first, weights, y.shape[2])
     calls: list[Call] = []
