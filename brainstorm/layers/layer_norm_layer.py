@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from brainstorm.checks import Argument
 from brainstorm.layers._stepwise_layer import StepwiseLayer
@@ -47,9 +49,12 @@ class LayerNormLayerImpl(StepwiseLayer):
     outputs     default  as x           y
     parameters  gamma    (C,)           factor of the outputs
     parameters  beta     (C,)           added to the outputs
-    internals   sigma    (T, B, m)      sigma of each of m vectors
+    internals   mean     (T, B, m)      mean of each of m vectors
+    internals   sigma    (T, B, m)      sigma of each of them
     internals   x_hat    as x           (x - mean) / sigma
     =========== ======== ============== ==========================
+
+    x_hat is computed when ``net.get`` asks for it, and not in ``net.buffer``.
 
     Raises:
         LayerValidationError: `epsilon` is not positive.
@@ -59,43 +64,44 @@ class LayerNormLayerImpl(StepwiseLayer):
 
     arguments: Mapping[str, Argument] = arguments_of(LayerNorm, epsilon=POSITIVE)
     first_values: Mapping[str, Any] = {"gamma": 1.0, "beta": 0.0}
+    computed: Sequence[str] = ("x_hat",)
     repeats = True
 
     rows: Rows = Rows(
-        "inputs.default",
-        writes=["internals.x_hat", "outputs.default"],
-        shape=flatten_all_but_last,
+        "inputs.default", writes=["outputs.default"], shape=flatten_all_but_last
     )
     delta_rows: Rows = Rows(
-        "internals.x_hat",
+        "inputs.default",
         "output_deltas.default",
         writes=["input_deltas.default"],
         shape=flatten_all_but_last,
     )
-    sigma: Rows = Rows(writes=["internals.sigma"], shape=as_column)
+    columns: Rows = Rows(writes=["internals.mean", "internals.sigma"], shape=as_column)
 
     def setup(self, kwargs: dict[str, Any], in_shapes: Structures) -> Setup:
         shape = self.like(in_shapes["default"])
         *vectors, features = shape.feature_shape
         parameters = dict.fromkeys(("gamma", "beta"), BufferStructure(features))
-        sigma = self.like(shape, math.prod(vectors))
-        return {"default": shape}, parameters, {"sigma": sigma, "x_hat": shape}
+        per_vector = self.like(shape, math.prod(vectors))
+        internals = dict.fromkeys(("mean", "sigma"), per_vector)
+        return {"default": shape}, parameters, internals
 
     def forward_pass(self, buffers: BufferView, training_pass: bool = True) -> None:
-        h, (sigma,) = self.handler, self.sigma(buffers)
-        x, x_hat, y = self.rows.load(h, buffers)
-        gamma, beta = buffers.parameters
-        h.layer_norm_forward(x, gamma, beta, sigma, x_hat, y, self.epsilon)
+        h = self.handler
+        x, y = self.rows.load(h, buffers)
+        h.layer_norm_forward(
+            x, *buffers.parameters, *self.columns(buffers), y, self.epsilon
+        )
         self.rows.store(h, buffers)
 
     def backward_pass(self, buffers: BufferView) -> None:
-        h, (sigma,) = self.handler, self.sigma(buffers)
-        x_hat, dy, dx = self.delta_rows.load(h, buffers)
+        h = self.handler
+        x, dy, dx = self.delta_rows.load(h, buffers)
         dgamma, dbeta = buffers.gradients
         h.layer_norm_backward(
+            x,
             buffers.parameters.gamma,
-            sigma,
-            x_hat,
+            *self.columns(buffers),
             dy,
             None if "default" in self.unwanted else dx,
             dgamma,
@@ -104,3 +110,11 @@ class LayerNormLayerImpl(StepwiseLayer):
             fresh_gradients="gradients" in self.fresh,
         )
         self.delta_rows.store(h, buffers)
+
+    def compute(self, name: str, buffers: BufferView) -> np.ndarray:
+        x = self.handler.get_numpy_copy(buffers.inputs.default)
+        mean, sigma = (
+            self.handler.get_numpy_copy(array).reshape((*x.shape[:-1], 1))
+            for array in buffers.internals
+        )
+        return (x - mean) / sigma

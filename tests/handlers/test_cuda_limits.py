@@ -183,10 +183,11 @@ def test_sequences_without_steps(handler, batch):
 
 def test_normalising_rows_without_columns(handler):
     empty, none = handler.zeros((3, 0)), handler.zeros((0,))
-    sigma = handler.zeros((3, 1))
-    handler.layer_norm_forward(empty, none, none, sigma, empty, empty, 0.25)
+    mean, sigma = handler.ones((3, 1)), handler.zeros((3, 1))
+    handler.layer_norm_forward(empty, none, none, mean, sigma, empty, 0.25)
+    check(handler, mean, np.zeros((3, 1)))
     check(handler, sigma, np.full((3, 1), 0.5))
-    handler.layer_norm_backward(none, sigma, empty, empty, empty, none, none)
+    handler.layer_norm_backward(empty, none, mean, sigma, empty, empty, none, none)
 
 
 # -- checks --------------------------------------------------------------------
@@ -214,9 +215,9 @@ def test_numbers_are_checked_each_time(handler):
 
 def test_arguments_of_kernels_that_are_no_numbers(handler):
     m, v = handler.ones((2, 3)), handler.ones((3,))
-    sigma = handler.ones((2, 1))
+    column = handler.ones((2, 1))
     with pytest.raises(HandlerError, match="^layer_norm_forward: expected numbers"):
-        handler.layer_norm_forward(m, v, v, sigma, m, m, "small")
+        handler.layer_norm_forward(m, v, v, column, column, m, "small")
     images = handler.ones((1, 2, 2, 1))
     with pytest.raises(HandlerError, match="^avgpool2d_forward_batch: .*too large"):
         handler.avgpool2d_forward_batch(

@@ -28,11 +28,12 @@ def test_layer_norm(handler, rows, columns, seed, strided, fresh):
     flat, shape = arrays.flat(), (rows, columns)
     x, gamma, beta = arrays.randn(*shape), flat.randn(columns), flat.randn(columns)
     sigma, x_hat, y = normalise(x, gamma, beta, 0.1)
-    got = [arrays.garbage(a.shape) for a in (sigma, x_hat, y)]
-    parameters = flat.put(gamma), flat.put(beta)
-    handler.layer_norm_forward(arrays.put(x), *parameters, *got, 0.1)
-    for array, expected in zip(got, (sigma, x_hat, y), strict=True):
-        check(handler, array, expected, scale=10)
+    expected = x.mean(1, keepdims=True), sigma, y
+    got = [arrays.garbage(a.shape) for a in expected]
+    x_, parameters = arrays.put(x), (flat.put(gamma), flat.put(beta))
+    handler.layer_norm_forward(x_, *parameters, *got, 0.1)
+    for array, values in zip(got, expected, strict=True):
+        check(handler, array, values, scale=10)
 
     dy = arrays.randn(*shape)
     # By complex steps, f'(x) = Im f(x + ih) / h, exact to rounding.
@@ -45,7 +46,7 @@ def test_layer_norm(handler, rows, columns, seed, strided, fresh):
     gradients = [flat.destination(flat.randn(columns), fresh) for _ in range(2)]
     dy_ = arrays.put(dy)
     handler.layer_norm_backward(
-        *(parameters[0], *got[:2], dy_, given_dx),
+        *(x_, parameters[0], *got[:2], dy_, given_dx),
         *(array for array, _ in gradients),
         fresh_dx=fresh,
         fresh_gradients=fresh,
@@ -54,6 +55,36 @@ def test_layer_norm(handler, rows, columns, seed, strided, fresh):
     for (array, start), part in zip(gradients, (dy * x_hat, dy), strict=True):
         check(handler, array, start + part.sum(0), scale=100)
     check(handler, dy_, dy)
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize("columns", [100, 99])
+def test_layer_norm_of_many_rows(handler, columns, fresh):
+    arrays, shape = Arrays(handler), (700, columns)
+    x, gamma, beta = arrays.randn(*shape) + 3, *arrays.randn(2, columns)
+    sigma, x_hat, y = normalise(x, gamma, beta, 0.1)
+    x_, gamma_, dy = arrays.put(x), arrays.put(gamma), arrays.randn(*shape)
+    mean_, sigma_, y_ = (arrays.garbage(s) for s in ((700, 1), (700, 1), shape))
+    handler.layer_norm_forward(x_, gamma_, arrays.put(beta), mean_, sigma_, y_, 0.1)
+    check(handler, mean_, x.mean(1, keepdims=True), scale=10)
+    check(handler, sigma_, sigma, scale=10)
+    check(handler, y_, y, scale=10)
+    d = gamma * dy
+    means = [part.mean(1, keepdims=True) for part in (d, d * x_hat)]
+    dx = (d - means[0] - x_hat * means[1]) / sigma
+    for needs_dx in (True, False):
+        given, before = arrays.destination(arrays.randn(*shape), fresh)
+        out = [arrays.destination(arrays.randn(columns), fresh) for _ in range(2)]
+        handler.layer_norm_backward(
+            *(x_, gamma_, mean_, sigma_, arrays.put(dy), given if needs_dx else None),
+            *(array for array, _ in out),
+            fresh_dx=fresh,
+            fresh_gradients=fresh,
+        )
+        if needs_dx:
+            check(handler, given, before + dx, scale=100)
+        for (array, start), part in zip(out, (dy * x_hat, dy), strict=True):
+            check(handler, array, start + part.sum(0), scale=100)
 
 
 @given(count=st.integers(0, 9), size=positive, seed=seeds, strided=flags, fresh=flags)

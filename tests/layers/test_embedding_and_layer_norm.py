@@ -84,6 +84,21 @@ def test_layer_norm(shape):
     x_hat = (x - x.mean(-1, keepdims=True)) / sigma
     assert np.allclose(run.y, parameters["gamma"] * x_hat + parameters["beta"])
     assert np.allclose(run["internals.sigma"].ravel(), sigma.ravel())
+    assert np.allclose(run["internals.mean"].ravel(), x.mean(-1).ravel())
+
+
+@pytest.mark.parametrize("shape", [(4,), (3, 2, 4)])
+def test_what_layer_norm_has_normalised_is_computed_when_it_is_read(shape):
+    inp = layers.Input({"default": ("T", "B", *shape)})
+    net = Network.from_layer(inp >> layers.LayerNorm(0.01, name="Norm"))
+    net.set_handler(NumpyHandler(np.float64))
+    net.initialize(5.0)
+    x = 3 * normal(2, 3, *shape) + 1
+    net.provide_external_data({"default": x})
+    net.forward_pass()
+    sigma = np.sqrt(x.var(-1, keepdims=True) + 0.01)
+    x_hat = (x - x.mean(-1, keepdims=True)) / sigma
+    np.testing.assert_allclose(net.get("Norm.internals.x_hat"), x_hat, 1e-12)
 
 
 @pytest.mark.parametrize("epsilon", [0, -1.0, None, float("inf")])

@@ -62,19 +62,20 @@ class CudaNormalisation(CudaProducts, NormalisationOperations):
         x: Any,
         gamma: Any,
         beta: Any,
+        mean: Any,
         sigma: Any,
-        x_hat: Any,
         y: Any,
         epsilon: float,
     ) -> None:
-        arguments = (x, gamma, beta, sigma, x_hat, y, *x.shape, epsilon)
+        arguments = (x, gamma, beta, mean, sigma, y, *x.shape, epsilon)
         self._gpu.launch_by_rows("layer_norm_forward", x.shape, *arguments)
 
     def layer_norm_backward(
         self,
+        x: Any,
         gamma: Any,
+        mean: Any,
         sigma: Any,
-        x_hat: Any,
         dy: Any,
         dx: Any,
         dgamma: Any,
@@ -82,6 +83,7 @@ class CudaNormalisation(CudaProducts, NormalisationOperations):
         fresh_dx: bool = False,
         fresh_gradients: bool = False,
     ) -> None:
+        x_hat = self._normalised(x, mean, sigma)
         self._sum_columns(dy, x_hat, dgamma, add=not fresh_gradients)
         self._sum_columns(dy, None, dbeta, add=not fresh_gradients)
         if dx is not None:

@@ -101,6 +101,7 @@ class Arg(IntEnum):
     MEAN = 49
     VARIANCE = 50
     SCALE = 51
+    SHIFT = 52
     WORKSPACE = 64
     SCRATCHPAD = 80
     DIFF_SRC = 129

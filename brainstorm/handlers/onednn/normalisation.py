@@ -89,26 +89,39 @@ class OneDnnNormalisation(OneDnnPart, NormalisationOperations):
         x: Any,
         gamma: Any,
         beta: Any,
+        mean: Any,
         sigma: Any,
-        x_hat: Any,
         y: Any,
         epsilon: float,
     ) -> None:
-        call = x.size >= self._large
-        call = call and self._find(
-            layer_norm, (x, gamma, beta, x_hat, y), float(epsilon)
-        )
-        if not call:
-            super().layer_norm_forward(x, gamma, beta, sigma, x_hat, y, epsilon)
+        arrays = x, gamma, beta, mean, sigma, y
+        if x.size < self._large or not self._does(layer_norm, arrays, float(epsilon)):
+            super().layer_norm_forward(*arrays, epsilon)
             return
-        self.do(call)
-        self.do(np.add, call.values[1][:, np.newaxis], self.number(epsilon), sigma)
+        self.do(np.add, sigma, self.number(epsilon), sigma)
         self.do(np.sqrt, sigma, sigma)
 
-    def _layer_norm_deltas(self, sigma, x_hat, deltas, dx, fresh_dx) -> None:
-        arrays = sigma, x_hat, deltas, dx
-        if dx.size < self._large or not self._does(layer_norm_deltas, arrays, fresh_dx):
-            super()._layer_norm_deltas(*arrays, fresh_dx)
+    def layer_norm_backward(
+        self,
+        x: Any,
+        gamma: Any,
+        mean: Any,
+        sigma: Any,
+        dy: Any,
+        dx: Any,
+        dgamma: Any,
+        dbeta: Any,
+        fresh_dx: bool = False,
+        fresh_gradients: bool = False,
+    ) -> None:
+        arrays = x, gamma, mean, dy, dx, dgamma, dbeta
+        fresh = fresh_dx, fresh_gradients
+        call = x.size >= self._large and self._find(layer_norm_backward, arrays, *fresh)
+        if call:
+            self.do(np.multiply, sigma[:, 0], sigma[:, 0], call.values)
+            self.do(call)
+        else:
+            super().layer_norm_backward(x, gamma, mean, sigma, *arrays[3:], *fresh)
 
 
 def batch_norm(
@@ -187,52 +200,80 @@ def batch_norm_backward(
 
 
 def layer_norm(
-    session: Any, x: Any, gamma: Any, beta: Any, x_hat: Any, y: Any, epsilon: Any
+    session: Any,
+    x: Any,
+    gamma: Any,
+    beta: Any,
+    mean: Any,
+    variance: Any,
+    y: Any,
+    epsilon: Any,
 ) -> Call:
-    """Layer normalisation; `values` (2, M) receive means and variances of the rows."""
+    """Layer normalisation, which computes variances, too."""
+    _check_dense(x, gamma, beta, mean, variance, y)
     recipe = Recipe(session, "layer_norm_forward", (x, gamma))
-    statistics = np.empty((2, len(x)), np.float32)
-    mean, variance = map(recipe.kept_array, statistics)
-    primitive = _layer_forward(recipe, x, x_hat, epsilon)
-    x_hat, y = map(recipe.array, (x_hat, y))
-    recipe.add(primitive, src=recipe.array(x), dst=x_hat, mean=mean, variance=variance)
-    scale, shift = (recipe.array(v[np.newaxis]) for v in (gamma, beta))
-    then = ((Algorithm.ADD, shift),)
-    add_binary(recipe, Algorithm.MULTIPLY, x_hat, scale, y, then=then)
-    return recipe.call(statistics)
-
-
-def layer_norm_deltas(
-    session: Any, sigma: Any, x_hat: Any, deltas: Any, dx: Any, fresh_dx: Any
-) -> Call:
-    """``dx (+)= (d - mean(d) - x_hat mean(d x_hat)) / sigma``; overwrites the deltas d.
-
-    To the library, x_hat is what was normalised: its mean is 0, its variance 1.
-    """
-    recipe = Recipe(session, "layer_norm_backward", (sigma, x_hat, deltas, dx))
-    statistics = np.zeros((2, len(dx)), np.float32)
-    statistics[1] = 1.0
-    mean, variance = map(recipe.kept_array, statistics)
-    source, d = recipe.array(x_hat), recipe.array(deltas)
-    primitive = recipe.primitive(
-        *("layer_normalization_backward", Prop.BACKWARD),
-        *(d.desc, d.desc, source.desc, mean.desc, 0.0, NO_FLAGS),
-        _layer_forward(recipe, x_hat, deltas, 0.0),
-    )
-    known = {"src": source, "mean": mean, "variance": variance}
-    recipe.add(primitive, diff_dst=d, diff_src=d, **known)
-    divisor, out = recipe.array(sigma), recipe.array(dx)
-    add_binary(recipe, Algorithm.DIVIDE, d, divisor, out, add=not fresh_dx)
+    primitive = _layer_forward(recipe, x, epsilon)
+    known = {"src": recipe.array(x), "dst": recipe.array(y)}
+    known |= {"scale": recipe.array(gamma), "shift": recipe.array(beta)}
+    per_row = recipe.array(mean[:, 0]), recipe.array(variance[:, 0])
+    recipe.add(primitive, **known, mean=per_row[0], variance=per_row[1])
     return recipe.call()
 
 
-def _layer_forward(recipe, x, other, epsilon) -> Primitive:
-    if not (x.flags.c_contiguous and other.flags.c_contiguous):
-        # The library overlooks gaps.
-        raise UnimplementedError("expected rows that lie side by side")
+def layer_norm_backward(
+    session: Any,
+    x: Any,
+    gamma: Any,
+    mean: Any,
+    dy: Any,
+    dx: Any,
+    dgamma: Any,
+    dbeta: Any,
+    fresh_dx: Any,
+    fresh_gradients: Any,
+) -> Call:
+    """Gradients of `layer_norm`; `values` (M,) have to hold the variances."""
+    _check_dense(x, gamma, mean, dy, dx, dgamma, dbeta)
+    recipe = Recipe(session, "layer_norm_backward", (x, gamma))
+    statistics = np.ones(len(x), np.float32)
+    source, deltas, mean = map(recipe.array, (x, dy, mean[:, 0]))
+    primitive = recipe.primitive(
+        *("layer_normalization_backward", Prop.BACKWARD),
+        *(deltas.desc, deltas.desc, source.desc, mean.desc, 0.0, SCALE_AND_SHIFT),
+        _layer_forward(recipe, x, 0.0),
+    )
+    known = {"src": source, "mean": mean, "variance": recipe.kept_array(statistics)}
+    # It wants a shift, but does not look at it.
+    known |= {"diff_dst": deltas} | dict.fromkeys(
+        ("scale", "shift"), recipe.array(gamma)
+    )
+    with (
+        recipe.result(recipe.array(dgamma), fresh_gradients, "scale") as scale,
+        recipe.result(recipe.array(dbeta), fresh_gradients, "shift") as shift,
+        contextlib.ExitStack() as wanted,
+    ):
+        if dx is None:
+            inputs = recipe.temporary("inputs", deltas.desc)
+        else:
+            result = recipe.result(recipe.array(dx), fresh_dx, "inputs")
+            inputs = wanted.enter_context(result)
+        recipe.add(
+            primitive, **known, diff_src=inputs, diff_scale=scale, diff_shift=shift
+        )
+    return recipe.call(statistics)
+
+
+def _layer_forward(recipe, x, epsilon) -> Primitive:
     kind = "layer_normalization_forward", Prop.FORWARD_TRAINING
     per_row = Layout((len(x),), (1,))
-    return recipe.primitive(*kind, layout(x), layout(x), per_row, epsilon, NO_FLAGS)
+    rows = layout(x)
+    return recipe.primitive(*kind, rows, rows, per_row, epsilon, SCALE_AND_SHIFT)
+
+
+def _check_dense(*arrays: np.ndarray | None) -> None:
+    if any(array is not None and not array.flags.c_contiguous for array in arrays):
+        # The library overlooks gaps.
+        raise UnimplementedError("expected rows that lie side by side")
 
 
 def _forward(recipe, x, epsilon, flags) -> Primitive:

@@ -136,14 +136,14 @@ class NormalisationOperations(ProductOperations):
         else:
             self.mult_add_mv(work, means, dx)
 
-    @operation("x:M,C gamma:C beta:C", "sigma:M,1 x_hat:M,C y:M,C")
+    @operation("x:M,C gamma:C beta:C", "mean:M,1 sigma:M,1 y:M,C")
     def layer_norm_forward(
         self,
         x: Any,
         gamma: Any,
         beta: Any,
+        mean: Any,
         sigma: Any,
-        x_hat: Any,
         y: Any,
         epsilon: float,
     ) -> None:
@@ -155,28 +155,30 @@ class NormalisationOperations(ProductOperations):
         """
         per_row = 1.0 / max(x.shape[1], 1)
         columns = (1, x.shape[1])
-        self.sum_t(x, 1, sigma)
-        self.mult_st(per_row, sigma, sigma)
-        self.subtract_mv(x, sigma, x_hat)
-        self.mult_tt(x_hat, x_hat, y)
-        self.sum_t(y, 1, sigma)
+        self.sum_t(x, 1, mean)
+        self.mult_st(per_row, mean, mean)
+        self.subtract_mv(x, mean, y)
+        squares = self.scratch(tuple(x.shape), 4)
+        self.mult_tt(y, y, squares)
+        self.sum_t(squares, 1, sigma)
         self.mult_st(per_row, sigma, sigma)
         self.add_st(epsilon, sigma, sigma)
         self.sqrt_t(sigma, sigma)
-        self.divide_mv(x_hat, sigma, x_hat)
-        self.mult_mv(x_hat, gamma.reshape(columns), y)
+        self.divide_mv(y, sigma, y)
+        self.mult_mv(y, gamma.reshape(columns), y)
         self.add_mv(y, beta.reshape(columns), y)
 
     @operation(
-        "gamma:C sigma:M,1 x_hat:M,C dy:M,C",
+        "x:M,C gamma:C mean:M,1 sigma:M,1 dy:M,C",
         add="dx:M,C dgamma:C dbeta:C",
         optional="dx",
     )
     def layer_norm_backward(
         self,
+        x: Any,
         gamma: Any,
+        mean: Any,
         sigma: Any,
-        x_hat: Any,
         dy: Any,
         dx: Any,
         dgamma: Any,
@@ -190,7 +192,7 @@ class NormalisationOperations(ProductOperations):
         and means over the row.
         """
         rows, columns = dy.shape
-        work = self.scratch((rows, columns), 4)
+        x_hat, work = self._normalised(x, mean, sigma), self.scratch(tuple(dy.shape), 4)
         self.mult_tt(dy, x_hat, work)
         self._sum_rows(work, dgamma, fresh_gradients)
         self._sum_rows(dy, dbeta, fresh_gradients)
@@ -198,12 +200,7 @@ class NormalisationOperations(ProductOperations):
             return
         deltas = self.scratch((rows, columns), 5)
         self.mult_mv(dy, gamma.reshape((1, columns)), deltas)
-        self._layer_norm_deltas(sigma, x_hat, deltas, dx, fresh_dx)
-
-    def _layer_norm_deltas(self, sigma, x_hat, deltas, dx, fresh_dx) -> None:
-        """``dx (+)= (d - mean(d) - x_hat mean(d x_hat)) / sigma`` for deltas d."""
-        rows, columns = deltas.shape
-        means, work = self.scratch((rows, 1), 3), self.scratch((rows, columns), 4)
+        means = self.scratch((rows, 1), 3)
         self.mult_tt(deltas, x_hat, work)
         self.sum_t(work, 1, means)
         self.mult_st(-1.0 / max(columns, 1), means, means)
@@ -217,3 +214,10 @@ class NormalisationOperations(ProductOperations):
             self.copy_to(work, dx)
         else:
             self.add_tt(work, dx, dx)
+
+    def _normalised(self, x, mean, sigma) -> Any:
+        """x_hat, in a temporary."""
+        x_hat = self.scratch(tuple(x.shape), 6)
+        self.subtract_mv(x, mean, x_hat)
+        self.divide_mv(x_hat, sigma, x_hat)
+        return x_hat

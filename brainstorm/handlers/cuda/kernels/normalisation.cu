@@ -16,25 +16,27 @@ ELEMENTWISE(batch_norm_backward_fresh, f = e * (a - s * (d + b * c)))
 // A row of threads normalises one row.
 extern "C" __global__ void layer_norm_forward(
     const float *x, long long x_row, const float *gamma, const float *beta,
-    float *sigma, long long sigma_row, float *x_hat, long long x_hat_row, float *y,
+    float *mean, long long mean_row, float *sigma, long long sigma_row, float *y,
     long long y_row, int rows, int cols, float epsilon) {
   const long long row = (long long)blockIdx.x * blockDim.y + threadIdx.y;
   const int length = row < rows ? cols : 0;
-  x += row * x_row, x_hat += row * x_hat_row, y += row * y_row;
+  x += row * x_row, y += row * y_row;
   double sum = 0.0, squares = 0.0;
   for (int c = threadIdx.x; c < length; c += blockDim.x) sum += x[c];
-  const double mean = sum_over_x(sum) / (cols > 0 ? cols : 1);
+  const double middle = sum_over_x(sum) / (cols > 0 ? cols : 1);
   for (int c = threadIdx.x; c < length; c += blockDim.x) {
-    x_hat[c] = (float)(x[c] - mean);
-    squares += (double)x_hat[c] * x_hat[c];
+    y[c] = (float)(x[c] - middle);
+    squares += (double)y[c] * y[c];
   }
   squares = sum_over_x(squares) / (cols > 0 ? cols : 1);
   const float deviation = (float)sqrt(squares + epsilon);
   for (int c = threadIdx.x; c < length; c += blockDim.x) {
-    x_hat[c] /= deviation;
-    y[c] = gamma[c] * x_hat[c] + beta[c];
+    y[c] = gamma[c] * (y[c] / deviation) + beta[c];
   }
-  if (threadIdx.x == 0 && row < rows) sigma[row * sigma_row] = deviation;
+  if (threadIdx.x == 0 && row < rows) {
+    mean[row * mean_row] = (float)middle;
+    sigma[row * sigma_row] = deviation;
+  }
 }
 
 // dx (+)= (d - mean(d) - x_hat mean(d x_hat)) / sigma with d = gamma dy.
