@@ -283,7 +283,8 @@ class Recipe:
         """
         engine, sums = self.library.engine, (("sum",),) if add else ()
         args = (source.desc, engine, target.desc, engine)
-        memories, scaled = {Arg.SRC: source, Arg.DST: target}, ()
+        memories: dict[int, Memory] = {Arg.SRC: source, Arg.DST: target}
+        scaled: tuple[Arg, ...] = ()
         if factor != 1.0:
             scaled = (Arg.SRC,)
             memories[Arg.SRC_SCALE] = self.kept_array(np.full(1, factor, np.float32))

@@ -103,10 +103,11 @@ class AttentionOperations(LossOperations, ProductOperations):
             causal: Whether queries see no keys of later steps.
         """
         self._check_sizes("attention_forward", q, k, heads)
-        for *some, some_v, some_y in self._groups(heads, q, k, known, v, y):
+        groups = self._groups(heads, q, k, known, v, y)
+        for some_q, some_k, some_known, some_v, some_y in groups:
             values = self._by_heads(some_v, heads, _DENSE_V)
             results = self._by_heads(some_y, heads, _DENSE_DY, filled=False)
-            for block in self._attend(*some, heads, causal):
+            for block in self._attend(some_q, some_k, some_known, heads, causal):
                 seen = values[block.n, block.columns]
                 self.batch_dot_mm(block.weights, seen, results[block.n, block.rows])
             self._put_heads(results, some_y)
@@ -138,9 +139,10 @@ class AttentionOperations(LossOperations, ProductOperations):
         """
         self._check_sizes("attention_backward", q, k, heads)
         for arrays in self._groups(heads, q, k, v, known, dy, dq, dk, dv):
-            self._attend_back(*arrays, heads, causal)
+            self._attend_back(arrays, heads, causal)
 
-    def _attend_back(self, q, k, v, known, dy, dq, dk, dv, heads, causal) -> None:
+    def _attend_back(self, arrays, heads, causal) -> None:
+        q, k, v, known, dy, dq, dk, dv = arrays
         values, deltas_y = (
             self._by_heads(v, heads, _DENSE_V),
             self._by_heads(dy, heads, _DENSE_DY),
