@@ -24,6 +24,7 @@ from brainstorm.parallel.exchange import plan_buckets
 
 BATCHES_IN_AN_EPOCH = 8
 SPACING = 4  # between sizes of messages
+BUCKET_SIZE = bs.Trainer.bucket_size
 
 
 def sized(name: str, batch: int) -> Work:
@@ -39,7 +40,9 @@ class Member:
         self.comm = comm
         self._trained: dict[tuple, Callable[[int], list[float]]] = {}
 
-    def messages(self, name: str, handler: str) -> list[tuple[float, int]]:
+    def messages(
+        self, name: str, handler: str, bucket_size: int = BUCKET_SIZE
+    ) -> list[tuple[float, int]]:
         """When gradients are exchanged, as a share of the backward pass, and bytes."""
         work = load(name)
         net = make_network(work, handler, work.our_variants[0])
@@ -54,7 +57,7 @@ class Member:
             counts[row.layer] += row.multiplications
         done = np.cumsum([0, *counts.values()]) / sum(counts.values())
         itemsize = np.dtype(net.handler.dtype).itemsize
-        numbers = bs.Trainer(make_stepper(work)).bucket_size // itemsize
+        numbers = bucket_size // itemsize
         buckets = plan_buckets(net.layers, net.parameter_hub, [*counts], numbers)
         summary = 8 * (2 + len(net.loss_layers))  # sizes and losses, ahead of them
         return [(float(done[buckets[0].after]), summary)] + [
@@ -108,11 +111,19 @@ class Member:
                 found.append(time.perf_counter() - start)
         return statistics.median(found[2:])
 
-    def train(self, name: str, handler: str, batch: int, updates: int) -> float:
+    def train(
+        self,
+        name: str,
+        handler: str,
+        batch: int,
+        updates: int,
+        bucket_size: int = BUCKET_SIZE,
+    ) -> float:
         """Median seconds from update to update in a training by all ranks."""
-        key = name, handler, batch
+        key = name, handler, batch, bucket_size
         if key not in self._trained:
-            self._trained[key] = _training(sized(name, batch), handler, self.comm)
+            work = sized(name, batch)
+            self._trained[key] = _training(work, handler, self.comm, bucket_size)
         return statistics.median(self._trained[key](updates))
 
 
@@ -145,7 +156,9 @@ class Clock:
         self._stepper.run()
 
 
-def _training(work: Work, handler: str, comm: Any) -> Callable[[int], list[float]]:
+def _training(
+    work: Work, handler: str, comm: Any, bucket_size: int = BUCKET_SIZE
+) -> Callable[[int], list[float]]:
     """What trains for some updates, as a script would, and returns their times."""
     times = BATCHES_IN_AN_EPOCH
     batches = bs.Minibatches(
@@ -157,7 +170,7 @@ def _training(work: Work, handler: str, comm: Any) -> Callable[[int], list[float
 
     def train(updates: int) -> list[float]:
         clock = Clock(make_stepper(work))
-        trainer = bs.Trainer(clock, verbose=False, comm=comm)
+        trainer = bs.Trainer(clock, verbose=False, comm=comm, bucket_size=bucket_size)
         trainer.add_hook(bs.hooks.StopAfterEpoch(-(-(updates + 2) // times)))
         trainer.train(net, batches)
         return np.diff(clock.starts)[2:].tolist()

@@ -4,6 +4,8 @@ Measures steps of works in one process, and messages between ranks of this machi
 predicts from both how long a step takes with 1 to 4,096 ranks, and checks the
 prediction for as many ranks as there are here. With ``--turns`` ranks of one thread
 each compete with one process of one thread, and of as many threads as there are ranks.
+With ``--overlap`` ranks that send gradients while lower layers still compute compete
+with the same that send all of them at the end.
 """
 
 from __future__ import annotations
@@ -27,11 +29,13 @@ import numpy as np
 
 import brainstorm as bs
 from benchmarks.allreduce import LINKS, Link, Message, Step, allreduce, fit
+from benchmarks.ranks import BUCKET_SIZE
 from benchmarks.works import NAMES, load
 
 ROOT = Path(__file__).resolve().parents[1]
 RANKS = tuple(2**i for i in range(13))
 GOOD = 0.8  # an efficiency below which it is said what limits
+ALL = 2**62  # bytes of a bucket that takes everything
 PAUSE = 0.2  # seconds between turns, for threads that go on spinning
 
 
@@ -336,6 +340,37 @@ def take_turns(names: Sequence[str], settings: Settings, rounds: int) -> None:
             print_turns(name, batch, dict(zip(contestants, seconds, strict=True)))
 
 
+def overlap(names: Sequence[str], settings: Settings, rounds: int) -> None:
+    """Have ranks train with gradients in buckets, and in a single one, in turns."""
+    ranks, handler, steps = settings.ranks, settings.handler, settings.steps
+    sizes = {
+        f"{ranks} ranks, in buckets": BUCKET_SIZE,
+        f"{ranks} ranks, at the end": ALL,
+    }
+    with groups((ranks, 1)) as [group]:
+        for name in names:
+            batch = ranks * load(name).shape[1]
+            messages = group.ask("messages", name, handler, BUCKET_SIZE)[1:]
+            print(f"\n{describe_messages(name, messages)}", flush=True)
+            seconds: dict[str, list[float]] = {who: [] for who in sizes}
+            for round_nr in range(rounds + 1):
+                for who, size in sizes.items():
+                    took = group.ask("train", name, handler, batch, steps, size)
+                    if round_nr > 0:
+                        seconds[who].append(took)
+            print_turns(name, batch, seconds)
+
+
+def describe_messages(name: str, messages: Sequence[tuple[float, int]]) -> str:
+    """How much is sent while how much of the backward pass is still to come."""
+    everything = sum(size for _, size in messages)
+    lines = [f"{name}: {everything:,} bytes of gradients in {len(messages)} messages"]
+    for ready, size in messages:
+        left = max(0.0, 1 - ready)
+        lines.append(f"{size:14,} bytes, {left:4.0%} of the backward pass to come")
+    return "\n".join(lines)
+
+
 def print_turns(name: str, batch: int, seconds: dict[str, list[float]]) -> None:
     """What each took, and what the first one gains over the others."""
     medians = {who: statistics.median(times) for who, times in seconds.items()}
@@ -374,8 +409,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     default = type(bs.handlers.default_handler).__name__
-    add("works", nargs="*", help=f"any of {NAMES}; default: all, two with --turns")
+    add("works", nargs="*", help=f"any of {NAMES}; default: all, with turns two")
     add("--turns", action="store_true", help="compare ranks with threads")
+    add("--overlap", action="store_true", help="compare buckets with one message")
     add("--ranks", type=int, default=2, help="to measure here, default: 2")
     add("--handler", default=default, help=f"default: {default}")
     add("--steps", type=int, default=20, help="for each median, default: 20")
@@ -399,8 +435,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         f" {platform.python_version()}, {platform.machine()}, {os.cpu_count()} cores,"
         f" load {os.getloadavg()[0]:.1f} (0: nothing else runs)"
     )
-    if args.turns:
-        take_turns(args.works or ["mnist_pi", "cifar10_cnn"], settings, args.rounds)
+    if args.turns or args.overlap:
+        compete = overlap if args.overlap else take_turns
+        compete(args.works or ["mnist_pi", "cifar10_cnn"], settings, args.rounds)
         return
     steps, checks, adding = {}, {}, reduction_here()
     with groups((args.ranks, 1)) as [group]:

@@ -182,6 +182,23 @@ def test_messages_are_all_gradients(name):
         assert ready[0] == pytest.approx(last / (last + batch * inputs * hidden))
 
 
+def test_a_bucket_for_everything_leaves_nothing_to_overlap():
+    member = ranks.Member()
+    _, *several = member.messages("mnist_pi", "NumpyHandler")
+    _, *single = member.messages("mnist_pi", "NumpyHandler", scaling.ALL)
+    size = 4 * (785 * 1200 + 1201 * 1200 + 1201 * 10)
+    assert single == [(1.0, size)]
+    assert len(several) == 2
+    hidden_1 = 4 * 785 * 1200
+    # The first layer computes no deltas of its inputs.
+    left = 784 * 1200 / (784 * 1200 + 2 * 1200 * 1200 + 2 * 1200 * 10)
+    assert scaling.describe_messages("mnist_pi", several).splitlines() == [
+        f"mnist_pi: {size:,} bytes of gradients in 2 messages",
+        f"{size - hidden_1:14,} bytes, {left:4.0%} of the backward pass to come",
+        f"{hidden_1:14,} bytes,   0% of the backward pass to come",
+    ]
+
+
 def test_what_limits_ranks_that_there_are():
     found = scaling.Check(10e-3, 12e-3, 12e-3, 13e-3, 13e-3)
     assert found.limit().startswith("3 ms are lost, 2 of them since ranks that compute")
@@ -228,6 +245,16 @@ def test_the_command_measures_predicts_and_draws(tmp_path):
     ):
         assert text in output
     assert image.imread(file).std() > 0
+
+
+@pytest.mark.slow
+def test_buckets_and_a_single_one_take_turns():
+    output = run("--overlap", "--rounds", "1")
+    assert "small: 3,084 bytes of gradients in 1 messages" in output
+    rows = output.partition("small: batches of 32 in all")[2].splitlines()[1:]
+    names = [row[:40].strip() for row in rows]
+    assert names == ["2 ranks, in buckets", "2 ranks, at the end"]
+    assert rows[0].endswith("1.000x")
 
 
 @pytest.mark.slow
