@@ -82,11 +82,17 @@ def built(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True, scope="session")
-def no_proxy_for_this_machine():
-    """Servers of the tests are asked themselves, even where others are not."""
+def surroundings():
+    """What is the same for all who run the tests, and for processes that these start.
+
+    Servers of the tests are asked themselves, even where others are not.
+    """
     with pytest.MonkeyPatch.context() as patch:
         known = [os.environ[n] for n in ("no_proxy", "NO_PROXY") if os.environ.get(n)]
         patch.setenv("no_proxy", ",".join([*known[:1], "127.0.0.1", "localhost"]))
+        patch.setenv("PYTHONPATH", str(DOCS.parent), prepend=os.pathsep)
+        patch.setenv("COLUMNS", "80")
+        patch.delenv("FORCE_COLOR", raising=False)
         yield
 
 

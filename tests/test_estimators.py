@@ -28,10 +28,14 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from brainstorm.estimators import NetworkClassifier, NetworkRegressor
 
 
-@parametrize_with_checks(
-    [NetworkClassifier(random_state=0), NetworkRegressor(random_state=0)]
-)
+@parametrize_with_checks([NetworkClassifier(random_state=0)])
 def test_checks_of_scikit_learn(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.slow
+@parametrize_with_checks([NetworkRegressor(random_state=0)])
+def test_checks_of_regressors(estimator, check):
     check(estimator)
 
 

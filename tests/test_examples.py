@@ -21,6 +21,10 @@ EXAMPLES = sorted(
 )
 
 
+def slow(*cases):
+    return [pytest.param(*case, marks=pytest.mark.slow) for case in cases]
+
+
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
     """Where the examples put their data; nothing is there at first."""
@@ -49,7 +53,7 @@ def run_example(name, *arguments, data_dir=""):
     ("words", "text"),
     [
         ("--epochs -1", "expected at least 1"),
-        ("--data none.hdf5", "no file 'none.hdf5'"),
+        *slow(("--data none.hdf5", "no file 'none.hdf5'")),
     ],
 )
 def test_options_that_make_no_sense_end_with_a_line(name, words, text):
@@ -87,7 +91,7 @@ def run_digits_mlp(folder, *arguments):
     return float(re.fullmatch(r"test accuracy: ([01]\.\d{3})", last_line).group(1))
 
 
-@pytest.mark.parametrize("options", [(), ("--stepper", "adam")])
+@pytest.mark.parametrize("options", [(), *slow([("--stepper", "adam")])])
 def test_digits_mlp_learns_and_writes_network_and_picture(options, tmp_path):
     assert run_digits_mlp(tmp_path, "--epochs", "2", *options) > 0.8
 
@@ -107,19 +111,21 @@ def test_digits_mlp_reaches_its_accuracy_sooner_with_adam(tmp_path):
 @pytest.mark.parametrize(
     ("name", "epochs", "at_least"),
     [
-        pytest.param("bidirectional_labels.py", 2, 0.9, marks=pytest.mark.slow),
-        pytest.param("brainpy_nodes.py", 20, 0.9, marks=pytest.mark.slow),
-        pytest.param("brainpy_training.py", 150, 0.7, marks=pytest.mark.slow),
-        ("custom_layer.py", 3, 0.8),
-        pytest.param("digits_cnn.py", 1, 0.5, marks=pytest.mark.slow),
-        pytest.param("search_grid.py", 2, 0.8, marks=pytest.mark.slow),
-        pytest.param("highway.py", 5, 0.15, marks=pytest.mark.slow),
-        pytest.param("mnist_pi.py", 5, 0.6, marks=pytest.mark.slow),
-        pytest.param("multi_label.py", 2, 0.74, marks=pytest.mark.slow),
         ("regression.py", 20, 0.3),
-        ("sequence_with_mask.py", 4, 0.6),
-        ("serve_threads.py", 2, 0.8),
-        pytest.param("transfer_digits.py", 40, 0.9, marks=pytest.mark.slow),
+        *slow(
+            ("bidirectional_labels.py", 2, 0.9),
+            ("brainpy_nodes.py", 20, 0.9),
+            ("brainpy_training.py", 150, 0.7),
+            ("custom_layer.py", 3, 0.8),
+            ("digits_cnn.py", 1, 0.5),
+            ("search_grid.py", 2, 0.8),
+            ("highway.py", 5, 0.15),
+            ("mnist_pi.py", 5, 0.6),
+            ("multi_label.py", 2, 0.74),
+            ("sequence_with_mask.py", 4, 0.6),
+            ("serve_threads.py", 2, 0.8),
+            ("transfer_digits.py", 40, 0.9),
+        ),
     ],
 )
 def test_examples_learn_without_download(name, epochs, at_least, tmp_path, data_dir):
@@ -169,6 +175,7 @@ def test_gates_open_when_they_are_told(tmp_path):
     assert image.imread(tmp_path / "watch_gates.png").std() > 0
 
 
+@pytest.mark.slow
 def test_text_sampling_writes_at_three_temperatures(tmp_path):
     pytest.importorskip("matplotlib")
     write_text(tmp_path / "text.hdf5")
@@ -181,7 +188,8 @@ def test_text_sampling_writes_at_three_temperatures(tmp_path):
     assert 1 < result_of(output) < 4
 
 
-@pytest.mark.parametrize("size", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [1, 2])
 def test_parallel_digits_learns_on_ranks(size, tmp_path, data_dir):
     pytest.importorskip("sklearn")
     script = ROOT / "examples" / "parallel_digits.py"
@@ -241,7 +249,7 @@ def test_spiking_classification_learns_and_draws(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2, 42])
+@pytest.mark.parametrize("seed", [1, 42])
 def test_spiking_classification_reaches_its_accuracy(seed, tmp_path):
     options = ("--seed", seed, "--output-dir", tmp_path)
     assert result_of(run_example("spiking_classification.py", *options)) >= 0.95
@@ -256,7 +264,8 @@ def test_force_learning_makes_its_movements_by_itself(tmp_path):
     assert image.imread(tmp_path / "force_learning.png").std() > 0
 
 
-@pytest.mark.parametrize("seed", [42, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [42, 1])
 def test_nvar_goes_on_with_the_series_of_lorenz(seed, tmp_path):
     image = pytest.importorskip("matplotlib.image")
     output = run_example("nvar_lorenz.py", "--seed", seed, "--output-dir", tmp_path)
@@ -277,7 +286,8 @@ def test_force_learning_reaches_its_accuracy(seed, tmp_path):
     assert result_of(output) <= 0.05
 
 
-@pytest.mark.parametrize("reservoirs", [1, pytest.param(5, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("reservoirs", [1, 5])
 def test_reservoirs_go_on_with_mackey_glass(reservoirs, tmp_path):
     pytest.importorskip("matplotlib")
     options = ("--epochs", reservoirs, "--output-dir", tmp_path)
@@ -339,6 +349,7 @@ def test_hutter_lstm_refuses_sequences_that_do_not_continue_each_other(tmp_path)
         run_example("hutter_lstm.py", *options)
 
 
+@pytest.mark.slow
 def test_tiny_gpt_learns_writes_and_shows_its_heads(tmp_path):
     image = pytest.importorskip("matplotlib.image")
     write_text(tmp_path / "text.hdf5")
@@ -387,13 +398,8 @@ def test_digits_cnn_reaches_its_accuracy(tmp_path, data_dir):
     assert result_of(output) >= 0.98
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(n, marks=[] if n == "digits_mlp.py" else pytest.mark.slow)
-        for n in EXAMPLES
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_examples_tell_their_options(name):
     output = run_example(name, "--help")
     for option in ("--epochs", "--gpu", "--data"):

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -80,10 +81,22 @@ class Recorder(Hook):
         self.seen.append(net.get("parameters"))
 
 
-def train(net, carry_context=False):
+class WaitForOthers(Hook):
+    """Goes on when somebody wants to use the network."""
+
+    def __init__(self):
+        super().__init__(timescale="update")
+
+    def __call__(self, epoch_nr, update_nr, net, stepper, logs):
+        while not net.lock._queue.locked():
+            time.sleep(0)
+
+
+def train(net, carry_context=False, *hooks):
     trainer = Trainer(SgdStepper(0.05), verbose=False, carry_context=carry_context)
     recorder = Recorder()
-    trainer.add_hook(recorder)
+    for hook in (recorder, *hooks):
+        trainer.add_hook(hook)
     trainer.add_hook(MonitorLoss("valid", timescale="update"))
     trainer.add_hook(StopAfterEpoch(4))
     batches = Subsequences(Minibatches(4, shuffle=False, **data(6, 8)), 2)
@@ -106,7 +119,7 @@ def test_a_network_is_used_while_it_is_trained(carry_context):
     for user in users:
         user.start()
     try:
-        got, got_logs = train(net, carry_context)
+        got, got_logs = train(net, carry_context, WaitForOthers())
     finally:
         done.set()
         for user in users:
@@ -120,7 +133,7 @@ def test_a_network_is_used_while_it_is_trained(carry_context):
         possible.append(net.predict(x))
     distances = np.abs(np.array(seen)[:, None] - np.array(possible)).max((2, 3, 4))
     assert (distances.min(axis=1) < 1e-12).all()
-    assert len(set(distances.argmin(axis=1).tolist())) > 3
+    assert len(set(distances.argmin(axis=1).tolist())) > len(possible) // 2
 
 
 def test_a_trainer_does_one_training_at_a_time():
