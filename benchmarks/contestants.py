@@ -31,6 +31,8 @@ ON_CPU = {"JAX_PLATFORMS": "cpu"}
 
 # A variant of PyTorch that rounds the factors of products to 10 bits on a GPU.
 TF32 = "TF32"
+# One of ours that starts whole passes as CUDA graphs.
+GRAPHS = "graphs"
 
 
 class ContestantError(Exception):
@@ -124,11 +126,10 @@ def find_contestants(
     """Everybody who could do a work, in each of its variants. None is started yet."""
     ours, torch = (work.our_variants, work.torch_variants) if work else (("",), ("",))
     if gpu:
-        tf32 = [f"{variant}, {TF32}" if variant else TF32 for variant in torch]
         return [
-            *_in_variants("PyCudaHandler", "PyCudaHandler", ours),
+            *_in_variants("PyCudaHandler", "PyCudaHandler", ours + _with(GRAPHS, ours)),
             *_in_variants("PyTorch eager", "eager", torch),
-            *_in_variants("PyTorch eager", "eager", tuple(tf32[:1]), {}, TF32),
+            *_in_variants("PyTorch eager", "eager", _with(TF32, torch), {}, TF32),
         ]
     found = [
         *_in_variants("NumpyHandler", "NumpyHandler", ours[:1]),
@@ -149,6 +150,11 @@ def find_contestants(
         *_in_variants(name, "eager", torch[:1], {}, "bf16"),
         *_in_variants(f"{name}, tuned", "eager", torch[:1], TUNED, "bf16"),
     ]
+
+
+def _with(more: str, variants: tuple[str, ...]) -> tuple[str, ...]:
+    """The first of the variants, with something added."""
+    return tuple(f"{v}, {more}" if v else more for v in variants[:1])
 
 
 def _in_variants(

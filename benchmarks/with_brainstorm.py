@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 import brainstorm as bs
+from benchmarks.contestants import GRAPHS
 from benchmarks.work import Run, Work
 
 
@@ -63,7 +64,9 @@ def make_network(
         "classification", work.shape[2:], work.classes
     )
     net = bs.Network.from_layer(work.layers(inp, variant) >> out)
-    options = {} if precision == "f32" else {"math_mode": precision}
+    options: dict[str, Any] = {} if precision == "f32" else {"math_mode": precision}
+    if GRAPHS in variant:
+        options["graphs"] = True
     net.set_handler(getattr(bs.handlers, handler)(seed=1, **options))
     net.initialize(0)
     for layer, weights in work.weights.items():

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from benchmarks import gpu, suites, toolkit
-from benchmarks.contestants import ROOT
+from benchmarks.contestants import ROOT, find_contestants
 from benchmarks.suites import (
     FAILED,
     LATE,
@@ -24,6 +24,7 @@ from benchmarks.suites import (
     run_command,
     run_suites,
 )
+from benchmarks.works import load
 
 FOREVER = "import time; print('began', flush=True); time.sleep(600)"
 
@@ -244,6 +245,16 @@ def test_ratios_in_words():
         " no peepholes 1.00 ms (0.50 of eager, 0.80 of TF32);"
         " evaluation: 1.50 ms, no peepholes 1.00 ms; no PyTorch with CUDA"
     )
+
+
+def test_who_takes_part_on_a_gpu():
+    found = find_contestants(gpu=True, work=load("embedding"))
+    assert [contestant.name for contestant in found] == [
+        *("PyCudaHandler", "PyCudaHandler, graphs"),
+        *("PyTorch eager, sparse", "PyTorch eager, dense"),
+        "PyTorch eager, sparse, TF32",
+    ]
+    assert [contestant.is_tuned for contestant in found] == [False] * 4 + [True]
 
 
 def test_works_are_told_by_their_last_line(tmp_path, monkeypatch):

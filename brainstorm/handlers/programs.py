@@ -15,11 +15,12 @@ from __future__ import annotations
 import bisect
 import functools
 import inspect
+import itertools
 import math
 import operator
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -158,6 +159,8 @@ class Program:
         self.layer = ""
         self.failed: Step | None = None
         self._calls: list[Function] = []
+        self._made = self._calls  # by replays
+        self._starts: list[int] = []  # of these among the leaf calls, once joined
         self._kept: list[Any] = []
         self._depth = 0
 
@@ -171,14 +174,17 @@ class Program:
         Raises:
             HandlerError: One of them failed.
         """
-        calls = iter(self._calls)
+        calls = iter(self._made)
         try:
             for leaf in calls:
                 status = leaf()
                 if status.__class__ is int and status:
                     raise HandlerError(f"it failed with the status {status}")
         except HandlerError:
-            self.failed = self._step_of(len(self) - operator.length_hint(calls) - 1)
+            number = len(self._made) - operator.length_hint(calls) - 1
+            self.failed = self._step_of(
+                self._starts[number] if self._starts else number
+            )
             raise
 
     def timed(self, wait: Callable[[], Any] | None = None) -> list[float]:
@@ -196,7 +202,7 @@ class Program:
         seconds = []
         for step, calls in zip(self.steps, self.calls_by_step(), strict=True):
             part = Program()
-            part.steps, part._calls = [step._replace(start=0)], calls
+            part.steps, part._made = [step._replace(start=0)], calls
             began = time.perf_counter()
             try:
                 part()
@@ -213,6 +219,19 @@ class Program:
         starts = [step.start for step in self.steps]
         stops = [*starts[1:], len(self)]
         return [self._calls[a:b] for a, b in zip(starts, stops, strict=False)]
+
+    def join(
+        self, joined: Callable[[list[Function]], Iterable[tuple[int, Function]]]
+    ) -> None:
+        """Have replays make other calls, some of which stand for several leaf calls.
+
+        Args:
+            joined: Gets the leaf calls, and gives those to be made instead, in order,
+                each with the number of leaf calls that it stands for.
+        """
+        pairs = list(joined(self._calls))
+        self._made = [call for _, call in pairs]
+        self._starts = [0, *itertools.accumulate(count for count, _ in pairs)]
 
     def _step_of(self, number: int) -> Step | None:
         """The operation that a leaf call belongs to."""

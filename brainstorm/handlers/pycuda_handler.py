@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from brainstorm.handlers.base_handler import OPERATIONS
+from brainstorm.handlers.base_handler import OPERATIONS, Handler
 from brainstorm.handlers.cuda.activations import CudaActivations
 from brainstorm.handlers.cuda.arrays import CudaArray
 from brainstorm.handlers.cuda.checks import checked, named
@@ -18,6 +19,7 @@ from brainstorm.handlers.cuda.ctc import CudaCtc
 from brainstorm.handlers.cuda.device import PyCudaDevice
 from brainstorm.handlers.cuda.elementwise import KERNELS, by_kernel
 from brainstorm.handlers.cuda.embedding import CudaEmbedding
+from brainstorm.handlers.cuda.graphs import with_graphs
 from brainstorm.handlers.cuda.gru import CudaGru
 from brainstorm.handlers.cuda.images import CudaImages
 from brainstorm.handlers.cuda.launcher import Launcher
@@ -35,9 +37,10 @@ from brainstorm.handlers.draws import CountedDraws
 from brainstorm.handlers.operations.affine import AffineOperations
 from brainstorm.handlers.operations.attention import AttentionOperations
 from brainstorm.handlers.operations.gru import GruOperations
+from brainstorm.handlers.operations.images import ImageOperations
 from brainstorm.handlers.operations.lstm import LstmOperations
 from brainstorm.handlers.operations.recurrent import RecurrentOperations
-from brainstorm.handlers.programs import whole
+from brainstorm.handlers.programs import Program, whole
 
 __all__ = ["PyCudaHandler"]
 
@@ -78,6 +81,9 @@ class PyCudaHandler(
 
     Args:
         seed: Seed of `rnd`; None derives it from ``global_rnd``.
+        graphs: Start the launches of a pass that come again together, as CUDA graphs,
+            from its fourth run on. What draws random numbers or has numbers that
+            change remains alone. It has never been run on a GPU.
 
     Raises:
         ImportError: PyCUDA is not installed, or can not be loaded.
@@ -88,8 +94,11 @@ class PyCudaHandler(
     records_leaves = True
     _attention_size = 2**26  # there is more memory, and starting work takes time
 
-    def __init__(self, seed: int | None = None):
+    __default_values__ = {"graphs": False}
+
+    def __init__(self, seed: int | None = None, graphs: bool = False):
         super().__init__(seed)
+        self.graphs = graphs
         self.dtype: Any = np.float32
         self._gpu: Launcher = self._open()
         self.context: Any = self._gpu.device
@@ -101,6 +110,12 @@ class PyCudaHandler(
     def _open() -> Launcher:
         """The GPU, which all handlers of a process share."""
         return Launcher(PyCudaDevice())
+
+    def record(self, run: Callable[[Handler], None], program: Program) -> None:
+        super().record(run, program)
+        if self.graphs:
+            gpu = self._gpu
+            program.join(functools.partial(with_graphs, gpu.device, gpu.expect_failure))
 
     # -- memory --------------------------------------------------------------
 
@@ -118,10 +133,15 @@ class PyCudaHandler(
 
 
 # These make all their leaf calls by `do`, and kernels, unless their numbers matter.
-_RECORDED = {"broadcast_t"}.union(
-    *map(vars, (CudaActivations, CudaProducts, AffineOperations)),
+_RECORDED = {
+    *("broadcast_t", "merge_tt", "split_add_tt", "clear", "dropout_backward"),
+    *("act_backward", "batch_norm_backward", "log_softmax_backward"),
+    *("soft_targets_ce_forward", "soft_targets_ce_backward"),
+}.union(
+    *map(vars, (CudaActivations, CudaProducts, CudaLosses, CudaNormalisation)),
+    *map(vars, (CudaEmbedding, CudaSequences, CudaCtc)),
+    *map(vars, (AffineOperations, AttentionOperations, ImageOperations)),
     *map(vars, (RecurrentOperations, LstmOperations, GruOperations)),
-    vars(AttentionOperations),
 )
 for _name, _contract in OPERATIONS.items():
     _operation, _kernel = getattr(PyCudaHandler, _name), KERNELS.get(_name)

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <functional>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -16,6 +17,7 @@
 #include <map>
 #include <mutex>
 #include <string>
+#include <vector>
 
 namespace {
 
@@ -40,6 +42,16 @@ std::mutex lock;
 std::map<CUdeviceptr, size_t> allocations;
 size_t used = 0;
 thread_local int contexts = 0;  // on the stack of this thread
+
+// A stream remembers what is captured on it; a graph is a list of that.
+typedef std::vector<std::function<CUresult()>> Calls;
+struct Stream {
+  Calls captured;
+  bool capturing = false;
+};
+thread_local int captures = 0;  // of streams by this thread
+std::atomic<long long> starts{0};
+std::atomic<long long> graphs{0};
 CUcontext const PRIMARY = reinterpret_cast<CUcontext>(0x10);
 
 // Whether memory lies within one allocation, or in a module.
@@ -55,6 +67,7 @@ bool is_device_memory(CUdeviceptr start, size_t size) {
 
 CUresult copy(CUdeviceptr device, size_t size, void *to, const void *from) {
   if (!contexts) return CUDA_ERROR_INVALID_CONTEXT;
+  if (captures) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
   std::lock_guard<std::mutex> guard(lock);
   if (!is_device_memory(device, size)) return CUDA_ERROR_INVALID_VALUE;
   memcpy(to, from, size);
@@ -80,6 +93,7 @@ CUresult cuGetErrorString(CUresult error, const char **text) {
     case CUDA_ERROR_INVALID_CONTEXT: *text = "invalid context"; break;
     case CUDA_ERROR_NOT_FOUND: *text = "not found"; break;
     case CUDA_ERROR_LAUNCH_FAILED: *text = "launch failed"; break;
+    case CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED: *text = "not while capturing"; break;
     case CUDA_ERROR_NOT_SUPPORTED: *text = "not emulated"; break;
     default: *text = "error"; break;
   }
@@ -155,6 +169,7 @@ long long emulated_waits() { return waits; }
 
 CUresult cuCtxSynchronize() {
   ++waits;
+  if (captures) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
   return contexts ? CUDA_SUCCESS : CUDA_ERROR_INVALID_CONTEXT;
 }
 
@@ -163,6 +178,7 @@ CUresult cuCtxSynchronize() {
 CUresult cuMemAlloc(CUdeviceptr *address, size_t size) {
   ++waits;
   if (!contexts) return CUDA_ERROR_INVALID_CONTEXT;
+  if (captures) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
   std::lock_guard<std::mutex> guard(lock);
   if (!size) return CUDA_ERROR_INVALID_VALUE;
   if (size > MEMORY - used) return CUDA_ERROR_OUT_OF_MEMORY;
@@ -238,21 +254,111 @@ CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, const char *
   return CUDA_ERROR_NOT_FOUND;
 }
 
+// Has a product made by a graph if its stream is capturing: whether that is so.
+int emulated_capture(void *stream, CUresult (*call)(const void *), const void *data,
+                     size_t size) {
+  Stream *s = static_cast<Stream *>(stream);
+  if (!s || !s->capturing) {
+    ++starts;
+    return 0;
+  }
+  const std::string copied(static_cast<const char *>(data), size);
+  s->captured.push_back([call, copied] { return call(copied.data()); });
+  return 1;
+}
+
+// Of kernels, products and graphs by the host, and graphs that are still there.
+long long emulated_starts() { return starts; }
+long long emulated_graphs() { return graphs; }
+
 CUresult cuLaunchKernel(CUfunction function, unsigned gx, unsigned gy, unsigned gz,
-                        unsigned bx, unsigned by, unsigned bz, unsigned, CUstream,
-                        void **, void **extra) {
+                        unsigned bx, unsigned by, unsigned bz, unsigned,
+                        CUstream stream, void **, void **extra) {
   if (!contexts) return CUDA_ERROR_INVALID_CONTEXT;
+  Stream *s = reinterpret_cast<Stream *>(stream);
+  // The emulation is stricter than a GPU: all launches belong to the graph.
+  if (captures && !(s && s->capturing)) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
   const void *arguments = nullptr;
   size_t size = 0;
   for (; extra && *extra != CU_LAUNCH_PARAM_END; extra += 2) {
     if (extra[0] == CU_LAUNCH_PARAM_BUFFER_POINTER) arguments = extra[1];
     if (extra[0] == CU_LAUNCH_PARAM_BUFFER_SIZE) size = *static_cast<size_t *>(extra[1]);
   }
-  const unsigned grid[] = {gx, gy, gz}, block[] = {bx, by, bz};
   const Function *f = reinterpret_cast<const Function *>(function);
-  std::lock_guard<std::mutex> guard(lock);  // kernels have global variables
-  const int result = f->launch(f->kernel, grid, block, arguments, size, 0);
-  return result ? CUDA_ERROR_LAUNCH_FAILED : CUDA_SUCCESS;
+  const std::string copied(static_cast<const char *>(arguments), size);
+  auto run = [=] {
+    const unsigned grid[] = {gx, gy, gz}, block[] = {bx, by, bz};
+    std::lock_guard<std::mutex> guard(lock);  // kernels have global variables
+    const int result = f->launch(f->kernel, grid, block, copied.data(), size, 0);
+    return result ? CUDA_ERROR_LAUNCH_FAILED : CUDA_SUCCESS;
+  };
+  if (captures) {
+    s->captured.push_back(run);
+    return CUDA_SUCCESS;
+  }
+  ++starts;
+  return run();
+}
+
+// -- streams and graphs ---------------------------------------------------------
+
+CUresult cuStreamCreate(CUstream *stream, unsigned) {
+  *stream = reinterpret_cast<CUstream>(new Stream);
+  return CUDA_SUCCESS;
+}
+
+CUresult cuStreamDestroy(CUstream stream) {
+  delete reinterpret_cast<Stream *>(stream);
+  return CUDA_SUCCESS;
+}
+
+CUresult cuStreamBeginCapture(CUstream stream, CUstreamCaptureMode) {
+  Stream *s = reinterpret_cast<Stream *>(stream);
+  if (!contexts) return CUDA_ERROR_INVALID_CONTEXT;
+  if (!s || s->capturing || getenv("EMULATE_NO_GRAPHS"))
+    return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+  s->capturing = true;
+  ++captures;
+  return CUDA_SUCCESS;
+}
+
+CUresult cuStreamEndCapture(CUstream stream, CUgraph *graph) {
+  Stream *s = reinterpret_cast<Stream *>(stream);
+  if (!s->capturing) return CUDA_ERROR_INVALID_VALUE;
+  s->capturing = false;
+  --captures;
+  ++graphs;
+  *graph = reinterpret_cast<CUgraph>(new Calls(std::move(s->captured)));
+  s->captured.clear();
+  return CUDA_SUCCESS;
+}
+
+CUresult cuGraphInstantiateWithFlags(CUgraphExec *executable, CUgraph graph,
+                                     unsigned long long) {
+  ++graphs;
+  const Calls *calls = reinterpret_cast<Calls *>(graph);
+  *executable = reinterpret_cast<CUgraphExec>(new Calls(*calls));
+  return CUDA_SUCCESS;
+}
+
+CUresult cuGraphLaunch(CUgraphExec executable, CUstream) {
+  if (!contexts) return CUDA_ERROR_INVALID_CONTEXT;
+  ++starts;
+  for (const auto &call : *reinterpret_cast<Calls *>(executable))
+    if (const CUresult result = call()) return result;
+  return CUDA_SUCCESS;
+}
+
+CUresult cuGraphDestroy(CUgraph graph) {
+  --graphs;
+  delete reinterpret_cast<Calls *>(graph);
+  return CUDA_SUCCESS;
+}
+
+CUresult cuGraphExecDestroy(CUgraphExec executable) {
+  --graphs;
+  delete reinterpret_cast<Calls *>(executable);
+  return CUDA_SUCCESS;
 }
 
 }  // extern "C"

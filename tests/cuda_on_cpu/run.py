@@ -32,7 +32,9 @@ def build(folder, headers):
     compile_library(
         folder, "libcuda.so.1", [driver, folder / "driver_others.c"], f"-I{headers}"
     )
-    compile_library(folder, "libcublas.so.13", [HERE / "cublas.cpp"])
+    # Capturing products needs the stand-in driver.
+    driver = ("-Wl,--no-as-needed", f"-L{folder}", "-l:libcuda.so.1")
+    compile_library(folder, "libcublas.so.13", [HERE / "cublas.cpp"], *driver)
     functions = re.findall(r"\b(curandGet\w+)\(", (HERE / "curand.h").read_text())
     answer_all(folder / "curand.c", functions, 999)  # internal error
     versions = folder / "curand.map"

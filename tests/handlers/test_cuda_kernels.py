@@ -3,6 +3,7 @@
 The first is an emulation, not a GPU: see cuda_on_cpu.
 """
 
+import contextlib
 import inspect
 import shutil
 
@@ -21,6 +22,7 @@ from brainstorm.handlers.base_handler import OPERATIONS, Handler
 from brainstorm.handlers.cuda import compiler
 from brainstorm.handlers.cuda.libraries import load_library
 from brainstorm.handlers.operations.activations import ACTIVATIONS, FROM_INPUT
+from brainstorm.handlers.programs import Program
 from brainstorm.utils import HandlerError
 from tests.handlers import argument_cases
 from tests.handlers.handler_cases import Arrays, in_records, pycuda_handler
@@ -40,6 +42,7 @@ OTHER_SIZES = {
     "sum_t": {"*S": (70, 7), "*R": (1, 7)},
     "broadcast_t": {"*S": (1, 7), "*R": (5, 7)},
     "sgd_update": {"N": 700},
+    "lstm_outputs": {"S": 2},
     **{f"attention_{k}": {"N": 6} for k in ("forward", "backward", "weights")},
     **{f"nvar_{k}": {"L": 3, "Q": 1 + 3 + 6 + 15} for k in ("forward", "backward")},
     **{f"conv2d_{k}_batch": IMAGES for k in ("forward", "backward")},
@@ -118,8 +121,11 @@ def values_for(name, activation, **sizes):
     return values
 
 
-def run(handler, name, values, strided, **flags):
-    """Run an operation; returns all its arrays afterwards, by name."""
+def run(handler, name, values, strided, replayed=False, **flags):
+    """Run an operation; returns all its arrays afterwards, by name.
+
+    If it is to be replayed, it is recorded with the same values in reverse order.
+    """
     arguments = {}
     for argument, value in values.items():
         if isinstance(value, np.ndarray):
@@ -129,12 +135,29 @@ def run(handler, name, values, strided, **flags):
         arguments[argument] = value
     for argument in {"weights.peepholes", "gradients.peepholes"} & set(values):
         arguments[argument] = handler.create_from_numpy(values[argument])
-    getattr(handler, name)(**in_records(name, arguments), **flags)
+    if replayed:
+        replay(handler, name, arguments, values, flags)
+    else:
+        getattr(handler, name)(**in_records(name, arguments), **flags)
     return {
         argument: handler.get_numpy_copy(arguments[argument])
         for argument, value in values.items()
         if isinstance(value, np.ndarray) and argument != "norms"  # those are scratch
     }
+
+
+def replay(handler, name, arguments, values, flags):
+    arrays = {k: v for k, v in values.items() if isinstance(v, np.ndarray)}
+    for argument, value in arrays.items():
+        reverse = np.ascontiguousarray(value.ravel()[::-1]).reshape(value.shape)
+        handler.set_from_numpy(arguments[argument], reverse)
+    program, packed = Program(), in_records(name, arguments)
+    handler.record(lambda h: getattr(h, name)(**packed, **flags), program)
+    with contextlib.suppress(HandlerError):  # as of labels in an impossible order
+        handler.get_numpy_copy(handler.ones((1,)))
+    for argument, value in arrays.items():
+        handler.set_from_numpy(arguments[argument], value)
+    program()
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +203,16 @@ def test_operations_compute_what_numpy_computes(handler, name, sizes, strided):
                 np.testing.assert_allclose(
                     got[argument], array, 2e-5, 2e-5, err_msg=(argument, activation)
                 )
+
+
+@pytest.mark.parametrize("name", COMPARED)
+def test_replays_compute_what_numpy_computes(handler, name):
+    values = values_for(name, activations_for(name)[-1])
+    flags = {p: True for p in signature(name) if p.startswith("fresh")}
+    expected = run(NumpyHandler(np.float64), name, values, False, **flags)
+    got = run(handler, name, values, False, replayed=True, **flags)
+    for argument, array in expected.items():
+        np.testing.assert_allclose(got[argument], array, 2e-5, 2e-5, err_msg=argument)
 
 
 RESET_BEFORE = {

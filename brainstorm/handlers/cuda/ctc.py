@@ -27,27 +27,27 @@ class CudaCtc(CudaLeaves, CtcOperations):
         loss: Any,
     ) -> None:
         steps, batch, classes = x.shape
-        gpu = self._gpu
         if not steps or not batch:
-            gpu.elementwise("fill", (loss,), 0.0)
+            self._elementwise("fill", (loss,), 0.0)
             return
         if not classes:
             raise OperationError("expected at least one class, the blank, got none")
         # Two elements hold one number of 64 bits, here and below.
         log_sums = self.scratch((2 * steps * batch,), 2)
         rows = (steps * batch, classes)
-        gpu.launch_by_rows("ctc_softmax", rows, x, predictions, log_sums, *x.shape)
+        self._launch_by_rows("ctc_softmax", rows, x, predictions, log_sums, *x.shape)
         segment, size = paths_of(steps)
         at_once = min(batch, max(1, PATHS_SIZE // size))
         work = self.scratch((at_once, size), 3)
         labels = self.scratch((at_once, 2 * steps), 4)
         arguments = (
             *(x, log_sums, targets, lengths, expected, loss),
-            *(work.pointer, labels.pointer, *x.shape, segment, gpu.expect_failure()),
+            *(work.pointer, labels.pointer, *x.shape, segment, self._failure()),
         )
         for start in range(0, batch, at_once):
             grid = (min(at_once, batch - start), 1)
-            gpu.launch("ctc_forward", grid, (BLOCK, 1, 1), *arguments, start)
+            how = (grid, (BLOCK, 1, 1), *arguments, start)
+            self._launch("ctc_forward", *how, arrays=(work, labels))
 
     def ctc_backward(
         self,
@@ -59,7 +59,7 @@ class CudaCtc(CudaLeaves, CtcOperations):
         fresh_dx: bool = False,
     ) -> None:
         arguments = (predictions, expected, lengths, dloss, dx, *dx.shape, fresh_dx)
-        self._gpu.launch_for_each("ctc_backward", dx.size, *arguments)
+        self._launch_for_each("ctc_backward", dx.size, *arguments)
 
 
 def paths_of(steps: int) -> tuple[int, int]:

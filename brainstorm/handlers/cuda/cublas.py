@@ -22,7 +22,7 @@ STATUS = {
     14: "internal error",
     15: "not supported",
 }
-FLOAT_P, INT, LONG = ctypes.c_void_p, ctypes.c_int, ctypes.c_longlong
+POINTER, INT, LONG = ctypes.c_void_p, ctypes.c_int, ctypes.c_longlong
 NEEDED = ("cublasCreate", "cublasDestroy", "cublasSgemm", "cublasError")
 
 
@@ -69,6 +69,7 @@ class Cublas:
                 "PyCudaHandler needs the library cuBLAS, which was not found. Install"
                 " the CUDA toolkit, or: pip install nvidia-cublas"
             )
+        self._library = library
         handle = ctypes.c_void_p()
         _check("cublasCreate", library.cublasCreate_v2(ctypes.byref(handle)))
         library.cublasDestroy_v2.argtypes = [ctypes.c_void_p]
@@ -78,18 +79,36 @@ class Cublas:
         self._sgemm = library.cublasSgemm_v2
         self._sgemm.argtypes = [
             *(ctypes.c_void_p, INT, INT, INT, INT, INT),
-            *(FLOAT_P, FLOAT_P, INT, FLOAT_P, INT, FLOAT_P, FLOAT_P, INT),
+            *(POINTER, POINTER, INT, POINTER, INT, POINTER, POINTER, INT),
         ]
         self._batched = library.cublasSgemmStridedBatched
         self._batched.argtypes = [
             *(ctypes.c_void_p, INT, INT, INT, INT, INT),
-            *(FLOAT_P, FLOAT_P, INT, LONG, FLOAT_P, INT, LONG),
-            *(FLOAT_P, FLOAT_P, INT, LONG, INT),
+            *(POINTER, POINTER, INT, LONG, POINTER, INT, LONG),
+            *(POINTER, POINTER, INT, LONG, INT),
         ]
         self._one = ctypes.c_float(1.0)
         self._zero = ctypes.c_float(0.0)
         self._alpha = ctypes.addressof(self._one)
         self._betas = (ctypes.addressof(self._zero), self._alpha)
+
+    def use_stream(self, stream: int, workspace: int, size: int) -> None:
+        """Have work go to a stream, with so many bytes of memory for temporaries.
+
+        Args:
+            stream: Its handle.
+            workspace: Address of the memory, which must outlive all work.
+            size: Its size.
+        """
+        # This order: the former takes back the latter.
+        for name, values in (
+            ("cublasSetStream_v2", (POINTER(stream),)),
+            ("cublasSetWorkspace_v2", (POINTER(workspace), ctypes.c_size_t(size))),
+        ):
+            function = getattr(self._library, name, None)
+            if function is None:
+                raise HandlerError(f"cuBLAS is too old: it has no {name}")
+            _check(name.partition("_")[0], function(self._handle, *values))
 
     def sgemm(
         self,

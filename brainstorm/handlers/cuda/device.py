@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import math
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 from brainstorm.handlers.cuda.arrays import ITEM, OperationError
 from brainstorm.handlers.cuda.compiler import cached_cubin, renew_cubin
 from brainstorm.handlers.cuda.cublas import open_cublas
+from brainstorm.handlers.cuda.graphs import NON_BLOCKING, Graphs, Launch
 from brainstorm.utils import HandlerError, missing_extra
 
 REMEDY = (
@@ -64,6 +66,7 @@ class PyCudaDevice:
     Attributes:
         name (str): Name of the GPU.
         max_blocks (int): More blocks of a kernel than that do not help.
+        graphs_failed (bool): Whether making a CUDA graph has failed.
 
     Raises:
         ImportError: PyCUDA is not installed, or its libraries are missing.
@@ -85,6 +88,7 @@ class PyCudaDevice:
             ) from error
         self.name: str = device.name()
         self.max_blocks: int = 16 * device.multiprocessor_count
+        self.graphs_failed = False
         self._enter()
         with self._active():
             self._module = self._load("sm_{}{}".format(*device.compute_capability()))
@@ -160,6 +164,27 @@ class PyCudaDevice:
     def sgemm_batched(self, *args: Any) -> None:
         """See `Cublas.sgemm_batched`."""
         self._guarded(self._cublas.sgemm_batched, *args)
+
+    # -- graphs --------------------------------------------------------------
+
+    @functools.cached_property
+    def _graphs(self) -> Graphs:
+        return Graphs(self, self._driver.Stream(NON_BLOCKING))
+
+    def make_graph(self, launches: Sequence[Launch]) -> int:
+        """See `Graphs.capture`."""
+        return self._guarded(lambda: self._graphs.capture(launches))
+
+    def run_graph(self, graph: int) -> None:
+        """See `Graphs.run`."""
+        if threading.get_ident() == self._home:
+            self._graphs.run(graph)
+        else:
+            self._guarded(self._graphs.run, graph)
+
+    def destroy_graph(self, graph: int) -> None:
+        """See `Graphs.destroy`."""
+        self._guarded(self._graphs.destroy, graph)
 
     # -- memory --------------------------------------------------------------
 

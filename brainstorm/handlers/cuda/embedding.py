@@ -14,8 +14,8 @@ class CudaEmbedding(CudaLeaves, EmbeddingOperations):
     """Part of PyCudaHandler."""
 
     def take_rows(self, m: Any, indices: Any, out: Any) -> None:
-        arguments = (m, len(m), indices, out, *out.shape, self._gpu.expect_failure())
-        self._gpu.launch_by_rows("take_rows", out.shape, *arguments)
+        arguments = (m, len(m), indices, out, *out.shape, self._failure())
+        self._launch_by_rows("take_rows", out.shape, *arguments)
 
     @whole
     def check_limit(self, a: Any, limit: int, text: str) -> None:
@@ -26,12 +26,11 @@ class CudaEmbedding(CudaLeaves, EmbeddingOperations):
     def add_to_rows(
         self, a: Any, indices: Any, out: Any, fresh_out: bool = False
     ) -> None:
-        gpu = self._gpu
         if fresh_out:
-            gpu.elementwise("fill", (out,), 0.0)
+            self._elementwise("fill", (out,), 0.0)
         if len(a):
             (wanted, _), block = row_blocks(*out.shape)
             # Each block looks through all indices, so more of them cost time.
-            grid = max(1, min(wanted, gpu.device.max_blocks // 8)), 1
-            arguments = (a, indices, len(a), out, *out.shape, gpu.expect_failure())
-            gpu.launch("add_to_rows", grid, block, *arguments)
+            grid = max(1, min(wanted, self._gpu.device.max_blocks // 8)), 1
+            arguments = (a, indices, len(a), out, *out.shape, self._failure())
+            self._launch("add_to_rows", grid, block, *arguments)

@@ -66,7 +66,7 @@ class CudaImages(CudaProducts, ImageOperations):
         if not outputs.size:
             return
         w = _Windows.of(inputs, outputs, windows)
-        rows_of_kernels = _rows(self._gpu.dense(weights, 6))
+        rows_of_kernels = _rows(self._dense(weights, 6))
         dense = outputs if outputs.contiguous else self.scratch(outputs.shape, 4)
         matrix = _matrix(dense)
         for images, rows in _parts(inputs, w):
@@ -74,7 +74,7 @@ class CudaImages(CudaProducts, ImageOperations):
             self._multiply(columns, rows_of_kernels, _cut(matrix, rows), transb=True)
         self._add_bias(matrix, bias, matrix, activation)
         if dense is not outputs:
-            self._gpu.elementwise("copy_to", (dense, outputs))
+            self._elementwise("copy_to", (dense, outputs))
 
     def _convolve_back(self, arrays, windows, activation, fresh_in_deltas, fresh):
         inputs, weights, in_deltas, out_deltas, dW, dbias, outputs = arrays
@@ -88,7 +88,7 @@ class CudaImages(CudaProducts, ImageOperations):
         images = in_deltas if inputs is None else inputs
         w = _Windows.of(images, out_deltas, windows)
         if activation == "linear":
-            deltas = self._gpu.dense(out_deltas, 4)
+            deltas = self._dense(out_deltas, 4)
         else:
             deltas = self.scratch(out_deltas.shape, 4)
             self._deriv(activation, None, outputs, out_deltas, deltas, fresh=True)
@@ -99,27 +99,28 @@ class CudaImages(CudaProducts, ImageOperations):
             self._sum_columns(deltas, None, dbias, add=not fresh)
         if in_deltas is None:
             return
-        rows_of_kernels = _rows(self._gpu.dense(weights, 6))
+        rows_of_kernels = _rows(self._dense(weights, 6))
         for images, rows in _parts(in_deltas, w):
             columns = self.scratch((rows.stop - rows.start, w.row_length), 3)
             self._multiply(_cut(deltas, rows), rows_of_kernels, columns)
             part = _cut(in_deltas, images)
             arguments = (columns.pointer, *w, part.size, part, fresh_in_deltas)
-            self._gpu.launch_for_each("rows_to_windows", part.size, *arguments)
+            how = (part.size, *arguments)
+            self._launch_for_each("rows_to_windows", *how, arrays=columns)
 
     def _gradients(self, inputs, w, deltas, dW, fresh) -> None:
         """Those of the kernels."""
-        gradients = self._gpu.dense(dW, 5)
+        gradients = self._dense(dW, 5)
         kernels = _rows(gradients)
         add = not fresh
         if fresh and not deltas.size:
-            self._gpu.elementwise("fill", (kernels,), 0.0)
+            self._elementwise("fill", (kernels,), 0.0)
         for images, rows in _parts(inputs, w):
             columns = self._windows_to_rows(_cut(inputs, images), w)
             self._multiply(_cut(deltas, rows), columns, kernels, transa=True, add=add)
             add = True
         if gradients is not dW:
-            self._gpu.elementwise("copy_to", (gradients, dW))
+            self._elementwise("copy_to", (gradients, dW))
 
     def _windows_to_rows(self, images: CudaArray, w: _Windows) -> CudaArray:
         """A matrix with a row for each window."""
@@ -130,7 +131,7 @@ class CudaImages(CudaProducts, ImageOperations):
             grid, block = row_blocks(rows, w.window_width * w.channels)
             grid = (min(grid[0], gpu.device.max_blocks), 1)
             arguments = (images, *w, rows, columns.pointer)
-            gpu.launch("windows_to_rows", grid, block, *arguments)
+            self._launch("windows_to_rows", grid, block, *arguments, arrays=columns)
         return columns
 
     # -- pooling -------------------------------------------------------------
@@ -138,13 +139,13 @@ class CudaImages(CudaProducts, ImageOperations):
     def _pool(self, inputs, outputs, argmax, windows):
         w = _Windows.of(inputs, outputs, windows)
         arguments = (inputs, *w, outputs.size, outputs, *_or_none(argmax))
-        self._gpu.launch_for_each("pool_forward", outputs.size, *arguments)
+        self._launch_for_each("pool_forward", outputs.size, *arguments)
 
     def _pool_back(self, argmax, in_deltas, out_deltas, windows, fresh):
         w = _Windows.of(in_deltas, out_deltas, windows)
         size = in_deltas.size
         arguments = (*_or_none(argmax), out_deltas, *w, size, in_deltas, fresh)
-        self._gpu.launch_for_each("pool_backward", size, *arguments)
+        self._launch_for_each("pool_backward", size, *arguments)
 
 
 def _or_none(images: CudaArray | None) -> tuple[Any, ...]:

@@ -179,10 +179,14 @@ class Launcher:
 
     # -- failures ------------------------------------------------------------
 
-    def expect_failure(self) -> int:
-        """Where kernels of this thread note failures, for `raise_failure`."""
-        self._workspace.may_have_failed = True
+    @property
+    def failure(self) -> int:
+        """Where kernels of this thread note failures; see `expect_failure`."""
         return self._workspace.failure
+
+    def expect_failure(self) -> None:
+        """Have `raise_failure` look whether kernels of this thread noted any."""
+        self._workspace.may_have_failed = True
 
     def raise_failure(self) -> None:
         """Raise what a kernel of this thread found wrong, if anything; forget it."""
@@ -219,18 +223,6 @@ class Launcher:
     def launch(self, name: str, grid: Grid, block: Block, *arguments: Any) -> None:
         """Launch a kernel; see `prepare`."""
         self.device.launch(*self.prepare(name, grid, block, *arguments))
-
-    def launch_for_each(self, name: str, count: int, *arguments: Any) -> None:
-        """Launch a kernel that gives each of so many elements to a thread."""
-        if count > MOST:
-            raise OperationError(f"arrays of at most {MOST} elements are possible")
-        if count:
-            self.launch(name, self.over(count), (BLOCK, 1, 1), *arguments)
-
-    def launch_by_rows(self, name: str, shape: Shape, *arguments: Any) -> None:
-        """Launch a kernel in which a row of threads works on each row of matrices."""
-        if shape[0]:
-            self.launch(name, *row_blocks(*shape), *arguments)
 
     def prepare(
         self, name: str, grid: Grid, block: Block, *arguments: Any

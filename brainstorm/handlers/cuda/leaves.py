@@ -6,8 +6,21 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from brainstorm.handlers.cuda.arrays import CudaArray, sequence, vector
-from brainstorm.handlers.cuda.launcher import BLOCK, Block, Grid, Launcher
+from brainstorm.handlers.cuda.arrays import (
+    MOST,
+    CudaArray,
+    OperationError,
+    sequence,
+    vector,
+)
+from brainstorm.handlers.cuda.launcher import (
+    BLOCK,
+    Block,
+    Grid,
+    Launcher,
+    Shape,
+    row_blocks,
+)
 from brainstorm.handlers.operations.memory import MemoryOperations
 from brainstorm.handlers.programs import Variable
 
@@ -44,13 +57,53 @@ class CudaLeaves(MemoryOperations):
         for arguments in gpu.prepare_elementwise(name, arrays, *scalars):
             self.do(Leaf(gpu.device.launch, arguments, arrays))
 
+    def _leaf(self, name: str, *args: Any) -> None:
+        # Each of these parts makes leaf calls of its own.
+        getattr(self, name)(*args)
+
     def _launch(
-        self, kernel: str, grid: Grid, block: Block, *arguments: Any, arrays: Any
+        self, kernel: str, grid: Grid, block: Block, *arguments: Any, arrays: Any = None
     ) -> None:
-        """Launch a kernel on the memory of some arrays."""
+        """Launch a kernel, see `Launcher.prepare`.
+
+        Args:
+            kernel: Its name.
+            grid: Number of blocks.
+            block: Number of threads in a block.
+            *arguments: Arrays and numbers.
+            arrays: Those arrays whose addresses are among the numbers.
+        """
         gpu = self._gpu
         prepared = gpu.prepare(kernel, grid, block, *arguments)
-        self.do(Leaf(gpu.device.launch, prepared, arrays))
+        self.do(Leaf(gpu.device.launch, prepared, (arguments, arrays)))
+
+    def _launch_for_each(
+        self, kernel: str, count: int, *arguments: Any, arrays: Any = None
+    ) -> None:
+        """Launch a kernel that gives each of so many elements to a thread."""
+        if count > MOST:
+            raise OperationError(f"arrays of at most {MOST} elements are possible")
+        if count:
+            grid, block = self._gpu.over(count), (BLOCK, 1, 1)
+            self._launch(kernel, grid, block, *arguments, arrays=arrays)
+
+    def _launch_by_rows(self, kernel: str, shape: Shape, *arguments: Any) -> None:
+        """Launch a kernel in which a row of threads works on each row of matrices."""
+        if shape[0]:
+            self._launch(kernel, *row_blocks(*shape), *arguments)
+
+    def _failure(self) -> int:
+        """Where the kernel to be launched next notes failures, for reads to tell."""
+        self.do(self._gpu.expect_failure)
+        return self._gpu.failure
+
+    def _dense(self, array: CudaArray, slot: Any) -> CudaArray:
+        """The array itself if it is contiguous, else a copy in a temporary."""
+        if array.contiguous:
+            return array
+        copy = self.scratch(array.shape, slot)
+        self._elementwise("copy_to", (array, copy))
+        return copy
 
     def _launch_step(
         self,

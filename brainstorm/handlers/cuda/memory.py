@@ -65,11 +65,12 @@ class CudaMemory(CudaLeaves, MemoryOperations):
             part = filled[start : start + _PIECES]
             unused = (0,) * (_PIECES - len(part))
             sizes = [array.size for array in part]
-            self._gpu.launch(
+            self._launch(
                 "clear",
                 (self._gpu.over(max(sizes))[0], len(part)),
                 (BLOCK, 1, 1),
                 *(*[array.pointer for array in part], *unused, *sizes, *unused),
+                arrays=part,
             )
 
     def is_fully_finite(self, a: Any) -> bool:

@@ -28,7 +28,7 @@ class CudaNormalisation(CudaProducts, NormalisationOperations):
         decay: float,
         epsilon: float,
     ) -> None:
-        run = self._gpu.elementwise
+        run = self._elementwise
         sums, mean = self.scratch(gamma.shape, 2), self.scratch(gamma.shape, 3)
         factors = (1.0 / max(x.shape[0], 1), decay, 1.0 - decay)
         self._sum_columns(x, None, sums)
@@ -40,7 +40,7 @@ class CudaNormalisation(CudaProducts, NormalisationOperations):
 
     def _batch_norm_back(self, arrays, fresh_dx, fresh_gradients) -> None:
         gamma, sigma_b, _, x_hat, dy, dx, dgamma, dbeta = arrays
-        run = self._gpu.elementwise
+        run = self._elementwise
         sum_gamma, sum_beta = dgamma, dbeta
         if not fresh_gradients:
             sum_gamma = self.scratch(gamma.shape, 2)
@@ -68,7 +68,7 @@ class CudaNormalisation(CudaProducts, NormalisationOperations):
         epsilon: float,
     ) -> None:
         arguments = (x, gamma, beta, mean, sigma, y, *x.shape, epsilon)
-        self._gpu.launch_by_rows("layer_norm_forward", x.shape, *arguments)
+        self._launch_by_rows("layer_norm_forward", x.shape, *arguments)
 
     def layer_norm_backward(
         self,
@@ -88,4 +88,4 @@ class CudaNormalisation(CudaProducts, NormalisationOperations):
         self._sum_columns(dy, None, dbeta, add=not fresh_gradients)
         if dx is not None:
             arguments = (gamma, sigma, x_hat, dy, dx, *dy.shape, fresh_dx)
-            self._gpu.launch_by_rows("layer_norm_backward", dy.shape, *arguments)
+            self._launch_by_rows("layer_norm_backward", dy.shape, *arguments)

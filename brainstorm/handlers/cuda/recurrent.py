@@ -47,10 +47,9 @@ class CudaRecurrent(CudaLeaves, RecurrentOperations):
     def _advance(self, clock: Clock | None) -> Any:
         if clock is None:
             return None
-        gpu, (timing, step) = self._gpu, clock
+        timing, step = clock
         sizes = (step.shape[0] - 1, step.shape[1], timing.shape[0])
-        arguments = (*sizes, vector(timing), *sequence(step), gpu.expect_failure())
-        self.do(gpu.expect_failure)
-        grid, block = gpu.over(max(sizes[1:])), (BLOCK, 1, 1)
+        arguments = (*sizes, vector(timing), *sequence(step), self._failure())
+        grid, block = self._gpu.over(max(sizes[1:])), (BLOCK, 1, 1)
         self._launch("advance_clock", grid, block, *arguments, arrays=clock)
         return self._kept_units(clock)

@@ -14,10 +14,10 @@ class CudaSequences(CudaLeaves, SequenceOperations):
     def sequence_lengths(self, mask: Any, lengths: Any) -> None:
         sizes = mask.shape[:2]
         arguments = (mask, lengths, *sizes)
-        self._gpu.launch_for_each("sequence_lengths", sizes[1], *arguments)
+        self._launch_for_each("sequence_lengths", sizes[1], *arguments)
 
     def reverse_steps(
         self, x: Any, lengths: Any, out: Any, fresh_out: bool = False
     ) -> None:
         arguments = (x, lengths, out, *x.shape, fresh_out)
-        self._gpu.launch_for_each("reverse_steps", out.size, *arguments)
+        self._launch_for_each("reverse_steps", out.size, *arguments)

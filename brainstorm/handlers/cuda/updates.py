@@ -21,7 +21,7 @@ class CudaUpdates(CudaLeaves, UpdateOperations):
         (blocks, _), _ = row_blocks(rows, cols)
         parts = min(-(-cols // _PART), gpu.device.max_blocks // max(blocks, 1))
         if parts <= 1:
-            gpu.launch_by_rows("constrain_rows", m.shape, m, rows, cols, limit, norms)
+            self._launch_by_rows("constrain_rows", m.shape, m, rows, cols, limit, norms)
             return
         chunk = -(-cols // parts)
         grid, block = (-(-cols // chunk), rows), (BLOCK, 1, 1)

@@ -175,9 +175,7 @@ class ImageOperations(AffineOperations):
         As usual for neural networks the kernels are not flipped. Padding is zero.
         """
         windows = Windows.of(weights.shape[1:3], padding, stride, dilation, groups)
-        self.do(
-            self.plain._convolve, inputs, weights, bias, outputs, windows, activation
-        )
+        self._leaf("_convolve", inputs, weights, bias, outputs, windows, activation)
 
     @operation(
         "inputs:N,H,W,C weights:F,K,L,D out_deltas:N,P,Q,F outputs:N,P,Q,F",
@@ -213,7 +211,7 @@ class ImageOperations(AffineOperations):
         gradients = weight_deltas, bias_deltas
         arrays = (inputs, weights, in_deltas, out_deltas, *gradients, outputs)
         fresh = fresh_in_deltas, fresh_gradients
-        self.do(self.plain._convolve_back, arrays, windows, activation, *fresh)
+        self._leaf("_convolve_back", arrays, windows, activation, *fresh)
 
     @operation(
         "inputs:N,P,Q,F weights:F,K,L,D bias:C",
@@ -240,7 +238,7 @@ class ImageOperations(AffineOperations):
         windows = Windows.of(weights.shape[1:3], padding, stride, dilation, groups)
         y = outputs if _has_rows(outputs) else self.scratch(outputs.shape, 25)
         arrays = None, weights, y, inputs, None, None, None
-        self.do(self.plain._convolve_back, arrays, windows, "linear", True, False)
+        self._leaf("_convolve_back", arrays, windows, "linear", True, False)
         rows = flatten_all_but_last(y)
         self.add_mv(rows, bias.reshape((1, bias.shape[0])), rows)
         self.act_func[activation](y, y)
@@ -285,7 +283,7 @@ class ImageOperations(AffineOperations):
         arrays: tuple[Any, ...]
         arrays = deltas, weights, None, inputs, weight_deltas, None, None
         fresh = False, fresh_gradients
-        self.do(self.plain._convolve_back, arrays, windows, "linear", *fresh)
+        self._leaf("_convolve_back", arrays, windows, "linear", *fresh)
         sums = self.scratch((1, deltas.shape[3]), 26)
         self.sum_t(flatten_all_but_last(deltas), 0, sums)
         dbias = bias_deltas.reshape(sums.shape)
@@ -299,7 +297,7 @@ class ImageOperations(AffineOperations):
         no_bias = self.scratch((weights.shape[0],), 28)
         self.fill(no_bias, 0.0)
         arrays = deltas, weights, no_bias, found
-        self.do(self.plain._convolve, *arrays, windows, "linear")
+        self._leaf("_convolve", *arrays, windows, "linear")
         if not fresh_in_deltas:
             self.add_tt(in_deltas, found, in_deltas)
 
@@ -323,7 +321,7 @@ class ImageOperations(AffineOperations):
         that of the first of equal values.
         """
         windows = Windows.of(window, padding, stride)
-        self.do(self.plain._pool, inputs, outputs, argmax, windows)
+        self._leaf("_pool", inputs, outputs, argmax, windows)
 
     @operation(
         "inputs:N,H,W,C outputs:N,P,Q,C argmax:N,P,Q,C out_deltas:N,P,Q,C",
@@ -345,7 +343,7 @@ class ImageOperations(AffineOperations):
         """Gradients of :meth:`maxpool2d_forward_batch`, which filled `argmax`."""
         windows = Windows.of(window, padding, stride)
         deltas = in_deltas, out_deltas
-        self.do(self.plain._pool_back, argmax, *deltas, windows, fresh_in_deltas)
+        self._leaf("_pool_back", argmax, *deltas, windows, fresh_in_deltas)
 
     @operation(
         "inputs:N,H,W,C", "outputs:N,P,Q,C", check=_check_images("window", "outputs")
@@ -360,7 +358,7 @@ class ImageOperations(AffineOperations):
     ) -> None:
         """The mean of each window of a batch of images, padding not counted."""
         windows = Windows.of(window, padding, stride)
-        self.do(self.plain._pool, inputs, outputs, None, windows)
+        self._leaf("_pool", inputs, outputs, None, windows)
 
     @operation(
         "inputs:N,H,W,C outputs:N,P,Q,C out_deltas:N,P,Q,C",
@@ -381,7 +379,7 @@ class ImageOperations(AffineOperations):
         """Gradients of :meth:`avgpool2d_forward_batch`."""
         windows = Windows.of(window, padding, stride)
         deltas = in_deltas, out_deltas
-        self.do(self.plain._pool_back, None, *deltas, windows, fresh_in_deltas)
+        self._leaf("_pool_back", None, *deltas, windows, fresh_in_deltas)
 
     # A handler has these, unless it has the operations themselves. Without `argmax` a
     # window is summarised by its mean. Transposed convolutions leave out arrays of

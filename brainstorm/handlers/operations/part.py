@@ -26,6 +26,10 @@ class Part:
     do: Callable[..., Any] = staticmethod(call)
     """``do(function, *args)`` makes a leaf call; while recording, it is noted down."""
 
+    def _leaf(self, name: str, *args: Any) -> None:
+        """Make a leaf call of a method that does what handlers do differently."""
+        self.do(getattr(self.plain, name), *args)
+
     number: Callable[[Any], Any] = float
     """``number(s)`` is a scalar argument as leaf calls take it."""
 
