@@ -61,7 +61,8 @@ class FullyConnectedLayerImpl(StepwiseLayer):
     internals   dH       (T, B, n), backward   their deltas
     =========== ======== ===================== ==============================
 
-    Linear layers have no internals: H would equal y.
+    Linear layers have no internals: H would equal y. Where no backward pass follows, H
+    may be left out until somebody reads it.
 
     Raises:
         LayerValidationError: An argument is not as in `FullyConnected`.
@@ -100,12 +101,17 @@ class FullyConnectedLayerImpl(StepwiseLayer):
             H = self.like(x, n)
             dH = BufferStructure(*H.shape, is_backward_only=True)
             internals = {"H": H, "dH": dH}
+            self.can_leave_out: Sequence[str] = ("H",)
         return outputs, parameters, internals
 
     def forward_pass(self, buffers: BufferView, training_pass: bool = True) -> None:
         x, y, H = self.rows(buffers)
         W, bias = _with_bias(buffers.parameters)
-        self.handler.affine(x, W, bias, H, y, self.activation)
+        if H is None or self.keeps_internals:
+            self.handler.affine(x, W, bias, H, y, self.activation)
+        else:
+            self.handler.affine(x, W, bias, None, y, "linear")
+            self.handler.inplace_act_func[self.activation](y)
 
     def backward_pass(self, buffers: BufferView) -> None:
         x, y, H = self.rows(buffers)

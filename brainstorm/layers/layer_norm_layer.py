@@ -87,21 +87,21 @@ class LayerNormLayerImpl(StepwiseLayer):
         return {"default": shape}, parameters, internals
 
     def forward_pass(self, buffers: BufferView, training_pass: bool = True) -> None:
-        h = self.handler
+        h, (mean, sigma) = self.handler, self.columns(buffers)
         x, y = self.rows.load(h, buffers)
-        h.layer_norm_forward(
-            x, *buffers.parameters, *self.columns(buffers), y, self.epsilon
-        )
+        gamma, beta = buffers.parameters
+        h.layer_norm_forward(x, gamma, beta, mean, sigma, y, self.epsilon)
         self.rows.store(h, buffers)
 
     def backward_pass(self, buffers: BufferView) -> None:
-        h = self.handler
+        h, (mean, sigma) = self.handler, self.columns(buffers)
         x, dy, dx = self.delta_rows.load(h, buffers)
         dgamma, dbeta = buffers.gradients
         h.layer_norm_backward(
             x,
             buffers.parameters.gamma,
-            *self.columns(buffers),
+            mean,
+            sigma,
             dy,
             None if "default" in self.unwanted else dx,
             dgamma,

@@ -50,6 +50,9 @@ class LeftOut:
 
     def begin(self, keeps: bool, only: Collection[str] | None) -> None:
         """Take note of a forward pass that is about to run, over these layers."""
+        if only is None and not keeps:
+            self.layers = dict.fromkeys(self._able, False)
+            return
         for name in self._able:
             if only is None or name in only:
                 if keeps:

@@ -292,10 +292,10 @@ class RunningNetwork(Seedable):
                 ``'layer'`` for the default one. Row t is what step t sees.
             arguments: What layers that read arguments are given, by name. None of those
                 of passes before is kept.
-            keeps_internals: With False, recurrent layers need not fill their internals,
-                which takes memory and time. Where somebody reads them by `get` or
-                `buffer`, or a backward pass follows, they are computed then, and kept
-                by all passes from then on.
+            keeps_internals: With False, layers need not fill internals that only
+                backward passes need, which takes memory and time. Where somebody reads
+                them by `get` or `buffer`, or a backward pass follows, they are computed
+                then, and kept by all passes from then on.
 
         Raises:
             UnknownNameError: An input gets no feedback, or no layer reads an argument
