@@ -184,3 +184,65 @@ def test_updates_of_many_parameters_are_primitives(handler, name, states, number
     (calls,) = program.calls_by_step()
     assert len(calls) <= 8 * -(-400_000 // 65536) + 8
     assert not any(isinstance(call.func, np.ufunc) for call in calls)
+
+
+LARGE = {  # M, K, N, and whether the first matrix is transposed
+    "rows in parts": (600, 17, 512, True),
+    "rows that are not": (601, 17, 512, True),
+    "columns in parts": (5, 700, 1000, False),
+    "columns that are not": (5, 700, 1001, False),
+}
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("kind", LARGE)
+@pytest.mark.parametrize("strided", [False, True])
+def test_large_products(handler, kind, threads, strided):
+    m, k, n, transa = LARGE[kind]
+    handler = OneDnnHandler(threads=threads)
+    rnd = np.random.RandomState(0)
+    made = [rnd.randn(*shape) for shape in ((k, m) if transa else (m, k), (k, n))]
+    shapes = (*(x.shape for x in made), (m, n))
+    wide = [np.zeros((rows, columns + 8), np.float32) for rows, columns in shapes]
+    a, b, out = (x[:, 3:-5] if strided else x[:, :-8].copy() for x in wide)
+    a[...], b[...] = made
+    first = a.T if transa else a
+    product = first.astype(float) @ b
+    program = Program()
+
+    def run(h):
+        h.dot_mm(a, b, out, transa=transa)
+        h.dot_add_mm(a, b, out, transa=transa)
+
+    run(handler)
+    np.testing.assert_allclose(out, 2 * product, rtol=1e-4, atol=1e-3)
+    handler.record(run, program)
+    a *= 2
+    program()
+    np.testing.assert_allclose(out, 4 * product, rtol=1e-4, atol=1e-3)
+    other = np.zeros_like(out)
+    handler.dot_mm(a, b, other, transa=transa)
+    np.testing.assert_allclose(other, 2 * product, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_rows_of_large_matrices_are_constrained(handler, threads):
+    handler = OneDnnHandler(threads=threads)
+    rnd = np.random.RandomState(0)
+    m = rnd.randn(301, 1000).astype(np.float32)
+    m[::3] *= 0.01
+    norms = np.zeros((301, 1), np.float32)
+    exact = m.astype(float)
+    length = np.sqrt(np.sum(exact**2, axis=1, keepdims=True))
+    kept = m[::3].copy()
+    handler.constrain_rows(m, 2.0, norms)
+    expected = exact / np.maximum(1, length / 2)
+    np.testing.assert_allclose(m, expected, rtol=1e-5, atol=1e-8)
+    np.testing.assert_array_equal(m[::3], kept)
+    before = m.copy()
+    handler.constrain_rows(m, 3.0, norms)  # all of it is within
+    np.testing.assert_array_equal(m, before)
+    m[200] *= 1e30  # of which the squares overflow
+    handler.constrain_rows(m, 3.0, norms)
+    before[200] *= 1.5
+    np.testing.assert_allclose(m, before, rtol=1e-5, atol=1e-8)

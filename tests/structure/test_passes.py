@@ -16,7 +16,13 @@ from brainstorm.layers.recurrent_layer import RecurrentLayerImpl
 from brainstorm.structure.construction import ConstructionWrapper
 from brainstorm.structure.passes import Passes
 from brainstorm.tools import create_net_from_spec
-from brainstorm.training import AdamWStepper, MomentumStepper, SgdStepper
+from brainstorm.training import (
+    AdamStepper,
+    AdamWStepper,
+    MomentumStepper,
+    RmsPropStepper,
+    SgdStepper,
+)
 from brainstorm.utils import HandlerError
 from tests.handlers.handler_cases import onednn_handler
 
@@ -156,6 +162,25 @@ def test_a_step_calls_few_functions(make):
         for _ in range(3):
             step()
         assert count_functions(step) <= most
+
+
+@pytest.mark.parametrize("make", [lambda: NumpyHandler(np.float32), onednn_handler])
+@pytest.mark.parametrize("kind", [MomentumStepper, AdamStepper, RmsPropStepper])
+def test_a_step_of_many_parameters_calls_few_functions(make, kind):
+    """Whatever the pieces that large arrays are drawn and updated in."""
+    net = create_net_from_spec("classification", 784, 10, "D F600 D F600 D")
+    net.set_handler(make())
+    net.initialize(Gaussian(0.01), seed=1)
+    batch, stepper = data(1, 50, 784, 10, dtype=np.float32), kind()
+    stepper.start(net)
+
+    def step():
+        net.provide_external_data(batch)
+        stepper.run()
+
+    for _ in range(3):
+        step()
+    assert count_functions(step) <= 300
 
 
 def test_attributes_of_layers_can_be_changed():

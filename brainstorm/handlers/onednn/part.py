@@ -7,6 +7,7 @@ from typing import Any
 
 from brainstorm.handlers.numpy.memory import NumpyMemory
 from brainstorm.handlers.onednn.bfloat16 import Conversions
+from brainstorm.handlers.onednn.binding import Library
 from brainstorm.handlers.onednn.session import Session
 
 
@@ -14,6 +15,7 @@ class OneDnnPart(NumpyMemory):
     """Base class of the parts that make up OneDnnHandler, which has these."""
 
     _large: int
+    _library: Library
     _conversions: Conversions
     _find: Callable[..., Any]
     _does: Callable[..., bool]

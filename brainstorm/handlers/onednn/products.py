@@ -25,6 +25,9 @@ _LARGE_MATRIX = 2**12
 # So many products pay for packing a matrix.
 _OFTEN = 8
 
+# Of so many numbers, the result of a product with a transposed matrix is made in parts.
+_IN_PARTS = 2**18
+
 # NumPy multiplies a row by so many faster.
 _FEW_NUMBERS = 2**19
 
@@ -207,6 +210,8 @@ def add_product(
     recipe: Any, a: Any, b: Any, out: Any, bias: Any = None, add: bool = False
 ) -> None:
     """Append ``out (+)= a b + bias``."""
+    if bias is None and a.ndim == 2 and recipe.session.math_mode == "f32":
+        a, b, out = _in_parts(recipe.session.threads, a, b, out)
     biased, row = {}, None
     if bias is not None:
         row = bias.reshape(1, -1)
@@ -216,6 +221,27 @@ def add_product(
     source = recipe.wanted(a, primitive, Query.SRC, "factor")
     weights = recipe.wanted(b, primitive, Query.WEIGHTS, "second factor")
     recipe.add(primitive, src=source, weights=weights, dst=out, **biased)
+
+
+def _in_parts(threads: int, a: Any, b: Any, out: Any) -> tuple[Any, Any, Any]:
+    """A large product as a few of parts, where the library is faster with these.
+
+    A transposed first matrix is cut by rows of the result, so that what it copies at a
+    time stays in the caches; else a large second one by columns, so that each thread
+    reads a part of its own.
+    """
+    count, (rows, columns) = max(2, threads), out.shape
+    if a.strides[0] < a.strides[1]:
+        if out.size < _IN_PARTS or rows % count:
+            return a, b, out
+        a, out = (m.reshape(count, rows // count, m.shape[1]) for m in (a, out))
+        return a, b[np.newaxis], out
+    if b.strides[0] < b.strides[1] or b.size <= 2 * _IN_PARTS or columns % count:
+        return a, b, out
+    b, out = (
+        m.reshape(len(m), count, columns // count).swapaxes(0, 1) for m in (b, out)
+    )
+    return a[np.newaxis], b, out
 
 
 def add_sum_of_rows(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,8 +22,10 @@ from brainstorm.handlers.programs import whole
 
 # From so many columns on, einsum loses digits.
 _LONG_ROW = 2048
+# Rows of so many numbers are summed by all threads.
+_LARGE_MATRIX = 2**18
 # Of so many elements at a time, what an update reads and writes stays in the caches.
-_PIECE = 65536
+_PIECE = 2**18
 
 
 class OneDnnUpdates(OneDnnPart, NumpyUpdates):
@@ -53,16 +57,39 @@ class OneDnnUpdates(OneDnnPart, NumpyUpdates):
         if is_long or limit < self._smallest_limit or m.dtype != self.dtype:
             super().constrain_rows(m, limit, norms)
             return
-        # einsum needs no temporary for the squares.
-        with np.errstate(over="ignore", under="ignore"):
-            np.einsum("ij,ij->i", m, m, out=norms[:, 0])
+        self._sum_squares_by_rows(m, norms)
         if not np.maximum.reduce(norms, None, initial=0.0) < math.inf:
             super().constrain_rows(m, limit, norms)
             return
         np.sqrt(norms, norms)
         np.multiply(norms, 1.0 / limit, norms)
         np.maximum(norms, self._one, out=norms)
-        np.divide(m, norms, m)
+        if m.size < self._large:
+            np.divide(m, norms, m)
+        elif np.maximum.reduce(norms, None) > 1:
+            self.divide_mv(m, norms, m)
+
+    def _sum_squares_by_rows(self, m: np.ndarray, norms: np.ndarray) -> None:
+        session = self.current_session()
+        is_small = m.size < _LARGE_MATRIX or not self._library.runs_in_parallel
+        count = 1 if is_small else session.threads
+        if count == 1:
+            _sum_squares(m, norms)
+            return
+        session.has_started_threads = True
+        ends = [len(m) * k // count for k in range(count + 1)]
+        self._library.in_parallel(
+            [
+                functools.partial(_sum_squares, m[start:stop], norms[start:stop])
+                for start, stop in itertools.pairwise(ends)
+            ]
+        )
+
+
+def _sum_squares(m: np.ndarray, norms: np.ndarray) -> None:
+    # einsum needs no temporary for the squares.
+    with np.errstate(over="ignore", under="ignore"):
+        np.einsum("ij,ij->i", m, m, out=norms[:, 0])
 
 
 def momentum_step(session: Any, parameters: Any, gradients: Any, velocity: Any) -> Call:
