@@ -76,7 +76,12 @@ class OneDnnAttention(OneDnnPart, AttentionOperations):
             self.do(self.plain._weigh_large, queries, keys, causal, weights)
 
     def _weigh_large(self, queries, keys, causal, weights) -> None:
-        is_safe = all(np.vdot(part, part) < _HUGE**2 for part in (queries, keys))
+        # This, unlike dot products, wakes no threads of another library.
+        is_safe = all(
+            np.maximum.reduce(part, None) < _HUGE
+            and np.minimum.reduce(part, None) > -_HUGE
+            for part in (queries, keys)
+        )
         arrays = queries, keys, weights
         if not (is_safe and self._does(weigh, arrays, causal, self._hiding())):
             super()._weigh(queries, keys, None, causal, weights)
