@@ -283,7 +283,10 @@ def test_arrays_keep_their_values_meanwhile(handler_with, deciding, fresh):
 def test_what_fails_meanwhile_leaves_the_first_choice(
     handler_with, cache, deciding, monkeypatch, where, error, used
 ):
+    tries = []
+
     def fail(*args):
+        tries.append(args)
         raise error
 
     deciding(lambda *calls: True)
@@ -291,9 +294,12 @@ def test_what_fails_meanwhile_leaves_the_first_choice(
     expected = Convolution(handler_with("off")).both()
     handler = handler_with("on")
     used.clear()
-    got = Convolution(handler).both()
-    for one, other in zip(got, expected, strict=True):
-        np.testing.assert_array_equal(one, other)
+    for _ in range(2):  # tried once for each pass, not again
+        got = Convolution(handler).both()
+        for one, other in zip(got, expected, strict=True):
+            np.testing.assert_array_equal(one, other)
+        assert len(tries) == 2
+        handler._start_anew()
     assert json.loads(cache.read_text())["choices"] == {}
 
 
@@ -427,7 +433,7 @@ def test_damaged_files_are_ignored_and_rewritten(cache, content):
     assert Tuning("kept", path=cache).find(KEY) is None
     assert cache.read_bytes() == before
     ours = Tuning("on", path=cache)
-    assert ours.tries
+    assert ours.tries(KEY)
     assert ours.keep(KEY, WAYS) == WAYS
     assert Tuning("kept", path=cache).find(KEY) == WAYS
     assert json.loads(cache.read_text())["version"] == 1
@@ -502,7 +508,7 @@ def test_folders_without_write_permission(cache):
     cache.parent.mkdir(parents=True)
     cache.parent.chmod(0o500)
     with pytest.warns(UserWarning, match="can not be kept"):
-        assert not Tuning("on", path=cache).tries
+        assert not Tuning("on", path=cache).tries(KEY)
 
 
 def test_without_a_home(monkeypatch, library):
@@ -515,10 +521,10 @@ def test_without_a_home(monkeypatch, library):
     ours = tuning.tuning_of(library)
     assert ours.find(KEY) is None
     with pytest.warns(UserWarning, match="there is no folder"):
-        assert not ours.tries
+        assert not ours.tries(KEY)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert not ours.tries
+        assert not ours.tries(KEY)
 
 
 def test_what_was_kept_before_counts(cache):

@@ -88,6 +88,7 @@ class Tuning:
         self._path = path
         self._choices: dict[str, Ways] | None = None
         self._is_writable: bool | None = None
+        self._failed: set[str] = set()
 
     def find(self, key: str) -> Ways | None:
         """The choice that is kept, or None."""
@@ -97,20 +98,23 @@ class Tuning:
             self._choices = _read(self._path)
         return self._choices.get(key)
 
-    @property
-    def tries(self) -> bool:
+    def tries(self, key: str) -> bool:
         """Whether to try out ways: it is asked for, and choices can be kept."""
-        if self.mode != "on":
+        if self.mode != "on" or key in self._failed:
             return False
         if self._is_writable is None:
             self._is_writable = self._keep() is not None
         return self._is_writable
 
-    def keep(self, key: str, ways: Ways) -> Ways:
+    def keep(self, key: str, ways: Ways | None) -> Ways:
         """Keep a choice, unless another process was faster; returns that which counts.
 
-        If there is an error it is the library's first choice.
+        None stands for none that could be made: this process does not try again. Then,
+        and if choices can not be kept, the library's first choice counts.
         """
+        if ways is None:
+            self._failed.add(key)
+            return FIRST_CHOICE
         return (self._keep({key: ways}) or {}).get(key, FIRST_CHOICE)
 
     def _keep(self, more: Mapping[str, Ways] | None = None) -> dict[str, Ways] | None:
@@ -198,9 +202,9 @@ def tuned(
     if tuning.mode != "off":
         key = tuning.key_of(session, build, arrays, options)
         kept = tuning.find(key)
-        if kept is None and work >= _MIN_WORK and tuning.tries:
-            fastest = _fastest(session.apart(), build, arrays, options, written)
-            kept = None if fastest is None else tuning.keep(key, fastest)
+        if kept is None and work >= _MIN_WORK and tuning.tries(key):
+            how = session.apart(), build, arrays, options, written
+            kept = tuning.keep(key, _fastest(*how))
         ways = kept or FIRST_CHOICE
     if ways:
         # Those of a file may be none that there are.
