@@ -59,7 +59,7 @@ class NumpyMemory(MemoryOperations):
         if not array.flags.c_contiguous:
             dense = self.scratch(array.shape, "drawn")
         flat, randomness = dense.reshape(-1), self._draw()
-        begin = self._stream.begin
+        begin: Callable[[Any, int], Any] = self._stream.begin
         if isinstance(randomness, OldStream):
             begin = OldStream.begin
         for number, start in enumerate(range(0, flat.size, BLOCK)):
