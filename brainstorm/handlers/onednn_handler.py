@@ -21,6 +21,7 @@ from brainstorm.handlers.onednn.attention import OneDnnAttention
 from brainstorm.handlers.onednn.bfloat16 import conversions_of
 from brainstorm.handlers.onednn.binding import load_library
 from brainstorm.handlers.onednn.definitions import MATH_MODES
+from brainstorm.handlers.onednn.gru import OneDnnGru
 from brainstorm.handlers.onednn.images import OneDnnImages
 from brainstorm.handlers.onednn.losses import OneDnnLosses
 from brainstorm.handlers.onednn.lstm import OneDnnLstm
@@ -44,6 +45,7 @@ class _Local(threading.local):
 
 class OneDnnHandler(
     OneDnnUpdates,
+    OneDnnGru,
     OneDnnLstm,
     OneDnnNormalisation,
     OneDnnAttention,
@@ -66,8 +68,8 @@ class OneDnnHandler(
     of their layouts, and kept until `release`, which the last network brings about. So
     do not change the shape of an array in place.
 
-    Deltas of the internals of an LSTM are only computed when they are read, which has
-    to be before the next forward pass; see `complete`.
+    Deltas of the internals of an LSTM or a GRU are only computed when they are read,
+    which has to be before the next forward pass; see `complete`.
 
     The environment variable ``BRAINSTORM_TUNING`` says which implementations of
     convolutions are used: 'on' tries out what is new and keeps what is fastest, '' uses

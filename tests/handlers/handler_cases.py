@@ -71,12 +71,13 @@ def pycuda_handler():
 def replaying(cls):
     """A handler whose operations are recorded with other values, and then replayed.
 
-    Not those of an LSTM: they keep what they leave out with its cells, into which
-    nothing may be written in between.
+    Not those of LSTMs and GRUs: they keep what they leave out with the cells, into
+    which nothing may be written in between.
     """
     base = cls()
     members = {name: _replayed(name) for name in operations_of(type(base))}
-    for name in ("lstm_forward", "lstm_backward", "complete"):
+    passes = ("lstm_forward", "lstm_backward", "gru_forward", "gru_backward")
+    for name in (*passes, "complete"):
         members[name] = _delegated(name)
     handler = object.__new__(
         type(f"Replaying{type(base).__name__}", (type(base),), members)

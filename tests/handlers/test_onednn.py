@@ -27,6 +27,7 @@ from brainstorm.handlers.onednn import (
 )
 from brainstorm.handlers.onednn.lstm_library import LibraryLstm
 from brainstorm.handlers.onednn_handler import OneDnnHandler
+from brainstorm.handlers.operations.gru import GruCells, GruDeltas, GruWeights
 from brainstorm.handlers.operations.images import Windows
 from brainstorm.handlers.operations.lstm import LstmCells
 from brainstorm.handlers.operations.recurrent import Weights
@@ -80,6 +81,8 @@ NETWORKS = {
     "convolutions": convolutions,
     "lstm": recurrent(lambda: bs.layers.Lstm(30)),
     "without peepholes": recurrent(lambda: bs.layers.Lstm(30, peepholes=False)),
+    "gru": recurrent(lambda: bs.layers.Gru(30, recurrent_bias=True, name="Lstm")),
+    "gru without bias": recurrent(lambda: bs.layers.Gru(30, bias=False, name="Lstm")),
     "other lstm": recurrent(lambda: bs.layers.Lstm(30, "sigmoid")),
     "recurrent": recurrent(lambda: bs.layers.Recurrent(30)),
     "clockwork": recurrent(lambda: bs.layers.ClockworkLstm(30)),
@@ -199,7 +202,7 @@ def assert_same(got, expected, **tolerances):
         np.testing.assert_allclose(got[name], values, err_msg=name, **tolerances)
 
 
-@pytest.mark.parametrize("name", ["lstm", "without peepholes"])
+@pytest.mark.parametrize("name", ["lstm", "without peepholes", "gru"])
 def test_internals_are_those_of_the_pass(lstm_handler, name):
     """Although weights and inputs have changed since."""
     nets = make_net(name, lstm_handler), make_net(name, NumpyHandler(np.float64))
@@ -216,8 +219,9 @@ def test_internals_are_those_of_the_pass(lstm_handler, name):
     assert_same(*results, rtol=1e-4, atol=1e-5)
 
 
-def test_internals_of_a_pass_without_a_backward_pass(lstm_handler):
-    nets = make_net("lstm", lstm_handler), make_net("lstm", NumpyHandler(np.float64))
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_internals_of_a_pass_without_a_backward_pass(lstm_handler, name):
+    nets = make_net(name, lstm_handler), make_net(name, NumpyHandler(np.float64))
     results = []
     for net in nets:
         train(net, 1)
@@ -227,7 +231,7 @@ def test_internals_of_a_pass_without_a_backward_pass(lstm_handler):
     assert_same(*results, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["lstm", "without peepholes"])
+@pytest.mark.parametrize("name", ["lstm", "without peepholes", "gru"])
 @pytest.mark.parametrize("steps", [1, 100])
 def test_evaluation_of_sequences_in_pieces(lstm_handler, name, steps, monkeypatch):
     """With all that goes from piece to piece, of steps and of sequences."""
@@ -249,9 +253,10 @@ def test_evaluation_of_sequences_in_pieces(lstm_handler, name, steps, monkeypatc
         assert_same(got, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_sizes_take_turns(lstm_handler):
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_sizes_take_turns(lstm_handler, name):
     """Passes of another size use the same memory."""
-    nets = make_net("lstm", lstm_handler), make_net("lstm", NumpyHandler(np.float64))
+    nets = make_net(name, lstm_handler), make_net(name, NumpyHandler(np.float64))
     losses = [[], []]
     for time_size, batch_size in [(6, 80), (2, 80), (9, 90), (6, 80), (1, 1), (6, 80)]:
         sizes = {"time_size": time_size, "batch_size": batch_size}
@@ -283,7 +288,9 @@ def test_state_is_not_left_out(lstm_handler):
     assert_same(net.get_context(), contexts[0], rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", ["lstm", "without peepholes"])
+@pytest.mark.parametrize(
+    "name", ["lstm", "without peepholes", "gru", "gru without bias"]
+)
 def test_lstms_train_as_with_numpy(lstm_handler, name):
     """Some sizes can not be split, or not evenly."""
     nets = make_net(name, lstm_handler), make_net(name, NumpyHandler(np.float64))
@@ -302,20 +309,28 @@ def test_lstms_train_as_with_numpy(lstm_handler, name):
         )
 
 
-@pytest.mark.parametrize("name", ["Lstm tanh", "Lstm, neither, learned"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("Lstm tanh", "Lstm, neither, learned"),
+        *("Gru tanh", "Gru, no bias, learned state", "Gru, no other bias, learned"),
+    ],
+)
 def test_lstms_pass_all_checks_of_layers(lstm_handler, name, monkeypatch):
     """Also with inputs and outputs between those of other layers."""
-    made, make = [], lstm_records.Record._make_pass
+    made = []
 
     def make_and_note(*args):
         made.append(make(*args))
         return made[-1]
 
-    monkeypatch.setattr(lstm_records.Record, "_make_pass", make_and_note)
+    kind = lstm_records.GruRecord if "Gru" in name else lstm_records.Record
+    make = kind._make_pass
+    monkeypatch.setattr(kind, "_make_pass", make_and_note)
     case = CASES[name]
     arguments = {"time_size": 3, "batch_size": 9, "seed": 1}
     check_layer(case.layer, **case.arguments, **arguments, handler=lstm_handler)
-    assert any(type(each) is LibraryLstm for each in made) == (lstm._LARGE_STEP > 1)
+    assert any(isinstance(each, LibraryLstm) for each in made) == (lstm._LARGE_STEP > 1)
 
 
 def test_gradients_of_all_parts_are_added(lstm_handler):
@@ -334,6 +349,42 @@ def test_gradients_of_all_parts_are_added(lstm_handler):
         results.append([y, dx, *gradients])
     for got, expected in zip(*results, strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize("biases", [(), ("bias",), ("recurrent_bias",)])
+def test_gradients_of_a_gru(lstm_handler, fresh, biases):
+    """With a bias, or the recurrent one, or none."""
+    steps, size, units, inputs = 4, 13, 6, 3
+    results = []
+    for each in (lstm_handler, NumpyHandler(np.float32)):
+        x, y = randn(steps, size, inputs), np.zeros((steps + 1, size, units), "f")
+        y[-1] = randn(size, units, seed=4)
+        cells = GruCells(*np.zeros((7, steps, size, units), "f"))
+        deltas = GruDeltas(*np.zeros((4, steps, size, units), "f"))
+        shapes = {"W": (3 * units, inputs), "R": (3 * units, units)}
+        shapes |= {"bias": (3 * units,), "recurrent_bias": (units,)}
+        weights, gradients = (
+            GruWeights(
+                **{
+                    name: None
+                    if "bias" in name and name not in biases
+                    else randn(*shape, seed=seed)
+                    for name, shape in shapes.items()
+                }
+            )
+            for seed in (1, 2)
+        )
+        dx, dy = randn(*x.shape, seed=5), randn(*y.shape, seed=3)
+        each.gru_forward(x, weights, cells, y, "tanh")
+        each.gru_backward(
+            *(x, weights, cells, y, dy, deltas, dx, gradients, "tanh"),
+            fresh_dx=fresh,
+            fresh_gradients=fresh,
+        )
+        results.append([y, dx, dy, *[g for g in gradients if g is not None]])
+    for got, expected in zip(*results, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-4)
 
 
 def test_gradients_of_a_bias_may_be_unwanted(lstm_handler):

@@ -17,8 +17,8 @@ _PRODUCTS = {"dot_mm", "batch_dot_mm", "affine", "affine_backward"} | {
 _PACKED = {"dot_packed"}
 _GRADIENTS = {"conv2d_backward"}
 _CONVOLUTIONS = {"conv2d_forward", *_GRADIENTS}
-_LSTM = {"lstm"}
-_OUTPUTS = {"lstm_outputs"}
+_LSTM = {"lstm", "lbr_gru"}
+_OUTPUTS = {"lstm_outputs", "lbr_gru_outputs"}
 
 
 class Conversions(NamedTuple):

@@ -152,7 +152,9 @@ class OneDnnLstm(OneDnnPart, LstmOperations):
         self._supersede(arrays.cells)
         super().lstm_forward(*_given(arrays), "tanh")
 
-    def _find_run(self, arrays: LstmArrays) -> tuple[Record, Run] | None:
+    def _find_run(
+        self, arrays: LstmArrays, kind: type[Record] = Record
+    ) -> tuple[Record, Run] | None:
         """The prepared forward pass, or None where it can not be done."""
         if not _writable(*arrays.cells, arrays.y):
             return None
@@ -161,7 +163,7 @@ class OneDnnLstm(OneDnnPart, LstmOperations):
         if record is None or record.session is not session:
             # What another thread's pass left out is written over; to complete it now
             # would write over the carried state that this pass begins with.
-            record = Record(session)
+            record = kind(session)
         try:
             run = record.find(arrays)
         except UnimplementedError:
@@ -170,7 +172,7 @@ class OneDnnLstm(OneDnnPart, LstmOperations):
             self._lstm_records.add(arrays.cells, record)
         return record, run
 
-    def _supersede(self, cells: LstmCells) -> None:
+    def _supersede(self, cells: Any) -> None:
         """Note that the cells are going to be computed otherwise."""
         for record in self._lstm_records.of(cells):
             if record is self._lstm_records.get(cells):
@@ -227,7 +229,7 @@ class OneDnnLstm(OneDnnPart, LstmOperations):
         for record in self._lstm_records.of(arrays):
             record.complete(self)
 
-    def _found(self, deltas: LstmCells) -> None:
+    def _found(self, deltas: Any) -> None:
         """Note that deltas have been computed otherwise."""
         for record in self._lstm_records.of(deltas):
             for delta in deltas:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from brainstorm.handlers.onednn.keeping import place_of
-from brainstorm.handlers.operations.lstm import LstmCells
 from brainstorm.handlers.operations.recurrent import Weights
 
 
@@ -20,11 +19,11 @@ def step_work(weights: Weights, y: np.ndarray) -> int:
 
 @dataclass(frozen=True)
 class LstmArrays:
-    """What the forward pass of an LSTM works on, see `lstm_forward`."""
+    """What the forward pass of an LSTM works on, see `lstm_forward`; or of a GRU."""
 
     x: np.ndarray
-    weights: Weights
-    cells: LstmCells
+    weights: Any
+    cells: Any
     y: np.ndarray
 
     @property
@@ -41,7 +40,7 @@ class LstmArrays:
 
     def of(self, sequences: slice) -> LstmArrays:
         """What belongs to some of the sequences."""
-        cells = self.cells.at(np.s_[:, sequences])
+        cells = _of_sequences(self.cells, sequences)
         x, y = self.x[:, sequences], self.y[:, sequences]
         return LstmArrays(x, self.weights, cells, y)
 
@@ -51,9 +50,9 @@ class LstmDeltas:
     """What the backward pass works on besides, see `lstm_backward`."""
 
     dy: np.ndarray
-    cells: LstmCells
+    cells: Any
     dx: np.ndarray | None
-    gradients: Weights
+    gradients: Any
     fresh_dx: bool
     fresh_gradients: bool
 
@@ -70,5 +69,9 @@ class LstmDeltas:
     def of(self, sequences: slice) -> LstmDeltas:
         """What belongs to some of the sequences, but for the gradients."""
         dx = None if self.dx is None else self.dx[:, sequences]
-        cells = self.cells.at(np.s_[:, sequences])
+        cells = _of_sequences(self.cells, sequences)
         return replace(self, dy=self.dy[:, sequences], cells=cells, dx=dx)
+
+
+def _of_sequences(cells: Any, sequences: slice) -> Any:
+    return type(cells)(*[array[:, sequences] for array in cells])

@@ -31,6 +31,8 @@ from brainstorm.handlers.onednn.definitions import (
 )
 from brainstorm.handlers.onednn.lstm_arrays import LstmArrays, LstmDeltas
 from brainstorm.handlers.onednn.lstm_formats import (
+    LSTM,
+    Kind,
     copy_blocks,
     dense,
     gate_blocks,
@@ -50,6 +52,15 @@ _GRADIENTS = {
     "R": Arg.DIFF_WEIGHTS_ITER,
     "bias": Arg.DIFF_BIAS,
     "peepholes": Arg.DIFF_WEIGHTS_PEEPHOLE,
+}
+# Where the library finds, or writes, the deltas of all that.
+_DIFFS = {
+    Arg.SRC: Arg.DIFF_SRC,
+    Arg.SRC_ITER: Arg.DIFF_SRC_ITER,
+    Arg.SRC_ITER_C: Arg.DIFF_SRC_ITER_C,
+    Arg.DST: Arg.DIFF_DST,
+    Arg.DST_ITER: Arg.DIFF_DST_ITER,
+    Arg.DST_ITER_C: Arg.DIFF_DST_ITER_C,
 }
 _KEPT = {"bias": Arg.BIAS, "peepholes": Arg.WEIGHTS_PEEPHOLE}
 _WEIGHTS = {"W": Arg.WEIGHTS, "R": Arg.WEIGHTS_ITER}
@@ -118,6 +129,8 @@ class LibraryLstm:
         UnimplementedError: The library can not do it.
     """
 
+    kind: Kind = LSTM
+
     def __init__(self, whole: Part, parts: list[Part], arrays: LstmArrays):
         if arrays.weights.bias is None:  # without one, the library does nothing
             self._zeros = np.zeros(len(arrays.weights.W), np.float32)
@@ -125,8 +138,8 @@ class LibraryLstm:
         self._whole = whole
         self._slices = parts_of(arrays.x, arrays.weights, arrays.y, len(parts))
         self._parts = [whole] if len(self._slices) == 1 else parts[: len(self._slices)]
-        numbers = arrays.x[0].size + arrays.y[0].size
-        pays = whole.session.conversions.pay("lstm", arrays.step_work, numbers)
+        numbers = arrays.x[:1].size + arrays.y[:1].size
+        pays = whole.session.conversions.pay(self.kind.name, arrays.step_work, numbers)
         self._dtype = BFLOAT16 if pays else FLOAT32
         named = {**arrays.weights._asdict(), "x": arrays.x, "y": arrays.y}
         self._shapes = {n: a.shape for n, a in named.items() if a is not None}
@@ -162,13 +175,16 @@ class LibraryLstm:
         Args:
             session: The session of this thread.
         """
-        recipe = Recipe(session, "lstm_forward", (), math.inf)
+        recipe = Recipe(session, f"{self.kind.name}_forward", (), math.inf)
         copies = {n: np.empty(self._shapes[n], np.float32) for n in (*self._kept, "x")}
         state = self._shapes["y"][1:]
-        copies |= {name: np.empty(state, np.float32) for name in ("y", "c")}
+        carried = self._passes[0].carried
+        copies |= {name: np.empty(state, np.float32) for name in carried}
         for name, kept in self._kept.items():
-            blocks = packed_blocks(self._whole.arenas, name, kept)
-            copy_blocks(recipe, blocks, gate_blocks(recipe, name, copies[name]))
+            blocks = packed_blocks(self._whole.arenas, self.kind, name, kept)
+            copy_blocks(
+                recipe, blocks, gate_blocks(recipe, self.kind, name, copies[name])
+            )
         for each, sequences in zip(self._passes, self._slices, strict=True):
             recipe.reorder(each.x, recipe.array(copies["x"][:, sequences]))
             for name, memory in each.carried.items():
@@ -180,7 +196,7 @@ class LibraryLstm:
     # -- preparing -----------------------------------------------------------
 
     def _prepare_forward(self, arrays: LstmArrays) -> _Calls:
-        around = before, after = self._recipes("lstm_forward", arrays)
+        around = before, after = self._recipes(f"{self.kind.name}_forward", arrays)
         arenas, shape = self._whole.arenas, arrays.y.shape
         self._kept = {
             name: arenas.memory(name, dense(before.library, (1, 1, count, shape[2])))
@@ -190,14 +206,14 @@ class LibraryLstm:
         for part, sequences in zip(self._parts, self._slices, strict=True):
             first = self._passes[0] if self._passes else None
             given = part, arrays.of(sequences), self._kept, around, first
-            self._passes.append(_PartialPass(*given, self._dtype))
+            self._passes.append(_PartialPass(self.kind, *given, self._dtype))
         self._kept |= self._passes[0].weights
         self._pack(before, arrays, self._kept)
         calls = [each.forward for each in self._passes]
         return _Calls(self._whole.session, before.call(), calls, after.call())
 
     def _prepare_backward(self, arrays: LstmArrays, to: LstmDeltas) -> _Calls:
-        around = before, after = self._recipes("lstm_backward", arrays)
+        around = before, after = self._recipes(f"{self.kind.name}_backward", arrays)
         calls = [
             each.prepare_backward(arrays.of(part), to.of(part), around)
             for each, part in zip(self._passes, self._slices, strict=True)
@@ -205,16 +221,13 @@ class LibraryLstm:
         first, *others = self._passes
         self._pack(before, arrays, first.backward_weights)
         for name, total in first.gradients.items():
-            wanted = getattr(to.gradients, name)
-            if wanted is None:
-                continue
             for other in others:
                 flat = first.flat_gradient(name)
                 added = other.flat_gradient(name)
                 add_binary(after, Algorithm.ADD, flat, added, flat)
-            blocks = packed_blocks(self._parts[0].session.arenas, name, total)
-            gates = gate_blocks(after, name, wanted)
-            copy_blocks(after, blocks, gates, add=not to.fresh_gradients)
+            arenas = self._parts[0].session.arenas
+            blocks = packed_blocks(arenas, self.kind, name, total)
+            self._put_gradient(after, name, blocks, to)
         return _Calls(self._whole.session, before.call(), calls, after.call())
 
     def _recipes(self, name: str, arrays: LstmArrays) -> _Around:
@@ -225,8 +238,18 @@ class LibraryLstm:
     ) -> None:
         """Append copying weights into the library's formats."""
         for name, memory in packed.items():
-            gates = gate_blocks(recipe, name, getattr(arrays.weights, name))
-            copy_blocks(recipe, gates, packed_blocks(self._whole.arenas, name, memory))
+            gates = gate_blocks(recipe, self.kind, name, getattr(arrays.weights, name))
+            blocks = packed_blocks(self._whole.arenas, self.kind, name, memory)
+            copy_blocks(recipe, gates, blocks)
+
+    def _put_gradient(
+        self, recipe: Recipe, name: str, blocks: list[Memory], to: LstmDeltas
+    ) -> None:
+        """Append copying, or adding, a gradient to where it is wanted, if it is."""
+        wanted = getattr(to.gradients, name)
+        if wanted is not None:
+            gates = gate_blocks(recipe, self.kind, name, wanted)
+            copy_blocks(recipe, blocks, gates, add=not to.fresh_gradients)
 
 
 class _PartialPass:
@@ -236,6 +259,7 @@ class _PartialPass:
     library can multiply for all of them at once.
 
     Args:
+        kind: What kind of layer it is.
         part: What it shares with other passes.
         arrays: The arrays of the part.
         kept: The bias and the peepholes, if there are any.
@@ -261,6 +285,7 @@ class _PartialPass:
 
     def __init__(
         self,
+        kind: Kind,
         part: Part,
         arrays: LstmArrays,
         kept: Mapping[str, Memory],
@@ -269,33 +294,41 @@ class _PartialPass:
         dtype: int = FLOAT32,
     ):
         self._part, self._first, self._dtype = part, first, dtype
-        recipe = part.recipe("lstm_forward", arrays)
+        self._kind = kind
+        recipe = part.recipe(f"{kind.name}_forward", arrays)
         row = (1, 1, *arrays.y.shape[1:])
         given, outputs = recipe.array(arrays.x), recipe.array(arrays.y[:-1])
         x_desc = dense(recipe.library, arrays.x.shape, dtype)
         self.x = part.arenas.memory("x", x_desc)
         self.carried = {}
-        for name, array in (("y", arrays.y), ("c", arrays.cells.Ca)):
+        states = {"y": (arrays.y, dtype)}
+        if kind.has_cells:
+            states["c"] = arrays.cells.Ca, FLOAT32
+        for name, (array, type_) in states.items():
             state = recipe.array(array[-1:, np.newaxis])
-            kind = dtype if name == "y" else FLOAT32
-            desc = dense(recipe.library, state.desc.shape, kind)
+            desc = dense(recipe.library, state.desc.shape, type_)
             self.carried[name] = part.arenas.memory(f"carried {name}", desc)
             around.before.reorder(state, self.carried[name])
         memories: dict[int, Memory] = {
             Arg.SRC: self.x,
             Arg.SRC_ITER: self.carried["y"],
-            Arg.SRC_ITER_C: self.carried["c"],
             Arg.DST: unless_dense(outputs, part.arenas, "y", dtype),
-            Arg.DST_ITER_C: recipe.array(arrays.cells.Ca[-2].reshape(row)),
         }
+        if kind.has_cells:
+            last_cells = recipe.array(arrays.cells.Ca[-2].reshape(row))
+            memories |= {
+                Arg.SRC_ITER_C: self.carried["c"],
+                Arg.DST_ITER_C: last_cells,
+            }
         self._memories = memories
         last = memories[Arg.SRC_ITER].desc
         memories[Arg.DST_ITER] = part.arenas.memory("last outputs", last)
         for name, memory in kept.items():
             memories[_KEPT[name]] = memory
-        self._sizes = [(1, 1, w.shape[1], 4, row[-1]) for w in arrays.weights[:2]]
+        gates = kind.gates, row[-1]
+        self._sizes = [(1, 1, w.shape[1], *gates) for w in arrays.weights[:2]]
         self._forward = recipe.primitive(
-            "lstm_forward",
+            f"{kind.name}_forward",
             *(Prop.FORWARD_TRAINING, LEFT_TO_RIGHT),
             *self._common_args(None if first is None else first._forward),
             NO_FLAGS,
@@ -314,7 +347,7 @@ class _PartialPass:
         self, arrays: LstmArrays, to: LstmDeltas, around: _Around
     ) -> Call:
         """What computes the gradients and the deltas."""
-        recipe = self._part.recipe("lstm_backward", arrays)
+        recipe = self._part.recipe(f"{self._kind.name}_backward", arrays)
         arenas = self._part.session.arenas
         row = (1, 1, *arrays.y.shape[1:])
         nothing = recipe.kept_array(np.zeros(row, np.float32))
@@ -326,11 +359,12 @@ class _PartialPass:
                 "inputs", dense(recipe.library, arrays.x.shape)
             ),
             Arg.DIFF_SRC_ITER: recipe.array(to.dy[-1].reshape(row)),
-            Arg.DIFF_SRC_ITER_C: recipe.array(to.cells.Ca[-1].reshape(row)),
             # Nothing comes from later than the last step.
             Arg.DIFF_DST_ITER: nothing,
-            Arg.DIFF_DST_ITER_C: nothing,
         }
+        if self._kind.has_cells:
+            carried = recipe.array(to.cells.Ca[-1].reshape(row))
+            memories |= {Arg.DIFF_SRC_ITER_C: carried, Arg.DIFF_DST_ITER_C: nothing}
         if memories[Arg.DIFF_DST] is not deltas:
             around.before.reorder(deltas, memories[Arg.DIFF_DST])
         if to.dx is not None:
@@ -363,14 +397,8 @@ class _PartialPass:
 
     def _common_args(self, like: Primitive | None) -> list[Any]:
         """The descriptions that both passes expect."""
-        states = (Arg.DST, Arg.DST_ITER, Arg.DST_ITER_C)
-        return [
-            *map(self._desc, (Arg.SRC, Arg.SRC_ITER, Arg.SRC_ITER_C)),
-            *self._formats(like, Arg.WEIGHTS, Arg.WEIGHTS_ITER, dtype=self._dtype),
-            self._desc(Arg.WEIGHTS_PEEPHOLE),
-            None,  # no projection
-            *map(self._desc, (Arg.BIAS, *states)),
-        ]
+        formats = self._formats(like, Arg.WEIGHTS, Arg.WEIGHTS_ITER, dtype=self._dtype)
+        return self._kind.in_order(self._desc, formats)
 
     def _desc(self, arg: Arg) -> MemoryDesc | None:
         """The description of a memory, or None if there is none."""
@@ -390,18 +418,16 @@ class _PartialPass:
     ) -> Primitive:
         """It overwrites the gradients."""
         like = None if self._first is None else self._first._backward
-        deltas_in = (Arg.DIFF_SRC, Arg.DIFF_SRC_ITER, Arg.DIFF_SRC_ITER_C)
-        deltas_out = (Arg.DIFF_DST, Arg.DIFF_DST_ITER, Arg.DIFF_DST_ITER_C)
+
+        def desc(arg: Arg) -> MemoryDesc | None:
+            return memories[_DIFFS[arg]].desc if arg in _DIFFS else self._desc(arg)
+
+        formats = self._formats(like, Arg.DIFF_WEIGHTS, Arg.DIFF_WEIGHTS_ITER)
         self._backward = recipe.primitive(
-            "lstm_backward",
+            f"{self._kind.name}_backward",
             *(Prop.BACKWARD, LEFT_TO_RIGHT),
             *self._common_args(like),
-            *(memories[a].desc for a in deltas_in),
-            *self._formats(like, Arg.DIFF_WEIGHTS, Arg.DIFF_WEIGHTS_ITER),
-            self._desc(Arg.WEIGHTS_PEEPHOLE),
-            None,
-            self._desc(Arg.BIAS),
-            *(memories[a].desc for a in deltas_out),
+            *self._kind.in_order(desc, formats),
             OVERWRITE_GRADIENTS,
             self._forward,
             slow=True,

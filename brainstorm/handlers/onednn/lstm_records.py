@@ -1,4 +1,4 @@
-"""What the passes of an LSTM leave out, and what is prepared for its buffers.
+"""What the passes of an LSTM or GRU leave out, and what is prepared for its buffers.
 
 All of it belongs to the memory of the cells, and goes with that. Layers that share
 weights have a record each.
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from brainstorm.handlers.onednn.definitions import UnimplementedError
+from brainstorm.handlers.onednn.gru_library import LibraryGru
 from brainstorm.handlers.onednn.keeping import (
     Kept,
     Region,
@@ -21,8 +22,10 @@ from brainstorm.handlers.onednn.keeping import (
     owner_of,
 )
 from brainstorm.handlers.onednn.lstm_arrays import LstmArrays, LstmDeltas
+from brainstorm.handlers.onednn.lstm_formats import split
 from brainstorm.handlers.onednn.lstm_library import LibraryLstm, Part
 from brainstorm.handlers.onednn.session import Session, named_errors
+from brainstorm.handlers.operations.gru import GruOperations, GruWeights
 from brainstorm.handlers.operations.lstm import LstmCells, LstmOperations
 from brainstorm.handlers.operations.recurrent import Weights
 
@@ -38,17 +41,11 @@ class Run:
     Args:
         what: The pass.
         arrays: Its arrays.
+        cells: The places of the cells, but for rows that are computed.
     """
 
-    def __init__(self, what: LibraryLstm, arrays: LstmArrays):
-        self.what = what
-        # There is a carried state, and the last step of it is computed.
-        self.cells: LstmCells = LstmCells(
-            *[
-                Region(cell, 2 if name == "Ca" else 1)
-                for name, cell in arrays.cells._asdict().items()
-            ]
-        )
+    def __init__(self, what: LibraryLstm, arrays: LstmArrays, cells: Any):
+        self.what, self.cells = what, cells
         self.places: tuple[Any, ...] = arrays.places
         self.backward: Kept = Kept(_MAX_BACKWARD)
 
@@ -58,7 +55,7 @@ class Backward(NamedTuple):
 
     what: Callable[[], None]
     dy: Region
-    deltas: LstmCells
+    deltas: Any
 
 
 class Record:
@@ -94,12 +91,24 @@ class Record:
                 named_errors("lstm_forward", (arrays.x, arrays.weights.W)),
                 self._losing(),
             ):
-                run = Run(self._make_pass(arrays), arrays)
+                cells = self._regions_of(arrays.cells)
+                run = Run(self._make_pass(arrays), arrays, cells)
             self._runs.put(arrays.places, run)
         return run
 
     def _make_pass(self, arrays: LstmArrays) -> LibraryLstm:
         return LibraryLstm(self._whole, self._parts, arrays)
+
+    def _regions_of(self, cells: Any) -> Any:
+        """The places of cells, but for rows that are computed."""
+        # There is a carried state, and the last step of it is computed.
+        named = cells._asdict().items()
+        return LstmCells(*[Region(cell, 1 + (n == "Ca")) for n, cell in named])
+
+    def _regions_of_deltas(self, deltas: Any) -> Any:
+        """The same for their deltas."""
+        named = deltas._asdict().items()
+        return LstmCells(*[Region(delta, n == "Ca") for n, delta in named])
 
     def forward(self, run: Run, handler: Any) -> None:
         """Run a forward pass."""
@@ -122,11 +131,10 @@ class Record:
         if backward is None:
             try:
                 with named_errors("lstm_backward", (arrays.x, arrays.weights.W)):
-                    deltas = to.cells._asdict().items()
                     backward = Backward(
                         run.what.prepare_backward(arrays, to),
                         Region(to.dy),
-                        LstmCells(*[Region(d, n == "Ca") for n, d in deltas]),
+                        self._regions_of_deltas(to.cells),
                     )
             except UnimplementedError:
                 return None
@@ -198,17 +206,30 @@ class Record:
         if self.last is None or (backward is None and not lacks_cells):
             return
         used = self.last.what.used(handler.current_session())
+        self._complete(
+            handler, used, self.last.cells if lacks_cells else None, backward
+        )
+
+    def _complete(
+        self,
+        handler: Any,
+        used: dict[str, np.ndarray],
+        lacking: Any,
+        backward: Backward | None,
+    ) -> None:
+        """Compute cells, if they are lacking, and the deltas of a backward pass."""
+        assert self.last is not None
         weights = Weights(*map(used.get, Weights._fields))
         cells = _copies(self.last.cells)
         cells.Ca[-1] = used["c"]
-        if lacks_cells:
+        if lacking is not None:
             state = cells.Ca[-2].copy()
             outputs = np.empty_like(cells.Ca)
             outputs[-1] = used["y"]
             arrays = (used["x"], weights, cells, outputs)
             LstmOperations.lstm_forward(handler, *arrays, "tanh")
             cells.Ca[-2] = state  # looking does not change how it goes on
-            _put_steps(cells, self.last.cells)
+            _put_steps(cells, lacking)
         if backward is not None:
             deltas, dy = _copies(backward.deltas), backward.dy.array().copy()
             LstmOperations._lstm_deltas(handler, weights, cells, dy, deltas, "tanh")
@@ -216,6 +237,44 @@ class Record:
             for name, region in backward.deltas._asdict().items():
                 if name != "Ca":
                     region.array()[-1] = 0.0
+
+
+class GruRecord(Record):
+    """The same for a layer of gated recurrent units."""
+
+    def _make_pass(self, arrays: LstmArrays) -> LibraryLstm:
+        return LibraryGru(self._whole, self._parts, arrays)
+
+    def _regions_of(self, cells: Any) -> Any:
+        return type(cells)(*map(Region, cells))
+
+    def _regions_of_deltas(self, deltas: Any) -> Any:
+        return self._regions_of(deltas)
+
+    def _complete(
+        self,
+        handler: Any,
+        used: dict[str, np.ndarray],
+        lacking: Any,
+        backward: Backward | None,
+    ) -> None:
+        assert self.last is not None
+        x, weights = used["x"], GruWeights(used["W"], used["R"], *split(used["bias"]))
+        cells = _copies(self.last.cells)
+        outputs = np.empty((len(x) + 1, *used["y"].shape), np.float32)
+        outputs[-1] = used["y"]
+        GruOperations.gru_forward(handler, x, weights, cells, outputs, "tanh")
+        if lacking is not None:
+            _put(cells, lacking)
+        if backward is not None:
+            deltas, dy = _copies(backward.deltas), backward.dy.array().copy()
+            gradients = GruWeights(*map(np.empty_like, weights))
+            GruOperations.gru_backward(
+                *(handler, x, weights, cells, outputs, dy, deltas, None, gradients),
+                "tanh",
+                fresh_gradients=True,
+            )
+            _put(deltas, backward.deltas)
 
 
 class Records:
@@ -292,8 +351,14 @@ class Records:
                 records.remove(record)
 
 
-def _copies(regions: LstmCells) -> LstmCells:
-    return LstmCells(*[region.array().copy() for region in regions])
+def _copies(regions: Any) -> Any:
+    return type(regions)(*[region.array().copy() for region in regions])
+
+
+def _put(values: Any, regions: Any) -> None:
+    """Copy to where it belongs."""
+    for array, region in zip(values, regions, strict=True):
+        region.array()[...] = array
 
 
 def _put_steps(values: LstmCells, regions: LstmCells) -> None:
