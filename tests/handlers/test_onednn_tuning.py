@@ -14,7 +14,7 @@ import pytest
 
 import brainstorm as bs
 from brainstorm.handlers import NumpyHandler
-from brainstorm.handlers.onednn import binding, convolutions, machine, tuning
+from brainstorm.handlers.onednn import binding, convolutions, images, machine, tuning
 from brainstorm.handlers.onednn.definitions import (
     Algorithm,
     LastReachedError,
@@ -171,6 +171,44 @@ def test_all_ways_agree(handler_with, name, fresh):
     how = convolutions._convolution_backward, arrays, options
     for slot in ("weight_deltas", "in_deltas"):
         check(*how, slot, [dx, dW, dbias], backward)
+
+
+TUNED = sorted(images.FUSED - convolutions._ONLY_FIRST)
+
+
+@pytest.mark.parametrize("activation", TUNED)
+def test_all_ways_keep_nan(handler_with, activation):
+    ours = Convolution(handler_with("off"), "groups", activation=activation)
+    exact = Convolution(NumpyHandler(np.float64), "groups", activation=activation)
+    for each in (ours, exact):
+        each.arrays[0][1, 4, 3, 2] = np.nan
+    (expected,) = exact.forward()
+    assert 0 < np.isnan(expected).sum() < expected.size
+    session, (x, W, bias, y, *_) = ours.handler.current_session(), ours.arrays
+
+    def prepare(ways):
+        arrays, options = (x, W, bias, y), (ours.windows, activation)
+        return convolutions._convolution(session, *arrays, *options, ways)
+
+    for ways, call in tuning._others(prepare, {}, "outputs"):
+        call()
+        np.testing.assert_allclose(y, expected, 1e-4, 1e-4, err_msg=str(ways))
+
+
+@pytest.mark.parametrize("activation", sorted(convolutions._ONLY_FIRST))
+def test_functions_that_only_first_choices_are_for(
+    handler_with, cache, deciding, activation
+):
+    deciding(lambda *calls: True)
+    Convolution(handler_with("on"), activation=activation).forward()
+    content = json.loads(cache.read_text())
+    assert list(content["choices"].values()) == [{}]
+    for key in content["choices"]:
+        content["choices"][key] = {"outputs": [1, False]}
+    cache.write_text(json.dumps(content))
+    (y,) = Convolution(handler_with("kept"), activation=activation).forward()
+    (expected,) = Convolution(handler_with("off"), activation=activation).forward()
+    np.testing.assert_array_equal(y, expected)
 
 
 def test_implementations_by_number(library):
@@ -464,6 +502,25 @@ def test_choices_that_the_library_does_not_have(handler_with, cache, deciding):
         Convolution(handler_with("kept")).both(), expected, strict=True
     ):
         np.testing.assert_array_equal(one, other)
+
+
+def test_where_what_is_kept_needs_more_memory_than_there_is(
+    handler_with, deciding, monkeypatch
+):
+    deciding(lambda *calls: True)
+    Convolution(handler_with("on")).both()
+    expected = Convolution(handler_with("off")).both()
+    build = convolutions._convolution
+
+    def fail(*given):
+        if given[-1]:
+            raise MemoryError
+        return build(*given)
+
+    fail.__name__ = build.__name__
+    monkeypatch.setattr(convolutions, "_convolution", fail)
+    y = Convolution(handler_with("kept")).both()[0]
+    np.testing.assert_array_equal(y, expected[0])
 
 
 def test_only_plain_files_of_some_size_are_read(cache, monkeypatch):

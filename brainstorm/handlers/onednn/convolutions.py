@@ -22,13 +22,17 @@ Pair = tuple[int, int]
 # x clip(alpha x, 0, 1) is the rectifier, but unlike the library's own keeps NaN. (It
 # makes NaN out of minus infinity too.)
 _RECTIFIER = ("eltwise", Algorithm.HARDSWISH, 1e38, 0.0)
+# Some implementations, but not those that the library proposes, lose NaN here.
+_ONLY_FIRST = frozenset({"sigmoid"})
 
 
 def convolution(session: Any, *given: Any) -> Call:
     """``outputs = act(inputs * weights + bias)``, in the best way that is known."""
     arrays, options = given[:4], given[4:]
     _, weights, _, outputs = arrays
-    how = options, {3: "outputs"}, _work(weights, outputs)
+    _, activation = options
+    written = {3: "" if activation in _ONLY_FIRST else "outputs"}
+    how = options, written, _work(weights, outputs)
     return tuned(session, _convolution, arrays, *how)
 
 

@@ -205,10 +205,11 @@ def tuned(
         if kept is None and work >= _MIN_WORK and tuning.tries(key):
             how = session.apart(), build, arrays, options, written
             kept = tuning.keep(key, _fastest(*how))
-        ways = kept or FIRST_CHOICE
+        names = set(written.values()) - {""}
+        ways = {name: way for name, way in (kept or {}).items() if name in names}
     if ways:
-        # Those of a file may be none that there are.
-        with contextlib.suppress(UnimplementedError):
+        # Those of a file may be none that there are, or need more memory than there is.
+        with contextlib.suppress(HandlerError, MemoryError):
             return build(session, *arrays, *options, ways)
     return build(session, *arrays, *options, FIRST_CHOICE)
 
