@@ -20,9 +20,6 @@ from brainstorm.structure.buffer_views import BufferView
 from brainstorm.structure.layer import Setup, Structures
 from brainstorm.utils import flatten_time_and_features
 
-# A slot of the handler's temporaries that operations leave alone.
-ADDED = 25
-
 
 def PositionalEncoding(
     kind: str = "sinusoidal",
@@ -88,9 +85,8 @@ class PositionalEncodingLayerImpl(Layer):
         h.check_limit(buffers.internals.counted[-1], self.length - steps, text)
         count(h, buffers)
         x, y = self.rows(buffers)
-        added = h.scratch(tuple(x.shape), ADDED)
-        h.take_rows(self.table(buffers), indices(h, buffers), added)
-        h.add_tt(x, added, y)
+        h.take_rows(self.table(buffers), indices(h, buffers), y)
+        h.add_tt(x, y, y)
 
     def backward_pass(self, buffers: BufferView) -> None:
         h = self.handler

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from brainstorm.handlers import DebugHandler
+from brainstorm.handlers.numpy import embedding
 from brainstorm.utils import HandlerError
 from tests.handlers.handler_cases import Arrays, check, quick, run_to_the_end, seeds
 
@@ -96,6 +97,12 @@ def test_rows(handler, count, size, seed, strided, fresh):
 def test_many_rows(handler):
     run_rows(handler, 700, 40, 33, 0, False, True)
     run_rows(handler, 700, 40, 33, 0, True, False)
+
+
+def test_rows_are_put_in_order_a_few_at_a_time(handler, monkeypatch):
+    monkeypatch.setattr(embedding, "_TAKEN_AT_ONCE", 100)
+    for count in (3, 40, 700):
+        run_rows(handler, count, 40, 33, 0, False, True)
 
 
 def run_rows(handler, count, rows, size, seed, strided, fresh):

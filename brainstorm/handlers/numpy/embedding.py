@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,9 @@ from brainstorm.handlers.numpy.pieces import row_pieces_of
 from brainstorm.handlers.operations.embedding import EmbeddingOperations
 from brainstorm.handlers.programs import whole
 from brainstorm.utils import HandlerError
+
+# So many elements are put in order at once, which takes as much memory.
+_TAKEN_AT_ONCE = 2**18
 
 
 class NumpyEmbedding(NumpyLosses, EmbeddingOperations):
@@ -50,25 +55,26 @@ class NumpyEmbedding(NumpyLosses, EmbeddingOperations):
         if not out.flags.c_contiguous:
             np.add.at(out, rows[:, 0], a)
             return
+        pieces = row_pieces_of(rows, a)
         if fresh_out:
-            rows, a = self._put_first(rows[:, 0], a, out)
+            pieces = self._put_first(rows[:, 0], a, out)
         # Adding at single places of a flat array is faster than at rows.
-        np.multiply(rows, width, rows)
         flat = out.reshape(-1)
         columns = self._row_numbers(width)
-        for starts, values in row_pieces_of(rows, a):
+        for starts, values in pieces:
             places = self._temporary(values.shape, "places", np.intp)
+            np.multiply(starts, width, starts)
             np.copyto(places, starts)
             np.add(places, columns, places)
             np.add.at(flat, places.reshape(-1), self._contiguous(values).reshape(-1))
 
     def _put_first(
         self, rows: np.ndarray, a: np.ndarray, out: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Put the first of what is to be added to each row, which is zero, there.
 
-        Returns:
-            The rows, as a column, and values that are still to be added.
+        Yields:
+            Rows, as a column, and values that are still to be added to them.
         """
         # Sorted numbers tell which rows are the same, and where they came from.
         count, bits = len(rows), len(rows).bit_length()
@@ -88,8 +94,14 @@ class NumpyEmbedding(NumpyLosses, EmbeddingOperations):
         np.add(keys, repeated, keys)
         keys.sort()
         np.bitwise_and(keys, mask, keys)
-        values = self.scratch(a.shape)
-        self._contiguous(a).take(keys, 0, values, "clip")
         rows.take(keys, None, repeated, "clip")
-        out[repeated[:firsts]] = values[:firsts]
-        return repeated[firsts:, np.newaxis], values[firsts:]
+        a = self._contiguous(a)
+        step = max(1, _TAKEN_AT_ONCE // a.shape[1])
+        cuts = [*range(0, firsts, step), *range(firsts, count, step), count]
+        for start, stop in itertools.pairwise(cuts):
+            values = self.scratch((stop - start, a.shape[1]))
+            a.take(keys[start:stop], 0, values, "clip")
+            if start < firsts:
+                out[repeated[start:stop]] = values
+            else:
+                yield from row_pieces_of(repeated[start:stop, np.newaxis], values)
