@@ -39,6 +39,7 @@ OTHER_SIZES = {
     "constrain_rows": {"N": 4000},
     "gru_forward": {"G": 120},
     "gru_backward": {"G": 120},
+    "gru_outputs": {"G": 120},
     "adam_update": {"N": 200000},
     **{f"nvar_{k}": {"L": 3, "Q": 1 + 3 + 6 + 15} for k in ("forward", "backward")},
     "sgd_update": {"N": 200000},
