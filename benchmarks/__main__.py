@@ -9,6 +9,7 @@ import platform
 import statistics
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
@@ -188,18 +189,30 @@ def started(
     Of those whose package is missing it is known already.
     """
     missing = missing_packages(contestants)
-    with ExitStack() as stack:
+    able = [c for c in contestants if c.package not in missing]
+    # On a GPU all at once: its libraries take seconds to load. Elsewhere one by one, as
+    # each measures how much memory it takes.
+    with ExitStack() as stack, ThreadPoolExecutor(len(able) + 1 if gpu else 1) as pool:
+        for contestant in able:
+            contestant.spawn()
+            stack.callback(contestant.stop)
+        errors = list(pool.map(lambda c: _start(c, work, gpu), able))
         running = []
-        for contestant in contestants:
-            if contestant.package in missing:
-                continue
-            try:
-                stack.callback(contestant.stop)
-                contestant.start(work, gpu)
+        for contestant, error in zip(able, errors, strict=True):
+            if error is None:
                 running.append(contestant)
-            except ContestantError as error:
+            else:
                 print(f"left out: {contestant.name}: {error}", flush=True)
         yield running
+
+
+def _start(contestant: Contestant, work: str, gpu: bool) -> ContestantError | None:
+    """What keeps a contestant from taking part, if anything."""
+    try:
+        contestant.start(work, gpu)
+    except ContestantError as error:
+        return error
+    return None
 
 
 def check_losses(contestants: list[Contestant], work: Work) -> None:

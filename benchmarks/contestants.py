@@ -75,12 +75,8 @@ class Contestant:
         """Whether it is not as it comes, but as it may be faster: malloc, or TF32."""
         return "GLIBC_TUNABLES" in self.environment or TF32 in self.variant
 
-    def start(self, work: str, gpu: bool, updates: int = 10) -> None:
-        """Start the process, prepare the work, and do each part of it some times.
-
-        Raises:
-            ContestantError: It can not run here.
-        """
+    def spawn(self) -> None:
+        """Start the process; it waits for orders."""
         self.process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.worker"],
             stdin=subprocess.PIPE,
@@ -92,6 +88,13 @@ class Contestant:
             # Handlers are made as needed; by default none starts threads.
             env=os.environ | {"BRAINSTORM_HANDLER": "numpy"} | self.environment,
         )
+
+    def start(self, work: str, gpu: bool, updates: int = 10) -> None:
+        """Prepare the work, and do each part of it some times.
+
+        Raises:
+            ContestantError: It can not run here.
+        """
         options = self.kind, self.variant, gpu, self.precision
         for mode in self.ask("start", work, *options):
             self.first_losses[mode] = self.ask("run", mode, updates)["losses"]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import functools
 import math
 import os
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -66,7 +66,6 @@ class PyCudaDevice:
     Attributes:
         name (str): Name of the GPU.
         max_blocks (int): More blocks of a kernel than that do not help.
-        graphs_failed (bool): Whether making a CUDA graph has failed.
 
     Raises:
         ImportError: PyCUDA is not installed, or its libraries are missing.
@@ -88,7 +87,8 @@ class PyCudaDevice:
             ) from error
         self.name: str = device.name()
         self.max_blocks: int = 16 * device.multiprocessor_count
-        self.graphs_failed = False
+        self._graphs: Graphs | None = None
+        self._refuses_graphs = False
         self._enter()
         with self._active():
             self._module = self._load("sm_{}{}".format(*device.compute_capability()))
@@ -167,24 +167,47 @@ class PyCudaDevice:
 
     # -- graphs --------------------------------------------------------------
 
-    @functools.cached_property
-    def _graphs(self) -> Graphs:
+    def has_graphs(self) -> bool:
+        """Whether graphs can be made, as far as is known."""
+        if self._graphs is None and not self._refuses_graphs:
+            try:
+                self._graphs = self._guarded(self._open_graphs)
+            except HandlerError as error:
+                self.refuse_graphs(error)
+        return not self._refuses_graphs
+
+    def _open_graphs(self) -> Graphs:
         return Graphs(self, self._driver.Stream(NON_BLOCKING))
+
+    def refuse_graphs(self, error: Exception) -> None:
+        """Warn of what has failed, and make no graphs from now on."""
+        self._refuses_graphs = True
+        text = "CUDA graphs do not work here; kernels are launched one by one"
+        warnings.warn(f"{text}: {error}", RuntimeWarning, stacklevel=2)
+
+    def rehearse_graph(self, launches: Sequence[Launch]) -> None:
+        """See `Graphs.rehearse`."""
+        self._guarded(self._made_graphs.rehearse, launches)
 
     def make_graph(self, launches: Sequence[Launch]) -> int:
         """See `Graphs.capture`."""
-        return self._guarded(lambda: self._graphs.capture(launches))
+        return self._guarded(self._made_graphs.capture, launches)
+
+    @property
+    def _made_graphs(self) -> Graphs:
+        assert self._graphs is not None, "has_graphs() comes first"
+        return self._graphs
 
     def run_graph(self, graph: int) -> None:
         """See `Graphs.run`."""
         if threading.get_ident() == self._home:
-            self._graphs.run(graph)
+            self._made_graphs.run(graph)
         else:
-            self._guarded(self._graphs.run, graph)
+            self._guarded(self._made_graphs.run, graph)
 
     def destroy_graph(self, graph: int) -> None:
         """See `Graphs.destroy`."""
-        self._guarded(self._graphs.destroy, graph)
+        self._guarded(self._made_graphs.destroy, graph)
 
     # -- memory --------------------------------------------------------------
 

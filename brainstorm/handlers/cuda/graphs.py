@@ -8,7 +8,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import threading
-import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -32,6 +31,8 @@ FUNCTIONS = {
     "cuGraphLaunch": (POINTER, POINTER),
     "cuGraphDestroy": (POINTER,),
     "cuGraphExecDestroy": (POINTER,),
+    "cuCtxSynchronize": (),
+    "cuStreamSynchronize": (POINTER,),
     "cuGetErrorString": (ctypes.c_int, POINTER),
 }
 
@@ -82,6 +83,19 @@ class Graphs:
         """See `Cublas.sgemm_batched`."""
         self._cublas.sgemm_batched(*args)
 
+    def rehearse(self, launches: Sequence[Launch]) -> None:
+        """Make launches on the stream, after and before all else.
+
+        So whatever is loaded or set up at the first use is so before a graph is made.
+        """
+        self._do("cuCtxSynchronize")
+        self._make(launches)
+        self._do("cuStreamSynchronize", self._handle)
+
+    def _make(self, launches: Sequence[Launch]) -> None:
+        for name, args in launches:
+            getattr(self, name)(*args)
+
     def capture(self, launches: Sequence[Launch]) -> int:
         """Make a graph; nothing is computed.
 
@@ -98,8 +112,7 @@ class Graphs:
         with self._lock:
             self._do("cuStreamBeginCapture_v2", self._handle, RELAXED)
             try:
-                for name, args in launches:
-                    getattr(self, name)(*args)
+                self._make(launches)
             finally:
                 ended = self._driver.cuStreamEndCapture(
                     self._handle, ctypes.byref(graph)
@@ -159,30 +172,32 @@ class Graph:
         self._executable: int | None = None
 
     def __call__(self) -> None:
-        if self._executable is None:
-            self._replays += 1
-            if self._replays <= REPLAYS or not self._make():
-                for call in self._calls:
-                    call()
-                return
+        if self._executable is None and not self._is_due():
+            for call in self._calls:
+                call()
+            return
         for call in self._others:
             call()
-        self._device.run_graph(self._executable)
+        if self._executable is None:
+            self._device.rehearse_graph(self._launches)
+            self._make()
+        else:
+            self._device.run_graph(self._executable)
 
-    def _make(self) -> bool:
-        """Make the graph; False if that does not work."""
+    def _is_due(self) -> bool:
+        """Whether the graph is to be made by this replay."""
+        self._replays += 1
+        return self._replays > REPLAYS and self._device.has_graphs()
+
+    def _make(self) -> None:
         device = self._device
-        if device.graphs_failed:
-            return False
         try:
             self._executable = device.make_graph(self._launches)
         except HandlerError as error:
-            device.graphs_failed = True
-            text = "CUDA graphs do not work here; kernels are launched one by one"
-            warnings.warn(f"{text}: {error}", RuntimeWarning, stacklevel=2)
-            return False
-        weakref.finalize(self, device.destroy_graph, self._executable).atexit = False
-        return True
+            device.refuse_graphs(error)
+        else:
+            end = weakref.finalize(self, device.destroy_graph, self._executable)
+            end.atexit = False
 
 
 def with_graphs(
