@@ -7,7 +7,7 @@ import pytest
 
 from brainstorm import Gaussian, layers, tools
 from brainstorm.data_iterators import Minibatches
-from brainstorm.handlers import NumpyHandler, default_handler
+from brainstorm.handlers import NumpyHandler, PyCudaHandler, default_handler
 from brainstorm.hooks import Hook, MonitorLoss, StopAfterEpoch
 from brainstorm.layers.base_layer import ConstructionWrapper, Layer
 from brainstorm.structure import sharing
@@ -15,6 +15,7 @@ from brainstorm.structure.backward_plan import plan_backward
 from brainstorm.structure.layout import create_layout
 from brainstorm.structure.network import Network
 from brainstorm.training import AdamStepper, SgdStepper, Trainer
+from brainstorm.utils import HandlerError
 from tests.training.test_deltas_for_hooks import delta_paths
 
 HANDLERS = [lambda: NumpyHandler(np.float64), lambda: default_handler]
@@ -345,6 +346,26 @@ def test_hooks_that_read_deltas_get_them(always_shared):
     assert len(found.seen) == len(expected.seen) == 3
     np.testing.assert_allclose(found.seen, expected.seen, 1e-10)
     np.testing.assert_allclose(net.get("parameters"), other.get("parameters"), 1e-10)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu(always_shared):
+    try:
+        handler = PyCudaHandler()
+    except (ImportError, HandlerError) as error:
+        pytest.skip(str(error))
+    nets = [
+        prepared(lambda: deep(1), each) for each in (handler, NumpyHandler(np.float64))
+    ]
+    for net, stepper in nets:
+        for sequences in (2, 3, 2):
+            step(net, stepper, sequences=sequences)
+        assert shares(net)
+    (net, _), (other, _) = nets
+    np.testing.assert_allclose(net.get("parameters"), other.get("parameters"), 1e-3)
+    expected = all_deltas(other)
+    for path, found in all_deltas(net).items():
+        np.testing.assert_allclose(found, expected[path], 1e-3, 1e-5, err_msg=path)
 
 
 def test_listings_name_deltas_that_share_memory(always_shared):
