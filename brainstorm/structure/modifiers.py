@@ -11,7 +11,11 @@ from brainstorm.describable import create_from_description, get_description
 from brainstorm.randomness import RandomState, Seedable
 from brainstorm.structure.buffers import BufferManager
 from brainstorm.structure.layer import Layer
-from brainstorm.structure.trainable import own_parameters, trained_slices
+from brainstorm.structure.trainable import (
+    own_parameters,
+    trained_slices,
+    updated_slices,
+)
 from brainstorm.structure.view_references import is_named, resolve_references
 from brainstorm.utils import NetworkValidationError
 from brainstorm.value_modifiers import GradientModifier, ValueModifier
@@ -28,6 +32,7 @@ class Modifiers:
             those of the whole network are listed under ``'default'``.
         trained_slices (list[slice]): Where in the flat parameters and gradients those
             lie that are trained.
+        updated_slices (list[slice]): The same, as updates work on them.
     """
 
     def __init__(self, layers: Mapping[str, Layer], manager: BufferManager):
@@ -38,9 +43,9 @@ class Modifiers:
 
     def plan(self) -> None:
         """Take note of which parameters are trained."""
-        self.trained_slices: list[slice] = trained_slices(
-            self._layers, self._manager.hubs[0]
-        )
+        where = self._layers, self._manager.hubs[0]
+        self.trained_slices: list[slice] = trained_slices(*where)
+        self.updated_slices: list[slice] = updated_slices(*where)
         self._trained_part = _TrainedPart(self.trained_slices)
 
     def install(

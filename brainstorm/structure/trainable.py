@@ -8,6 +8,7 @@ The Input's ``'@joins'`` may be ``'running order'``, see `joins_in_running_order
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,6 +17,9 @@ from brainstorm.structure.layer import Layer
 from brainstorm.structure.layout import Hub
 from brainstorm.structure.view_references import Resolved
 from brainstorm.utils import NetworkValidationError, choices, listing
+
+# A parameter of so many numbers is updated by itself.
+_LARGE = 2**18
 
 # A property of the Input in networks of the development version of 0.6.0.
 OLD_JOINS = {"@joins": "running order"}
@@ -98,6 +102,15 @@ def trained_slices(layers: Mapping[str, Layer], hub: Hub) -> list[slice]:
     return _slices(hub, lambda layer, name: is_trained(layers, layer, name))
 
 
+def updated_slices(layers: Mapping[str, Layer], hub: Hub) -> list[slice]:
+    """The same, but each large parameter begins a slice.
+
+    So threads that share the work on a slice have parts of a matrix that are the same
+    each time.
+    """
+    return _slices(hub, lambda layer, name: is_trained(layers, layer, name), _LARGE)
+
+
 def trained_parameters(
     layers: Mapping[str, Layer], hub: Hub
 ) -> list[tuple[str, slice, tuple[int, ...]]]:
@@ -116,15 +129,21 @@ def frozen_slices(layers: Mapping[str, Layer], hub: Hub) -> list[slice]:
     return _slices(hub, lambda layer, name: name in layers[layer].frozen)
 
 
-def _slices(hub: Hub, accept: Callable[[str, str], bool]) -> list[slice]:
-    """Where the accepted ones lie, with those that touch as one slice."""
+def _slices(
+    hub: Hub, accept: Callable[[str, str], bool], apart: float = math.inf
+) -> list[slice]:
+    """Where the accepted ones lie, with those that touch as one slice.
+
+    A parameter of at least the size `apart` begins a new one.
+    """
     merged: list[slice] = []
     for path in hub.sources:
         layer, _, name = path.split(".")
         start, stop = hub.slices[path]
         if not accept(layer, name):
             continue
-        if merged and merged[-1].stop == start:
+        touches = merged and merged[-1].stop == start
+        if touches and stop - start < apart:
             start = merged.pop().start
         merged.append(slice(start, stop))
     return merged

@@ -200,7 +200,7 @@ class TrainingStepper(Declared):
         arrays = (buffer.parameters, *gradients, *slots)
         if self._updates is None:
             self._updates = Updates()
-        parts = net.trained_slices if parts is None else parts
+        parts = net.modifiers.updated_slices if parts is None else parts
         self._updates.run(net.handler, operation, arrays, parts, numbers)
 
     def _run_forward(

@@ -89,6 +89,28 @@ def check_gradients(net):
 # -- freezing ----------------------------------------------------------------
 
 
+def test_large_parameters_are_updated_apart(monkeypatch):
+    """What follows goes with them; frozen ones are left out."""
+    monkeypatch.setattr("brainstorm.structure.trainable._LARGE", 16)
+    net = perceptron()
+    where = [slice(0, 20), slice(20, 50)]  # A.W, A.bias; B.W, B.bias, C.W, C.bias
+    assert net.modifiers.updated_slices == where
+    assert net.trained_slices == [slice(0, 50)]
+    net.set_trainable(A={"bias": False}, B={"bias": False})
+    assert net.modifiers.updated_slices == [
+        slice(0, 16),
+        slice(20, 36),
+        slice(40, 50),
+    ]
+    stepper = training.SgdStepper(0.5)
+    stepper.start(net)
+    before = net.get("parameters")
+    stepper.run()
+    step = net.get("parameters") - before
+    np.testing.assert_allclose(step, -0.5 * net.get("gradients"))
+    assert np.count_nonzero(step) == 42
+
+
 @pytest.mark.parametrize("stepper", STEPPERS, ids=lambda s: type(s).__name__)
 def test_frozen_parameters_stay(stepper):
     net = perceptron()

@@ -26,7 +26,7 @@ _LARGE_MATRIX = 2**12
 _OFTEN = 8
 
 # Of so many numbers, the result of a product with a transposed matrix is made in parts.
-_IN_PARTS = 2**18
+IN_PARTS = 2**18
 
 # NumPy multiplies a row by so many faster.
 _FEW_NUMBERS = 2**19
@@ -232,11 +232,11 @@ def _in_parts(threads: int, a: Any, b: Any, out: Any) -> tuple[Any, Any, Any]:
     """
     count, (rows, columns) = max(2, threads), out.shape
     if a.strides[0] < a.strides[1]:
-        if out.size < _IN_PARTS or rows % count:
+        if out.size < IN_PARTS or rows % count:
             return a, b, out
         a, out = (m.reshape(count, rows // count, m.shape[1]) for m in (a, out))
         return a, b[np.newaxis], out
-    if b.strides[0] < b.strides[1] or b.size <= 2 * _IN_PARTS or columns % count:
+    if b.strides[0] < b.strides[1] or b.size <= 2 * IN_PARTS or columns % count:
         return a, b, out
     b, out = (
         m.reshape(len(m), count, columns // count).swapaxes(0, 1) for m in (b, out)

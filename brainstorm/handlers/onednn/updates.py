@@ -24,8 +24,9 @@ from brainstorm.handlers.programs import whole
 _LONG_ROW = 2048
 # Rows of so many numbers are summed by all threads.
 _LARGE_MATRIX = 2**18
-# Of so many elements at a time, what an update reads and writes stays in the caches.
-_PIECE = 2**18
+# An update works on so many elements at a time, for which it has temporary memory. Of
+# most matrices of weights these are all: each thread always has the same part of one.
+_PIECE = 2**22
 
 
 class OneDnnUpdates(OneDnnPart, NumpyUpdates):
