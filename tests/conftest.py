@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,15 @@ def surroundings():
         patch.setenv("COLUMNS", "80")
         patch.delenv("FORCE_COLOR", raising=False)
         yield
+
+
+@pytest.fixture(scope="session")
+def short_folder():
+    """A temporary folder whose path is short: sockets of browsers lie in there."""
+    with tempfile.TemporaryDirectory(
+        dir="/tmp" if os.access("/tmp", os.W_OK) else None, ignore_cleanup_errors=True
+    ) as folder:
+        yield folder
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -10,9 +10,11 @@ import functools
 import html
 import http.server
 import json
+import os
 import re
 import shutil
 import subprocess
+import tempfile
 import threading
 from html.parser import HTMLParser
 from urllib.parse import unquote, urljoin, urlsplit
@@ -140,7 +142,7 @@ def test_bare_names_are_noticed():
 
 
 @pytest.fixture(scope="module")
-def show(built, tmp_path_factory):
+def show(built, short_folder):
     """A function that runs a script in Chromium and returns what it hands over.
 
     The script is the body of an async function `(open)`. `await open(path, width)`
@@ -156,7 +158,7 @@ def show(built, tmp_path_factory):
     def run(script):
         page = built / "test_in_chromium.html"
         page.write_text(TEMPLATE.replace("SCRIPT", script), encoding="utf-8")
-        profile = tmp_path_factory.mktemp("profile")
+        profile = tempfile.mkdtemp(dir=short_folder)
         options = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run"
         options += " --disable-background-networking --disable-component-update"
         options += " --disable-sync --disable-dev-shm-usage --virtual-time-budget=20000"
@@ -169,6 +171,7 @@ def show(built, tmp_path_factory):
                 f"--user-data-dir={profile}",
                 url,
             ],
+            env={**os.environ, "TMPDIR": short_folder},
             capture_output=True,
             text=True,
             timeout=600,

@@ -190,8 +190,20 @@ class SanitizedCudaHandler(PyCudaHandler):
         return cls.launcher
 
 
+@functools.cache
+def has_compiler():
+    """Whether there is g++, and what it needs for sanitizers."""
+    if shutil.which("g++") is None:
+        return False
+    with tempfile.TemporaryDirectory(dir=cache_folder()) as folder:
+        program = Path(folder, "nothing")
+        command = ["g++", *SANITIZERS, "-o", program, "-x", "c++", "-"]
+        made = subprocess.run(command, input=b"int main() {}", capture_output=True)
+        return made.returncode == 0
+
+
 def sanitized_handler(**kwargs):
     """A SanitizedCudaHandler; skips the test where g++ is missing."""
-    if shutil.which("g++") is None:
-        pytest.skip("the emulation of a GPU needs g++")
+    if not has_compiler():
+        pytest.skip("the emulation of a GPU needs g++ with its sanitizers")
     return SanitizedCudaHandler(**kwargs)

@@ -13,6 +13,7 @@ from cuda_on_cpu.sanitized import (
     EmulationError,
     SanitizedDevice,
     compile_program,
+    has_compiler,
     sanitized_handler,
 )
 from cuda_on_cpu.translate import expand, kernel_names
@@ -280,7 +281,6 @@ def test_operations_on_what_is_cut_along_any_axis(handler, name, first_axis):
         assert np.isnan(handler.get_numpy_copy(wholes[argument])).sum() == around
 
 
-@needs_gpp
 @pytest.mark.slow
 def test_every_kernel_is_run(emulated, monkeypatch):
     launched = set()
@@ -353,8 +353,8 @@ extern "C" __global__ void unset_shared(int n, float *a) {
 
 @pytest.fixture(scope="module")
 def faulty_program():
-    if shutil.which("g++") is None:
-        pytest.skip("needs g++")
+    if not has_compiler():
+        pytest.skip("needs g++ with its sanitizers")
     return compile_program(FAULTS)
 
 

@@ -1,7 +1,9 @@
 """The page in headless Chromium, where that and its driver are installed."""
 
 import json
+import os
 import shutil
+import tempfile
 import threading
 import time
 
@@ -22,7 +24,7 @@ WIDTHS = 375, 1280
 
 
 @pytest.fixture(scope="module")
-def driver(tmp_path_factory):
+def driver(short_folder):
     webdriver = pytest.importorskip("selenium.webdriver")
     from selenium.webdriver.chrome.service import Service
 
@@ -35,9 +37,10 @@ def driver(tmp_path_factory):
     options.binary_location = browser
     for argument in ARGUMENTS:
         options.add_argument(f"--{argument}")
-    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('chromium')}")
+    options.add_argument(f"--user-data-dir={tempfile.mkdtemp(dir=short_folder)}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(chromedriver))
+    service = Service(chromedriver, env={**os.environ, "TMPDIR": short_folder})
+    driver = webdriver.Chrome(options=options, service=service)
     yield driver
     driver.quit()
 
