@@ -262,6 +262,15 @@ def test_lstms_in_the_library(handler, peepholes, threads, monkeypatch):
     assert ROUNDING / 8 < off(gradients, expected_gradients) < 4 * ROUNDING
 
 
+@pytest.mark.parametrize("layer", ["Recurrent", "Lstm"])
+def test_replays_give_the_same(handler, layer):
+    net = recurrent_net(handler, layer)
+    first, *others = [passes(net) for _ in range(3)]
+    for each in others:
+        np.testing.assert_array_equal(each[0], first[0])
+        np.testing.assert_array_equal(each[1], first[1])
+
+
 @pytest.mark.parametrize("peepholes", [True, False])
 def test_outputs_of_an_lstm_alone(handler, peepholes):
     outputs = []

@@ -210,7 +210,8 @@ def add_product(
     recipe: Any, a: Any, b: Any, out: Any, bias: Any = None, add: bool = False
 ) -> None:
     """Append ``out (+)= a b + bias``."""
-    if bias is None and a.ndim == 2 and recipe.session.math_mode == "f32":
+    is_known = recipe.converts or recipe.session.math_mode == "f32"
+    if bias is None and a.ndim == 2 and is_known:
         a, b, out = _in_parts(recipe.session.threads, a, b, out)
     biased, row = {}, None
     if bias is not None:
