@@ -312,11 +312,6 @@ CUresult cuStreamDestroy(CUstream stream) {
   return CUDA_SUCCESS;
 }
 
-CUresult cuStreamSynchronize(CUstream) {
-  ++waits;
-  return captures ? CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED : CUDA_SUCCESS;
-}
-
 CUresult cuStreamBeginCapture(CUstream stream, CUstreamCaptureMode) {
   Stream *s = reinterpret_cast<Stream *>(stream);
   if (!contexts) return CUDA_ERROR_INVALID_CONTEXT;

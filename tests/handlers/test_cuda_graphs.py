@@ -95,7 +95,7 @@ def test_neighbouring_launches_become_graphs():
     one_by_one = "A b C - D - E F host g"
     assert [told(device, program) for _ in range(REPLAYS)] == [one_by_one] * REPLAYS
     # A launch alone stays one; what concerns the host alone is done before.
-    # The replay that makes a graph does the work on the graph's stream before.
+    # The replay that makes a graph does the work in the way of the graph before.
     with_making = "(A) (b) (C) made - D - host (E) (F) (g) made"
     assert told(device, program) == with_making
     assert told(device, program) == "AbC - D - host EFg"
@@ -215,9 +215,10 @@ def test_a_step_starts_few_things(driver, handler, name, starts):
     counts = []
     for chosen in (PyCudaHandler(), handler):
         _, _, stepper = trained(chosen, name)
-        before = driver.emulated_starts()
+        before, waits = driver.emulated_starts(), driver.emulated_waits()
         stepper.run()
         counts.append(driver.emulated_starts() - before)
+        assert driver.emulated_waits() == waits
     assert counts[1] == starts
     assert counts[0] > 4 * starts
 
@@ -263,10 +264,14 @@ def test_graphs_are_given_back(driver, handler):
 
 @pytest.mark.gpu
 def test_what_fails_while_capturing_leaves_everything_usable(handler):
+    driver = ctypes.CDLL("libcuda.so.1")
+    count = getattr(driver, "emulated_graphs", lambda: 0)
     device = handler.context
     assert device.has_graphs()
     array = handler.zeros((3,))
     [fill] = handler._gpu.prepare_elementwise("fill", (array,), 5.0)
+    gc.collect()
+    before = count()
     for broken in (("no_such_launch", fill), ("sgemm", ())):
         with pytest.raises((AttributeError, ValueError, TypeError)):
             device.make_graph([("launch", fill), broken])
@@ -276,6 +281,9 @@ def test_what_fails_while_capturing_leaves_everything_usable(handler):
     device.run_graph(graph)
     assert handler.get_numpy_copy(array).tolist() == [5, 5, 5]
     device.destroy_graph(graph)
+    assert count() == before
+    device.rehearse_graph([("launch", fill)])
+    assert handler.get_numpy_copy(array).tolist() == [5, 5, 5]
 
 
 WITHOUT_GRAPHS = """

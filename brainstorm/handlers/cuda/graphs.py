@@ -31,8 +31,6 @@ FUNCTIONS = {
     "cuGraphLaunch": (POINTER, POINTER),
     "cuGraphDestroy": (POINTER,),
     "cuGraphExecDestroy": (POINTER,),
-    "cuCtxSynchronize": (),
-    "cuStreamSynchronize": (POINTER,),
     "cuGetErrorString": (ctypes.c_int, POINTER),
 }
 
@@ -65,15 +63,20 @@ class Graphs:
         # One that nobody else uses, with memory of its own: it must not allocate any.
         self._cublas = Cublas()
         self._workspace = device.allocate(WORKSPACE)
-        place = int(self._workspace), WORKSPACE
-        self._cublas.use_stream(self._handle, *place)
         self._lock = threading.Lock()
+        self._use(stream)
+
+    def _use(self, stream: Any) -> None:
+        """Have launches go to a stream, None for the default one."""
+        self._now = stream
+        handle = 0 if stream is None else self._handle
+        self._cublas.use_stream(handle, int(self._workspace), WORKSPACE)
 
     # What a device has for the default stream
 
     def launch(self, kernel: Any, grid: Any, block: Any, arguments: bytes) -> None:
         """Start a kernel."""
-        kernel._launch_kernel(grid, block, arguments, 0, self._stream)
+        kernel._launch_kernel(grid, block, arguments, 0, self._now)
 
     def sgemm(self, *args: Any) -> None:
         """See `Cublas.sgemm`."""
@@ -84,13 +87,16 @@ class Graphs:
         self._cublas.sgemm_batched(*args)
 
     def rehearse(self, launches: Sequence[Launch]) -> None:
-        """Make launches on the stream, after and before all else.
+        """Make launches on the default stream, in the way that a graph would.
 
         So whatever is loaded or set up at the first use is so before a graph is made.
         """
-        self._do("cuCtxSynchronize")
-        self._make(launches)
-        self._do("cuStreamSynchronize", self._handle)
+        with self._lock:
+            self._use(None)
+            try:
+                self._make(launches)
+            finally:
+                self._use(self._stream)
 
     def _make(self, launches: Sequence[Launch]) -> None:
         for name, args in launches:
@@ -109,20 +115,20 @@ class Graphs:
             HandlerError: It could not be made.
         """
         graph, executable = POINTER(), POINTER()
-        with self._lock:
-            self._do("cuStreamBeginCapture_v2", self._handle, RELAXED)
-            try:
-                self._make(launches)
-            finally:
-                ended = self._driver.cuStreamEndCapture(
-                    self._handle, ctypes.byref(graph)
-                )
-            self._check("cuStreamEndCapture", ended)
         try:
+            with self._lock:
+                self._do("cuStreamBeginCapture_v2", self._handle, RELAXED)
+                try:
+                    self._make(launches)
+                finally:
+                    place = ctypes.byref(graph)
+                    ended = self._driver.cuStreamEndCapture(self._handle, place)
+            self._check("cuStreamEndCapture", ended)
             how = (ctypes.byref(executable), graph, 0)
             self._do("cuGraphInstantiateWithFlags", *how)
         finally:
-            self._do("cuGraphDestroy", graph)
+            if graph:
+                self._do("cuGraphDestroy", graph)
         assert executable.value is not None
         return executable.value
 
