@@ -32,6 +32,7 @@ from benchmarks.contestants import ROOT, Contestant, find_contestants
 from benchmarks.suites import (
     FAILED,
     PASSED,
+    Command,
     LateError,
     LeftOutError,
     Outcome,
@@ -48,6 +49,8 @@ TESTED = ("handlers", "layers", "structure", "tools", "training")
 # Every operation, against NumPy.
 KERNELS = ("tests/handlers/test_cuda_kernels.py", "-k", "compute_what or options_of")
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
+# How compute-sanitizer begins to tell of each thing that it finds.
+PROBLEM = r"^=+ (?:Invalid|Uninitialized|Error: Race|Warning: Race|Barrier|Program hit)"
 FOUND = 86  # exit status if compute-sanitizer finds something
 DISTRIBUTIONS = (
     *("numpy", "pycuda", "scikit-cuda", "torch", "pytest", "pytest-xdist"),
@@ -92,7 +95,7 @@ def all_suites() -> list[Suite]:
     """What tells most comes first, and gets more of the time."""
     return [
         Suite("start", 5, run_start),
-        Suite("tests", 6, run_tests),
+        Suite("tests", 8, run_tests),
         Suite("memcheck", 4, lambda *how: run_sanitizer("memcheck", *how)),
         *[Suite(name, 1.5, _runs_work(name)) for name in NAMES],
         Suite("racecheck", 4, lambda *how: run_sanitizer("racecheck", *how)),
@@ -164,7 +167,7 @@ def run_tests(seconds: float, log: Path) -> Outcome:
     command = [*_pytest(), *[f"tests/{folder}" for folder in TESTED]]
     if importlib.util.find_spec("xdist") is not None:
         command += ["-n", str(min(8, os.cpu_count() or 1))]
-    done = run_command(command, seconds, log, ROOT)
+    done = _run_tests(command, seconds, log)
     return Outcome(FAILED if done.status else PASSED, _of_pytest(done.output, log))
 
 
@@ -176,7 +179,7 @@ def run_sanitizer(tool: str, seconds: float, log: Path) -> Outcome:
     options = ["--tool", tool, "--error-exitcode", str(FOUND)]
     options += ["--target-processes", "application-only"]
     command = [sanitizer, *options, *_pytest(), *KERNELS]
-    done = run_command(command, seconds, log, ROOT)
+    done = _run_tests(command, seconds, log)
     if "Device not supported" in done.output:
         raise LeftOutError("compute-sanitizer does not work on this machine")
     summaries = re.findall(r"^=+ (.*SUMMARY: .*)$", done.output, re.MULTILINE)
@@ -206,6 +209,22 @@ def _ourselves(what: str) -> list[str]:
 def _pytest() -> list[str]:
     options = ["-q", "-m", "gpu", "-p", "no:cacheprovider", "--tb=short"]
     return [sys.executable, "-m", "pytest", *options, "--continue-on-collection-errors"]
+
+
+def _run_tests(command: list[str], seconds: float, log: Path) -> Command:
+    """Run pytest; if time is over, tell what was found until then."""
+    try:
+        return run_command(command, seconds, log, ROOT)
+    except LateError as error:
+        output = log.read_text(encoding="utf-8", errors="replace")
+        lines = re.findall(r"^([.FEsxX]+)(?: +\[ *\d+%\])?$", output, re.MULTILINE)
+        letters = "".join(lines)
+        failed = letters.count("F") + letters.count("E")
+        text = f"{letters.count('.')} tests had passed, {failed} failed"
+        problems = len(re.findall(PROBLEM, output, re.MULTILINE))
+        if problems:
+            text += f", {problems} problems were found"
+        raise LateError(f"{error}: {text}") from None
 
 
 def _of_pytest(output: str, log: Path) -> str:

@@ -208,6 +208,24 @@ def test_verdict_of_a_sanitizer(sanitizer, tmp_path, lines, status, expected):
     assert "tests/handlers/test_cuda_kernels.py" in asked
 
 
+def test_what_was_found_when_time_is_over(tmp_path):
+    printed = [
+        *("...F.s.                [ 70%]", "=", "..E"),
+        *("========= Invalid __global__ read of size 4 bytes", "=========     at f"),
+    ]
+    code = f"import time; print({chr(10).join(printed)!r}, flush=True); time.sleep(600)"
+    log, seconds = tmp_path / "log", 0.5
+    while True:  # until there was time to print
+        with pytest.raises(LateError) as caught:
+            gpu._run_tests(python(code), seconds, log)
+        if "at f" in log.read_text():
+            break
+        seconds *= 2
+    assert str(caught.value).endswith(
+        "s: 7 tests had passed, 2 failed, 1 problems were found"
+    )
+
+
 def test_sanitizers_that_do_not_work(sanitizer, tmp_path, monkeypatch):
     sanitizer("========= Error: Device not supported. Please refer to the", status=1)
     with pytest.raises(LeftOutError, match="does not work on this machine"):
