@@ -144,6 +144,8 @@ class AttentionLayerImpl(Layer):
     }
     computes_no_input_deltas_for: Sequence[str] = ("mask",)
     computed: Sequence[str] = ("weights",)
+    # Not keys and values: in views these are names of methods, which nothing can hide.
+    can_leave_out: Sequence[str] = ("queries", "mixed")
     honours_fresh = True
     follows_context = True
     repeats = True
@@ -201,6 +203,8 @@ class AttentionLayerImpl(Layer):
     # -- passes --------------------------------------------------------------
 
     def forward_pass(self, buffers: BufferView, training_pass: bool = True) -> None:
+        if not self.keeps_internals:
+            buffers = self.with_temporary_internals(buffers)
         h, arrays = self.handler, self.arrays(buffers)
         sources = arrays.x, arrays.source, arrays.source
         for name, x, out in zip("qkv", sources, arrays[2:5], strict=True):
@@ -257,6 +261,22 @@ class AttentionLayerImpl(Layer):
         return np.concatenate([values[..., steps:], values[..., :steps]], axis=-1)
 
     # -- what they work on ---------------------------------------------------
+
+    def with_temporary_internals(self, buffers: Any) -> Any:
+        """The buffers, with memory for internals that all such layers share."""
+        internals = {
+            name: buffers.internals[name]
+            for name, structure in self.internal_shapes.items()
+            if not structure.is_backward_only
+        }
+        for name in self.can_leave_out:
+            shape = tuple(internals[name].shape)
+            internals[name] = self.handler.scratch(shape, ("attention", name))
+        children = {
+            **{name: buffers[name] for name in ("inputs", "outputs", "parameters")},
+            "internals": BufferView([*internals], internals.values()),
+        }
+        return BufferView([*children], children.values())
 
     @once_per_resize
     def arrays(self, buffers: Any) -> Any:

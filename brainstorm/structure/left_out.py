@@ -27,7 +27,8 @@ _SAME = 0.05
 class LeftOut:
     """Knows what the last passes of a network have left out, and computes it.
 
-    Layers that are not replayed, or in loops of feedback, leave out nothing.
+    Layers that are not replayed, or in loops of feedback, leave out nothing, and those
+    where an internal has the name of a method of views, which could not be hidden.
 
     Attributes:
         is_wanted: Whether somebody has read some of it: nothing is left out then.
@@ -40,7 +41,10 @@ class LeftOut:
         self._able = {
             name: layer
             for name, layer in layers.items()
-            if layer.can_leave_out and layer.can_be_replayed() and name not in in_loops
+            if layer.can_leave_out
+            and layer.can_be_replayed()
+            and name not in in_loops
+            and not any(hasattr(BufferView, n) for n in layer.can_leave_out)
         }
         self._manager = manager
         self.is_wanted: bool = not self._able

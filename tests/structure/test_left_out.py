@@ -28,13 +28,18 @@ HIDDEN = {
     "clockwork": lambda: layers.ClockworkLstm(3, name="Hidden"),
     "gru": lambda: layers.Gru(3, name="Hidden", recurrent_bias=True),
     "reset before": lambda: layers.Gru(3, name="Hidden", reset_after=False),
+    "attention": lambda: layers.Attention(4, heads=2, name="Hidden"),
+    "rotary": lambda: layers.Attention(4, heads=2, rotary=True, name="Hidden"),
+    "carrying": lambda: layers.Attention(
+        4, heads=2, causal=True, context_size=20, name="Hidden"
+    ),
     "two": lambda: layers.Bidirectional(layers.Lstm(3), name="Hidden"),
     "dense": lambda: layers.FullyConnected(3, "gelu", name="Hidden"),
 }
 FIVE = "Hidden.internals.Fb"
 
 
-FAST = ("lstm", "gru", "two", "dense")
+FAST = ("lstm", "gru", "two", "dense", "attention")
 slow = pytest.mark.slow
 KINDS = [pytest.param(k, marks=() if k in FAST else slow) for k in HIDDEN]
 
@@ -124,6 +129,13 @@ def test_views_compute_them_too(read, handler):
     assert view is net.buffer.Hidden.internals
     values = net.handler.get_numpy_copy(read(net))
     np.testing.assert_allclose(values, kept.get(FIVE), 1e-4, 1e-6)
+
+
+def test_what_is_computed_of_them(handler):
+    kept, net = alike(handler, "attention")
+    kept.forward_pass()
+    net.forward_pass(keeps_internals=False)
+    assert_close(kept, net, "Hidden.internals.weights")
 
 
 def test_once_they_are_read_they_are_kept():
