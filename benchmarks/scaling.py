@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 import brainstorm as bs
+from benchmarks import machine
 from benchmarks.allreduce import LINKS, Link, Message, Step, allreduce, fit
 from benchmarks.ranks import BUCKET_SIZE
 from benchmarks.works import NAMES, load
@@ -432,8 +433,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = Settings(args.handler, args.ranks, args.steps, args.largest)
     print(
         f"brainstorm {bs.__version__}, {args.handler}, Python"
-        f" {platform.python_version()}, {platform.machine()}, {os.cpu_count()} cores,"
-        f" load {os.getloadavg()[0]:.1f} (0: nothing else runs)"
+        f" {platform.python_version()}, {platform.machine()},"
+        f" load {os.getloadavg()[0]:.1f} (0: nothing else runs)\n{machine.describe(1)}"
     )
     if args.turns or args.overlap:
         compete = overlap if args.overlap else take_turns

@@ -111,14 +111,17 @@ def test_other_losses_are_found_out(done, precision, factor):
 
 
 def test_rounded_factors_may_change_losses_a_little():
-    work, losses = load("small"), {"training": [2.0]}
+    work, losses = load("small"), {"training": [2.0], "evaluation": [2.0]}
     expected = Contestant("Ours", "NumpyHandler", first_losses=losses)
-    near = {"training": [2.04]}
+    near = {"training": [2.04], "evaluation": [2.004]}
     rounded = Contestant("Rounded", "eager", precision="bf16", first_losses=near)
     command.check_losses([expected, rounded], work)
     exact = Contestant("Exact", "eager", first_losses=near)
     with pytest.raises(AssertionError, match="Exact and Ours"):
         command.check_losses([expected, exact], work)
+    rounded.first_losses = {"evaluation": [2.04]}
+    with pytest.raises(AssertionError, match="Rounded and Ours, evaluation"):
+        command.check_losses([expected, rounded], work)
 
 
 @pytest.mark.parametrize("name", ["small", "mnist_pi", "cifar10_cnn", "embedding"])
@@ -467,6 +470,20 @@ def test_noise_is_what_rounds_differ_by_though_they_should_not():
 )
 def test_verdicts_on_memory(now, before, worse):
     assert verdicts.of_memory("x", now, before, 1.05).worse == worse
+
+
+@pytest.mark.parametrize("worse", [True, False])
+def test_the_status_tells_whether_anything_is_worse(worse, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "small", "--against", "v1"])
+    for variable in command.THREADS:
+        monkeypatch.setenv(variable, "1")  # set by the command, restored here
+    monkeypatch.setattr(command, "extract", lambda revision, folder: None)
+    found = [verdicts.Verdict("a work", 1.2, 0.01, worse)]
+    monkeypatch.setattr(command, "compare", lambda *arguments: found)
+    assert command.main() == worse
+    shown = capsys.readouterr().out
+    assert "against v1: 1 comparisons" in shown
+    assert ("worse: a work: 1.200 (noise 0.010)" in shown) == worse
 
 
 def test_a_comparison_with_before_names_what_is_worse(tmp_path):
