@@ -194,7 +194,7 @@ LARGE = {  # M, K, N, and whether the first matrix is transposed
 }
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("kind", LARGE)
 @pytest.mark.parametrize("strided", [False, True])
 def test_large_products(handler, kind, threads, strided):
@@ -226,8 +226,9 @@ def test_large_products(handler, kind, threads, strided):
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
-@pytest.mark.parametrize("rows", [1, 8, 100, 700])
-@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize(
+    ("rows", "fresh"), [(1, True), (8, False), (100, True), (100, False)]
+)
 def test_layers_with_many_weights(handler, threads, rows, fresh):
     """Whether or not each thread has a part of the weights."""
     handler = OneDnnHandler(threads=threads)
@@ -236,10 +237,14 @@ def test_layers_with_many_weights(handler, threads, rows, fresh):
     exact = {name: rnd.randn(*shape) for name, shape in shapes.items()}
     x, W, bias, dh = (exact[name].astype(np.float32) for name in shapes)
     h = np.full((rows, 1200), np.nan, np.float32)
+    y = np.full_like(h, np.nan)
     for b in (bias, None):
-        handler.affine(x, W, b, None, h, "linear")
         expected = exact["x"] @ exact["W"].T + (0 if b is None else exact["bias"])
+        handler.affine(x, W, b, None, y, "linear")
+        np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
+        handler.affine(x, W, b, h, y, "tanh")
         np.testing.assert_allclose(h, expected, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(y, np.tanh(expected), rtol=1e-4, atol=1e-4)
     before = np.nan if fresh else 2.0
     dx, dW, dbias = (np.full_like(m, before) for m in (x, W, bias))
     arrays = x, W, None, h, dh, None, dx, dW, dbias

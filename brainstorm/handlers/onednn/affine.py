@@ -31,7 +31,8 @@ class OneDnnAffine(OneDnnPart, AffineOperations):
     def affine(
         self, x: Any, W: Any, bias: Any, h: Any, y: Any, activation: str
     ) -> None:
-        if not self._does(affine, (x, W, bias, y if h is None else h)):
+        out, is_kept = (y, False) if h is None else (h, True)
+        if not self._does(affine, (x, W, bias, out), is_kept):
             super().affine(x, W, bias, h, y, activation)
         elif h is not None:
             self.act_func[activation](h, y)
@@ -42,10 +43,10 @@ class OneDnnAffine(OneDnnPart, AffineOperations):
             super()._affine_gradients(*arrays, *fresh)
 
 
-def affine(session: Any, x: Any, W: Any, bias: Any, h: Any) -> Call:
-    """``h = x W^T + bias``."""
+def affine(session: Any, x: Any, W: Any, bias: Any, h: Any, is_kept: Any) -> Call:
+    """``h = x W^T + bias``; h is kept for a backward pass, or not."""
     recipe = Recipe(session, "affine", (x, W, bias, h), x.size * len(W))
-    count = _parts(session, x, W)
+    count = _parts(session, x, W, is_kept)
     if count == 1:
         add_product(recipe, x, W.T, h, bias)
         return recipe.call()
@@ -85,7 +86,7 @@ def affine_backward(
     return recipe.call()
 
 
-def _parts(session: Any, x: Any, W: Any) -> int:
+def _parts(session: Any, x: Any, W: Any, is_kept: bool) -> int:
     """In how many parts of its units a layer of many weights is computed."""
     if len(x) <= _FEW_ROWS:
         count = max(2, session.threads)
@@ -93,7 +94,7 @@ def _parts(session: Any, x: Any, W: Any) -> int:
     # Where blocks do not come out even, the library has all threads read all, which
     # it then cuts by rows of x.
     is_shared = len(x) >= _MANY_ROWS and -(-len(W) // _BLOCK) % session.threads
-    return _owned_parts(session, x, W) if is_shared else 1
+    return _owned_parts(session, x, W) if is_kept and is_shared else 1
 
 
 def _owned_parts(session: Any, x: Any, W: Any) -> int:

@@ -20,7 +20,7 @@ from brainstorm.handlers.onednn.session import Build, Session
 from brainstorm.handlers.operations.contract import add_method
 from brainstorm.handlers.programs import whole
 
-# From so many columns on, einsum loses digits.
+# Rows of more numbers are summed in pieces, which loses fewer digits.
 _LONG_ROW = 2048
 # Rows of so many numbers are summed by all threads.
 _LARGE_MATRIX = 2**18
@@ -88,9 +88,9 @@ class OneDnnUpdates(OneDnnPart, NumpyUpdates):
 
 
 def _sum_squares(m: np.ndarray, norms: np.ndarray) -> None:
-    # einsum needs no temporary for the squares.
-    with np.errstate(over="ignore", under="ignore"):
-        np.einsum("ij,ij->i", m, m, out=norms[:, 0])
+    # Products of single rows need no memory for squares, nor threads of OpenBLAS.
+    with np.errstate(all="ignore"):
+        np.matmul(m[:, np.newaxis], m[:, :, np.newaxis], out=norms[:, :, np.newaxis])
 
 
 def momentum_step(session: Any, parameters: Any, gradients: Any, velocity: Any) -> Call:
