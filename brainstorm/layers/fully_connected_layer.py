@@ -79,6 +79,7 @@ class FullyConnectedLayerImpl(StepwiseLayer):
             "a positive integer, a shape or None",
         ),
     )
+    overwrites: Mapping[str, str] = {"dH": "default"}
     repeats = True
 
     rows: Rows = Rows("inputs.default", writes=["outputs.default", "internals.H"])

@@ -42,6 +42,7 @@ class Backpropagation:
         keeps_parameters: Whether a pass that leaves out deltas keeps a copy of the
             parameters, so that these can be computed after an update. One in which
             deltas share memory keeps one anyway.
+        may_share: Whether deltas may share memory, because nobody has read any.
         can_complete: Whether there is such a copy for the last pass, and all else that
             it began with.
         exchange: Makes the gradients those of several processes together, if any; see
@@ -65,8 +66,9 @@ class Backpropagation:
         self._beginners = [la for la in layers.values() if la.follows_context]
         self._manager = manager
         manager.when_read = self._fill_in
-        self._may_share = can_share(manager.hubs)
+        self.may_share: bool = can_share(manager.hubs)
         self._shares = self._has_shared = False
+        self._changes = 0
         self._copy: tuple[Any, Any] | None = None
         self._zeros_were_lost: set[int] = set()
         self._hidden: list[tuple[BufferView, Any, Any]] = []
@@ -77,7 +79,7 @@ class Backpropagation:
         hubs = self._manager.hubs
         self._all = plan_backward(self._layers, hubs, all_deltas=True)
         self._training = plan_backward(self._layers, hubs, all_deltas=False)
-        self._lives = lifetimes(self._training, hubs)
+        self._life = lifetimes(self._layers, hubs, self._training)
         self._frozen = frozen_slices(self._layers, hubs[0])
         self._follow(self._all)
 
@@ -102,7 +104,9 @@ class Backpropagation:
         self.can_complete = False
         if self._hidden:
             self.show()
-        if self._to_clear is None:
+        if self._to_clear is None or self._changes != self._passes.changes:
+            self._changes = self._passes.changes
+            self._views = self._manager.views
             self._to_clear = self._find_what_to_clear()
         is_complete = plan is self._all
         forced = self._stepping.forced
@@ -169,7 +173,7 @@ class Backpropagation:
             shared = self._share()
             self._views = shared.views
             return self._plan.buffers(manager.hubs, shared.hub_buffers)
-        self._may_share &= self._plan is self._training
+        self.may_share &= self._plan is self._training
         manager.ensure_backward()
         self._forget(unwanted)
         for i in self._zeros_were_lost - unwanted:
@@ -187,16 +191,18 @@ class Backpropagation:
 
     def _is_worth_sharing(self) -> bool:
         """Whether deltas share memory; if they do, then until somebody reads any."""
-        if self._may_share and not self._shares:
+        if self.may_share and not self._shares:
             self._shares = is_worth_it(self._places(), *self._hubs_and_sizes())
-        return self._may_share and self._shares
+        # Passes in place of those of a class may look at deltas when they like.
+        has_others = any("backward_pass" in vars(la) for la in self._layers.values())
+        return self.may_share and self._shares and not has_others
 
     def _hubs_and_sizes(self) -> tuple[Any, int, int]:
         manager = self._manager
         return manager.hubs, manager.time_size, manager.batch_size
 
     def _places(self) -> Places:
-        return place(self._lives, *self._hubs_and_sizes())
+        return place(self._life, *self._hubs_and_sizes())
 
     def _share(self) -> SharedDeltas:
         found = self._manager.sized.shared
@@ -209,7 +215,7 @@ class Backpropagation:
 
     def _fill_in(self) -> None:
         """Compute what a user reads, of whom the manager tells."""
-        self._may_share = False
+        self.may_share = False
         can_complete = self.can_complete
         self.forget_memory()
         if not self._has_shared:

@@ -162,6 +162,10 @@ class Layer:
     when somebody reads one; it has to find its state as it was, in the context's steps
     of its buffers."""
     keeps_internals = True
+    overwrites: Mapping[str, str] = {}
+    """Names of internals which, in a backward pass, can lie where the deltas of an
+    output do, and that output: its deltas are not read once these are written. It
+    counts for the very class that says so."""
     computed: Sequence[str] = ()
     """Names of internals (T, B, ...) that have no memory: they are made by `compute`
     when `Network.get` or `tools.extract` asks for them."""

@@ -176,6 +176,7 @@ def list_program(
             f"training_pass: expected True or False, got {training_pass!r}"
         )
     twin = twin_of(net, _Outlines)
+    twin.backpropagation.may_share = False  # what lies in one place has several names
     twin._buffer_manager.resize(*checked_sizes(net, time_size, batch_size))
     twin.forward_pass(training_pass=bool(training_pass))
     if training_pass:
@@ -243,18 +244,16 @@ class BufferNames:
         self.array_type: type = net.handler.array_type
         self._overlap = net.handler.overlap
         self._by_layer: dict[str, list[tuple[str, Any]]] = {"": []}
-        for name, child in BufferView.items(net.backpropagation.views):
+        for name, child in BufferView.items(net.buffer):
             owner = name if isinstance(child, BufferView) else ""
             self._by_layer.setdefault(owner, []).extend(
                 _paths(name, child, self.array_type)
             )
         manager = net._buffer_manager
-        shared = manager.sized.shared
-        hub_buffers = shared[0].hub_buffers if shared else manager.hub_buffers
         # Mirrors, and steps that a layer does not see.
         self._hidden = [
             (path, cut_features({"@slice": hub.slices[path]}, memory))
-            for hub, memory in zip(manager.hubs, hub_buffers, strict=True)
+            for hub, memory in zip(manager.hubs, manager.hub_buffers, strict=True)
             if hub.context_size and memory is not None
             for path in hub.sources
         ]

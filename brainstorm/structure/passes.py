@@ -31,12 +31,16 @@ class Passes:
     """Runs the passes of a network.
 
     What is recorded is kept with what the manager has cut for a size.
+
+    Attributes:
+        changes: How often passes were going to do something else.
     """
 
     def __init__(self, layers: Mapping[str, Layer], manager: BufferManager):
         self._layers = layers
         self._manager = manager
         self._recorded: WeakSet[Program] = WeakSet()
+        self.changes: int = 0
         forget = WeakMethod(self.forget)
         for layer in layers.values():
             layer.__dict__["_changed"] = forget
@@ -81,6 +85,7 @@ class Passes:
 
     def forget(self) -> None:
         """Forget all records, because passes are going to do something else."""
+        self.changes += 1
         self._manager.forget_programs()
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from brainstorm.structure.backward_plan import BackwardPlan
+from brainstorm.structure.layer import Layer
 from brainstorm.structure.layout import GRADIENTS, Hub
 
 # Hubs begin at multiples of so many elements, which instructions like.
@@ -21,6 +22,19 @@ _ALIGNMENT = 64
 # of which a copy is kept.
 _LEAST = 2**19
 _LEAST_RATIO = 2
+
+
+class Life(NamedTuple):
+    """When hubs of deltas are of use, by their indices.
+
+    Attributes:
+        spans: The first and the last layer that touch a hub, as numbers in the order in
+            which layers run.
+        within: Hubs that may lie where another one does, and that one.
+    """
+
+    spans: dict[int, tuple[int, int]]
+    within: dict[int, int]
 
 
 class Places(NamedTuple):
@@ -35,25 +49,36 @@ class Places(NamedTuple):
     size: int
 
 
-def lifetimes(plan: BackwardPlan, hubs: Sequence[Hub]) -> dict[int, tuple[int, int]]:
-    """The first and the last layer of a backward pass that touch a hub of deltas.
+def lifetimes(
+    layers: Mapping[str, Layer], hubs: Sequence[Hub], plan: BackwardPlan
+) -> Life:
+    """When the hubs of deltas are of use in a backward pass, but for the gradients.
 
-    Layers are numbered in the order in which they run. What has to be cleared before
-    lives all the time.
-
-    Returns:
-        First and last layer by index of the hub, for all but the gradients.
+    What has to be cleared before lives all the time.
     """
     number = {name: i for i, name in enumerate(plan.order)}
-    found = {}
+    spans = {}
     for i, hub in delta_hubs(hubs):
         owners = {path.partition(".")[0] for path in (*hub.sources, *hub.sinks)}
         touched = [number[name] for name in owners if name in number]
         if i in plan.to_clear:
-            found[i] = 0, len(number)
+            spans[i] = 0, len(number)
         else:
-            found[i] = min(touched, default=0), max(touched, default=0)
-    return found
+            spans[i] = min(touched, default=0), max(touched, default=0)
+    alone = {hubs[i].sources[0]: i for i in spans if len(hubs[i].sources) == 1}
+    within = {}
+    for name in plan.order:
+        # Subclasses may do otherwise.
+        overwrites = vars(type(layers[name])).get("overwrites", {})
+        for internal, output in overwrites.items():
+            inner = alone.get(f"{name}.internals.{internal}")
+            outer = alone.get(f"{name}.output_deltas.{output}")
+            if inner is None or outer is None:
+                continue
+            is_last = spans[outer][1] == number[name]
+            if is_last and hubs[inner].get_shape(2, 3) == hubs[outer].get_shape(2, 3):
+                within[inner] = outer
+    return Life(spans, within)
 
 
 def can_share(hubs: Sequence[Hub]) -> bool:
@@ -72,7 +97,7 @@ def delta_hubs(hubs: Sequence[Hub]) -> Iterator[tuple[int, Hub]]:
 
 
 def place(
-    lives: Mapping[int, tuple[int, int]],
+    life: Life,
     hubs: Sequence[Hub],
     time_size: int,
     batch_size: int,
@@ -81,10 +106,12 @@ def place(
 
     The largest come first, each to the lowest place that is free.
     """
+    lives = life.spans
     sizes = {i: math.prod(hubs[i].get_shape(time_size, batch_size)) for i in lives}
     starts: dict[int, int] = {}
     total = 0
-    for i in sorted(lives, key=lambda i: (-sizes[i], i)):
+    apart = lives.keys() - life.within
+    for i in sorted(apart, key=lambda i: (-sizes[i], i)):
         (first, last), start = lives[i], 0
         size = -(-sizes[i] // _ALIGNMENT) * _ALIGNMENT
         others = [j for j in starts if lives[j][0] <= last and first <= lives[j][1]]
@@ -94,6 +121,7 @@ def place(
             start = max(start, starts[j] + -(-sizes[j] // _ALIGNMENT) * _ALIGNMENT)
         starts[i] = start
         total = max(total, start + size)
+    starts |= {i: starts[j] for i, j in life.within.items()}
     return Places(starts, total)
 
 

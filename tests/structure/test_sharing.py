@@ -10,6 +10,7 @@ from brainstorm.data_iterators import Minibatches
 from brainstorm.handlers import NumpyHandler, PyCudaHandler, default_handler
 from brainstorm.hooks import Hook, MonitorLoss, StopAfterEpoch
 from brainstorm.layers.base_layer import ConstructionWrapper, Layer
+from brainstorm.layers.fully_connected_layer import FullyConnectedLayerImpl
 from brainstorm.structure import sharing
 from brainstorm.structure.backward_plan import plan_backward
 from brainstorm.structure.layout import create_layout
@@ -101,15 +102,18 @@ def test_what_lives_at_the_same_time_lies_apart(make):
     net = make()
     hubs, _ = create_layout(net.layers)
     plan = plan_backward(net.layers, hubs, all_deltas=False)
-    lives = sharing.lifetimes(plan, hubs)
+    life = sharing.lifetimes(net.layers, hubs, plan)
+    lives = life.spans
     assert len(lives) > 5
     for sizes in ((1, 1), (7, 5), (300, 20)):
-        starts, total = sharing.place(lives, hubs, *sizes)
+        starts, total = sharing.place(life, hubs, *sizes)
         ends = {i: starts[i] + math.prod(hubs[i].get_shape(*sizes)) for i in starts}
         assert max(ends.values()) <= total
         for i, (first, last) in lives.items():
             for j, (other_first, other_last) in lives.items():
-                if i < j and first <= other_last and other_first <= last:
+                if life.within.get(i) == j or life.within.get(j) == i:
+                    assert starts[i] == starts[j]
+                elif i < j and first <= other_last and other_first <= last:
                     assert ends[i] <= starts[j] or ends[j] <= starts[i]
 
 
@@ -117,7 +121,7 @@ def test_a_layer_finds_all_that_it_touches_alive():
     net = deep(2)
     hubs, _ = create_layout(net.layers)
     plan = plan_backward(net.layers, hubs, all_deltas=False)
-    lives = sharing.lifetimes(plan, hubs)
+    lives = sharing.lifetimes(net.layers, hubs, plan).spans
     for number, name in enumerate(plan.order):
         for i, hub in sharing.delta_hubs(hubs):
             if any(p.partition(".")[0] == name for p in (*hub.sources, *hub.sinks)):
@@ -346,6 +350,57 @@ def test_hooks_that_read_deltas_get_them(always_shared):
     assert len(found.seen) == len(expected.seen) == 3
     np.testing.assert_allclose(found.seen, expected.seen, 1e-10)
     np.testing.assert_allclose(net.get("parameters"), other.get("parameters"), 1e-10)
+
+
+def test_deltas_lie_where_those_do_that_they_are_computed_from(always_shared):
+    net, stepper = prepared(deep, default_handler)
+    step(net, stepper)
+    wide = net.backpropagation.views.B0_Wide
+    assert np.shares_memory(wide.internals.dH, wide.output_deltas.default)
+    assert net.buffer.B0_Wide.internals.dH is not None
+    step(net, stepper)
+    assert not shares(net)
+    wide = net.buffer.B0_Wide
+    assert not np.shares_memory(wide.internals.dH, wide.output_deltas.default)
+
+
+class LookingLayerImpl(FullyConnectedLayerImpl):
+    """Looks at its deltas when it has done with them."""
+
+    def backward_pass(self, buffers):
+        super().backward_pass(buffers)
+        self.seen = self.handler.get_numpy_copy(buffers.output_deltas.default)
+
+
+def looking():
+    inp, out = tools.get_in_out_layers("classification", 6, 3)
+    kwargs = {"size": 8, "activation": "tanh", "name": "Own"}
+    own = ConstructionWrapper.create(LookingLayerImpl, **kwargs)
+    return Network.from_layer(inp >> layers.FullyConnected(8) >> own >> out)
+
+
+def test_layers_of_ones_own_find_their_deltas_as_they_were(always_shared):
+    net, stepper = prepared(looking, NumpyHandler(np.float64))
+    step(net, stepper)
+    assert shares(net)
+    seen = net.layers["Own"].seen
+    np.testing.assert_allclose(seen, net.get("Own.output_deltas.default"), 1e-10)
+
+
+def test_so_do_passes_in_place_of_others(always_shared):
+    net, stepper = prepared(deep, NumpyHandler(np.float64))
+    step(net, stepper)
+    assert shares(net)
+    layer, seen = net.layers["B0_Wide"], []
+    backward_pass = layer.backward_pass
+
+    def look(buffers):
+        backward_pass(buffers)
+        seen.append(net.handler.get_numpy_copy(buffers.output_deltas.default))
+
+    layer.backward_pass = look
+    step(net, stepper)
+    np.testing.assert_allclose(seen[0], net.get("B0_Wide.output_deltas.default"), 1e-10)
 
 
 @pytest.mark.gpu

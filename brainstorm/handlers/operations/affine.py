@@ -53,6 +53,7 @@ class AffineOperations(ActivationOperations, ProductOperations):
         "x:M,I W:N,I h:M,N y:M,N dy:M,N",
         "dh:M,N",
         add="dx:M,I dW:N,I dbias:N",
+        alias="dy",
         optional="h dh dx dbias",
         check=_check_affine,
     )
