@@ -89,7 +89,7 @@ class LeftOut:
     # -- computing -----------------------------------------------------------
 
     def complete(self) -> None:
-        """Compute what has been left out; outputs stay what they are.
+        """Compute what has been left out; outputs and states stay what they are.
 
         Raises:
             NetworkValidationError: What it depends on has changed.
@@ -110,11 +110,16 @@ class LeftOut:
 
     def _complete(self, name: str) -> bool:
         handler, buffers = self._manager.handler, self._manager.views.__dict__[name]
-        outputs = list(buffers.outputs)
-        before = [handler.get_numpy_copy(array) for array in outputs]
-        self._able[name].forward_pass(buffers, False)
-        now = [handler.get_numpy_copy(array) for array in outputs]
-        for array, values in zip(outputs, before, strict=True):
+        layer = self._able[name]
+        kept = list(buffers.outputs)
+        for internal in layer.can_leave_out:
+            shape = layer.internal_shapes[internal]
+            if shape.is_state and shape.context_size:
+                kept.append(buffers.internals[internal][-2:-1])
+        before = [handler.get_numpy_copy(array) for array in kept]
+        layer.forward_pass(buffers, False)
+        now = [handler.get_numpy_copy(array) for array in kept]
+        for array, values in zip(kept, before, strict=True):
             handler.set_from_numpy(array, values)
         return all(map(_are_alike, before, now))
 

@@ -273,6 +273,8 @@ def test_replays_give_the_same(handler, layer):
 
 @pytest.mark.parametrize("peepholes", [True, False])
 def test_outputs_of_an_lstm_alone(handler, peepholes):
+    if handler._library.instruction_set in ("AVX-512", "AVX-512 with VNNI"):
+        pytest.skip("oneDNN runs an LSTM in bfloat16 only on CPUs that have it")
     outputs = []
     for each in (handler, NumpyHandler(np.float64)):
         net = recurrent_net(each, "Lstm", peepholes=peepholes)
