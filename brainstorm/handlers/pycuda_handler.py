@@ -92,6 +92,7 @@ class PyCudaHandler(
 
     array_type: type = CudaArray
     records_leaves = True
+    updates_by_threads = False
     _attention_size = 2**26  # there is more memory, and starting work takes time
 
     __default_values__ = {"graphs": False}

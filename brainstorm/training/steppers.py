@@ -200,7 +200,10 @@ class TrainingStepper(Declared):
         arrays = (buffer.parameters, *gradients, *slots)
         if self._updates is None:
             self._updates = Updates()
-        parts = net.modifiers.updated_slices if parts is None else parts
+        if parts is None and net.handler.updates_by_threads:
+            parts = net.modifiers.updated_slices
+        elif parts is None:
+            parts = net.trained_slices
         self._updates.run(net.handler, operation, arrays, parts, numbers)
 
     def _run_forward(

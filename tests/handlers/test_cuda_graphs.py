@@ -18,6 +18,7 @@ from brainstorm.describable import create_from_description, get_description
 from brainstorm.handlers import PyCudaHandler
 from brainstorm.handlers.cuda.graphs import REPLAYS, with_graphs
 from brainstorm.handlers.programs import Program
+from brainstorm.structure import trainable
 from brainstorm.utils import HandlerError
 from tests.handlers.handler_cases import pycuda_handler
 
@@ -144,6 +145,26 @@ def test_failures_in_what_was_joined_name_the_step():
     with pytest.raises(HandlerError, match="it failed"):
         program()
     assert program.failed.operation == "second"
+
+
+@pytest.mark.parametrize("by_threads", [True, False])
+def test_updates_are_cut_where_threads_share_them(monkeypatch, by_threads):
+    class Handler(bs.handlers.NumpyHandler):
+        updates_by_threads = by_threads
+
+        def sgd_update(self, parameters, gradients, learning_rate):
+            sizes.append(parameters.size)
+
+    monkeypatch.setattr(trainable, "_LARGE", 10)
+    sizes = []
+    net = bs.tools.create_net_from_spec("classification", 4, 3, "F5")
+    net.set_handler(Handler())
+    stepper = bs.training.SgdStepper(0.1)
+    stepper.start(net)
+    net.provide_external_data({"default": np.ones((1, 2, 4)), "targets": [[[0], [1]]]})
+    stepper.run()
+    assert sizes == ([20 + 5, 15 + 3] if by_threads else [43])
+    assert not PyCudaHandler.updates_by_threads
 
 
 # -- with PyCUDA, on a GPU or an emulation of one ------------------------------

@@ -23,6 +23,10 @@ class Part:
     leaf calls by `do`. It counts for the very class that says so: others, which may
     override operations, have each operation recorded as one leaf call."""
 
+    updates_by_threads = True
+    """Whether threads may share the work of updates. If so, each large parameter is
+    updated for itself."""
+
     do: Callable[..., Any] = staticmethod(call)
     """``do(function, *args)`` makes a leaf call; while recording, it is noted down."""
 
