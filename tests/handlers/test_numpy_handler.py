@@ -13,6 +13,7 @@ import pytest
 from brainstorm.describable import create_from_description, get_description
 from brainstorm.handlers import NumpyHandler, default_handler
 from brainstorm.handlers.base_handler import OPERATIONS, Handler
+from brainstorm.handlers.numpy.memory import Pages
 from brainstorm.randomness import global_rnd
 from brainstorm.utils import HandlerError, ValidationError
 from tests.handlers import argument_cases
@@ -385,3 +386,24 @@ def test_gaussian(shape):
 
         cdf = np.array([0.5 * (1 + erf(v / sqrt(2))) for v in z])
         assert np.abs(cdf - np.arange(1, z.size + 1) / z.size).max() < 1.95 / 200
+
+
+@pytest.mark.parametrize("make", ["zeros", "allocate"])
+def test_large_arrays_have_pages_of_their_own(make):
+    handler = NumpyHandler(np.float32)
+    array = getattr(handler, make)((3, 200, 1000))
+    assert type(array.base) is Pages
+    assert array.flags.writeable
+    assert array.flags.c_contiguous
+    assert array.shape == (3, 200, 1000)
+    assert array.dtype == np.float32
+    assert not array.any()
+    view = array[1, ::2].reshape(-1)[5:]
+    row = array[1]
+    row[...] = np.arange(1000)
+    assert row.base is array  # whoever has a part keeps all of it
+    del array
+    np.testing.assert_array_equal(row[0], np.arange(1000))
+    assert not view.any()
+    with pytest.raises(MemoryError):
+        getattr(handler, make)((2**55, 3))

@@ -254,6 +254,20 @@ def test_evaluation_of_sequences_in_pieces(lstm_handler, name, steps, monkeypatc
 
 
 @pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_what_is_left_out_of_large_arrays(name, handler, monkeypatch):
+    monkeypatch.setattr("brainstorm.handlers.numpy.memory._LARGE_MEMORY", 1)
+    nets = make_net(name, handler), make_net(name, NumpyHandler(np.float64))
+    results = []
+    for net in nets:
+        train(net, 1)
+        net.forward_pass()
+        results.append(lstm_internals(net, deltas=False))
+    (record,) = handler._lstm_records
+    assert record.last is not None
+    assert_same(*results, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru"])
 def test_sizes_take_turns(lstm_handler, name):
     """Passes of another size use the same memory."""
     nets = make_net(name, lstm_handler), make_net(name, NumpyHandler(np.float64))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import math
+import mmap
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +19,29 @@ from brainstorm.handlers.operations.memory import (
     numbers,
 )
 from brainstorm.handlers.programs import whole
+
+# From so many bytes on, arrays of zeros have pages of their own.
+_LARGE_MEMORY = 2**20
+_PRIVATE = {"flags": mmap.MAP_PRIVATE} if hasattr(mmap, "MAP_PRIVATE") else {}
+
+
+class Pages(mmap.mmap):
+    """Memory of one array, which is the base of all others that lie in it."""
+
+
+def untouched_zeros(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Zeros; of large arrays the parts that nobody uses take no memory.
+
+    NumPy would write zeros where freed memory comes back.
+    """
+    size = math.prod(np.ravel(shape).tolist()) * np.dtype(dtype).itemsize
+    if size < _LARGE_MEMORY:
+        return np.zeros(shape, dtype)
+    try:
+        pages = Pages(-1, size, **_PRIVATE)
+    except (OSError, OverflowError) as error:
+        raise MemoryError(f"can not allocate {size} bytes") from error
+    return np.ndarray(shape, dtype, pages)
 
 
 class NumpyMemory(MemoryOperations):
@@ -68,13 +93,13 @@ class NumpyMemory(MemoryOperations):
             array[...] = dense
 
     def allocate(self, shape: tuple[int, ...]) -> Any:
-        return np.zeros(shape, self.dtype)
+        return untouched_zeros(shape, self.dtype)
 
     def ones(self, shape: tuple[int, ...]) -> Any:
         return np.ones(shape, self.dtype)
 
     def zeros(self, shape: tuple[int, ...]) -> Any:
-        return np.zeros(shape, self.dtype)
+        return untouched_zeros(shape, self.dtype)
 
     def scratch(self, shape: tuple[int, ...], slot: Any = 0) -> Any:
         return self._temporary(shape, slot, self.dtype)

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from brainstorm.handlers.numpy.memory import Pages
 from brainstorm.handlers.onednn.definitions import UnimplementedError
 from brainstorm.utils import HandlerError
 
@@ -60,7 +61,7 @@ def owner_of(array: np.ndarray) -> np.ndarray | None:
     """The array whose memory this is a view of; None if that belongs to no array."""
     while isinstance(array.base, np.ndarray):
         array = array.base
-    return array if array.base is None else None
+    return array if array.base is None or type(array.base) is Pages else None
 
 
 class KnownArrays:
