@@ -177,7 +177,7 @@ def run_sanitizer(tool: str, seconds: float, log: Path) -> Outcome:
     if sanitizer is None:
         raise LeftOutError("there is no compute-sanitizer on this machine")
     options = ["--tool", tool, "--error-exitcode", str(FOUND)]
-    options += ["--target-processes", "application-only"]
+    options += ["--target-processes", "all"]
     command = [sanitizer, *options, *_pytest(), *KERNELS]
     done = _run_tests(command, seconds, log)
     if "Device not supported" in done.output:
