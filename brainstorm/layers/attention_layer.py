@@ -269,9 +269,10 @@ class AttentionLayerImpl(Layer):
             for name, structure in self.internal_shapes.items()
             if not structure.is_backward_only
         }
-        for name in self.can_leave_out:
-            shape = tuple(internals[name].shape)
-            internals[name] = self.handler.scratch(shape, ("attention", name))
+        shape = tuple(internals["mixed"].shape)
+        internals["mixed"] = self.handler.scratch(shape, ("attention", "mixed"))
+        # Outputs are written last, when queries are not needed any more.
+        internals["queries"] = buffers.outputs.default
         children = {
             **{name: buffers[name] for name in ("inputs", "outputs", "parameters")},
             "internals": BufferView([*internals], internals.values()),
