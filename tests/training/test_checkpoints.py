@@ -335,6 +335,7 @@ def test_ctrl_c_saves_after_the_round(at, tmp_path, capsys):
     assert_equal_trainings(loaded, net, expected, expected_net)
     # The trainer itself stays usable: it goes on with the next epoch.
     epoch_nr = trainer.current_epoch_nr
+    del trainer.hooks["EarlyStopper"]
     train(trainer, trainer._net)
     assert trainer.current_epoch_nr == max(epoch_nr, 3)
 
