@@ -303,7 +303,11 @@ def test_state_is_not_left_out(lstm_handler):
 
 
 @pytest.mark.parametrize(
-    "name", ["lstm", "without peepholes", "gru", "gru without bias"]
+    "name",
+    [
+        *("lstm", "without peepholes", "gru"),
+        pytest.param("gru without bias", marks=pytest.mark.slow),
+    ],
 )
 def test_lstms_train_as_with_numpy(lstm_handler, name):
     """Some sizes can not be split, or not evenly."""
@@ -327,7 +331,9 @@ def test_lstms_train_as_with_numpy(lstm_handler, name):
     "name",
     [
         *("Lstm tanh", "Lstm, neither, learned"),
-        *("Gru tanh", "Gru, no bias, learned state", "Gru, no other bias, learned"),
+        "Gru tanh",
+        pytest.param("Gru, no bias, learned state", marks=pytest.mark.slow),
+        pytest.param("Gru, no other bias, learned", marks=pytest.mark.slow),
     ],
 )
 def test_lstms_pass_all_checks_of_layers(lstm_handler, name, monkeypatch):

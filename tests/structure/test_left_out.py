@@ -39,7 +39,7 @@ HIDDEN = {
 FIVE = "Hidden.internals.Fb"
 
 
-FAST = ("lstm", "gru", "two", "dense", "attention")
+FAST = ("lstm", "gru", "two", "dense")
 slow = pytest.mark.slow
 KINDS = [pytest.param(k, marks=() if k in FAST else slow) for k in HIDDEN]
 
