@@ -159,7 +159,7 @@ def test_every_operation_is_specified():
     }
     others = {"allocate", "zeros", "ones", "scratch", "create_from_numpy", "overlap"}
     others |= {"get_random_state", "set_random_state", "complete", "check_limit"}
-    others |= {"record", "release", "release_after", "share_cores", "message_of"}
+    others |= {"do", "record", "release", "release_after", "share_cores", "message_of"}
     assert public - others == set(OPERATIONS)
 
 
