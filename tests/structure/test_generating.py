@@ -53,7 +53,10 @@ def test_it_is_what_passes_of_one_step_give(make_handler, make, delta, steps):
     expected = by_hand(net, steps, x, delta=delta)
     made = net.generate(steps, x, delta=delta)
     assert made.shape == (steps, 3, 2)
-    np.testing.assert_array_equal(made, expected)
+    if type(handler) is NumpyHandler:
+        np.testing.assert_array_equal(made, expected)
+    else:  # other primitives may do what keeps no internals, by the CPU
+        np.testing.assert_allclose(made, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 6])

@@ -78,8 +78,8 @@ class OneDnnAttention(OneDnnPart, AttentionOperations):
     def _weigh_large(self, queries, keys, causal, weights) -> None:
         # This, unlike dot products, wakes no threads of another library.
         is_safe = all(
-            np.maximum.reduce(part, None) < _HUGE
-            and np.minimum.reduce(part, None) > -_HUGE
+            np.maximum.reduce(part, None, initial=0.0) < _HUGE
+            and np.minimum.reduce(part, None, initial=0.0) > -_HUGE
             for part in (queries, keys)
         )
         arrays = queries, keys, weights
