@@ -11,8 +11,6 @@ from typing import Any
 from brainstorm.handlers.base_handler import Handler
 from brainstorm.handlers.operations.memory import Randomness
 
-__all__ = ["CountedDraws"]
-
 
 class CountedDraws(Handler):
     """Base class of handlers that count the operations that draw random numbers."""
