@@ -21,8 +21,8 @@ class OneDnnGru(OneDnnPart, GruOperations):
     """Part of OneDnnHandler, as OneDnnLstm, which has these."""
 
     _is_large: Callable[[float], bool]
-    _find_run: Callable[..., Any]
-    _find_backward: Callable[..., Any]
+    _runs: Callable[..., bool]
+    _runs_back: Callable[..., bool]
     _supersede: Callable[[Any], None]
     _complete_all: Callable[[Any], None]
     _found: Callable[[Any], None]
@@ -52,14 +52,8 @@ class OneDnnGru(OneDnnPart, GruOperations):
         return activation == "tanh" and reset_after and fits
 
     def _library_gru_forward(self, arrays: LstmArrays) -> None:
-        found = self._find_run(arrays, GruRecord)
-        if found:
-            record, run = found
-            record.forward(run, self)
-            return
-        self._supersede(arrays.cells)
-        given = arrays.x, arrays.weights, arrays.cells, arrays.y
-        super().gru_forward(*given, "tanh")
+        if not self._runs(arrays, GruRecord):
+            super().gru_forward(*arrays.given, "tanh")
 
     def gru_outputs(
         self,
@@ -101,14 +95,9 @@ class OneDnnGru(OneDnnPart, GruOperations):
         self.do(self.plain._found, deltas)
 
     def _library_gru_backward(self, arrays: LstmArrays, to: LstmDeltas) -> None:
-        found = self._find_backward(arrays, to)
-        if found:
-            record, backward = found
-            record.backward(backward)
-            return
-        self._complete_all((*arrays.cells, *to.cells))
-        super().gru_backward(
-            *(arrays.x, arrays.weights, arrays.cells, arrays.y, to.dy, to.cells, to.dx),
-            *(to.gradients, "tanh", to.fresh_dx, to.fresh_gradients),
-        )
-        self._found(to.cells)
+        if not self._runs_back(arrays, to):
+            super().gru_backward(
+                *arrays.given, to.dy, to.cells, to.dx, to.gradients, "tanh",
+                fresh_dx=to.fresh_dx, fresh_gradients=to.fresh_gradients,
+            )  # fmt: skip
+            self._found(to.cells)

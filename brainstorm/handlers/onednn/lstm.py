@@ -144,16 +144,21 @@ class OneDnnLstm(OneDnnPart, LstmOperations):
         return work >= _LARGE_STEP * self._conversions.lstm_steps
 
     def _library_forward(self, arrays: LstmArrays) -> None:
-        found = self._find_run(arrays)
+        if not self._runs(arrays, Record):
+            super().lstm_forward(*arrays.given, "tanh")
+
+    def _runs(self, arrays: LstmArrays, kind: type[Record]) -> bool:
+        """Have the library run the forward pass, or tell that it can not."""
+        found = self._find_run(arrays, kind)
         if found:
             record, run = found
             record.forward(run, self)
-            return
-        self._supersede(arrays.cells)
-        super().lstm_forward(*_given(arrays), "tanh")
+        else:
+            self._supersede(arrays.cells)
+        return bool(found)
 
     def _find_run(
-        self, arrays: LstmArrays, kind: type[Record] = Record
+        self, arrays: LstmArrays, kind: type[Record]
     ) -> tuple[Record, Run] | None:
         """The prepared forward pass, or None where it can not be done."""
         if not _writable(*arrays.cells, arrays.y):
@@ -213,17 +218,22 @@ class OneDnnLstm(OneDnnPart, LstmOperations):
         self.do(self.plain._found, deltas)
 
     def _library_backward(self, arrays: LstmArrays, to: LstmDeltas) -> None:
+        if not self._runs_back(arrays, to):
+            super().lstm_backward(
+                *arrays.given, to.dy, to.cells, to.dx, to.gradients, "tanh",
+                fresh_dx=to.fresh_dx, fresh_gradients=to.fresh_gradients,
+            )  # fmt: skip
+            self._found(to.cells)
+
+    def _runs_back(self, arrays: LstmArrays, to: LstmDeltas) -> bool:
+        """Have the library run the backward pass, or tell that it can not."""
         found = self._find_backward(arrays, to)
         if found:
             record, backward = found
             record.backward(backward)
-            return
-        self._complete_all((*arrays.cells, *to.cells))
-        super().lstm_backward(
-            *_given(arrays), to.dy, to.cells, to.dx, to.gradients, "tanh",
-            fresh_dx=to.fresh_dx, fresh_gradients=to.fresh_gradients,
-        )  # fmt: skip
-        self._found(to.cells)
+        else:
+            self._complete_all((*arrays.cells, *to.cells))
+        return bool(found)
 
     def _complete_all(self, arrays: Sequence[np.ndarray]) -> None:
         for record in self._lstm_records.of(arrays):
@@ -246,10 +256,6 @@ class OneDnnLstm(OneDnnPart, LstmOperations):
             return None
         backward = record.find_backward(arrays, to, self._lstm_records)
         return backward and (record, backward)
-
-
-def _given(arrays: LstmArrays) -> tuple[Any, Weights, LstmCells, Any]:
-    return arrays.x, arrays.weights, arrays.cells, arrays.y
 
 
 def _writable(*arrays: np.ndarray | None) -> bool:

@@ -27,6 +27,11 @@ class LstmArrays:
     y: np.ndarray
 
     @property
+    def given(self) -> tuple[Any, Any, Any, Any]:
+        """All of it, in the order of the arguments."""
+        return self.x, self.weights, self.cells, self.y
+
+    @property
     def step_work(self) -> int:
         """Number of multiplications in one step."""
         return step_work(self.weights, self.y)
